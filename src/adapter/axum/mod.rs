@@ -1,0 +1,15 @@
+//! axum 0.8 (feature `axum`): extractors, requirements on routes, and a router that denies by default.
+//!
+//! The layer is [`AuthLayer`](crate::adapter::tower::AuthLayer). Put it on with `route_layer`, and unknown paths stay 404;
+//! or use a [`ProtectedRouter`], where every route names what it requires and forgetting it does not compile.
+//!
+//! A handler takes [`KeyPrincipal`](crate::KeyPrincipal) itself, `Option<KeyPrincipal>` where authentication is optional,
+//! or [`Caller<T>`] for a type of the host's own.
+
+mod extract;
+mod require;
+mod router;
+
+pub use extract::{Caller, Rejection};
+pub use require::RequireExt;
+pub use router::{Guarded, ProtectedRouter, Unguarded, any, delete, get, guard, head, options, patch, post, put};

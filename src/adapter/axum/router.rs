@@ -1,0 +1,253 @@
+//! A router that denies by default: every route says what it requires, or does not compile.
+//!
+//! A path with a keyed method wants a key before any method is looked at; an unknown path is 404 with or without one.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{self, MethodRouter};
+
+use crate::adapter::tower::{AuthLayer, require};
+use crate::scope::Requirement;
+
+/// Routes that all name what they require.
+///
+/// ```
+/// use portunus::Authenticator;
+/// use portunus::adapter::axum::{ProtectedRouter, get, post};
+/// use portunus::adapter::tower::AuthLayer;
+/// # use portunus::key::{Alphabet, KeyFormat};
+/// use portunus::scope;
+/// # use portunus::store::MemoryStore;
+///
+/// # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+/// # let authenticator = Authenticator::builder(MemoryStore::new()).bearer([format]).build()?;
+/// let app: axum::Router = ProtectedRouter::new(AuthLayer::new(authenticator))
+///     .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
+///     .route("/documents", post(|| async { "{}" }).require(scope!("document:write")))
+///     .route("/whoami", get(|| async { "you" }).any_key())
+///     .route("/healthz", get(|| async { "ok" }).public())
+///     .into_router();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ```compile_fail
+/// # use portunus::adapter::axum::{ProtectedRouter, get};
+/// # fn with(router: ProtectedRouter) {
+/// router.route("/documents", get(|| async { "[]" })); // says nothing: does not compile
+/// # }
+/// ```
+#[must_use = "a router does nothing until into_router()"]
+pub struct ProtectedRouter<S = ()> {
+    auth: AuthLayer,
+    routes: Vec<(String, Guarded<S>)>,
+    rest: Router<S>,
+    method_not_allowed: Option<MethodRouter<S>>,
+}
+
+/// Handlers that have not said yet what they require.
+#[must_use = "say what it requires: require(), any_key() or public()"]
+pub struct Unguarded<S = ()> {
+    router: MethodRouter<S>,
+    reach: Reach,
+}
+
+/// What of a method router a requirement is put on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// The methods; there is no fallback but the empty 405.
+    Methods,
+    /// Everything: there may be a fallback of the host's, and it must not stay open.
+    Fallback,
+}
+
+/// Handlers that have said what they require.
+#[must_use = "a guarded route does nothing until a ProtectedRouter takes it"]
+pub struct Guarded<S = ()> {
+    keyed: Option<MethodRouter<S>>,
+    public: Option<MethodRouter<S>>,
+    reach: Reach,
+}
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        pub fn $name<H, T, S>(handler: H) -> Unguarded<S>
+        where
+            H: Handler<T, S>,
+            T: 'static,
+            S: Clone + Send + Sync + 'static,
+        {
+            Unguarded { router: routing::$name(handler), reach: Reach::Methods }
+        }
+    )*};
+}
+
+methods! {
+    /// A handler for `GET` and, without its body, for `HEAD`.
+    get,
+    /// A handler for `POST`.
+    post,
+    /// A handler for `PUT`.
+    put,
+    /// A handler for `PATCH`.
+    patch,
+    /// A handler for `DELETE`.
+    delete,
+    /// A handler for `HEAD`.
+    head,
+    /// A handler for `OPTIONS`.
+    options,
+}
+
+/// A handler for every method.
+pub fn any<H, T, S>(handler: H) -> Unguarded<S>
+where
+    H: Handler<T, S>,
+    T: 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    guard(routing::any(handler))
+}
+
+/// A whole method router of axum's, its fallback included.
+pub fn guard<S>(router: MethodRouter<S>) -> Unguarded<S> {
+    Unguarded { router, reach: Reach::Fallback }
+}
+
+impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
+    /// Only for keys that meet the requirement.
+    pub fn require(self, requirement: impl Into<Requirement>) -> Guarded<S> {
+        let demand = require(requirement);
+        let keyed = match self.reach {
+            Reach::Methods => self.router.route_layer(demand),
+            Reach::Fallback => self.router.layer(demand),
+        };
+        Guarded { keyed: Some(keyed), public: None, reach: self.reach }
+    }
+
+    /// For every valid key.
+    pub fn any_key(self) -> Guarded<S> {
+        self.require(Requirement::none())
+    }
+
+    /// For everybody, without a key.
+    pub fn public(self) -> Guarded<S> {
+        Guarded { keyed: None, public: Some(self.router), reach: self.reach }
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Guarded<S> {
+    /// These methods and those of another, each with its own requirement.
+    ///
+    /// # Panics
+    /// Where both have a handler for one method, as axum does.
+    pub fn and(self, other: Self) -> Self {
+        let reach = if other.reach == Reach::Fallback { Reach::Fallback } else { self.reach };
+        Self { keyed: merge(self.keyed, other.keyed), public: merge(self.public, other.public), reach }
+    }
+}
+
+fn merge<S: Clone + Send + Sync + 'static>(
+    one: Option<MethodRouter<S>>,
+    other: Option<MethodRouter<S>>,
+) -> Option<MethodRouter<S>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.merge(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
+    /// A router without routes, whose keyed routes are authenticated by this layer.
+    pub fn new(auth: AuthLayer) -> Self {
+        Self { auth, routes: Vec::new(), rest: Router::new(), method_not_allowed: None }
+    }
+
+    /// Adds a route. A path may be added again with other methods.
+    ///
+    /// # Panics
+    /// Where a path has two handlers for one method, or is malformed, as axum does.
+    pub fn route(mut self, path: &str, route: Guarded<S>) -> Self {
+        match self.routes.iter_mut().find(|(known, _)| known == path) {
+            Some((_, guarded)) => {
+                let before = std::mem::replace(guarded, Guarded { keyed: None, public: None, reach: Reach::Methods });
+                *guarded = before.and(route);
+            }
+            None => self.routes.push((path.to_owned(), route)),
+        }
+        self
+    }
+
+    /// Adds all routes of another protected router under a prefix. They keep that router's layer.
+    ///
+    /// # Panics
+    /// Where paths clash, as axum does.
+    pub fn nest(mut self, prefix: &str, router: Self) -> Self {
+        self.rest = self.rest.nest(prefix, router.into_router());
+        self
+    }
+
+    /// Adds all routes of another protected router. They keep that router's layer.
+    ///
+    /// # Panics
+    /// Where paths clash, as axum does.
+    pub fn merge(mut self, router: Self) -> Self {
+        self.rest = self.rest.merge(router.into_router());
+        self
+    }
+
+    /// Answers unknown paths, for everybody; axum's empty 404 unless set.
+    pub fn not_found<H: Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
+        self.rest = self.rest.fallback(handler);
+        self
+    }
+
+    /// Answers known paths with a method that has no handler, after the key was checked where the path is keyed; axum's
+    /// empty 405 unless set.
+    pub fn method_not_allowed<H: Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
+        self.method_not_allowed = Some(MethodRouter::new().fallback(handler));
+        self
+    }
+
+    /// The axum router.
+    ///
+    /// # Panics
+    /// Where paths clash or are malformed, as axum does.
+    #[must_use]
+    pub fn into_router(self) -> Router<S> {
+        let mut router = self.rest;
+        for (path, Guarded { keyed, public, reach }) in self.routes {
+            // Whoever brought a fallback keeps it.
+            let wanted = self.method_not_allowed.clone().filter(|_| reach == Reach::Methods);
+            let methods = match (keyed, public) {
+                // The public methods first: merging keeps the fallback of the second, which wants a key.
+                (Some(keyed), public) => {
+                    let keyed = merge(Some(keyed), wanted).map(|keyed| keyed.layer(self.auth.clone()));
+                    merge(public, keyed)
+                }
+                (None, public) => merge(public, wanted),
+            };
+            if let Some(methods) = methods {
+                router = router.route(&path, methods);
+            }
+        }
+        router
+    }
+}
+
+impl<S> std::fmt::Debug for ProtectedRouter<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let paths: Vec<_> = self.routes.iter().map(|(path, _)| path).collect();
+        f.debug_struct("ProtectedRouter").field("routes", &paths).finish_non_exhaustive()
+    }
+}
+impl<S> std::fmt::Debug for Unguarded<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unguarded")
+    }
+}
+impl<S> std::fmt::Debug for Guarded<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guarded").field("keyed", &self.keyed.is_some()).field("public", &self.public.is_some()).finish()
+    }
+}

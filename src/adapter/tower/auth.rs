@@ -1,0 +1,247 @@
+//! The layer that authenticates.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::AUTHORIZATION;
+use http::{Extensions, Request, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::{Anonymous, HttpHead, RejectionBody, response};
+use crate::authenticator::{Attempt, Authenticator, PendingAttempt};
+use crate::error::AuthError;
+use crate::principal::KeyPrincipal;
+
+type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
+type Insert = dyn Fn(&KeyPrincipal, &mut Extensions) + Send + Sync;
+
+/// Wraps a service so that only authenticated requests reach it.
+///
+/// The [`KeyPrincipal`] is then in the request's extensions.
+#[derive(Clone)]
+pub struct AuthLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    authenticator: Authenticator,
+    peer_of: Arc<PeerOf>,
+    inserts: Vec<Arc<Insert>>,
+}
+
+impl AuthLayer {
+    /// A layer around this authenticator.
+    ///
+    /// The peer's address is taken from the extensions that axum's `ConnectInfo<SocketAddr>` (feature `axum`) or the
+    /// server (a plain `SocketAddr`) put there; see [`peer`](Self::peer).
+    #[must_use]
+    pub fn new(authenticator: Authenticator) -> Self {
+        Self { shared: Arc::new(Shared { authenticator, peer_of: Arc::new(default_peer), inserts: Vec::new() }) }
+    }
+
+    /// Says how the address at the other end of the connection is found.
+    #[must_use]
+    pub fn peer(self, peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        self.with(|shared| shared.peer_of = Arc::new(peer_of))
+    }
+
+    /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
+    #[must_use]
+    pub fn map_principal<T: Send + Sync + 'static>(
+        self,
+        map: impl Fn(&KeyPrincipal) -> T + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|shared| {
+            shared.inserts.push(Arc::new(move |principal, extensions| {
+                extensions.insert(Arc::new(map(principal)));
+            }));
+        })
+    }
+
+    /// The authenticator.
+    #[must_use]
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.shared.authenticator
+    }
+
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        change(&mut shared);
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::ConnectInfo(address)) = extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
+        return Some(address.ip());
+    }
+    extensions.get::<SocketAddr>().map(SocketAddr::ip)
+}
+
+impl<S> Layer<S> for AuthLayer {
+    type Service = AuthService<S>;
+    fn layer(&self, inner: S) -> AuthService<S> {
+        AuthService { inner, shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl fmt::Debug for AuthLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthLayer").field("authenticator", &self.shared.authenticator).finish_non_exhaustive()
+    }
+}
+
+/// The service that [`AuthLayer`] makes.
+#[derive(Clone)]
+pub struct AuthService<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B, R> Service<Request<B>> for AuthService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    R: RejectionBody,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = AuthFuture<S, B, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
+            value.set_sensitive(true);
+        }
+        let head = HttpHead::new(&request, (self.shared.peer_of)(request.extensions()));
+        let state = match self.shared.authenticator.attempt(&head) {
+            Attempt::Ready(Ok(principal)) => {
+                self.shared.admit(principal, request.extensions_mut());
+                State::Inner { future: self.inner.call(request) }
+            }
+            Attempt::Ready(Err(error)) => State::Refused { response: Some(self.shared.refuse(&error, &head)) },
+            Attempt::Pending(pending) => {
+                // The service that was polled ready goes with the request; a fresh clone stays for the next one.
+                let fresh = self.inner.clone();
+                let service = mem::replace(&mut self.inner, fresh);
+                let shared = Arc::clone(&self.shared);
+                State::Parked { parked: Box::new(Parked { pending, request: Some(request), service, shared }) }
+            }
+        };
+        AuthFuture { state }
+    }
+}
+
+impl Shared {
+    fn admit(&self, principal: Option<KeyPrincipal>, extensions: &mut Extensions) {
+        match principal {
+            Some(principal) => {
+                for insert in &self.inserts {
+                    insert(&principal, extensions);
+                }
+                extensions.insert(principal);
+            }
+            None => {
+                extensions.insert(Anonymous(Arc::clone(self.authenticator.responder())));
+            }
+        }
+    }
+
+    fn refuse<R: RejectionBody>(&self, error: &AuthError, head: &HttpHead<'_>) -> Response<R> {
+        response(self.authenticator.responder().answer(error, head), error)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for AuthService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+/// A request whose key is being looked up, with the service that is ready for it.
+struct Parked<S, B> {
+    pending: PendingAttempt,
+    request: Option<Request<B>>,
+    service: S,
+    shared: Arc<Shared>,
+}
+
+pin_project! {
+    /// The future of [`AuthService`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct AuthFuture<S, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, B, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        Inner { #[pin] future: S::Future },
+        Refused { response: Option<Response<R>> },
+        Parked { parked: Box<Parked<S, B>> },
+    }
+}
+
+impl<S, B, R> Future for AuthFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: RejectionBody,
+{
+    type Output = Result<Response<R>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProjection::Inner { future } => return future.poll(cx),
+                StateProjection::Refused { response } => {
+                    return response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
+                }
+                StateProjection::Parked { parked } => {
+                    let outcome = ready!(Pin::new(&mut parked.pending).poll(cx));
+                    // Taken once: the state is replaced right below.
+                    let Some(mut request) = parked.request.take() else { return Poll::Pending };
+                    match outcome {
+                        Ok(principal) => {
+                            parked.shared.admit(principal, request.extensions_mut());
+                            State::Inner { future: parked.service.call(request) }
+                        }
+                        Err(error) => {
+                            let peer = (parked.shared.peer_of)(request.extensions());
+                            let response = parked.shared.refuse(&error, &HttpHead::new(&request, peer));
+                            State::Refused { response: Some(response) }
+                        }
+                    }
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl<S, B, R> fmt::Debug for AuthFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthFuture")
+    }
+}

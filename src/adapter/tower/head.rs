@@ -1,0 +1,69 @@
+//! The view of an `http` 1 request.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+use http::header::{AUTHORIZATION, FORWARDED, HeaderName};
+use http::{HeaderMap, Method, Request, Uri, request};
+
+use crate::request::{FieldName, RequestHead};
+
+static USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+static ON_BEHALF_OF: HeaderName = HeaderName::from_static("x-on-behalf-of");
+static ON_BEHALF_EMAIL: HeaderName = HeaderName::from_static("x-on-behalf-email");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// An `http` request as the authenticator sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpHead<'r> {
+    method: &'r Method,
+    uri: &'r Uri,
+    headers: &'r HeaderMap,
+    peer: Option<IpAddr>,
+}
+
+impl<'r> HttpHead<'r> {
+    /// The view of a request that came from this address.
+    pub fn new<B>(request: &'r Request<B>, peer: Option<IpAddr>) -> Self {
+        Self { method: request.method(), uri: request.uri(), headers: request.headers(), peer }
+    }
+
+    /// The view of a request's parts.
+    #[must_use]
+    pub fn of_parts(parts: &'r request::Parts, peer: Option<IpAddr>) -> Self {
+        Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers, peer }
+    }
+}
+
+impl RequestHead for HttpHead<'_> {
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    fn peer_ip(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
+        let values = match name {
+            FieldName::Authorization => self.headers.get_all(AUTHORIZATION),
+            FieldName::UserId => self.headers.get_all(&USER_ID),
+            FieldName::OnBehalfOf => self.headers.get_all(&ON_BEHALF_OF),
+            FieldName::OnBehalfEmail => self.headers.get_all(&ON_BEHALF_EMAIL),
+            FieldName::XForwardedFor => self.headers.get_all(&X_FORWARDED_FOR),
+            FieldName::Forwarded => self.headers.get_all(FORWARDED),
+            FieldName::RequestId => self.headers.get_all(&REQUEST_ID),
+            FieldName::Other(name) => self.headers.get_all(name),
+        };
+        for value in values {
+            if see(value.as_bytes()).is_break() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The layer that demands scopes of whoever was authenticated further out.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::{HttpHead, RejectionBody, check, refuse};
+use crate::scope::{Requirement, Scope};
+
+/// A layer that demands a requirement.
+///
+/// Where no [`AuthLayer`](super::AuthLayer) ran further out, it refuses.
+pub fn require(requirement: impl Into<Requirement>) -> RequireLayer {
+    RequireLayer { requirement: Arc::new(requirement.into()) }
+}
+
+/// A layer that demands one scope: `require_scope(scope!("document:read"))`.
+pub fn require_scope(scope: Scope) -> RequireLayer {
+    require(scope)
+}
+
+/// Made by [`require`].
+#[derive(Debug, Clone)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct RequireLayer {
+    requirement: Arc<Requirement>,
+}
+
+impl<S> Layer<S> for RequireLayer {
+    type Service = RequireService<S>;
+    fn layer(&self, inner: S) -> RequireService<S> {
+        RequireService { inner, requirement: Arc::clone(&self.requirement) }
+    }
+}
+
+/// The service that [`RequireLayer`] makes.
+#[derive(Debug, Clone)]
+pub struct RequireService<S> {
+    inner: S,
+    requirement: Arc<Requirement>,
+}
+
+impl<S, B, R> Service<Request<B>> for RequireService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: RejectionBody,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = RequireFuture<S::Future, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let state = match check(request.extensions(), &self.requirement) {
+            Ok(()) => State::Inner { future: self.inner.call(request) },
+            Err(error) => {
+                let response = refuse(&error, &HttpHead::new(&request, None), request.extensions());
+                State::Refused { response: Some(response) }
+            }
+        };
+        RequireFuture { state }
+    }
+}
+
+pin_project! {
+    /// The future of [`RequireService`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RequireFuture<F, R> {
+        #[pin]
+        state: State<F, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, R> {
+        Inner { #[pin] future: F },
+        Refused { response: Option<Response<R>> },
+    }
+}
+
+impl<F, R, E> Future for RequireFuture<F, R>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Inner { future } => future.poll(cx),
+            StateProjection::Refused { response } => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
+            }
+        }
+    }
+}
+
+impl<F, R> fmt::Debug for RequireFuture<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RequireFuture")
+    }
+}

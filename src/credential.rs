@@ -1,0 +1,148 @@
+//! From an `Authorization` field to the text of a key: Bearer (RFC 6750), Basic (RFC 7617), and a header of the host's
+//! own if it opts in.
+//!
+//! Sizes are capped before anything is looked at, every line of a repeated field is seen, and nothing is allocated.
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
+
+use crate::error::{AuthError, ErrorCode};
+use crate::key::{FormatMismatch, KeyFormat, MAX_KEY_LENGTH};
+use crate::request::{FieldName, RequestHead, Single};
+
+/// No credentials longer than this are looked at, in bytes.
+pub const MAX_CREDENTIAL_LENGTH: usize = 4096;
+
+/// Basic carries `key:` or `key`, and a password only to be refused.
+const MAX_BASIC_LENGTH: usize = 2 * MAX_KEY_LENGTH;
+
+// RFC 7617 asks for padding; clients that leave it out mean the same bytes.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// One way to present a key, and the formats that are accepted there.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    pub(crate) scheme: Scheme,
+    pub(crate) formats: Vec<KeyFormat>,
+}
+
+/// How a key is presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Bearer,
+    Basic,
+    /// A header of its own; the name in lower case.
+    Header(String),
+}
+
+/// The credentials of one request.
+pub(crate) enum Credential<'a> {
+    /// Nobody presented anything that is accepted here.
+    Absent,
+    /// The bytes after a scheme, or a whole header, with the formats accepted there.
+    Presented(&'a Accepted, &'a [u8]),
+}
+
+/// Reads the credentials. Whatever is malformed is an error; whatever is of a foreign scheme is absent.
+pub(crate) fn read<'a>(head: &'a dyn RequestHead, accepted: &'a [Accepted]) -> Result<Credential<'a>, AuthError> {
+    let mut found = Credential::Absent;
+    match head.single(FieldName::Authorization) {
+        Single::Repeated => return Err(repeated()),
+        Single::Absent => {}
+        Single::One(value) if value.len() > MAX_CREDENTIAL_LENGTH => return Err(malformed()),
+        Single::One(value) => {
+            let value = value.trim_ascii();
+            let end = value.iter().position(|&byte| byte == b' ').unwrap_or(value.len());
+            let (name, rest) = value.split_at(end);
+            let scheme = if name.eq_ignore_ascii_case(b"bearer") {
+                Some(Scheme::Bearer)
+            } else if name.eq_ignore_ascii_case(b"basic") {
+                Some(Scheme::Basic)
+            } else {
+                None
+            };
+            if let Some(way) = accepted.iter().find(|way| Some(&way.scheme) == scheme.as_ref()) {
+                let start = rest.iter().position(|&byte| byte != b' ').unwrap_or(rest.len());
+                found = Credential::Presented(way, &rest[start..]);
+            }
+        }
+    }
+    for way in accepted {
+        let Scheme::Header(name) = &way.scheme else { continue };
+        match (head.single(FieldName::Other(name)), &found) {
+            (Single::Absent, _) => {}
+            (Single::Repeated, _) | (Single::One(_), Credential::Presented(..)) => return Err(repeated()),
+            (Single::One(value), _) if value.len() > MAX_CREDENTIAL_LENGTH => return Err(malformed()),
+            (Single::One(value), Credential::Absent) => found = Credential::Presented(way, value.trim_ascii()),
+        }
+    }
+    Ok(found)
+}
+
+/// Hands the text of the key to `then`, once its shape is right.
+pub(crate) fn with_key<R>(
+    way: &Accepted,
+    value: &[u8],
+    then: impl FnOnce(&str) -> Result<R, AuthError>,
+) -> Result<R, AuthError> {
+    match way.scheme {
+        Scheme::Bearer => match shaped(&way.formats, value) {
+            Ok(key) => then(key),
+            // Told apart only once it is known to be no key of ours: RFC 6750 §3.1 wants 400 for what is no token68.
+            Err(_) if !is_token68(value) => Err(AuthError::new(ErrorCode::InvalidRequest)),
+            Err(error) => Err(error),
+        },
+        Scheme::Header(_) => then(shaped(&way.formats, value)?),
+        Scheme::Basic => {
+            let mut buffer = Zeroizing::new([0_u8; MAX_BASIC_LENGTH]);
+            let length = BASIC.decode_slice(value, &mut buffer[..]).map_err(|_| malformed())?;
+            let pair = &buffer[..length];
+            if pair.iter().any(u8::is_ascii_control) {
+                return Err(malformed());
+            }
+            let colon = pair.iter().position(|&byte| byte == b':').ok_or_else(malformed)?;
+            let (user, password) = (&pair[..colon], &pair[colon + 1..]);
+            if !password.is_empty() {
+                return Err(AuthError::with_detail(
+                    ErrorCode::InvalidFormat,
+                    "The API key is the user name; the password must be empty",
+                ));
+            }
+            then(shaped(&way.formats, user)?)
+        }
+    }
+}
+
+/// The text, if it has the shape of one of the formats.
+fn shaped<'k>(formats: &[KeyFormat], value: &'k [u8]) -> Result<&'k str, AuthError> {
+    let text = std::str::from_utf8(value).map_err(|_| malformed())?;
+    let mut checksum = false;
+    for format in formats {
+        match format.parse(text) {
+            Ok(_) => return Ok(text),
+            Err(FormatMismatch::Checksum) => checksum = true,
+            Err(FormatMismatch::Shape) => {}
+        }
+    }
+    Err(if checksum { AuthError::new(ErrorCode::InvalidKey) } else { malformed() })
+}
+
+/// `token68` of RFC 9110 §11.2: some of its characters, then padding.
+fn is_token68(value: &[u8]) -> bool {
+    let padding = value.iter().rev().take_while(|&&byte| byte == b'=').count();
+    let text = &value[..value.len() - padding];
+    !text.is_empty() && text.iter().all(|&byte| crate::key::is_token68(byte))
+}
+
+fn malformed() -> AuthError {
+    AuthError::new(ErrorCode::InvalidFormat)
+}
+
+fn repeated() -> AuthError {
+    AuthError::new(ErrorCode::InvalidRequest)
+}

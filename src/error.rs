@@ -1,0 +1,291 @@
+//! The one error of a request: a stable code, a sentence for the caller, and what a renderer needs to say more.
+//!
+//! Codes never change their meaning; texts may. No error carries a secret, and none tells a reason to somebody who did
+//! not present the real key.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::scope::{Requirement, ScopeSet};
+
+/// Why a request is refused: stable, machine-readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// 400: credentials that are repeated, ambiguous or not well-formed by RFC 6750.
+    InvalidRequest,
+    /// 400: the route needs a user, and the key acts as an application.
+    ActorRequired,
+    /// 401: no credentials, or of a scheme that is not accepted.
+    MissingKey,
+    /// 401: not of the shape of any accepted key.
+    InvalidFormat,
+    /// 401: no such key.
+    InvalidKey,
+    /// 401: the real key, revoked.
+    KeyRevoked,
+    /// 401: the real key, at or past its expiry.
+    KeyExpired,
+    /// 401: the real key, switched off or not yet valid.
+    KeyDisabled,
+    /// 401: the real key, of another environment.
+    WrongEnvironment,
+    /// 403: the key lacks a scope.
+    InsufficientScope,
+    /// 403: the client's address is not on the key's allow-list.
+    IpNotAllowed,
+    /// 403: no such user, or none that this key may act for.
+    UnknownActor,
+    /// 403: a read-only key on a writing request.
+    ReadOnlyKey,
+    /// 403: a workspace that the key does not reach.
+    WorkspaceForbidden,
+    /// 403: the plan does not include this.
+    PlanRequired,
+    /// 403: the key's owner is suspended or lost the role.
+    OwnerSuspended,
+    /// 403: the connection is not as secure as demanded.
+    InsecureTransport,
+    /// 403: not allowed, for a reason that has no code of its own.
+    Forbidden,
+    /// 404: no such thing.
+    NotFound,
+    /// 409: it clashes with what is there.
+    Conflict,
+    /// 409: no more keys may be issued.
+    QuotaExceeded,
+    /// 412: it changed since it was read.
+    PreconditionFailed,
+    /// 422: a body that cannot be accepted.
+    InvalidBody,
+    /// 429: too many requests with this key.
+    RateLimited,
+    /// 429: too many failed attempts from this address.
+    TooManyFailures,
+    /// 503: the key store gave no answer.
+    StoreUnavailable,
+    /// 503: the directory of users gave no answer.
+    DirectoryUnavailable,
+    /// 503: the token verifier gave no answer.
+    VerifierUnavailable,
+    /// 503: the rate limiter gave no answer.
+    LimiterUnavailable,
+}
+
+/// The `error` parameter of a Bearer challenge (RFC 6750 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChallengeError {
+    None,
+    InvalidRequest,
+    InvalidToken,
+    InsufficientScope,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of their statuses.
+    pub const ALL: &'static [Self] = &[
+        Self::InvalidRequest,
+        Self::ActorRequired,
+        Self::MissingKey,
+        Self::InvalidFormat,
+        Self::InvalidKey,
+        Self::KeyRevoked,
+        Self::KeyExpired,
+        Self::KeyDisabled,
+        Self::WrongEnvironment,
+        Self::InsufficientScope,
+        Self::IpNotAllowed,
+        Self::UnknownActor,
+        Self::ReadOnlyKey,
+        Self::WorkspaceForbidden,
+        Self::PlanRequired,
+        Self::OwnerSuspended,
+        Self::InsecureTransport,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Conflict,
+        Self::QuotaExceeded,
+        Self::PreconditionFailed,
+        Self::InvalidBody,
+        Self::RateLimited,
+        Self::TooManyFailures,
+        Self::StoreUnavailable,
+        Self::DirectoryUnavailable,
+        Self::VerifierUnavailable,
+        Self::LimiterUnavailable,
+    ];
+
+    /// The code as text, in SCREAMING_SNAKE.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        self.row().1
+    }
+
+    /// A sentence for the caller that fits every occurrence.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        self.row().2
+    }
+
+    const fn row(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Self::InvalidRequest => ("INVALID_REQUEST", 400, "The credentials are repeated, ambiguous or malformed"),
+            Self::ActorRequired => ("ACTOR_REQUIRED", 400, "This route needs to know which user the key acts for"),
+            Self::MissingKey => ("MISSING_KEY", 401, "No API key was presented"),
+            Self::InvalidFormat => ("INVALID_FORMAT", 401, "The credentials do not have the shape of an API key"),
+            Self::InvalidKey => ("INVALID_KEY", 401, "The API key is not valid"),
+            Self::KeyRevoked => ("KEY_REVOKED", 401, "The API key has been revoked"),
+            Self::KeyExpired => ("KEY_EXPIRED", 401, "The API key has expired"),
+            Self::KeyDisabled => ("KEY_DISABLED", 401, "The API key is not enabled"),
+            Self::WrongEnvironment => ("WRONG_ENVIRONMENT", 401, "The API key belongs to another environment"),
+            Self::InsufficientScope => ("INSUFFICIENT_SCOPE", 403, "The API key lacks a required scope"),
+            Self::IpNotAllowed => ("IP_NOT_ALLOWED", 403, "Access from this IP is not allowed for this API key"),
+            Self::UnknownActor => ("UNKNOWN_ACTOR", 403, "The API key may not act for this user"),
+            Self::ReadOnlyKey => ("READ_ONLY_KEY", 403, "The API key is read-only"),
+            Self::WorkspaceForbidden => ("WORKSPACE_FORBIDDEN", 403, "The API key does not reach this workspace"),
+            Self::PlanRequired => ("PLAN_REQUIRED", 403, "The plan does not include this"),
+            Self::OwnerSuspended => ("OWNER_SUSPENDED", 403, "The owner of the API key is suspended"),
+            Self::InsecureTransport => ("INSECURE_TRANSPORT", 403, "The connection is not secure enough"),
+            Self::Forbidden => ("FORBIDDEN", 403, "This is not allowed"),
+            Self::NotFound => ("NOT_FOUND", 404, "There is nothing here"),
+            Self::Conflict => ("CONFLICT", 409, "This clashes with what is stored"),
+            Self::QuotaExceeded => ("QUOTA_EXCEEDED", 409, "No more API keys may be issued"),
+            Self::PreconditionFailed => ("PRECONDITION_FAILED", 412, "It has changed since it was read"),
+            Self::InvalidBody => ("INVALID_BODY", 422, "The body cannot be accepted"),
+            Self::RateLimited => ("RATE_LIMITED", 429, "Too many requests with this API key"),
+            Self::TooManyFailures => ("TOO_MANY_FAILURES", 429, "Too many failed attempts"),
+            Self::StoreUnavailable => ("STORE_UNAVAILABLE", 503, "API keys cannot be checked right now"),
+            Self::DirectoryUnavailable => ("DIRECTORY_UNAVAILABLE", 503, "Users cannot be looked up right now"),
+            Self::VerifierUnavailable => ("VERIFIER_UNAVAILABLE", 503, "Tokens cannot be verified right now"),
+            Self::LimiterUnavailable => ("LIMITER_UNAVAILABLE", 503, "Rate limits cannot be checked right now"),
+        }
+    }
+
+    /// What a Bearer challenge says, for answers that carry one.
+    pub(crate) const fn challenge(self) -> Option<ChallengeError> {
+        match self {
+            Self::MissingKey => Some(ChallengeError::None),
+            Self::InvalidRequest => Some(ChallengeError::InvalidRequest),
+            Self::InsufficientScope => Some(ChallengeError::InsufficientScope),
+            _ if self.status() == 401 => Some(ChallengeError::InvalidToken),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a request was refused.
+///
+/// Cheap to clone: adapters put it into the response's extensions, where outer middleware finds it.
+#[derive(Debug, Clone)]
+pub struct AuthError {
+    code: ErrorCode,
+    detail: Cow<'static, str>,
+    more: Option<Arc<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
+    missing: Option<MissingScope>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What a refusal for want of a scope knows.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct MissingScope {
+    /// What the route requires.
+    pub required: Requirement,
+    /// What the key grants, by name.
+    pub granted: Vec<String>,
+}
+
+impl AuthError {
+    /// An error with the code's own sentence.
+    #[must_use]
+    pub const fn new(code: ErrorCode) -> Self {
+        Self { code, detail: Cow::Borrowed(code.message()), more: None }
+    }
+
+    /// An error with a sentence of its own. It must not carry a secret.
+    #[must_use]
+    pub fn with_detail(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), more: None }
+    }
+
+    /// `INSUFFICIENT_SCOPE`, with what was required and what was there.
+    #[must_use]
+    pub fn insufficient_scope(required: &Requirement, granted: &dyn ScopeSet) -> Self {
+        let detail = format!("The API key lacks a required scope: {}", required.explain(granted));
+        let missing = MissingScope { required: required.clone(), granted: granted.names() };
+        Self {
+            code: ErrorCode::InsufficientScope,
+            detail: detail.into(),
+            more: Some(Arc::new(More { missing: Some(missing), ..More::default() })),
+        }
+    }
+
+    /// An outage: the code with what caused it, for logs, and when to try again.
+    #[must_use]
+    pub fn unavailable(code: ErrorCode, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let more = More { retry_after: Some(Duration::from_secs(1)), source: Some(source.into()), missing: None };
+        Self { code, detail: code.message().into(), more: Some(Arc::new(more)) }
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.code.status()
+    }
+
+    /// A sentence for the caller.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// What was required and what was there, for `INSUFFICIENT_SCOPE`.
+    #[must_use]
+    pub fn missing_scope(&self) -> Option<&MissingScope> {
+        self.more.as_ref().and_then(|more| more.missing.as_ref())
+    }
+
+    /// When a retry may succeed, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.more.as_ref().and_then(|more| more.retry_after)
+    }
+}
+
+impl fmt::Display for AuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+impl Error for AuthError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.more.as_ref()?.source.as_deref().map(|source| source as _)
+    }
+}

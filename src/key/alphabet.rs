@@ -1,0 +1,106 @@
+//! The characters that the random part of a key is made of.
+//!
+//! An alphabet answers one question quickly (is this byte a member?) and makes unbiased random text.
+//! Only `token68` characters (RFC 9110 §11.2) may be members, so that every key fits an `Authorization` field.
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use zeroize::Zeroizing;
+
+use super::format::{FormatError, GenerateError};
+
+/// A set of 2 to 67 distinct characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Alphabet {
+    characters: &'static [u8],
+    members: [bool; 256],
+}
+
+impl Alphabet {
+    /// `0-9A-Za-z`: 5.95 bits a character.
+    pub const BASE62: Self = Self::from_static(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
+    /// `A-Za-z0-9-_`, the URL-safe alphabet of RFC 4648 §5: 6 bits a character.
+    pub const URL_SAFE: Self = Self::from_static(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+    /// `0-9a-f`: 4 bits a character.
+    pub const HEX: Self = Self::from_static(b"0123456789abcdef");
+
+    /// An alphabet of the given characters.
+    ///
+    /// # Errors
+    /// [`FormatError::Alphabet`] for fewer than two characters, for one that stands twice, or for one that is not a
+    /// `token68` character.
+    pub fn new(characters: &'static str) -> Result<Self, FormatError> {
+        match members(characters.as_bytes()) {
+            Some(members) => Ok(Self { characters: characters.as_bytes(), members }),
+            None => Err(FormatError::Alphabet),
+        }
+    }
+
+    const fn from_static(characters: &'static [u8]) -> Self {
+        match members(characters) {
+            Some(members) => Self { characters, members },
+            None => panic!("the library's own alphabets are valid"),
+        }
+    }
+
+    /// Whether every byte of `text` belongs to the alphabet.
+    #[must_use]
+    pub fn contains_all(&self, text: &[u8]) -> bool {
+        // No early exit: the loop stays free of branches, and the text is short.
+        text.iter().fold(true, |all, &byte| all & self.members[byte as usize])
+    }
+
+    /// The bits of randomness in `length` characters.
+    #[must_use]
+    pub fn bits(&self, length: usize) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "both are far below 2^52")]
+        let bits = (self.characters.len() as f64).log2() * length as f64;
+        bits
+    }
+
+    /// Appends `length` characters from the operating system's randomness, each equally likely.
+    pub(super) fn fill(&self, length: usize, into: &mut Zeroizing<Vec<u8>>) -> Result<(), GenerateError> {
+        // Rejection sampling: bits beyond the alphabet are thrown away, never folded back, which would favour some.
+        let mask = u8::try_from(self.characters.len().next_power_of_two() - 1).unwrap_or(u8::MAX);
+        let wanted = into.len() + length;
+        let mut pool = Zeroizing::new([0_u8; 64]);
+        while into.len() < wanted {
+            SysRng.try_fill_bytes(&mut pool[..]).map_err(|error| GenerateError::new(error.to_string()))?;
+            for byte in pool.iter() {
+                if let Some(&character) = self.characters.get(usize::from(byte & mask)) {
+                    into.push(character);
+                    if into.len() == wanted {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which bytes are members, where the characters make an alphabet.
+const fn members(characters: &[u8]) -> Option<[bool; 256]> {
+    let mut members = [false; 256];
+    let mut at = 0;
+    while at < characters.len() {
+        let byte = characters[at];
+        if !is_token68(byte) || members[byte as usize] {
+            return None;
+        }
+        members[byte as usize] = true;
+        at += 1;
+    }
+    if characters.len() < 2 { None } else { Some(members) }
+}
+
+/// `token68` of RFC 9110 §11.2, without the padding.
+pub(crate) const fn is_token68(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+}
+
+impl std::fmt::Debug for Alphabet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Alphabet({})", String::from_utf8_lossy(self.characters))
+    }
+}

@@ -1,0 +1,324 @@
+//! What is kept of a key: a digest with the scheme that made it.
+//!
+//! A key has 128 bits of randomness or more, so one fast hash is enough at rest; a pepper (a secret beside the database)
+//! adds that a stolen database alone cannot even confirm a guess. A slow password hash would only slow requests.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// How a digest was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum DigestScheme {
+    /// SHA-256 (FIPS 180-4) of the whole key.
+    Sha256,
+    /// HMAC-SHA256 (RFC 2104) of the whole key under the pepper of this version.
+    HmacSha256 {
+        /// Which pepper.
+        pepper: u32,
+    },
+}
+
+/// The scheme's name for storage: `sha256`, `hmac-sha256:3`.
+impl fmt::Display for DigestScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sha256 => f.write_str("sha256"),
+            Self::HmacSha256 { pepper } => write!(f, "hmac-sha256:{pepper}"),
+        }
+    }
+}
+
+/// A stored scheme name that this version of the library does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown digest scheme {0:?}")]
+pub struct ParseDigestSchemeError(String);
+
+impl FromStr for DigestScheme {
+    type Err = ParseDigestSchemeError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || ParseDigestSchemeError(text.chars().take(40).collect());
+        match text.strip_prefix("hmac-sha256:") {
+            Some(version) => version.parse().map(|pepper| Self::HmacSha256 { pepper }).map_err(|_| unknown()),
+            None if text == "sha256" => Ok(Self::Sha256),
+            None => Err(unknown()),
+        }
+    }
+}
+
+/// The digest of a key, with its scheme: what a store looks keys up by.
+///
+/// Comparison takes the same time wherever two digests differ. `Debug` shows the scheme only.
+#[derive(Clone, Copy)]
+pub struct KeyDigest {
+    scheme: DigestScheme,
+    // Words, not bytes: a constant-time comparison of four words costs a sixth of one of 32 bytes.
+    words: [u64; 4],
+}
+
+impl KeyDigest {
+    /// A digest that was stored before.
+    #[must_use]
+    pub fn new(scheme: DigestScheme, bytes: [u8; 32]) -> Self {
+        let mut words = [0; 4];
+        for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*chunk);
+        }
+        Self { scheme, words }
+    }
+
+    /// The scheme that made it.
+    #[must_use]
+    pub const fn scheme(&self) -> DigestScheme {
+        self.scheme
+    }
+
+    /// The digest itself, for a store to keep.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.words) {
+            *chunk = word.to_le_bytes();
+        }
+        bytes
+    }
+}
+
+impl PartialEq for KeyDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.scheme == other.scheme && bool::from(self.words.ct_eq(&other.words))
+    }
+}
+impl Eq for KeyDigest {}
+
+impl Hash for KeyDigest {
+    /// One word: a digest is uniform already, so that an identity hasher is enough for a map of real keys.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.words[0]);
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyDigest({}, [redacted])", self.scheme)
+    }
+}
+
+/// Why a pepper is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PepperError {
+    /// It is shorter than 32 bytes.
+    #[error("a pepper is 32 bytes or more from a random source; this one has {0}")]
+    TooShort(usize),
+    /// Two peppers have one version.
+    #[error("pepper version {0} is configured twice")]
+    VersionTwice(u32),
+    /// There are more schemes than one look-up may try.
+    #[error("at most {MAX_SCHEMES} schemes and peppers can be accepted at once")]
+    TooMany,
+}
+
+/// A secret that lives beside the database, never in it, with the version that digests are marked with.
+#[derive(Clone)]
+pub struct Pepper {
+    version: u32,
+    // Keyed once: the two blocks of HMAC's key schedule are not repeated on each request.
+    keyed: Hmac<Sha256>,
+}
+
+impl Pepper {
+    /// A pepper. Versions are the host's numbering; they need not be in order.
+    ///
+    /// # Errors
+    /// [`PepperError::TooShort`] under 32 bytes.
+    pub fn new(version: u32, secret: &[u8]) -> Result<Self, PepperError> {
+        if secret.len() < 32 {
+            return Err(PepperError::TooShort(secret.len()));
+        }
+        let keyed = Hmac::new_from_slice(secret).map_err(|_| PepperError::TooShort(secret.len()))?;
+        Ok(Self { version, keyed })
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pepper(version {}, [redacted])", self.version)
+    }
+}
+
+/// The most schemes one look-up tries.
+const MAX_SCHEMES: usize = 8;
+
+#[derive(Debug, Clone)]
+enum Method {
+    Sha256,
+    HmacSha256(Pepper),
+}
+
+impl Method {
+    fn scheme(&self) -> DigestScheme {
+        match self {
+            Self::Sha256 => DigestScheme::Sha256,
+            Self::HmacSha256(pepper) => DigestScheme::HmacSha256 { pepper: pepper.version },
+        }
+    }
+
+    fn digest(&self, key: &[u8]) -> KeyDigest {
+        let bytes: [u8; 32] = match self {
+            Self::Sha256 => Sha256::digest(key).into(),
+            Self::HmacSha256(pepper) => {
+                let mut mac = pepper.keyed.clone();
+                mac.update(key);
+                mac.finalize().into_bytes().into()
+            }
+        };
+        KeyDigest::new(self.scheme(), bytes)
+    }
+}
+
+/// Makes digests: with one scheme for new keys, and with older ones that stored keys may still have.
+///
+/// A key found under an older scheme is stored anew under the current one at its next use, without the caller
+/// noticing.
+///
+/// ```
+/// use portunus::key::{KeyHasher, Pepper};
+///
+/// # let (this_year, last_year) = ([7_u8; 32], [6_u8; 32]);
+/// let hasher = KeyHasher::hmac_sha256(Pepper::new(2, &this_year)?)
+///     .accept_pepper(Pepper::new(1, &last_year)?)? // rotated out, still accepted
+///     .accept_sha256()?; // from before there was a pepper
+/// # Ok::<(), portunus::key::PepperError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct KeyHasher {
+    current: Method,
+    older: Vec<Method>,
+}
+
+impl Default for KeyHasher {
+    fn default() -> Self {
+        Self::sha256()
+    }
+}
+
+impl KeyHasher {
+    /// SHA-256 without a pepper.
+    #[must_use]
+    pub fn sha256() -> Self {
+        Self { current: Method::Sha256, older: Vec::new() }
+    }
+
+    /// HMAC-SHA256 under a pepper.
+    #[must_use]
+    pub fn hmac_sha256(pepper: Pepper) -> Self {
+        Self { current: Method::HmacSha256(pepper), older: Vec::new() }
+    }
+
+    /// Also accepts keys stored under an older pepper.
+    ///
+    /// # Errors
+    /// [`PepperError::VersionTwice`] and [`PepperError::TooMany`].
+    pub fn accept_pepper(self, pepper: Pepper) -> Result<Self, PepperError> {
+        self.accept(Method::HmacSha256(pepper))
+    }
+
+    /// Also accepts keys stored under plain SHA-256.
+    ///
+    /// # Errors
+    /// [`PepperError::TooMany`].
+    pub fn accept_sha256(self) -> Result<Self, PepperError> {
+        self.accept(Method::Sha256)
+    }
+
+    fn accept(mut self, method: Method) -> Result<Self, PepperError> {
+        let known = std::iter::once(&self.current).chain(&self.older).any(|m| m.scheme() == method.scheme());
+        match method.scheme() {
+            DigestScheme::HmacSha256 { pepper } if known => return Err(PepperError::VersionTwice(pepper)),
+            _ if known => return Ok(self),
+            _ if self.older.len() + 1 == MAX_SCHEMES => return Err(PepperError::TooMany),
+            _ => self.older.push(method),
+        }
+        Ok(self)
+    }
+
+    /// The scheme that new digests have.
+    #[must_use]
+    pub fn scheme(&self) -> DigestScheme {
+        self.current.scheme()
+    }
+
+    /// The digest of a key under the current scheme.
+    #[must_use]
+    pub fn digest(&self, key: &str) -> KeyDigest {
+        self.current.digest(key.as_bytes())
+    }
+
+    /// The digests that the key may be stored under, the current one first.
+    pub(crate) fn candidates(&self, key: &[u8]) -> Candidates {
+        let current = self.current.digest(key);
+        let mut all = Candidates { digests: [current; MAX_SCHEMES], count: 1 };
+        for (place, method) in all.digests[1..].iter_mut().zip(&self.older) {
+            *place = method.digest(key);
+            all.count += 1;
+        }
+        all
+    }
+}
+
+/// The digests of one presented key under every accepted scheme, without an allocation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidates {
+    digests: [KeyDigest; MAX_SCHEMES],
+    count: usize,
+}
+
+impl Candidates {
+    pub(crate) fn as_slice(&self) -> &[KeyDigest] {
+        &self.digests[..self.count]
+    }
+
+    pub(crate) fn current(&self) -> &KeyDigest {
+        &self.digests[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(digest: &KeyDigest) -> String {
+        digest.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn sha_256_agrees_with_the_standard() {
+        // FIPS 180-4, example "abc".
+        assert_eq!(
+            hex(&KeyHasher::sha256().digest("abc")),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    #[test]
+    fn hmac_sha_256_agrees_with_the_standard() {
+        // RFC 4231, test case 6: a key of 131 bytes 0xaa.
+        let Ok(pepper) = Pepper::new(1, &[0xaa; 131]) else { panic!("131 bytes are enough") };
+        assert_eq!(
+            hex(&KeyHasher::hmac_sha256(pepper).digest("Test Using Larger Than Block-Size Key - Hash Key First")),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+        );
+    }
+
+    #[test]
+    fn bytes_and_words_are_one_value() {
+        let bytes = std::array::from_fn(|place| u8::try_from(place).unwrap_or(0));
+        assert_eq!(KeyDigest::new(DigestScheme::Sha256, bytes).to_bytes(), bytes);
+    }
+}

@@ -1,0 +1,133 @@
+//! Identifiers: of a key, of its family, of a tenant and of a user.
+//!
+//! Each is short printable text that a host may choose, and a type of its own, so that one cannot stand for another.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::alphabet::Alphabet;
+use super::format::GenerateError;
+
+/// Why a text is no identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an identifier is 1 to {max} visible ASCII characters, without spaces")]
+pub struct IdError {
+    max: usize,
+}
+
+const MAX: usize = 128;
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        ///
+        /// 1 to 128 visible ASCII characters. Cloning shares the text.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The identifier with this text.
+            ///
+            /// # Errors
+            /// Where the text is empty, longer than 128 bytes, or has other than visible ASCII characters.
+            pub fn new(text: &str) -> Result<Self, IdError> {
+                if text.is_empty() || text.len() > MAX || !text.bytes().all(|b| b.is_ascii_graphic()) {
+                    return Err(IdError { max: MAX });
+                }
+                Ok(Self(text.into()))
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::new(&text)
+            }
+        }
+        impl TryFrom<&str> for $name {
+            type Error = IdError;
+            fn try_from(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.as_ref().into()
+            }
+        }
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+text_id! {
+    /// The public identifier of one key: it may be logged and shown; it opens nothing.
+    KeyId
+}
+text_id! {
+    /// The identifier that a key and all its successors by rotation share. Limits are counted per family.
+    KeyFamily
+}
+text_id! {
+    /// The organization, account or customer that a key belongs to.
+    TenantId
+}
+text_id! {
+    /// A user of a tenant.
+    UserId
+}
+
+impl KeyId {
+    /// A new random identifier: `key_` and 22 base62 characters (131 bits).
+    ///
+    /// # Errors
+    /// Where the operating system gives no randomness.
+    pub fn generate() -> Result<Self, GenerateError> {
+        let mut text = Zeroizing::new(b"key_".to_vec());
+        Alphabet::BASE62.fill(22, &mut text)?;
+        Ok(Self(String::from_utf8_lossy(&text).as_ref().into()))
+    }
+}
+
+impl From<&KeyId> for KeyFamily {
+    /// The family that a key founds when it is issued.
+    fn from(id: &KeyId) -> Self {
+        Self(Arc::clone(&id.0))
+    }
+}

@@ -1,0 +1,24 @@
+//! What an API key is: its format, its secret, its digest, its id and the record kept about it.
+//!
+//! Everything here is data and pure functions; nothing knows of requests, stores or frameworks.
+
+mod alphabet;
+mod checksum;
+mod digest;
+mod format;
+mod id;
+mod record;
+mod secret;
+
+pub use alphabet::Alphabet;
+pub(crate) use alphabet::is_token68;
+pub use checksum::Checksum;
+pub(crate) use digest::Candidates;
+pub use digest::{DigestScheme, KeyDigest, KeyHasher, ParseDigestSchemeError, Pepper, PepperError};
+pub use format::{
+    Environment, FormatError, FormatMismatch, GenerateError, KeyFormat, KeyFormatBuilder, KeyKind, MAX_KEY_LENGTH,
+    ParsedKey,
+};
+pub use id::{IdError, KeyFamily, KeyId, TenantId, UserId};
+pub use record::{Access, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, Revocation};
+pub use secret::PlaintextKey;

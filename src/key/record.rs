@@ -1,0 +1,278 @@
+//! The record of a key: everything about it but its secret.
+//!
+//! A record can be shown, logged and serialized. Its rules (who may use it, when, for what) are typed; what could not be
+//! read from storage never becomes a record.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::format::{Environment, KeyKind};
+use super::id::{KeyFamily, KeyId, TenantId, UserId};
+use crate::scope::Scope;
+
+/// Whom a key belongs to. It never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Owner {
+    /// The tenant: the wall that no key looks over.
+    pub tenant_id: TenantId,
+    /// The user, for keys that act as one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user_id: Option<UserId>,
+    /// The user's or the platform's e-mail address, for people and audit.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user_email: Option<String>,
+}
+
+impl Owner {
+    /// A tenant as owner.
+    #[must_use]
+    pub fn tenant(tenant_id: TenantId) -> Self {
+        Self { tenant_id, user_id: None, user_email: None }
+    }
+
+    /// A user of a tenant as owner.
+    #[must_use]
+    pub fn user(tenant_id: TenantId, user_id: UserId) -> Self {
+        Self { tenant_id, user_id: Some(user_id), user_email: None }
+    }
+
+    /// The same owner with an e-mail address.
+    #[must_use]
+    pub fn with_email(mut self, email: impl Into<String>) -> Self {
+        self.user_email = Some(email.into());
+        self
+    }
+}
+
+/// What a key may do at all, whatever its scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Access {
+    /// Read, create, update and delete.
+    #[default]
+    FullAccess,
+    /// Read only.
+    ReadOnly,
+}
+
+/// When and why a key was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Revocation {
+    /// Since when the key is refused.
+    pub at: SystemTime,
+    /// Why, in the words of whoever did it.
+    pub reason: Option<String>,
+}
+
+impl Revocation {
+    /// A revocation.
+    #[must_use]
+    pub fn new(at: SystemTime, reason: Option<String>) -> Self {
+        Self { at, reason }
+    }
+}
+
+/// The state of a key at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum KeyStatus {
+    /// It works.
+    Active,
+    /// Its time has not come (`not_before`).
+    NotYetValid,
+    /// Its time is over: `now >= expires_at`.
+    Expired,
+    /// It is switched off, and can be switched on again.
+    Disabled,
+    /// It is refused for good.
+    Revoked,
+}
+
+impl KeyStatus {
+    /// The name in answers: `active`, `not_yet_valid`, `expired`, `disabled`, `revoked`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Expired => "expired",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl fmt::Display for KeyStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A JSON object of the host's own, kept beside a key: at most 16 KiB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Map<String, serde_json::Value>", into = "serde_json::Map<String, serde_json::Value>")]
+pub struct Metadata(String);
+
+/// Why a text is no metadata.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// It is longer than 16 KiB.
+    #[error("metadata takes at most 16 KiB; this has {0} bytes")]
+    TooLong(usize),
+    /// It is not a JSON object.
+    #[error("metadata must be a JSON object")]
+    NotAnObject(#[source] serde_json::Error),
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self("{}".into())
+    }
+}
+
+impl Metadata {
+    /// The most bytes that metadata takes as JSON.
+    pub const MAX_LENGTH: usize = 16 * 1024;
+
+    /// Metadata from the text of a JSON object (RFC 8259).
+    ///
+    /// # Errors
+    /// Where the text is longer than 16 KiB or not a JSON object.
+    pub fn from_json(text: &str) -> Result<Self, MetadataError> {
+        if text.len() > Self::MAX_LENGTH {
+            return Err(MetadataError::TooLong(text.len()));
+        }
+        let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
+            .map_err(MetadataError::NotAnObject)?;
+        Self::try_from(object)
+    }
+
+    /// The text of the JSON object.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<serde_json::Map<String, serde_json::Value>> for Metadata {
+    type Error = MetadataError;
+    fn try_from(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, MetadataError> {
+        match serde_json::Value::Object(object).to_string() {
+            text if text.len() > Self::MAX_LENGTH => Err(MetadataError::TooLong(text.len())),
+            text => Ok(Self(text)),
+        }
+    }
+}
+
+impl From<Metadata> for serde_json::Map<String, serde_json::Value> {
+    fn from(metadata: Metadata) -> Self {
+        // The text came from a map, or was read as one: what cannot happen reads as empty.
+        serde_json::from_str(&metadata.0).unwrap_or_default()
+    }
+}
+
+/// Everything about a key but its secret.
+///
+/// Stores make one with [`KeyRecord::new`] and set what else they have read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct KeyRecord {
+    /// The key's own id.
+    pub id: KeyId,
+    /// What it shares with its successors by rotation.
+    pub family: KeyFamily,
+    /// Raised by one at each change but usage; the basis of compare-and-swap and of `ETag`.
+    pub version: u64,
+    /// A name for people.
+    pub name: String,
+    /// More for people.
+    pub description: Option<String>,
+    /// Whom the key stands for.
+    pub kind: KeyKind,
+    /// The only environment it works in.
+    pub environment: Environment,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// What people may see of the secret: the last four characters and what stands before the random part.
+    pub masked: String,
+    /// What it grants.
+    pub scopes: Vec<Scope>,
+    /// Whether it may write.
+    pub access: Access,
+    /// The host's own facts.
+    pub metadata: Metadata,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// From when on it works; at once if absent.
+    pub not_before: Option<SystemTime>,
+    /// The first instant at which it no longer works; never if absent.
+    pub expires_at: Option<SystemTime>,
+    /// Whether it is switched on.
+    pub enabled: bool,
+    /// Whether it has been revoked.
+    pub revoked: Option<Revocation>,
+}
+
+impl KeyRecord {
+    /// A record with the facts that every key has; the rest is public and starts as: version 1, no scopes, full access,
+    /// enabled, without a time limit, a family of its own.
+    #[must_use]
+    pub fn new(
+        id: KeyId,
+        name: impl Into<String>,
+        kind: KeyKind,
+        environment: Environment,
+        owner: Owner,
+        created_at: SystemTime,
+    ) -> Self {
+        Self {
+            family: KeyFamily::from(&id),
+            id,
+            version: 1,
+            name: name.into(),
+            description: None,
+            kind,
+            environment,
+            owner,
+            masked: "…".into(),
+            scopes: Vec::new(),
+            access: Access::default(),
+            metadata: Metadata::default(),
+            created_at,
+            not_before: None,
+            expires_at: None,
+            enabled: true,
+            revoked: None,
+        }
+    }
+
+    /// The state at an instant. What is final comes first: a key that is revoked and expired is revoked.
+    #[must_use]
+    pub fn status(&self, now: SystemTime) -> KeyStatus {
+        if self.revoked.is_some() {
+            KeyStatus::Revoked
+        } else if self.expires_at.is_some_and(|end| now >= end) {
+            KeyStatus::Expired
+        } else if !self.enabled {
+            KeyStatus::Disabled
+        } else if self.not_before.is_some_and(|start| now < start) {
+            KeyStatus::NotYetValid
+        } else {
+            KeyStatus::Active
+        }
+    }
+
+    /// Whether the key counts against a quota of active keys: not revoked and not expired. Disabled keys count, access
+    /// tokens never do.
+    #[must_use]
+    pub fn counts_as_active(&self, now: SystemTime) -> bool {
+        self.kind != KeyKind::AccessToken && !matches!(self.status(now), KeyStatus::Revoked | KeyStatus::Expired)
+    }
+}

@@ -1,0 +1,164 @@
+//! Issuing a key: check what is asked, generate, store the digest, show the secret once.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{KeyManager, ManageError, check_text};
+use crate::key::{Access, Environment, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey};
+use crate::scope::Scope;
+use crate::store::{Change, Condition, OwnerRef, WriteBatch};
+
+/// A key to be issued. Only name and owner are needed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewKey {
+    /// A name for people: 1 to 1000 characters.
+    pub name: String,
+    /// More for people.
+    pub description: Option<String>,
+    /// Whom it stands for; an application unless set.
+    pub kind: KeyKind,
+    /// Where it works; the manager's first environment unless set.
+    pub environment: Option<Environment>,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// What it grants.
+    pub scopes: Vec<Scope>,
+    /// Whether it may write.
+    pub access: Access,
+    /// The host's own facts.
+    pub metadata: Metadata,
+    /// From when on it works; at once unless set.
+    pub not_before: Option<SystemTime>,
+    /// The first instant at which it no longer works; never unless set.
+    pub expires_at: Option<SystemTime>,
+}
+
+impl NewKey {
+    /// An application key of this owner, without scopes, that never expires.
+    #[must_use]
+    pub fn new(name: impl Into<String>, owner: Owner) -> Self {
+        Self {
+            name: name.into(),
+            description: None,
+            kind: KeyKind::App,
+            environment: None,
+            owner,
+            scopes: Vec::new(),
+            access: Access::default(),
+            metadata: Metadata::default(),
+            not_before: None,
+            expires_at: None,
+        }
+    }
+
+    /// The same with these scopes.
+    #[must_use]
+    pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
+        self.scopes = scopes.into_iter().collect();
+        self
+    }
+}
+
+/// A key that was just issued.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Issued {
+    /// The secret: this once.
+    pub key: PlaintextKey,
+    /// All else.
+    pub record: Arc<KeyRecord>,
+}
+
+impl KeyManager {
+    /// Issues a key, in one atomic step with its quota.
+    ///
+    /// # Errors
+    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::QuotaExceeded`], or the store giving no
+    /// answer.
+    pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
+        let now = self.now();
+        let environment = self.environment_of(&new)?;
+        let format = self.format_of(new.kind)?;
+        self.check(&new, now)?;
+
+        let key = format.generate(Some(&environment), Some(new.kind))?;
+        let mut record = KeyRecord::new(KeyId::generate()?, new.name, new.kind, environment, new.owner, now);
+        record.masked = format.mask(&key);
+        record.description = new.description;
+        record.scopes = new.scopes;
+        record.access = new.access;
+        record.metadata = new.metadata;
+        record.not_before = new.not_before;
+        record.expires_at = new.expires_at;
+        if record.kind == KeyKind::AccessToken && record.expires_at.is_none() {
+            record.expires_at = self.inner.rules.access_token_lifetime.map(|lifetime| now + lifetime);
+        }
+
+        let digest = self.inner.hasher.digest(key.as_str());
+        let mut batch = WriteBatch::new().change(Change::Insert { digest, record: Box::new(record.clone()) });
+        if let Some(limit) = self.inner.rules.active_keys
+            && record.kind != KeyKind::AccessToken
+        {
+            let owner = OwnerRef::Tenant(record.owner.tenant_id.clone());
+            batch = batch.require(Condition::ActiveKeysAtMost { owner, at: now, limit });
+        }
+        self.inner.store.apply(&batch).await?;
+        Ok(Issued { key, record: Arc::new(record) })
+    }
+
+    fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {
+        let known = &self.inner.environments;
+        match &new.environment {
+            // Never empty: build() saw to it.
+            None => known.first().cloned().ok_or_else(|| ManageError::invalid("environment", "there is none")),
+            Some(asked) if known.contains(asked) => Ok(asked.clone()),
+            Some(asked) => {
+                let names: Vec<_> = known.iter().map(Environment::as_str).collect();
+                Err(ManageError::invalid("environment", format!("{asked} is none of {}", names.join(", "))))
+            }
+        }
+    }
+
+    fn format_of(&self, kind: KeyKind) -> Result<&KeyFormat, ManageError> {
+        let formats = &self.inner.formats;
+        let own = formats.iter().find(|(kinds, _)| kinds.contains(&kind));
+        let any = || formats.iter().find(|(kinds, _)| kinds.is_empty() && kind != KeyKind::AccessToken);
+        own.or_else(any)
+            .map(|(_, format)| format)
+            .filter(|format| format.allows_kind(kind))
+            .ok_or_else(|| ManageError::invalid("kind", format!("this API has no keys of kind {kind}")))
+    }
+
+    fn check(&self, new: &NewKey, now: SystemTime) -> Result<(), ManageError> {
+        if new.name.trim().is_empty() {
+            return Err(ManageError::invalid("name", "a key needs a name"));
+        }
+        check_text("name", &new.name)?;
+        check_text("description", new.description.as_deref().unwrap_or_default())?;
+        check_text("owner.user_email", new.owner.user_email.as_deref().unwrap_or_default())?;
+        if new.kind != KeyKind::App && new.owner.user_id.is_none() {
+            return Err(ManageError::invalid("owner.user_id", format!("a key of kind {} needs a user", new.kind)));
+        }
+        let rules = &self.inner.rules;
+        let api_key = new.kind != KeyKind::AccessToken;
+        if api_key && rules.unscoped && !new.scopes.is_empty() {
+            return Err(ManageError::invalid("scopes", "API keys of this API carry no scopes"));
+        }
+        if api_key && rules.never_expire && new.expires_at.is_some() {
+            return Err(ManageError::invalid("expires_at", "API keys of this API cannot be set to expire"));
+        }
+        if let Some(vocabulary) = &self.inner.vocabulary {
+            vocabulary.check(&new.scopes)?;
+        }
+        if new.expires_at.is_some_and(|end| end <= now) {
+            return Err(ManageError::invalid("expires_at", "it lies in the past"));
+        }
+        if let (Some(start), Some(end)) = (new.not_before, new.expires_at)
+            && start >= end
+        {
+            return Err(ManageError::invalid("not_before", "it is not before expires_at"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! Managing keys: issue, list, look at, revoke.
+//!
+//! The manager checks what it is asked for (format, environment, vocabulary, times), makes one atomic batch of it, and
+//! gives that to the store. Who may ask is the host's to prove.
+
+mod issue;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use issue::{Issued, NewKey};
+
+use crate::clock::{Clock, SystemClock};
+use crate::key::{Environment, FormatError, GenerateError, KeyFormat, KeyHasher, KeyId, KeyKind, Revocation};
+use crate::scope::{UnknownScope, Vocabulary};
+use crate::store::{KeyStore, ListQuery, Listed, Page, Rejected, StoreError, WriteBatch};
+
+/// The most characters of a name, a description or a reason.
+pub const MAX_TEXT_LENGTH: usize = 1000;
+
+/// How often a change is tried again when somebody else changed the record in between.
+const ATTEMPTS: usize = 16;
+
+/// Why a management act was not done. Nothing was changed then, but where the store gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManageError {
+    /// There is no such key.
+    #[error("there is no key {0}")]
+    NotFound(KeyId),
+    /// What was asked for cannot be: which field, and why.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No more keys may be active.
+    #[error("{active} keys would be active; {limit} is the most")]
+    QuotaExceeded {
+        /// How many there would be.
+        active: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// Somebody else changed it at the same time, again and again.
+    #[error("the key is being changed by others; try again")]
+    Contended,
+    /// No key could be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The store gave no answer, or refused.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl ManageError {
+    fn invalid(field: &'static str, reason: impl ToString) -> Self {
+        Self::Invalid { field, reason: reason.to_string() }
+    }
+}
+
+impl From<UnknownScope> for ManageError {
+    fn from(error: UnknownScope) -> Self {
+        Self::invalid("scopes", error)
+    }
+}
+
+impl From<StoreError> for ManageError {
+    fn from(error: StoreError) -> Self {
+        match error.as_rejected() {
+            Some(Rejected::TooManyActive { active, limit }) => Self::QuotaExceeded { active: *active, limit: *limit },
+            Some(Rejected::Missing(id)) => Self::NotFound(id.clone()),
+            _ => Self::Store(error),
+        }
+    }
+}
+
+/// Manages the keys of a store. Cloning shares everything.
+#[derive(Clone)]
+pub struct KeyManager {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn KeyStore>,
+    formats: Vec<(Vec<KeyKind>, KeyFormat)>,
+    hasher: KeyHasher,
+    vocabulary: Option<Vocabulary>,
+    environments: Vec<Environment>,
+    clock: Arc<dyn Clock>,
+    rules: IssueRules,
+}
+
+/// What keys of an API may be like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IssueRules {
+    /// At most this many active keys per tenant.
+    pub active_keys: Option<u64>,
+    /// Whether API keys may carry scopes; access tokens always may.
+    pub unscoped: bool,
+    /// Whether API keys may be given an expiry.
+    pub never_expire: bool,
+    /// How long an access token lives unless it says so.
+    pub access_token_lifetime: Option<std::time::Duration>,
+}
+
+impl KeyManager {
+    /// Starts a manager of this store, which issues keys of this format.
+    pub fn builder(store: impl KeyStore, format: KeyFormat) -> KeyManagerBuilder {
+        KeyManagerBuilder {
+            inner: Inner {
+                store: Arc::new(store),
+                formats: vec![(Vec::new(), format)],
+                hasher: KeyHasher::default(),
+                vocabulary: None,
+                environments: Vec::new(),
+                clock: Arc::new(SystemClock::default()),
+                rules: IssueRules::default(),
+            },
+        }
+    }
+
+    /// One key, with its usage.
+    ///
+    /// # Errors
+    /// [`ManageError::NotFound`], or the store giving no answer.
+    pub async fn get(&self, id: &KeyId) -> Result<Listed, ManageError> {
+        self.inner.store.get(id).await?.ok_or_else(|| ManageError::NotFound(id.clone()))
+    }
+
+    /// A page of keys, newest first. Never a secret, never a digest.
+    ///
+    /// # Errors
+    /// The store giving no answer.
+    pub async fn list(&self, query: &ListQuery) -> Result<Page, ManageError> {
+        Ok(self.inner.store.list(query).await?)
+    }
+
+    /// Refuses a key from the next request on, for good. Revoking it again changes nothing and keeps the first reason.
+    ///
+    /// # Errors
+    /// [`ManageError::NotFound`], a reason that is too long, or the store giving no answer.
+    pub async fn revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<Listed, ManageError> {
+        check_text("reason", reason.unwrap_or_default())?;
+        for _ in 0..ATTEMPTS {
+            let listed = self.get(id).await?;
+            if listed.record.revoked.is_some() {
+                return Ok(listed);
+            }
+            let mut record = (*listed.record).clone();
+            record.revoked = Some(Revocation::new(self.now(), reason.map(str::to_owned)));
+            match self.inner.store.apply(&WriteBatch::new().update(record)).await {
+                Ok(()) => return self.get(id).await,
+                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ManageError::Contended)
+    }
+
+    /// The time of day by the manager's clock.
+    #[must_use]
+    pub fn now(&self) -> std::time::SystemTime {
+        self.inner.clock.now()
+    }
+}
+
+/// A text for people: bounded, and without control characters.
+fn check_text(field: &'static str, text: &str) -> Result<(), ManageError> {
+    if text.chars().count() > MAX_TEXT_LENGTH {
+        return Err(ManageError::invalid(field, format!("at most {MAX_TEXT_LENGTH} characters")));
+    }
+    if text.chars().any(|c| c.is_control() && c != '\n') {
+        return Err(ManageError::invalid(field, "no control characters"));
+    }
+    Ok(())
+}
+
+impl fmt::Debug for KeyManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyManager").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}
+
+/// Describes a [`KeyManager`].
+#[must_use = "a builder does nothing until build()"]
+pub struct KeyManagerBuilder {
+    inner: Inner,
+}
+
+impl KeyManagerBuilder {
+    /// Issues keys of these kinds in a format of their own.
+    pub fn format_for(mut self, kinds: impl IntoIterator<Item = KeyKind>, format: KeyFormat) -> Self {
+        self.inner.formats.insert(0, (kinds.into_iter().collect(), format));
+        self
+    }
+
+    /// How digests are made: as the authenticator's.
+    pub fn hasher(mut self, hasher: KeyHasher) -> Self {
+        self.inner.hasher = hasher;
+        self
+    }
+
+    /// The scopes that may be granted; any valid one unless set.
+    pub fn vocabulary(mut self, vocabulary: Vocabulary) -> Self {
+        self.inner.vocabulary = Some(vocabulary);
+        self
+    }
+
+    /// The environments that keys may be issued for; the first is the default. Unset, `production` alone.
+    pub fn environments(mut self, environments: impl IntoIterator<Item = Environment>) -> Self {
+        self.inner.environments = environments.into_iter().collect();
+        self
+    }
+
+    /// What keys may be like.
+    pub fn rules(mut self, rules: IssueRules) -> Self {
+        self.inner.rules = rules;
+        self
+    }
+
+    /// Where the time comes from; the system's clock unless set.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.inner.clock = Arc::new(clock);
+        self
+    }
+
+    /// The manager.
+    ///
+    /// # Errors
+    /// Where a format cannot write an environment that keys may be issued for.
+    pub fn build(mut self) -> Result<KeyManager, FormatError> {
+        if self.inner.environments.is_empty() {
+            self.inner.environments.push(Environment::new("production")?);
+        }
+        for environment in &self.inner.environments {
+            if !self.inner.formats.iter().all(|(_, format)| format.allows_environment(environment)) {
+                return Err(FormatError::Environment(environment.to_string()));
+            }
+        }
+        Ok(KeyManager { inner: Arc::new(self.inner) })
+    }
+}
+
+impl fmt::Debug for KeyManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyManagerBuilder").field("formats", &self.inner.formats).finish_non_exhaustive()
+    }
+}

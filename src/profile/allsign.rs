@@ -1,0 +1,55 @@
+//! AllSign: FastAPI's `{"detail": …}`, with the texts that its documentation prints.
+
+use crate::error::{AuthError, ErrorCode, MissingScope};
+use crate::request::RequestHead;
+use crate::respond::{ErrorBody, RejectionRenderer};
+use crate::scope;
+use crate::scope::Scope;
+
+pub(super) const SCOPES: &[Scope] = &[
+    scope!("document:read"),
+    scope!("document:write"),
+    scope!("document:delete"),
+    scope!("document:*"),
+    scope!("signature:read"),
+    scope!("signature:write"),
+    scope!("signature:*"),
+];
+
+pub(super) struct Dialect;
+
+impl RejectionRenderer for Dialect {
+    fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
+        let detail = match (error.code(), error.missing_scope()) {
+            (ErrorCode::MissingKey, _) => {
+                "Missing Authorization header. Use: Authorization: Bearer allsign_live_sk_xxx".into()
+            }
+            (ErrorCode::InvalidFormat, _) => "Invalid API key format. Expected: allsign_{env}_{type}_{random}".into(),
+            (ErrorCode::InsufficientScope, Some(missing)) => insufficient(missing),
+            // One text for all that is wrong with a well-formed key.
+            (code, _) if code.status() == 401 => "Invalid or expired API key".into(),
+            (ErrorCode::NotFound, _) => "Not Found".into(),
+            _ => error.detail().to_owned(),
+        };
+        ErrorBody::json(format!(r#"{{"detail": {}}}"#, super::json(&detail)))
+    }
+}
+
+fn insufficient(missing: &MissingScope) -> String {
+    let yours = match missing.granted.as_slice() {
+        [] => "none".into(),
+        granted => granted.join(", "),
+    };
+    let required = match (missing.required.single(), missing.required.alternatives()) {
+        (Some(one), _) => match one.parent_wildcard() {
+            Some(wildcard) if !one.is_wildcard() => format!("Required: {one} or {wildcard}"),
+            _ => format!("Required: {one}"),
+        },
+        (None, Some(several)) => {
+            let names: Vec<_> = several.iter().map(|scope| scope.as_str()).collect();
+            format!("Requires ANY of these scopes: {}", names.join(", "))
+        }
+        (None, None) => format!("Required: {}", missing.required),
+    };
+    format!("Insufficient permissions. {required}. Your scopes: {yours}")
+}

@@ -1,0 +1,49 @@
+//! inSigner: problem documents under its own type base, with the documented code as extension member.
+
+use crate::error::AuthError;
+use crate::request::RequestHead;
+use crate::respond::{ErrorBody, RejectionRenderer, reason_phrase, slug};
+use crate::scope;
+use crate::scope::Scope;
+
+pub(super) const SCOPES: &[Scope] = &[
+    scope!("documents.*"),
+    scope!("documents.read"),
+    scope!("documents.create"),
+    scope!("documents.write"),
+    scope!("documents.send"),
+    scope!("documents.delete"),
+    scope!("templates.read"),
+    scope!("campaigns.*"),
+    scope!("campaigns.read"),
+    scope!("campaigns.create"),
+    scope!("campaigns.update"),
+    scope!("campaigns.delete"),
+    scope!("bulk_sends.*"),
+    scope!("bulk_sends.read"),
+    scope!("bulk_sends.create"),
+    scope!("bulk_sends.delete"),
+    scope!("webhooks.*"),
+    scope!("webhooks.read"),
+    scope!("webhooks.create"),
+    scope!("webhooks.update"),
+    scope!("webhooks.delete"),
+    scope!("org.read"),
+];
+
+pub(super) struct Dialect;
+
+impl RejectionRenderer for Dialect {
+    fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
+        let title = reason_phrase(error.status());
+        let slug = slug(&title.replace(' ', "_"));
+        let detail = if error.status() == 401 { "Invalid or missing API key" } else { error.detail() };
+        // The documentation's example, spaces included, with the code as its last member.
+        ErrorBody::problem_json(format!(
+            r#"{{ "type": "https://docs.insigner.com/errors/{slug}", "title": "{title}", "status": {}, "detail": {}, "code": "{}"}}"#,
+            error.status(),
+            super::json(detail),
+            error.code(),
+        ))
+    }
+}

@@ -1,0 +1,201 @@
+//! Five e-signature APIs as configurations (feature `profiles`): the proof that what they promise can be kept.
+//!
+//! A profile is data: key formats, schemes, environments, vocabulary, rules for issuing, and the dialect of refusals. It
+//! makes builders that a host may change further.
+//!
+//! | profile | presented as | format of issued keys | environments | refusals |
+//! |---|---|---|---|---|
+//! | AllSign | Bearer | `allsign_{live\|test}_{sk\|user_sk}_` + 32 base62 | `live`, `test` | `{"detail": …}` |
+//! | inSigner | Bearer | `isk_` + 44 URL-safe | `production` | problem with `code` |
+//! | Yousign | Bearer | 32 base62 (opaque to customers; chosen in the API's spirit) | `production`, `sandbox` | RFC 9457 |
+//! | IUSign | Bearer | 40 base62 (opaque to customers; chosen in the API's spirit) | `development`, `staging`, `production` | RFC 9457 |
+//! | Dropbox Sign | Basic | 48 hexadecimal digits (opaque to customers; chosen in the API's spirit) | `production` | `{"error":{…}}` |
+//! | … access tokens | Bearer | 43 URL-safe characters | | |
+//!
+//! Every issued key fits one SHA-256 block and has 190 bits of randomness or more.
+
+mod allsign;
+mod dropbox_sign;
+mod insigner;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::authenticator::{Authenticator, AuthenticatorBuilder};
+use crate::key::{Alphabet, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind};
+use crate::manage::{IssueRules, KeyManager, KeyManagerBuilder};
+use crate::respond::{ProblemDetails, RejectionRenderer};
+use crate::scope::{Scope, Vocabulary};
+use crate::store::KeyStore;
+
+/// One of the five APIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Profile {
+    /// Bearer keys with scopes such as `document:read`, live and test.
+    AllSign,
+    /// Bearer keys with scopes such as `documents.read`.
+    InSigner,
+    /// Bearer keys of an organization or of workspaces, read-only or not.
+    Yousign,
+    /// Bearer keys of an administrator, by plan.
+    IuSign,
+    /// Basic keys without scopes, and Bearer access tokens with OAuth scopes.
+    DropboxSign,
+}
+
+/// A name that is no profile's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no profile {0:?}: there are allsign, insigner, yousign, iusign, dropbox-sign")]
+pub struct UnknownProfile(String);
+
+impl FromStr for Profile {
+    type Err = UnknownProfile;
+    fn from_str(name: &str) -> Result<Self, UnknownProfile> {
+        let found = Self::ALL.iter().find(|profile| profile.name() == name);
+        found.copied().ok_or_else(|| UnknownProfile(name.chars().take(40).collect()))
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::AllSign, Self::InSigner, Self::Yousign, Self::IuSign, Self::DropboxSign];
+
+    /// The name: `allsign`, `insigner`, `yousign`, `iusign`, `dropbox-sign`. It is the realm of challenges too.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AllSign => "allsign",
+            Self::InSigner => "insigner",
+            Self::Yousign => "yousign",
+            Self::IuSign => "iusign",
+            Self::DropboxSign => "dropbox-sign",
+        }
+    }
+
+    /// The environments, the productive one first.
+    #[must_use]
+    pub fn environments(self) -> Vec<Environment> {
+        let names: &[&str] = match self {
+            Self::AllSign => &["live", "test"],
+            Self::Yousign => &["production", "sandbox"],
+            Self::IuSign => &["production", "staging", "development"],
+            Self::InSigner | Self::DropboxSign => &["production"],
+        };
+        names.iter().map(|name| environment(name)).collect()
+    }
+
+    /// The format of API keys.
+    #[must_use]
+    pub fn key_format(self) -> KeyFormat {
+        constant(match self {
+            Self::AllSign => KeyFormat::builder("allsign_")
+                .environment("live", environment("live"))
+                .environment("test", environment("test"))
+                .kind("sk", KeyKind::App)
+                .kind("user_sk", KeyKind::User)
+                .random(Alphabet::BASE62, 32)
+                .accept_lengths(16..=64),
+            Self::InSigner => KeyFormat::builder("isk_").random(Alphabet::URL_SAFE, 44),
+            Self::Yousign => KeyFormat::builder("").random(Alphabet::BASE62, 32),
+            Self::IuSign => KeyFormat::builder("").random(Alphabet::BASE62, 40),
+            Self::DropboxSign => KeyFormat::builder("").random(Alphabet::HEX, 48),
+        })
+    }
+
+    /// The format of access tokens, where the API has some.
+    #[must_use]
+    pub fn access_token_format(self) -> Option<KeyFormat> {
+        let format = || constant(KeyFormat::builder("").random(Alphabet::URL_SAFE, 43));
+        (self == Self::DropboxSign).then(format)
+    }
+
+    /// The scopes that can be granted. An API without scopes has none.
+    #[must_use]
+    pub fn vocabulary(self) -> Vocabulary {
+        let names: &[Scope] = match self {
+            Self::AllSign => allsign::SCOPES,
+            Self::InSigner => insigner::SCOPES,
+            Self::DropboxSign => dropbox_sign::SCOPES,
+            Self::Yousign | Self::IuSign => &[],
+        };
+        names.iter().cloned().collect()
+    }
+
+    /// What keys may be like.
+    #[must_use]
+    pub fn rules(self) -> IssueRules {
+        let mut rules = IssueRules::default();
+        match self {
+            Self::Yousign => rules.active_keys = Some(200),
+            Self::DropboxSign => {
+                rules.active_keys = Some(4);
+                rules.unscoped = true;
+                rules.never_expire = true;
+                rules.access_token_lifetime = Some(Duration::from_secs(3600));
+            }
+            Self::AllSign | Self::InSigner | Self::IuSign => {}
+        }
+        rules
+    }
+
+    /// Starts an authenticator as the API's: formats, schemes, dialect and realm are set.
+    pub fn authenticator(self, store: impl KeyStore) -> AuthenticatorBuilder {
+        let builder = Authenticator::builder(store).realm(self.name()).renderer(self.renderer());
+        match self.access_token_format() {
+            Some(token) => {
+                builder.basic([self.key_format()]).bearer([token]).grant_everything_to([KeyKind::App, KeyKind::User])
+            }
+            None => builder.bearer([self.key_format()]),
+        }
+    }
+
+    /// Starts a manager of the API's keys: formats, environments, vocabulary and rules are set.
+    pub fn manager(self, store: impl KeyStore) -> KeyManagerBuilder {
+        let builder = KeyManager::builder(store, self.key_format())
+            .environments(self.environments())
+            .vocabulary(self.vocabulary())
+            .rules(self.rules());
+        match self.access_token_format() {
+            Some(token) => builder.format_for([KeyKind::AccessToken], token),
+            None => builder,
+        }
+    }
+
+    /// The dialect of refusals.
+    #[must_use]
+    pub fn renderer(self) -> Arc<dyn RejectionRenderer> {
+        match self {
+            Self::AllSign => Arc::new(allsign::Dialect),
+            Self::InSigner => Arc::new(insigner::Dialect),
+            Self::DropboxSign => Arc::new(dropbox_sign::Dialect),
+            Self::Yousign | Self::IuSign => Arc::new(ProblemDetails::new()),
+        }
+    }
+}
+
+fn environment(name: &str) -> Environment {
+    known(Environment::new(name))
+}
+
+fn constant(format: KeyFormatBuilder) -> KeyFormat {
+    known(format.build())
+}
+
+#[expect(clippy::expect_used, reason = "the inputs are this file's constants, and a test builds every profile")]
+fn known<T>(built: Result<T, FormatError>) -> T {
+    built.expect("the profiles' own constants are valid")
+}
+
+/// A text as a JSON string, quotes included.
+fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

@@ -1,0 +1,90 @@
+//! What the authenticator sees of a request: a small view that every framework's request can give.
+//!
+//! The view is read synchronously and never kept, so it needs neither `Send` nor `'static`; no framework's type is in it.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+/// A header field, by name. The library's own are told apart without comparing text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FieldName<'n> {
+    /// `Authorization`.
+    Authorization,
+    /// `X-User-Id`.
+    UserId,
+    /// `X-On-Behalf-Of`.
+    OnBehalfOf,
+    /// `X-On-Behalf-Email`.
+    OnBehalfEmail,
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// `X-Request-Id`.
+    RequestId,
+    /// Any other, in lower case.
+    Other(&'n str),
+}
+
+impl<'n> FieldName<'n> {
+    /// The name in lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'n str {
+        match self {
+            Self::Authorization => "authorization",
+            Self::UserId => "x-user-id",
+            Self::OnBehalfOf => "x-on-behalf-of",
+            Self::OnBehalfEmail => "x-on-behalf-email",
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+            Self::RequestId => "x-request-id",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// A request, as far as authentication looks at it.
+pub trait RequestHead {
+    /// The method, as written (`GET`).
+    fn method(&self) -> &str;
+
+    /// The path, without the query.
+    fn path(&self) -> &str;
+
+    /// The address at the other end of the connection, where it is known.
+    fn peer_ip(&self) -> Option<IpAddr>;
+
+    /// Calls `see` with the value of each line of a field, in their order, until it breaks.
+    fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>);
+}
+
+/// The value of a field that may stand once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Single<'a> {
+    /// The field is not there.
+    Absent,
+    /// It stands once, with this value.
+    One(&'a [u8]),
+    /// It stands more than once.
+    Repeated,
+}
+
+impl dyn RequestHead + '_ {
+    /// The one value of a field.
+    #[must_use]
+    pub fn single<'a>(&'a self, name: FieldName<'_>) -> Single<'a> {
+        let mut found = Single::Absent;
+        self.visit(name, &mut |value| match found {
+            Single::Absent => {
+                found = Single::One(value);
+                ControlFlow::Continue(())
+            }
+            _ => {
+                found = Single::Repeated;
+                ControlFlow::Break(())
+            }
+        });
+        found
+    }
+}

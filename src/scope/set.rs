@@ -1,0 +1,139 @@
+//! Sets of granted scopes: the trait that routes ask, the model that makes sets from stored names, and the wildcard set.
+//!
+//! A set is compiled once per key and asked on every request, so `grants` is synchronous and must not allocate.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::name::{Scope, ScopeError};
+
+/// What a key was granted.
+///
+/// A host with its own idea of scopes (roles, a fixed list as bits) implements this and a [`ScopeModel`].
+pub trait ScopeSet: Debug + Send + Sync + 'static {
+    /// Whether the grants cover all of `required`. A required wildcard is met only by a grant that covers all of it.
+    fn grants(&self, required: &Scope) -> bool;
+
+    /// Calls `see` with the name of each grant, in the order in which people should see them.
+    fn visit(&self, see: &mut dyn FnMut(&str));
+
+    /// The names of the grants. Allocates: for answers and logs, not for decisions.
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.visit(&mut |name| names.push(name.to_owned()));
+        names
+    }
+
+    /// The name of a grant that covers `required`, for explanations; `None` where none does.
+    fn granted_by(&self, required: &Scope) -> Option<String> {
+        if !self.grants(required) {
+            return None;
+        }
+        let mut by = None;
+        self.visit(&mut |name| {
+            if by.is_none() && Scope::new(name).is_ok_and(|grant| grant.covers(required)) {
+                by = Some(name.to_owned());
+            }
+        });
+        by.or_else(|| Some(required.to_string()))
+    }
+}
+
+/// Compiles the scopes of a record into a set.
+pub trait ScopeModel: Debug + Send + Sync + 'static {
+    /// The set that these names grant.
+    ///
+    /// # Errors
+    /// Where a name means nothing to the model. The key is refused then: a grant that cannot be understood is not
+    /// guessed at.
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError>;
+}
+
+impl<T: ScopeModel + ?Sized> ScopeModel for Arc<T> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        (**self).compile(names)
+    }
+}
+impl<T: ScopeModel + ?Sized> ScopeModel for Box<T> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        (**self).compile(names)
+    }
+}
+
+/// The model that understands literals, `*`, `…:*` and `….*`: the default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WildcardModel;
+
+impl ScopeModel for WildcardModel {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        Ok(Arc::new(names.iter().cloned().collect::<WildcardScopes>()))
+    }
+}
+
+/// Grants with wildcards, in the order in which they were given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WildcardScopes {
+    grants: Box<[Scope]>,
+    // Indices of the literals, sorted by text; used only where walking all grants would be slower.
+    sorted_literals: Box<[u32]>,
+}
+
+/// Up to this many grants, walking them beats a binary search.
+const FEW: usize = 12;
+
+impl FromIterator<Scope> for WildcardScopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        let grants: Box<[Scope]> = scopes.into_iter().collect();
+        let mut sorted = Vec::new();
+        if grants.len() > FEW {
+            sorted.extend((0_u32..).zip(&grants).filter(|(_, grant)| !grant.is_wildcard()).map(|(at, _)| at));
+            sorted.sort_by(|&a, &b| grants[a as usize].cmp(&grants[b as usize]));
+        }
+        Self { grants, sorted_literals: sorted.into() }
+    }
+}
+
+impl ScopeSet for WildcardScopes {
+    fn grants(&self, required: &Scope) -> bool {
+        if self.sorted_literals.is_empty() {
+            return self.grants.iter().any(|grant| grant.covers(required));
+        }
+        self.sorted_literals.binary_search_by(|&at| self.grants[at as usize].cmp(required)).is_ok()
+            || self.grants.iter().any(|grant| grant.is_wildcard() && grant.covers(required))
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(&str)) {
+        for grant in &self.grants {
+            see(grant.as_str());
+        }
+    }
+}
+
+impl<T: ScopeSet + ?Sized> ScopeSet for Arc<T> {
+    fn grants(&self, required: &Scope) -> bool {
+        (**self).grants(required)
+    }
+    fn visit(&self, see: &mut dyn FnMut(&str)) {
+        (**self).visit(see);
+    }
+    fn names(&self) -> Vec<String> {
+        (**self).names()
+    }
+    fn granted_by(&self, required: &Scope) -> Option<String> {
+        (**self).granted_by(required)
+    }
+}
+impl<T: ScopeSet + ?Sized> ScopeSet for Box<T> {
+    fn grants(&self, required: &Scope) -> bool {
+        (**self).grants(required)
+    }
+    fn visit(&self, see: &mut dyn FnMut(&str)) {
+        (**self).visit(see);
+    }
+    fn names(&self) -> Vec<String> {
+        (**self).names()
+    }
+    fn granted_by(&self, required: &Scope) -> Option<String> {
+        (**self).granted_by(required)
+    }
+}

@@ -1,0 +1,319 @@
+//! Keys in memory: for tests, demos, and services whose keys come from configuration.
+//!
+//! One mutex orders all writes; look-ups by digest go to a concurrent map and wait for nobody. A batch is checked against
+//! the state before anything is touched, so that it is applied whole or not at all.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use super::{
+    Change, Condition, Cursor, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey, Usage,
+    UsageDelta, WriteBatch,
+};
+use crate::key::{KeyDigest, KeyId, KeyRecord};
+
+/// A [`KeyStore`] in memory. Cloning shares the keys.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    by_digest: papaya::HashMap<KeyDigest, Arc<StoredKey>, BuildHasherDefault<FirstWord>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default, Clone)]
+struct State {
+    keys: HashMap<KeyId, Entry>,
+    // Newest first: the order of lists.
+    order: BTreeMap<(std::cmp::Reverse<SystemTime>, KeyId), ()>,
+    digests_ever: HashSet<KeyDigest>,
+    primaries: HashMap<OwnerRef, KeyId>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    digest: KeyDigest,
+    record: Arc<KeyRecord>,
+    usage: Usage,
+    deleted: bool,
+}
+
+/// The hasher for digests, which are uniform already.
+#[derive(Default)]
+struct FirstWord(u64);
+
+impl Hasher for FirstWord {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        // Only digests are hashed, and they write one word; anything else still spreads.
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A batch is applied to a plan first, so that a panic cannot leave half of one behind.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_up(&self, digests: &[KeyDigest]) -> Option<Arc<StoredKey>> {
+        let map = self.shared.by_digest.pin();
+        digests.iter().find_map(|digest| map.get(digest).map(Arc::clone))
+    }
+}
+
+impl State {
+    fn live(&self, id: &KeyId) -> Result<&Entry, Rejected> {
+        self.keys.get(id).filter(|entry| !entry.deleted).ok_or_else(|| Rejected::Missing(id.clone()))
+    }
+
+    fn live_mut(&mut self, id: &KeyId) -> Result<&mut Entry, Rejected> {
+        self.keys.get_mut(id).filter(|entry| !entry.deleted).ok_or_else(|| Rejected::Missing(id.clone()))
+    }
+
+    fn listed(&self, entry: &Entry) -> Listed {
+        let owner = &entry.record.owner;
+        let user = owner.user_id.clone().map(|user| OwnerRef::User(owner.tenant_id.clone(), user));
+        let owners = [Some(OwnerRef::Tenant(owner.tenant_id.clone())), user];
+        let primary = owners.iter().flatten().any(|owner| self.primaries.get(owner) == Some(&entry.record.id));
+        Listed::new(Arc::clone(&entry.record), entry.usage, primary)
+    }
+
+    fn check(&self, condition: &Condition) -> Result<(), Rejected> {
+        match condition {
+            Condition::Version { id, version } => match self.live(id)?.record.version {
+                stored if stored == *version => Ok(()),
+                stored => Err(Rejected::Version { id: id.clone(), expected: *version, stored }),
+            },
+            Condition::Primary { owner, key } if self.primaries.get(owner) == key.as_ref() => Ok(()),
+            Condition::Primary { .. } => Err(Rejected::Primary),
+            Condition::ActiveKeysAtMost { owner, at, limit } => {
+                let counts = |entry: &&Entry| {
+                    !entry.deleted && owner.includes(&entry.record) && entry.record.counts_as_active(*at)
+                };
+                match self.keys.values().filter(counts).count() as u64 {
+                    active if active <= *limit => Ok(()),
+                    active => Err(Rejected::TooManyActive { active, limit: *limit }),
+                }
+            }
+        }
+    }
+
+    fn make(&mut self, change: &Change) -> Result<(), Rejected> {
+        match change {
+            Change::Insert { digest, record } => {
+                if self.keys.contains_key(&record.id) {
+                    return Err(Rejected::IdKnown(record.id.clone()));
+                }
+                if !self.digests_ever.insert(*digest) {
+                    return Err(Rejected::DigestKnown);
+                }
+                self.order.insert((std::cmp::Reverse(record.created_at), record.id.clone()), ());
+                let entry = Entry {
+                    digest: *digest,
+                    record: Arc::new((**record).clone()),
+                    usage: Usage::default(),
+                    deleted: false,
+                };
+                self.keys.insert(record.id.clone(), entry);
+            }
+            Change::Replace(record) => {
+                let entry = self.live_mut(&record.id)?;
+                let before = (std::cmp::Reverse(entry.record.created_at), record.id.clone());
+                entry.record = Arc::new((**record).clone());
+                self.order.remove(&before);
+                self.order.insert((std::cmp::Reverse(record.created_at), record.id.clone()), ());
+            }
+            Change::Rehash { id, from, to } => {
+                if from != to && self.digests_ever.contains(to) {
+                    return Err(Rejected::DigestKnown);
+                }
+                let entry = self.live_mut(id)?;
+                if entry.digest != *from {
+                    return Err(Rejected::Missing(id.clone()));
+                }
+                entry.digest = *to;
+                self.digests_ever.insert(*to);
+            }
+            Change::Delete(id) => {
+                let entry = self.live_mut(id)?;
+                entry.deleted = true;
+                let place = (std::cmp::Reverse(entry.record.created_at), id.clone());
+                self.order.remove(&place);
+                self.primaries.retain(|_, primary| primary != id);
+            }
+            Change::SetPrimary { owner, key: Some(id) } => {
+                self.live(id)?;
+                self.primaries.insert(owner.clone(), id.clone());
+            }
+            Change::SetPrimary { owner, key: None } => {
+                self.primaries.remove(owner);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryStore {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        Ok(self.look_up(digests))
+    }
+
+    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        Some(Ok(self.look_up(digests)))
+    }
+
+    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+        let state = self.state();
+        Ok(state.live(id).ok().map(|entry| state.listed(entry)))
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        let state = self.state();
+        let start = match &query.after {
+            Some(after) => std::ops::Bound::Excluded((std::cmp::Reverse(after.created_at), after.id.clone())),
+            None => std::ops::Bound::Unbounded,
+        };
+        let limit = query.limit.clamp(1, 500);
+        let mut items: Vec<Listed> = state
+            .order
+            .range((start, std::ops::Bound::Unbounded))
+            .filter_map(|((_, id), ())| state.live(id).ok())
+            .filter(|entry| query.selects(&entry.record))
+            .take(limit + 1)
+            .map(|entry| state.listed(entry))
+            .collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let last = items.last().filter(|_| more);
+        let next = last.map(|last| Cursor::new(last.record.created_at, last.record.id.clone()));
+        Ok(Page::new(items, next))
+    }
+
+    async fn primary(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError> {
+        Ok(self.state().primaries.get(owner).cloned())
+    }
+
+    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let (after, before): (Vec<_>, Vec<_>) =
+            batch.conditions().iter().partition(|c| matches!(c, Condition::ActiveKeysAtMost { .. }));
+        for condition in before {
+            state.check(condition).map_err(StoreError::rejected)?;
+        }
+        let undo = Undo::of(&state, batch);
+        let made = batch.changes().iter().try_for_each(|change| state.make(change));
+        if let Err(rejected) = made.and_then(|()| after.into_iter().try_for_each(|condition| state.check(condition))) {
+            undo.restore(&mut state);
+            return Err(StoreError::rejected(rejected));
+        }
+        // Published before the lock is given back and before the caller hears of it.
+        undo.publish(&state, &self.shared.by_digest);
+        Ok(())
+    }
+
+    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
+        let mut state = self.state();
+        for delta in batch {
+            if let Ok(entry) = state.live_mut(&delta.id) {
+                entry.usage.add(delta);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a batch touches, as it was before: enough to take the batch back, and to know what to publish.
+struct Undo {
+    entries: Vec<(KeyId, Option<Entry>)>,
+    primaries: Option<HashMap<OwnerRef, KeyId>>,
+}
+
+impl Undo {
+    fn of(state: &State, batch: &WriteBatch) -> Self {
+        let mut undo = Self { entries: Vec::new(), primaries: None };
+        for change in batch.changes() {
+            let id = match change {
+                Change::Insert { record, .. } | Change::Replace(record) => &record.id,
+                Change::Rehash { id, .. } => id,
+                Change::Delete(id) => {
+                    undo.primaries = Some(state.primaries.clone());
+                    id
+                }
+                Change::SetPrimary { .. } => {
+                    undo.primaries = Some(state.primaries.clone());
+                    continue;
+                }
+            };
+            if undo.entries.iter().all(|(known, _)| known != id) {
+                undo.entries.push((id.clone(), state.keys.get(id).cloned()));
+            }
+        }
+        undo
+    }
+
+    fn restore(self, state: &mut State) {
+        let place = |record: &KeyRecord| (std::cmp::Reverse(record.created_at), record.id.clone());
+        for (id, before) in self.entries {
+            let after = state.keys.remove(&id);
+            if let Some(after) = after {
+                state.order.remove(&place(&after.record));
+                if before.as_ref().is_none_or(|before| before.digest != after.digest) {
+                    state.digests_ever.remove(&after.digest);
+                }
+            }
+            if let Some(before) = before {
+                if !before.deleted {
+                    state.order.insert(place(&before.record), ());
+                }
+                state.keys.insert(id, before);
+            }
+        }
+        if let Some(primaries) = self.primaries {
+            state.primaries = primaries;
+        }
+    }
+
+    fn publish(self, state: &State, map: &papaya::HashMap<KeyDigest, Arc<StoredKey>, BuildHasherDefault<FirstWord>>) {
+        let map = map.pin();
+        for (id, before) in self.entries {
+            let now = state.keys.get(&id).filter(|entry| !entry.deleted);
+            if let Some(entry) = now {
+                map.insert(entry.digest, Arc::new(StoredKey::new(entry.digest, Arc::clone(&entry.record))));
+            }
+            if let Some(before) = before
+                && now.is_none_or(|now| now.digest != before.digest)
+            {
+                map.remove(&before.digest);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryStore({} keys)", self.shared.by_digest.len())
+    }
+}

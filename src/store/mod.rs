@@ -1,0 +1,404 @@
+//! Where keys are kept: the trait that a host's own storage implements, and a store in memory.
+//!
+//! A store finds keys by digest, lists them by page, and takes one kind of write: a batch of changes under conditions,
+//! applied whole or not at all. Issue, rotate, revoke and make-primary are each one such batch, so that no store needs to
+//! know what they mean. Secrets never reach a store.
+
+mod memory;
+mod write;
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+pub use memory::MemoryStore;
+pub use write::{Change, Condition, Rejected, WriteBatch};
+
+use crate::key::{Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, TenantId, UserId};
+
+/// A storage of keys.
+///
+/// # What an implementation promises
+/// - [`find`](Self::find) compares whole digests with their schemes, and reads from where writes are acknowledged,
+///   never from a replica that may lag.
+/// - [`apply`](Self::apply) is atomic and isolated: its conditions hold at the instant at which its changes happen, and
+///   when it returns, every later read sees them.
+/// - What cannot be read (a corrupt expiry, an unknown scheme) is [`StoreError::corrupt`], never an absent value.
+///
+/// `Arc` and `Box` of a store are stores.
+#[async_trait]
+pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
+    /// The key stored under one of these digests, in one trip. `None` means that there is none; deleted keys are not
+    /// found, revoked ones are.
+    ///
+    /// # Errors
+    /// Where storage gives no answer. The request is then refused with 503, never with 401.
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError>;
+
+    /// The same as [`find`](Self::find), for stores that can answer without waiting; `None` (the default) says that this
+    /// one must be awaited.
+    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        let _ = digests;
+        None
+    }
+
+    /// One record with its usage, by id. Deleted keys are not found.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
+
+    /// One page of records, newest first.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
+
+    /// The primary key of an owner.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn primary(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError>;
+
+    /// Applies all changes of a batch if all of its conditions hold, else none.
+    ///
+    /// # Errors
+    /// [`StoreError::rejected`] with the first condition that failed, or storage giving no answer. In the latter case
+    /// the batch may have been applied: whoever retries must make the retry harmless, as versions do.
+    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
+
+    /// Adds usage that was counted in memory. Times never move back; ids that are not there are skipped.
+    ///
+    /// # Errors
+    /// Where storage gives no answer. Nothing of the batch may be kept then: it is sent again.
+    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
+}
+
+/// A key as a store returns it to the authenticator: its record and the digest it was found under.
+///
+/// Stores that keep keys in memory should hand out the same `Arc` until the key changes: what has been compiled for it
+/// is kept inside.
+pub struct StoredKey {
+    digest: KeyDigest,
+    record: Arc<KeyRecord>,
+    compiled: Compiled,
+}
+
+impl StoredKey {
+    /// A key with the digest that is stored for it.
+    #[must_use]
+    pub fn new(digest: KeyDigest, record: impl Into<Arc<KeyRecord>>) -> Self {
+        Self { digest, record: record.into(), compiled: Compiled::default() }
+    }
+
+    /// The stored digest.
+    #[must_use]
+    pub fn digest(&self) -> &KeyDigest {
+        &self.digest
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn record(&self) -> &Arc<KeyRecord> {
+        &self.record
+    }
+
+    pub(crate) fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+}
+
+impl fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredKey").field("digest", &self.digest).field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+/// What authenticators have compiled from one record: a short list that only grows, each entry tagged by who made it, so
+/// that two authenticators on one store never take each other's.
+#[derive(Default)]
+pub(crate) struct Compiled {
+    first: OnceLock<Box<CompiledFor>>,
+}
+
+struct CompiledFor {
+    tag: u64,
+    value: Arc<dyn Any + Send + Sync>,
+    next: OnceLock<Box<CompiledFor>>,
+}
+
+/// More authenticators than this on one key compile per request.
+const MOST_COMPILED: usize = 8;
+
+impl Compiled {
+    /// The value made under this tag, made now if there is none.
+    pub(crate) fn get_or_try_make<T: Send + Sync + 'static, E>(
+        &self,
+        tag: u64,
+        make: impl FnOnce() -> Result<Arc<T>, E>,
+    ) -> Result<Arc<T>, E> {
+        let mut place = &self.first;
+        for _ in 0..MOST_COMPILED {
+            match place.get() {
+                Some(entry) if entry.tag == tag => {
+                    if let Ok(value) = Arc::clone(&entry.value).downcast::<T>() {
+                        return Ok(value);
+                    }
+                    place = &entry.next;
+                }
+                Some(entry) => place = &entry.next,
+                None => {
+                    let value = make()?;
+                    let entry = CompiledFor { tag, value: Arc::clone(&value) as _, next: OnceLock::new() };
+                    // Somebody else may have been quicker: their entry stays, this value is used once.
+                    let _ = place.set(Box::new(entry));
+                    return Ok(value);
+                }
+            }
+        }
+        make()
+    }
+}
+
+/// Whose quota and whose primary key: a tenant's, or one user's within it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum OwnerRef {
+    /// All keys of a tenant.
+    Tenant(TenantId),
+    /// The keys of one user of a tenant.
+    User(TenantId, UserId),
+}
+
+impl OwnerRef {
+    /// Whether a key is among those meant.
+    #[must_use]
+    pub fn includes(&self, record: &KeyRecord) -> bool {
+        match self {
+            Self::Tenant(tenant) => record.owner.tenant_id == *tenant,
+            Self::User(tenant, user) => {
+                record.owner.tenant_id == *tenant && record.owner.user_id.as_ref() == Some(user)
+            }
+        }
+    }
+}
+
+/// How a key has been used, as far as it has been recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Usage {
+    /// The last time.
+    pub last_used_at: Option<SystemTime>,
+    /// The client's address then, where it was known.
+    pub last_ip: Option<IpAddr>,
+    /// How often.
+    pub count: u64,
+}
+
+impl Usage {
+    /// Adds what was counted since. Times never move back.
+    pub fn add(&mut self, delta: &UsageDelta) {
+        self.count = self.count.saturating_add(delta.count);
+        if self.last_used_at.is_none_or(|last| last <= delta.last_used_at) {
+            self.last_used_at = Some(delta.last_used_at);
+            self.last_ip = delta.last_ip.or(self.last_ip);
+        }
+    }
+}
+
+/// Usage of one key since it was last recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UsageDelta {
+    /// Which key.
+    pub id: KeyId,
+    /// How often it was used.
+    pub count: u64,
+    /// The last time.
+    pub last_used_at: SystemTime,
+    /// The client's address then, where it was known.
+    pub last_ip: Option<IpAddr>,
+}
+
+impl UsageDelta {
+    /// Usage to record.
+    #[must_use]
+    pub fn new(id: KeyId, count: u64, last_used_at: SystemTime, last_ip: Option<IpAddr>) -> Self {
+        Self { id, count, last_used_at, last_ip }
+    }
+}
+
+/// A record with its usage and whether it is its owner's primary key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listed {
+    /// The record.
+    pub record: Arc<KeyRecord>,
+    /// How it has been used.
+    pub usage: Usage,
+    /// Whether it is a primary key.
+    pub primary: bool,
+}
+
+impl Listed {
+    /// A record with its usage.
+    #[must_use]
+    pub fn new(record: impl Into<Arc<KeyRecord>>, usage: Usage, primary: bool) -> Self {
+        Self { record: record.into(), usage, primary }
+    }
+}
+
+/// Which records, and which page of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListQuery {
+    /// Of this tenant only; of all if absent.
+    pub tenant: Option<TenantId>,
+    /// In this state at `now` only.
+    pub status: Option<KeyStatus>,
+    /// The instant at which states are told.
+    pub now: SystemTime,
+    /// Of this environment only.
+    pub environment: Option<Environment>,
+    /// With this in the name, description or masked secret, whatever the case (ASCII).
+    pub text: Option<String>,
+    /// At most this many, 1 to 500.
+    pub limit: usize,
+    /// After this place in the order.
+    pub after: Option<Cursor>,
+}
+
+impl ListQuery {
+    /// The first page of all records, 50 of them.
+    #[must_use]
+    pub fn new(now: SystemTime) -> Self {
+        Self { tenant: None, status: None, now, environment: None, text: None, limit: 50, after: None }
+    }
+
+    /// Whether a record belongs into the list. Where a store cannot ask its database, it asks this.
+    #[must_use]
+    pub fn selects(&self, record: &KeyRecord) -> bool {
+        let has = |text: &str, part: &str| text.to_ascii_lowercase().contains(&part.to_ascii_lowercase());
+        self.tenant.as_ref().is_none_or(|tenant| record.owner.tenant_id == *tenant)
+            && self.status.is_none_or(|status| record.status(self.now) == status)
+            && self.environment.as_ref().is_none_or(|environment| record.environment == *environment)
+            && self.text.as_deref().is_none_or(|part| {
+                has(&record.name, part)
+                    || has(&record.masked, part)
+                    || record.description.as_deref().is_some_and(|text| has(text, part))
+            })
+    }
+}
+
+/// A place in the order of a list: newest first, then by id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cursor {
+    /// When the last record of the page was made.
+    pub created_at: SystemTime,
+    /// Its id.
+    pub id: KeyId,
+}
+
+impl Cursor {
+    /// The place of this key.
+    #[must_use]
+    pub fn new(created_at: SystemTime, id: KeyId) -> Self {
+        Self { created_at, id }
+    }
+}
+
+/// A page of records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Page {
+    /// The records, newest first.
+    pub items: Vec<Listed>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<Cursor>,
+}
+
+impl Page {
+    /// A page.
+    #[must_use]
+    pub fn new(items: Vec<Listed>, next: Option<Cursor>) -> Self {
+        Self { items, next }
+    }
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct StoreError(Kind);
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error("the key store gave no answer")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    #[error("a stored key cannot be read: {0}")]
+    Corrupt(String),
+    #[error(transparent)]
+    Rejected(Rejected),
+}
+
+impl StoreError {
+    /// Storage gave no answer: a lost connection, a timeout, an exhausted pool.
+    pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(Kind::Unavailable(source.into()))
+    }
+
+    /// What is stored cannot be understood. Say which row and which column, never a secret or digest.
+    pub fn corrupt(what: impl Into<String>) -> Self {
+        Self(Kind::Corrupt(what.into()))
+    }
+
+    /// A condition of a batch did not hold, and nothing was changed.
+    #[must_use]
+    pub fn rejected(condition: Rejected) -> Self {
+        Self(Kind::Rejected(condition))
+    }
+
+    /// The condition that did not hold, if that is what happened.
+    #[must_use]
+    pub fn as_rejected(&self) -> Option<&Rejected> {
+        match &self.0 {
+            Kind::Rejected(condition) => Some(condition),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! delegate_to_the_pointee {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        impl<T: KeyStore + ?Sized> KeyStore for $pointer<T> {
+            async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+                (**self).find(digests).await
+            }
+            fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+                (**self).find_now(digests)
+            }
+            async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+                (**self).get(id).await
+            }
+            async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+                (**self).list(query).await
+            }
+            async fn primary(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError> {
+                (**self).primary(owner).await
+            }
+            async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+                (**self).apply(batch).await
+            }
+            async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
+                (**self).record_usage(batch).await
+            }
+        }
+    )*};
+}
+delegate_to_the_pointee!(Arc, Box);

@@ -1,0 +1,65 @@
+//! For the tests of hosts: time that only moves when told.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::clock::Clock;
+
+/// A clock that stands still until it is moved. Cloning shares the time.
+///
+/// ```
+/// use portunus::Clock;
+/// use portunus::testing::ManualClock;
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::new();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now(), before + Duration::from_secs(60));
+/// ```
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    time: Arc<Mutex<(SystemTime, Duration)>>,
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ManualClock {
+    /// A clock at 2027-01-15 08:00:00 UTC.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+    }
+
+    /// A clock at this time of day.
+    #[must_use]
+    pub fn at(now: SystemTime) -> Self {
+        Self { time: Arc::new(Mutex::new((now, Duration::from_secs(1_000_000)))) }
+    }
+
+    /// Moves on: the time of day and the monotonic time.
+    pub fn advance(&self, by: Duration) {
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.0 += by;
+        time.1 += by;
+    }
+
+    /// Steps the time of day alone, as an administrator or NTP may, forward or back.
+    pub fn step_to(&self, now: SystemTime) {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner).0 = now;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
