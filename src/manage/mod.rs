@@ -7,6 +7,7 @@ mod issue;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 pub use issue::{Issued, NewKey};
 
@@ -56,14 +57,14 @@ pub enum ManageError {
 }
 
 impl ManageError {
-    fn invalid(field: &'static str, reason: impl ToString) -> Self {
-        Self::Invalid { field, reason: reason.to_string() }
+    fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid { field, reason: reason.into() }
     }
 }
 
 impl From<UnknownScope> for ManageError {
     fn from(error: UnknownScope) -> Self {
-        Self::invalid("scopes", error)
+        Self::invalid("scopes", error.to_string())
     }
 }
 
@@ -104,7 +105,7 @@ pub struct IssueRules {
     /// Whether API keys may be given an expiry.
     pub never_expire: bool,
     /// How long an access token lives unless it says so.
-    pub access_token_lifetime: Option<std::time::Duration>,
+    pub access_token_lifetime: Option<Duration>,
 }
 
 impl KeyManager {
@@ -161,10 +162,12 @@ impl KeyManager {
         Err(ManageError::Contended)
     }
 
-    /// The time of day by the manager's clock.
+    /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.
     #[must_use]
-    pub fn now(&self) -> std::time::SystemTime {
-        self.inner.clock.now()
+    pub fn now(&self) -> SystemTime {
+        let now = self.inner.clock.now();
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        now - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
     }
 }
 

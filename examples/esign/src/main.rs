@@ -1,1 +1,129 @@
-fn main(){}
+//! `esign`: five e-signature APIs on Portunus, to try it by hand and to test it from outside.
+//!
+//! It reads its flags, makes a store, an authenticator and a manager of one profile, serves until it is told to stop,
+//! drains, and writes the last usage.
+
+mod admin;
+mod api;
+mod app;
+mod banner;
+mod cli;
+mod cors;
+mod operators;
+mod record;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portunus::KeyStore;
+use portunus::store::MemoryStore;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use crate::app::App;
+use crate::cli::Flags;
+use crate::operators::Operators;
+
+/// How often usage is written while serving.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// How long requests that were begun may take to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let flags = match Flags::parse() {
+        Ok(flags) => flags,
+        Err(exit) => return exit,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    let served = runtime.block_on(serve(&flags));
+    // Whatever still runs after the drain must not hold the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => fail(&reason),
+    }
+}
+
+/// One clear line, and exit code 2.
+fn fail(reason: &str) -> ExitCode {
+    eprintln!("esign: {}", reason.lines().next().unwrap_or_default());
+    ExitCode::from(2)
+}
+
+async fn serve(flags: &Flags) -> Result<(), String> {
+    let store: Arc<dyn KeyStore> = match flags.store {
+        cli::Store::Memory => Arc::new(MemoryStore::new()),
+    };
+    let listener =
+        TcpListener::bind(flags.listen).await.map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
+    let address = listener.local_addr().map_err(|error| format!("cannot listen: {error}"))?;
+    let operators = Operators::from_env().map_err(|error| error.to_string())?;
+    let app = App::new(flags, store, operators).map_err(|error| error.to_string())?;
+
+    banner::announce(flags, &app, address).await?;
+    info!(profile = %flags.profile, %address, "serving");
+
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let flusher = tokio::spawn(flush_on_interval(app.clone(), stopped.clone()));
+    let service = cors::outermost(app.router()).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        told_to_stop().await;
+        let _ = stop.send(true);
+    });
+    let drained = async {
+        let _ = stopped.wait_for(|stop| *stop).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = server => served.map_err(|error| format!("serving ended: {error}"))?,
+        () = drained => warn!("some requests did not end in time"),
+    }
+    let _ = flusher.await;
+    app.flush().await;
+    info!("stopped");
+    Ok(())
+}
+
+async fn flush_on_interval(app: App, mut stopped: tokio::sync::watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(FLUSH_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => app.flush().await,
+            _ = stopped.changed() => return,
+        }
+    }
+}
+
+/// Ctrl-C, or `SIGTERM` where there is such a thing.
+async fn told_to_stop() {
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupted => {}
+        () = terminated => {}
+    }
+}

@@ -213,7 +213,6 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     ///
     /// # Panics
     /// Where paths clash or are malformed, as axum does.
-    #[must_use]
     pub fn into_router(self) -> Router<S> {
         let mut router = self.rest;
         for (path, Guarded { keyed, public, reach }) in self.routes {

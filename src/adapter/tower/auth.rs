@@ -13,7 +13,7 @@ use http::{Extensions, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Anonymous, HttpHead, RejectionBody, response};
+use super::{Anonymous, HttpHead, RejectionBody, into_response};
 use crate::authenticator::{Attempt, Authenticator, PendingAttempt};
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
@@ -158,7 +158,7 @@ impl Shared {
     }
 
     fn refuse<R: RejectionBody>(&self, error: &AuthError, head: &HttpHead<'_>) -> Response<R> {
-        response(self.authenticator.responder().answer(error, head), error)
+        into_response(self.authenticator.responder().answer(error, head), error)
     }
 }
 

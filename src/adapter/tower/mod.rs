@@ -59,16 +59,17 @@ pub(crate) fn check(extensions: &Extensions, requirement: &Requirement) -> Resul
 /// Answers a refused request in the dialect of the authenticator that saw it.
 pub(crate) fn refuse<R: RejectionBody>(error: &AuthError, head: &HttpHead<'_>, extensions: &Extensions) -> Response<R> {
     if let Some(principal) = extensions.get::<KeyPrincipal>() {
-        return response(principal.responder().answer(error, head), error);
+        return into_response(principal.responder().answer(error, head), error);
     }
     match extensions.get::<Anonymous>() {
-        Some(Anonymous(responder)) => response(responder.answer(error, head), error),
-        None => response(Responder::default().answer(error, head), error),
+        Some(Anonymous(responder)) => into_response(responder.answer(error, head), error),
+        None => into_response(Responder::default().answer(error, head), error),
     }
 }
 
-/// The answer as a response; the error goes along in its extensions, for middleware further out.
-pub(crate) fn response<R: RejectionBody>(answer: Answer, error: &AuthError) -> Response<R> {
+/// An answer as a response. The error goes along in the response's extensions, for middleware further out.
+#[must_use]
+pub fn into_response<R: RejectionBody>(answer: Answer, error: &AuthError) -> Response<R> {
     let body = match answer.body {
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
         Cow::Owned(bytes) => Bytes::from(bytes),

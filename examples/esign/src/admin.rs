@@ -1,0 +1,270 @@
+//! The management API: issue, list, look at and revoke keys, for the owner's token.
+//!
+//! Identity and tenant come from the proven operator, never from the body. Another tenant's key is the 404 of an unknown
+//! id. Fields that are not known are errors, so that nobody believes a restriction was taken that was not.
+
+use std::time::SystemTime;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequestParts, Path, RawQuery, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::request::Parts;
+use axum::http::{Request, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use portunus::adapter::tower::{HttpHead, into_response};
+use portunus::key::{Access, Environment, KeyId, KeyKind, KeyStatus, Metadata, Owner, TenantId, UserId};
+use portunus::manage::{ManageError, NewKey};
+use portunus::respond::Responder;
+use portunus::store::{Cursor, ListQuery, Listed};
+use portunus::{AuthError, ErrorCode, Scope};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::operators::{Operator, Role};
+use crate::record;
+
+/// No body is read beyond this: the largest fields have limits of their own, told by name.
+const MOST_BODY: usize = 4 << 20;
+
+pub(crate) fn router() -> Router<App> {
+    Router::new()
+        .route("/keys", post(issue).get(list))
+        .route("/keys/{id}", get(show))
+        .route("/keys/{id}/revoke", post(revoke))
+        .fallback(|| async { Fault(AuthError::new(ErrorCode::NotFound)) })
+}
+
+/// A refusal of the management API: always a problem document.
+struct Fault(AuthError);
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let responder = Responder::default();
+        into_response(responder.answer(&self.0, &HttpHead::new(&Request::new(()), None)), &self.0)
+    }
+}
+
+impl From<ManageError> for Fault {
+    fn from(error: ManageError) -> Self {
+        let code = match &error {
+            ManageError::NotFound(_) => return not_found(),
+            ManageError::Invalid { .. } => ErrorCode::InvalidBody,
+            ManageError::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
+            ManageError::Contended => ErrorCode::Conflict,
+            _ => return Self(AuthError::unavailable(ErrorCode::StoreUnavailable, error)),
+        };
+        Self(AuthError::with_detail(code, error.to_string()))
+    }
+}
+
+fn invalid(field: &str, reason: impl std::fmt::Display) -> Fault {
+    Fault(AuthError::with_detail(ErrorCode::InvalidBody, format!("{field}: {reason}")))
+}
+
+/// The same for an id that is unknown, malformed, or another tenant's.
+fn not_found() -> Fault {
+    Fault(AuthError::with_detail(ErrorCode::NotFound, "There is no such key"))
+}
+
+/// An operator who may manage keys.
+struct Manager(Operator);
+
+impl FromRequestParts<App> for Manager {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Fault> {
+        let Some(operator) = app.operators.prove(&parts.headers) else {
+            let code = match parts.headers.contains_key(axum::http::header::AUTHORIZATION) {
+                true => ErrorCode::InvalidKey,
+                false => ErrorCode::MissingKey,
+            };
+            return Err(Fault(AuthError::with_detail(code, "An operator's token is needed")));
+        };
+        match operator.role {
+            Role::Owner => Ok(Self(operator.clone())),
+            Role::Admin | Role::Member => {
+                Err(Fault(AuthError::with_detail(ErrorCode::Forbidden, "Only the owner may manage keys")))
+            }
+        }
+    }
+}
+
+/// A body that is JSON of this shape. An absent one counts as `{}`.
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
+    let bytes = to_bytes(body, MOST_BODY).await.map_err(|_| invalid("body", "it is too large, or broke off"))?;
+    let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => invalid("body", error),
+        _ => Fault(AuthError::with_detail(ErrorCode::InvalidRequest, format!("The body is not JSON: {error}"))),
+    })
+}
+
+/// JSON that no cache keeps.
+fn private(status: StatusCode, value: &Value) -> Response {
+    (status, [(CACHE_CONTROL, "no-store")], Json(value)).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnerBody {
+    user_id: Option<String>,
+    user_email: Option<String>,
+    tenant_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IssueBody {
+    name: String,
+    description: Option<String>,
+    kind: Option<String>,
+    environment: Option<String>,
+    owner: Option<OwnerBody>,
+    scopes: Option<Vec<String>>,
+    access: Option<Access>,
+    not_before: Option<String>,
+    expires_at: Option<String>,
+    metadata: Option<Map<String, Value>>,
+}
+
+impl IssueBody {
+    /// The key that is asked for, in the operator's tenant.
+    fn into_new_key(self, operator: &Operator) -> Result<NewKey, Fault> {
+        let mut new = NewKey::new(self.name, owner(self.owner, operator)?);
+        new.description = self.description;
+        if let Some(kind) = self.kind {
+            new.kind = kind.parse::<KeyKind>().map_err(|error| invalid("kind", error))?;
+        }
+        if let Some(environment) = self.environment {
+            new.environment = Some(Environment::new(&environment).map_err(|error| invalid("environment", error))?);
+        }
+        for scope in self.scopes.unwrap_or_default() {
+            new.scopes.push(Scope::new(&scope).map_err(|error| invalid("scopes", error))?);
+        }
+        new.access = self.access.unwrap_or_default();
+        new.not_before = time("not_before", self.not_before)?;
+        new.expires_at = time("expires_at", self.expires_at)?;
+        if let Some(metadata) = self.metadata {
+            new.metadata = Metadata::try_from(metadata).map_err(|error| invalid("metadata", error))?;
+        }
+        Ok(new)
+    }
+}
+
+fn owner(asked: Option<OwnerBody>, operator: &Operator) -> Result<Owner, Fault> {
+    let asked = asked.unwrap_or(OwnerBody { user_id: None, user_email: None, tenant_id: None });
+    if asked.tenant_id.is_some_and(|tenant| tenant != operator.tenant.as_str()) {
+        return Err(Fault(AuthError::with_detail(ErrorCode::Forbidden, "Keys can be issued in one's own tenant only")));
+    }
+    let tenant: TenantId = operator.tenant.clone();
+    let owner = match asked.user_id {
+        Some(user) => Owner::user(tenant, UserId::new(&user).map_err(|error| invalid("owner.user_id", error))?),
+        None => Owner::tenant(tenant),
+    };
+    Ok(match asked.user_email {
+        Some(email) => owner.with_email(email),
+        None => owner,
+    })
+}
+
+fn time(field: &'static str, text: Option<String>) -> Result<Option<SystemTime>, Fault> {
+    text.map(|text| record::parse_time(&text).map_err(|error| invalid(field, error))).transpose()
+}
+
+async fn issue(State(app): State<App>, Manager(operator): Manager, body: Body) -> Result<Response, Fault> {
+    let new = read::<IssueBody>(body).await?.into_new_key(&operator)?;
+    let issued = app.manager.issue(new).await?;
+    let record = record::fresh(&issued.record, app.manager.now());
+    Ok(private(StatusCode::CREATED, &json!({ "key": issued.key.reveal(), "record": record })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParameters {
+    status: Option<String>,
+    environment: Option<String>,
+    query: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+async fn list(State(app): State<App>, Manager(operator): Manager, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
+    let bad = |reason: String| Fault(AuthError::with_detail(ErrorCode::InvalidRequest, reason));
+    let uri = Uri::builder().path_and_query(format!("/?{}", raw.unwrap_or_default())).build();
+    let uri = uri.map_err(|error| bad(error.to_string()))?;
+    let parameters = axum::extract::Query::<ListParameters>::try_from_uri(&uri);
+    let parameters = parameters.map_err(|error| bad(error.body_text()))?.0;
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+
+    let mut query = ListQuery::new(app.manager.now());
+    query.tenant = Some(operator.tenant);
+    if let Some(status) = given(parameters.status) {
+        query.status = Some(status_named(&status).ok_or_else(|| bad(format!("status {status:?} is not known")))?);
+    }
+    if let Some(environment) = given(parameters.environment) {
+        query.environment = Some(Environment::new(&environment).map_err(|error| bad(error.to_string()))?);
+    }
+    query.text = given(parameters.query);
+    if let Some(limit) = parameters.limit {
+        query.limit =
+            Some(limit).filter(|limit| (1..=500).contains(limit)).ok_or_else(|| bad("limit: 1 to 500".into()))?;
+    }
+    if let Some(cursor) = given(parameters.cursor) {
+        query.after = Some(read_cursor(&cursor).ok_or_else(|| bad("cursor: not one of this list".into()))?);
+    }
+    app.flush().await;
+    let page = app.manager.list(&query).await?;
+    let items: Vec<_> = page.items.iter().map(|item| record::listed(item, query.now)).collect();
+    Ok(private(StatusCode::OK, &json!({ "items": items, "next_cursor": page.next.as_ref().map(write_cursor) })))
+}
+
+fn status_named(name: &str) -> Option<KeyStatus> {
+    use KeyStatus::{Active, Disabled, Expired, NotYetValid, Revoked};
+    [Active, NotYetValid, Expired, Disabled, Revoked].into_iter().find(|status| status.as_str() == name)
+}
+
+fn write_cursor(cursor: &Cursor) -> String {
+    let millis = cursor.created_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    format!("{millis}.{}", cursor.id)
+}
+
+fn read_cursor(text: &str) -> Option<Cursor> {
+    let (millis, id) = text.split_once('.')?;
+    let at = SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(millis.parse().ok()?))?;
+    Some(Cursor::new(at, KeyId::new(id).ok()?))
+}
+
+/// A key of the operator's tenant.
+async fn own(app: &App, operator: &Operator, id: &str) -> Result<Listed, Fault> {
+    let id = KeyId::new(id).map_err(|_| not_found())?;
+    let listed = app.manager.get(&id).await?;
+    if listed.record.owner.tenant_id == operator.tenant { Ok(listed) } else { Err(not_found()) }
+}
+
+async fn show(State(app): State<App>, Manager(operator): Manager, Path(id): Path<String>) -> Result<Response, Fault> {
+    app.flush().await;
+    let listed = own(&app, &operator, &id).await?;
+    Ok(private(StatusCode::OK, &record::listed(&listed, app.manager.now())))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeBody {
+    reason: Option<String>,
+}
+
+async fn revoke(
+    State(app): State<App>,
+    Manager(operator): Manager,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Response, Fault> {
+    let listed = own(&app, &operator, &id).await?;
+    let asked = read::<RevokeBody>(body).await?;
+    let revoked = app.manager.revoke(&listed.record.id, asked.reason.as_deref()).await?;
+    Ok(private(StatusCode::OK, &record::listed(&revoked, app.manager.now())))
+}

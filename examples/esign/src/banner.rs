@@ -1,0 +1,76 @@
+//! What stdout says when the server is ready: one line of JSON for programs, or a few lines for people.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use portunus::key::{KeyKind, Owner, TenantId};
+use portunus::manage::NewKey;
+use portunus::profile::Profile;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::cli::Flags;
+
+pub(crate) async fn announce(flags: &Flags, app: &App, address: SocketAddr) -> Result<(), String> {
+    let url = format!("http://{address}");
+    let text = if flags.ready_json {
+        let operators: Map<_, _> = app
+            .operators
+            .tokens
+            .iter()
+            .map(|(name, token)| ((*name).to_owned(), Value::from(token.as_str())))
+            .collect();
+        let line = json!({
+            "url": url,
+            "admin_url": format!("{url}/admin"),
+            "dashboard_url": format!("{url}/dashboard"),
+            "operators": operators,
+            "pid": std::process::id(),
+        });
+        format!("{line}\n")
+    } else {
+        for_people(app, &url).await?
+    };
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("cannot write to stdout: {error}"))
+}
+
+async fn for_people(app: &App, url: &str) -> Result<String, String> {
+    let owner = Owner::tenant(TenantId::new(App::demo_tenant()).map_err(|error| error.to_string())?);
+    let (path, scopes) = match app.profile {
+        Profile::AllSign => ("/v2/documents", vec![portunus::scope!("document:*"), portunus::scope!("signature:read")]),
+        Profile::InSigner => ("/api/v1/documents", vec![portunus::scope!("documents.*"), portunus::scope!("org.read")]),
+        Profile::DropboxSign => ("/v3/signature_request/list", Vec::new()),
+        _ => ("/whoami", Vec::new()),
+    };
+    let mut new = NewKey::new("first key", owner).with_scopes(scopes);
+    new.kind = KeyKind::App;
+    let issued = app.manager.issue(new).await.map_err(|error| format!("cannot issue the first key: {error}"))?;
+    let key = issued.key.reveal();
+    let present = match app.profile {
+        Profile::DropboxSign => format!("-u '{key}:'"),
+        _ => format!("-H 'Authorization: Bearer {key}'"),
+    };
+    let token = app.operators.tokens.iter().find(|(name, _)| *name == "owner").map_or("", |(_, token)| token);
+    Ok(format!(
+        "\
+esign, profile {profile}: {url}
+A key, shown this once: {key}
+
+  curl -i {url}{path} {present}
+  curl -i {url}{path}
+  curl -i {url}/whoami {present}
+
+Manage keys at {url}/admin as the owner:
+
+  curl -i {url}/admin/keys -H 'Authorization: Bearer {token}'
+  curl -i {url}/admin/keys -H 'Authorization: Bearer {token}' \\
+       -H 'Content-Type: application/json' -d '{{\"name\":\"my key\"}}'
+
+Ctrl-C stops it.
+",
+        profile = app.profile,
+    ))
+}

@@ -1,0 +1,72 @@
+//! The command line: what can be chosen, and one clear line for what cannot.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, ValueEnum};
+use portunus::key::Environment;
+use portunus::profile::Profile;
+
+/// Five e-signature APIs on Portunus.
+#[derive(Debug, Parser)]
+#[command(name = "esign")]
+pub(crate) struct Flags {
+    /// Which API: allsign, insigner, yousign, iusign, dropbox-sign.
+    #[arg(long, default_value = "allsign", value_name = "NAME")]
+    pub(crate) profile: Profile,
+    /// Where to listen; port 0 picks one.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// The framework that serves.
+    #[arg(long, default_value = "axum")]
+    pub(crate) adapter: Adapter,
+    /// Where keys are kept.
+    #[arg(long, default_value = "memory")]
+    pub(crate) store: Store,
+    /// Serve keys of this environment only; absent, all are served and their data is kept apart.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) environment: Option<Environment>,
+    /// Make the first line of stdout machine-readable.
+    #[arg(long)]
+    pub(crate) ready_json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Adapter {
+    Axum,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Store {
+    Memory,
+}
+
+impl Flags {
+    /// The flags, or how to end: help on stdout with 0, one line on stderr with 2.
+    pub(crate) fn parse() -> Result<Self, ExitCode> {
+        let flags = match Self::try_parse() {
+            Ok(flags) => flags,
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+                let _ = error.print();
+                return Err(ExitCode::SUCCESS);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                let what = lines.first().map_or("bad flags", |line| line.trim_start_matches("error: "));
+                let choices =
+                    lines.iter().find(|line| line.starts_with("[possible values")).copied().unwrap_or_default();
+                return Err(super::fail(&format!("{what} {choices}; see --help")));
+            }
+        };
+        match &flags.environment {
+            Some(asked) if !flags.profile.environments().contains(asked) => {
+                let names: Vec<_> = flags.profile.environments().iter().map(ToString::to_string).collect();
+                let profile = flags.profile;
+                Err(super::fail(&format!("--environment {asked}: {profile} has {}", names.join(", "))))
+            }
+            _ => Ok(flags),
+        }
+    }
+}

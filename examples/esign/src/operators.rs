@@ -1,0 +1,90 @@
+//! The demo's operators: who may manage keys, proven by a token that is made anew at each start.
+
+use std::env::{self, VarError};
+use std::fmt;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use portunus::key::{KeyDigest, KeyHasher, TenantId};
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+/// What an operator may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Owner,
+    Admin,
+    Member,
+}
+
+/// A proven operator.
+#[derive(Debug, Clone)]
+pub(crate) struct Operator {
+    pub(crate) role: Role,
+    pub(crate) tenant: TenantId,
+}
+
+/// All operators, with their tokens' digests.
+pub(crate) struct Operators {
+    known: Vec<(KeyDigest, Operator)>,
+    /// The tokens by name, for the ready line and the banner.
+    pub(crate) tokens: Vec<(&'static str, String)>,
+    hasher: KeyHasher,
+}
+
+/// The tenant of the demo, and another one that must see nothing of it.
+pub(crate) const TENANT: &str = "tenant_abc123";
+const OTHER_TENANT: &str = "tenant_xyz789";
+
+impl Operators {
+    /// Takes the tokens from `ESIGN_OPERATOR_*`, or makes them.
+    pub(crate) fn from_env() -> Result<Self, Box<dyn std::error::Error>> {
+        let hasher = KeyHasher::sha256();
+        let (mut known, mut tokens) = (Vec::new(), Vec::new());
+        for (name, variable, role, tenant) in [
+            ("owner", "ESIGN_OPERATOR_OWNER", Role::Owner, TENANT),
+            ("admin", "ESIGN_OPERATOR_ADMIN", Role::Admin, TENANT),
+            ("member", "ESIGN_OPERATOR_MEMBER", Role::Member, TENANT),
+            ("outsider", "ESIGN_OPERATOR_OUTSIDER", Role::Owner, OTHER_TENANT),
+        ] {
+            let token = match env::var(variable) {
+                Ok(token) if token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic()) => {
+                    return Err(format!("{variable} must be 16 or more visible ASCII characters").into());
+                }
+                Ok(token) => token,
+                Err(VarError::NotPresent) => fresh()?,
+                Err(error) => return Err(format!("{variable}: {error}").into()),
+            };
+            known.push((hasher.digest(&token), Operator { role, tenant: TenantId::new(tenant)? }));
+            tokens.push((name, token));
+        }
+        Ok(Self { known, tokens, hasher })
+    }
+
+    /// Who presents this request's token. All tokens are compared, each in constant time.
+    pub(crate) fn prove(&self, headers: &HeaderMap) -> Option<&Operator> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return None };
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let presented = self.hasher.digest(token.trim_matches(' '));
+        self.known
+            .iter()
+            .fold(None, |found, (digest, operator)| if *digest == presented { Some(operator) } else { found })
+    }
+}
+
+/// 256 bits from the operating system.
+fn fresh() -> Result<String, Box<dyn std::error::Error>> {
+    let mut bytes = [0_u8; 32];
+    SysRng.try_fill_bytes(&mut bytes)?;
+    Ok(format!("op_{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}
+
+impl fmt::Debug for Operators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Operators({}, [redacted])", self.known.len())
+    }
+}

@@ -1,0 +1,62 @@
+//! A key's record as the management API shows it: never a secret, never a digest.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use portunus::key::{KeyRecord, Metadata};
+use portunus::store::{Listed, Usage};
+use serde_json::{Map, Value, json};
+
+/// A record with its usage.
+pub(crate) fn listed(listed: &Listed, now: SystemTime) -> Value {
+    shown(&listed.record, &listed.usage, listed.primary, now)
+}
+
+/// A record that was just made.
+pub(crate) fn fresh(record: &KeyRecord, now: SystemTime) -> Value {
+    shown(record, &Usage::default(), false, now)
+}
+
+fn shown(record: &KeyRecord, usage: &Usage, primary: bool, now: SystemTime) -> Value {
+    json!({
+        "id": record.id,
+        "key_family": record.family,
+        "version": record.version,
+        "name": record.name,
+        "description": record.description,
+        "kind": record.kind,
+        "environment": record.environment,
+        "owner": record.owner,
+        "masked": record.masked,
+        "scopes": record.scopes,
+        "access": record.access,
+        "status": record.status(now).as_str(),
+        "primary": primary,
+        "enabled": record.enabled,
+        "created_at": rfc3339(record.created_at),
+        "not_before": record.not_before.map(rfc3339),
+        "expires_at": record.expires_at.map(rfc3339),
+        "revoked_at": record.revoked.as_ref().map(|revoked| rfc3339(revoked.at)),
+        "revoke_reason": record.revoked.as_ref().and_then(|revoked| revoked.reason.as_deref()),
+        "last_used_at": usage.last_used_at.map(rfc3339),
+        "request_count": usage.count,
+        "metadata": metadata(&record.metadata),
+    })
+}
+
+fn metadata(metadata: &Metadata) -> Map<String, Value> {
+    metadata.clone().into()
+}
+
+/// RFC 3339 with milliseconds, in UTC.
+fn rfc3339(time: SystemTime) -> String {
+    Timestamp::try_from(time).map_or_else(|_| "out of range".into(), |time| format!("{time:.3}"))
+}
+
+/// A time as callers write it.
+pub(crate) fn parse_time(text: &str) -> Result<SystemTime, String> {
+    let time: Timestamp =
+        text.parse().map_err(|_| format!("{:?} is no RFC 3339 time", text.chars().take(40).collect::<String>()))?;
+    let millis = u64::try_from(time.as_millisecond()).map_err(|_| "it lies before 1970".to_owned())?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+}
