@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -20,7 +21,7 @@ use crate::actor::Wanted;
 use crate::clock::{Clock, SystemClock};
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{Candidates, Environment, KeyFormat, KeyHasher, KeyKind, KeyRecord, KeyStatus};
+use crate::key::{Candidates, Environment, KeyDigest, KeyFormat, KeyHasher, KeyKind, KeyRecord, KeyStatus};
 use crate::principal::{KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
@@ -107,11 +108,7 @@ impl Authenticator {
 
     /// Decides about a request, or begins to.
     pub fn attempt(&self, head: &dyn RequestHead) -> Attempt {
-        match self.inner.digests(head) {
-            Err(error) => Attempt::Ready(Err(error)),
-            Ok(None) => Attempt::Ready(Ok(None)),
-            Ok(Some(digests)) => self.inner.look_up(digests, self.inner.facts(head)),
-        }
+        self.inner.attempt(head).unwrap_or_else(|error| Attempt::Ready(Err(error)))
     }
 
     /// Decides about a request, waiting where it must.
@@ -145,14 +142,14 @@ impl Authenticator {
 }
 
 impl Inner {
-    /// Steps 1 to 3: what the presented key may be stored under; `None` for nobody, where that is allowed.
-    fn digests(&self, head: &dyn RequestHead) -> Result<Option<Candidates>, AuthError> {
+    /// Steps 1 and 2: a text that has the shape of a key, or nobody where that is allowed.
+    fn attempt(self: &Arc<Self>, head: &dyn RequestHead) -> Result<Attempt, AuthError> {
         match credential::read(head, &self.accepted)? {
-            Credential::Absent if self.optional => Ok(None),
-            Credential::Absent => Err(AuthError::new(ErrorCode::MissingKey)),
             Credential::Presented(way, value) => {
-                credential::with_key(way, value, |key| Ok(Some(self.hasher.candidates(key.as_bytes()))))
+                credential::with_key(way, value, |key| self.look_up(key, self.facts(head)))
             }
+            Credential::Absent if self.optional => Ok(Attempt::Ready(Ok(None))),
+            Credential::Absent => Err(AuthError::new(ErrorCode::MissingKey)),
         }
     }
 
@@ -160,26 +157,40 @@ impl Inner {
         Facts { now: self.clock.now(), client_ip: head.peer_ip(), wanted: Wanted::read(head) }
     }
 
-    /// Step 4: now if the store can, else in the continuation.
-    fn look_up(self: &Arc<Self>, digests: Candidates, facts: Facts) -> Attempt {
-        if let Some(found) = self.store.find_now(digests.as_slice()) {
-            return self.proceed(found, &digests, facts);
+    /// Steps 3 and 4: the digest, and the key that is stored under it; now if the store can, else in the continuation.
+    fn look_up(self: &Arc<Self>, key: &str, facts: Facts) -> Attempt {
+        let current = self.hasher.digest(key);
+        match self.store.find_now(slice::from_ref(&current)) {
+            // Nothing under the current scheme: perhaps under an older one.
+            Some(Ok(None)) if self.hasher.has_older() => {
+                let all = self.hasher.candidates(key, current);
+                match self.store.find_now(all.as_slice()) {
+                    Some(found) => self.proceed(found, all.as_slice(), facts),
+                    None => self.wait_for(all, facts),
+                }
+            }
+            Some(found) => self.proceed(found, slice::from_ref(&current), facts),
+            None => self.wait_for(self.hasher.candidates(key, current), facts),
         }
+    }
+
+    /// Step 4 for a store that must be awaited: all digests in one trip.
+    fn wait_for(self: &Arc<Self>, digests: Candidates, facts: Facts) -> Attempt {
         let this = Arc::clone(self);
         Attempt::Pending(PendingAttempt(Box::pin(async move {
             let found = this.store.find(digests.as_slice()).await;
-            match this.proceed(found, &digests, facts) {
+            match this.proceed(found, digests.as_slice(), facts) {
                 Attempt::Ready(outcome) => outcome,
                 Attempt::Pending(pending) => pending.await,
             }
         })))
     }
 
-    /// Steps 5 to 9, for what the store answered.
+    /// Steps 5 to 9, for what the store answered. `digests` begins with the one under the current scheme.
     fn proceed(
         self: &Arc<Self>,
         found: Result<Option<Arc<StoredKey>>, StoreError>,
-        digests: &Candidates,
+        digests: &[KeyDigest],
         facts: Facts,
     ) -> Attempt {
         let decided = self.identify(found, digests).and_then(|(stored, entry)| {
@@ -190,9 +201,7 @@ impl Inner {
             Ok((stored, KeyPrincipal::new(entry, mode, facts.client_ip)))
         });
         match decided {
-            Ok((stored, principal)) if self.is_stale(&stored, digests) => {
-                self.rehash(&stored, *digests.current(), principal)
-            }
+            Ok((stored, principal)) if self.is_stale(&stored) => self.rehash(&stored, digests, principal),
             Ok((_, principal)) => Attempt::Ready(Ok(Some(principal))),
             Err(error) => Attempt::Ready(Err(error)),
         }
@@ -202,11 +211,11 @@ impl Inner {
     fn identify(
         &self,
         found: Result<Option<Arc<StoredKey>>, StoreError>,
-        digests: &Candidates,
+        digests: &[KeyDigest],
     ) -> Result<(Arc<StoredKey>, Arc<KeyEntry>), AuthError> {
         let found = found.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))?;
-        let stored = found.as_ref().map_or(digests.current(), |stored| stored.digest());
-        let matches = digests.as_slice().iter().fold(false, |any, digest| any | (digest == stored));
+        let stored = found.as_ref().map(|stored| stored.digest()).or(digests.first());
+        let matches = digests.iter().fold(false, |any, digest| any | (Some(digest) == stored));
         let (Some(stored), true) = (found, matches) else { return Err(AuthError::new(ErrorCode::InvalidKey)) };
         let entry = stored.compiled().get_or_try_make(self.tag, || self.compile(stored.record()))?;
         Ok((stored, entry))
@@ -233,18 +242,14 @@ impl Inner {
         }
     }
 
-    fn is_stale(&self, stored: &StoredKey, digests: &Candidates) -> bool {
-        stored.digest().scheme() != digests.current().scheme()
+    fn is_stale(&self, stored: &StoredKey) -> bool {
+        stored.digest().scheme() != self.hasher.scheme()
             && self.clock.monotonic() >= Duration::from_millis(self.next_rehash.load(Ordering::Relaxed))
     }
 
     /// Stores the key under the current scheme, once, and lets the request through whatever comes of it.
-    fn rehash(
-        self: &Arc<Self>,
-        stored: &Arc<StoredKey>,
-        to: crate::key::KeyDigest,
-        principal: KeyPrincipal,
-    ) -> Attempt {
+    fn rehash(self: &Arc<Self>, stored: &Arc<StoredKey>, digests: &[KeyDigest], principal: KeyPrincipal) -> Attempt {
+        let Some(&to) = digests.first() else { return Attempt::Ready(Ok(Some(principal))) };
         let (this, stored) = (Arc::clone(self), Arc::clone(stored));
         Attempt::Pending(PendingAttempt(Box::pin(async move {
             let change = Change::Rehash { id: stored.record().id.clone(), from: *stored.digest(), to };

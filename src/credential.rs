@@ -85,19 +85,15 @@ pub(crate) fn read<'a>(head: &'a dyn RequestHead, accepted: &'a [Accepted]) -> R
 }
 
 /// Hands the text of the key to `then`, once its shape is right.
-pub(crate) fn with_key<R>(
-    way: &Accepted,
-    value: &[u8],
-    then: impl FnOnce(&str) -> Result<R, AuthError>,
-) -> Result<R, AuthError> {
+pub(crate) fn with_key<R>(way: &Accepted, value: &[u8], then: impl FnOnce(&str) -> R) -> Result<R, AuthError> {
     match way.scheme {
         Scheme::Bearer => match shaped(&way.formats, value) {
-            Ok(key) => then(key),
+            Ok(key) => Ok(then(key)),
             // Told apart only once it is known to be no key of ours: RFC 6750 §3.1 wants 400 for what is no token68.
             Err(_) if !is_token68(value) => Err(AuthError::new(ErrorCode::InvalidRequest)),
             Err(error) => Err(error),
         },
-        Scheme::Header(_) => then(shaped(&way.formats, value)?),
+        Scheme::Header(_) => Ok(then(shaped(&way.formats, value)?)),
         Scheme::Basic => {
             let mut buffer = Zeroizing::new([0_u8; MAX_BASIC_LENGTH]);
             let length = BASIC.decode_slice(value, &mut buffer[..]).map_err(|_| malformed())?;
@@ -113,7 +109,7 @@ pub(crate) fn with_key<R>(
                     "The API key is the user name; the password must be empty",
                 ));
             }
-            then(shaped(&way.formats, user)?)
+            Ok(then(shaped(&way.formats, user)?))
         }
     }
 }

@@ -1,4 +1,55 @@
-//! Portunus.
+//! API-key authentication and authorization for Rust web services.
+//!
+//! A service describes its keys ([`key::KeyFormat`]), brings a store ([`KeyStore`]), builds an [`Authenticator`], and wraps
+//! its router in the layer of its framework ([`adapter`]). Each request then takes one path:
+//!
+//! credential → shape → digest → look-up → standing → environment → actor → principal
+//!
+//! and the route demands scopes of the principal ([`Requirement`]). Refusals have stable codes ([`ErrorCode`]) and are
+//! answered as RFC 9457 problem documents or in a dialect of the host's own ([`respond`]).
+//!
+//! ```
+//! use portunus::key::{Alphabet, KeyFormat, Owner};
+//! use portunus::manage::{KeyManager, NewKey};
+//! use portunus::store::MemoryStore;
+//! use portunus::{Authenticator, scope};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+//! let store = MemoryStore::new();
+//!
+//! let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
+//! let owner = Owner::tenant("tenant-1".parse()?);
+//! let issued = manager.issue(NewKey::new("first key", owner).with_scopes([scope!("document:read")])).await?;
+//! let shown_once: String = issued.key.reveal();
+//!
+//! let authenticator = Authenticator::builder(store).bearer([format]).build()?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Extension points
+//!
+//! | trait | for |
+//! |---|---|
+//! | [`KeyStore`] | keeping keys |
+//! | [`ScopeSet`], [`scope::ScopeModel`] | another idea of what a key may do |
+//! | [`Principal`] | a host's own caller, checked like the library's |
+//! | [`respond::RejectionRenderer`] | the words of refusals |
+//! | [`RequestHead`] | a framework that has no adapter yet |
+//! | [`Clock`] | time under control |
+//!
+//! All are object-safe and `Send + Sync` where they are shared; `Arc` and `Box` of an implementation implement them too.
+//!
+//! # Features
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `tower` | a layer and route requirements for every tower service over `http` 1 |
+//! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default |
+//! | `profiles` | five e-signature APIs as configurations |
+//! | `testing` | a manual clock |
+//!
+//! No feature changes the shape of a trait, and none is on by default.
 
 pub mod actor;
 pub mod adapter;
@@ -29,3 +80,8 @@ pub use request::RequestHead;
 pub use scope::{Requirement, Scope, ScopeSet};
 pub use store::KeyStore;
 pub use usage::UsageRecorder;
+
+/// The README's programs are compiled with the documentation's.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -260,12 +260,16 @@ impl KeyHasher {
         self.current.digest(key.as_bytes())
     }
 
-    /// The digests that the key may be stored under, the current one first.
-    pub(crate) fn candidates(&self, key: &[u8]) -> Candidates {
-        let current = self.current.digest(key);
+    /// Whether stored keys may still have older schemes.
+    pub(crate) fn has_older(&self) -> bool {
+        !self.older.is_empty()
+    }
+
+    /// The digests that the key may be stored under, in the order of their schemes, `current` first.
+    pub(crate) fn candidates(&self, key: &str, current: KeyDigest) -> Candidates {
         let mut all = Candidates { digests: [current; MAX_SCHEMES], count: 1 };
         for (place, method) in all.digests[1..].iter_mut().zip(&self.older) {
-            *place = method.digest(key);
+            *place = method.digest(key.as_bytes());
             all.count += 1;
         }
         all
@@ -282,10 +286,6 @@ pub(crate) struct Candidates {
 impl Candidates {
     pub(crate) fn as_slice(&self) -> &[KeyDigest] {
         &self.digests[..self.count]
-    }
-
-    pub(crate) fn current(&self) -> &KeyDigest {
-        &self.digests[0]
     }
 }
 

@@ -1,12 +1,12 @@
 //! A tower layer (feature `tower`): for axum, hyper, tonic and everything else that is a `Service<http::Request<_>>`.
 //!
-//! [`AuthLayer`] authenticates and puts the [`KeyPrincipal`](crate::KeyPrincipal) into the request's extensions.
+//! [`AuthLayer`] authenticates and puts the [`KeyPrincipal`] into the request's extensions.
 //! [`RequireLayer`] demands scopes of it. The futures are not boxed; a request whose key needs a look-up that must be
 //! awaited is parked on the heap together with the service that was ready for it.
 //!
 //! # The order of layers
 //! Outermost first: request id and tracing, CORS (which answers preflights, so they never need a key), this layer, body
-//! limits and the rest. With axum, prefer [`route_layer`](https://docs.rs/axum) over `layer`, so that unknown paths
+//! limits and the rest. With axum, prefer `route_layer` over `layer`, so that unknown paths
 //! stay 404.
 //!
 //! # Bodies

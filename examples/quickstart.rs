@@ -1,0 +1,42 @@
+//! The shortest whole program: an axum router that only keys with the right scope reach.
+//!
+//! `cargo run --example quickstart --features axum`, then paste the line it prints.
+
+use std::error::Error;
+
+use axum::Router;
+use portunus::adapter::axum::{ProtectedRouter, get};
+use portunus::adapter::tower::AuthLayer;
+use portunus::key::{Alphabet, KeyFormat, Owner};
+use portunus::manage::{KeyManager, NewKey};
+use portunus::store::MemoryStore;
+use portunus::{Authenticator, KeyPrincipal, Principal, scope};
+
+async fn documents(caller: KeyPrincipal) -> String {
+    format!("documents of {}\n", caller.owner().tenant_id)
+}
+
+#[tokio::main]
+#[allow(clippy::print_stdout, reason = "the program's output")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // What keys look like, and where they are kept: any type that implements `KeyStore`.
+    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+    let store = MemoryStore::new();
+
+    // A key for a customer. Its secret is shown this once; the store gets a digest.
+    let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
+    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("document:read")]);
+    let key = manager.issue(new).await?.key.reveal();
+
+    // Every route says what it requires; one that says nothing does not compile.
+    let auth = AuthLayer::new(Authenticator::builder(store).bearer([format]).build()?);
+    let app: Router = ProtectedRouter::new(auth)
+        .route("/documents", get(documents).require(scope!("document:read")))
+        .route("/healthz", get(|| async { "ok" }).public())
+        .into_router();
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    println!("curl -i http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
+    axum::serve(listener, app).await?;
+    Ok(())
+}
