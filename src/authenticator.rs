@@ -1,7 +1,7 @@
 //! The one path that every request takes.
 //!
-//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment (then transport and network) ·
-//! 7. limit · 8. actor · 9. principal
+//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment, network · 7. limit · 8. actor ·
+//! 9. principal
 //!
 //! [`Authenticator::attempt`] answers synchronously what it can, which is everything when the store answers without
 //! waiting; for the rest it hands back a future that owns its data and is `Send`. Scopes are demanded by routes,
@@ -17,11 +17,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use smallvec::SmallVec;
+
 use crate::actor::Wanted;
 use crate::clock::{Clock, SystemClock};
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Candidates, Environment, KeyDigest, KeyFormat, KeyHasher, KeyKind, KeyRecord, KeyStatus};
+use crate::limit::{
+    BucketId, Decision, FailureLimits, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot, LocalLimiter,
+    OnOutage, Quota, Quotas, RateLimiter,
+};
+use crate::network::ClientIp;
 use crate::principal::{KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
@@ -56,6 +63,13 @@ struct Inner {
     optional: bool,
     clock: Arc<dyn Clock>,
     usage: UsageRecorder,
+    client_ip: ClientIp,
+    failures: Option<FailureLimits>,
+    limits: Option<Limits>,
+    quotas: Quotas,
+    tenant_quotas: Option<Quotas>,
+    cost_of: Option<Arc<CostOf>>,
+    bucket_of: Option<Arc<BucketOf>>,
     responder: Arc<Responder>,
     /// Tells this authenticator's compiled entries from another's.
     tag: u64,
@@ -63,8 +77,18 @@ struct Inner {
     next_rehash: AtomicU64,
 }
 
-/// What came of a request: somebody, or nobody where authentication is optional.
-pub type Outcome = Result<Option<KeyPrincipal>, AuthError>;
+/// What came of a request.
+pub type Outcome = Result<Admission, AuthError>;
+
+/// A request that may pass.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Admission {
+    /// Who makes it; nobody, where authentication is optional.
+    pub principal: Option<KeyPrincipal>,
+    /// How the windows stand, where it was counted.
+    pub limits: Option<Decision>,
+}
 
 /// The answer to an attempt.
 #[derive(Debug)]
@@ -74,6 +98,19 @@ pub enum Attempt {
     Ready(Outcome),
     /// It must be awaited; the request is no longer needed for it.
     Pending(PendingAttempt),
+}
+
+impl Attempt {
+    /// What comes of it, waiting where it must.
+    ///
+    /// # Errors
+    /// Whatever refuses the request.
+    pub async fn outcome(self) -> Outcome {
+        match self {
+            Self::Ready(outcome) => outcome,
+            Self::Pending(pending) => pending.await,
+        }
+    }
 }
 
 /// The rest of an attempt. It owns its data, so the request may be kept elsewhere or be no `Send`.
@@ -98,6 +135,20 @@ struct Facts {
     now: SystemTime,
     client_ip: Option<IpAddr>,
     wanted: Result<Wanted, AuthError>,
+    cost: u64,
+    bucket: Option<(String, Quotas)>,
+}
+
+type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
+type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync;
+
+/// Step 7, where a host limits.
+struct Limits {
+    limiter: Arc<dyn RateLimiter>,
+    /// Counts while the limiter gives no answer, in mode [`OnOutage::Local`].
+    stand_in: LocalLimiter,
+    on_outage: OnOutage,
+    outages: AtomicU64,
 }
 
 impl Authenticator {
@@ -116,10 +167,7 @@ impl Authenticator {
     /// # Errors
     /// Whatever refuses the request.
     pub async fn authenticate(&self, head: &dyn RequestHead) -> Outcome {
-        match self.attempt(head) {
-            Attempt::Ready(outcome) => outcome,
-            Attempt::Pending(pending) => pending.await,
-        }
+        self.attempt(head).outcome().await
     }
 
     /// How refusals are answered.
@@ -132,6 +180,12 @@ impl Authenticator {
     #[must_use]
     pub fn usage(&self) -> &UsageRecorder {
         &self.inner.usage
+    }
+
+    /// How many requests the limiter gave no answer for.
+    #[must_use]
+    pub fn limiter_outages(&self) -> u64 {
+        self.inner.limits.as_ref().map_or(0, |limits| limits.outages.load(Ordering::Relaxed))
     }
 
     /// The store that keys are looked up in.
@@ -148,13 +202,19 @@ impl Inner {
             Credential::Presented(way, value) => {
                 credential::with_key(way, value, |key| self.look_up(key, self.facts(head)))
             }
-            Credential::Absent if self.optional => Ok(Attempt::Ready(Ok(None))),
+            Credential::Absent if self.optional => Ok(Attempt::Ready(Ok(Admission { principal: None, limits: None }))),
             Credential::Absent => Err(AuthError::new(ErrorCode::MissingKey)),
         }
     }
 
     fn facts(&self, head: &dyn RequestHead) -> Facts {
-        Facts { now: self.clock.now(), client_ip: head.peer_ip(), wanted: Wanted::read(head) }
+        Facts {
+            now: self.clock.now(),
+            client_ip: self.client_ip.resolve(head),
+            wanted: Wanted::read(head),
+            cost: self.cost_of.as_ref().map_or(1, |cost_of| cost_of(head)),
+            bucket: self.bucket_of.as_ref().and_then(|bucket_of| bucket_of(head)),
+        }
     }
 
     /// Steps 3 and 4: the digest, and the key that is stored under it; now if the store can, else in the continuation.
@@ -174,15 +234,15 @@ impl Inner {
         }
     }
 
-    /// Step 4 for a store that must be awaited: all digests in one trip.
+    /// Step 4 for a store that must be awaited: all digests in one trip, unless this client has failed too often.
     fn wait_for(self: &Arc<Self>, digests: Candidates, facts: Facts) -> Attempt {
+        if let Some(wait) = self.failures.as_ref().and_then(|failures| failures.blocked(facts.client_ip)) {
+            return Attempt::Ready(Err(AuthError::too_many_failures(wait)));
+        }
         let this = Arc::clone(self);
         Attempt::Pending(PendingAttempt(Box::pin(async move {
             let found = this.store.find(digests.as_slice()).await;
-            match this.proceed(found, digests.as_slice(), facts) {
-                Attempt::Ready(outcome) => outcome,
-                Attempt::Pending(pending) => pending.await,
-            }
+            this.proceed(found, digests.as_slice(), facts).outcome().await
         })))
     }
 
@@ -193,18 +253,83 @@ impl Inner {
         digests: &[KeyDigest],
         facts: Facts,
     ) -> Attempt {
-        let decided = self.identify(found, digests).and_then(|(stored, entry)| {
+        let identified = self.identify(found, digests, &facts).and_then(|(stored, entry)| {
             standing(&entry.record, facts.now)?;
             self.environment(&entry.record)?;
-            let mode = facts.wanted?.resolve(&entry.record)?;
-            entry.usage.count(facts.now, facts.client_ip);
-            Ok((stored, KeyPrincipal::new(entry, mode, facts.client_ip)))
+            network(&entry.record, facts.client_ip)?;
+            Ok((stored, entry))
+        });
+        match identified {
+            Err(error) => Attempt::Ready(Err(error)),
+            Ok((stored, entry)) => {
+                let attempt = self.limit(entry, facts);
+                match digests.first() {
+                    Some(&to) if self.is_stale(&stored) => self.rehash(stored, to, attempt),
+                    _ => attempt,
+                }
+            }
+        }
+    }
+
+    /// Step 7: all windows at once; now if the limiter can, else in the continuation.
+    fn limit(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
+        let Some(limits) = &self.limits else { return Attempt::Ready(finish(entry, facts, None)) };
+        let decided = self.with_buckets(&entry, &facts, |request| limits.limiter.try_acquire(request));
+        if let Some(decided) = decided {
+            return Attempt::Ready(self.limited(limits, entry, facts, decided));
+        }
+        let this = Arc::clone(self);
+        Attempt::Pending(PendingAttempt(Box::pin(async move {
+            let Some(limits) = &this.limits else { return finish(entry, facts, None) };
+            let decided = {
+                let buckets = this.buckets(&entry, &facts);
+                limits.limiter.acquire(&LimitRequest::new(&buckets, facts.cost)).await
+            };
+            this.limited(limits, entry, facts, decided)
+        })))
+    }
+
+    /// What the limiter's answer means, or its silence.
+    fn limited(
+        &self,
+        limits: &Limits,
+        entry: Arc<KeyEntry>,
+        facts: Facts,
+        decided: Result<Decision, LimiterError>,
+    ) -> Outcome {
+        let decided = decided.or_else(|error| {
+            limits.outages.fetch_add(1, Ordering::Relaxed);
+            match (limits.on_outage, error) {
+                // No mode lets pass what could never pass.
+                (OnOutage::Closed, error) | (_, error @ LimiterError::Cost { .. }) => Err(error),
+                (OnOutage::Open, _) => Ok(Decision::admitted()),
+                (OnOutage::Local, _) => self.with_buckets(&entry, &facts, |request| limits.stand_in.decide(request)),
+            }
         });
         match decided {
-            Ok((stored, principal)) if self.is_stale(&stored) => self.rehash(&stored, digests, principal),
-            Ok((_, principal)) => Attempt::Ready(Ok(Some(principal))),
-            Err(error) => Attempt::Ready(Err(error)),
+            Ok(decision) if decision.is_admitted() => finish(entry, facts, Some(decision)),
+            Ok(decision) => Err(AuthError::rate_limited(decision)),
+            Err(error) => Err(AuthError::unavailable(ErrorCode::LimiterUnavailable, error)),
         }
+    }
+
+    fn with_buckets<R>(&self, entry: &KeyEntry, facts: &Facts, then: impl FnOnce(&LimitRequest<'_>) -> R) -> R {
+        then(&LimitRequest::new(&self.buckets(entry, facts), facts.cost))
+    }
+
+    fn buckets<'a>(&'a self, entry: &'a KeyEntry, facts: &'a Facts) -> SmallVec<[LimitBucket<'a>; 3]> {
+        let record = &entry.record;
+        let family = LimitBucket::new(BucketId::Family(&record.family), &entry.quotas).with_slot(&entry.family_slot);
+        let mut buckets = SmallVec::new();
+        buckets.push(family);
+        if let Some(quotas) = &self.tenant_quotas {
+            let id = BucketId::Tenant(&record.owner.tenant_id);
+            buckets.push(LimitBucket::new(id, quotas).with_slot(&entry.tenant_slot));
+        }
+        if let Some((name, quotas)) = &facts.bucket {
+            buckets.push(LimitBucket::new(BucketId::Custom(name), quotas));
+        }
+        buckets
     }
 
     /// The entry of the key that was found, after the constant-time comparison that also a miss goes through.
@@ -212,13 +337,22 @@ impl Inner {
         &self,
         found: Result<Option<Arc<StoredKey>>, StoreError>,
         digests: &[KeyDigest],
+        facts: &Facts,
     ) -> Result<(Arc<StoredKey>, Arc<KeyEntry>), AuthError> {
         let found = found.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))?;
         let stored = found.as_ref().map(|stored| stored.digest()).or(digests.first());
         let matches = digests.iter().fold(false, |any, digest| any | (Some(digest) == stored));
-        let (Some(stored), true) = (found, matches) else { return Err(AuthError::new(ErrorCode::InvalidKey)) };
+        let (Some(stored), true) = (found, matches) else { return Err(self.unknown(facts)) };
         let entry = stored.compiled().get_or_try_make(self.tag, || self.compile(stored.record()))?;
         Ok((stored, entry))
+    }
+
+    /// A well-formed key that no store knows: counted against the client, never against any key.
+    fn unknown(&self, facts: &Facts) -> AuthError {
+        match self.failures.as_ref().and_then(|failures| failures.count(facts.client_ip)) {
+            Some(wait) => AuthError::too_many_failures(wait),
+            None => AuthError::new(ErrorCode::InvalidKey),
+        }
     }
 
     fn compile(&self, record: &Arc<KeyRecord>) -> Result<Arc<KeyEntry>, AuthError> {
@@ -229,6 +363,9 @@ impl Inner {
             record: Arc::clone(record),
             // A grant that cannot be understood refuses the key: nobody can tell what it was meant to allow.
             scopes: scopes.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))?,
+            quotas: record.quotas.clone().unwrap_or_else(|| self.quotas.clone()),
+            family_slot: LimiterSlot::new(),
+            tenant_slot: LimiterSlot::new(),
             usage: self.usage.cell(&record.id),
             responder: Arc::clone(&self.responder),
         }))
@@ -247,10 +384,9 @@ impl Inner {
             && self.clock.monotonic() >= Duration::from_millis(self.next_rehash.load(Ordering::Relaxed))
     }
 
-    /// Stores the key under the current scheme, once, and lets the request through whatever comes of it.
-    fn rehash(self: &Arc<Self>, stored: &Arc<StoredKey>, digests: &[KeyDigest], principal: KeyPrincipal) -> Attempt {
-        let Some(&to) = digests.first() else { return Attempt::Ready(Ok(Some(principal))) };
-        let (this, stored) = (Arc::clone(self), Arc::clone(stored));
+    /// Stores the key under the current scheme, once; the attempt comes to the same whatever comes of that.
+    fn rehash(self: &Arc<Self>, stored: Arc<StoredKey>, to: KeyDigest, attempt: Attempt) -> Attempt {
+        let this = Arc::clone(self);
         Attempt::Pending(PendingAttempt(Box::pin(async move {
             let change = Change::Rehash { id: stored.record().id.clone(), from: *stored.digest(), to };
             match this.store.apply(&WriteBatch::new().change(change)).await {
@@ -264,12 +400,31 @@ impl Inner {
                     this.next_rehash.store(later, Ordering::Relaxed);
                 }
             }
-            Ok(Some(principal))
+            attempt.outcome().await
         })))
     }
 }
 
 const REHASH_PAUSE: Duration = Duration::from_secs(60);
+
+/// Step 6: an address on the key's allow-list, where it has one; an unknown address is on none.
+fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(), AuthError> {
+    match &record.allowed_ips {
+        Some(list) if !client_ip.is_some_and(|ip| list.contains(ip)) => Err(AuthError::new(ErrorCode::IpNotAllowed)),
+        _ => Ok(()),
+    }
+}
+
+/// Steps 8 and 9: who acts, and the principal; usage is counted without waiting.
+fn finish(entry: Arc<KeyEntry>, facts: Facts, limits: Option<Decision>) -> Outcome {
+    match facts.wanted.and_then(|wanted| wanted.resolve(&entry.record)) {
+        Ok(mode) => {
+            entry.usage.count(facts.now, facts.client_ip);
+            Ok(Admission { principal: Some(KeyPrincipal::new(entry, mode, facts.client_ip)), limits })
+        }
+        Err(error) => Err(error.with_limits(limits)),
+    }
+}
 
 /// Step 5: told only to who presented the real key.
 fn standing(record: &KeyRecord, now: SystemTime) -> Result<(), AuthError> {
@@ -318,6 +473,15 @@ pub struct AuthenticatorBuilder {
     optional: bool,
     clock: Arc<dyn Clock>,
     usage: UsageRecorder,
+    client_ip: ClientIp,
+    failure_quotas: Option<Quotas>,
+    limiter: Option<Arc<dyn RateLimiter>>,
+    on_outage: OnOutage,
+    quotas: Quotas,
+    tenant_quotas: Option<Quotas>,
+    cost_of: Option<Arc<CostOf>>,
+    bucket_of: Option<Arc<BucketOf>>,
+    limit_fields: LimitFields,
     renderer: Arc<dyn RejectionRenderer>,
     realm: String,
 }
@@ -334,6 +498,15 @@ impl AuthenticatorBuilder {
             optional: false,
             clock: Arc::new(SystemClock::default()),
             usage: UsageRecorder::default(),
+            client_ip: ClientIp::peer(),
+            failure_quotas: Quota::per_minute(100).and_then(|quota| Quotas::new([quota])).ok(),
+            limiter: None,
+            on_outage: OnOutage::default(),
+            quotas: Quotas::default(),
+            tenant_quotas: None,
+            cost_of: None,
+            bucket_of: None,
+            limit_fields: LimitFields::default(),
             renderer: Arc::new(ProblemDetails::new()),
             realm: "api".into(),
         }
@@ -405,6 +578,66 @@ impl AuthenticatorBuilder {
         self
     }
 
+    /// How the client's address is found; the peer's unless set.
+    pub fn client_ip(mut self, client_ip: ClientIp) -> Self {
+        self.client_ip = client_ip;
+        self
+    }
+
+    /// How many well-formed keys that no store knows a client may present; 100 a minute unless set, `None` for any
+    /// number.
+    pub fn failure_quotas(mut self, quotas: Option<Quotas>) -> Self {
+        self.failure_quotas = quotas;
+        self
+    }
+
+    /// Limits how often keys may be used: by [`quotas`](Self::quotas) or the key's own. Without a limiter nothing is
+    /// limited.
+    pub fn limiter(mut self, limiter: impl RateLimiter) -> Self {
+        self.limiter = Some(Arc::new(limiter));
+        self
+    }
+
+    /// What happens while the limiter gives no answer; counting in this process unless set.
+    pub fn on_limiter_outage(mut self, mode: OnOutage) -> Self {
+        self.on_outage = mode;
+        self
+    }
+
+    /// The quotas of keys that have none of their own; 60 a minute and 1000 an hour unless set.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
+        self
+    }
+
+    /// Quotas that all keys of a tenant share, beside their own; none unless set. Name them apart from the keys'.
+    pub fn tenant_quotas(mut self, quotas: Quotas) -> Self {
+        self.tenant_quotas = Some(quotas);
+        self
+    }
+
+    /// A further bucket for some requests, by a name that the host makes of them: an endpoint group, a region.
+    pub fn bucket(
+        mut self,
+        bucket_of: impl Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync + 'static,
+    ) -> Self {
+        self.bucket_of = Some(Arc::new(bucket_of));
+        self
+    }
+
+    /// How many units a request takes; 1 unless set. A cost of 0, or above a quota, is an error of the host's and answered
+    /// with 503.
+    pub fn cost(mut self, cost_of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static) -> Self {
+        self.cost_of = Some(Arc::new(cost_of));
+        self
+    }
+
+    /// Which fields tell callers how their quotas stand.
+    pub fn limit_fields(mut self, fields: LimitFields) -> Self {
+        self.limit_fields = fields;
+        self
+    }
+
     /// The words of refusals; [`ProblemDetails`] unless set.
     pub fn renderer(mut self, renderer: impl RejectionRenderer) -> Self {
         self.renderer = Arc::new(renderer);
@@ -433,7 +666,15 @@ impl AuthenticatorBuilder {
             }
         }
         static TAGS: AtomicU64 = AtomicU64::new(0);
-        let responder = Responder::new(self.renderer, Challenges::new(&self.realm, &self.accepted));
+        let challenges = Challenges::new(&self.realm, &self.accepted);
+        let responder = Responder::new(self.renderer, challenges, self.limit_fields);
+        let clock = self.clock;
+        let limits = self.limiter.map(|limiter| Limits {
+            limiter,
+            stand_in: LocalLimiter::builder().clock(Arc::clone(&clock)).build(),
+            on_outage: self.on_outage,
+            outages: AtomicU64::new(0),
+        });
         Ok(Authenticator {
             inner: Arc::new(Inner {
                 accepted: self.accepted,
@@ -443,8 +684,15 @@ impl AuthenticatorBuilder {
                 environment: self.environment,
                 unscoped: self.unscoped,
                 optional: self.optional,
-                clock: self.clock,
+                failures: self.failure_quotas.map(|quotas| FailureLimits::new(quotas, Arc::clone(&clock))),
+                clock,
                 usage: self.usage,
+                client_ip: self.client_ip,
+                limits,
+                quotas: self.quotas,
+                tenant_quotas: self.tenant_quotas,
+                cost_of: self.cost_of,
+                bucket_of: self.bucket_of,
                 responder: Arc::new(responder),
                 tag: TAGS.fetch_add(1, Ordering::Relaxed),
                 next_rehash: AtomicU64::new(0),

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limit::Decision;
 use crate::scope::{Requirement, ScopeSet};
 
 /// Why a request is refused: stable, machine-readable.
@@ -202,6 +203,7 @@ pub struct AuthError {
 struct More {
     missing: Option<MissingScope>,
     retry_after: Option<Duration>,
+    limits: Option<Decision>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -243,8 +245,52 @@ impl AuthError {
     /// An outage: the code with what caused it, for logs, and when to try again.
     #[must_use]
     pub fn unavailable(code: ErrorCode, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let more = More { retry_after: Some(Duration::from_secs(1)), source: Some(source.into()), missing: None };
+        let more = More { retry_after: Some(Duration::from_secs(1)), source: Some(source.into()), ..More::default() };
         Self { code, detail: code.message().into(), more: Some(Arc::new(more)) }
+    }
+
+    /// `RATE_LIMITED`, with how the windows stand and when a retry passes.
+    #[must_use]
+    pub fn rate_limited(decision: Decision) -> Self {
+        let detail = match decision.violated().as_slice() {
+            [] => Cow::Borrowed(ErrorCode::RateLimited.message()),
+            names => {
+                format!("Too many requests with this API key: the quota {} is used up", names.join(" and ")).into()
+            }
+        };
+        let more = More { retry_after: decision.retry_after(), limits: Some(decision), ..More::default() };
+        Self { code: ErrorCode::RateLimited, detail, more: Some(Arc::new(more)) }
+    }
+
+    /// `TOO_MANY_FAILURES`, with when a retry passes.
+    #[must_use]
+    pub fn too_many_failures(retry_after: Duration) -> Self {
+        let more = More { retry_after: Some(retry_after), ..More::default() };
+        Self {
+            code: ErrorCode::TooManyFailures,
+            detail: ErrorCode::TooManyFailures.message().into(),
+            more: Some(Arc::new(more)),
+        }
+    }
+
+    /// The same error on a request that was counted: its answer tells how the windows stand.
+    #[must_use]
+    pub(crate) fn with_limits(mut self, decision: Option<Decision>) -> Self {
+        if decision.is_some() {
+            // The error was just made, so nobody shares it yet; if somebody does, it stays as it is.
+            let mut more = self.more.take().unwrap_or_default();
+            if let Some(more) = Arc::get_mut(&mut more) {
+                more.limits = decision;
+            }
+            self.more = Some(more);
+        }
+        self
+    }
+
+    /// How the windows stand, on a request that was counted.
+    #[must_use]
+    pub fn limits(&self) -> Option<&Decision> {
+        self.more.as_ref().and_then(|more| more.limits.as_ref())
     }
 
     /// The stable code.

@@ -58,7 +58,9 @@ mod clock;
 mod credential;
 mod error;
 pub mod key;
+pub mod limit;
 pub mod manage;
+pub mod network;
 mod principal;
 #[cfg(feature = "profiles")]
 pub mod profile;
@@ -71,7 +73,7 @@ pub mod testing;
 mod usage;
 
 pub use actor::{Actor, ActorMode};
-pub use authenticator::{Attempt, Authenticator, AuthenticatorBuilder, BuildError, Outcome, PendingAttempt};
+pub use authenticator::{Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Outcome, PendingAttempt};
 pub use clock::{Clock, SystemClock};
 pub use credential::MAX_CREDENTIAL_LENGTH;
 pub use error::{AuthError, ErrorCode, MissingScope};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::actor::{self, Actor, ActorMode};
 use crate::error::AuthError;
 use crate::key::{Environment, KeyId, KeyRecord, Owner};
+use crate::limit::{LimiterSlot, Quotas};
 use crate::respond::Responder;
 use crate::scope::{Requirement, ScopeSet};
 use crate::usage::UsageCell;
@@ -45,6 +46,9 @@ pub trait Principal: fmt::Debug + Send + Sync + 'static {
 pub(crate) struct KeyEntry {
     pub(crate) record: Arc<KeyRecord>,
     pub(crate) scopes: Arc<dyn ScopeSet>,
+    pub(crate) quotas: Quotas,
+    pub(crate) family_slot: LimiterSlot,
+    pub(crate) tenant_slot: LimiterSlot,
     pub(crate) usage: Arc<UsageCell>,
     pub(crate) responder: Arc<Responder>,
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{Environment, KeyKind};
 use super::id::{KeyFamily, KeyId, TenantId, UserId};
+use crate::limit::Quotas;
+use crate::network::AllowList;
 use crate::scope::Scope;
 
 /// Whom a key belongs to. It never changes.
@@ -206,6 +208,10 @@ pub struct KeyRecord {
     pub scopes: Vec<Scope>,
     /// Whether it may write.
     pub access: Access,
+    /// Where it may be used from; anywhere if absent.
+    pub allowed_ips: Option<AllowList>,
+    /// How often it may be used; as often as the authenticator's default allows if absent.
+    pub quotas: Option<Quotas>,
     /// The host's own facts.
     pub metadata: Metadata,
     /// When it was made.
@@ -244,6 +250,8 @@ impl KeyRecord {
             masked: "…".into(),
             scopes: Vec::new(),
             access: Access::default(),
+            allowed_ips: None,
+            quotas: None,
             metadata: Metadata::default(),
             created_at,
             not_before: None,

@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use super::{KeyManager, ManageError, check_text};
 use crate::key::{Access, Environment, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey};
+use crate::limit::Quotas;
+use crate::network::AllowList;
 use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, WriteBatch};
 
@@ -26,6 +28,10 @@ pub struct NewKey {
     pub scopes: Vec<Scope>,
     /// Whether it may write.
     pub access: Access,
+    /// Where it may be used from; anywhere unless set.
+    pub allowed_ips: Option<AllowList>,
+    /// How often it may be used; as often as the authenticator's default allows unless set.
+    pub quotas: Option<Quotas>,
     /// The host's own facts.
     pub metadata: Metadata,
     /// From when on it works; at once unless set.
@@ -46,6 +52,8 @@ impl NewKey {
             owner,
             scopes: Vec::new(),
             access: Access::default(),
+            allowed_ips: None,
+            quotas: None,
             metadata: Metadata::default(),
             not_before: None,
             expires_at: None,
@@ -88,6 +96,8 @@ impl KeyManager {
         record.description = new.description;
         record.scopes = new.scopes;
         record.access = new.access;
+        record.allowed_ips = new.allowed_ips;
+        record.quotas = new.quotas;
         record.metadata = new.metadata;
         record.not_before = new.not_before;
         record.expires_at = new.expires_at;

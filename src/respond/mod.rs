@@ -16,6 +16,7 @@ pub use problem::ProblemDetails;
 pub(crate) use problem::{reason_phrase, slug};
 
 use crate::error::AuthError;
+use crate::limit::{Decision, LimitFields, whole_seconds};
 use crate::request::RequestHead;
 
 /// The body of a refusal.
@@ -104,11 +105,17 @@ pub struct Answer {
 pub struct Responder {
     renderer: Arc<dyn RejectionRenderer>,
     challenges: Challenges,
+    limit_fields: LimitFields,
 }
 
 impl Responder {
-    pub(crate) fn new(renderer: Arc<dyn RejectionRenderer>, challenges: Challenges) -> Self {
-        Self { renderer, challenges }
+    pub(crate) fn new(renderer: Arc<dyn RejectionRenderer>, challenges: Challenges, limit_fields: LimitFields) -> Self {
+        Self { renderer, challenges, limit_fields }
+    }
+
+    /// Calls `add` with each field that tells how the windows stand, for the answer to a request that was counted.
+    pub fn limit_fields(&self, limits: &Decision, add: &mut dyn FnMut(&'static str, String)) {
+        self.limit_fields.each(limits, add);
     }
 
     /// The answer to a request that is refused for this error.
@@ -118,9 +125,10 @@ impl Responder {
         let mut fields = vec![("content-type", body.content_type), ("cache-control", Cow::Borrowed("no-store"))];
         fields.extend(self.challenges.of(error).map(|line| ("www-authenticate", Cow::Owned(line))));
         if let Some(wait) = error.retry_after() {
-            // Whole seconds, never early.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            fields.push(("retry-after", Cow::Owned(seconds.to_string())));
+            fields.push(("retry-after", Cow::Owned(whole_seconds(wait).to_string())));
+        }
+        if let Some(limits) = error.limits() {
+            self.limit_fields(limits, &mut |name, value| fields.push((name, Cow::Owned(value))));
         }
         Answer { status: error.status(), fields, body: body.bytes }
     }
@@ -129,7 +137,7 @@ impl Responder {
 /// Problem documents under the realm `api`: what answers where no authenticator is at hand.
 impl Default for Responder {
     fn default() -> Self {
-        Self::new(Arc::new(ProblemDetails::new()), Challenges::new("api", &[]))
+        Self::new(Arc::new(ProblemDetails::new()), Challenges::new("api", &[]), LimitFields::default())
     }
 }
 

@@ -1,12 +1,15 @@
 //! Problem details (RFC 9457): the dialect unless a host chooses another.
 
 use super::{ErrorBody, RejectionRenderer};
-use crate::error::AuthError;
+use crate::error::{AuthError, ErrorCode};
+use crate::limit::Decision;
 use crate::request::RequestHead;
 
 /// Renders `application/problem+json` with the stable code as extension member `code`.
 ///
-/// `title` is the status' reason phrase and never varies with the occurrence; `type` is `about:blank` unless a base is set.
+/// `title` belongs to the type and never varies with the occurrence; `type` is `about:blank` unless a base is set. A used-up
+/// quota is the registered type `quota-exceeded` with `violated-policies`
+/// (draft-ietf-httpapi-ratelimit-headers-10).
 #[derive(Debug, Clone, Default)]
 pub struct ProblemDetails {
     type_base: Option<String>,
@@ -33,20 +36,30 @@ struct Problem<'a> {
     status: u16,
     detail: &'a str,
     code: &'a str,
+    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
+    violated_policies: Vec<&'a str>,
 }
+
+const QUOTA_EXCEEDED: (&str, &str) = (
+    "https://iana.org/assignments/http-problem-types#quota-exceeded",
+    "Request cannot be satisfied as assigned quota has been exceeded",
+);
 
 impl RejectionRenderer for ProblemDetails {
     fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
-        let r#type = match &self.type_base {
-            Some(base) => format!("{base}{}", slug(error.code().as_str())),
-            None => "about:blank".into(),
+        let violated_policies = error.limits().map(Decision::violated).unwrap_or_default();
+        let (r#type, title) = match &self.type_base {
+            _ if error.code() == ErrorCode::RateLimited => (QUOTA_EXCEEDED.0.into(), QUOTA_EXCEEDED.1),
+            Some(base) => (format!("{base}{}", slug(error.code().as_str())), reason_phrase(error.status())),
+            None => ("about:blank".into(), reason_phrase(error.status())),
         };
         let problem = Problem {
             r#type: &r#type,
-            title: reason_phrase(error.status()),
+            title,
             status: error.status(),
             detail: error.detail(),
             code: error.code().as_str(),
+            violated_policies,
         };
         ErrorBody::problem_json(serde_json::to_string(&problem).unwrap_or_default())
     }

@@ -15,7 +15,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use portunus::adapter::tower::{HttpHead, into_response};
 use portunus::key::{Access, Environment, KeyId, KeyKind, KeyStatus, Metadata, Owner, TenantId, UserId};
+use portunus::limit::{Quota, Quotas};
 use portunus::manage::{ManageError, NewKey};
+use portunus::network::AllowList;
 use portunus::respond::Responder;
 use portunus::store::{Cursor, ListQuery, Listed};
 use portunus::{AuthError, ErrorCode, Scope};
@@ -118,6 +120,22 @@ struct OwnerBody {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RateLimitBody {
+    requests_per_minute: Option<u64>,
+    requests_per_hour: Option<u64>,
+}
+
+impl RateLimitBody {
+    /// The quotas; what is not said is as by default.
+    fn into_quotas(self) -> Result<Quotas, Fault> {
+        let minute = Quota::per_minute(self.requests_per_minute.unwrap_or(record::PER_MINUTE));
+        let hour = Quota::per_hour(self.requests_per_hour.unwrap_or(record::PER_HOUR));
+        minute.and_then(|minute| Quotas::new([minute, hour?])).map_err(|error| invalid("rate_limit_config", error))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct IssueBody {
     name: String,
     description: Option<String>,
@@ -126,6 +144,8 @@ struct IssueBody {
     owner: Option<OwnerBody>,
     scopes: Option<Vec<String>>,
     access: Option<Access>,
+    allowed_ips: Option<Vec<String>>,
+    rate_limit_config: Option<RateLimitBody>,
     not_before: Option<String>,
     expires_at: Option<String>,
     metadata: Option<Map<String, Value>>,
@@ -146,6 +166,10 @@ impl IssueBody {
             new.scopes.push(Scope::new(&scope).map_err(|error| invalid("scopes", error))?);
         }
         new.access = self.access.unwrap_or_default();
+        if let Some(entries) = self.allowed_ips {
+            new.allowed_ips = Some(AllowList::parse(entries).map_err(|error| invalid("allowed_ips", error))?);
+        }
+        new.quotas = self.rate_limit_config.map(RateLimitBody::into_quotas).transpose()?;
         new.not_before = time("not_before", self.not_before)?;
         new.expires_at = time("expires_at", self.expires_at)?;
         if let Some(metadata) = self.metadata {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
+use portunus::limit::LocalLimiter;
 use portunus::manage::KeyManager;
 use portunus::profile::Profile;
 use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, KeyStore, Principal};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::api::{self, Shelves};
-use crate::cli::Flags;
+use crate::cli::{Flags, Limiter};
 use crate::operators::Operators;
 use crate::{admin, operators};
 
@@ -33,7 +34,14 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(flags: &Flags, store: Arc<dyn KeyStore>, operators: Operators) -> Result<Self, Box<dyn Error>> {
         let profile = flags.profile;
-        let mut authenticator = profile.authenticator(Arc::clone(&store));
+        let limiter = match flags.limiter {
+            Limiter::Local => LocalLimiter::default(),
+        };
+        let mut authenticator = profile
+            .authenticator(Arc::clone(&store))
+            .client_ip(flags.client_ip())
+            .limiter(limiter)
+            .on_limiter_outage(flags.on_limiter_outage.into());
         let mut manager = profile.manager(store);
         if let Some(bound) = &flags.environment {
             authenticator = authenticator.environment(bound.clone());

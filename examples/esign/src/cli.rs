@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 use portunus::key::Environment;
+use portunus::limit::OnOutage;
+use portunus::network::{Cidr, ClientIp, ForwardedHeader};
 use portunus::profile::Profile;
 
 /// Five e-signature APIs on Portunus.
@@ -27,6 +29,18 @@ pub(crate) struct Flags {
     /// Serve keys of this environment only; absent, all are served and their data is kept apart.
     #[arg(long, value_name = "NAME")]
     pub(crate) environment: Option<Environment>,
+    /// Where requests are counted.
+    #[arg(long, default_value = "local")]
+    pub(crate) limiter: Limiter,
+    /// What happens while the limiter gives no answer.
+    #[arg(long, default_value = "local")]
+    pub(crate) on_limiter_outage: Outage,
+    /// Believe the forwarded header of proxies in this network; may be given again.
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) trusted_proxy: Vec<Cidr>,
+    /// The one header that trusted proxies set.
+    #[arg(long, default_value = "x-forwarded-for")]
+    pub(crate) forwarded_header: Header,
     /// Make the first line of stdout machine-readable.
     #[arg(long)]
     pub(crate) ready_json: bool,
@@ -42,7 +56,44 @@ pub(crate) enum Store {
     Memory,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Limiter {
+    Local,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Outage {
+    Local,
+    Closed,
+    Open,
+}
+
+impl From<Outage> for OnOutage {
+    fn from(outage: Outage) -> Self {
+        match outage {
+            Outage::Local => Self::Local,
+            Outage::Closed => Self::Closed,
+            Outage::Open => Self::Open,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Header {
+    XForwardedFor,
+    Forwarded,
+}
+
 impl Flags {
+    /// How the client's address is found.
+    pub(crate) fn client_ip(&self) -> ClientIp {
+        let header = match self.forwarded_header {
+            Header::XForwardedFor => ForwardedHeader::XForwardedFor,
+            Header::Forwarded => ForwardedHeader::Forwarded,
+        };
+        ClientIp::behind(self.trusted_proxy.iter().copied(), header)
+    }
+
     /// The flags, or how to end: help on stdout with 0, one line on stderr with 2.
     pub(crate) fn parse() -> Result<Self, ExitCode> {
         let flags = match Self::try_parse() {

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use portunus::key::{KeyRecord, Metadata};
+use portunus::limit::{Quota, Quotas};
 use portunus::store::{Listed, Usage};
 use serde_json::{Map, Value, json};
 
@@ -30,6 +31,11 @@ fn shown(record: &KeyRecord, usage: &Usage, primary: bool, now: SystemTime) -> V
         "masked": record.masked,
         "scopes": record.scopes,
         "access": record.access,
+        "allowed_ips": record.allowed_ips,
+        "rate_limit_config": {
+            "requests_per_minute": quota(record, "minute", PER_MINUTE),
+            "requests_per_hour": quota(record, "hour", PER_HOUR),
+        },
         "status": record.status(now).as_str(),
         "primary": primary,
         "enabled": record.enabled,
@@ -42,6 +48,15 @@ fn shown(record: &KeyRecord, usage: &Usage, primary: bool, now: SystemTime) -> V
         "request_count": usage.count,
         "metadata": metadata(&record.metadata),
     })
+}
+
+/// The limits of keys that have none of their own.
+pub(crate) const PER_MINUTE: u64 = 60;
+pub(crate) const PER_HOUR: u64 = 1000;
+
+fn quota(record: &KeyRecord, name: &str, default: u64) -> u64 {
+    let own = record.quotas.iter().flat_map(Quotas::as_slice).find(|quota| quota.name() == name);
+    own.map_or(default, Quota::limit)
 }
 
 fn metadata(metadata: &Metadata) -> Map<String, Value> {

@@ -8,14 +8,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::AUTHORIZATION;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{Anonymous, HttpHead, RejectionBody, into_response};
-use crate::authenticator::{Attempt, Authenticator, PendingAttempt};
+use crate::authenticator::{Admission, Attempt, Authenticator, PendingAttempt};
 use crate::error::AuthError;
+use crate::limit::Decision;
 use crate::principal::KeyPrincipal;
 
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
@@ -125,9 +127,10 @@ where
         }
         let head = HttpHead::new(&request, (self.shared.peer_of)(request.extensions()));
         let state = match self.shared.authenticator.attempt(&head) {
-            Attempt::Ready(Ok(principal)) => {
+            Attempt::Ready(Ok(Admission { principal, limits, .. })) => {
                 self.shared.admit(principal, request.extensions_mut());
-                State::Inner { future: self.inner.call(request) }
+                let told = limits.map(|limits| Told::new(&self.shared, limits));
+                State::Inner { future: self.inner.call(request), told }
             }
             Attempt::Ready(Err(error)) => State::Refused { response: Some(self.shared.refuse(&error, &head)) },
             Attempt::Pending(pending) => {
@@ -168,6 +171,26 @@ impl<S: fmt::Debug> fmt::Debug for AuthService<S> {
     }
 }
 
+/// How the windows stand, for the answer to tell.
+struct Told {
+    shared: Arc<Shared>,
+    limits: Decision,
+}
+
+impl Told {
+    fn new(shared: &Arc<Shared>, limits: Decision) -> Self {
+        Self { shared: Arc::clone(shared), limits }
+    }
+
+    fn tell(self, headers: &mut HeaderMap) {
+        self.shared.authenticator.responder().limit_fields(&self.limits, &mut |name, value| {
+            if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        });
+    }
+}
+
 /// A request whose key is being looked up, with the service that is ready for it.
 struct Parked<S, B> {
     pending: PendingAttempt,
@@ -194,7 +217,7 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        Inner { #[pin] future: S::Future },
+        Inner { #[pin] future: S::Future, told: Option<Told> },
         Refused { response: Option<Response<R>> },
         Parked { parked: Box<Parked<S, B>> },
     }
@@ -211,7 +234,13 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Inner { future } => return future.poll(cx),
+                StateProjection::Inner { future, told } => {
+                    let mut response = ready!(future.poll(cx))?;
+                    if let Some(told) = told.take() {
+                        told.tell(response.headers_mut());
+                    }
+                    return Poll::Ready(Ok(response));
+                }
                 StateProjection::Refused { response } => {
                     return response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
                 }
@@ -220,9 +249,10 @@ where
                     // Taken once: the state is replaced right below.
                     let Some(mut request) = parked.request.take() else { return Poll::Pending };
                     match outcome {
-                        Ok(principal) => {
+                        Ok(Admission { principal, limits, .. }) => {
                             parked.shared.admit(principal, request.extensions_mut());
-                            State::Inner { future: parked.service.call(request) }
+                            let told = limits.map(|limits| Told::new(&parked.shared, limits));
+                            State::Inner { future: parked.service.call(request), told }
                         }
                         Err(error) => {
                             let peer = (parked.shared.peer_of)(request.extensions());

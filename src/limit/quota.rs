@@ -1,0 +1,209 @@
+//! Quotas: at most N units in every interval of length W, by name.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest window, and the largest number of units in one.
+const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
+const MOST_UNITS: u64 = u32::MAX as u64;
+/// The most quotas of one bucket.
+const MOST_QUOTAS: usize = 16;
+
+/// At most `limit` units in every interval of length `window`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Plain", into = "Plain")]
+pub struct Quota {
+    name: String,
+    limit: u64,
+    window: Duration,
+}
+
+/// A quota as it is stored.
+#[derive(Clone, Serialize, Deserialize)]
+struct Plain {
+    name: String,
+    limit: u64,
+    window_ms: u64,
+}
+
+/// Why a quota, or a list of them, cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuotaError {
+    /// Nothing would be admitted, or more than can be counted.
+    #[error("a quota is 1 to {MOST_UNITS} units, not {0}")]
+    Limit(u64),
+    /// The window is too short to be told, or too long to be kept.
+    #[error("a window is 1 second to 400 days, not {0:?}")]
+    Window(Duration),
+    /// The name cannot stand in a response field.
+    #[error("a quota's name is 1 to 32 of a-z 0-9 - _, not {0:?}")]
+    Name(String),
+    /// There are none, or too many, or two of one name.
+    #[error("a bucket has 1 to {MOST_QUOTAS} quotas with names of their own")]
+    List,
+}
+
+impl Quota {
+    /// A quota of a name that response fields tell: 1 to 32 lower-case letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    /// A limit of 0 or over 2³²-1, a window under a second or over 400 days, or a name that cannot be told.
+    pub fn new(name: &str, limit: u64, window: Duration) -> Result<Self, QuotaError> {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+        if name.is_empty() || name.len() > 32 || !name.bytes().all(fits) {
+            return Err(QuotaError::Name(name.chars().take(40).collect()));
+        }
+        if limit == 0 || limit > MOST_UNITS {
+            return Err(QuotaError::Limit(limit));
+        }
+        if window < Duration::from_secs(1) || window > LONGEST {
+            return Err(QuotaError::Window(window));
+        }
+        Ok(Self { name: name.into(), limit, window })
+    }
+
+    /// A quota per minute, named `minute`.
+    ///
+    /// # Errors
+    /// A limit of 0 or over 2³²-1.
+    pub fn per_minute(limit: u64) -> Result<Self, QuotaError> {
+        Self::new("minute", limit, Duration::from_secs(60))
+    }
+
+    /// A quota per hour, named `hour`.
+    ///
+    /// # Errors
+    /// A limit of 0 or over 2³²-1.
+    pub fn per_hour(limit: u64) -> Result<Self, QuotaError> {
+        Self::new("hour", limit, Duration::from_secs(3600))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many units.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// In which time.
+    #[must_use]
+    pub const fn window(&self) -> Duration {
+        self.window
+    }
+}
+
+impl TryFrom<Plain> for Quota {
+    type Error = QuotaError;
+    fn try_from(plain: Plain) -> Result<Self, QuotaError> {
+        Self::new(&plain.name, plain.limit, Duration::from_millis(plain.window_ms))
+    }
+}
+
+impl From<Quota> for Plain {
+    fn from(quota: Quota) -> Self {
+        let window_ms = u64::try_from(quota.window.as_millis()).unwrap_or(u64::MAX);
+        Self { name: quota.name, limit: quota.limit, window_ms }
+    }
+}
+
+/// The quotas of a bucket: all must admit. Cloning shares them.
+///
+/// ```
+/// use portunus::limit::{Quota, Quotas};
+///
+/// let quotas = Quotas::new([Quota::per_minute(60)?, Quota::per_hour(1000)?])?;
+/// assert_eq!(quotas, Quotas::default());
+/// assert_eq!(quotas.to_string(), r#""minute";q=60;w=60, "hour";q=1000;w=3600"#);
+/// # Ok::<(), portunus::limit::QuotaError>(())
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Quota>", into = "Vec<Quota>")]
+pub struct Quotas(Arc<[Quota]>);
+
+impl Quotas {
+    /// A list of quotas, in the order in which response fields tell them.
+    ///
+    /// # Errors
+    /// No quota, over 16, or two of one name.
+    pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, QuotaError> {
+        let quotas: Vec<Quota> = quotas.into_iter().take(MOST_QUOTAS + 1).collect();
+        let twice = quotas.iter().enumerate().any(|(at, quota)| quotas[..at].iter().any(|q| q.name == quota.name));
+        if quotas.is_empty() || quotas.len() > MOST_QUOTAS || twice {
+            return Err(QuotaError::List);
+        }
+        Ok(Self(quotas.into()))
+    }
+
+    /// The quotas, in their order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Quota] {
+        &self.0
+    }
+
+    /// Whether it is the very same list, not only an equal one: the quick answer of the hot path.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The fewest units that any of them admits.
+    pub(crate) fn least(&self) -> u64 {
+        self.0.iter().map(|quota| quota.limit).min().unwrap_or(0)
+    }
+}
+
+/// 60 a minute and 1000 an hour.
+impl Default for Quotas {
+    fn default() -> Self {
+        let quota =
+            |name: &str, limit, seconds| Quota { name: name.into(), limit, window: Duration::from_secs(seconds) };
+        Self([quota("minute", 60, 60), quota("hour", 1000, 3600)].into())
+    }
+}
+
+impl PartialEq for Quotas {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same(other) || self.0 == other.0
+    }
+}
+impl Eq for Quotas {}
+
+impl TryFrom<Vec<Quota>> for Quotas {
+    type Error = QuotaError;
+    fn try_from(quotas: Vec<Quota>) -> Result<Self, QuotaError> {
+        Self::new(quotas)
+    }
+}
+
+impl From<Quotas> for Vec<Quota> {
+    fn from(quotas: Quotas) -> Self {
+        quotas.0.to_vec()
+    }
+}
+
+/// The value of a `RateLimit-Policy` field (draft-ietf-httpapi-ratelimit-headers-10).
+impl fmt::Display for Quotas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, quota) in self.0.iter().enumerate() {
+            let between = if at == 0 { "" } else { ", " };
+            // A window that is no whole number of seconds is told as the next longer one.
+            let seconds = quota.window.as_secs() + u64::from(quota.window.subsec_nanos() > 0);
+            write!(f, "{between}\"{}\";q={};w={seconds}", quota.name, quota.limit)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Quotas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Quotas({self})")
+    }
+}

@@ -1,0 +1,126 @@
+//! The networks that a key may be used from.
+//!
+//! A list is checked where it is set: a bad entry or an empty list is an error there, so that it can never mean
+//! "everywhere". Checking a request is a masked comparison per range.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::cidr::{Cidr, CidrError};
+
+/// Addresses and ranges, at least one. Cloning shares them.
+///
+/// ```
+/// use portunus::network::AllowList;
+///
+/// let list = AllowList::parse(["203.0.113.42", "198.51.100.0/24"])?;
+/// assert!(list.contains("198.51.100.7".parse()?));
+/// assert!(!list.contains("192.0.2.1".parse()?));
+/// assert!(AllowList::parse::<&str>([]).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct AllowList(Arc<Compiled>);
+
+#[derive(PartialEq, Eq)]
+struct Compiled {
+    entries: Vec<Cidr>,
+    /// Network and mask, for the hot path.
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+/// Why a list cannot be set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AllowListError {
+    /// It would allow nobody, or be taken for one that allows everybody.
+    #[error("an allow-list needs at least one entry")]
+    Empty,
+    /// It is too long to be checked on every request.
+    #[error("an allow-list takes at most {} entries", AllowList::MOST)]
+    TooLong,
+    /// An entry is none.
+    #[error(transparent)]
+    Entry(#[from] CidrError),
+}
+
+impl AllowList {
+    /// The most entries of a list.
+    pub const MOST: usize = 1000;
+
+    /// A list of addresses and CIDR ranges.
+    ///
+    /// # Errors
+    /// The first entry that is none; a list without entries, or with more than [`MOST`](Self::MOST).
+    pub fn parse<T: AsRef<str>>(entries: impl IntoIterator<Item = T>) -> Result<Self, AllowListError> {
+        let entries: Vec<Cidr> =
+            entries.into_iter().take(Self::MOST + 1).map(|entry| entry.as_ref().parse()).collect::<Result<_, _>>()?;
+        Self::new(entries)
+    }
+
+    /// A list of networks.
+    ///
+    /// # Errors
+    /// A list without entries, or with more than [`MOST`](Self::MOST).
+    pub fn new(entries: Vec<Cidr>) -> Result<Self, AllowListError> {
+        match entries.len() {
+            0 => return Err(AllowListError::Empty),
+            n if n > Self::MOST => return Err(AllowListError::TooLong),
+            _ => {}
+        }
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for entry in &entries {
+            match entry.net() {
+                IpNet::V4(net) => v4.push((net.network().to_bits(), net.netmask().to_bits())),
+                IpNet::V6(net) => v6.push((net.network().to_bits(), net.netmask().to_bits())),
+            }
+        }
+        Ok(Self(Arc::new(Compiled { entries, v4, v6 })))
+    }
+
+    /// Whether an address is on the list. IPv4-mapped IPv6 counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let bits = address.to_bits();
+                self.0.v4.iter().any(|(network, mask)| bits & mask == *network)
+            }
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                self.0.v6.iter().any(|(network, mask)| bits & mask == *network)
+            }
+        }
+    }
+
+    /// The entries, as they were given but for bits beyond a prefix.
+    #[must_use]
+    pub fn entries(&self) -> &[Cidr] {
+        &self.0.entries
+    }
+}
+
+impl TryFrom<Vec<String>> for AllowList {
+    type Error = AllowListError;
+    fn try_from(entries: Vec<String>) -> Result<Self, AllowListError> {
+        Self::parse(entries)
+    }
+}
+
+impl From<AllowList> for Vec<String> {
+    fn from(list: AllowList) -> Self {
+        list.entries().iter().map(ToString::to_string).collect()
+    }
+}
+
+impl fmt::Debug for AllowList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AllowList").field(&self.0.entries).finish()
+    }
+}
