@@ -34,7 +34,7 @@ use crate::request::RequestHead;
 use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
 use crate::scope;
 use crate::scope::{Scope, ScopeModel, WildcardModel};
-use crate::store::{Change, KeyStore, StoreError, StoredKey, WriteBatch};
+use crate::store::{Change, KeyStore, Rejected, StoreError, StoredKey, WriteBatch};
 use crate::usage::UsageRecorder;
 
 /// Authenticates requests. Cloning shares everything.
@@ -162,12 +162,21 @@ impl Authenticator {
         self.inner.attempt(head).unwrap_or_else(|error| Attempt::Ready(Err(error)))
     }
 
-    /// Decides about a request, waiting where it must.
+    /// Decides about a request, waiting where it must. The head is read at once; the future owns its data.
     ///
     /// # Errors
     /// Whatever refuses the request.
-    pub async fn authenticate(&self, head: &dyn RequestHead) -> Outcome {
-        self.attempt(head).outcome().await
+    pub fn authenticate(&self, head: &dyn RequestHead) -> impl Future<Output = Outcome> + Send + use<> {
+        self.attempt(head).outcome()
+    }
+
+    /// The fields that may carry a key, by their names in lower case: to be kept out of logs.
+    pub fn secret_fields(&self) -> impl Iterator<Item = &str> {
+        let own = self.inner.accepted.iter().filter_map(|way| match &way.scheme {
+            Scheme::Header(name) => Some(name.as_str()),
+            Scheme::Bearer | Scheme::Basic => None,
+        });
+        std::iter::once("authorization").chain(own)
     }
 
     /// How refusals are answered.
@@ -392,8 +401,8 @@ impl Inner {
             match this.store.apply(&WriteBatch::new().change(change)).await {
                 Ok(()) => {}
                 // Another request, or another node, was quicker.
-                Err(error) if error.as_rejected().is_some() => {}
-                // A store that cannot write for now must not slow every request down.
+                Err(error) if matches!(error.as_rejected(), Some(Rejected::Missing(_))) => {}
+                // A store that cannot write for now, or will not take the digest back, must not slow every request down.
                 Err(_) => {
                     let later = this.clock.monotonic() + REHASH_PAUSE;
                     let later = u64::try_from(later.as_millis()).unwrap_or(u64::MAX);

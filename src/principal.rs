@@ -86,9 +86,9 @@ impl KeyPrincipal {
         self.client_ip
     }
 
-    /// How a refusal of this caller is answered.
-    #[cfg(feature = "tower")]
-    pub(crate) fn responder(&self) -> &Responder {
+    /// How a refusal of this caller is answered: in the dialect of the authenticator that admitted it.
+    #[must_use]
+    pub fn responder(&self) -> &Responder {
         &self.entry.responder
     }
 }

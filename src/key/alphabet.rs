@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::format::{FormatError, GenerateError};
 
-/// A set of 2 to 67 distinct characters.
+/// A set of 2 to 68 distinct characters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Alphabet {
     characters: &'static [u8],

@@ -353,11 +353,8 @@ impl KeyFormat {
     /// The length of the longest key that is accepted, in bytes.
     #[must_use]
     pub fn longest(&self) -> usize {
-        self.prefix.len()
-            + longest_token(&self.environments)
-            + longest_token(&self.kinds)
-            + *self.accepted.end()
-            + self.checksum.map_or(0, Checksum::length)
+        let around = self.prefix.len() + longest_token(&self.environments) + longest_token(&self.kinds);
+        around.saturating_add(*self.accepted.end()).saturating_add(self.checksum.map_or(0, Checksum::length))
     }
 }
 

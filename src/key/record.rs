@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::format::{Environment, KeyKind};
 use super::id::{KeyFamily, KeyId, TenantId, UserId};
@@ -180,6 +180,11 @@ impl From<Metadata> for serde_json::Map<String, serde_json::Value> {
     }
 }
 
+/// A restriction that may be absent, but not left out: a record that lost the field is no record.
+fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
 /// Everything about a key but its secret.
 ///
 /// Stores make one with [`KeyRecord::new`] and set what else they have read.
@@ -209,20 +214,25 @@ pub struct KeyRecord {
     /// Whether it may write.
     pub access: Access,
     /// Where it may be used from; anywhere if absent.
+    #[serde(deserialize_with = "stated")]
     pub allowed_ips: Option<AllowList>,
     /// How often it may be used; as often as the authenticator's default allows if absent.
+    #[serde(deserialize_with = "stated")]
     pub quotas: Option<Quotas>,
     /// The host's own facts.
     pub metadata: Metadata,
     /// When it was made.
     pub created_at: SystemTime,
     /// From when on it works; at once if absent.
+    #[serde(deserialize_with = "stated")]
     pub not_before: Option<SystemTime>,
     /// The first instant at which it no longer works; never if absent.
+    #[serde(deserialize_with = "stated")]
     pub expires_at: Option<SystemTime>,
     /// Whether it is switched on.
     pub enabled: bool,
     /// Whether it has been revoked.
+    #[serde(deserialize_with = "stated")]
     pub revoked: Option<Revocation>,
 }
 

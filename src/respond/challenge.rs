@@ -50,7 +50,10 @@ impl Challenges {
         if let Some(missing) = error.missing_scope() {
             // Scope tokens have neither quotes nor backslashes (RFC 6749 §3.3).
             let scopes: Vec<_> = missing.required.first_alternative().iter().map(|s| s.as_str()).collect();
-            let _ = write!(line, r#", scope="{}""#, scopes.join(" "));
+            // An empty one is not allowed (RFC 6750 §3).
+            if !scopes.is_empty() {
+                let _ = write!(line, r#", scope="{}""#, scopes.join(" "));
+            }
         }
         Some(line)
     }

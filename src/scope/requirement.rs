@@ -79,12 +79,24 @@ impl Requirement {
         Explanation::Met(met)
     }
 
-    /// The scopes of the first alternative, as the `scope` parameter of a challenge names them (RFC 6750 §3).
+    /// Whether anything could meet it.
+    fn can_be_met(&self) -> bool {
+        match &self.0 {
+            Node::Any(alternatives) => alternatives.iter().any(Self::can_be_met),
+            Node::All(parts) => parts.iter().all(Self::can_be_met),
+            Node::Scope(_) => true,
+        }
+    }
+
+    /// The scopes of the first alternative that can be met, as the `scope` parameter of a challenge names them (RFC 6750 §3).
     #[must_use]
     pub fn first_alternative(&self) -> Vec<&Scope> {
         match &self.0 {
             Node::Scope(scope) => vec![scope],
-            Node::Any(alternatives) => alternatives.first().map_or_else(Vec::new, Self::first_alternative),
+            Node::Any(alternatives) => {
+                let first = alternatives.iter().find(|alternative| alternative.can_be_met());
+                first.map_or_else(Vec::new, Self::first_alternative)
+            }
             Node::All(parts) => parts.iter().flat_map(Self::first_alternative).collect(),
         }
     }

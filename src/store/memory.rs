@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -25,9 +26,13 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct Shared {
-    by_digest: papaya::HashMap<KeyDigest, Arc<StoredKey>, BuildHasherDefault<FirstWord>>,
+    by_digest: ByDigest,
+    /// Raised between a batch's insertions into the map and its removals.
+    generation: AtomicU64,
     state: Mutex<State>,
 }
+
+type ByDigest = papaya::HashMap<KeyDigest, Arc<StoredKey>, BuildHasherDefault<FirstWord>>;
 
 #[derive(Default, Clone)]
 struct State {
@@ -79,7 +84,14 @@ impl MemoryStore {
 
     fn look_up(&self, digests: &[KeyDigest]) -> Option<Arc<StoredKey>> {
         let map = self.shared.by_digest.pin();
-        digests.iter().find_map(|digest| map.get(digest).map(Arc::clone))
+        loop {
+            let before = self.shared.generation.load(Ordering::SeqCst);
+            let found = digests.iter().find_map(|digest| map.get(digest).map(Arc::clone));
+            // A key that moved from one of the digests to another meanwhile may have been missed under both.
+            if found.is_some() || digests.len() == 1 || before == self.shared.generation.load(Ordering::SeqCst) {
+                return found;
+            }
+        }
     }
 }
 
@@ -120,7 +132,8 @@ impl State {
         }
     }
 
-    fn make(&mut self, change: &Change) -> Result<(), Rejected> {
+    /// Makes a change, and notes a digest that was not known before it.
+    fn make(&mut self, change: &Change, fresh: &mut Vec<KeyDigest>) -> Result<(), Rejected> {
         match change {
             Change::Insert { digest, record } => {
                 if self.keys.contains_key(&record.id) {
@@ -129,6 +142,7 @@ impl State {
                 if !self.digests_ever.insert(*digest) {
                     return Err(Rejected::DigestKnown);
                 }
+                fresh.push(*digest);
                 self.order.insert((std::cmp::Reverse(record.created_at), record.id.clone()), ());
                 let entry = Entry {
                     digest: *digest,
@@ -154,7 +168,9 @@ impl State {
                     return Err(Rejected::Missing(id.clone()));
                 }
                 entry.digest = *to;
-                self.digests_ever.insert(*to);
+                if self.digests_ever.insert(*to) {
+                    fresh.push(*to);
+                }
             }
             Change::Delete(id) => {
                 let entry = self.live_mut(id)?;
@@ -223,14 +239,14 @@ impl KeyStore for MemoryStore {
         for condition in before {
             state.check(condition).map_err(StoreError::rejected)?;
         }
-        let undo = Undo::of(&state, batch);
-        let made = batch.changes().iter().try_for_each(|change| state.make(change));
+        let mut undo = Undo::of(&state, batch);
+        let made = batch.changes().iter().try_for_each(|change| state.make(change, &mut undo.fresh));
         if let Err(rejected) = made.and_then(|()| after.into_iter().try_for_each(|condition| state.check(condition))) {
             undo.restore(&mut state);
             return Err(StoreError::rejected(rejected));
         }
         // Published before the lock is given back and before the caller hears of it.
-        undo.publish(&state, &self.shared.by_digest);
+        undo.publish(&state, &self.shared);
         Ok(())
     }
 
@@ -249,11 +265,13 @@ impl KeyStore for MemoryStore {
 struct Undo {
     entries: Vec<(KeyId, Option<Entry>)>,
     primaries: Option<HashMap<OwnerRef, KeyId>>,
+    /// Digests that the batch made known.
+    fresh: Vec<KeyDigest>,
 }
 
 impl Undo {
     fn of(state: &State, batch: &WriteBatch) -> Self {
-        let mut undo = Self { entries: Vec::new(), primaries: None };
+        let mut undo = Self { entries: Vec::new(), primaries: None, fresh: Vec::new() };
         for change in batch.changes() {
             let id = match change {
                 Change::Insert { record, .. } | Change::Replace(record) => &record.id,
@@ -277,12 +295,8 @@ impl Undo {
     fn restore(self, state: &mut State) {
         let place = |record: &KeyRecord| (std::cmp::Reverse(record.created_at), record.id.clone());
         for (id, before) in self.entries {
-            let after = state.keys.remove(&id);
-            if let Some(after) = after {
+            if let Some(after) = state.keys.remove(&id) {
                 state.order.remove(&place(&after.record));
-                if before.as_ref().is_none_or(|before| before.digest != after.digest) {
-                    state.digests_ever.remove(&after.digest);
-                }
             }
             if let Some(before) = before {
                 if !before.deleted {
@@ -294,17 +308,23 @@ impl Undo {
         if let Some(primaries) = self.primaries {
             state.primaries = primaries;
         }
+        for digest in &self.fresh {
+            state.digests_ever.remove(digest);
+        }
     }
 
-    fn publish(self, state: &State, map: &papaya::HashMap<KeyDigest, Arc<StoredKey>, BuildHasherDefault<FirstWord>>) {
-        let map = map.pin();
-        for (id, before) in self.entries {
-            let now = state.keys.get(&id).filter(|entry| !entry.deleted);
-            if let Some(entry) = now {
+    fn publish(self, state: &State, shared: &Shared) {
+        let map = shared.by_digest.pin();
+        let now = |id: &KeyId| state.keys.get(id).filter(|entry| !entry.deleted);
+        for (id, _) in &self.entries {
+            if let Some(entry) = now(id) {
                 map.insert(entry.digest, Arc::new(StoredKey::new(entry.digest, Arc::clone(&entry.record))));
             }
+        }
+        shared.generation.fetch_add(1, Ordering::SeqCst);
+        for (id, before) in &self.entries {
             if let Some(before) = before
-                && now.is_none_or(|now| now.digest != before.digest)
+                && now(id).is_none_or(|now| now.digest != before.digest)
             {
                 map.remove(&before.digest);
             }

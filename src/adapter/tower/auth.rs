@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -21,7 +21,8 @@ use crate::limit::Decision;
 use crate::principal::KeyPrincipal;
 
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
-type Insert = dyn Fn(&KeyPrincipal, &mut Extensions) + Send + Sync;
+/// Inserts what a mapping makes of a principal, or takes out what another layer's has left.
+type Insert = dyn Fn(Option<&KeyPrincipal>, &mut Extensions) + Send + Sync;
 
 /// Wraps a service so that only authenticated requests reach it.
 ///
@@ -34,6 +35,8 @@ pub struct AuthLayer {
 #[derive(Clone)]
 struct Shared {
     authenticator: Authenticator,
+    /// The fields that may carry a key.
+    secret_fields: Vec<HeaderName>,
     peer_of: Arc<PeerOf>,
     inserts: Vec<Arc<Insert>>,
 }
@@ -45,7 +48,10 @@ impl AuthLayer {
     /// server (a plain `SocketAddr`) put there; see [`peer`](Self::peer).
     #[must_use]
     pub fn new(authenticator: Authenticator) -> Self {
-        Self { shared: Arc::new(Shared { authenticator, peer_of: Arc::new(default_peer), inserts: Vec::new() }) }
+        // Every name was checked to be a field name when the authenticator was built.
+        let secret_fields = authenticator.secret_fields().filter_map(|name| name.parse().ok()).collect();
+        let peer_of = Arc::new(default_peer);
+        Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, inserts: Vec::new() }) }
     }
 
     /// Says how the address at the other end of the connection is found.
@@ -61,8 +67,13 @@ impl AuthLayer {
         map: impl Fn(&KeyPrincipal) -> T + Send + Sync + 'static,
     ) -> Self {
         self.with(|shared| {
-            shared.inserts.push(Arc::new(move |principal, extensions| {
-                extensions.insert(Arc::new(map(principal)));
+            shared.inserts.push(Arc::new(move |principal, extensions| match principal {
+                Some(principal) => {
+                    extensions.insert(Arc::new(map(principal)));
+                }
+                None => {
+                    extensions.remove::<Arc<T>>();
+                }
             }));
         })
     }
@@ -77,6 +88,23 @@ impl AuthLayer {
         let mut shared = Arc::unwrap_or_clone(self.shared);
         change(&mut shared);
         Self { shared: Arc::new(shared) }
+    }
+}
+
+/// Keeps all values of a field out of `Debug`. Allocates nothing where the field stands once.
+fn mark_sensitive(headers: &mut HeaderMap, name: &HeaderName) {
+    match headers.get_all(name).iter().count() {
+        0 => {}
+        1 => {
+            if let Some(value) = headers.get_mut(name) {
+                value.set_sensitive(true);
+            }
+        }
+        _ => {
+            if let Ok(Entry::Occupied(mut lines)) = headers.try_entry(name) {
+                lines.iter_mut().for_each(|value| value.set_sensitive(true));
+            }
+        }
     }
 }
 
@@ -122,8 +150,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
-            value.set_sensitive(true);
+        for name in &self.shared.secret_fields {
+            mark_sensitive(request.headers_mut(), name);
         }
         let head = HttpHead::new(&request, (self.shared.peer_of)(request.extensions()));
         let state = match self.shared.authenticator.attempt(&head) {
@@ -147,14 +175,16 @@ where
 
 impl Shared {
     fn admit(&self, principal: Option<KeyPrincipal>, extensions: &mut Extensions) {
+        for insert in &self.inserts {
+            insert(principal.as_ref(), extensions);
+        }
         match principal {
             Some(principal) => {
-                for insert in &self.inserts {
-                    insert(&principal, extensions);
-                }
                 extensions.insert(principal);
             }
             None => {
+                // Somebody in another layer's API is nobody here.
+                extensions.remove::<KeyPrincipal>();
                 extensions.insert(Anonymous(Arc::clone(self.authenticator.responder())));
             }
         }
