@@ -1,5 +1,6 @@
 //! Issuing a key: check what is asked, generate, store the digest, show the secret once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,6 +10,9 @@ use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, WriteBatch};
+
+/// The most scopes of a key.
+const MOST_SCOPES: usize = 256;
 
 /// A key to be issued. Only name and owner are needed.
 #[derive(Debug, Clone)]
@@ -24,7 +28,7 @@ pub struct NewKey {
     pub environment: Option<Environment>,
     /// Whom it belongs to.
     pub owner: Owner,
-    /// What it grants.
+    /// What it grants: at most 256 scopes; one that stands twice counts once.
     pub scopes: Vec<Scope>,
     /// Whether it may write.
     pub access: Access,
@@ -84,8 +88,10 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::QuotaExceeded`], or the store giving no
     /// answer.
-    pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
+    pub async fn issue(&self, mut new: NewKey) -> Result<Issued, ManageError> {
         let now = self.now();
+        let mut seen = HashSet::new();
+        new.scopes.retain(|scope| seen.insert(scope.clone()));
         let environment = self.environment_of(&new)?;
         let format = self.format_of(new.kind)?;
         self.check(&new, now)?;
@@ -149,6 +155,9 @@ impl KeyManager {
         check_text("owner.user_email", new.owner.user_email.as_deref().unwrap_or_default())?;
         if new.kind != KeyKind::App && new.owner.user_id.is_none() {
             return Err(ManageError::invalid("owner.user_id", format!("a key of kind {} needs a user", new.kind)));
+        }
+        if new.scopes.len() > MOST_SCOPES {
+            return Err(ManageError::invalid("scopes", format!("at most {MOST_SCOPES} scopes")));
         }
         let rules = &self.inner.rules;
         let api_key = new.kind != KeyKind::AccessToken;

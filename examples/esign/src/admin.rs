@@ -3,6 +3,8 @@
 //! Identity and tenant come from the proven operator, never from the body. Another tenant's key is the 404 of an unknown
 //! id. Fields that are not known are errors, so that nobody believes a restriction was taken that was not.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::SystemTime;
 
 use axum::body::{Body, to_bytes};
@@ -21,8 +23,9 @@ use portunus::network::AllowList;
 use portunus::respond::Responder;
 use portunus::store::{Cursor, ListQuery, Listed};
 use portunus::{AuthError, ErrorCode, Scope};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -37,16 +40,25 @@ pub(crate) fn router() -> Router<App> {
         .route("/keys", post(issue).get(list))
         .route("/keys/{id}", get(show))
         .route("/keys/{id}/revoke", post(revoke))
-        .fallback(|| async { Fault(AuthError::new(ErrorCode::NotFound)) })
+        .fallback(unknown)
+}
+
+/// There is nothing at this path.
+pub(crate) async fn unknown() -> Fault {
+    Fault(AuthError::new(ErrorCode::NotFound))
 }
 
 /// A refusal of the management API: always a problem document.
-struct Fault(AuthError);
+pub(crate) struct Fault(AuthError);
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let responder = Responder::default();
-        into_response(responder.answer(&self.0, &HttpHead::new(&Request::new(()), None)), &self.0)
+        let mut answer = Responder::default().answer(&self.0, &HttpHead::new(&Request::new(()), None));
+        // A challenge is for credentials; what else is wrong with a request is none of its business.
+        if self.0.code() == ErrorCode::InvalidRequest {
+            answer.fields.retain(|(name, _)| *name != "www-authenticate");
+        }
+        into_response(answer, &self.0)
     }
 }
 
@@ -63,7 +75,7 @@ impl From<ManageError> for Fault {
     }
 }
 
-fn invalid(field: &str, reason: impl std::fmt::Display) -> Fault {
+fn invalid(field: &str, reason: impl fmt::Display) -> Fault {
     Fault(AuthError::with_detail(ErrorCode::InvalidBody, format!("{field}: {reason}")))
 }
 
@@ -79,13 +91,8 @@ impl FromRequestParts<App> for Manager {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Fault> {
-        let Some(operator) = app.operators.prove(&parts.headers) else {
-            let code = match parts.headers.contains_key(axum::http::header::AUTHORIZATION) {
-                true => ErrorCode::InvalidKey,
-                false => ErrorCode::MissingKey,
-            };
-            return Err(Fault(AuthError::with_detail(code, "An operator's token is needed")));
-        };
+        let operator = app.operators.prove(&parts.headers);
+        let operator = operator.map_err(|code| Fault(AuthError::with_detail(code, "An operator's token is needed")))?;
         match operator.role {
             Role::Owner => Ok(Self(operator.clone())),
             Role::Admin | Role::Member => {
@@ -99,10 +106,33 @@ impl FromRequestParts<App> for Manager {
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
     let bytes = to_bytes(body, MOST_BODY).await.map_err(|_| invalid("body", "it is too large, or broke off"))?;
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => invalid("body", error),
-        _ => Fault(AuthError::with_detail(ErrorCode::InvalidRequest, format!("The body is not JSON: {error}"))),
-    })
+    let about = |error: &serde_json::Error| error.to_string().chars().take(200).collect::<String>();
+    let read = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => invalid("body", about(&error)),
+        _ => {
+            Fault(AuthError::with_detail(ErrorCode::InvalidRequest, format!("The body is not JSON: {}", about(&error))))
+        }
+    })?;
+    Ok(read.0)
+}
+
+/// What is written as a JSON object; never as a list of its values, which serde would take too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(OfMap(PhantomData))
+    }
 }
 
 /// JSON that no cache keeps.
@@ -141,11 +171,11 @@ struct IssueBody {
     description: Option<String>,
     kind: Option<String>,
     environment: Option<String>,
-    owner: Option<OwnerBody>,
+    owner: Option<Object<OwnerBody>>,
     scopes: Option<Vec<String>>,
     access: Option<Access>,
     allowed_ips: Option<Vec<String>>,
-    rate_limit_config: Option<RateLimitBody>,
+    rate_limit_config: Option<Object<RateLimitBody>>,
     not_before: Option<String>,
     expires_at: Option<String>,
     metadata: Option<Map<String, Value>>,
@@ -154,7 +184,7 @@ struct IssueBody {
 impl IssueBody {
     /// The key that is asked for, in the operator's tenant.
     fn into_new_key(self, operator: &Operator) -> Result<NewKey, Fault> {
-        let mut new = NewKey::new(self.name, owner(self.owner, operator)?);
+        let mut new = NewKey::new(self.name, owner(self.owner.map(|Object(owner)| owner), operator)?);
         new.description = self.description;
         if let Some(kind) = self.kind {
             new.kind = kind.parse::<KeyKind>().map_err(|error| invalid("kind", error))?;
@@ -169,7 +199,7 @@ impl IssueBody {
         if let Some(entries) = self.allowed_ips {
             new.allowed_ips = Some(AllowList::parse(entries).map_err(|error| invalid("allowed_ips", error))?);
         }
-        new.quotas = self.rate_limit_config.map(RateLimitBody::into_quotas).transpose()?;
+        new.quotas = self.rate_limit_config.map(|Object(config)| config.into_quotas()).transpose()?;
         new.not_before = time("not_before", self.not_before)?;
         new.expires_at = time("expires_at", self.expires_at)?;
         if let Some(metadata) = self.metadata {

@@ -70,6 +70,8 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     let operators = Operators::from_env().map_err(|error| error.to_string())?;
     let app = App::new(flags, store, operators).map_err(|error| error.to_string())?;
 
+    // Listened for before anybody is told that the server is ready.
+    let told_to_stop = told_to_stop()?;
     banner::announce(flags, &app, address).await?;
     info!(profile = %flags.profile, %address, "serving");
 
@@ -77,7 +79,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     let flusher = tokio::spawn(flush_on_interval(app.clone(), stopped.clone()));
     let service = cors::outermost(app.router()).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
-        told_to_stop().await;
+        told_to_stop.await;
         let _ = stop.send(true);
     });
     let drained = async {
@@ -104,26 +106,26 @@ async fn flush_on_interval(app: App, mut stopped: tokio::sync::watch::Receiver<b
     }
 }
 
-/// Ctrl-C, or `SIGTERM` where there is such a thing.
-async fn told_to_stop() {
-    let interrupted = async {
+/// Ctrl-C, or `SIGTERM` where there is such a thing: heard from now on.
+#[cfg(unix)]
+fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let (mut interrupted, mut terminated) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+    })
+}
+
+/// Ctrl-C.
+#[cfg(not(unix))]
+fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
+    Ok(async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated => {}
-    }
+    })
 }

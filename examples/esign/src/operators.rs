@@ -5,6 +5,7 @@ use std::fmt;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use portunus::ErrorCode;
 use portunus::key::{KeyDigest, KeyHasher, TenantId};
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -48,13 +49,18 @@ impl Operators {
             ("outsider", "ESIGN_OPERATOR_OUTSIDER", Role::Owner, OTHER_TENANT),
         ] {
             let token = match env::var(variable) {
-                Ok(token) if token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic()) => {
-                    return Err(format!("{variable} must be 16 or more visible ASCII characters").into());
+                Ok(token) if token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic() && b != b',') => {
+                    return Err(
+                        format!("{variable} must be 16 or more visible ASCII characters other than a comma").into()
+                    );
                 }
                 Ok(token) => token,
                 Err(VarError::NotPresent) => fresh()?,
                 Err(error) => return Err(format!("{variable}: {error}").into()),
             };
+            if tokens.iter().any(|(_, other)| *other == token) {
+                return Err(format!("{variable} is another operator's token too").into());
+            }
             known.push((hasher.digest(&token), Operator { role, tenant: TenantId::new(tenant)? }));
             tokens.push((name, token));
         }
@@ -62,17 +68,31 @@ impl Operators {
     }
 
     /// Who presents this request's token. All tokens are compared, each in constant time.
-    pub(crate) fn prove(&self, headers: &HeaderMap) -> Option<&Operator> {
+    ///
+    /// # Errors
+    /// The code of the refusal.
+    pub(crate) fn prove(&self, headers: &HeaderMap) -> Result<&Operator, ErrorCode> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return None };
-        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
+        let value = values.next().ok_or(ErrorCode::MissingKey)?;
+        if values.next().is_some() {
+            return Err(ErrorCode::InvalidRequest);
         }
-        let presented = self.hasher.digest(token.trim_matches(' '));
-        self.known
-            .iter()
-            .fold(None, |found, (digest, operator)| if *digest == presented { Some(operator) } else { found })
+        let value = value.as_bytes().trim_ascii();
+        let (scheme, token) = value.split_at(value.iter().position(|&byte| byte == b' ').unwrap_or(value.len()));
+        if !scheme.eq_ignore_ascii_case(b"bearer") {
+            return Err(ErrorCode::MissingKey);
+        }
+        // Visible ASCII is all that a token may be of; a comma or a space would make two credentials of it.
+        let token = str::from_utf8(token.trim_ascii()).map_err(|_| ErrorCode::InvalidRequest)?;
+        if token.is_empty() || token.contains(|c: char| !c.is_ascii_graphic() || c == ',') {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        let presented = self.hasher.digest(token);
+        let found = self.known.iter().fold(None, |found, (digest, operator)| match *digest == presented {
+            true => Some(operator),
+            false => found,
+        });
+        found.ok_or(ErrorCode::InvalidKey)
     }
 }
 

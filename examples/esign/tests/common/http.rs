@@ -1,0 +1,203 @@
+//! HTTP/1.1 by hand: calls as the bytes they are, answers as the bytes that came.
+//!
+//! It can send what no client library lets through (repeated fields, odd bytes), and takes nothing for granted in what it
+//! reads: lengths must agree with bodies.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// A request.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    fields: Vec<(String, Vec<u8>)>,
+    body: Option<Vec<u8>>,
+}
+
+impl Call {
+    pub(crate) fn new(method: &str, target: &str) -> Self {
+        Self { method: method.to_owned(), target: target.to_owned(), fields: Vec::new(), body: None }
+    }
+
+    pub(crate) fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    pub(crate) fn post(target: &str) -> Self {
+        Self::new("POST", target).body("")
+    }
+
+    /// The same call with this before its target.
+    pub(crate) fn under(mut self, prefix: &str) -> Self {
+        self.target.insert_str(0, prefix);
+        self
+    }
+
+    /// One more field line, with these bytes as its value.
+    pub(crate) fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.fields.push((name.to_owned(), value.as_ref().to_vec()));
+        self
+    }
+
+    pub(crate) fn authorization(self, value: impl AsRef<[u8]>) -> Self {
+        self.field("Authorization", value)
+    }
+
+    pub(crate) fn bearer(self, key: &str) -> Self {
+        self.authorization(format!("Bearer {key}"))
+    }
+
+    /// Basic with the encoding of these bytes: `key:` for a key.
+    pub(crate) fn basic(self, pair: impl AsRef<[u8]>) -> Self {
+        self.authorization(format!("Basic {}", STANDARD.encode(pair)))
+    }
+
+    pub(crate) fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = Some(body.as_ref().to_vec());
+        self
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        self.field("Content-Type", "application/json").body(body.to_string())
+    }
+
+    /// As it goes over the wire, alone on its connection.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = format!("{} {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", self.method, self.target)
+            .into_bytes();
+        for (name, value) in &self.fields {
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        if let Some(body) = &self.body {
+            bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
+        bytes
+    }
+}
+
+/// A response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Names in lower case, in their order.
+    pub(crate) all: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The values of all lines of a field.
+    pub(crate) fn fields(&self, name: &str) -> Vec<&str> {
+        self.all.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// All of it but the time and what is left of a limit: what must be equal where nothing may be told apart.
+    pub(crate) fn timeless(mut self) -> Self {
+        self.all.retain(|(name, _)| name != "date" && name != "ratelimit");
+        self
+    }
+}
+
+/// A connection that stays open: bytes go out as they are, answers come in one by one.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, unread: Vec::new() }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next answer, an interim one too; `None` where the connection ends before there is a whole one.
+    pub(crate) fn try_answer(&mut self) -> Option<Answer> {
+        loop {
+            if let Some((answer, rest)) = read_answer(&self.unread, false) {
+                self.unread = rest.to_vec();
+                return Some(answer);
+            }
+            let mut buffer = [0; 8192];
+            match self.stream.read(&mut buffer) {
+                Ok(read @ 1..) => self.unread.extend_from_slice(&buffer[..read]),
+                _ => return None,
+            }
+        }
+    }
+
+    pub(crate) fn answer(&mut self) -> Answer {
+        self.try_answer().expect("an answer")
+    }
+}
+
+/// Sends bytes, and reads until the other side ends the connection or nothing comes for long.
+pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let bytes = bytes.to_vec();
+    // Beside the reading: a server may refuse, and close, before it has read everything.
+    let written = thread::spawn(move || {
+        let _ = writer.write_all(&bytes);
+    });
+    let mut answer = Vec::new();
+    let mut buffer = [0; 8192];
+    // A connection that is reset has ended too: what came before it counts.
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    drop(stream);
+    written.join().unwrap();
+    answer
+}
+
+/// The first answer among these bytes and what follows it; `None` where there is no whole one.
+pub(crate) fn read_answer(bytes: &[u8], to_head: bool) -> Option<(Answer, &[u8])> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let status: u16 = lines.next()?.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
+    let all: Vec<_> = lines
+        .map(|line| line.split_once(':').unwrap_or_else(|| panic!("no field: {line}")))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let mut answer = Answer { status, all, body: Vec::new() };
+    assert!(answer.fields("transfer-encoding").is_empty(), "nothing here answers in chunks");
+    let rest = &bytes[end + 4..];
+    if to_head || status == 204 || (100..200).contains(&status) {
+        return Some((answer, rest));
+    }
+    let length: usize = match answer.fields("content-length")[..] {
+        [length] => length.parse().unwrap(),
+        _ => panic!("no length: {head}"),
+    };
+    answer.body = rest.get(..length)?.to_vec();
+    Some((answer, &rest[length..]))
+}

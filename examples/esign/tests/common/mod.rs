@@ -1,0 +1,299 @@
+//! A real `esign` process, ended when the test ends, and the calls that most tests make of it.
+//!
+//! Nothing here decides what is right: it starts, sends, reads and ends. Waiting is bounded everywhere.
+
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
+
+mod http;
+pub(crate) mod manage;
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+pub(crate) use http::{Answer, Call, Connection, exchange, read_answer};
+
+/// How long a process may take to start, to answer or to end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A UUID that no directory knows.
+pub(crate) const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+/// Users of the tenant `tenant_abc123`.
+pub(crate) const USER: &str = "550e8400-e29b-41d4-a716-446655440000";
+pub(crate) const MEMBER: &str = "7d444840-9dc0-11d1-b245-5ffdce74fad2";
+pub(crate) const MEMBER_EMAIL: &str = "member@example.com";
+/// A user of the other tenant, `tenant_xyz789`.
+pub(crate) const OUTSIDER: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
+
+/// A serving process.
+pub(crate) struct Server {
+    process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) ready: Value,
+    pub(crate) profile: String,
+}
+
+impl Server {
+    /// A server of this profile, with keys in memory, on a port of its own.
+    pub(crate) fn of(profile: &str) -> Self {
+        Self::start(profile, &[], &[])
+    }
+
+    /// The same with more flags and environment variables.
+    pub(crate) fn start(profile: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut all = vec!["--profile", profile, "--ready-json", "--store", "memory"];
+        all.extend(flags);
+        let process = Process::start(&all, variables);
+        let line = process.stdout.first_line().unwrap_or_else(|| panic!("not ready: {}", process.stderr.text()));
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let address = ready["url"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+        Self { process, address, ready, profile: profile.to_owned() }
+    }
+
+    /// The answer to a call, on a connection of its own.
+    pub(crate) fn send(&self, call: &Call) -> Answer {
+        self.try_send(call).unwrap_or_else(|| panic!("no answer to {} {}", call.method, call.target))
+    }
+
+    /// The answer to a call, if there was one before the connection ended.
+    pub(crate) fn try_send(&self, call: &Call) -> Option<Answer> {
+        let bytes = http::exchange(self.address, &call.bytes());
+        read_answer(&bytes, call.method == "HEAD").map(|(answer, rest)| {
+            assert!(rest.is_empty(), "more than one answer: {}", String::from_utf8_lossy(rest));
+            answer
+        })
+    }
+
+    /// Whatever comes back for these bytes until the connection ends.
+    pub(crate) fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
+        http::exchange(self.address, bytes)
+    }
+
+    /// `GET target` with this key, presented as the profile's API keys are.
+    pub(crate) fn get(&self, target: &str, key: &str) -> Answer {
+        self.send(&self.with_key(Call::get(target), key))
+    }
+
+    /// The call with this API key.
+    pub(crate) fn with_key(&self, call: Call, key: &str) -> Call {
+        match self.profile.as_str() {
+            "dropbox-sign" => call.basic(format!("{key}:")),
+            _ => call.bearer(key),
+        }
+    }
+
+    /// The token of `owner`, `admin`, `member` or `outsider`.
+    pub(crate) fn operator(&self, name: &str) -> String {
+        self.ready["operators"][name].as_str().unwrap().to_owned()
+    }
+
+    /// A management call by this operator.
+    pub(crate) fn admin(&self, operator: &str, call: Call) -> Answer {
+        self.send(&call.under("/admin").bearer(&self.operator(operator)))
+    }
+
+    /// A key issued by the owner. `name` is filled in.
+    pub(crate) fn issue(&self, body: Value) -> Issued {
+        self.issue_as("owner", body)
+    }
+
+    /// A key issued by this operator.
+    pub(crate) fn issue_as(&self, operator: &str, mut body: Value) -> Issued {
+        if body.get("name").is_none() {
+            body["name"] = "a key".into();
+        }
+        let answer = self.admin(operator, Call::post("/keys").json(&body));
+        assert_eq!(answer.status, 201, "{body}: {}", answer.text());
+        let answer = answer.json();
+        Issued { key: answer["key"].as_str().unwrap().to_owned(), record: answer["record"].clone() }
+    }
+
+    /// A key with these scopes.
+    pub(crate) fn issue_scoped(&self, scopes: &[&str]) -> Issued {
+        self.issue(json!({ "scopes": scopes }))
+    }
+
+    /// Revokes a key as the owner.
+    pub(crate) fn revoke(&self, id: &str) -> Answer {
+        self.admin("owner", Call::post(&format!("/keys/{id}/revoke")))
+    }
+
+    /// One record as the owner sees it.
+    pub(crate) fn record(&self, id: &str) -> Value {
+        let answer = self.admin("owner", Call::get(&format!("/keys/{id}")));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    /// Asserts that it still serves.
+    pub(crate) fn assert_alive(&self) {
+        let answer = self.send(&Call::get("/healthz"));
+        assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"status":"ok"}"#));
+    }
+
+    /// The id of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Sends the process a signal such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for the process to end.
+    pub(crate) fn wait(self) -> Ended {
+        self.process.wait()
+    }
+
+    /// Asks the process to end, and waits for it.
+    pub(crate) fn stop(self) -> Ended {
+        self.process.signal("TERM");
+        self.wait()
+    }
+}
+
+/// A key that was just issued.
+#[derive(Clone)]
+pub(crate) struct Issued {
+    pub(crate) key: String,
+    pub(crate) record: Value,
+}
+
+impl Issued {
+    pub(crate) fn id(&self) -> &str {
+        self.record["id"].as_str().unwrap()
+    }
+}
+
+/// Asserts a refusal: its status, media type, body, challenges, and that no cache keeps it.
+#[track_caller]
+pub(crate) fn assert_refused(answer: &Answer, status: u16, media: &str, body: &str, challenges: &[&str]) {
+    assert_eq!(answer.text(), body);
+    assert_eq!(answer.status, status);
+    assert_eq!(answer.fields("content-type"), [media]);
+    assert_eq!(answer.fields("www-authenticate"), challenges);
+    assert_eq!(answer.fields("cache-control"), ["no-store"]);
+    assert_eq!(answer.fields("content-length"), [body.len().to_string()]);
+}
+
+/// A process of the program under test. It is killed when it is dropped.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) stdout: Tap,
+    pub(crate) stderr: Tap,
+}
+
+/// How a process ended, and all that it wrote.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Process {
+    /// Starts it with these flags. Unless they say where to listen, a free port is picked.
+    pub(crate) fn start(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_esign"));
+        for inherited in ["RUST_LOG", "OWNER", "ADMIN", "MEMBER", "OUTSIDER"] {
+            let name = if inherited == "RUST_LOG" { inherited.into() } else { format!("ESIGN_OPERATOR_{inherited}") };
+            command.env_remove(name);
+        }
+        if !flags.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.args(flags).envs(variables.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = Tap::of(child.stdout.take().unwrap());
+        let stderr = Tap::of(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
+        assert!(sent.success(), "kill -{name} {pid}");
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(mut self) -> Ended {
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > until => panic!("it does not end; stderr: {}", self.stderr.text()),
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        Ended { code: status.code(), stdout: self.stdout.whole(), stderr: self.stderr.whole() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a pipe has brought so far, read by a thread so that the process never waits for us.
+#[derive(Clone, Default)]
+pub(crate) struct Tap {
+    shared: Arc<(Mutex<Brought>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Brought {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Tap {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let tap = Self::default();
+        let shared = Arc::clone(&tap.shared);
+        thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            loop {
+                let read = pipe.read(&mut buffer).unwrap_or(0);
+                let mut brought = shared.0.lock().unwrap();
+                brought.bytes.extend_from_slice(&buffer[..read]);
+                brought.ended = read == 0;
+                shared.1.notify_all();
+                if read == 0 {
+                    return;
+                }
+            }
+        });
+        tap
+    }
+
+    /// Waits until `enough` of it is there, or it has ended; says which.
+    pub(crate) fn wait_for(&self, enough: impl Fn(&str) -> bool) -> bool {
+        let there = |brought: &Brought| enough(&String::from_utf8_lossy(&brought.bytes));
+        let lock = self.shared.0.lock().unwrap();
+        let waited = self.shared.1.wait_timeout_while(lock, PATIENCE, |brought| !there(brought) && !brought.ended);
+        there(&waited.unwrap().0)
+    }
+
+    fn first_line(&self) -> Option<String> {
+        self.wait_for(|text| text.contains('\n')).then(|| self.text().lines().next().unwrap().to_owned())
+    }
+
+    /// What is there now.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shared.0.lock().unwrap().bytes).into_owned()
+    }
+
+    fn whole(&self) -> String {
+        self.wait_for(|_| false);
+        self.text()
+    }
+}
