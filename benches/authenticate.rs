@@ -16,10 +16,11 @@ use http::{Request, Response};
 use http_body_util::Full;
 use portunus::adapter::tower::{AuthLayer, HttpHead, require};
 use portunus::key::{KeyHasher, Owner, Pepper};
+use portunus::limit::{LocalLimiter, Quota, Quotas};
 use portunus::manage::NewKey;
 use portunus::profile::Profile;
 use portunus::store::MemoryStore;
-use portunus::{Attempt, Authenticator, Principal, Requirement, scope};
+use portunus::{Admission, Attempt, Authenticator, AuthenticatorBuilder, Principal, Requirement, scope};
 use tower::{Layer, Service, service_fn};
 
 /// Runs a future that never has to wait.
@@ -40,6 +41,20 @@ fn request(key: &str) -> Request<Full<Bytes>> {
 
 /// An authenticator over this many keys, and some of the keys.
 fn authenticator(keys: usize, hasher: &KeyHasher) -> (Authenticator, Vec<String>) {
+    let (builder, some) = described(keys, hasher);
+    (builder.build().expect("a valid authenticator"), some)
+}
+
+/// The same with a minute's and an hour's quota that is never used up.
+fn limited(keys: usize) -> (Authenticator, Vec<String>) {
+    let most = u64::from(u32::MAX);
+    let quotas = [Quota::per_minute(most), Quota::per_hour(most)].map(|quota| quota.expect("valid quotas"));
+    let (builder, some) = described(keys, &KeyHasher::sha256());
+    let builder = builder.limiter(LocalLimiter::default()).quotas(Quotas::new(quotas).expect("valid quotas"));
+    (builder.build().expect("a valid authenticator"), some)
+}
+
+fn described(keys: usize, hasher: &KeyHasher) -> (AuthenticatorBuilder, Vec<String>) {
     let store = MemoryStore::new();
     let manager = Profile::AllSign.manager(store.clone()).hasher(hasher.clone()).build().expect("a valid manager");
     let owner = Owner::tenant("tenant_abc123".parse().expect("a valid id"));
@@ -51,7 +66,7 @@ fn authenticator(keys: usize, hasher: &KeyHasher) -> (Authenticator, Vec<String>
             some.push(issued.key.reveal());
         }
     }
-    (Profile::AllSign.authenticator(store).hasher(hasher.clone()).build().expect("a valid authenticator"), some)
+    (Profile::AllSign.authenticator(store).hasher(hasher.clone()).failure_quotas(None), some)
 }
 
 fn attempts(c: &mut Criterion) {
@@ -71,7 +86,9 @@ fn attempts(c: &mut Criterion) {
             b.iter(|| {
                 turn = (turn + 1) % requests.len();
                 match auth.attempt(&HttpHead::new(&requests[turn], None)) {
-                    Attempt::Ready(Ok(Some(principal))) => principal.require(&needed).is_ok(),
+                    Attempt::Ready(Ok(Admission { principal: Some(principal), .. })) => {
+                        principal.require(&needed).is_ok()
+                    }
                     outcome => matches!(black_box(outcome), Attempt::Pending(_)),
                 }
             });
@@ -82,6 +99,9 @@ fn attempts(c: &mut Criterion) {
     let (auth, keys) = authenticator(100, &peppered);
     let requests: Vec<_> = keys.iter().map(|key| request(key)).collect();
     bench("attempt/hit/100 keys, peppered", &auth, &requests);
+    let (auth, keys) = limited(100);
+    let requests: Vec<_> = keys.iter().map(|key| request(key)).collect();
+    bench("attempt/hit/100 keys, limited", &auth, &requests);
     let (auth, keys) = authenticator(10_000, &plain);
     let requests: Vec<_> = keys.iter().map(|key| request(key)).collect();
     bench("attempt/hit/10000 keys", &auth, &requests);

@@ -1,6 +1,6 @@
 //! The one path that every request takes.
 //!
-//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment, network · 7. limit · 8. actor ·
+//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment, transport, network · 7. limit · 8. actor ·
 //! 9. principal
 //!
 //! [`Authenticator::attempt`] answers synchronously what it can, which is everything when the store answers without
@@ -19,21 +19,25 @@ use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
-use crate::actor::Wanted;
+use crate::actor::{
+    self, ActorMode, Directory, DirectoryError, Intersection, OwnerStanding, Standing, User, UserIds, UserRef, Wanted,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{Candidates, Environment, KeyDigest, KeyFormat, KeyHasher, KeyKind, KeyRecord, KeyStatus};
+use crate::key::{
+    Candidates, Delegation, Environment, KeyDigest, KeyFormat, KeyHasher, KeyKind, KeyRecord, KeyStatus, UserId,
+};
 use crate::limit::{
     BucketId, Decision, FailureLimits, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot, LocalLimiter,
     OnOutage, Quota, Quotas, RateLimiter,
 };
-use crate::network::ClientIp;
-use crate::principal::{KeyEntry, KeyPrincipal};
+use crate::network::{ClientIp, Transport};
+use crate::principal::{Acting, KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
 use crate::scope;
-use crate::scope::{Scope, ScopeModel, WildcardModel};
+use crate::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
 use crate::store::{Change, KeyStore, Rejected, StoreError, StoredKey, WriteBatch};
 use crate::usage::UsageRecorder;
 
@@ -63,6 +67,7 @@ struct Inner {
     optional: bool,
     clock: Arc<dyn Clock>,
     usage: UsageRecorder,
+    transport: Option<Transport>,
     client_ip: ClientIp,
     failures: Option<FailureLimits>,
     limits: Option<Limits>,
@@ -70,6 +75,9 @@ struct Inner {
     tenant_quotas: Option<Quotas>,
     cost_of: Option<Arc<CostOf>>,
     bucket_of: Option<Arc<BucketOf>>,
+    owner_standing: Option<Arc<dyn OwnerStanding>>,
+    directory: Option<Arc<dyn Directory>>,
+    user_ids: UserIds,
     responder: Arc<Responder>,
     /// Tells this authenticator's compiled entries from another's.
     tag: u64,
@@ -88,6 +96,14 @@ pub struct Admission {
     pub principal: Option<KeyPrincipal>,
     /// How the windows stand, where it was counted.
     pub limits: Option<Decision>,
+    /// The id of the user whom the request named by e-mail, for the answer to tell: callers should switch to it.
+    pub canonical_user: Option<UserId>,
+}
+
+impl Admission {
+    fn nobody() -> Self {
+        Self { principal: None, limits: None, canonical_user: None }
+    }
 }
 
 /// The answer to an attempt.
@@ -134,6 +150,8 @@ impl fmt::Debug for PendingAttempt {
 struct Facts {
     now: SystemTime,
     client_ip: Option<IpAddr>,
+    /// Whether the connection is as secure as demanded.
+    secure: bool,
     wanted: Result<Wanted, AuthError>,
     cost: u64,
     bucket: Option<(String, Quotas)>,
@@ -211,7 +229,7 @@ impl Inner {
             Credential::Presented(way, value) => {
                 credential::with_key(way, value, |key| self.look_up(key, self.facts(head)))
             }
-            Credential::Absent if self.optional => Ok(Attempt::Ready(Ok(Admission { principal: None, limits: None }))),
+            Credential::Absent if self.optional => Ok(Attempt::Ready(Ok(Admission::nobody()))),
             Credential::Absent => Err(AuthError::new(ErrorCode::MissingKey)),
         }
     }
@@ -220,7 +238,8 @@ impl Inner {
         Facts {
             now: self.clock.now(),
             client_ip: self.client_ip.resolve(head),
-            wanted: Wanted::read(head),
+            secure: self.transport.as_ref().is_none_or(|transport| transport.is_met_by(head)),
+            wanted: Wanted::read(head, self.user_ids),
             cost: self.cost_of.as_ref().map_or(1, |cost_of| cost_of(head)),
             bucket: self.bucket_of.as_ref().and_then(|bucket_of| bucket_of(head)),
         }
@@ -264,14 +283,12 @@ impl Inner {
     ) -> Attempt {
         let identified = self.identify(found, digests, &facts).and_then(|(stored, entry)| {
             standing(&entry.record, facts.now)?;
-            self.environment(&entry.record)?;
-            network(&entry.record, facts.client_ip)?;
             Ok((stored, entry))
         });
         match identified {
             Err(error) => Attempt::Ready(Err(error)),
             Ok((stored, entry)) => {
-                let attempt = self.limit(entry, facts);
+                let attempt = self.owner(entry, facts);
                 match digests.first() {
                     Some(&to) if self.is_stale(&stored) => self.rehash(stored, to, attempt),
                     _ => attempt,
@@ -280,32 +297,60 @@ impl Inner {
         }
     }
 
+    /// Step 5, its last part: how the key's owner stands; now if that can be told, else in the continuation.
+    fn owner(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
+        let Some(owners) = &self.owner_standing else { return self.place(entry, facts) };
+        if let Some(answer) = owners.standing_now(&entry.record.owner) {
+            return match stands(answer) {
+                Ok(()) => self.place(entry, facts),
+                Err(error) => Attempt::Ready(Err(error)),
+            };
+        }
+        let (this, owners) = (Arc::clone(self), Arc::clone(owners));
+        Attempt::Pending(PendingAttempt(Box::pin(async move {
+            stands(owners.standing(&entry.record.owner).await)?;
+            this.place(entry, facts).outcome().await
+        })))
+    }
+
+    /// Step 6: environment, transport and network.
+    fn place(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
+        let allowed = self
+            .environment(&entry.record)
+            .and_then(|()| transport(&facts))
+            .and_then(|()| network(&entry.record, facts.client_ip));
+        match allowed {
+            Ok(()) => self.limit(entry, facts),
+            Err(error) => Attempt::Ready(Err(error)),
+        }
+    }
+
     /// Step 7: all windows at once; now if the limiter can, else in the continuation.
     fn limit(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
-        let Some(limits) = &self.limits else { return Attempt::Ready(finish(entry, facts, None)) };
+        let Some(limits) = &self.limits else { return self.act(entry, facts, None) };
         let decided = self.with_buckets(&entry, &facts, |request| limits.limiter.try_acquire(request));
         if let Some(decided) = decided {
-            return Attempt::Ready(self.limited(limits, entry, facts, decided));
+            return self.limited(limits, entry, facts, decided);
         }
         let this = Arc::clone(self);
         Attempt::Pending(PendingAttempt(Box::pin(async move {
-            let Some(limits) = &this.limits else { return finish(entry, facts, None) };
+            let Some(limits) = &this.limits else { return this.act(entry, facts, None).outcome().await };
             let decided = {
                 let buckets = this.buckets(&entry, &facts);
                 limits.limiter.acquire(&LimitRequest::new(&buckets, facts.cost)).await
             };
-            this.limited(limits, entry, facts, decided)
+            this.limited(limits, entry, facts, decided).outcome().await
         })))
     }
 
     /// What the limiter's answer means, or its silence.
     fn limited(
-        &self,
+        self: &Arc<Self>,
         limits: &Limits,
         entry: Arc<KeyEntry>,
         facts: Facts,
         decided: Result<Decision, LimiterError>,
-    ) -> Outcome {
+    ) -> Attempt {
         let decided = decided.or_else(|error| {
             limits.outages.fetch_add(1, Ordering::Relaxed);
             match (limits.on_outage, error) {
@@ -316,10 +361,66 @@ impl Inner {
             }
         });
         match decided {
-            Ok(decision) if decision.is_admitted() => finish(entry, facts, Some(decision)),
-            Ok(decision) => Err(AuthError::rate_limited(decision)),
-            Err(error) => Err(AuthError::unavailable(ErrorCode::LimiterUnavailable, error)),
+            Ok(decision) if decision.is_admitted() => self.act(entry, facts, Some(decision)),
+            Ok(decision) => Attempt::Ready(Err(AuthError::rate_limited(decision))),
+            Err(error) => Attempt::Ready(Err(AuthError::unavailable(ErrorCode::LimiterUnavailable, error))),
         }
+    }
+
+    /// Step 8: the owner, or whom the directory knows by what the request says; now if it can, else in the continuation.
+    fn act(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts, limits: Option<Decision>) -> Attempt {
+        let (mode, user) = match &facts.wanted {
+            Ok(Wanted::User(mode, user)) if !is_own_user(&entry.record, *mode, user) => (*mode, user.clone()),
+            Ok(_) => return Attempt::Ready(Ok(finish(entry, &facts, limits, None))),
+            Err(error) => return Attempt::Ready(Err(error.clone().with_limits(limits))),
+        };
+        let directory = match &self.directory {
+            Some(directory) if may_delegate(&entry.record) => directory,
+            _ => return Attempt::Ready(Err(AuthError::new(ErrorCode::UnknownActor).with_limits(limits))),
+        };
+        if let Some(answer) = directory.resolve_now(&entry.record.owner.tenant_id, &user) {
+            return Attempt::Ready(self.acting(entry, &facts, limits, (mode, &user), answer));
+        }
+        let (this, directory) = (Arc::clone(self), Arc::clone(directory));
+        Attempt::Pending(PendingAttempt(Box::pin(async move {
+            let answer = directory.resolve(&entry.record.owner.tenant_id, &user).await;
+            this.acting(entry, &facts, limits, (mode, &user), answer)
+        })))
+    }
+
+    /// Step 8, for what the directory answered: one answer for users who are unknown, foreign or suspended.
+    fn acting(
+        &self,
+        entry: Arc<KeyEntry>,
+        facts: &Facts,
+        limits: Option<Decision>,
+        (mode, named): (ActorMode, &UserRef),
+        answer: Result<Option<Arc<User>>, DirectoryError>,
+    ) -> Outcome {
+        let refused = match answer {
+            Err(error) => AuthError::unavailable(ErrorCode::DirectoryUnavailable, error),
+            Ok(Some(user)) if may_act_for(&entry.record, &user) => match self.authority(&entry, &user) {
+                Ok(scopes) => {
+                    let canonical = mode == ActorMode::AppUser && matches!(named, UserRef::Email(_));
+                    let canonical_user = canonical.then(|| user.id.clone());
+                    let acting = Some((mode, Arc::new(Acting { user, scopes })));
+                    return Ok(Admission { canonical_user, ..finish(entry, facts, limits, acting) });
+                }
+                Err(error) => error,
+            },
+            Ok(_) => AuthError::new(ErrorCode::UnknownActor),
+        };
+        Err(refused.with_limits(limits))
+    }
+
+    /// What the key has, what its delegation permits, and what the user has: what all of these grant.
+    fn authority(&self, entry: &KeyEntry, user: &User) -> Result<Arc<dyn ScopeSet>, AuthError> {
+        let of_user = user.scopes.as_ref().map(|scopes| self.scope_model.compile(scopes)).transpose();
+        let of_user = of_user.map_err(|error| AuthError::unavailable(ErrorCode::DirectoryUnavailable, error))?;
+        let mut sets = vec![Arc::clone(&entry.scopes)];
+        sets.extend(entry.delegated.clone());
+        sets.extend(of_user);
+        Ok(if sets.len() == 1 { sets.remove(0) } else { Arc::new(Intersection::of(sets)) })
     }
 
     fn with_buckets<R>(&self, entry: &KeyEntry, facts: &Facts, then: impl FnOnce(&LimitRequest<'_>) -> R) -> R {
@@ -366,12 +467,17 @@ impl Inner {
 
     fn compile(&self, record: &Arc<KeyRecord>) -> Result<Arc<KeyEntry>, AuthError> {
         const EVERYTHING: &[Scope] = &[scope!("*")];
+        let unreadable = |error| AuthError::unavailable(ErrorCode::StoreUnavailable, error);
         let unscoped = self.unscoped.contains(&record.kind);
         let scopes = self.scope_model.compile(if unscoped { EVERYTHING } else { &record.scopes });
         Ok(Arc::new(KeyEntry {
             record: Arc::clone(record),
             // A grant that cannot be understood refuses the key: nobody can tell what it was meant to allow.
-            scopes: scopes.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))?,
+            scopes: scopes.map_err(unreadable)?,
+            delegated: match &record.delegation {
+                Delegation::Only(scopes) => Some(self.scope_model.compile(scopes).map_err(unreadable)?),
+                Delegation::Off | Delegation::On => None,
+            },
             quotas: record.quotas.clone().unwrap_or_else(|| self.quotas.clone()),
             family_slot: LimiterSlot::new(),
             tenant_slot: LimiterSlot::new(),
@@ -416,6 +522,11 @@ impl Inner {
 
 const REHASH_PAUSE: Duration = Duration::from_secs(60);
 
+/// Step 6: a connection as secure as demanded.
+fn transport(facts: &Facts) -> Result<(), AuthError> {
+    if facts.secure { Ok(()) } else { Err(AuthError::new(ErrorCode::InsecureTransport)) }
+}
+
 /// Step 6: an address on the key's allow-list, where it has one; an unknown address is on none.
 fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(), AuthError> {
     match &record.allowed_ips {
@@ -424,14 +535,42 @@ fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(), AuthErro
     }
 }
 
-/// Steps 8 and 9: who acts, and the principal; usage is counted without waiting.
-fn finish(entry: Arc<KeyEntry>, facts: Facts, limits: Option<Decision>) -> Outcome {
-    match facts.wanted.and_then(|wanted| wanted.resolve(&entry.record)) {
-        Ok(mode) => {
-            entry.usage.count(facts.now, facts.client_ip);
-            Ok(Admission { principal: Some(KeyPrincipal::new(entry, mode, facts.client_ip)), limits })
-        }
-        Err(error) => Err(error.with_limits(limits)),
+/// Step 9: the principal; usage is counted without waiting.
+fn finish(
+    entry: Arc<KeyEntry>,
+    facts: &Facts,
+    limits: Option<Decision>,
+    acting: Option<(ActorMode, Arc<Acting>)>,
+) -> Admission {
+    entry.usage.count(facts.now, facts.client_ip);
+    let (mode, acting) = acting.map_or_else(|| (actor::own_mode(entry.record.kind), None), |(mode, a)| (mode, Some(a)));
+    let principal = KeyPrincipal::new(entry, mode, acting, facts.client_ip);
+    Admission { principal: Some(principal), limits, canonical_user: None }
+}
+
+/// A user key whose `X-User-Id` is its own user, which changes nothing.
+fn is_own_user(record: &KeyRecord, mode: ActorMode, named: &UserRef) -> bool {
+    let own = record.owner.user_id.as_ref();
+    let is_own = |id: &UserId| own.is_some_and(|own| own.as_str().eq_ignore_ascii_case(id.as_str()));
+    record.kind != KeyKind::App && mode == ActorMode::AppUser && matches!(named, UserRef::Id(id) if is_own(id))
+}
+
+/// Delegation is a permission of the key, and of applications' keys only.
+fn may_delegate(record: &KeyRecord) -> bool {
+    record.kind == KeyKind::App && record.delegation != Delegation::Off
+}
+
+/// Within the tenant, or where the directory grants it; never for who is suspended.
+fn may_act_for(record: &KeyRecord, user: &User) -> bool {
+    !user.suspended && (user.tenant_id == record.owner.tenant_id || user.collaborates)
+}
+
+/// What the standing of an owner means for the key.
+fn stands(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
+    match answer {
+        Ok(Standing::Good) => Ok(()),
+        Ok(Standing::Suspended | Standing::RoleLost) => Err(AuthError::new(ErrorCode::OwnerSuspended)),
+        Err(error) => Err(AuthError::unavailable(ErrorCode::DirectoryUnavailable, error)),
     }
 }
 
@@ -482,6 +621,7 @@ pub struct AuthenticatorBuilder {
     optional: bool,
     clock: Arc<dyn Clock>,
     usage: UsageRecorder,
+    transport: Option<Transport>,
     client_ip: ClientIp,
     failure_quotas: Option<Quotas>,
     limiter: Option<Arc<dyn RateLimiter>>,
@@ -491,6 +631,9 @@ pub struct AuthenticatorBuilder {
     cost_of: Option<Arc<CostOf>>,
     bucket_of: Option<Arc<BucketOf>>,
     limit_fields: LimitFields,
+    owner_standing: Option<Arc<dyn OwnerStanding>>,
+    directory: Option<Arc<dyn Directory>>,
+    user_ids: UserIds,
     renderer: Arc<dyn RejectionRenderer>,
     realm: String,
 }
@@ -507,6 +650,7 @@ impl AuthenticatorBuilder {
             optional: false,
             clock: Arc::new(SystemClock::default()),
             usage: UsageRecorder::default(),
+            transport: None,
             client_ip: ClientIp::peer(),
             failure_quotas: Quota::per_minute(100).and_then(|quota| Quotas::new([quota])).ok(),
             limiter: None,
@@ -516,6 +660,9 @@ impl AuthenticatorBuilder {
             cost_of: None,
             bucket_of: None,
             limit_fields: LimitFields::default(),
+            owner_standing: None,
+            directory: None,
+            user_ids: UserIds::default(),
             renderer: Arc::new(ProblemDetails::new()),
             realm: "api".into(),
         }
@@ -587,6 +734,12 @@ impl AuthenticatorBuilder {
         self
     }
 
+    /// How secure connections must be; anything passes unless set, or with `None`.
+    pub fn transport(mut self, transport: Option<Transport>) -> Self {
+        self.transport = transport;
+        self
+    }
+
     /// How the client's address is found; the peer's unless set.
     pub fn client_ip(mut self, client_ip: ClientIp) -> Self {
         self.client_ip = client_ip;
@@ -647,6 +800,24 @@ impl AuthenticatorBuilder {
         self
     }
 
+    /// Asks on every request how the key's owner stands; nobody is asked unless set.
+    pub fn owner_standing(mut self, owners: impl OwnerStanding) -> Self {
+        self.owner_standing = Some(Arc::new(owners));
+        self
+    }
+
+    /// Lets keys that may delegate act for users of this directory. Unset, fields that name a user are refused.
+    pub fn directory(mut self, directory: impl Directory) -> Self {
+        self.directory = Some(Arc::new(directory));
+        self
+    }
+
+    /// Which identifiers `X-User-Id` takes.
+    pub fn user_ids(mut self, ids: UserIds) -> Self {
+        self.user_ids = ids;
+        self
+    }
+
     /// The words of refusals; [`ProblemDetails`] unless set.
     pub fn renderer(mut self, renderer: impl RejectionRenderer) -> Self {
         self.renderer = Arc::new(renderer);
@@ -693,15 +864,19 @@ impl AuthenticatorBuilder {
                 environment: self.environment,
                 unscoped: self.unscoped,
                 optional: self.optional,
-                failures: self.failure_quotas.map(|quotas| FailureLimits::new(quotas, Arc::clone(&clock))),
+                failures: self.failure_quotas.map(|quotas| FailureLimits::new(quotas, &clock)),
                 clock,
                 usage: self.usage,
+                transport: self.transport,
                 client_ip: self.client_ip,
                 limits,
                 quotas: self.quotas,
                 tenant_quotas: self.tenant_quotas,
                 cost_of: self.cost_of,
                 bucket_of: self.bucket_of,
+                owner_standing: self.owner_standing,
+                directory: self.directory,
+                user_ids: self.user_ids,
                 responder: Arc::new(responder),
                 tag: TAGS.fetch_add(1, Ordering::Relaxed),
                 next_rehash: AtomicU64::new(0),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limit::Decision;
-use crate::scope::{Requirement, ScopeSet};
+use crate::policy::Requirement;
+use crate::scope::ScopeSet;
 
 /// Why a request is refused: stable, machine-readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

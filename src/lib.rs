@@ -1,11 +1,11 @@
-//! API-key authentication and authorization for Rust web services.
+//! API-key authentication, authorization and rate limits for Rust web services.
 //!
 //! A service describes its keys ([`key::KeyFormat`]), brings a store ([`KeyStore`]), builds an [`Authenticator`], and wraps
 //! its router in the layer of its framework ([`adapter`]). Each request then takes one path:
 //!
-//! credential → shape → digest → look-up → standing → environment → actor → principal
+//! credential → shape → digest → look-up → standing → environment, transport, network → limit → actor → principal
 //!
-//! and the route demands scopes of the principal ([`Requirement`]). Refusals have stable codes ([`ErrorCode`]) and are
+//! and the route demands a [`Requirement`] of the principal: scopes, workspaces, plans, a user. Refusals have stable codes ([`ErrorCode`]) and are
 //! answered as RFC 9457 problem documents or in a dialect of the host's own ([`respond`]).
 //!
 //! ```
@@ -33,6 +33,8 @@
 //! |---|---|
 //! | [`KeyStore`] | keeping keys |
 //! | [`ScopeSet`], [`scope::ScopeModel`] | another idea of what a key may do |
+//! | [`RateLimiter`] | counting requests elsewhere |
+//! | [`actor::Directory`], [`actor::OwnerStanding`] | the host's users, and how owners stand |
 //! | [`Principal`] | a host's own caller, checked like the library's |
 //! | [`respond::RejectionRenderer`] | the words of refusals |
 //! | [`RequestHead`] | a framework that has no adapter yet |
@@ -61,6 +63,7 @@ pub mod key;
 pub mod limit;
 pub mod manage;
 pub mod network;
+pub mod policy;
 mod principal;
 #[cfg(feature = "profiles")]
 pub mod profile;
@@ -77,9 +80,11 @@ pub use authenticator::{Admission, Attempt, Authenticator, AuthenticatorBuilder,
 pub use clock::{Clock, SystemClock};
 pub use credential::MAX_CREDENTIAL_LENGTH;
 pub use error::{AuthError, ErrorCode, MissingScope};
+pub use limit::RateLimiter;
+pub use policy::Requirement;
 pub use principal::{KeyPrincipal, Principal};
 pub use request::RequestHead;
-pub use scope::{Requirement, Scope, ScopeSet};
+pub use scope::{Scope, ScopeSet};
 pub use store::KeyStore;
 pub use usage::UsageRecorder;
 

@@ -6,12 +6,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::actor::{self, Actor, ActorMode};
+use crate::actor::{self, Actor, ActorMode, User};
 use crate::error::AuthError;
-use crate::key::{Environment, KeyId, KeyRecord, Owner};
+use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
 use crate::limit::{LimiterSlot, Quotas};
+use crate::policy::Requirement;
 use crate::respond::Responder;
-use crate::scope::{Requirement, ScopeSet};
+use crate::scope::ScopeSet;
 use crate::usage::UsageCell;
 
 /// An authenticated caller.
@@ -29,16 +30,31 @@ pub trait Principal: fmt::Debug + Send + Sync + 'static {
     /// What is granted.
     fn scopes(&self) -> &dyn ScopeSet;
 
-    /// Checks a requirement. Allocates nothing where it is met.
+    /// Whether the key may write; it may unless this is said.
+    fn access(&self) -> Access {
+        Access::FullAccess
+    }
+    /// The only workspaces that the key reaches; `None`, the default, for all of the tenant's.
+    fn workspaces(&self) -> Option<&[WorkspaceId]> {
+        None
+    }
+    /// The plan that the owner pays for.
+    fn plan(&self) -> Option<&PlanName> {
+        None
+    }
+
+    /// Whether the key reaches a workspace: to filter what a handler lists.
+    fn reaches(&self, workspace: &str) -> bool {
+        self.workspaces().is_none_or(|reached| reached.iter().any(|id| id.as_str() == workspace))
+    }
+
+    /// Checks a requirement inside of a handler, after the route's own. What needs the request (the method, a workspace in
+    /// the path) is not met here. Allocates nothing where it is met.
     ///
     /// # Errors
-    /// `INSUFFICIENT_SCOPE`, with what was required and what was there.
+    /// What is missing.
     fn require(&self, requirement: &Requirement) -> Result<(), AuthError> {
-        if requirement.is_met_by(self.scopes()) {
-            Ok(())
-        } else {
-            Err(AuthError::insufficient_scope(requirement, self.scopes()))
-        }
+        requirement.check(self, None)
     }
 }
 
@@ -46,6 +62,8 @@ pub trait Principal: fmt::Debug + Send + Sync + 'static {
 pub(crate) struct KeyEntry {
     pub(crate) record: Arc<KeyRecord>,
     pub(crate) scopes: Arc<dyn ScopeSet>,
+    /// What acting for somebody gives at most, where that is less than all.
+    pub(crate) delegated: Option<Arc<dyn ScopeSet>>,
     pub(crate) quotas: Quotas,
     pub(crate) family_slot: LimiterSlot,
     pub(crate) tenant_slot: LimiterSlot,
@@ -60,12 +78,30 @@ pub(crate) struct KeyEntry {
 pub struct KeyPrincipal {
     entry: Arc<KeyEntry>,
     mode: ActorMode,
+    acting: Option<Arc<Acting>>,
     client_ip: Option<IpAddr>,
 }
 
+/// The user that a key acts for, and the authority that this gives.
+pub(crate) struct Acting {
+    pub(crate) user: Arc<User>,
+    pub(crate) scopes: Arc<dyn ScopeSet>,
+}
+
 impl KeyPrincipal {
-    pub(crate) fn new(entry: Arc<KeyEntry>, mode: ActorMode, client_ip: Option<IpAddr>) -> Self {
-        Self { entry, mode, client_ip }
+    pub(crate) fn new(
+        entry: Arc<KeyEntry>,
+        mode: ActorMode,
+        acting: Option<Arc<Acting>>,
+        client_ip: Option<IpAddr>,
+    ) -> Self {
+        Self { entry, mode, acting, client_ip }
+    }
+
+    /// The user of the directory that the key acts for; `None` where it acts for its owner.
+    #[must_use]
+    pub fn acting_for(&self) -> Option<&User> {
+        self.acting.as_ref().map(|acting| &*acting.user)
     }
 
     /// All facts about the key but its secret.
@@ -101,13 +137,28 @@ impl Principal for KeyPrincipal {
         &self.entry.record.owner
     }
     fn actor(&self) -> Actor<'_> {
-        actor::as_owner(self.mode, self.owner())
+        match self.acting_for() {
+            Some(user) => Actor { mode: self.mode, user_id: Some(&user.id), user_email: user.email.as_deref() },
+            None => actor::as_owner(self.mode, self.owner()),
+        }
     }
     fn environment(&self) -> &Environment {
         &self.entry.record.environment
     }
+    fn access(&self) -> Access {
+        self.entry.record.access
+    }
+    fn workspaces(&self) -> Option<&[WorkspaceId]> {
+        self.entry.record.workspaces.as_deref()
+    }
+    fn plan(&self) -> Option<&PlanName> {
+        self.entry.record.plan.as_ref()
+    }
     fn scopes(&self) -> &dyn ScopeSet {
-        &*self.entry.scopes
+        match &self.acting {
+            Some(acting) => &*acting.scopes,
+            None => &*self.entry.scopes,
+        }
     }
 }
 
@@ -116,9 +167,9 @@ impl fmt::Debug for KeyPrincipal {
         f.debug_struct("KeyPrincipal")
             .field("key_id", self.key_id())
             .field("owner", self.owner())
-            .field("mode", &self.mode)
+            .field("actor", &self.actor())
             .field("environment", self.environment())
-            .field("scopes", &self.entry.scopes)
+            .field("scopes", &self.scopes())
             .finish_non_exhaustive()
     }
 }

@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
+use crate::network::TlsVersion;
+
 /// A header field, by name. The library's own are told apart without comparing text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -54,6 +56,12 @@ pub trait RequestHead {
 
     /// The address at the other end of the connection, where it is known.
     fn peer_ip(&self) -> Option<IpAddr>;
+
+    /// The version of TLS that the connection was made with; `None`, the default, where it is not encrypted or the server
+    /// does not say.
+    fn tls(&self) -> Option<TlsVersion> {
+        None
+    }
 
     /// Calls `see` with the value of each line of a field, in their order, until it breaks.
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>);

@@ -12,7 +12,8 @@ use allocation_counter::measure;
 use common::{Head, format, scope, stranger, with_last_character_wrong};
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, Pepper};
 use portunus::manage::KeyManager;
-use portunus::scope::{BitModel, Requirement, Vocabulary};
+use portunus::policy::Requirement;
+use portunus::scope::{BitModel, Vocabulary};
 use portunus::store::MemoryStore;
 use portunus::{Admission, Attempt, Authenticator, Principal, RequestHead};
 

@@ -18,7 +18,8 @@ use async_trait::async_trait;
 use common::{Head, format, live, scope, stranger, tenant, test, with_last_character_wrong};
 use portunus::key::{DigestScheme, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Owner, Pepper};
 use portunus::manage::{IssueRules, KeyManager, ManageError, NewKey};
-use portunus::scope::{Requirement, Scope, ScopeError, ScopeModel, ScopeSet};
+use portunus::policy::Requirement;
+use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet};
 use portunus::store::{
     Change, Condition, Cursor, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey, Usage,
     UsageDelta, WriteBatch,

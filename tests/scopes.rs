@@ -6,10 +6,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use portunus::policy::{Explanation, Requirement};
 use portunus::scope;
 use portunus::scope::{
-    BitModel, Explanation, MAX_SCOPE_LENGTH, Requirement, Scope, ScopeModel, ScopeSet, UnknownScope, Vocabulary,
-    WildcardModel, WildcardScopes,
+    BitModel, MAX_SCOPE_LENGTH, Scope, ScopeModel, ScopeSet, UnknownScope, Vocabulary, WildcardModel, WildcardScopes,
 };
 use proptest::prelude::*;
 

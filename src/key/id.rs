@@ -15,18 +15,26 @@ use super::format::GenerateError;
 
 /// Why a text is no identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an identifier is 1 to {max} visible ASCII characters, without spaces")]
+#[error("an identifier is 1 to {MAX} {allowed}")]
 pub struct IdError {
-    max: usize,
+    allowed: &'static str,
 }
 
 const MAX: usize = 128;
+
+/// What an identifier may consist of.
+trait Allowed {
+    const NAMES: &'static str = "visible ASCII characters, without spaces";
+    fn allows(byte: u8) -> bool {
+        byte.is_ascii_graphic()
+    }
+}
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         ///
-        /// 1 to 128 visible ASCII characters. Cloning shares the text.
+        /// 1 to 128 characters. Cloning shares the text.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Arc<str>);
@@ -35,10 +43,10 @@ macro_rules! text_id {
             /// The identifier with this text.
             ///
             /// # Errors
-            /// Where the text is empty, longer than 128 bytes, or has other than visible ASCII characters.
+            /// Where the text is empty, longer than 128 bytes, or has other characters.
             pub fn new(text: &str) -> Result<Self, IdError> {
-                if text.is_empty() || text.len() > MAX || !text.bytes().all(|b| b.is_ascii_graphic()) {
-                    return Err(IdError { max: MAX });
+                if text.is_empty() || text.len() > MAX || !text.bytes().all(Self::allows) {
+                    return Err(IdError { allowed: Self::NAMES });
                 }
                 Ok(Self(text.into()))
             }
@@ -111,6 +119,33 @@ text_id! {
 text_id! {
     /// A user of a tenant.
     UserId
+}
+
+text_id! {
+    /// A workspace of a tenant: letters, digits, `-`, `_` and `.` only, so that it reads the same in a path however that is
+    /// encoded.
+    WorkspaceId
+}
+text_id! {
+    /// A plan that a tenant pays for: lower-case letters, digits, `-` and `_`.
+    PlanName
+}
+
+impl Allowed for KeyId {}
+impl Allowed for KeyFamily {}
+impl Allowed for TenantId {}
+impl Allowed for UserId {}
+impl Allowed for WorkspaceId {
+    const NAMES: &'static str = "letters, digits, '-', '_' and '.'";
+    fn allows(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+    }
+}
+impl Allowed for PlanName {
+    const NAMES: &'static str = "lower-case letters, digits, '-' and '_'";
+    fn allows(byte: u8) -> bool {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+    }
 }
 
 impl KeyId {

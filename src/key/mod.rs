@@ -19,6 +19,6 @@ pub use format::{
     Environment, FormatError, FormatMismatch, GenerateError, KeyFormat, KeyFormatBuilder, KeyKind, MAX_KEY_LENGTH,
     ParsedKey,
 };
-pub use id::{IdError, KeyFamily, KeyId, TenantId, UserId};
-pub use record::{Access, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, Revocation};
+pub use id::{IdError, KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
+pub use record::{Access, Delegation, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, Revocation};
 pub use secret::PlaintextKey;

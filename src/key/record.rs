@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::format::{Environment, KeyKind};
-use super::id::{KeyFamily, KeyId, TenantId, UserId};
+use super::id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::scope::Scope;
@@ -59,6 +59,20 @@ pub enum Access {
     FullAccess,
     /// Read only.
     ReadOnly,
+}
+
+/// Whether a key may act for users, and with which authority.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Delegation {
+    /// It acts as its owner only.
+    #[default]
+    Off,
+    /// It may act for users, with all that it may itself, as far as they may.
+    On,
+    /// It may act for users, with these scopes at most.
+    Only(Vec<Scope>),
 }
 
 /// When and why a key was revoked.
@@ -213,6 +227,14 @@ pub struct KeyRecord {
     pub scopes: Vec<Scope>,
     /// Whether it may write.
     pub access: Access,
+    /// The only workspaces it reaches; all of the tenant's if absent.
+    #[serde(deserialize_with = "stated")]
+    pub workspaces: Option<Vec<WorkspaceId>>,
+    /// The plan that its owner pays for.
+    #[serde(deserialize_with = "stated")]
+    pub plan: Option<PlanName>,
+    /// Whether it may act for users. User keys never do.
+    pub delegation: Delegation,
     /// Where it may be used from; anywhere if absent.
     #[serde(deserialize_with = "stated")]
     pub allowed_ips: Option<AllowList>,
@@ -260,6 +282,9 @@ impl KeyRecord {
             masked: "…".into(),
             scopes: Vec::new(),
             access: Access::default(),
+            workspaces: None,
+            plan: None,
+            delegation: Delegation::default(),
             allowed_ips: None,
             quotas: None,
             metadata: Metadata::default(),

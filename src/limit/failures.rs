@@ -17,36 +17,44 @@ const MOST_ADDRESSES: usize = 50_000;
 /// Counts failures. Cloning shares the counts.
 #[derive(Debug, Clone)]
 pub(crate) struct FailureLimits {
-    limiter: LocalLimiter,
+    by_client: LocalLimiter,
+    /// The one count of all who come while `by_client` is full.
+    newcomers: LocalLimiter,
     quotas: Quotas,
 }
 
 impl FailureLimits {
-    pub(crate) fn new(quotas: Quotas, clock: Arc<dyn Clock>) -> Self {
-        Self { limiter: LocalLimiter::builder().most_buckets(MOST_ADDRESSES).clock(clock).build(), quotas }
+    pub(crate) fn new(quotas: Quotas, clock: &Arc<dyn Clock>) -> Self {
+        let of = |most| LocalLimiter::builder().most_buckets(most).clock(Arc::clone(clock)).build();
+        Self { by_client: of(MOST_ADDRESSES), newcomers: of(1), quotas }
     }
 
     /// How long this client must wait before another key of its is looked up; `None` if it need not.
     pub(crate) fn blocked(&self, client: Option<IpAddr>) -> Option<Duration> {
         let (buffer, length) = name(client);
-        let bucket = [LimitBucket::new(BucketId::Custom(text(&buffer, length)), &self.quotas)];
-        self.limiter.wait(&LimitRequest::new(&bucket, 1))
+        let known = self.by_client.wait(&self.bucket(text(&buffer, length)));
+        let wait = match known {
+            None if self.by_client.is_full() => self.newcomers.wait(&self.bucket(NEWCOMERS)),
+            known => known,
+        };
+        wait.filter(|wait| !wait.is_zero())
     }
 
     /// Counts a failure. Returns how long to wait where there were too many already.
     pub(crate) fn count(&self, client: Option<IpAddr>) -> Option<Duration> {
         let (buffer, length) = name(client);
-        let decide = |name: &str| {
-            let bucket = [LimitBucket::new(BucketId::Custom(name), &self.quotas)];
-            self.limiter.decide(&LimitRequest::new(&bucket, 1))
-        };
-        let decided = decide(text(&buffer, length)).or_else(|_| decide(OVERFLOW));
+        let by_client = self.by_client.decide(&LimitRequest::new(&[self.bucket(text(&buffer, length))], 1));
+        let decided = by_client.or_else(|_| self.newcomers.decide(&LimitRequest::new(&[self.bucket(NEWCOMERS)], 1)));
         decided.ok().as_ref().and_then(Decision::retry_after)
+    }
+
+    fn bucket<'a>(&'a self, name: &'a str) -> LimitBucket<'a> {
+        LimitBucket::new(BucketId::Custom(name), &self.quotas)
     }
 }
 
 const UNKNOWN: &str = "unknown";
-const OVERFLOW: &str = "overflow";
+const NEWCOMERS: &str = "newcomers";
 
 /// The name of a client's bucket: 16 hexadecimal digits of the /64, or of the IPv4 address, without an allocation.
 fn name(client: Option<IpAddr>) -> ([u8; 17], usize) {
@@ -79,5 +87,5 @@ fn upper_half(ip: Ipv6Addr) -> u64 {
 }
 
 fn text(buffer: &[u8; 17], length: usize) -> &str {
-    std::str::from_utf8(&buffer[..length]).unwrap_or(OVERFLOW)
+    std::str::from_utf8(&buffer[..length]).unwrap_or(UNKNOWN)
 }

@@ -5,6 +5,7 @@
 //! and leaves the map when nothing points to it; sweeping is done by the requests that need room, a shard at a time. At
 //! the cap, with every cell live, newcomers are an outage and nobody is forgotten.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -18,12 +19,15 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::window::{Window, nanos};
-use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, Quotas, RateLimiter, WindowState};
+use super::window::{Recorder, nanos};
+use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, Quota, Quotas, RateLimiter, WindowState};
 use crate::clock::{Clock, SystemClock};
 use crate::key::{KeyFamily, TenantId};
 
 const SHARDS: usize = 64;
+
+/// No more recorders of former quotas are kept than this; the narrowest go first.
+const MOST_RECORDERS: usize = 32;
 
 /// A shard is swept this often, if requests come that need room.
 const SWEEP_EVERY: u64 = 30_000_000_000;
@@ -43,7 +47,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
-    /// Cells with windows.
+    /// Cells with recorders.
     live: AtomicUsize,
     most: usize,
     next_shard: AtomicUsize,
@@ -66,7 +70,11 @@ struct Cell(Mutex<State>);
 #[derive(Default)]
 struct State {
     quotas: Option<Quotas>,
-    windows: Vec<Window>,
+    /// One for each length of the quotas, and those of former quotas while they remember something: a quota that comes
+    /// back finds what was admitted in between, and nothing is converted twice.
+    recorders: Vec<Recorder>,
+    /// Which recorder is each quota's.
+    places: SmallVec<[u8; 4]>,
     /// The latest time seen.
     now: u64,
     /// When it will have been idle for longer than its widest window.
@@ -128,39 +136,40 @@ impl LocalLimiter {
             self.inner.prepare(state, bucket.quotas, now)?;
         }
 
-        let windows = states.iter().flat_map(|state| &state.windows);
-        let wait = windows.map(|window| window.wait(now, request.cost)).max().unwrap_or(0);
+        let windows = states.iter().zip(request.buckets).flat_map(|(state, bucket)| state.windows(bucket.quotas));
+        let wait = windows.map(|(recorder, limit)| recorder.wait(now, request.cost, limit)).max().unwrap_or(0);
         let mut decision = if wait == 0 { Decision::admitted() } else { Decision::refused(Duration::from_nanos(wait)) };
         for (state, bucket) in states.iter_mut().zip(request.buckets) {
             if wait == 0 {
                 state.admit(now, request.cost);
             }
-            let windows = state.windows.iter().map(|window| {
-                let told = WindowState::new(window.remaining(), window.reset(now).map(Duration::from_nanos));
-                if wait > 0 && window.wait(now, request.cost) > 0 { told.violated() } else { told }
+            let windows = state.windows(bucket.quotas).map(|(recorder, limit)| {
+                let remaining = limit.saturating_sub(recorder.live());
+                let told = WindowState::new(remaining, recorder.reset(now).map(Duration::from_nanos));
+                if wait > 0 && recorder.wait(now, request.cost, limit) > 0 { told.violated() } else { told }
             });
             decision = decision.with_bucket(bucket.quotas, windows);
         }
         Ok(decision)
     }
 
-    /// How long a request would have to wait, without making it.
-    pub(crate) fn wait(&self, request: &LimitRequest<'_>) -> Option<Duration> {
+    /// How long one unit would have to wait, without taking it; `None` where nothing is known of the bucket.
+    pub(crate) fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
         let now = nanos(self.inner.clock.monotonic());
-        let waits = request.buckets.iter().filter_map(|bucket| {
-            let cell = self.inner.known(bucket)?;
-            let mut state = cell.0.lock();
-            let now = now.max(state.now);
-            state
-                .windows
-                .iter_mut()
-                .map(|window| {
-                    window.advance(now);
-                    window.wait(now, request.cost)
-                })
-                .max()
-        });
-        waits.max().filter(|wait| *wait > 0).map(Duration::from_nanos)
+        let cell = self.inner.known(bucket)?;
+        let mut state = cell.0.lock();
+        let now = now.max(state.now);
+        if state.quotas.as_ref() != Some(bucket.quotas) {
+            return None;
+        }
+        state.recorders.iter_mut().for_each(|recorder| recorder.advance(now));
+        let wait = state.windows(bucket.quotas).map(|(recorder, limit)| recorder.wait(now, 1, limit)).max();
+        wait.map(Duration::from_nanos)
+    }
+
+    /// Whether no more buckets may become live.
+    pub(crate) fn is_full(&self) -> bool {
+        self.live_buckets() >= self.inner.most
     }
 }
 
@@ -186,26 +195,61 @@ fn kind(id: BucketId<'_>) -> u8 {
 }
 
 impl State {
+    /// Each quota's recorder with its limit, in the quotas' order.
+    fn windows<'s>(&'s self, quotas: &'s Quotas) -> impl Iterator<Item = (&'s Recorder, u64)> {
+        let recorders = self.places.iter().filter_map(|place| self.recorders.get(usize::from(*place)));
+        recorders.zip(quotas.as_slice().iter().map(Quota::limit))
+    }
+
     fn admit(&mut self, now: u64, units: u64) {
         let mut widest = 0;
-        for window in &mut self.windows {
-            window.admit(now, units);
-            widest = widest.max(window.length());
+        for recorder in &mut self.recorders {
+            recorder.remember(now, units);
+            widest = widest.max(recorder.length());
         }
         self.now = now;
         self.idle_at = now.saturating_add(widest).saturating_add(widest / 256);
     }
 
-    /// What all windows together remember, oldest first: of each time the finest account there is.
-    fn history(&mut self, now: u64) -> Vec<(u64, u64)> {
-        self.windows.sort_by_key(Window::length);
+    /// Takes other quotas: their lengths that are new begin with what all others remember.
+    fn take(&mut self, quotas: &Quotas, now: u64) {
+        self.recorders.iter_mut().for_each(|recorder| recorder.advance(now));
+        let serves = |recorder: &Recorder, quota: &Quota| recorder.serves(nanos(quota.window()), quota.limit());
+        let mut history = None;
+        for quota in quotas.as_slice() {
+            if self.recorders.iter().all(|recorder| !serves(recorder, quota)) {
+                let mut recorder = Recorder::new(nanos(quota.window()), quota.limit());
+                recorder.inherit(history.get_or_insert_with(|| self.history(now)), now);
+                self.recorders.push(recorder);
+            }
+        }
+        let needed = |recorder: &Recorder| quotas.as_slice().iter().any(|quota| serves(recorder, quota));
+        self.recorders.retain(|recorder| needed(recorder) || recorder.live() > 0);
+        // Widest first: what the narrow ones remember is in the wide ones too, only coarser.
+        self.recorders.sort_by_key(|recorder| (!needed(recorder), Reverse(recorder.length())));
+        self.recorders.truncate(MOST_RECORDERS);
+        let place = |quota| self.recorders.iter().position(|recorder| serves(recorder, quota));
+        self.places = quotas.as_slice().iter().filter_map(place).filter_map(|place| u8::try_from(place).ok()).collect();
+        let live = self.recorders.iter().filter(|recorder| recorder.live() > 0);
+        let widest = live.map(Recorder::length).max().unwrap_or(0);
+        self.idle_at = self.idle_at.max(now.saturating_add(widest).saturating_add(widest / 256));
+        self.quotas = Some(quotas.clone());
+    }
+
+    /// What all recorders together remember, oldest first: of each time the finest account there is. After `advance`.
+    fn history(&self, now: u64) -> Vec<(u64, u64)> {
+        let mut recorders: Vec<_> = self.recorders.iter().collect();
+        recorders.sort_by_key(|recorder| (recorder.length(), !recorder.is_exact()));
         let mut history: Vec<(u64, u64)> = Vec::new();
         let mut covered = 0;
-        for window in &mut self.windows {
-            window.advance(now);
-            let mut older = window.history();
-            let since = now.saturating_sub(covered);
+        for recorder in recorders {
+            let mut older = recorder.history();
+            if recorder.length() == covered {
+                // A second memory of one length: the one that is exact, if any, came first.
+                continue;
+            }
             if covered > 0 {
+                let since = now.saturating_sub(covered);
                 let known: u64 = history.iter().map(|(_, units)| units).sum();
                 let recent: u64 = older.iter().filter(|(time, _)| *time >= since).map(|(_, units)| units).sum();
                 older.retain(|(time, _)| *time < since);
@@ -214,7 +258,7 @@ impl State {
             }
             older.append(&mut history);
             history = older;
-            covered = window.length();
+            covered = recorder.length();
         }
         history
     }
@@ -260,27 +304,18 @@ impl Inner {
         }
     }
 
-    /// Gives the cell windows for these quotas, with what it remembers, and forgets what is past.
+    /// Gives the cell recorders for these quotas, and forgets what is past.
     fn prepare(&self, state: &mut State, quotas: &Quotas, now: u64) -> Result<(), LimiterError> {
         match &state.quotas {
             Some(known) if known.is_same(quotas) => {}
             Some(known) if known == quotas => state.quotas = Some(quotas.clone()),
-            Some(_) => {
-                let history = state.history(now);
-                state.windows = quotas.as_slice().iter().map(Window::new).collect();
-                state.windows.iter_mut().for_each(|window| window.inherit(&history, now));
-                state.quotas = Some(quotas.clone());
-                let widest = state.windows.iter().map(Window::length).max().unwrap_or(0);
-                state.idle_at = state.idle_at.max(now.saturating_add(widest).saturating_add(widest / 256));
-            }
+            Some(_) => state.take(quotas, now),
             None => {
                 self.make_room(now)?;
-                state.windows = quotas.as_slice().iter().map(Window::new).collect();
-                state.quotas = Some(quotas.clone());
-                state.idle_at = now;
+                state.take(quotas, now);
             }
         }
-        state.windows.iter_mut().for_each(|window| window.advance(now));
+        state.recorders.iter_mut().for_each(|recorder| recorder.advance(now));
         Ok(())
     }
 
@@ -313,7 +348,7 @@ impl Inner {
         if take() { Ok(()) } else { Err(LimiterError::Full(self.most)) }
     }
 
-    /// Takes the windows from idle cells, and cells without windows out of the map where nothing points to them. Under
+    /// Takes the recorders from idle cells, and cells without recorders out of the map where nothing points to them. Under
     /// the shard's lock nobody can begin to. Cells that are in use are passed over, so this waits for nobody.
     fn sweep(&self, shard: &mut Shard, now: u64) {
         shard.next_sweep = now.saturating_add(SWEEP_EVERY);

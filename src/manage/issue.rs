@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{KeyManager, ManageError, check_text};
-use crate::key::{Access, Environment, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey};
+use crate::key::{
+    Access, Delegation, Environment, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey, PlanName,
+    WorkspaceId,
+};
 use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::scope::Scope;
@@ -32,6 +35,12 @@ pub struct NewKey {
     pub scopes: Vec<Scope>,
     /// Whether it may write.
     pub access: Access,
+    /// The only workspaces it reaches, at least one; all of the tenant's unless set.
+    pub workspaces: Option<Vec<WorkspaceId>>,
+    /// The plan that its owner pays for.
+    pub plan: Option<PlanName>,
+    /// Whether it may act for users; as the API's rules say unless set.
+    pub delegation: Option<Delegation>,
     /// Where it may be used from; anywhere unless set.
     pub allowed_ips: Option<AllowList>,
     /// How often it may be used; as often as the authenticator's default allows unless set.
@@ -56,6 +65,9 @@ impl NewKey {
             owner,
             scopes: Vec::new(),
             access: Access::default(),
+            workspaces: None,
+            plan: None,
+            delegation: None,
             allowed_ips: None,
             quotas: None,
             metadata: Metadata::default(),
@@ -102,6 +114,9 @@ impl KeyManager {
         record.description = new.description;
         record.scopes = new.scopes;
         record.access = new.access;
+        record.workspaces = new.workspaces;
+        record.plan = new.plan;
+        record.delegation = new.delegation.unwrap_or_else(|| self.inner.rules.delegation_of(record.kind));
         record.allowed_ips = new.allowed_ips;
         record.quotas = new.quotas;
         record.metadata = new.metadata;
@@ -158,6 +173,13 @@ impl KeyManager {
         }
         if new.scopes.len() > MOST_SCOPES {
             return Err(ManageError::invalid("scopes", format!("at most {MOST_SCOPES} scopes")));
+        }
+        if new.kind != KeyKind::App && new.delegation.as_ref().is_some_and(|delegation| *delegation != Delegation::Off)
+        {
+            return Err(ManageError::invalid("delegation", "only application keys can act for users"));
+        }
+        if new.workspaces.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ManageError::invalid("workspaces", "a workspace-scoped key needs at least one"));
         }
         let rules = &self.inner.rules;
         let api_key = new.kind != KeyKind::AccessToken;

@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime};
 pub use issue::{Issued, NewKey};
 
 use crate::clock::{Clock, SystemClock};
-use crate::key::{Environment, FormatError, GenerateError, KeyFormat, KeyHasher, KeyId, KeyKind, Revocation};
+use crate::key::{
+    Delegation, Environment, FormatError, GenerateError, KeyFormat, KeyHasher, KeyId, KeyKind, Revocation,
+};
 use crate::scope::{UnknownScope, Vocabulary};
 use crate::store::{KeyStore, ListQuery, Listed, Page, Rejected, StoreError, WriteBatch};
 
@@ -100,12 +102,20 @@ struct Inner {
 pub struct IssueRules {
     /// At most this many active keys per tenant.
     pub active_keys: Option<u64>,
-    /// Whether API keys may carry scopes; access tokens always may.
+    /// Whether application keys may act for users unless it is said otherwise when they are issued.
+    pub delegation: Delegation,
+    /// Whether API keys go without scopes; access tokens may carry some.
     pub unscoped: bool,
     /// Whether API keys may be given an expiry.
     pub never_expire: bool,
     /// How long an access token lives unless it says so.
     pub access_token_lifetime: Option<Duration>,
+}
+
+impl IssueRules {
+    fn delegation_of(&self, kind: KeyKind) -> Delegation {
+        if kind == KeyKind::App { self.delegation.clone() } else { Delegation::Off }
+    }
 }
 
 impl KeyManager {

@@ -1,4 +1,5 @@
-//! Where a request comes from: the client's address behind trusted proxies, and the networks that a key allows.
+//! Where a request comes from and how: the client's address behind trusted proxies, the networks that a key allows, and
+//! the security of the connection.
 //!
 //! Nothing that a client can write is believed unless the host said which proxies it trusts and which one header those
 //! set. What cannot be told is *no* address, and a key with an allow-list refuses that.
@@ -7,7 +8,9 @@ mod allow_list;
 mod cidr;
 mod client_ip;
 mod forwarded;
+mod transport;
 
 pub use allow_list::{AllowList, AllowListError};
 pub use cidr::{Cidr, CidrError};
 pub use client_ip::{ClientIp, ForwardedHeader};
+pub use transport::{TlsVersion, Transport, UnknownTlsVersion};

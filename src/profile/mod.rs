@@ -23,9 +23,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::actor::UserIds;
 use crate::authenticator::{Authenticator, AuthenticatorBuilder};
-use crate::key::{Alphabet, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind};
+use crate::key::{Alphabet, Delegation, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind};
 use crate::manage::{IssueRules, KeyManager, KeyManagerBuilder};
+use crate::network::{TlsVersion, Transport};
 use crate::respond::{ProblemDetails, RejectionRenderer};
 use crate::scope::{Scope, Vocabulary};
 use crate::store::KeyStore;
@@ -142,7 +144,8 @@ impl Profile {
                 rules.never_expire = true;
                 rules.access_token_lifetime = Some(Duration::from_secs(3600));
             }
-            Self::AllSign | Self::InSigner | Self::IuSign => {}
+            Self::AllSign => rules.delegation = Delegation::On,
+            Self::InSigner | Self::IuSign => {}
         }
         rules
     }
@@ -154,6 +157,10 @@ impl Profile {
             Some(token) => {
                 builder.basic([self.key_format()]).bearer([token]).grant_everything_to([KeyKind::App, KeyKind::User])
             }
+            None if self == Self::IuSign => {
+                builder.bearer([self.key_format()]).transport(Some(Transport::tls(TlsVersion::V1_3)))
+            }
+            None if self == Self::AllSign => builder.bearer([self.key_format()]).user_ids(UserIds::Uuid),
             None => builder.bearer([self.key_format()]),
         }
     }

@@ -1,4 +1,4 @@
-//! What a key may do: scopes, sets of them, and what routes require.
+//! What a key may do: scopes, and sets of them.
 //!
 //! Two separators are in use in the field, `document:read` and `documents.read`; both work, and never for each other.
 //! A grant is `*`, a literal, or a literal prefix ending in `:*` or `.*`, which covers every deeper name with that
@@ -6,27 +6,21 @@
 //!
 //! ```
 //! use portunus::scope;
-//! use portunus::scope::{Requirement, ScopeModel, ScopeSet, WildcardModel};
+//! use portunus::scope::{ScopeModel, ScopeSet, WildcardModel};
 //!
 //! let granted = WildcardModel.compile(&[scope!("document:*"), scope!("signature:read")])?;
 //! assert!(granted.grants(&scope!("document:read")));
 //! assert!(!granted.grants(&scope!("document")));
 //! assert!(!granted.grants(&scope!("document.read")));
-//!
-//! let needed = Requirement::any_of([scope!("signature:write"), scope!("signature:*")]);
-//! assert!(!needed.is_met_by(&*granted));
-//! assert_eq!(needed.explain(&*granted).to_string(), "missing any of signature:write, signature:*");
 //! # Ok::<(), portunus::scope::ScopeError>(())
 //! ```
 
 mod bits;
 mod name;
-mod requirement;
 mod set;
 mod vocabulary;
 
 pub use bits::{BitModel, BitModelError, BitScopes};
 pub use name::{MAX_SCOPE_LENGTH, Scope, ScopeError};
-pub use requirement::{Explanation, Requirement};
 pub use set::{ScopeModel, ScopeSet, WildcardModel, WildcardScopes};
 pub use vocabulary::{UnknownScope, Vocabulary};

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 pub use memory::MemoryStore;
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
-use crate::key::{Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, TenantId, UserId};
+use crate::key::{Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, TenantId, UserId, WorkspaceId};
 
 /// A storage of keys.
 ///
@@ -259,6 +259,8 @@ impl Listed {
 pub struct ListQuery {
     /// Of this tenant only; of all if absent.
     pub tenant: Option<TenantId>,
+    /// Without the workspace-scoped keys that reach any workspace but these; with all if absent.
+    pub within_workspaces: Option<Vec<WorkspaceId>>,
     /// In this state at `now` only.
     pub status: Option<KeyStatus>,
     /// The instant at which states are told.
@@ -277,7 +279,16 @@ impl ListQuery {
     /// The first page of all records, 50 of them.
     #[must_use]
     pub fn new(now: SystemTime) -> Self {
-        Self { tenant: None, status: None, now, environment: None, text: None, limit: 50, after: None }
+        Self {
+            tenant: None,
+            within_workspaces: None,
+            status: None,
+            now,
+            environment: None,
+            text: None,
+            limit: 50,
+            after: None,
+        }
     }
 
     /// Whether a record belongs into the list. Where a store cannot ask its database, it asks this.
@@ -285,6 +296,9 @@ impl ListQuery {
     pub fn selects(&self, record: &KeyRecord) -> bool {
         let has = |text: &str, part: &str| text.to_ascii_lowercase().contains(&part.to_ascii_lowercase());
         self.tenant.as_ref().is_none_or(|tenant| record.owner.tenant_id == *tenant)
+            && self.within_workspaces.as_ref().is_none_or(|own| {
+                record.workspaces.as_ref().is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
+            })
             && self.status.is_none_or(|status| record.status(self.now) == status)
             && self.environment.as_ref().is_none_or(|environment| record.environment == *environment)
             && self.text.as_deref().is_none_or(|part| {

@@ -1,4 +1,4 @@
-//! The management API: issue, list, look at and revoke keys, for the owner's token.
+//! The management API: issue, list, look at and revoke keys, for owners and, within their workspaces, administrators.
 //!
 //! Identity and tenant come from the proven operator, never from the body. Another tenant's key is the 404 of an unknown
 //! id. Fields that are not known are errors, so that nobody believes a restriction was taken that was not.
@@ -16,10 +16,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use portunus::adapter::tower::{HttpHead, into_response};
-use portunus::key::{Access, Environment, KeyId, KeyKind, KeyStatus, Metadata, Owner, TenantId, UserId};
+use portunus::key::{
+    Access, Environment, KeyId, KeyKind, KeyStatus, Metadata, Owner, PlanName, TenantId, UserId, WorkspaceId,
+};
 use portunus::limit::{Quota, Quotas};
 use portunus::manage::{ManageError, NewKey};
 use portunus::network::AllowList;
+use portunus::profile::Profile;
 use portunus::respond::Responder;
 use portunus::store::{Cursor, ListQuery, Listed};
 use portunus::{AuthError, ErrorCode, Scope};
@@ -29,7 +32,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::operators::{Operator, Role};
+use crate::directory::UserRole;
+use crate::operators::{ADMINS_WORKSPACE, HIGHEST_PLAN, Operator, PLANS, Role, TENANTS_PLAN, WORKSPACES};
 use crate::record;
 
 /// No body is read beyond this: the largest fields have limits of their own, told by name.
@@ -85,7 +89,7 @@ fn not_found() -> Fault {
 }
 
 /// An operator who may manage keys.
-struct Manager(Operator);
+pub(crate) struct Manager(Operator);
 
 impl FromRequestParts<App> for Manager {
     type Rejection = Fault;
@@ -94,10 +98,31 @@ impl FromRequestParts<App> for Manager {
         let operator = app.operators.prove(&parts.headers);
         let operator = operator.map_err(|code| Fault(AuthError::with_detail(code, "An operator's token is needed")))?;
         match operator.role {
-            Role::Owner => Ok(Self(operator.clone())),
+            Role::Owner | Role::Admin => Ok(Self(operator.clone())),
+            Role::Member => Err(Fault(AuthError::with_detail(ErrorCode::Forbidden, "Members may not manage keys"))),
+        }
+    }
+}
+
+impl Operator {
+    /// The workspaces whose keys the operator may see and make; all, if it is not said.
+    fn workspaces(&self) -> Result<Option<Vec<WorkspaceId>>, Fault> {
+        match self.role {
+            Role::Owner => Ok(None),
             Role::Admin | Role::Member => {
-                Err(Fault(AuthError::with_detail(ErrorCode::Forbidden, "Only the owner may manage keys")))
+                let own = WorkspaceId::new(ADMINS_WORKSPACE).map_err(|error| invalid("workspaces", error))?;
+                Ok(Some(vec![own]))
             }
+        }
+    }
+
+    /// Organization-scoped keys, and workspace-scoped ones of the operator's own workspaces.
+    fn may_manage(&self, key: Option<&[WorkspaceId]>) -> Result<(), Fault> {
+        match (self.workspaces()?, key) {
+            (Some(own), Some(reached)) if !reached.iter().all(|id| own.contains(id)) => Err(Fault(
+                AuthError::with_detail(ErrorCode::Forbidden, "This key reaches workspaces that you do not belong to"),
+            )),
+            _ => Ok(()),
         }
     }
 }
@@ -174,6 +199,8 @@ struct IssueBody {
     owner: Option<Object<OwnerBody>>,
     scopes: Option<Vec<String>>,
     access: Option<Access>,
+    workspaces: Option<Vec<String>>,
+    plan: Option<String>,
     allowed_ips: Option<Vec<String>>,
     rate_limit_config: Option<Object<RateLimitBody>>,
     not_before: Option<String>,
@@ -183,8 +210,8 @@ struct IssueBody {
 
 impl IssueBody {
     /// The key that is asked for, in the operator's tenant.
-    fn into_new_key(self, operator: &Operator) -> Result<NewKey, Fault> {
-        let mut new = NewKey::new(self.name, owner(self.owner.map(|Object(owner)| owner), operator)?);
+    fn into_new_key(self, app: &App, operator: &Operator) -> Result<NewKey, Fault> {
+        let mut new = NewKey::new(self.name, owner(self.owner.map(|Object(owner)| owner), app, operator)?);
         new.description = self.description;
         if let Some(kind) = self.kind {
             new.kind = kind.parse::<KeyKind>().map_err(|error| invalid("kind", error))?;
@@ -196,6 +223,18 @@ impl IssueBody {
             new.scopes.push(Scope::new(&scope).map_err(|error| invalid("scopes", error))?);
         }
         new.access = self.access.unwrap_or_default();
+        if let Some(names) = self.workspaces {
+            new.workspaces = Some(workspaces(&names)?);
+        }
+        operator.may_manage(new.workspaces.as_deref())?;
+        new.plan = Some(plan(self.plan.as_deref(), app, operator)?);
+        if self.allowed_ips.is_some()
+            && app.profile == Profile::IuSign
+            && new.plan.as_ref().is_none_or(|plan| plan.as_str() != HIGHEST_PLAN)
+        {
+            let detail = format!("allowed_ips: this API restricts addresses on plan {HIGHEST_PLAN} only");
+            return Err(Fault(AuthError::with_detail(ErrorCode::PlanRequired, detail)));
+        }
         if let Some(entries) = self.allowed_ips {
             new.allowed_ips = Some(AllowList::parse(entries).map_err(|error| invalid("allowed_ips", error))?);
         }
@@ -209,14 +248,46 @@ impl IssueBody {
     }
 }
 
-fn owner(asked: Option<OwnerBody>, operator: &Operator) -> Result<Owner, Fault> {
+/// Workspaces that there are; an empty list is no list, rather than one that reaches nothing or everything.
+fn workspaces(names: &[String]) -> Result<Vec<WorkspaceId>, Fault> {
+    if names.is_empty() {
+        let detail = "workspaces: name at least one, or leave it out for the whole organization";
+        return Err(Fault(AuthError::with_detail(ErrorCode::InvalidRequest, detail)));
+    }
+    let known = |name: &String| match WorkspaceId::new(name) {
+        Ok(id) if WORKSPACES.contains(&id.as_str()) => Ok(id),
+        Ok(id) => Err(invalid("workspaces", format!("there is no workspace {id}"))),
+        Err(error) => Err(invalid("workspaces", error)),
+    };
+    names.iter().map(known).collect()
+}
+
+/// The plan that the owner sets, or the tenant's.
+fn plan(asked: Option<&str>, app: &App, operator: &Operator) -> Result<PlanName, Fault> {
+    if asked.is_some() && operator.role != Role::Owner {
+        return Err(Fault(AuthError::with_detail(ErrorCode::Forbidden, "Only the owner may set a plan")));
+    }
+    match PlanName::new(asked.unwrap_or(TENANTS_PLAN)) {
+        Ok(plan) if app.plans.knows(&plan) => Ok(plan),
+        _ => Err(invalid("plan", format!("it is none of {}", PLANS.join(", ")))),
+    }
+}
+
+fn owner(asked: Option<OwnerBody>, app: &App, operator: &Operator) -> Result<Owner, Fault> {
     let asked = asked.unwrap_or(OwnerBody { user_id: None, user_email: None, tenant_id: None });
     if asked.tenant_id.is_some_and(|tenant| tenant != operator.tenant.as_str()) {
         return Err(Fault(AuthError::with_detail(ErrorCode::Forbidden, "Keys can be issued in one's own tenant only")));
     }
     let tenant: TenantId = operator.tenant.clone();
     let owner = match asked.user_id {
-        Some(user) => Owner::user(tenant, UserId::new(&user).map_err(|error| invalid("owner.user_id", error))?),
+        Some(user) => {
+            let user = UserId::new(&user).map_err(|error| invalid("owner.user_id", error))?;
+            if app.directory.is_foreign(&tenant, &user) {
+                let detail = "Keys can be issued for users of one's own tenant only";
+                return Err(Fault(AuthError::with_detail(ErrorCode::Forbidden, detail)));
+            }
+            Owner::user(tenant, user)
+        }
         None => Owner::tenant(tenant),
     };
     Ok(match asked.user_email {
@@ -230,7 +301,7 @@ fn time(field: &'static str, text: Option<String>) -> Result<Option<SystemTime>,
 }
 
 async fn issue(State(app): State<App>, Manager(operator): Manager, body: Body) -> Result<Response, Fault> {
-    let new = read::<IssueBody>(body).await?.into_new_key(&operator)?;
+    let new = read::<IssueBody>(body).await?.into_new_key(&app, &operator)?;
     let issued = app.manager.issue(new).await?;
     let record = record::fresh(&issued.record, app.manager.now());
     Ok(private(StatusCode::CREATED, &json!({ "key": issued.key.reveal(), "record": record })))
@@ -255,6 +326,7 @@ async fn list(State(app): State<App>, Manager(operator): Manager, RawQuery(raw):
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
 
     let mut query = ListQuery::new(app.manager.now());
+    query.within_workspaces = operator.workspaces()?;
     query.tenant = Some(operator.tenant);
     if let Some(status) = given(parameters.status) {
         query.status = Some(status_named(&status).ok_or_else(|| bad(format!("status {status:?} is not known")))?);
@@ -296,7 +368,11 @@ fn read_cursor(text: &str) -> Option<Cursor> {
 async fn own(app: &App, operator: &Operator, id: &str) -> Result<Listed, Fault> {
     let id = KeyId::new(id).map_err(|_| not_found())?;
     let listed = app.manager.get(&id).await?;
-    if listed.record.owner.tenant_id == operator.tenant { Ok(listed) } else { Err(not_found()) }
+    if listed.record.owner.tenant_id != operator.tenant {
+        return Err(not_found());
+    }
+    operator.may_manage(listed.record.workspaces.as_deref())?;
+    Ok(listed)
 }
 
 async fn show(State(app): State<App>, Manager(operator): Manager, Path(id): Path<String>) -> Result<Response, Fault> {
@@ -321,4 +397,27 @@ async fn revoke(
     let asked = read::<RevokeBody>(body).await?;
     let revoked = app.manager.revoke(&listed.record.id, asked.reason.as_deref()).await?;
     Ok(private(StatusCode::OK, &record::listed(&revoked, app.manager.now())))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserBody {
+    role: Option<UserRole>,
+    suspended: Option<bool>,
+}
+
+/// `PUT /demo/users/{id}`: a user's standing, and so the keys that depend on it.
+pub(crate) async fn change_user(
+    State(app): State<App>,
+    Manager(operator): Manager,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Response, Fault> {
+    if operator.role != Role::Owner {
+        return Err(Fault(AuthError::with_detail(ErrorCode::Forbidden, "Only the owner may change users")));
+    }
+    let asked = read::<UserBody>(body).await?;
+    let changed = app.directory.change(&operator.tenant, &id, asked.role, asked.suspended);
+    let user = changed.ok_or_else(|| Fault(AuthError::with_detail(ErrorCode::NotFound, "There is no such user")))?;
+    Ok(private(StatusCode::OK, &json!(user)))
 }

@@ -3,23 +3,26 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::Request;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{Extensions, Request};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{any, put};
 use axum::{Json, Router};
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::limit::LocalLimiter;
 use portunus::manage::KeyManager;
+use portunus::policy::PlanOrder;
 use portunus::profile::Profile;
-use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, KeyStore, Principal};
+use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, KeyStore, Principal, Requirement};
 use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::api::{self, Shelves};
 use crate::cli::{Flags, Limiter};
+use crate::directory::DemoDirectory;
 use crate::operators::Operators;
+use crate::tls::Peer;
 use crate::{admin, operators};
 
 /// What all handlers share. Cloning is cheap.
@@ -30,20 +33,33 @@ pub(crate) struct App {
     pub(crate) manager: KeyManager,
     pub(crate) operators: Arc<Operators>,
     pub(crate) shelves: Arc<Shelves>,
+    pub(crate) directory: DemoDirectory,
+    pub(crate) plans: PlanOrder,
+    pub(crate) standard_plan: Requirement,
 }
 
 impl App {
     pub(crate) fn new(flags: &Flags, store: Arc<dyn KeyStore>, operators: Operators) -> Result<Self, Box<dyn Error>> {
         let profile = flags.profile;
+        let directory = DemoDirectory::new(profile)?;
+        let plans = PlanOrder::new(operators::PLANS.iter().copied())?;
         let limiter = match flags.limiter {
             Limiter::Local => LocalLimiter::default(),
         };
         let mut authenticator = profile
             .authenticator(Arc::clone(&store))
+            .owner_standing(directory.clone())
+            .directory(directory.clone())
             .client_ip(flags.client_ip())
             .limiter(limiter)
             .on_limiter_outage(flags.on_limiter_outage.into());
         let mut manager = profile.manager(store);
+        if flags.tls_cert.is_none() {
+            if profile == Profile::IuSign {
+                warn!("this API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it");
+            }
+            authenticator = authenticator.transport(None);
+        }
         if let Some(bound) = &flags.environment {
             authenticator = authenticator.environment(bound.clone());
             // Serving is bound, issuing is not: the bound one is the default, the others can be asked for.
@@ -56,20 +72,27 @@ impl App {
             manager: manager.build()?,
             operators: Arc::new(operators),
             shelves: Arc::default(),
+            directory,
+            standard_plan: plans.at_least(operators::TENANTS_PLAN)?,
+            plans,
         })
     }
 
     /// All routes, without CORS.
     pub(crate) fn router(&self) -> Router {
-        let auth = AuthLayer::new(self.authenticator.clone());
+        let peer = |extensions: &Extensions| extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| *peer);
+        let auth = AuthLayer::new(self.authenticator.clone())
+            .peer(move |extensions| peer(extensions).map(|peer| peer.address.ip()))
+            .tls(move |extensions| peer(extensions).and_then(|peer| peer.tls));
         let routes = ProtectedRouter::new(auth)
             .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }).public())
             .route("/whoami", get(whoami).any_key());
-        api::routes(self.profile, routes)
+        api::routes(self, routes)
             .not_found(|State(app): State<Self>| async move { app.refuse(&AuthError::new(ErrorCode::NotFound)) })
             .into_router()
             .nest("/admin", admin::router())
             .route("/admin/", any(admin::unknown))
+            .route("/demo/users/{id}", put(admin::change_user))
             .with_state(self.clone())
     }
 

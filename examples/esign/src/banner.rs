@@ -12,7 +12,8 @@ use crate::app::App;
 use crate::cli::Flags;
 
 pub(crate) async fn announce(flags: &Flags, app: &App, address: SocketAddr) -> Result<(), String> {
-    let url = format!("http://{address}");
+    let scheme = if flags.tls_cert.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
     let text = if flags.ready_json {
         let operators: Map<_, _> = app
             .operators
@@ -54,10 +55,16 @@ async fn for_people(app: &App, url: &str) -> Result<String, String> {
         _ => format!("-H 'Authorization: Bearer {key}'"),
     };
     let token = app.operators.tokens.iter().find(|(name, _)| *name == "owner").map_or("", |(_, token)| token);
+    let note = match app.profile {
+        Profile::IuSign if !url.starts_with("https") => {
+            "This API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it.\n"
+        }
+        _ => "",
+    };
     Ok(format!(
         "\
 esign, profile {profile}: {url}
-A key, shown this once: {key}
+{note}A key, shown this once: {key}
 
   curl -i {url}{path} {present}
   curl -i {url}{path}

@@ -1,6 +1,7 @@
 //! The command line: what can be chosen, and one clear line for what cannot.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -41,6 +42,12 @@ pub(crate) struct Flags {
     /// The one header that trusted proxies set.
     #[arg(long, default_value = "x-forwarded-for")]
     pub(crate) forwarded_header: Header,
+    /// Serve TLS 1.3 only, with this certificate chain (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Make the first line of stdout machine-readable.
     #[arg(long)]
     pub(crate) ready_json: bool,

@@ -9,10 +9,11 @@ mod app;
 mod banner;
 mod cli;
 mod cors;
+mod directory;
 mod operators;
 mod record;
+mod tls;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::cli::Flags;
 use crate::operators::Operators;
+use crate::tls::{Peer, TlsListener};
 
 /// How often usage is written while serving.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -70,6 +72,10 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     let operators = Operators::from_env().map_err(|error| error.to_string())?;
     let app = App::new(flags, store, operators).map_err(|error| error.to_string())?;
 
+    let tls = match (&flags.tls_cert, &flags.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+        _ => None,
+    };
     // Listened for before anybody is told that the server is ready.
     let told_to_stop = told_to_stop()?;
     banner::announce(flags, &app, address).await?;
@@ -77,11 +83,20 @@ async fn serve(flags: &Flags) -> Result<(), String> {
 
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let flusher = tokio::spawn(flush_on_interval(app.clone(), stopped.clone()));
-    let service = cors::outermost(app.router()).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let service = cors::outermost(app.router()).into_make_service_with_connect_info::<Peer>();
+    let told_to_stop = async move {
         told_to_stop.await;
         let _ = stop.send(true);
-    });
+    };
+    let server = async move {
+        match tls {
+            None => axum::serve(listener, service).with_graceful_shutdown(told_to_stop).await,
+            Some(acceptor) => {
+                let listener = TlsListener::new(listener, acceptor)?;
+                axum::serve(listener, service).with_graceful_shutdown(told_to_stop).await
+            }
+        }
+    };
     let drained = async {
         let _ = stopped.wait_for(|stop| *stop).await;
         tokio::time::sleep(DRAIN).await;

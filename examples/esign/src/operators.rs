@@ -35,7 +35,16 @@ pub(crate) struct Operators {
 
 /// The tenant of the demo, and another one that must see nothing of it.
 pub(crate) const TENANT: &str = "tenant_abc123";
-const OTHER_TENANT: &str = "tenant_xyz789";
+pub(crate) const OTHER_TENANT: &str = "tenant_xyz789";
+
+/// The workspaces of the demo's tenants, and the only one that its Admin belongs to.
+pub(crate) const WORKSPACES: &[&str] = &["ws1", "ws2"];
+pub(crate) const ADMINS_WORKSPACE: &str = "ws1";
+
+/// The plans of the demo, and what its tenants pay for.
+pub(crate) const PLANS: &[&str] = &["free", "standard", "enterprise"];
+pub(crate) const TENANTS_PLAN: &str = "standard";
+pub(crate) const HIGHEST_PLAN: &str = "enterprise";
 
 impl Operators {
     /// Takes the tokens from `ESIGN_OPERATOR_*`, or makes them.

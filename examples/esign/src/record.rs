@@ -31,6 +31,8 @@ fn shown(record: &KeyRecord, usage: &Usage, primary: bool, now: SystemTime) -> V
         "masked": record.masked,
         "scopes": record.scopes,
         "access": record.access,
+        "workspaces": record.workspaces,
+        "plan": record.plan,
         "allowed_ips": record.allowed_ips,
         "rate_limit_config": {
             "requests_per_minute": quota(record, "minute", PER_MINUTE),

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::routing::MethodRouter;
 
 use crate::adapter::tower::require;
-use crate::scope::Requirement;
+use crate::policy::Requirement;
 
 /// Demands a requirement of all routes so far.
 ///

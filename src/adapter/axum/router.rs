@@ -7,7 +7,7 @@ use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 
 use crate::adapter::tower::{AuthLayer, require};
-use crate::scope::Requirement;
+use crate::policy::Requirement;
 
 /// Routes that all name what they require.
 ///

@@ -17,9 +17,12 @@ use tower::{Layer, Service};
 use super::{Anonymous, HttpHead, RejectionBody, into_response};
 use crate::authenticator::{Admission, Attempt, Authenticator, PendingAttempt};
 use crate::error::AuthError;
+use crate::key::UserId;
 use crate::limit::Decision;
+use crate::network::TlsVersion;
 use crate::principal::KeyPrincipal;
 
+type TlsOf = dyn Fn(&Extensions) -> Option<TlsVersion> + Send + Sync;
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 /// Inserts what a mapping makes of a principal, or takes out what another layer's has left.
 type Insert = dyn Fn(Option<&KeyPrincipal>, &mut Extensions) + Send + Sync;
@@ -38,6 +41,7 @@ struct Shared {
     /// The fields that may carry a key.
     secret_fields: Vec<HeaderName>,
     peer_of: Arc<PeerOf>,
+    tls_of: Arc<TlsOf>,
     inserts: Vec<Arc<Insert>>,
 }
 
@@ -51,13 +55,21 @@ impl AuthLayer {
         // Every name was checked to be a field name when the authenticator was built.
         let secret_fields = authenticator.secret_fields().filter_map(|name| name.parse().ok()).collect();
         let peer_of = Arc::new(default_peer);
-        Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, inserts: Vec::new() }) }
+        let tls_of = Arc::new(|extensions: &Extensions| extensions.get::<TlsVersion>().copied());
+        let inserts = Vec::new();
+        Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, tls_of, inserts }) }
     }
 
     /// Says how the address at the other end of the connection is found.
     #[must_use]
     pub fn peer(self, peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
         self.with(|shared| shared.peer_of = Arc::new(peer_of))
+    }
+
+    /// Says how the connection's version of TLS is found; a [`TlsVersion`] in the extensions unless set.
+    #[must_use]
+    pub fn tls(self, tls_of: impl Fn(&Extensions) -> Option<TlsVersion> + Send + Sync + 'static) -> Self {
+        self.with(|shared| shared.tls_of = Arc::new(tls_of))
     }
 
     /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
@@ -153,11 +165,10 @@ where
         for name in &self.shared.secret_fields {
             mark_sensitive(request.headers_mut(), name);
         }
-        let head = HttpHead::new(&request, (self.shared.peer_of)(request.extensions()));
+        let head = self.shared.head(&request);
         let state = match self.shared.authenticator.attempt(&head) {
-            Attempt::Ready(Ok(Admission { principal, limits, .. })) => {
-                self.shared.admit(principal, request.extensions_mut());
-                let told = limits.map(|limits| Told::new(&self.shared, limits));
+            Attempt::Ready(Ok(admission)) => {
+                let told = self.shared.admit(admission, request.extensions_mut());
                 State::Inner { future: self.inner.call(request), told }
             }
             Attempt::Ready(Err(error)) => State::Refused { response: Some(self.shared.refuse(&error, &head)) },
@@ -174,11 +185,12 @@ where
 }
 
 impl Shared {
-    fn admit(&self, principal: Option<KeyPrincipal>, extensions: &mut Extensions) {
+    /// Puts whoever was admitted into the extensions. Returns what the answer shall tell.
+    fn admit(self: &Arc<Self>, admission: Admission, extensions: &mut Extensions) -> Option<Told> {
         for insert in &self.inserts {
-            insert(principal.as_ref(), extensions);
+            insert(admission.principal.as_ref(), extensions);
         }
-        match principal {
+        match admission.principal {
             Some(principal) => {
                 extensions.insert(principal);
             }
@@ -188,6 +200,13 @@ impl Shared {
                 extensions.insert(Anonymous(Arc::clone(self.authenticator.responder())));
             }
         }
+        let told = admission.limits.is_some() || admission.canonical_user.is_some();
+        told.then(|| Told { shared: Arc::clone(self), limits: admission.limits, user: admission.canonical_user })
+    }
+
+    fn head<'r, B>(&self, request: &'r Request<B>) -> HttpHead<'r> {
+        let extensions = request.extensions();
+        HttpHead::new(request, (self.peer_of)(extensions)).with_tls((self.tls_of)(extensions))
     }
 
     fn refuse<R: RejectionBody>(&self, error: &AuthError, head: &HttpHead<'_>) -> Response<R> {
@@ -201,23 +220,26 @@ impl<S: fmt::Debug> fmt::Debug for AuthService<S> {
     }
 }
 
-/// How the windows stand, for the answer to tell.
+/// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by e-mail.
 struct Told {
     shared: Arc<Shared>,
-    limits: Decision,
+    limits: Option<Decision>,
+    user: Option<UserId>,
 }
 
 impl Told {
-    fn new(shared: &Arc<Shared>, limits: Decision) -> Self {
-        Self { shared: Arc::clone(shared), limits }
-    }
-
     fn tell(self, headers: &mut HeaderMap) {
-        self.shared.authenticator.responder().limit_fields(&self.limits, &mut |name, value| {
+        let mut add = |name: &'static str, value: String| {
             if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
                 headers.insert(HeaderName::from_static(name), value);
             }
-        });
+        };
+        if let Some(limits) = &self.limits {
+            self.shared.authenticator.responder().limit_fields(limits, &mut add);
+        }
+        if let Some(user) = self.user {
+            add("x-user-id", user.into());
+        }
     }
 }
 
@@ -279,14 +301,12 @@ where
                     // Taken once: the state is replaced right below.
                     let Some(mut request) = parked.request.take() else { return Poll::Pending };
                     match outcome {
-                        Ok(Admission { principal, limits, .. }) => {
-                            parked.shared.admit(principal, request.extensions_mut());
-                            let told = limits.map(|limits| Told::new(&parked.shared, limits));
+                        Ok(admission) => {
+                            let told = parked.shared.admit(admission, request.extensions_mut());
                             State::Inner { future: parked.service.call(request), told }
                         }
                         Err(error) => {
-                            let peer = (parked.shared.peer_of)(request.extensions());
-                            let response = parked.shared.refuse(&error, &HttpHead::new(&request, peer));
+                            let response = parked.shared.refuse(&error, &parked.shared.head(&request));
                             State::Refused { response: Some(response) }
                         }
                     }

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use http::header::{AUTHORIZATION, FORWARDED, HeaderName};
 use http::{HeaderMap, Method, Request, Uri, request};
 
+use crate::network::TlsVersion;
 use crate::request::{FieldName, RequestHead};
 
 static USER_ID: HeaderName = HeaderName::from_static("x-user-id");
@@ -21,18 +22,26 @@ pub struct HttpHead<'r> {
     uri: &'r Uri,
     headers: &'r HeaderMap,
     peer: Option<IpAddr>,
+    tls: Option<TlsVersion>,
 }
 
 impl<'r> HttpHead<'r> {
     /// The view of a request that came from this address.
     pub fn new<B>(request: &'r Request<B>, peer: Option<IpAddr>) -> Self {
-        Self { method: request.method(), uri: request.uri(), headers: request.headers(), peer }
+        Self { method: request.method(), uri: request.uri(), headers: request.headers(), peer, tls: None }
+    }
+
+    /// The same request, over this version of TLS.
+    #[must_use]
+    pub const fn with_tls(mut self, tls: Option<TlsVersion>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// The view of a request's parts.
     #[must_use]
     pub fn of_parts(parts: &'r request::Parts, peer: Option<IpAddr>) -> Self {
-        Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers, peer }
+        Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers, peer, tls: None }
     }
 }
 
@@ -47,6 +56,10 @@ impl RequestHead for HttpHead<'_> {
 
     fn peer_ip(&self) -> Option<IpAddr> {
         self.peer
+    }
+
+    fn tls(&self) -> Option<TlsVersion> {
+        self.tls
     }
 
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {

@@ -29,9 +29,9 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Extensions, Response, StatusCode};
 
 use crate::error::{AuthError, ErrorCode};
-use crate::principal::{KeyPrincipal, Principal};
+use crate::policy::Requirement;
+use crate::principal::KeyPrincipal;
 use crate::respond::{Answer, Responder};
-use crate::scope::Requirement;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -52,8 +52,8 @@ pub(crate) fn principal(extensions: &Extensions) -> Result<&KeyPrincipal, AuthEr
 }
 
 /// Checks a requirement against the principal of a request.
-pub(crate) fn check(extensions: &Extensions, requirement: &Requirement) -> Result<(), AuthError> {
-    principal(extensions)?.require(requirement)
+pub(crate) fn check(extensions: &Extensions, requirement: &Requirement, head: &HttpHead<'_>) -> Result<(), AuthError> {
+    requirement.check(principal(extensions)?, Some(head))
 }
 
 /// Answers a refused request in the dialect of the authenticator that saw it.

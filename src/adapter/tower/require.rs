@@ -1,4 +1,4 @@
-//! The layer that demands scopes of whoever was authenticated further out.
+//! The layer that demands a requirement of whoever was authenticated further out.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +11,8 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{HttpHead, RejectionBody, check, refuse};
-use crate::scope::{Requirement, Scope};
+use crate::policy::Requirement;
+use crate::scope::Scope;
 
 /// A layer that demands a requirement.
 ///
@@ -60,12 +61,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = match check(request.extensions(), &self.requirement) {
+        let head = HttpHead::new(&request, None);
+        let state = match check(request.extensions(), &self.requirement, &head) {
             Ok(()) => State::Inner { future: self.inner.call(request) },
-            Err(error) => {
-                let response = refuse(&error, &HttpHead::new(&request, None), request.extensions());
-                State::Refused { response: Some(response) }
-            }
+            Err(error) => State::Refused { response: Some(refuse(&error, &head, request.extensions())) },
         };
         RequireFuture { state }
     }

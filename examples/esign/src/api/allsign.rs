@@ -3,8 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use portunus::adapter::axum::{ProtectedRouter, delete, get, post};
-use portunus::scope::Requirement;
-use portunus::{KeyPrincipal, scope};
+use portunus::{KeyPrincipal, Requirement, scope};
 
 use crate::app::App;
 

@@ -3,7 +3,9 @@
 mod allsign;
 mod dropbox_sign;
 mod insigner;
+mod iusign;
 mod shelves;
+mod yousign;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -18,12 +20,13 @@ pub(crate) use shelves::Shelves;
 use crate::app::App;
 
 /// Adds the routes of a profile.
-pub(crate) fn routes(profile: Profile, router: ProtectedRouter<App>) -> ProtectedRouter<App> {
-    match profile {
+pub(crate) fn routes(app: &App, router: ProtectedRouter<App>) -> ProtectedRouter<App> {
+    match app.profile {
         Profile::AllSign => allsign::routes(router),
         Profile::InSigner => insigner::routes(router),
         Profile::DropboxSign => dropbox_sign::routes(router),
-        // Their routes demand workspaces and plans, not scopes: nothing is served before those demands are.
+        Profile::Yousign => yousign::routes(router),
+        Profile::IuSign => iusign::routes(router, &app.standard_plan),
         _ => router,
     }
 }
@@ -38,26 +41,26 @@ fn object(body: &Bytes) -> Result<Map<String, Value>, AuthError> {
 }
 
 /// All things of one kind that this caller's tenant has in this environment.
-fn list(app: &App, caller: &KeyPrincipal, kind: &'static str) -> Response {
+fn list(app: &App, caller: &KeyPrincipal, kind: &str) -> Response {
     Json(json!({ kind: app.shelves.all(caller, kind) })).into_response()
 }
 
-fn create(app: &App, caller: &KeyPrincipal, kind: &'static str, body: &Bytes) -> Response {
+fn create(app: &App, caller: &KeyPrincipal, kind: &str, body: &Bytes) -> Response {
     match object(body).and_then(|thing| app.shelves.add(caller, kind, thing)) {
         Ok(made) => (axum::http::StatusCode::CREATED, Json(made)).into_response(),
         Err(error) => app.refuse(&error),
     }
 }
 
-fn show(app: &App, caller: &KeyPrincipal, kind: &'static str, id: &str) -> Response {
+fn show(app: &App, caller: &KeyPrincipal, kind: &str, id: &str) -> Response {
     answer(app, app.shelves.one(caller, kind, id))
 }
 
-fn change(app: &App, caller: &KeyPrincipal, kind: &'static str, id: &str, body: &Bytes) -> Response {
+fn change(app: &App, caller: &KeyPrincipal, kind: &str, id: &str, body: &Bytes) -> Response {
     answer(app, object(body).and_then(|facts| app.shelves.change(caller, kind, id, facts)))
 }
 
-fn remove(app: &App, caller: &KeyPrincipal, kind: &'static str, id: &str) -> Response {
+fn remove(app: &App, caller: &KeyPrincipal, kind: &str, id: &str) -> Response {
     match app.shelves.remove(caller, kind, id) {
         Ok(()) => axum::http::StatusCode::NO_CONTENT.into_response(),
         Err(error) => app.refuse(&error),

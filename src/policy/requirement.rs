@@ -1,15 +1,23 @@
-//! What a route requires of a key, as a value that can be combined, checked, listed and explained.
+//! What a route requires, as a value that can be combined, checked, listed and explained.
 
 use std::fmt;
 
-use super::name::Scope;
-use super::set::ScopeSet;
+use super::plan::AtLeast;
+use super::workspace::WorkspaceOf;
+use crate::actor::ActorMode;
+use crate::error::{AuthError, ErrorCode};
+use crate::key::Access;
+use crate::principal::Principal;
+use crate::request::RequestHead;
+use crate::scope::{Scope, ScopeSet};
 
-/// A requirement: a scope, or some or all of several requirements.
+/// A requirement: a scope, a workspace, a plan, a user, or some or all of several requirements.
+///
+/// A read-only key is refused on every method but `GET`, `HEAD` and `OPTIONS`, whatever else is required, unless the
+/// requirement says [`reading`](Self::reading).
 ///
 /// ```
-/// use portunus::scope;
-/// use portunus::scope::Requirement;
+/// use portunus::{Requirement, scope};
 ///
 /// let write = Requirement::any_of([scope!("document:write"), scope!("document:*")]);
 /// let send = Requirement::scope(scope!("signature:write"));
@@ -25,6 +33,12 @@ enum Node {
     Scope(Scope),
     Any(Vec<Requirement>),
     All(Vec<Requirement>),
+    Reading,
+    Writing,
+    User,
+    Workspace(WorkspaceOf),
+    Organization,
+    Plan(AtLeast),
 }
 
 impl Requirement {
@@ -36,6 +50,36 @@ impl Requirement {
     /// One scope.
     pub const fn scope(scope: Scope) -> Self {
         Self(Node::Scope(scope))
+    }
+
+    /// The route only reads, whatever its method: a POST that searches. Read-only keys pass.
+    pub const fn reading() -> Self {
+        Self(Node::Reading)
+    }
+
+    /// The route writes, whatever its method: a GET that changes something. Read-only keys are refused.
+    pub const fn writing() -> Self {
+        Self(Node::Writing)
+    }
+
+    /// A user acts: the key's own, or one that the request names. Otherwise 400 `ACTOR_REQUIRED`.
+    pub const fn user() -> Self {
+        Self(Node::User)
+    }
+
+    /// The key reaches the workspace that the request names.
+    pub const fn workspace(of: WorkspaceOf) -> Self {
+        Self(Node::Workspace(of))
+    }
+
+    /// The route is about the organization itself, its users or its workspaces: a key of some workspaces only reads it.
+    pub const fn organization() -> Self {
+        Self(Node::Organization)
+    }
+
+    /// A plan: made by [`PlanOrder::at_least`](super::PlanOrder::at_least).
+    pub const fn plan(least: AtLeast) -> Self {
+        Self(Node::Plan(least))
     }
 
     /// At least one of these. An empty list can never be met: it fails closed.
@@ -58,17 +102,99 @@ impl Requirement {
         Self(Node::Any(vec![self, other.into()]))
     }
 
-    /// Whether the grants meet it. Allocates nothing.
+    /// Checks a principal on a request. Without the request, what needs one is not met, and the method is not looked at.
+    /// Allocates nothing where it is met.
+    ///
+    /// # Errors
+    /// What is missing: of several parts the first, of several alternatives the first, but of scopes all that are
+    /// required.
+    pub fn check<P: Principal + ?Sized>(
+        &self,
+        principal: &P,
+        request: Option<&dyn RequestHead>,
+    ) -> Result<(), AuthError> {
+        let writes = request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
+        if writes && principal.access() != Access::FullAccess && !self.says_access() {
+            return Err(AuthError::new(ErrorCode::ReadOnlyKey));
+        }
+        self.met(principal, request)
+    }
+
+    fn met<P: Principal + ?Sized>(&self, principal: &P, request: Option<&dyn RequestHead>) -> Result<(), AuthError> {
+        let refused = match &self.0 {
+            Node::Any(_) | Node::All(_) | Node::Scope(_) if self.is_of_scopes() => {
+                return match self.is_met_by(principal.scopes()) {
+                    true => Ok(()),
+                    false => Err(AuthError::insufficient_scope(self, principal.scopes())),
+                };
+            }
+            Node::Any(alternatives) => {
+                let mut first = None;
+                for alternative in alternatives {
+                    match alternative.met(principal, request) {
+                        Ok(()) => return Ok(()),
+                        Err(error) => first = first.or(Some(error)),
+                    }
+                }
+                return Err(first.unwrap_or_else(|| AuthError::new(ErrorCode::Forbidden)));
+            }
+            Node::All(parts) => return parts.iter().try_for_each(|part| part.met(principal, request)),
+            Node::Scope(_) | Node::Reading => return Ok(()),
+            Node::Writing => (principal.access() != Access::FullAccess).then_some(ErrorCode::ReadOnlyKey),
+            Node::User => {
+                let actor = principal.actor();
+                let somebody = actor.user_id.is_some() && actor.mode != ActorMode::App;
+                (!somebody).then_some(ErrorCode::ActorRequired)
+            }
+            Node::Workspace(of) => {
+                let reached = request.and_then(|request| of.find(request, |workspace| principal.reaches(workspace)));
+                (reached != Some(true)).then_some(ErrorCode::WorkspaceForbidden)
+            }
+            Node::Organization => {
+                let reads = request.is_some_and(|request| matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
+                (principal.workspaces().is_some() && !reads).then_some(ErrorCode::WorkspaceForbidden)
+            }
+            Node::Plan(least) => (!least.is_met_by(principal.plan())).then_some(ErrorCode::PlanRequired),
+        };
+        match refused {
+            None => Ok(()),
+            Some(ErrorCode::PlanRequired) => {
+                Err(AuthError::with_detail(ErrorCode::PlanRequired, format!("This needs {self}")))
+            }
+            Some(code) => Err(AuthError::new(code)),
+        }
+    }
+
+    /// Whether it says itself if the route reads or writes.
+    fn says_access(&self) -> bool {
+        match &self.0 {
+            Node::Reading | Node::Writing => true,
+            Node::Any(several) | Node::All(several) => several.iter().any(Self::says_access),
+            _ => false,
+        }
+    }
+
+    /// Whether it is about scopes and nothing else.
+    fn is_of_scopes(&self) -> bool {
+        match &self.0 {
+            Node::Scope(_) => true,
+            Node::Any(several) | Node::All(several) => several.iter().all(Self::is_of_scopes),
+            _ => false,
+        }
+    }
+
+    /// Whether grants alone meet it. What is not about scopes is not met. Allocates nothing.
     #[must_use]
     pub fn is_met_by(&self, granted: &dyn ScopeSet) -> bool {
         match &self.0 {
             Node::Scope(scope) => granted.grants(scope),
             Node::Any(alternatives) => alternatives.iter().any(|r| r.is_met_by(granted)),
             Node::All(parts) => parts.iter().all(|r| r.is_met_by(granted)),
+            _ => false,
         }
     }
 
-    /// Which grants met it, or what was missing. Allocates: for people, not for decisions.
+    /// Which grants met it, or what was missing, as far as it is about scopes. Allocates: for people, not for decisions.
     #[must_use]
     pub fn explain(&self, granted: &dyn ScopeSet) -> Explanation {
         if !self.is_met_by(granted) {
@@ -84,7 +210,7 @@ impl Requirement {
         match &self.0 {
             Node::Any(alternatives) => alternatives.iter().any(Self::can_be_met),
             Node::All(parts) => parts.iter().all(Self::can_be_met),
-            Node::Scope(_) => true,
+            _ => true,
         }
     }
 
@@ -98,6 +224,7 @@ impl Requirement {
                 first.map_or_else(Vec::new, Self::first_alternative)
             }
             Node::All(parts) => parts.iter().flat_map(Self::first_alternative).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -107,6 +234,7 @@ impl Requirement {
         match &self.0 {
             Node::Scope(scope) => vec![scope],
             Node::Any(several) | Node::All(several) => several.iter().flat_map(Self::scopes).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -119,6 +247,7 @@ impl Requirement {
                 [one] => one.single(),
                 _ => None,
             },
+            _ => None,
         }
     }
 
@@ -127,7 +256,7 @@ impl Requirement {
     pub fn alternatives(&self) -> Option<Vec<&Scope>> {
         match &self.0 {
             Node::Any(several) => several.iter().map(Self::single).collect(),
-            Node::Scope(_) | Node::All(_) => None,
+            _ => None,
         }
     }
 
@@ -139,7 +268,7 @@ impl Requirement {
                     parts.iter().filter(|r| !r.is_met_by(granted)).map(|r| r.missing(granted)).collect();
                 if left.len() == 1 { left.remove(0) } else { Self(Node::All(left)) }
             }
-            Node::Scope(_) | Node::Any(_) => self.clone(),
+            _ => self.clone(),
         }
     }
 
@@ -152,6 +281,7 @@ impl Requirement {
                 }
             }
             Node::All(parts) => parts.iter().for_each(|r| r.collect_met(granted, met)),
+            _ => {}
         }
     }
 }
@@ -166,6 +296,12 @@ impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (between, several) = match &self.0 {
             Node::Scope(scope) => return scope.fmt(f),
+            Node::Reading => return f.write_str("reading"),
+            Node::Writing => return f.write_str("full access"),
+            Node::User => return f.write_str("a user"),
+            Node::Workspace(_) => return f.write_str("access to the workspace"),
+            Node::Organization => return f.write_str("access to the organization for writing"),
+            Node::Plan(least) => return least.fmt(f),
             Node::Any(several) if several.is_empty() => return f.write_str("what nobody has"),
             Node::All(several) if several.is_empty() => return f.write_str("nothing"),
             Node::Any(several) => {

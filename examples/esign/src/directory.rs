@@ -1,0 +1,134 @@
+//! The demo's users, the same at every start, and how they stand.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
+use portunus::key::{IdError, Owner, TenantId, UserId};
+use portunus::profile::Profile;
+use serde::{Deserialize, Serialize};
+
+use crate::operators::{OTHER_TENANT, TENANT};
+
+/// A user's role in the demo's organizations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum UserRole {
+    Owner,
+    Admin,
+    Member,
+}
+
+/// A user as the demo shows one.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct DemoUser {
+    pub(crate) id: UserId,
+    pub(crate) email: &'static str,
+    pub(crate) tenant_id: TenantId,
+    pub(crate) role: UserRole,
+    pub(crate) suspended: bool,
+}
+
+/// All users, in memory. Cloning shares them.
+#[derive(Debug, Clone)]
+pub(crate) struct DemoDirectory {
+    users: Arc<Mutex<Vec<DemoUser>>>,
+    /// Whether keys stop when their owner is no administrator any more.
+    needs_role: bool,
+}
+
+impl DemoDirectory {
+    pub(crate) fn new(profile: Profile) -> Result<Self, IdError> {
+        let users = [
+            ("550e8400-e29b-41d4-a716-446655440000", "user@example.com", TENANT, UserRole::Admin),
+            ("9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3", "platform@app.com", TENANT, UserRole::Owner),
+            ("7d444840-9dc0-11d1-b245-5ffdce74fad2", "member@example.com", TENANT, UserRole::Member),
+            ("f47ac10b-58cc-4372-a567-0e02b2c3d479", "outsider@example.com", OTHER_TENANT, UserRole::Owner),
+        ];
+        let users = users.into_iter().map(|(id, email, tenant, role)| {
+            let (id, tenant_id) = (UserId::new(id)?, TenantId::new(tenant)?);
+            Ok(DemoUser { id, email, tenant_id, role, suspended: false })
+        });
+        let users = users.collect::<Result<Vec<_>, IdError>>()?;
+        Ok(Self { users: Arc::new(Mutex::new(users)), needs_role: profile == Profile::IuSign })
+    }
+
+    fn users(&self) -> MutexGuard<'_, Vec<DemoUser>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The users of a tenant.
+    pub(crate) fn of_tenant(&self, tenant: &TenantId) -> Vec<DemoUser> {
+        self.users().iter().filter(|user| user.tenant_id == *tenant).cloned().collect()
+    }
+
+    /// Whether somebody is known to be another tenant's user.
+    pub(crate) fn is_foreign(&self, tenant: &TenantId, id: &UserId) -> bool {
+        self.users().iter().any(|user| user.id.as_str().eq_ignore_ascii_case(id.as_str()) && user.tenant_id != *tenant)
+    }
+
+    /// Changes a tenant's user; `None` if there is none of this id.
+    pub(crate) fn change(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        role: Option<UserRole>,
+        suspended: Option<bool>,
+    ) -> Option<DemoUser> {
+        let mut users = self.users();
+        let user =
+            users.iter_mut().find(|user| user.tenant_id == *tenant && user.id.as_str().eq_ignore_ascii_case(id))?;
+        user.role = role.unwrap_or(user.role);
+        user.suspended = suspended.unwrap_or(user.suspended);
+        Some(user.clone())
+    }
+
+    fn find(&self, tenant: &TenantId, named: &UserRef) -> Option<Arc<User>> {
+        let users = self.users();
+        let found = users.iter().find(|user| match named {
+            UserRef::Id(id) => user.id == *id,
+            UserRef::Email(email) => user.email.eq_ignore_ascii_case(email),
+            _ => false,
+        })?;
+        let mut user = User::new(found.id.clone(), found.tenant_id.clone()).with_email(found.email);
+        user.suspended = found.suspended;
+        // Nobody collaborates across tenants in the demo.
+        (found.tenant_id == *tenant).then(|| Arc::new(user))
+    }
+
+    fn stands(&self, owner: &Owner) -> Standing {
+        let users = self.users();
+        let found = owner.user_id.as_ref().and_then(|id| {
+            users
+                .iter()
+                .find(|user| user.tenant_id == owner.tenant_id && user.id.as_str().eq_ignore_ascii_case(id.as_str()))
+        });
+        match found {
+            Some(user) if user.suspended => Standing::Suspended,
+            Some(user) if self.needs_role && user.role == UserRole::Member => Standing::RoleLost,
+            _ => Standing::Good,
+        }
+    }
+}
+
+#[async_trait]
+impl Directory for DemoDirectory {
+    async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+        Ok(self.find(tenant, user))
+    }
+
+    fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+        Some(Ok(self.find(tenant, user)))
+    }
+}
+
+#[async_trait]
+impl OwnerStanding for DemoDirectory {
+    async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError> {
+        Ok(self.stands(owner))
+    }
+
+    fn standing_now(&self, owner: &Owner) -> Option<Result<Standing, DirectoryError>> {
+        Some(Ok(self.stands(owner)))
+    }
+}

@@ -1,0 +1,109 @@
+//! A directory that remembers answers for a moment.
+//!
+//! Both kinds of answers are kept, each in a bounded room of its own, so that asking for users who do not exist evicts
+//! nobody who does. Outages are not kept.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quick_cache::sync::Cache;
+
+use super::directory::{Directory, DirectoryError, User, UserRef};
+use crate::clock::{Clock, SystemClock};
+use crate::key::TenantId;
+
+/// A [`Directory`] in front of another one. A change of a user is seen after the time to live at the latest.
+pub struct CachedDirectory<D> {
+    inner: D,
+    found: Cache<(TenantId, UserRef), (Arc<User>, Duration)>,
+    missing: Cache<(TenantId, UserRef), Duration>,
+    time_to_live: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl<D: Directory> CachedDirectory<D> {
+    /// The longest that an answer may be kept.
+    pub const LONGEST: Duration = Duration::from_secs(60);
+
+    /// Keeps up to `capacity` users, and as many that do not exist, for this long: at most
+    /// [`LONGEST`](Self::LONGEST), which is also what more is taken for.
+    pub fn new(inner: D, capacity: usize, time_to_live: Duration) -> Self {
+        Self {
+            inner,
+            found: Cache::new(capacity),
+            missing: Cache::new(capacity),
+            time_to_live: time_to_live.min(Self::LONGEST),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+
+    /// Where the time comes from; the system's clock unless set.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Forgets everything: whatever changed is seen by the next request.
+    pub fn clear(&self) {
+        self.found.clear();
+        self.missing.clear();
+    }
+
+    fn remembered(&self, key: &(TenantId, UserRef)) -> Option<Option<Arc<User>>> {
+        let now = self.clock.monotonic();
+        if let Some((user, until)) = self.found.get(key)
+            && now < until
+        {
+            return Some(Some(user));
+        }
+        self.missing.get(key).filter(|until| now < *until).map(|_| None)
+    }
+
+    fn remember(&self, key: (TenantId, UserRef), asked: Duration, answer: Option<&Arc<User>>) {
+        // Counted from when the question was asked: an answer that took long is not kept longer for it.
+        let until = asked + self.time_to_live;
+        match answer {
+            Some(user) => {
+                self.missing.remove(&key);
+                self.found.insert(key, (Arc::clone(user), until));
+            }
+            None => {
+                self.found.remove(&key);
+                self.missing.insert(key, until);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl<D: Directory> Directory for CachedDirectory<D> {
+    async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+        let key = (tenant.clone(), user.clone());
+        if let Some(remembered) = self.remembered(&key) {
+            return Ok(remembered);
+        }
+        let asked = self.clock.monotonic();
+        let answer = self.inner.resolve(tenant, user).await?;
+        self.remember(key, asked, answer.as_ref());
+        Ok(answer)
+    }
+
+    fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+        match self.remembered(&(tenant.clone(), user.clone())) {
+            Some(remembered) => Some(Ok(remembered)),
+            None => self.inner.resolve_now(tenant, user),
+        }
+    }
+}
+
+impl<D: fmt::Debug> fmt::Debug for CachedDirectory<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedDirectory")
+            .field("inner", &self.inner)
+            .field("time_to_live", &self.time_to_live)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,159 @@
+//! The host's users, as far as keys act for them: the trait, and what it answers.
+//!
+//! A directory says who a user is and what the user may do. It never decides whether a key may act: the key's own
+//! permission, the tenant's wall and the intersection of authorities are the library's.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::key::{Owner, TenantId, UserId};
+use crate::scope::Scope;
+
+/// Finds users. `Arc` and `Box` of a directory are directories.
+///
+/// # What an implementation promises
+/// - A user of another tenant is returned only where that user may be acted for from the asking tenant, and then with
+///   [`User::collaborating`]. Anything else is `None`, after the same work as for a user that does not exist.
+/// - E-mail addresses are compared ASCII-case-insensitively, and are not normalized further: no dots, no `+tags`.
+#[async_trait]
+pub trait Directory: fmt::Debug + Send + Sync + 'static {
+    /// The user that a key of this tenant means.
+    ///
+    /// # Errors
+    /// Where the directory gives no answer: the request is refused with 503 `DIRECTORY_UNAVAILABLE`.
+    async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError>;
+
+    /// The same for directories that can answer without waiting; `None` (the default) says that this one must be awaited.
+    fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+        let _ = (tenant, user);
+        None
+    }
+}
+
+/// How a request names a user.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UserRef {
+    /// By id. A hyphenated UUID (RFC 9562 §4) is in lower case.
+    Id(UserId),
+    /// By e-mail address, in ASCII lower case.
+    Email(String),
+}
+
+/// A user of the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct User {
+    /// The id: the canonical identifier.
+    pub id: UserId,
+    /// The e-mail address, as people should see it.
+    pub email: Option<String>,
+    /// The tenant the user belongs to.
+    pub tenant_id: TenantId,
+    /// Whether the directory grants that keys of the asking tenant act for this user of another one.
+    pub collaborates: bool,
+    /// What the user may do; whatever the key may, if absent.
+    pub scopes: Option<Vec<Scope>>,
+    /// Whether nobody may act for the user now.
+    pub suspended: bool,
+}
+
+impl User {
+    /// A user of a tenant, who may do whatever the key may.
+    #[must_use]
+    pub fn new(id: UserId, tenant_id: TenantId) -> Self {
+        Self { id, email: None, tenant_id, collaborates: false, scopes: None, suspended: false }
+    }
+
+    /// The same with an e-mail address.
+    #[must_use]
+    pub fn with_email(mut self, email: impl Into<String>) -> Self {
+        self.email = Some(email.into());
+        self
+    }
+
+    /// The same with authority of the user's own: acting for the user gives what both the key and the user have.
+    #[must_use]
+    pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
+        self.scopes = Some(scopes.into_iter().collect());
+        self
+    }
+
+    /// The same as a user whom the asking tenant was explicitly granted to act for.
+    #[must_use]
+    pub fn collaborating(mut self) -> Self {
+        self.collaborates = true;
+        self
+    }
+}
+
+/// The standing of a key's owner. `Arc` and `Box` of one are one.
+#[async_trait]
+pub trait OwnerStanding: fmt::Debug + Send + Sync + 'static {
+    /// How the owner of a key stands now.
+    ///
+    /// # Errors
+    /// Where that cannot be told: the request is refused with 503 `DIRECTORY_UNAVAILABLE`.
+    async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError>;
+
+    /// The same where it can be told without waiting; `None` (the default) says that it must be awaited.
+    fn standing_now(&self, owner: &Owner) -> Option<Result<Standing, DirectoryError>> {
+        let _ = owner;
+        None
+    }
+}
+
+/// How an owner stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Standing {
+    /// The owner's keys work.
+    Good,
+    /// The owner is suspended.
+    Suspended,
+    /// The owner no longer has the role that keys need.
+    RoleLost,
+}
+
+/// The directory gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the directory of users gave no answer")]
+pub struct DirectoryError(#[source] Box<dyn Error + Send + Sync>);
+
+impl DirectoryError {
+    /// No answer, and why.
+    pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
+
+macro_rules! delegate_to_the_pointee {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        impl<T: Directory + ?Sized> Directory for $pointer<T> {
+            async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+                (**self).resolve(tenant, user).await
+            }
+            fn resolve_now(
+                &self,
+                tenant: &TenantId,
+                user: &UserRef,
+            ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+                (**self).resolve_now(tenant, user)
+            }
+        }
+        #[async_trait]
+        impl<T: OwnerStanding + ?Sized> OwnerStanding for $pointer<T> {
+            async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError> {
+                (**self).standing(owner).await
+            }
+            fn standing_now(&self, owner: &Owner) -> Option<Result<Standing, DirectoryError>> {
+                (**self).standing_now(owner)
+            }
+        }
+    )*};
+}
+delegate_to_the_pointee!(Arc, Box);

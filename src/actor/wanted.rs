@@ -1,0 +1,85 @@
+//! What a request says about whom the key shall act for.
+
+use super::ActorMode;
+use super::directory::UserRef;
+use crate::error::{AuthError, ErrorCode};
+use crate::key::UserId;
+use crate::request::{FieldName, RequestHead, Single};
+
+/// No identifier longer than this is looked up (RFC 5321 §4.5.3.1: 64 + 1 + 255).
+const LONGEST: usize = 320;
+
+/// Which identifiers name users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum UserIds {
+    /// Any visible ASCII.
+    #[default]
+    Any,
+    /// Hyphenated UUIDs in any case (RFC 9562 §4); anything else in `X-User-Id` is 400.
+    Uuid,
+}
+
+/// Whom a request names.
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted {
+    /// Nobody: the key acts for itself.
+    Owner,
+    /// A user, in this way.
+    User(ActorMode, UserRef),
+}
+
+impl Wanted {
+    /// Reads the fields. Two of them, or one twice, or an empty one: the caller's mind cannot be known.
+    pub(crate) fn read(head: &dyn RequestHead, ids: UserIds) -> Result<Self, AuthError> {
+        let mut wanted = Self::Owner;
+        for name in [FieldName::UserId, FieldName::OnBehalfOf, FieldName::OnBehalfEmail] {
+            let value = match head.single(name) {
+                Single::Absent => continue,
+                Single::Repeated => return Err(unclear(name, "stands more than once")),
+                Single::One(value) => value.trim_ascii(),
+            };
+            if !matches!(wanted, Self::Owner) {
+                return Err(unclear(name, "stands beside another that names a user"));
+            }
+            let text = std::str::from_utf8(value).ok();
+            let text = text.filter(|t| !t.is_empty() && t.len() <= LONGEST && t.bytes().all(|b| b.is_ascii_graphic()));
+            let text = text.ok_or_else(|| unclear(name, "names nobody"))?;
+            let user = match name {
+                FieldName::UserId => by_id(text, ids).ok_or_else(|| unclear(name, "is no user id"))?,
+                FieldName::OnBehalfEmail => by_email(text).ok_or_else(|| unclear(name, "is no e-mail address"))?,
+                _ => {
+                    by_email(text).or_else(|| by_id(text, UserIds::Any)).ok_or_else(|| unclear(name, "names nobody"))?
+                }
+            };
+            let mode = if name == FieldName::OnBehalfOf { ActorMode::Delegated } else { ActorMode::AppUser };
+            wanted = Self::User(mode, user);
+        }
+        Ok(wanted)
+    }
+}
+
+fn by_id(text: &str, ids: UserIds) -> Option<UserRef> {
+    let uuid = is_uuid(text);
+    let id = if uuid { UserId::new(&text.to_ascii_lowercase()) } else { UserId::new(text) };
+    (uuid || ids == UserIds::Any).then_some(())?;
+    id.ok().map(UserRef::Id)
+}
+
+fn by_email(text: &str) -> Option<UserRef> {
+    let (local, domain) = text.rsplit_once('@')?;
+    (!local.is_empty() && !domain.is_empty()).then(|| UserRef::Email(text.to_ascii_lowercase()))
+}
+
+/// Five groups of hexadecimal digits, 8-4-4-4-12.
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+fn unclear(name: FieldName<'_>, how: &str) -> AuthError {
+    AuthError::with_detail(ErrorCode::InvalidRequest, format!("The field {} {how}", name.as_str()))
+}

@@ -1,0 +1,30 @@
+//! What a route demands of who was authenticated: scopes, access, workspaces, plans, a user, as one composable
+//! [`Requirement`].
+//!
+//! A requirement is a value: a layer, a router or a handler checks it, and it explains itself. Nothing of it is cached: a
+//! decision is made on every request, of the key's facts and the request's head.
+//!
+//! ```
+//! use portunus::policy::{PlanOrder, Requirement, WorkspaceOf};
+//! use portunus::scope;
+//!
+//! // A scope, in a workspace that the path names.
+//! let seal = Requirement::scope(scope!("seals:read")).and(Requirement::workspace(WorkspaceOf::path_after("workspaces")));
+//! assert_eq!(seal.to_string(), "seals:read and access to the workspace");
+//!
+//! // A plan.
+//! let plans = PlanOrder::new(["free", "standard", "enterprise"])?;
+//! let paid = plans.at_least("standard")?;
+//!
+//! // A POST that only searches: a read-only key may.
+//! let search = Requirement::scope(scope!("documents.read")).and(Requirement::reading());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod plan;
+mod requirement;
+mod workspace;
+
+pub use plan::{AtLeast, PlanError, PlanOrder};
+pub use requirement::{Explanation, Requirement};
+pub use workspace::WorkspaceOf;
