@@ -352,10 +352,13 @@ impl Inner {
         decided: Result<Decision, LimiterError>,
     ) -> Attempt {
         let decided = decided.or_else(|error| {
+            // No mode lets pass what could never pass, and nothing is down.
+            if matches!(error, LimiterError::Cost { .. }) {
+                return Err(error);
+            }
             limits.outages.fetch_add(1, Ordering::Relaxed);
             match (limits.on_outage, error) {
-                // No mode lets pass what could never pass.
-                (OnOutage::Closed, error) | (_, error @ LimiterError::Cost { .. }) => Err(error),
+                (OnOutage::Closed, error) => Err(error),
                 (OnOutage::Open, _) => Ok(Decision::admitted()),
                 (OnOutage::Local, _) => self.with_buckets(&entry, &facts, |request| limits.stand_in.decide(request)),
             }
@@ -478,7 +481,7 @@ impl Inner {
                 Delegation::Only(scopes) => Some(self.scope_model.compile(scopes).map_err(unreadable)?),
                 Delegation::Off | Delegation::On => None,
             },
-            quotas: record.quotas.clone().unwrap_or_else(|| self.quotas.clone()),
+            quotas: record.quotas.as_ref().unwrap_or(&self.quotas).apart(),
             family_slot: LimiterSlot::new(),
             tenant_slot: LimiterSlot::new(),
             usage: self.usage.cell(&record.id),

@@ -600,7 +600,7 @@ fn a_quota_of_nothing_cannot_be_and_a_cost_above_one_can_never_pass() {
     }
     assert_eq!(Quotas::new([]), Err(QuotaError::List));
     assert_eq!(Quotas::new([Quota::per_minute(1).unwrap(), Quota::per_minute(2).unwrap()]), Err(QuotaError::List));
-    assert!(serde_json::from_str::<Quotas>(r#"[{"name":"a","limit":0,"window_ms":60000}]"#).is_err());
+    assert!(serde_json::from_str::<Quotas>(r#"[{"name":"a","limit":0,"window_ns":60000000000}]"#).is_err());
     assert!(serde_json::from_str::<Quotas>("[]").is_err());
 
     let time = Time::at(HOUR);
@@ -623,7 +623,7 @@ fn quotas_are_stored_and_read_as_they_are() {
     let stored = serde_json::to_string(&Quotas::default()).unwrap();
     assert_eq!(
         stored,
-        r#"[{"name":"minute","limit":60,"window_ms":60000},{"name":"hour","limit":1000,"window_ms":3600000}]"#
+        r#"[{"name":"minute","limit":60,"window_ns":60000000000},{"name":"hour","limit":1000,"window_ns":3600000000000}]"#
     );
     assert_eq!(serde_json::from_str::<Quotas>(&stored).unwrap(), Quotas::default());
 }

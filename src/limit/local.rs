@@ -127,6 +127,18 @@ impl LocalLimiter {
     pub(crate) fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         check(request)?;
         let now = nanos(self.inner.clock.monotonic());
+        // The usual single bucket needs no lists.
+        if let [bucket] = request.buckets {
+            let cell = self.inner.find(bucket, now);
+            let mut state = cell.0.lock();
+            let now = now.max(state.now);
+            self.inner.prepare(&mut state, bucket.quotas, now)?;
+            let wait = state.wait(bucket.quotas, now, request.cost);
+            if wait == 0 {
+                state.admit(now, request.cost);
+            }
+            return Ok(state.tell(decision(wait), bucket.quotas, now, request.cost));
+        }
         let cells: SmallVec<[Found<'_>; 3]> =
             request.buckets.iter().map(|bucket| self.inner.find(bucket, now)).collect();
         // Locked in the order of their kinds, one cell of each, so that no two requests wait for each other.
@@ -135,22 +147,16 @@ impl LocalLimiter {
         for (state, bucket) in states.iter_mut().zip(request.buckets) {
             self.inner.prepare(state, bucket.quotas, now)?;
         }
-
-        let windows = states.iter().zip(request.buckets).flat_map(|(state, bucket)| state.windows(bucket.quotas));
-        let wait = windows.map(|(recorder, limit)| recorder.wait(now, request.cost, limit)).max().unwrap_or(0);
-        let mut decision = if wait == 0 { Decision::admitted() } else { Decision::refused(Duration::from_nanos(wait)) };
+        let waits = states.iter().zip(request.buckets).map(|(state, b)| state.wait(b.quotas, now, request.cost));
+        let wait = waits.max().unwrap_or(0);
+        let mut told = decision(wait);
         for (state, bucket) in states.iter_mut().zip(request.buckets) {
             if wait == 0 {
                 state.admit(now, request.cost);
             }
-            let windows = state.windows(bucket.quotas).map(|(recorder, limit)| {
-                let remaining = limit.saturating_sub(recorder.live());
-                let told = WindowState::new(remaining, recorder.reset(now).map(Duration::from_nanos));
-                if wait > 0 && recorder.wait(now, request.cost, limit) > 0 { told.violated() } else { told }
-            });
-            decision = decision.with_bucket(bucket.quotas, windows);
+            told = state.tell(told, bucket.quotas, now, request.cost);
         }
-        Ok(decision)
+        Ok(told)
     }
 
     /// How long one unit would have to wait, without taking it; `None` where nothing is known of the bucket.
@@ -162,15 +168,19 @@ impl LocalLimiter {
         if state.quotas.as_ref() != Some(bucket.quotas) {
             return None;
         }
+        state.now = now;
         state.recorders.iter_mut().for_each(|recorder| recorder.advance(now));
-        let wait = state.windows(bucket.quotas).map(|(recorder, limit)| recorder.wait(now, 1, limit)).max();
-        wait.map(Duration::from_nanos)
+        Some(Duration::from_nanos(state.wait(bucket.quotas, now, 1)))
     }
 
     /// Whether no more buckets may become live.
     pub(crate) fn is_full(&self) -> bool {
         self.live_buckets() >= self.inner.most
     }
+}
+
+fn decision(wait: u64) -> Decision {
+    if wait == 0 { Decision::admitted() } else { Decision::refused(Duration::from_nanos(wait)) }
 }
 
 /// Refuses what could never pass, and what would lock one cell twice.
@@ -201,13 +211,28 @@ impl State {
         recorders.zip(quotas.as_slice().iter().map(Quota::limit))
     }
 
+    /// How long the slowest of the windows makes units wait; zero if they fit.
+    fn wait(&self, quotas: &Quotas, now: u64, units: u64) -> u64 {
+        self.windows(quotas).map(|(recorder, limit)| recorder.wait(now, units, limit)).max().unwrap_or(0)
+    }
+
+    /// The decision with how the windows stand.
+    fn tell(&self, decision: Decision, quotas: &Quotas, now: u64, units: u64) -> Decision {
+        let refused = !decision.is_admitted();
+        let windows = self.windows(quotas).map(|(recorder, limit)| {
+            let remaining = limit.saturating_sub(recorder.live());
+            let told = WindowState::new(remaining, recorder.reset(now).map(Duration::from_nanos));
+            if refused && recorder.wait(now, units, limit) > 0 { told.violated() } else { told }
+        });
+        decision.with_bucket(quotas, windows)
+    }
+
     fn admit(&mut self, now: u64, units: u64) {
         let mut widest = 0;
         for recorder in &mut self.recorders {
             recorder.remember(now, units);
             widest = widest.max(recorder.length());
         }
-        self.now = now;
         self.idle_at = now.saturating_add(widest).saturating_add(widest / 256);
     }
 
@@ -315,6 +340,7 @@ impl Inner {
                 state.take(quotas, now);
             }
         }
+        state.now = now;
         state.recorders.iter_mut().for_each(|recorder| recorder.advance(now));
         Ok(())
     }

@@ -3,14 +3,13 @@
 //! A quota of N per W admits at most N in **every** interval of length W, not only in calendar-aligned ones. A request is
 //! admitted by all windows or by none, and a refusal changes nothing.
 //!
-//! The usual algorithms admit more. Sixty requests at the end of one minute, then a flood in the next:
+//! The usual algorithms admit more. A burst of sixty, then a flood:
 //!
-//! | algorithm | admitted within some 60 s |
-//! |---|---|
-//! | fixed window of 60 per minute | 120 |
-//! | sliding counter of two windows | up to 119 |
-//! | GCRA with burst 60 (as in `governor`) | 119 |
-//! | [`LocalLimiter`] | 60 |
+//! | algorithm | admitted in under 60 s | in 60 s, both ends included |
+//! |---|---|---|
+//! | fixed window of 60 per minute | 120 | 120 |
+//! | GCRA with burst 60 (as in `governor`) | 119 | 120 |
+//! | [`LocalLimiter`] | 60 | 60 |
 //!
 //! The test `tests/limits_beside_gcra.rs` counts the last two rows.
 

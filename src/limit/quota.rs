@@ -16,7 +16,7 @@ const MOST_QUOTAS: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Plain", into = "Plain")]
 pub struct Quota {
-    name: String,
+    name: Arc<str>,
     limit: u64,
     window: Duration,
 }
@@ -26,7 +26,7 @@ pub struct Quota {
 struct Plain {
     name: String,
     limit: u64,
-    window_ms: u64,
+    window_ns: u64,
 }
 
 /// Why a quota, or a list of them, cannot be.
@@ -104,14 +104,14 @@ impl Quota {
 impl TryFrom<Plain> for Quota {
     type Error = QuotaError;
     fn try_from(plain: Plain) -> Result<Self, QuotaError> {
-        Self::new(&plain.name, plain.limit, Duration::from_millis(plain.window_ms))
+        Self::new(&plain.name, plain.limit, Duration::from_nanos(plain.window_ns))
     }
 }
 
 impl From<Quota> for Plain {
     fn from(quota: Quota) -> Self {
-        let window_ms = u64::try_from(quota.window.as_millis()).unwrap_or(u64::MAX);
-        Self { name: quota.name, limit: quota.limit, window_ms }
+        let window_ns = u64::try_from(quota.window.as_nanos()).unwrap_or(u64::MAX);
+        Self { name: quota.name.as_ref().into(), limit: quota.limit, window_ns }
     }
 }
 
@@ -147,6 +147,11 @@ impl Quotas {
     #[must_use]
     pub fn as_slice(&self) -> &[Quota] {
         &self.0
+    }
+
+    /// An equal list that shares no reference count: what each key's requests count up and down must not be every key's.
+    pub(crate) fn apart(&self) -> Self {
+        Self(self.0.iter().cloned().collect())
     }
 
     /// Whether it is the very same list, not only an equal one: the quick answer of the hot path.
