@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 
 use crate::actor::{
     self, ActorMode, Directory, DirectoryError, Intersection, OwnerStanding, Standing, User, UserIds, UserRef, Wanted,
+    is_uuid,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::credential::{self, Accepted, Credential, Scheme};
@@ -554,7 +555,11 @@ fn finish(
 /// A user key whose `X-User-Id` is its own user, which changes nothing.
 fn is_own_user(record: &KeyRecord, mode: ActorMode, named: &UserRef) -> bool {
     let own = record.owner.user_id.as_ref();
-    let is_own = |id: &UserId| own.is_some_and(|own| own.as_str().eq_ignore_ascii_case(id.as_str()));
+    // UUIDs are equal in any case; other identifiers are compared as they stand.
+    let same = |own: &UserId, id: &UserId| {
+        own == id || (is_uuid(id.as_str()) && own.as_str().eq_ignore_ascii_case(id.as_str()))
+    };
+    let is_own = |id: &UserId| own.is_some_and(|own| same(own, id));
     record.kind != KeyKind::App && mode == ActorMode::AppUser && matches!(named, UserRef::Id(id) if is_own(id))
 }
 

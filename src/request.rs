@@ -63,6 +63,13 @@ pub trait RequestHead {
         None
     }
 
+    /// Whether any of these fields may be there; `false` only where none is. An adapter that can tell at a glance spares the
+    /// usual request, which has none, a look-up for each.
+    fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
+        let _ = names;
+        true
+    }
+
     /// Calls `see` with the value of each line of a field, in their order, until it breaks.
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>);
 }

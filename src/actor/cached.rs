@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +22,8 @@ pub struct CachedDirectory<D> {
     missing: Cache<(TenantId, UserRef), Duration>,
     time_to_live: Duration,
     clock: Arc<dyn Clock>,
+    /// How often all was forgotten: an answer to a question from before that is not remembered.
+    clears: AtomicU64,
 }
 
 impl<D: Directory> CachedDirectory<D> {
@@ -36,6 +39,7 @@ impl<D: Directory> CachedDirectory<D> {
             missing: Cache::new(capacity),
             time_to_live: time_to_live.min(Self::LONGEST),
             clock: Arc::new(SystemClock::default()),
+            clears: AtomicU64::new(0),
         }
     }
 
@@ -48,6 +52,7 @@ impl<D: Directory> CachedDirectory<D> {
 
     /// Forgets everything: whatever changed is seen by the next request.
     pub fn clear(&self) {
+        self.clears.fetch_add(1, Ordering::SeqCst);
         self.found.clear();
         self.missing.clear();
     }
@@ -85,9 +90,16 @@ impl<D: Directory> Directory for CachedDirectory<D> {
         if let Some(remembered) = self.remembered(&key) {
             return Ok(remembered);
         }
-        let asked = self.clock.monotonic();
+        let (asked, clears) = (self.clock.monotonic(), self.clears.load(Ordering::SeqCst));
         let answer = self.inner.resolve(tenant, user).await?;
-        self.remember(key, asked, answer.as_ref());
+        if self.clears.load(Ordering::SeqCst) == clears {
+            self.remember(key.clone(), asked, answer.as_ref());
+            // Cleared in just this moment: take it back.
+            if self.clears.load(Ordering::SeqCst) != clears {
+                self.found.remove(&key);
+                self.missing.remove(&key);
+            }
+        }
         Ok(answer)
     }
 

@@ -20,7 +20,7 @@ pub use cached::CachedDirectory;
 pub use directory::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 pub(crate) use intersection::Intersection;
 pub use wanted::UserIds;
-pub(crate) use wanted::Wanted;
+pub(crate) use wanted::{Wanted, is_uuid};
 
 use crate::key::{KeyKind, Owner, UserId};
 
@@ -68,6 +68,14 @@ pub struct Actor<'a> {
     pub user_id: Option<&'a UserId>,
     /// The user's e-mail address, where it is known.
     pub user_email: Option<&'a str>,
+}
+
+impl<'a> Actor<'a> {
+    /// Somebody who acts: for a [`Principal`](crate::Principal) of the host's own.
+    #[must_use]
+    pub const fn new(mode: ActorMode, user_id: Option<&'a UserId>, user_email: Option<&'a str>) -> Self {
+        Self { mode, user_id, user_email }
+    }
 }
 
 /// The mode of a key that acts as its owner.

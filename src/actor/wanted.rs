@@ -9,6 +9,9 @@ use crate::request::{FieldName, RequestHead, Single};
 /// No identifier longer than this is looked up (RFC 5321 §4.5.3.1: 64 + 1 + 255).
 const LONGEST: usize = 320;
 
+/// The fields that name a user.
+const FIELDS: [FieldName<'static>; 3] = [FieldName::UserId, FieldName::OnBehalfOf, FieldName::OnBehalfEmail];
+
 /// Which identifiers name users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -33,7 +36,10 @@ impl Wanted {
     /// Reads the fields. Two of them, or one twice, or an empty one: the caller's mind cannot be known.
     pub(crate) fn read(head: &dyn RequestHead, ids: UserIds) -> Result<Self, AuthError> {
         let mut wanted = Self::Owner;
-        for name in [FieldName::UserId, FieldName::OnBehalfOf, FieldName::OnBehalfEmail] {
+        if !head.may_have_any(&FIELDS) {
+            return Ok(wanted);
+        }
+        for name in FIELDS {
             let value = match head.single(name) {
                 Single::Absent => continue,
                 Single::Repeated => return Err(unclear(name, "stands more than once")),
@@ -72,7 +78,7 @@ fn by_email(text: &str) -> Option<UserRef> {
 }
 
 /// Five groups of hexadecimal digits, 8-4-4-4-12.
-fn is_uuid(text: &str) -> bool {
+pub(crate) fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',

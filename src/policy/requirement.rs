@@ -41,6 +41,13 @@ enum Node {
     Plan(AtLeast),
 }
 
+/// Whether the way on which a requirement is met says itself if the route reads or writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Said,
+    Unsaid,
+}
+
 impl Requirement {
     /// Nothing but a valid key: a visible choice, never a default.
     pub const fn none() -> Self {
@@ -113,34 +120,57 @@ impl Requirement {
         principal: &P,
         request: Option<&dyn RequestHead>,
     ) -> Result<(), AuthError> {
-        let writes = request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
-        if writes && principal.access() != Access::FullAccess && !self.says_access() {
+        let by_method = request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
+        let closed = by_method && principal.access() != Access::FullAccess;
+        if closed && !self.says_access() {
             return Err(AuthError::new(ErrorCode::ReadOnlyKey));
         }
-        self.met(principal, request)
+        // Of several alternatives only the one that says so itself opens a writing method.
+        match self.met(principal, request, by_method)? {
+            Way::Unsaid if closed => Err(AuthError::new(ErrorCode::ReadOnlyKey)),
+            Way::Unsaid | Way::Said => Ok(()),
+        }
     }
 
-    fn met<P: Principal + ?Sized>(&self, principal: &P, request: Option<&dyn RequestHead>) -> Result<(), AuthError> {
+    /// How it is met, if it is; `writes` as far as is known here.
+    fn met<P: Principal + ?Sized>(
+        &self,
+        principal: &P,
+        request: Option<&dyn RequestHead>,
+        writes: bool,
+    ) -> Result<Way, AuthError> {
         let refused = match &self.0 {
             Node::Any(_) | Node::All(_) | Node::Scope(_) if self.is_of_scopes() => {
                 return match self.is_met_by(principal.scopes()) {
-                    true => Ok(()),
+                    true => Ok(Way::Unsaid),
                     false => Err(AuthError::insufficient_scope(self, principal.scopes())),
                 };
             }
             Node::Any(alternatives) => {
-                let mut first = None;
+                let (mut way, mut first) = (None, None);
                 for alternative in alternatives {
-                    match alternative.met(principal, request) {
-                        Ok(()) => return Ok(()),
+                    match alternative.met(principal, request, writes) {
+                        Ok(Way::Said) => return Ok(Way::Said),
+                        Ok(Way::Unsaid) => way = Some(Way::Unsaid),
                         Err(error) => first = first.or(Some(error)),
                     }
                 }
-                return Err(first.unwrap_or_else(|| AuthError::new(ErrorCode::Forbidden)));
+                return way.ok_or_else(|| first.unwrap_or_else(|| AuthError::new(ErrorCode::Forbidden)));
             }
-            Node::All(parts) => return parts.iter().try_for_each(|part| part.met(principal, request)),
-            Node::Scope(_) | Node::Reading => return Ok(()),
-            Node::Writing => (principal.access() != Access::FullAccess).then_some(ErrorCode::ReadOnlyKey),
+            Node::All(parts) => {
+                let writes = self.says_writes().unwrap_or(writes);
+                let mut way = Way::Unsaid;
+                for part in parts {
+                    if part.met(principal, request, writes)? == Way::Said {
+                        way = Way::Said;
+                    }
+                }
+                return Ok(way);
+            }
+            Node::Reading => return Ok(Way::Said),
+            Node::Writing if principal.access() == Access::FullAccess => return Ok(Way::Said),
+            Node::Writing => Some(ErrorCode::ReadOnlyKey),
+            Node::Scope(_) => None,
             Node::User => {
                 let actor = principal.actor();
                 let somebody = actor.user_id.is_some() && actor.mode != ActorMode::App;
@@ -151,17 +181,28 @@ impl Requirement {
                 (reached != Some(true)).then_some(ErrorCode::WorkspaceForbidden)
             }
             Node::Organization => {
-                let reads = request.is_some_and(|request| matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
+                let reads = request.is_some() && !writes;
                 (principal.workspaces().is_some() && !reads).then_some(ErrorCode::WorkspaceForbidden)
             }
             Node::Plan(least) => (!least.is_met_by(principal.plan())).then_some(ErrorCode::PlanRequired),
         };
         match refused {
-            None => Ok(()),
+            None => Ok(Way::Unsaid),
             Some(ErrorCode::PlanRequired) => {
                 Err(AuthError::with_detail(ErrorCode::PlanRequired, format!("This needs {self}")))
             }
             Some(code) => Err(AuthError::new(code)),
+        }
+    }
+
+    /// What it says on all of its ways: that the route writes, that it only reads, or nothing.
+    fn says_writes(&self) -> Option<bool> {
+        match &self.0 {
+            Node::Writing => Some(true),
+            Node::Reading => Some(false),
+            // Where both are said, it writes.
+            Node::All(parts) => parts.iter().filter_map(Self::says_writes).reduce(|one, other| one || other),
+            _ => None,
         }
     }
 

@@ -40,16 +40,17 @@ impl WorkspaceOf {
 
     /// Calls `then` with the workspace, if the request names one.
     pub(super) fn find<R>(&self, request: &dyn RequestHead, then: impl FnOnce(&str) -> R) -> Option<R> {
+        let then = |workspace: &str| (!workspace.is_empty()).then(|| then(workspace));
         match &self.0 {
             Kind::PathAfter(segment) => {
                 let mut segments = request.path().split('/').skip_while(|part| part != segment).skip(1);
-                segments.next().filter(|workspace| !workspace.is_empty()).map(then)
+                segments.next().and_then(then)
             }
             Kind::Header(name) => match request.single(FieldName::Other(name)) {
-                Single::One(value) => std::str::from_utf8(value.trim_ascii()).ok().map(then),
+                Single::One(value) => std::str::from_utf8(value.trim_ascii()).ok().and_then(then),
                 Single::Absent | Single::Repeated => None,
             },
-            Kind::Function(resolve) => resolve(request).as_deref().map(then),
+            Kind::Function(resolve) => resolve(request).as_deref().and_then(then),
         }
     }
 }

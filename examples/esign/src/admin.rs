@@ -132,12 +132,11 @@ async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
     let bytes = to_bytes(body, MOST_BODY).await.map_err(|_| invalid("body", "it is too large, or broke off"))?;
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
     let about = |error: &serde_json::Error| error.to_string().chars().take(200).collect::<String>();
-    let read = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => invalid("body", about(&error)),
-        _ => {
-            Fault(AuthError::with_detail(ErrorCode::InvalidRequest, format!("The body is not JSON: {}", about(&error))))
-        }
+    // First whether it is JSON at all: serde_json calls some values of a wrong type a syntax error.
+    serde_json::from_slice::<Value>(bytes).map_err(|error| {
+        Fault(AuthError::with_detail(ErrorCode::InvalidRequest, format!("The body is not JSON: {}", about(&error))))
     })?;
+    let read = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| invalid("body", about(&error)))?;
     Ok(read.0)
 }
 

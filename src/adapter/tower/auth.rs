@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -103,23 +103,6 @@ impl AuthLayer {
     }
 }
 
-/// Keeps all values of a field out of `Debug`. Allocates nothing where the field stands once.
-fn mark_sensitive(headers: &mut HeaderMap, name: &HeaderName) {
-    match headers.get_all(name).iter().count() {
-        0 => {}
-        1 => {
-            if let Some(value) = headers.get_mut(name) {
-                value.set_sensitive(true);
-            }
-        }
-        _ => {
-            if let Ok(Entry::Occupied(mut lines)) = headers.try_entry(name) {
-                lines.iter_mut().for_each(|value| value.set_sensitive(true));
-            }
-        }
-    }
-}
-
 fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
     #[cfg(feature = "axum")]
     if let Some(axum::extract::ConnectInfo(address)) = extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
@@ -163,7 +146,10 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         for name in &self.shared.secret_fields {
-            mark_sensitive(request.headers_mut(), name);
+            // The first line is enough: a request that repeats such a field goes no further than this.
+            if let Some(value) = request.headers_mut().get_mut(name) {
+                value.set_sensitive(true);
+            }
         }
         let head = self.shared.head(&request);
         let state = match self.shared.authenticator.attempt(&head) {

@@ -62,6 +62,11 @@ impl RequestHead for HttpHead<'_> {
         self.tls
     }
 
+    fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
+        // Names in the map are in lower case, as the fields' are.
+        self.headers.keys().any(|known| names.iter().any(|name| known.as_str() == name.as_str()))
+    }
+
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
         let values = match name {
             FieldName::Authorization => self.headers.get_all(AUTHORIZATION),
