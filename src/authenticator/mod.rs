@@ -1,46 +1,49 @@
 //! The one path that every request takes.
 //!
-//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment, transport, network · 7. limit · 8. actor ·
-//! 9. principal
+//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment, transport, network · 7. limit ·
+//! 8. actor · 9. principal
 //!
 //! [`Authenticator::attempt`] answers synchronously what it can, which is everything when the store answers without
 //! waiting; for the rest it hands back a future that owns its data and is `Send`. Scopes are demanded by routes,
 //! afterwards: what is kept of a key is identity and facts, never a decision.
 
+mod attempt;
+mod builder;
+mod rules;
+
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
 use crate::actor::{
-    self, ActorMode, Directory, DirectoryError, Intersection, OwnerStanding, Standing, User, UserIds, UserRef, Wanted,
-    is_uuid,
+    self, ActorMode, Directory, DirectoryError, Intersection, OwnerStanding, User, UserIds, UserRef, Wanted,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{
-    Candidates, Delegation, Environment, KeyDigest, KeyFormat, KeyHasher, KeyKind, KeyRecord, KeyStatus, UserId,
-};
+use crate::key::{Candidates, Delegation, Environment, KeyDigest, KeyHasher, KeyKind, KeyRecord};
 use crate::limit::{
-    BucketId, Decision, FailureLimits, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot, LocalLimiter,
-    OnOutage, Quota, Quotas, RateLimiter,
+    BucketId, Decision, FailureLimits, LimitBucket, LimitRequest, LimiterError, LimiterSlot, LocalLimiter, OnOutage,
+    Quotas, RateLimiter,
 };
 use crate::network::{ClientIp, Transport};
 use crate::principal::{Acting, KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
-use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
+use crate::respond::Responder;
 use crate::scope;
-use crate::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
+use crate::scope::{Scope, ScopeModel, ScopeSet};
 use crate::store::{Change, KeyStore, Rejected, StoreError, StoredKey, WriteBatch};
 use crate::usage::UsageRecorder;
+
+pub use attempt::{Admission, Attempt, Outcome, PendingAttempt};
+pub use builder::{AuthenticatorBuilder, BuildError};
+use rules::{is_own_user, may_act_for, may_delegate, network, standing, stands, transport};
 
 /// Authenticates requests. Cloning shares everything.
 ///
@@ -84,67 +87,6 @@ struct Inner {
     tag: u64,
     /// After a rehash failed: not before this many milliseconds of monotonic time.
     next_rehash: AtomicU64,
-}
-
-/// What came of a request.
-pub type Outcome = Result<Admission, AuthError>;
-
-/// A request that may pass.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Admission {
-    /// Who makes it; nobody, where authentication is optional.
-    pub principal: Option<KeyPrincipal>,
-    /// How the windows stand, where it was counted.
-    pub limits: Option<Decision>,
-    /// The id of the user whom the request named by e-mail, for the answer to tell: callers should switch to it.
-    pub canonical_user: Option<UserId>,
-}
-
-impl Admission {
-    fn nobody() -> Self {
-        Self { principal: None, limits: None, canonical_user: None }
-    }
-}
-
-/// The answer to an attempt.
-#[derive(Debug)]
-#[must_use = "an attempt that is dropped lets nobody in"]
-pub enum Attempt {
-    /// It is decided.
-    Ready(Outcome),
-    /// It must be awaited; the request is no longer needed for it.
-    Pending(PendingAttempt),
-}
-
-impl Attempt {
-    /// What comes of it, waiting where it must.
-    ///
-    /// # Errors
-    /// Whatever refuses the request.
-    pub async fn outcome(self) -> Outcome {
-        match self {
-            Self::Ready(outcome) => outcome,
-            Self::Pending(pending) => pending.await,
-        }
-    }
-}
-
-/// The rest of an attempt. It owns its data, so the request may be kept elsewhere or be no `Send`.
-#[must_use = "futures do nothing unless polled"]
-pub struct PendingAttempt(Pin<Box<dyn Future<Output = Outcome> + Send>>);
-
-impl Future for PendingAttempt {
-    type Output = Outcome;
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for PendingAttempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PendingAttempt")
-    }
 }
 
 /// What is remembered of the request's head once the head is gone.
@@ -526,19 +468,6 @@ impl Inner {
 
 const REHASH_PAUSE: Duration = Duration::from_secs(60);
 
-/// Step 6: a connection as secure as demanded.
-fn transport(facts: &Facts) -> Result<(), AuthError> {
-    if facts.secure { Ok(()) } else { Err(AuthError::new(ErrorCode::InsecureTransport)) }
-}
-
-/// Step 6: an address on the key's allow-list, where it has one; an unknown address is on none.
-fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(), AuthError> {
-    match &record.allowed_ips {
-        Some(list) if !client_ip.is_some_and(|ip| list.contains(ip)) => Err(AuthError::new(ErrorCode::IpNotAllowed)),
-        _ => Ok(()),
-    }
-}
-
 /// Step 9: the principal; usage is counted without waiting.
 fn finish(
     entry: Arc<KeyEntry>,
@@ -552,47 +481,6 @@ fn finish(
     Admission { principal: Some(principal), limits, canonical_user: None }
 }
 
-/// A user key whose `X-User-Id` is its own user, which changes nothing.
-fn is_own_user(record: &KeyRecord, mode: ActorMode, named: &UserRef) -> bool {
-    let own = record.owner.user_id.as_ref();
-    // UUIDs are equal in any case; other identifiers are compared as they stand.
-    let same = |own: &UserId, id: &UserId| {
-        own == id || (is_uuid(id.as_str()) && own.as_str().eq_ignore_ascii_case(id.as_str()))
-    };
-    let is_own = |id: &UserId| own.is_some_and(|own| same(own, id));
-    record.kind != KeyKind::App && mode == ActorMode::AppUser && matches!(named, UserRef::Id(id) if is_own(id))
-}
-
-/// Delegation is a permission of the key, and of applications' keys only.
-fn may_delegate(record: &KeyRecord) -> bool {
-    record.kind == KeyKind::App && record.delegation != Delegation::Off
-}
-
-/// Within the tenant, or where the directory grants it; never for who is suspended.
-fn may_act_for(record: &KeyRecord, user: &User) -> bool {
-    !user.suspended && (user.tenant_id == record.owner.tenant_id || user.collaborates)
-}
-
-/// What the standing of an owner means for the key.
-fn stands(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
-    match answer {
-        Ok(Standing::Good) => Ok(()),
-        Ok(Standing::Suspended | Standing::RoleLost) => Err(AuthError::new(ErrorCode::OwnerSuspended)),
-        Err(error) => Err(AuthError::unavailable(ErrorCode::DirectoryUnavailable, error)),
-    }
-}
-
-/// Step 5: told only to who presented the real key.
-fn standing(record: &KeyRecord, now: SystemTime) -> Result<(), AuthError> {
-    Err(match record.status(now) {
-        KeyStatus::Active => return Ok(()),
-        KeyStatus::Revoked => AuthError::new(ErrorCode::KeyRevoked),
-        KeyStatus::Expired => AuthError::new(ErrorCode::KeyExpired),
-        KeyStatus::Disabled => AuthError::new(ErrorCode::KeyDisabled),
-        KeyStatus::NotYetValid => AuthError::with_detail(ErrorCode::KeyDisabled, "The API key is not valid yet"),
-    })
-}
-
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticator")
@@ -602,316 +490,5 @@ impl fmt::Debug for Authenticator {
             .field("environment", &self.inner.environment)
             .field("optional", &self.inner.optional)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why an authenticator cannot be built.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// There is no way to present a key.
-    #[error("say how keys are presented: bearer(), basic() or header() with at least one format")]
-    NoFormat,
-    /// A header's name is not one that may carry a key.
-    #[error("{0:?} cannot carry a key: it is no field name, or it has another meaning")]
-    Header(String),
-}
-
-/// Describes an [`Authenticator`].
-#[must_use = "a builder does nothing until build()"]
-pub struct AuthenticatorBuilder {
-    accepted: Vec<Accepted>,
-    hasher: KeyHasher,
-    store: Arc<dyn KeyStore>,
-    scope_model: Arc<dyn ScopeModel>,
-    environment: Option<Environment>,
-    unscoped: Vec<KeyKind>,
-    optional: bool,
-    clock: Arc<dyn Clock>,
-    usage: UsageRecorder,
-    transport: Option<Transport>,
-    client_ip: ClientIp,
-    failure_quotas: Option<Quotas>,
-    limiter: Option<Arc<dyn RateLimiter>>,
-    on_outage: OnOutage,
-    quotas: Quotas,
-    tenant_quotas: Option<Quotas>,
-    cost_of: Option<Arc<CostOf>>,
-    bucket_of: Option<Arc<BucketOf>>,
-    limit_fields: LimitFields,
-    owner_standing: Option<Arc<dyn OwnerStanding>>,
-    directory: Option<Arc<dyn Directory>>,
-    user_ids: UserIds,
-    renderer: Arc<dyn RejectionRenderer>,
-    realm: String,
-}
-
-impl AuthenticatorBuilder {
-    fn new(store: Arc<dyn KeyStore>) -> Self {
-        Self {
-            accepted: Vec::new(),
-            hasher: KeyHasher::default(),
-            store,
-            scope_model: Arc::new(WildcardModel),
-            environment: None,
-            unscoped: Vec::new(),
-            optional: false,
-            clock: Arc::new(SystemClock::default()),
-            usage: UsageRecorder::default(),
-            transport: None,
-            client_ip: ClientIp::peer(),
-            failure_quotas: Quota::per_minute(100).and_then(|quota| Quotas::new([quota])).ok(),
-            limiter: None,
-            on_outage: OnOutage::default(),
-            quotas: Quotas::default(),
-            tenant_quotas: None,
-            cost_of: None,
-            bucket_of: None,
-            limit_fields: LimitFields::default(),
-            owner_standing: None,
-            directory: None,
-            user_ids: UserIds::default(),
-            renderer: Arc::new(ProblemDetails::new()),
-            realm: "api".into(),
-        }
-    }
-
-    /// Accepts keys of these formats as `Authorization: Bearer KEY` (RFC 6750).
-    pub fn bearer(self, formats: impl IntoIterator<Item = KeyFormat>) -> Self {
-        self.accept(Scheme::Bearer, formats)
-    }
-
-    /// Accepts keys of these formats as the user name of `Authorization: Basic`, with an empty password (RFC 7617).
-    pub fn basic(self, formats: impl IntoIterator<Item = KeyFormat>) -> Self {
-        self.accept(Scheme::Basic, formats)
-    }
-
-    /// Accepts keys of these formats as the whole value of a header such as `X-API-Key`.
-    pub fn header(self, name: &str, formats: impl IntoIterator<Item = KeyFormat>) -> Self {
-        self.accept(Scheme::Header(name.to_ascii_lowercase()), formats)
-    }
-
-    fn accept(mut self, scheme: Scheme, formats: impl IntoIterator<Item = KeyFormat>) -> Self {
-        match self.accepted.iter_mut().find(|way| way.scheme == scheme) {
-            Some(way) => way.formats.extend(formats),
-            None => self.accepted.push(Accepted { scheme, formats: formats.into_iter().collect() }),
-        }
-        self
-    }
-
-    /// How digests are made; plain SHA-256 unless set.
-    pub fn hasher(mut self, hasher: KeyHasher) -> Self {
-        self.hasher = hasher;
-        self
-    }
-
-    /// How stored scopes are understood; as wildcards unless set.
-    pub fn scope_model(mut self, model: impl ScopeModel) -> Self {
-        self.scope_model = Arc::new(model);
-        self
-    }
-
-    /// Keys of these kinds may do everything, whatever scopes they carry: for an API whose keys have none.
-    pub fn grant_everything_to(mut self, kinds: impl IntoIterator<Item = KeyKind>) -> Self {
-        self.unscoped.extend(kinds);
-        self
-    }
-
-    /// Serves this environment only. Unset, keys of all environments pass, and the host partitions its data by the
-    /// principal's.
-    pub fn environment(mut self, environment: Environment) -> Self {
-        self.environment = Some(environment);
-        self
-    }
-
-    /// Lets requests without credentials pass as nobody. Credentials that are present and wrong are refused all the same.
-    pub fn optional(mut self) -> Self {
-        self.optional = true;
-        self
-    }
-
-    /// Where the time comes from; the system's clock unless set.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Where usage is counted; a recorder of its own unless set.
-    pub fn usage(mut self, usage: UsageRecorder) -> Self {
-        self.usage = usage;
-        self
-    }
-
-    /// How secure connections must be; anything passes unless set, or with `None`.
-    pub fn transport(mut self, transport: Option<Transport>) -> Self {
-        self.transport = transport;
-        self
-    }
-
-    /// How the client's address is found; the peer's unless set.
-    pub fn client_ip(mut self, client_ip: ClientIp) -> Self {
-        self.client_ip = client_ip;
-        self
-    }
-
-    /// How many well-formed keys that no store knows a client may present; 100 a minute unless set, `None` for any
-    /// number.
-    pub fn failure_quotas(mut self, quotas: Option<Quotas>) -> Self {
-        self.failure_quotas = quotas;
-        self
-    }
-
-    /// Limits how often keys may be used: by [`quotas`](Self::quotas) or the key's own. Without a limiter nothing is
-    /// limited.
-    pub fn limiter(mut self, limiter: impl RateLimiter) -> Self {
-        self.limiter = Some(Arc::new(limiter));
-        self
-    }
-
-    /// What happens while the limiter gives no answer; counting in this process unless set.
-    pub fn on_limiter_outage(mut self, mode: OnOutage) -> Self {
-        self.on_outage = mode;
-        self
-    }
-
-    /// The quotas of keys that have none of their own; 60 a minute and 1000 an hour unless set.
-    pub fn quotas(mut self, quotas: Quotas) -> Self {
-        self.quotas = quotas;
-        self
-    }
-
-    /// Quotas that all keys of a tenant share, beside their own; none unless set. Name them apart from the keys'.
-    pub fn tenant_quotas(mut self, quotas: Quotas) -> Self {
-        self.tenant_quotas = Some(quotas);
-        self
-    }
-
-    /// A further bucket for some requests, by a name that the host makes of them: an endpoint group, a region.
-    pub fn bucket(
-        mut self,
-        bucket_of: impl Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync + 'static,
-    ) -> Self {
-        self.bucket_of = Some(Arc::new(bucket_of));
-        self
-    }
-
-    /// How many units a request takes; 1 unless set. A cost of 0, or above a quota, is an error of the host's and answered
-    /// with 503.
-    pub fn cost(mut self, cost_of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static) -> Self {
-        self.cost_of = Some(Arc::new(cost_of));
-        self
-    }
-
-    /// Which fields tell callers how their quotas stand.
-    pub fn limit_fields(mut self, fields: LimitFields) -> Self {
-        self.limit_fields = fields;
-        self
-    }
-
-    /// Asks on every request how the key's owner stands; nobody is asked unless set.
-    pub fn owner_standing(mut self, owners: impl OwnerStanding) -> Self {
-        self.owner_standing = Some(Arc::new(owners));
-        self
-    }
-
-    /// Lets keys that may delegate act for users of this directory. Unset, fields that name a user are refused.
-    pub fn directory(mut self, directory: impl Directory) -> Self {
-        self.directory = Some(Arc::new(directory));
-        self
-    }
-
-    /// Which identifiers `X-User-Id` takes.
-    pub fn user_ids(mut self, ids: UserIds) -> Self {
-        self.user_ids = ids;
-        self
-    }
-
-    /// The words of refusals; [`ProblemDetails`] unless set.
-    pub fn renderer(mut self, renderer: impl RejectionRenderer) -> Self {
-        self.renderer = Arc::new(renderer);
-        self
-    }
-
-    /// The `realm` of challenges; `api` unless set. Quotes, backslashes and other than visible ASCII are left out.
-    pub fn realm(mut self, realm: impl Into<String>) -> Self {
-        self.realm = realm.into();
-        self
-    }
-
-    /// The authenticator.
-    ///
-    /// # Errors
-    /// Where no way to present a key was given, or a header's name cannot carry one.
-    pub fn build(self) -> Result<Authenticator, BuildError> {
-        if self.accepted.is_empty() || self.accepted.iter().any(|way| way.formats.is_empty()) {
-            return Err(BuildError::NoFormat);
-        }
-        for way in &self.accepted {
-            if let Scheme::Header(name) = &way.scheme
-                && !may_carry_a_key(name)
-            {
-                return Err(BuildError::Header(name.clone()));
-            }
-        }
-        static TAGS: AtomicU64 = AtomicU64::new(0);
-        let challenges = Challenges::new(&self.realm, &self.accepted);
-        let responder = Responder::new(self.renderer, challenges, self.limit_fields);
-        let clock = self.clock;
-        let limits = self.limiter.map(|limiter| Limits {
-            limiter,
-            stand_in: LocalLimiter::builder().clock(Arc::clone(&clock)).build(),
-            on_outage: self.on_outage,
-            outages: AtomicU64::new(0),
-        });
-        Ok(Authenticator {
-            inner: Arc::new(Inner {
-                accepted: self.accepted,
-                hasher: self.hasher,
-                store: self.store,
-                scope_model: self.scope_model,
-                environment: self.environment,
-                unscoped: self.unscoped,
-                optional: self.optional,
-                failures: self.failure_quotas.map(|quotas| FailureLimits::new(quotas, &clock)),
-                clock,
-                usage: self.usage,
-                transport: self.transport,
-                client_ip: self.client_ip,
-                limits,
-                quotas: self.quotas,
-                tenant_quotas: self.tenant_quotas,
-                cost_of: self.cost_of,
-                bucket_of: self.bucket_of,
-                owner_standing: self.owner_standing,
-                directory: self.directory,
-                user_ids: self.user_ids,
-                responder: Arc::new(responder),
-                tag: TAGS.fetch_add(1, Ordering::Relaxed),
-                next_rehash: AtomicU64::new(0),
-            }),
-        })
-    }
-}
-
-/// A field name (RFC 9110 §5.1) that means nothing else to the library.
-fn may_carry_a_key(name: &str) -> bool {
-    const TAKEN: &[&str] = &[
-        "authorization",
-        "x-user-id",
-        "x-on-behalf-of",
-        "x-on-behalf-email",
-        "x-forwarded-for",
-        "forwarded",
-        "x-request-id",
-        "cookie",
-        "host",
-    ];
-    let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !name.is_empty() && name.len() <= 64 && name.bytes().all(tchar) && !TAKEN.contains(&name)
-}
-
-impl fmt::Debug for AuthenticatorBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthenticatorBuilder").field("accepted", &self.accepted).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,63 @@
+//! The rules of the path that look at a key's facts alone, one function each.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use super::Facts;
+use crate::actor::{ActorMode, DirectoryError, Standing, User, UserRef, is_uuid};
+use crate::error::{AuthError, ErrorCode};
+use crate::key::{Delegation, KeyKind, KeyRecord, KeyStatus, UserId};
+
+/// Step 6: a connection as secure as demanded.
+pub(super) fn transport(facts: &Facts) -> Result<(), AuthError> {
+    if facts.secure { Ok(()) } else { Err(AuthError::new(ErrorCode::InsecureTransport)) }
+}
+
+/// Step 6: an address on the key's allow-list, where it has one; an unknown address is on none.
+pub(super) fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(), AuthError> {
+    match &record.allowed_ips {
+        Some(list) if !client_ip.is_some_and(|ip| list.contains(ip)) => Err(AuthError::new(ErrorCode::IpNotAllowed)),
+        _ => Ok(()),
+    }
+}
+
+/// A user key whose `X-User-Id` is its own user, which changes nothing.
+pub(super) fn is_own_user(record: &KeyRecord, mode: ActorMode, named: &UserRef) -> bool {
+    let own = record.owner.user_id.as_ref();
+    // UUIDs are equal in any case; other identifiers are compared as they stand.
+    let same = |own: &UserId, id: &UserId| {
+        own == id || (is_uuid(id.as_str()) && own.as_str().eq_ignore_ascii_case(id.as_str()))
+    };
+    let is_own = |id: &UserId| own.is_some_and(|own| same(own, id));
+    record.kind != KeyKind::App && mode == ActorMode::AppUser && matches!(named, UserRef::Id(id) if is_own(id))
+}
+
+/// Delegation is a permission of the key, and of applications' keys only.
+pub(super) fn may_delegate(record: &KeyRecord) -> bool {
+    record.kind == KeyKind::App && record.delegation != Delegation::Off
+}
+
+/// Within the tenant, or where the directory grants it; never for who is suspended.
+pub(super) fn may_act_for(record: &KeyRecord, user: &User) -> bool {
+    !user.suspended && (user.tenant_id == record.owner.tenant_id || user.collaborates)
+}
+
+/// What the standing of an owner means for the key.
+pub(super) fn stands(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
+    match answer {
+        Ok(Standing::Good) => Ok(()),
+        Ok(Standing::Suspended | Standing::RoleLost) => Err(AuthError::new(ErrorCode::OwnerSuspended)),
+        Err(error) => Err(AuthError::unavailable(ErrorCode::DirectoryUnavailable, error)),
+    }
+}
+
+/// Step 5: told only to who presented the real key.
+pub(super) fn standing(record: &KeyRecord, now: SystemTime) -> Result<(), AuthError> {
+    Err(match record.status(now) {
+        KeyStatus::Active => return Ok(()),
+        KeyStatus::Revoked => AuthError::new(ErrorCode::KeyRevoked),
+        KeyStatus::Expired => AuthError::new(ErrorCode::KeyExpired),
+        KeyStatus::Disabled => AuthError::new(ErrorCode::KeyDisabled),
+        KeyStatus::NotYetValid => AuthError::with_detail(ErrorCode::KeyDisabled, "The API key is not valid yet"),
+    })
+}
