@@ -1213,3 +1213,17 @@ async fn a_stored_key_is_judged_by_its_record_and_not_by_its_text() {
     let bound = house.bearer().environment(live()).build().unwrap();
     assert_eq!(code(&bound, &Head::bearer(&key)).await, ErrorCode::WrongEnvironment);
 }
+
+#[tokio::test]
+async fn a_key_that_expires_while_its_store_is_asked_is_refused() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let end = house.clock.now() + Duration::from_secs(60);
+    house.change(&record.id, |record| record.expires_at = Some(end)).await;
+    house.store.answer_late();
+    let authenticator = house.bearer().build().unwrap();
+    let attempt = authenticator.attempt(&Head::bearer(&key));
+    assert!(matches!(attempt, Attempt::Pending(_)));
+    house.clock.advance(Duration::from_secs(60));
+    assert_eq!(attempt.outcome().await.unwrap_err().code(), ErrorCode::KeyExpired);
+}

@@ -206,13 +206,15 @@ impl Inner {
     }
 
     /// Step 4 for a store that must be awaited: all digests in one trip, unless this client has failed too often.
-    fn wait_for(self: &Arc<Self>, digests: Candidates, facts: Facts) -> Attempt {
+    fn wait_for(self: &Arc<Self>, digests: Candidates, mut facts: Facts) -> Attempt {
         if let Some(wait) = self.failures.as_ref().and_then(|failures| failures.blocked(facts.client_ip)) {
             return Attempt::Ready(Err(AuthError::too_many_failures(wait)));
         }
         let this = Arc::clone(self);
         Attempt::Pending(PendingAttempt(Box::pin(async move {
             let found = this.store.find(digests.as_slice()).await;
+            // A key may have expired while its store was asked.
+            facts.now = this.clock.now();
             this.proceed(found, digests.as_slice(), facts).outcome().await
         })))
     }
