@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
 /// How a digest was made.
@@ -17,6 +17,9 @@ use subtle::ConstantTimeEq;
 pub enum DigestScheme {
     /// SHA-256 (FIPS 180-4) of the whole key.
     Sha256,
+    /// SHA-512 (FIPS 180-4) of the whole key, for keys imported from elsewhere. What is kept is the SHA-256 of its 64
+    /// bytes, which depends on all of them.
+    Sha512,
     /// HMAC-SHA256 (RFC 2104) of the whole key under the pepper of this version.
     HmacSha256 {
         /// Which pepper.
@@ -29,6 +32,7 @@ impl fmt::Display for DigestScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sha256 => f.write_str("sha256"),
+            Self::Sha512 => f.write_str("sha512"),
             Self::HmacSha256 { pepper } => write!(f, "hmac-sha256:{pepper}"),
         }
     }
@@ -46,6 +50,7 @@ impl FromStr for DigestScheme {
         match text.strip_prefix("hmac-sha256:") {
             Some(version) => version.parse().map(|pepper| Self::HmacSha256 { pepper }).map_err(|_| unknown()),
             None if text == "sha256" => Ok(Self::Sha256),
+            None if text == "sha512" => Ok(Self::Sha512),
             None => Err(unknown()),
         }
     }
@@ -70,6 +75,12 @@ impl KeyDigest {
             *word = u64::from_le_bytes(*chunk);
         }
         Self { scheme, words }
+    }
+
+    /// The digest that another system kept as SHA-512.
+    #[must_use]
+    pub fn of_sha512(digest: &[u8; 64]) -> Self {
+        Self::new(DigestScheme::Sha512, Sha256::digest(digest).into())
     }
 
     /// The scheme that made it.
@@ -158,6 +169,7 @@ const MAX_SCHEMES: usize = 8;
 #[derive(Debug, Clone)]
 enum Method {
     Sha256,
+    Sha512,
     HmacSha256(Pepper),
 }
 
@@ -165,6 +177,7 @@ impl Method {
     fn scheme(&self) -> DigestScheme {
         match self {
             Self::Sha256 => DigestScheme::Sha256,
+            Self::Sha512 => DigestScheme::Sha512,
             Self::HmacSha256(pepper) => DigestScheme::HmacSha256 { pepper: pepper.version },
         }
     }
@@ -172,6 +185,7 @@ impl Method {
     fn digest(&self, key: &[u8]) -> KeyDigest {
         let bytes: [u8; 32] = match self {
             Self::Sha256 => Sha256::digest(key).into(),
+            Self::Sha512 => return KeyDigest::of_sha512(&Sha512::digest(key).into()),
             Self::HmacSha256(pepper) => {
                 let mut mac = pepper.keyed.clone();
                 mac.update(key);
@@ -235,6 +249,20 @@ impl KeyHasher {
     /// [`PepperError::TooMany`].
     pub fn accept_sha256(self) -> Result<Self, PepperError> {
         self.accept(Method::Sha256)
+    }
+
+    /// Also accepts keys whose SHA-512 was imported.
+    ///
+    /// # Errors
+    /// [`PepperError::TooMany`].
+    pub fn accept_sha512(self) -> Result<Self, PepperError> {
+        self.accept(Method::Sha512)
+    }
+
+    /// Whether keys stored under this scheme are found.
+    #[must_use]
+    pub fn accepts(&self, scheme: DigestScheme) -> bool {
+        std::iter::once(&self.current).chain(&self.older).any(|method| method.scheme() == scheme)
     }
 
     fn accept(mut self, method: Method) -> Result<Self, PepperError> {

@@ -9,6 +9,7 @@ mod format;
 mod id;
 mod record;
 mod secret;
+mod signing;
 
 pub use alphabet::Alphabet;
 pub(crate) use alphabet::is_token68;
@@ -22,3 +23,4 @@ pub use format::{
 pub use id::{IdError, KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 pub use record::{Access, Delegation, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, Revocation};
 pub use secret::PlaintextKey;
+pub use signing::{ParseSigningStateError, SigningState};

@@ -256,6 +256,11 @@ pub struct KeyRecord {
     /// Whether it has been revoked.
     #[serde(deserialize_with = "stated")]
     pub revoked: Option<Revocation>,
+    /// The key that took its place by rotation.
+    #[serde(default)]
+    pub successor: Option<KeyId>,
+    /// Whether it may become its owner's primary key: not where events are signed and its secret was never seen.
+    pub may_be_primary: bool,
 }
 
 impl KeyRecord {
@@ -293,6 +298,8 @@ impl KeyRecord {
             expires_at: None,
             enabled: true,
             revoked: None,
+            successor: None,
+            may_be_primary: true,
         }
     }
 
@@ -317,5 +324,11 @@ impl KeyRecord {
     #[must_use]
     pub fn counts_as_active(&self, now: SystemTime) -> bool {
         self.kind != KeyKind::AccessToken && !matches!(self.status(now), KeyStatus::Revoked | KeyStatus::Expired)
+    }
+
+    /// Whether the key can be its owner's primary at an instant: it counts as active and nothing speaks against it.
+    #[must_use]
+    pub fn can_be_primary(&self, now: SystemTime) -> bool {
+        self.may_be_primary && self.counts_as_active(now)
     }
 }

@@ -92,6 +92,8 @@ pub struct Issued {
     pub key: PlaintextKey,
     /// All else.
     pub record: Arc<KeyRecord>,
+    /// Whether it became its owner's primary key.
+    pub primary: bool,
 }
 
 impl KeyManager {
@@ -127,7 +129,11 @@ impl KeyManager {
         }
 
         let digest = self.inner.hasher.digest(key.as_str());
-        let mut batch = WriteBatch::new().change(Change::Insert { digest, record: Box::new(record.clone()) });
+        let owner = OwnerRef::of(&record.owner);
+        let pin = Change::PinPrimary { owner: owner.clone(), at: now };
+        // Pinned before, so that a newer key does not take the place of a successor; and after, for the first key.
+        let insert = Change::Insert { digest, record: Box::new(record.clone()) };
+        let mut batch = WriteBatch::new().change(pin.clone()).change(insert).change(pin);
         if let Some(limit) = self.inner.rules.active_keys
             && record.kind != KeyKind::AccessToken
         {
@@ -135,7 +141,8 @@ impl KeyManager {
             batch = batch.require(Condition::ActiveKeysAtMost { owner, at: now, limit });
         }
         self.inner.store.apply(&batch).await?;
-        Ok(Issued { key, record: Arc::new(record) })
+        let primary = self.inner.store.primary(&owner, now).await?.as_ref() == Some(&record.id);
+        Ok(Issued { key, record: Arc::new(record), primary })
     }
 
     fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {

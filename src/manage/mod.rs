@@ -5,6 +5,7 @@
 
 mod issue;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,10 +14,10 @@ pub use issue::{Issued, NewKey};
 
 use crate::clock::{Clock, SystemClock};
 use crate::key::{
-    Delegation, Environment, FormatError, GenerateError, KeyFormat, KeyHasher, KeyId, KeyKind, Revocation,
+    Delegation, Environment, FormatError, GenerateError, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Revocation,
 };
 use crate::scope::{UnknownScope, Vocabulary};
-use crate::store::{KeyStore, ListQuery, Listed, Page, Rejected, StoreError, WriteBatch};
+use crate::store::{Change, Cursor, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, Usage, WriteBatch};
 
 /// The most characters of a name, a description or a reason.
 pub const MAX_TEXT_LENGTH: usize = 1000;
@@ -80,6 +81,35 @@ impl From<StoreError> for ManageError {
     }
 }
 
+/// A key as its managers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ManagedKey {
+    /// Everything but its secret.
+    pub record: Arc<KeyRecord>,
+    /// How it has been used.
+    pub usage: Usage,
+    /// Whether it is its owner's primary key.
+    pub primary: bool,
+}
+
+impl ManagedKey {
+    fn new(listed: Listed, primary: Option<&KeyId>) -> Self {
+        let primary = primary == Some(&listed.record.id);
+        Self { record: listed.record, usage: listed.usage, primary }
+    }
+}
+
+/// A page of keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyPage {
+    /// The keys, newest first.
+    pub items: Vec<ManagedKey>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<Cursor>,
+}
+
 /// Manages the keys of a store. Cloning shares everything.
 #[derive(Clone)]
 pub struct KeyManager {
@@ -138,23 +168,36 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::NotFound`], or the store giving no answer.
-    pub async fn get(&self, id: &KeyId) -> Result<Listed, ManageError> {
-        self.inner.store.get(id).await?.ok_or_else(|| ManageError::NotFound(id.clone()))
+    pub async fn get(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+        let listed = self.inner.store.get(id).await?.ok_or_else(|| ManageError::NotFound(id.clone()))?;
+        let primary = self.inner.store.primary(&OwnerRef::of(&listed.record.owner), self.now()).await?;
+        Ok(ManagedKey::new(listed, primary.as_ref()))
     }
 
     /// A page of keys, newest first. Never a secret, never a digest.
     ///
     /// # Errors
     /// The store giving no answer.
-    pub async fn list(&self, query: &ListQuery) -> Result<Page, ManageError> {
-        Ok(self.inner.store.list(query).await?)
+    pub async fn list(&self, query: &ListQuery) -> Result<KeyPage, ManageError> {
+        let page = self.inner.store.list(query).await?;
+        let mut primaries: HashMap<OwnerRef, Option<KeyId>> = HashMap::new();
+        let mut items = Vec::with_capacity(page.items.len());
+        for listed in page.items {
+            let owner = OwnerRef::of(&listed.record.owner);
+            if !primaries.contains_key(&owner) {
+                let primary = self.inner.store.primary(&owner, query.now).await?;
+                primaries.insert(owner.clone(), primary);
+            }
+            items.push(ManagedKey::new(listed, primaries.get(&owner).and_then(Option::as_ref)));
+        }
+        Ok(KeyPage { items, next: page.next })
     }
 
     /// Refuses a key from the next request on, for good. Revoking it again changes nothing and keeps the first reason.
     ///
     /// # Errors
     /// [`ManageError::NotFound`], a reason that is too long, or the store giving no answer.
-    pub async fn revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<Listed, ManageError> {
+    pub async fn revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
         check_text("reason", reason.unwrap_or_default())?;
         for _ in 0..ATTEMPTS {
             let listed = self.get(id).await?;
@@ -163,7 +206,8 @@ impl KeyManager {
             }
             let mut record = (*listed.record).clone();
             record.revoked = Some(Revocation::new(self.now(), reason.map(str::to_owned)));
-            match self.inner.store.apply(&WriteBatch::new().update(record)).await {
+            let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: self.now() };
+            match self.inner.store.apply(&WriteBatch::new().update(record).change(pin)).await {
                 Ok(()) => return self.get(id).await,
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
                 Err(error) => return Err(error.into()),

@@ -13,10 +13,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{
-    Change, Condition, Cursor, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey, Usage,
-    UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey,
+    Usage, UsageDelta, WriteBatch,
 };
-use crate::key::{KeyDigest, KeyId, KeyRecord};
+use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
 /// A [`KeyStore`] in memory. Cloning shares the keys.
 #[derive(Clone, Default)]
@@ -48,6 +48,8 @@ struct Entry {
     digest: KeyDigest,
     record: Arc<KeyRecord>,
     usage: Usage,
+    by_hour: BTreeMap<SystemTime, u64>,
+    signing: Option<SigningState>,
     deleted: bool,
 }
 
@@ -104,12 +106,12 @@ impl State {
         self.keys.get_mut(id).filter(|entry| !entry.deleted).ok_or_else(|| Rejected::Missing(id.clone()))
     }
 
-    fn listed(&self, entry: &Entry) -> Listed {
-        let owner = &entry.record.owner;
-        let user = owner.user_id.clone().map(|user| OwnerRef::User(owner.tenant_id.clone(), user));
-        let owners = [Some(OwnerRef::Tenant(owner.tenant_id.clone())), user];
-        let primary = owners.iter().flatten().any(|owner| self.primaries.get(owner) == Some(&entry.record.id));
-        Listed::new(Arc::clone(&entry.record), entry.usage, primary)
+    /// The one that was set, if it still can be it, else the newest that can.
+    fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Option<&KeyId> {
+        let can = |entry: &&Entry| owner.includes(&entry.record) && entry.record.can_be_primary(at);
+        let set = self.primaries.get(owner).and_then(|id| self.live(id).ok()).filter(can);
+        let newest = || self.order.keys().filter_map(|(_, id)| self.live(id).ok()).find(can);
+        set.or_else(newest).map(|entry| &entry.record.id)
     }
 
     fn check(&self, condition: &Condition) -> Result<(), Rejected> {
@@ -118,7 +120,7 @@ impl State {
                 stored if stored == *version => Ok(()),
                 stored => Err(Rejected::Version { id: id.clone(), expected: *version, stored }),
             },
-            Condition::Primary { owner, key } if self.primaries.get(owner) == key.as_ref() => Ok(()),
+            Condition::Primary { owner, key, at } if self.primary(owner, *at) == key.as_ref() => Ok(()),
             Condition::Primary { .. } => Err(Rejected::Primary),
             Condition::ActiveKeysAtMost { owner, at, limit } => {
                 let counts = |entry: &&Entry| {
@@ -148,12 +150,17 @@ impl State {
                     digest: *digest,
                     record: Arc::new((**record).clone()),
                     usage: Usage::default(),
+                    by_hour: BTreeMap::new(),
+                    signing: None,
                     deleted: false,
                 };
                 self.keys.insert(record.id.clone(), entry);
             }
             Change::Replace(record) => {
                 let entry = self.live_mut(&record.id)?;
+                if (&entry.record.owner, &entry.record.family) != (&record.owner, &record.family) {
+                    return Err(Rejected::Owner(record.id.clone()));
+                }
                 let before = (std::cmp::Reverse(entry.record.created_at), record.id.clone());
                 entry.record = Arc::new((**record).clone());
                 self.order.remove(&before);
@@ -175,17 +182,25 @@ impl State {
             Change::Delete(id) => {
                 let entry = self.live_mut(id)?;
                 entry.deleted = true;
+                entry.signing = None;
                 let place = (std::cmp::Reverse(entry.record.created_at), id.clone());
                 self.order.remove(&place);
-                self.primaries.retain(|_, primary| primary != id);
             }
-            Change::SetPrimary { owner, key: Some(id) } => {
-                self.live(id)?;
-                self.primaries.insert(owner.clone(), id.clone());
+            Change::SetPrimary { owner, key } => {
+                if !owner.includes(&self.live(key)?.record) {
+                    return Err(Rejected::Owner(key.clone()));
+                }
+                self.primaries.insert(owner.clone(), key.clone());
             }
-            Change::SetPrimary { owner, key: None } => {
-                self.primaries.remove(owner);
-            }
+            Change::PinPrimary { owner, at } => match self.primary(owner, *at).cloned() {
+                Some(key) => {
+                    self.primaries.insert(owner.clone(), key);
+                }
+                None => {
+                    self.primaries.remove(owner);
+                }
+            },
+            Change::SetSigning { id, state } => self.live_mut(id)?.signing.clone_from(state),
         }
         Ok(())
     }
@@ -203,7 +218,7 @@ impl KeyStore for MemoryStore {
 
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
         let state = self.state();
-        Ok(state.live(id).ok().map(|entry| state.listed(entry)))
+        Ok(state.live(id).ok().map(listed))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -219,7 +234,7 @@ impl KeyStore for MemoryStore {
             .filter_map(|((_, id), ())| state.live(id).ok())
             .filter(|entry| query.selects(&entry.record))
             .take(limit + 1)
-            .map(|entry| state.listed(entry))
+            .map(listed)
             .collect();
         let more = items.len() > limit;
         items.truncate(limit);
@@ -228,8 +243,12 @@ impl KeyStore for MemoryStore {
         Ok(Page::new(items, next))
     }
 
-    async fn primary(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError> {
-        Ok(self.state().primaries.get(owner).cloned())
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        Ok(self.state().primary(owner, at).cloned())
+    }
+
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        Ok(self.state().live(id).ok().and_then(|entry| entry.signing.clone()))
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -255,33 +274,52 @@ impl KeyStore for MemoryStore {
         for delta in batch {
             if let Ok(entry) = state.live_mut(&delta.id) {
                 entry.usage.add(delta);
+                let hour = entry.by_hour.entry(HourOfUse::start_of(delta.last_used_at)).or_default();
+                *hour = hour.saturating_add(delta.count);
             }
         }
         Ok(())
     }
+
+    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+        let state = self.state();
+        let hours = state.live(id).into_iter().flat_map(|entry| &entry.by_hour);
+        let within = hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
+        Ok(within.map(|(start, count)| HourOfUse::new(*start, *count)).collect())
+    }
+
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        for entry in self.state().keys.values_mut() {
+            let known = entry.by_hour.len();
+            entry.by_hour.retain(|start, _| *start + HourOfUse::LENGTH >= before);
+            forgotten += (known - entry.by_hour.len()) as u64;
+        }
+        Ok(forgotten)
+    }
+}
+
+fn listed(entry: &Entry) -> Listed {
+    Listed::new(Arc::clone(&entry.record), entry.usage)
 }
 
 /// What a batch touches, as it was before: enough to take the batch back, and to know what to publish.
 struct Undo {
     entries: Vec<(KeyId, Option<Entry>)>,
-    primaries: Option<HashMap<OwnerRef, KeyId>>,
+    primaries: Vec<(OwnerRef, Option<KeyId>)>,
     /// Digests that the batch made known.
     fresh: Vec<KeyDigest>,
 }
 
 impl Undo {
     fn of(state: &State, batch: &WriteBatch) -> Self {
-        let mut undo = Self { entries: Vec::new(), primaries: None, fresh: Vec::new() };
+        let mut undo = Self { entries: Vec::new(), primaries: Vec::new(), fresh: Vec::new() };
         for change in batch.changes() {
             let id = match change {
                 Change::Insert { record, .. } | Change::Replace(record) => &record.id,
-                Change::Rehash { id, .. } => id,
-                Change::Delete(id) => {
-                    undo.primaries = Some(state.primaries.clone());
-                    id
-                }
-                Change::SetPrimary { .. } => {
-                    undo.primaries = Some(state.primaries.clone());
+                Change::Rehash { id, .. } | Change::SetSigning { id, .. } | Change::Delete(id) => id,
+                Change::SetPrimary { owner, .. } | Change::PinPrimary { owner, .. } => {
+                    undo.primaries.push((owner.clone(), state.primaries.get(owner).cloned()));
                     continue;
                 }
             };
@@ -305,8 +343,11 @@ impl Undo {
                 state.keys.insert(id, before);
             }
         }
-        if let Some(primaries) = self.primaries {
-            state.primaries = primaries;
+        for (owner, before) in self.primaries {
+            match before {
+                Some(key) => state.primaries.insert(owner, key),
+                None => state.primaries.remove(&owner),
+            };
         }
         for digest in &self.fresh {
             state.digests_ever.remove(digest);

@@ -12,14 +12,16 @@ use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
 pub use memory::MemoryStore;
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
-use crate::key::{Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, TenantId, UserId, WorkspaceId};
+use crate::key::{
+    Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, Owner, SigningState, TenantId, UserId, WorkspaceId,
+};
 
 /// A storage of keys.
 ///
@@ -59,11 +61,19 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer.
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
 
-    /// The primary key of an owner.
+    /// The primary key of an owner at an instant: the one that was set ([`Change::SetPrimary`]), if it still
+    /// [can be](KeyRecord::can_be_primary); else the newest of the owner's keys that can, by time and then by id. So there is
+    /// exactly one while there is any such key.
     ///
     /// # Errors
     /// Where storage gives no answer.
-    async fn primary(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError>;
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError>;
+
+    /// What a key signs events with; `None` where it signs none. It is a secret, and no other call returns it.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError>;
 
     /// Applies all changes of a batch if all of its conditions hold, else none.
     ///
@@ -77,6 +87,47 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Where storage gives no answer. Nothing of the batch may be kept then: it is sent again.
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
+
+    /// How often a key was used in each hour from the one of `from` to before `to`, the oldest first; hours without use are
+    /// left out. A delta counts into the hour of its last use.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError>;
+
+    /// Forgets the counts of hours that ended before this instant; totals stay. Returns how many hours of keys that were.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError>;
+}
+
+/// How often a key was used in one hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HourOfUse {
+    /// When the hour began: whole hours since the epoch.
+    pub start: SystemTime,
+    /// How often.
+    pub count: u64,
+}
+
+impl HourOfUse {
+    /// The length of an hour.
+    pub const LENGTH: Duration = Duration::from_secs(3600);
+
+    /// An hour with its count.
+    #[must_use]
+    pub fn new(start: SystemTime, count: u64) -> Self {
+        Self { start, count }
+    }
+
+    /// When the hour of an instant began.
+    #[must_use]
+    pub fn start_of(at: SystemTime) -> SystemTime {
+        let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % Self::LENGTH.as_secs())
+    }
 }
 
 /// A key as a store returns it to the authenticator: its record and the digest it was found under.
@@ -165,22 +216,34 @@ impl Compiled {
     }
 }
 
-/// Whose quota and whose primary key: a tenant's, or one user's within it.
+/// Whose quota and whose primary key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum OwnerRef {
-    /// All keys of a tenant.
+    /// All keys of a tenant, whoever of it owns them.
     Tenant(TenantId),
+    /// The keys of a tenant that are no user's.
+    TenantItself(TenantId),
     /// The keys of one user of a tenant.
     User(TenantId, UserId),
 }
 
 impl OwnerRef {
+    /// Who owns a key: the user, where there is one, else the tenant itself.
+    #[must_use]
+    pub fn of(owner: &Owner) -> Self {
+        match &owner.user_id {
+            Some(user) => Self::User(owner.tenant_id.clone(), user.clone()),
+            None => Self::TenantItself(owner.tenant_id.clone()),
+        }
+    }
+
     /// Whether a key is among those meant.
     #[must_use]
     pub fn includes(&self, record: &KeyRecord) -> bool {
         match self {
             Self::Tenant(tenant) => record.owner.tenant_id == *tenant,
+            Self::TenantItself(tenant) => record.owner.tenant_id == *tenant && record.owner.user_id.is_none(),
             Self::User(tenant, user) => {
                 record.owner.tenant_id == *tenant && record.owner.user_id.as_ref() == Some(user)
             }
@@ -233,7 +296,7 @@ impl UsageDelta {
     }
 }
 
-/// A record with its usage and whether it is its owner's primary key.
+/// A record with its usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listed {
@@ -241,15 +304,13 @@ pub struct Listed {
     pub record: Arc<KeyRecord>,
     /// How it has been used.
     pub usage: Usage,
-    /// Whether it is a primary key.
-    pub primary: bool,
 }
 
 impl Listed {
     /// A record with its usage.
     #[must_use]
-    pub fn new(record: impl Into<Arc<KeyRecord>>, usage: Usage, primary: bool) -> Self {
-        Self { record: record.into(), usage, primary }
+    pub fn new(record: impl Into<Arc<KeyRecord>>, usage: Usage) -> Self {
+        Self { record: record.into(), usage }
     }
 }
 
@@ -403,14 +464,28 @@ macro_rules! delegate_to_the_pointee {
             async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
                 (**self).list(query).await
             }
-            async fn primary(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError> {
-                (**self).primary(owner).await
+            async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+                (**self).primary(owner, at).await
+            }
+            async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+                (**self).signing_state(id).await
             }
             async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
                 (**self).apply(batch).await
             }
             async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
                 (**self).record_usage(batch).await
+            }
+            async fn usage_by_hour(
+                &self,
+                id: &KeyId,
+                from: SystemTime,
+                to: SystemTime,
+            ) -> Result<Vec<HourOfUse>, StoreError> {
+                (**self).usage_by_hour(id, from, to).await
+            }
+            async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+                (**self).forget_usage_before(before).await
             }
         }
     )*};

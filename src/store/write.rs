@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::OwnerRef;
-use crate::key::{KeyDigest, KeyId, KeyRecord};
+use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
 /// What must hold for a batch to be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +16,14 @@ pub enum Condition {
         /// Its version.
         version: u64,
     },
-    /// Before the changes, this is the owner's primary key.
+    /// Before the changes, this is the owner's primary key ([`KeyStore::primary`](super::KeyStore::primary)).
     Primary {
         /// Whose.
         owner: OwnerRef,
         /// Which key, or none.
         key: Option<KeyId>,
+        /// When.
+        at: SystemTime,
     },
     /// After the changes, at most this many keys of the owner count as active at this instant
     /// ([`KeyRecord::counts_as_active`]).
@@ -46,7 +48,8 @@ pub enum Change {
         /// All else about it.
         record: Box<KeyRecord>,
     },
-    /// All facts of a record anew, with `version` one higher than the stored one, under [`Condition::Version`].
+    /// All facts of a record anew, with `version` one higher than the stored one, under [`Condition::Version`]. Rejected
+    /// where the owner or the id's family would be another one: neither ever changes.
     Replace(Box<KeyRecord>),
     /// The digest of a key under a newer scheme. Rejected where `from` is no longer its digest. Not a new version.
     Rehash {
@@ -57,14 +60,30 @@ pub enum Change {
         /// Its digest from now on.
         to: KeyDigest,
     },
-    /// The key out of all look-ups and lists; its id and digest stay known for good.
+    /// The key out of all look-ups and lists, and its signing state gone; its id and every digest it ever had stay known
+    /// for good.
     Delete(KeyId),
-    /// Another primary key of an owner, or none.
+    /// Another primary key of an owner. Rejected where the key is not the owner's.
     SetPrimary {
         /// Whose.
         owner: OwnerRef,
         /// Which key.
-        key: Option<KeyId>,
+        key: KeyId,
+    },
+    /// Whichever key is the owner's primary at this instant, after the changes before this one, is set to be: so that a
+    /// successor which time or the changes brought about stays one.
+    PinPrimary {
+        /// Whose.
+        owner: OwnerRef,
+        /// When.
+        at: SystemTime,
+    },
+    /// What a key signs events with, or nothing any more.
+    SetSigning {
+        /// Which key.
+        id: KeyId,
+        /// Its state.
+        state: Option<SigningState>,
     },
 }
 
@@ -148,4 +167,7 @@ pub enum Rejected {
     /// The owner's primary key is another one by now.
     #[error("the primary key has changed")]
     Primary,
+    /// The key belongs to another owner, or would.
+    #[error("key {0} belongs to another owner")]
+    Owner(KeyId),
 }

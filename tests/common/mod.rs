@@ -7,16 +7,17 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use portunus::key::{
-    Alphabet, Checksum, Environment, KeyDigest, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, TenantId,
-    UserId,
+    Alphabet, Checksum, Environment, KeyDigest, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, SigningState,
+    TenantId, UserId,
 };
 use portunus::manage::{KeyManager, NewKey};
 use portunus::request::FieldName;
 use portunus::store::{
-    KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey, UsageDelta, WriteBatch,
+    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey, UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus::{Authenticator, AuthenticatorBuilder, RequestHead, Scope};
@@ -277,8 +278,20 @@ impl KeyStore for Watched {
         self.inner.list(query).await
     }
 
-    async fn primary(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError> {
-        self.inner.primary(owner).await
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        self.inner.primary(owner, at).await
+    }
+
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        self.inner.signing_state(id).await
+    }
+
+    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+        self.inner.usage_by_hour(id, from, to).await
+    }
+
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+        self.inner.forget_usage_before(before).await
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {

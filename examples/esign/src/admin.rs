@@ -20,11 +20,11 @@ use portunus::key::{
     Access, Environment, KeyId, KeyKind, KeyStatus, Metadata, Owner, PlanName, TenantId, UserId, WorkspaceId,
 };
 use portunus::limit::{Quota, Quotas};
-use portunus::manage::{ManageError, NewKey};
+use portunus::manage::{ManageError, ManagedKey, NewKey};
 use portunus::network::AllowList;
 use portunus::profile::Profile;
 use portunus::respond::Responder;
-use portunus::store::{Cursor, ListQuery, Listed};
+use portunus::store::{Cursor, ListQuery};
 use portunus::{AuthError, ErrorCode, Scope};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
@@ -302,7 +302,7 @@ fn time(field: &'static str, text: Option<String>) -> Result<Option<SystemTime>,
 async fn issue(State(app): State<App>, Manager(operator): Manager, body: Body) -> Result<Response, Fault> {
     let new = read::<IssueBody>(body).await?.into_new_key(&app, &operator)?;
     let issued = app.manager.issue(new).await?;
-    let record = record::fresh(&issued.record, app.manager.now());
+    let record = record::fresh(&issued, app.manager.now());
     Ok(private(StatusCode::CREATED, &json!({ "key": issued.key.reveal(), "record": record })))
 }
 
@@ -364,7 +364,7 @@ fn read_cursor(text: &str) -> Option<Cursor> {
 }
 
 /// A key of the operator's tenant.
-async fn own(app: &App, operator: &Operator, id: &str) -> Result<Listed, Fault> {
+async fn own(app: &App, operator: &Operator, id: &str) -> Result<ManagedKey, Fault> {
     let id = KeyId::new(id).map_err(|_| not_found())?;
     let listed = app.manager.get(&id).await?;
     if listed.record.owner.tenant_id != operator.tenant {

@@ -5,17 +5,18 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use portunus::key::{KeyRecord, Metadata};
 use portunus::limit::{Quota, Quotas};
-use portunus::store::{Listed, Usage};
+use portunus::manage::{Issued, ManagedKey};
+use portunus::store::Usage;
 use serde_json::{Map, Value, json};
 
 /// A record with its usage.
-pub(crate) fn listed(listed: &Listed, now: SystemTime) -> Value {
+pub(crate) fn listed(listed: &ManagedKey, now: SystemTime) -> Value {
     shown(&listed.record, &listed.usage, listed.primary, now)
 }
 
 /// A record that was just made.
-pub(crate) fn fresh(record: &KeyRecord, now: SystemTime) -> Value {
-    shown(record, &Usage::default(), false, now)
+pub(crate) fn fresh(issued: &Issued, now: SystemTime) -> Value {
+    shown(&issued.record, &Usage::default(), issued.primary, now)
 }
 
 fn shown(record: &KeyRecord, usage: &Usage, primary: bool, now: SystemTime) -> Value {
