@@ -256,6 +256,9 @@ pub struct KeyRecord {
     /// Whether it has been revoked.
     #[serde(deserialize_with = "stated")]
     pub revoked: Option<Revocation>,
+    /// The key whose place it took by rotation.
+    #[serde(default)]
+    pub predecessor: Option<KeyId>,
     /// The key that took its place by rotation.
     #[serde(default)]
     pub successor: Option<KeyId>,
@@ -298,6 +301,7 @@ impl KeyRecord {
             expires_at: None,
             enabled: true,
             revoked: None,
+            predecessor: None,
             successor: None,
             may_be_primary: true,
         }

@@ -342,8 +342,9 @@ async fn list(State(app): State<App>, Manager(operator): Manager, RawQuery(raw):
         query.after = Some(read_cursor(&cursor).ok_or_else(|| bad("cursor: not one of this list".into()))?);
     }
     app.flush().await;
-    let page = app.manager.list(&query).await?;
-    let items: Vec<_> = page.items.iter().map(|item| record::listed(item, query.now)).collect();
+    let now = query.now;
+    let page = app.manager.list(query).await?;
+    let items: Vec<_> = page.items.iter().map(|item| record::listed(item, now)).collect();
     Ok(private(StatusCode::OK, &json!({ "items": items, "next_cursor": page.next.as_ref().map(write_cursor) })))
 }
 
