@@ -37,15 +37,22 @@ pub(crate) enum Step {
     Verifier,
 }
 
+/// Records how long a step took. Names and labels are literals, so that nothing is allocated for them.
 #[cfg(feature = "metrics")]
-impl Step {
-    const fn histogram(self) -> &'static str {
-        match self {
-            Self::Store => "portunus_store_seconds",
-            Self::Limiter => "portunus_limiter_seconds",
-            Self::Directory | Self::OwnerStanding => "portunus_directory_seconds",
-            Self::Verifier => "portunus_verifier_seconds",
-        }
+fn record(step: Step, told: &'static str, took: std::time::Duration) {
+    macro_rules! by_result {
+        ($name:literal, $($result:literal)*) => {
+            match told {
+                $($result => metrics::histogram!($name, "result" => $result).record(took),)*
+                _ => metrics::histogram!($name, "result" => "failed").record(took),
+            }
+        };
+    }
+    match step {
+        Step::Store => by_result!("portunus_store_seconds", "found" "missing"),
+        Step::Limiter => by_result!("portunus_limiter_seconds", "admitted" "refused"),
+        Step::Directory | Step::OwnerStanding => by_result!("portunus_directory_seconds", "found" "missing"),
+        Step::Verifier => by_result!("portunus_verifier_seconds", "found" "missing"),
     }
 }
 
@@ -87,7 +94,7 @@ pub(crate) fn timed<T: Told>(step: Step, ask: impl FnOnce() -> Option<T>) -> Opt
         let began = std::time::Instant::now();
         let answer = ask();
         if let Some(answer) = &answer {
-            metrics::histogram!(step.histogram(), "result" => answer.told()).record(began.elapsed());
+            record(step, answer.told(), began.elapsed());
         }
         answer
     }
@@ -115,7 +122,7 @@ pub(crate) async fn awaited<T: Told>(step: Step, ask: impl Future<Output = T>) -
     let began = std::time::Instant::now();
     let answer = ask.await;
     #[cfg(feature = "metrics")]
-    metrics::histogram!(step.histogram(), "result" => answer.told()).record(began.elapsed());
+    record(step, answer.told(), began.elapsed());
     let _ = (step, answer.told());
     answer
 }
