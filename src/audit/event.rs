@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::RequestId;
 use crate::actor::ActorMode;
 use crate::error::ErrorCode;
-use crate::key::{Environment, KeyId, TenantId, UserId};
+use crate::key::{Environment, KeyId, TenantId, UserId, WorkspaceId};
 
 /// Something that happened. It carries no secret and no digest.
 ///
@@ -39,6 +39,9 @@ pub struct AuditEvent {
     /// The environment of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
+    /// The only workspaces that the key reaches; absent for all, and where no key is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspaces: Option<Vec<WorkspaceId>>,
     /// In which way the key acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ActorMode>,
@@ -85,6 +88,7 @@ impl AuditEvent {
             tenant_id: None,
             key_id: None,
             environment: None,
+            workspaces: None,
             mode: None,
             subject: None,
             actor: None,

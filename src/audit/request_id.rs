@@ -26,7 +26,8 @@ impl RequestId {
     }
 
     /// The one in `X-Request-Id`, if the field stands once and is harmless.
-    pub(super) fn of(head: &dyn RequestHead) -> Option<Self> {
+    #[must_use]
+    pub fn of(head: &dyn RequestHead) -> Option<Self> {
         match head.single(FieldName::RequestId) {
             Single::One(value) => Self::new(str::from_utf8(value).ok()?),
             Single::Absent | Single::Repeated => None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Action, AuditEvent, AuditOutcome};
-use crate::key::{KeyId, TenantId};
+use crate::key::{KeyId, TenantId, WorkspaceId};
 
 /// Keeps events. `Arc` and `Box` of a sink are sinks.
 #[async_trait]
@@ -35,6 +35,8 @@ pub trait AuditReader: fmt::Debug + Send + Sync + 'static {
 pub struct EventQuery {
     /// Of this tenant only; of all, and of none, if absent.
     pub tenant: Option<TenantId>,
+    /// Without those about workspace-scoped keys that reach any workspace but these; with all if absent.
+    pub within_workspaces: Option<Vec<WorkspaceId>>,
     /// About this key only.
     pub key_id: Option<KeyId>,
     /// In which somebody of this name took part ([`AuditEvent::involves`]).
@@ -53,13 +55,25 @@ impl EventQuery {
     /// The first page of all events, 50 of them.
     #[must_use]
     pub const fn new() -> Self {
-        Self { tenant: None, key_id: None, actor: None, outcome: None, action: None, limit: 50, before: None }
+        Self {
+            tenant: None,
+            within_workspaces: None,
+            key_id: None,
+            actor: None,
+            outcome: None,
+            action: None,
+            limit: 50,
+            before: None,
+        }
     }
 
     /// Whether an event belongs into the list. Where a log cannot ask its database, it asks this.
     #[must_use]
     pub fn selects(&self, event: &AuditEvent) -> bool {
         self.tenant.as_ref().is_none_or(|tenant| event.tenant_id.as_ref() == Some(tenant))
+            && self.within_workspaces.as_ref().is_none_or(|own| {
+                event.workspaces.as_ref().is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
+            })
             && self.key_id.as_ref().is_none_or(|id| event.key_id.as_ref() == Some(id))
             && self.actor.as_deref().is_none_or(|who| event.involves(who))
             && self.outcome.is_none_or(|outcome| event.outcome == outcome)

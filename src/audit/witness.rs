@@ -123,6 +123,7 @@ impl Noted {
             event.tenant_id = Some(record.owner.tenant_id.clone());
             event.key_id = Some(record.id.clone());
             event.environment = Some(record.environment.clone());
+            event.workspaces.clone_from(&record.workspaces);
             event.actor = Party::user(record.owner.user_id.as_ref(), record.owner.user_email.as_deref());
             event.detail = record.successor.as_ref().map(|successor| format!("rotated; its successor is {successor}"));
         }

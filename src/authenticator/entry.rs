@@ -40,15 +40,19 @@ impl Inner {
         }
     }
 
-    pub(super) fn compile(&self, record: &Arc<KeyRecord>) -> Result<Arc<KeyEntry>, AuthError> {
+    pub(super) fn scopes_of(&self, record: &KeyRecord) -> Result<Arc<dyn ScopeSet>, AuthError> {
         const EVERYTHING: &[Scope] = &[scope!("*")];
-        let unreadable = |error| AuthError::unavailable(ErrorCode::StoreUnavailable, error);
         let unscoped = self.unscoped.contains(&record.kind);
         let scopes = self.scope_model.compile(if unscoped { EVERYTHING } else { &record.scopes });
+        // A grant that cannot be understood refuses the key: nobody can tell what it was meant to allow.
+        scopes.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))
+    }
+
+    pub(super) fn compile(&self, record: &Arc<KeyRecord>) -> Result<Arc<KeyEntry>, AuthError> {
+        let unreadable = |error| AuthError::unavailable(ErrorCode::StoreUnavailable, error);
         Ok(Arc::new(KeyEntry {
             record: Arc::clone(record),
-            // A grant that cannot be understood refuses the key: nobody can tell what it was meant to allow.
-            scopes: scopes.map_err(unreadable)?,
+            scopes: self.scopes_of(record)?,
             delegated: match &record.delegation {
                 Delegation::Only(scopes) => Some(self.scope_model.compile(scopes).map_err(unreadable)?),
                 Delegation::Off | Delegation::On => None,

@@ -27,12 +27,12 @@ use crate::audit::{AuditTrail, Witness};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::error::AuthError;
-use crate::key::{Environment, KeyHasher, KeyKind};
+use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord};
 use crate::limit::{FailureLimits, LocalLimiter, OnOutage, Quotas, RateLimiter};
 use crate::network::{ClientIp, Transport};
 use crate::request::RequestHead;
 use crate::respond::Responder;
-use crate::scope::ScopeModel;
+use crate::scope::{ScopeModel, ScopeSet};
 use crate::store::KeyStore;
 use crate::telemetry;
 use crate::usage::UsageRecorder;
@@ -152,6 +152,26 @@ impl Authenticator {
     pub fn witness(&self, head: &dyn RequestHead) -> Option<Witness> {
         let trail = self.inner.audit.as_ref()?;
         Some(Witness::new(trail, head, self.inner.client_ip.resolve(head)))
+    }
+
+    /// The address of whoever makes a request, as far as it is known.
+    #[must_use]
+    pub fn client_ip(&self, head: &dyn RequestHead) -> Option<IpAddr> {
+        self.inner.client_ip.resolve(head)
+    }
+
+    /// What a key grants here: its own scopes, or everything where keys of its kind have none.
+    ///
+    /// # Errors
+    /// `STORE_UNAVAILABLE` where its scopes cannot be understood.
+    pub fn scopes_of(&self, record: &KeyRecord) -> Result<Arc<dyn ScopeSet>, AuthError> {
+        self.inner.scopes_of(record)
+    }
+
+    /// The quotas of keys that have none of their own.
+    #[must_use]
+    pub fn quotas(&self) -> &Quotas {
+        &self.inner.quotas
     }
 
     /// The trail that requests are noted in, where they are.

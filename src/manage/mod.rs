@@ -11,6 +11,7 @@ mod operator;
 mod retire;
 mod rotate;
 mod signing;
+mod verify;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -234,10 +235,24 @@ impl KeyManager {
         Self { inner: Arc::clone(&self.inner), operator: Arc::new(operator) }
     }
 
+    /// The trail that acts are noted in, where they are.
+    #[must_use]
+    pub fn audit(&self) -> Option<&AuditTrail> {
+        self.inner.audit.as_ref()
+    }
+
     /// Who acts.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.operator
+    }
+
+    /// Whether the operator may manage anything at all, to be asked before anything else is read.
+    ///
+    /// # Errors
+    /// [`ManageError::Forbidden`].
+    pub fn admitted(&self) -> Result<(), ManageError> {
+        Ok(self.inner.policy.admits(&self.operator)?)
     }
 
     /// One key, with its usage.
@@ -258,10 +273,7 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn list(&self, query: ListQuery) -> Result<KeyPage, ManageError> {
-        let mut query = self.inner.policy.lists(&self.operator, query)?;
-        if let Some(tenant) = self.operator.tenant() {
-            query.tenant = Some(tenant.clone());
-        }
+        let query = self.narrow(query)?;
         let page = self.inner.store.list(&query).await?;
         let mut primaries: HashMap<OwnerRef, Option<KeyId>> = HashMap::new();
         let mut items = Vec::with_capacity(page.items.len());
@@ -275,6 +287,18 @@ impl KeyManager {
             items.push(self.managed(listed, primary));
         }
         Ok(KeyPage { items, next: page.next })
+    }
+
+    /// A query as far as the operator may see: of its tenant, and of what the policy lets it see there.
+    ///
+    /// # Errors
+    /// [`ManageError::Forbidden`] where it sees no lists at all.
+    pub fn narrow(&self, query: ListQuery) -> Result<ListQuery, ManageError> {
+        let mut query = self.inner.policy.lists(&self.operator, query)?;
+        if let Some(tenant) = self.operator.tenant() {
+            query.tenant = Some(tenant.clone());
+        }
+        Ok(query)
     }
 
     /// How often a key was used in each hour from the one of `from` to before `to`, the oldest first.
@@ -342,6 +366,7 @@ impl KeyManager {
             Err(_) => self.operator.tenant().cloned(),
         };
         event.environment = done.ok().map(|record| record.environment.clone());
+        event.workspaces = done.ok().and_then(|record| record.workspaces.clone());
         event.scopes =
             done.map_or_else(|_| Vec::new(), |record| record.scopes.iter().map(ToString::to_string).collect());
         event.actor = Some(self.operator.party());

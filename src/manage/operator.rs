@@ -137,6 +137,15 @@ impl Denied {
 
 /// Decides what an operator may do to keys of its own tenant. `Arc` and `Box` of a policy are policies.
 pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
+    /// Whether an operator may manage anything at all; it may unless this is said.
+    ///
+    /// # Errors
+    /// Why not.
+    fn admits(&self, operator: &Operator) -> Result<(), Denied> {
+        let _ = operator;
+        Ok(())
+    }
+
     /// Whether an operator may do this to a key: for [`Action::KeyIssue`] and [`Action::KeyImport`] to the one that would be
     /// made, for [`Action::KeyUpdate`] to the key as it is and as it would be.
     ///
@@ -172,6 +181,13 @@ impl ByRole {
 }
 
 impl OperatorPolicy for ByRole {
+    fn admits(&self, operator: &Operator) -> Result<(), Denied> {
+        match operator.role() {
+            Role::Member => Err(Denied::because("Members may not manage keys")),
+            Role::Owner | Role::Admin => Ok(()),
+        }
+    }
+
     fn allows(&self, operator: &Operator, _: Action, key: &KeyRecord) -> Result<(), Denied> {
         match (operator.role(), &operator.workspaces, &key.workspaces) {
             (Role::Owner, _, _) => Ok(()),
@@ -201,6 +217,9 @@ impl OperatorPolicy for ByRole {
 macro_rules! delegate_to_the_pointee {
     ($($pointer:ident),*) => {$(
         impl<T: OperatorPolicy + ?Sized> OperatorPolicy for $pointer<T> {
+            fn admits(&self, operator: &Operator) -> Result<(), Denied> {
+                (**self).admits(operator)
+            }
             fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied> {
                 (**self).allows(operator, action, key)
             }
