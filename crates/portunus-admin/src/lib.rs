@@ -66,6 +66,8 @@ pub use fault::Fault;
 pub use host::{EventView, HostRules, NoRules, OperatorProof};
 pub use record::{parse_time, time_text};
 
+type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
+
 /// The management API.
 #[must_use = "an API does nothing until into_router()"]
 pub struct Admin {
@@ -80,7 +82,7 @@ struct Shared {
     rules: Arc<dyn HostRules>,
     events: Option<Arc<dyn AuditReader>>,
     event_view: Option<EventView>,
-    peer_of: Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>,
+    peer_of: Arc<PeerOf>,
     limiter: LocalLimiter,
     quotas: Option<Quotas>,
 }
