@@ -45,7 +45,7 @@ macro_rules! counts_as_active {
 
 /// The keys with any of eight digests. Schemes are compared by whoever asks, who then also sees those he does not know.
 pub(crate) const FIND: &str = concat!(
-    "SELECT scheme, digest, ",
+    "SELECT id, scheme, digest, ",
     record_columns!(),
     " FROM portunus_keys WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8)"
 );

@@ -50,7 +50,9 @@ impl SqliteStore {
         let options = options
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true);
+            .foreign_keys(true)
+            // What is deleted is overwritten: signing states among it.
+            .pragma("secure_delete", "ON");
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)

@@ -19,7 +19,7 @@ use crate::time;
 use crate::value::{Session, Value};
 
 /// The kinds of names that are held, in the order in which they are.
-const IDS: i64 = 0;
+const KEYS: i64 = 0;
 const TENANTS: i64 = 1;
 pub(super) const SCHEMA: i64 = 2;
 
@@ -47,16 +47,16 @@ impl Operation for Apply<'_> {
 }
 
 impl Apply<'_> {
-    /// Holds every key that the batch names, and the tenant of every owner whose keys it asks about or changes. A new
-    /// digest of a key changes nothing that an owner is asked about, so that many keys of one tenant may move to a new
-    /// scheme at once.
+    /// Holds every key and every new digest that the batch names, and the tenant of every owner whose keys it asks about or
+    /// changes. A new digest of a key changes nothing that an owner is asked about, so that many keys of one tenant may move
+    /// to a new scheme at once.
     async fn hold(&self, session: &mut dyn Session) -> Result<(), Fault> {
         let Some(hold) = session.dialect().hold else { return Ok(()) };
-        let (mut ids, mut tenants, mut deleted) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let (mut keys, mut tenants, mut deleted) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for condition in self.0.conditions() {
             match condition {
                 Condition::Version { id, .. } => {
-                    ids.insert(id.as_str());
+                    keys.insert(id.as_str().to_owned());
                 }
                 Condition::Primary { owner, .. } | Condition::ActiveKeysAtMost { owner, .. } => {
                     tenants.insert(tenant(owner)?.to_owned());
@@ -67,19 +67,26 @@ impl Apply<'_> {
         for change in self.0.changes() {
             match change {
                 Change::Insert { record, .. } | Change::Replace(record) => {
-                    ids.insert(record.id.as_str());
+                    if let Change::Insert { digest, .. } = change {
+                        keys.insert(name(digest));
+                    }
+                    keys.insert(record.id.as_str().to_owned());
                     // Of another tenant than this one, a stored record is not replaced.
                     tenants.insert(record.owner.tenant_id.as_str().to_owned());
                 }
-                Change::Rehash { id, .. } | Change::SetSigning { id, .. } => {
-                    ids.insert(id.as_str());
+                Change::Rehash { id, to, .. } => {
+                    keys.insert(id.as_str().to_owned());
+                    keys.insert(name(to));
+                }
+                Change::SetSigning { id, .. } => {
+                    keys.insert(id.as_str().to_owned());
                 }
                 Change::Delete(id) => {
-                    ids.insert(id.as_str());
+                    keys.insert(id.as_str().to_owned());
                     deleted.push(id);
                 }
                 Change::SetPrimary { owner, key } => {
-                    ids.insert(key.as_str());
+                    keys.insert(key.as_str().to_owned());
                     tenants.insert(tenant(owner)?.to_owned());
                 }
                 Change::PinPrimary { owner, .. } => {
@@ -88,17 +95,26 @@ impl Apply<'_> {
                 _ => return Err(Refusal::Unknown("change").into()),
             }
         }
-        let json = |names: Vec<&str>| Value::from(serde_json::Value::from(names).to_string());
-        session.change(hold, vec![json(ids.into_iter().collect()), IDS.into()]).await?;
+        let json = |names: BTreeSet<String>| {
+            let names: Vec<_> = names.into_iter().collect();
+            Value::from(serde_json::Value::from(names).to_string())
+        };
+        session.change(hold, vec![json(keys), KEYS.into()]).await?;
         for id in deleted {
             // Nobody else inserts or deletes this id any more, and the tenant of a key never changes.
             for row in session.rows(sql::TENANT_OF, vec![id.as_str().into()]).await? {
                 tenants.insert(row.of(TABLE, id.as_str()).text("tenant_id")?);
             }
         }
-        session.change(hold, vec![json(tenants.iter().map(String::as_str).collect()), TENANTS.into()]).await?;
+        session.change(hold, vec![json(tenants), TENANTS.into()]).await?;
         Ok(())
     }
+}
+
+/// The name of a digest, which is no id: ids have no spaces.
+fn name(digest: &KeyDigest) -> String {
+    let hex: String = digest.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} {hex}", digest.scheme())
 }
 
 fn tenant(owner: &OwnerRef) -> Result<&str, Refusal> {
@@ -193,8 +209,7 @@ async fn insert(session: &mut dyn Session, digest: &KeyDigest, record: &KeyRecor
     if session.change(sql::INSERT, values).await? == 0 { Err(known()) } else { Ok(()) }
 }
 
-/// Makes a digest known for good. Where two transactions do so at once, the second waits, and hears what became of the
-/// first.
+/// Makes a digest known for good.
 async fn know(session: &mut dyn Session, digest: &KeyDigest, id: &KeyId) -> Result<(), Fault> {
     let values = vec![digest.to_bytes().to_vec().into(), digest.scheme().to_string().into(), id.as_str().into()];
     if session.change(sql::KNOW_DIGEST, values).await? == 0 { Err(Rejected::DigestKnown.into()) } else { Ok(()) }

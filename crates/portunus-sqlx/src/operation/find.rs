@@ -36,6 +36,8 @@ impl Operation for Find<'_> {
             let values = repeated.take(DIGESTS).map(|digest| Value::from(digest.to_bytes().to_vec())).collect();
             let mut rows = Vec::new();
             for mut row in session.rows(sql::FIND, values).await? {
+                let id = row.text("id")?;
+                row.rename(TABLE, &id);
                 let digest = digest(&mut row)?;
                 rows.push((digest, row));
             }
@@ -56,9 +58,8 @@ pub(super) fn digest(row: &mut Row) -> Result<KeyDigest, Fault> {
     let scheme: Result<DigestScheme, _> = row.text("scheme").and_then(|name| {
         name.parse().map_err(|_| row.corrupt("scheme"))
     });
-    let bytes = row.bytes("digest");
     let scheme = scheme?;
-    let bytes = <[u8; 32]>::try_from(bytes?).map_err(|_| row.corrupt("digest"))?;
+    let bytes = <[u8; 32]>::try_from(row.bytes("digest")?).map_err(|_| row.corrupt("digest"))?;
     Ok(KeyDigest::new(scheme, bytes))
 }
 
