@@ -74,9 +74,10 @@ impl Fault {
     }
 
     /// Whether the connection was lost, so that a read may be tried on another.
+    #[cfg(feature = "postgres")]
     pub(crate) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Database(sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed) => true,
+            Self::Database(sqlx::Error::Io(_)) => true,
             // admin_shutdown, crash_shutdown
             _ => self.code().is_some_and(|code| matches!(code.as_str(), "57P01" | "57P02")),
         }

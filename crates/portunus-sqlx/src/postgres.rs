@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use crate::fault::Fault;
 use crate::operation::Operation;
 use crate::sql;
-use crate::store::{READ_ATTEMPTS, READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
+use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
 use crate::value::session_on;
 
 /// How many connections a pool has that is made here.
@@ -104,7 +104,7 @@ impl PostgresStore {
 
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         limited(READ_LIMIT, async {
-            for _ in 1..READ_ATTEMPTS {
+            for _ in 0..self.attempts() {
                 match self.read_once(&operation).await {
                     Err(fault) if fault.is_lost_connection() => {}
                     done => return done,
@@ -115,6 +115,22 @@ impl PostgresStore {
         .await
     }
 
+    /// After a restart of the server every connection of the pool may be lost, which each tells when it is used.
+    fn attempts(&self) -> u32 {
+        self.pool.options().get_max_connections()
+    }
+
+    /// Begins a transaction. Nothing has happened in it yet, so that another connection may be taken.
+    async fn begin(&self, statement: &'static str) -> Result<Transaction<'static, Postgres>, Fault> {
+        for _ in 0..self.attempts() {
+            match self.pool.begin_with(statement).await.map_err(Fault::from) {
+                Err(fault) if fault.is_lost_connection() => {}
+                begun => return begun,
+            }
+        }
+        Ok(self.pool.begin_with(statement).await?)
+    }
+
     async fn read_once<O: Operation>(&self, operation: &O) -> Result<O::Answer, Fault> {
         let mut connection = self.pool.acquire().await?;
         operation.run(&mut *connection).await
@@ -122,7 +138,7 @@ impl PostgresStore {
 
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         limited(READ_LIMIT, async {
-            let mut transaction = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
+            let mut transaction = self.begin(BEGIN_SNAPSHOT).await?;
             operation.run(&mut *transaction).await
         })
         .await
@@ -145,7 +161,7 @@ impl PostgresStore {
     }
 
     async fn write_once<O: Operation>(&self, operation: &O) -> Result<O::Answer, Fault> {
-        let mut transaction: Transaction<'_, Postgres> = self.pool.begin_with(BEGIN_WRITE).await?;
+        let mut transaction = self.begin(BEGIN_WRITE).await?;
         match operation.run(&mut *transaction).await {
             Ok(answer) => {
                 transaction.commit().await?;

@@ -97,15 +97,11 @@ pub(crate) const PRIMARY: PerOwner = per_owner!(
         record_columns!(),
         " FROM portunus_keys WHERE "
     ),
-    concat!(
-        counts_as_active!(),
-        " AND may_be_primary = 1 ORDER BY created_at DESC, id LIMIT 1) AS the_newest"
-    )
+    concat!(counts_as_active!(), " AND may_be_primary = 1 ORDER BY created_at DESC, id LIMIT 1) AS the_newest")
 );
 
 /// How many keys of an owner count as active.
-pub(crate) const COUNT_ACTIVE: PerOwner =
-    per_owner!("SELECT count(*) FROM portunus_keys WHERE ", counts_as_active!());
+pub(crate) const COUNT_ACTIVE: PerOwner = per_owner!("SELECT count(*) FROM portunus_keys WHERE ", counts_as_active!());
 
 pub(crate) const SIGNING: &str = "SELECT signing FROM portunus_keys WHERE id = $1";
 pub(crate) const TENANT_OF: &str = "SELECT tenant_id FROM portunus_keys WHERE id = $1";
@@ -218,19 +214,8 @@ pub(crate) struct Dialect {
 pub(crate) static SQLITE: Dialect = Dialect {
     list: list!("instr", ""),
     list_of_tenant: list!("instr", " AND tenant_id = $8"),
-    add_usage: add_usage!(
-        "json_each($1)",
-        "(value ->> 'key')",
-        "value ->> 'uses'",
-        "value ->> 'at'",
-        "value ->> 'ip'"
-    ),
-    add_usage_by_hour: add_usage_by_hour!(
-        "json_each($1)",
-        "(value ->> 'key')",
-        "value ->> 'hour'",
-        "value ->> 'uses'"
-    ),
+    add_usage: add_usage!("json_each($1)", "(value ->> 'key')", "value ->> 'uses'", "value ->> 'at'", "value ->> 'ip'"),
+    add_usage_by_hour: add_usage_by_hour!("json_each($1)", "(value ->> 'key')", "value ->> 'hour'", "value ->> 'uses'"),
     hold: None,
     migrations: &[include_str!("schema/sqlite_1.sql")],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version INTEGER NOT NULL PRIMARY KEY) STRICT",

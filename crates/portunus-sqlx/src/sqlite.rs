@@ -11,7 +11,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 use crate::fault::Fault;
 use crate::operation::Operation;
 use crate::sql;
-use crate::store::{READ_ATTEMPTS, READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
+use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
 use crate::value::session_on;
 
 /// How many connections read at once.
@@ -83,20 +83,10 @@ impl SqliteStore {
 
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         limited(READ_LIMIT, async {
-            for _ in 1..READ_ATTEMPTS {
-                match self.read_once(&operation).await {
-                    Err(fault) if fault.is_lost_connection() => {}
-                    done => return done,
-                }
-            }
-            self.read_once(&operation).await
+            let mut connection = self.readers.acquire().await?;
+            operation.run(&mut *connection).await
         })
         .await
-    }
-
-    async fn read_once<O: Operation>(&self, operation: &O) -> Result<O::Answer, Fault> {
-        let mut connection = self.readers.acquire().await?;
-        operation.run(&mut *connection).await
     }
 
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {

@@ -13,8 +13,6 @@ pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// The longest that a write waits for its turn.
 pub(crate) const TURN_LIMIT: Duration = Duration::from_secs(30);
-/// How often a read is tried on another connection when the one it had was lost.
-pub(crate) const READ_ATTEMPTS: usize = 3;
 
 /// Lets a few writers in at a time, in the order in which they came.
 #[derive(Debug, Clone)]
@@ -33,10 +31,7 @@ impl Turns {
 }
 
 /// What comes of a piece of work that may not take longer than this.
-pub(crate) async fn limited<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Fault> {
+pub(crate) async fn limited<T>(limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     match tokio::time::timeout(limit, work).await {
         Ok(done) => done,
         Err(_) => Err(Refusal::TooLong(limit).into()),

@@ -130,8 +130,12 @@ async fn a_stopped_server(home: &PostgresHome) {
         for lookup in lookups.collect::<Vec<_>>() {
             assert!(lookup.await.unwrap().unwrap());
         }
-        home.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
-             AND datname = current_database()".into()).await;
+        home.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+             AND datname = current_database()"
+                .into(),
+        )
+        .await;
         assert_eq!(found(&store, digest(1)).await, Some(id("a")));
     }
 }
@@ -189,7 +193,7 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
         for item in all(&store).await {
             let whole = (item.record.version, item.record.revoked.is_some());
             assert!([(1, false), (2, true)].contains(&whole), "{whole:?}");
-            unanswered += usize::from(!item.record.revoked.is_some());
+            unanswered += usize::from(item.record.revoked.is_none());
             let again = insert(digest(u32::MAX), (*item.record).clone());
             assert_eq!(rejected(&store, batch([again])).await, Rejected::IdKnown(item.record.id.clone()));
             store.apply(&batch([Change::Delete(item.record.id.clone())])).await.unwrap();
@@ -199,4 +203,3 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
     println!("{acknowledged} revocations were acknowledged in {ROUNDS} rounds, {unanswered} keys were not revoked yet");
     assert!(acknowledged > 5 * ROUNDS as usize, "only {acknowledged}: the test has tried nothing");
 }
-

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use portunus::key::{KeyDigest, KeyId, KeyKind, KeyRecord};
 use portunus::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
+use super::Operation;
 use super::find::digest;
 use super::primary::{Primary, columns};
-use super::Operation;
 use crate::fault::{Fault, Refusal};
 use crate::record::{self, TABLE};
 use crate::sql;

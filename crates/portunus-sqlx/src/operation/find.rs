@@ -55,9 +55,8 @@ impl Operation for Find<'_> {
 
 /// The next two columns of a row: a scheme and a digest.
 pub(super) fn digest(row: &mut Row) -> Result<KeyDigest, Fault> {
-    let scheme: Result<DigestScheme, _> = row.text("scheme").and_then(|name| {
-        name.parse().map_err(|_| row.corrupt("scheme"))
-    });
+    let scheme: Result<DigestScheme, _> =
+        row.text("scheme").and_then(|name| name.parse().map_err(|_| row.corrupt("scheme")));
     let scheme = scheme?;
     let bytes = <[u8; 32]>::try_from(row.bytes("digest")?).map_err(|_| row.corrupt("digest"))?;
     Ok(KeyDigest::new(scheme, bytes))

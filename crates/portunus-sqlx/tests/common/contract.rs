@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use portunus::Scope;
 use portunus::key::{
     Access, Delegation, DigestScheme, KeyFamily, KeyKind, KeyRecord, Metadata, Owner, PlanName, Revocation, WorkspaceId,
 };
-use portunus::Scope;
 use portunus::limit::Quotas;
 use portunus::network::AllowList;
 use portunus::store::{Change, Condition, KeyStore, OwnerRef, Rejected, WriteBatch};

@@ -76,7 +76,8 @@ pub(crate) async fn no_part_of_a_record_can_be_lost_unnoticed(home: &impl Home) 
     let json = home.text("SELECT record FROM portunus_keys").await;
     let whole: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
     assert!(whole.len() > 20);
-    let write = |text: String| home.execute(format!("UPDATE portunus_keys SET record = '{}'", text.replace('\'', "''")));
+    let write =
+        |text: String| home.execute(format!("UPDATE portunus_keys SET record = '{}'", text.replace('\'', "''")));
     for field in whole.keys() {
         // A successor may be left out: it grants nothing.
         if field == "successor" {

@@ -11,9 +11,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
 
-/// Runs a server, and ends it at once when the pipe that it reads from closes: at the latest, when the test's process ends.
-const KEEPER: &str = r#""$0" -D "$1" -k "$2" -c listen_addresses= -c max_connections=120 </dev/null >>"$2/log" 2>&1 &
-server=$!; read -r _; kill -QUIT $server; wait $server"#;
+/// Runs a server and ends with it. It ends the server at once when the pipe that it reads from closes: at the latest, when the
+/// test's process ends.
+const KEEPER: &str = r#"exec 3<&0
+"$0" -D "$1" -k "$2" -c listen_addresses= -c max_connections=120 </dev/null >>"$2/log" 2>&1 3<&- &
+server=$!
+{ read -r _ <&3; kill -QUIT $server 2>/dev/null; } &
+wait $server"#;
 
 /// A running server.
 #[derive(Debug)]
@@ -67,35 +71,27 @@ impl Server {
             let mut keeper = Command::new("/bin/sh");
             as_other_user(&mut keeper);
             keeper.arg("-c").arg(KEEPER).arg(&postgres).arg(self.data()).arg(self.folder.path()).current_dir("/");
-            // A group of its own, which a crash ends as a whole.
-            let mut child = keeper.process_group(0).stdin(Stdio::piped()).spawn().unwrap();
+            let mut child = keeper.stdin(Stdio::piped()).spawn().unwrap();
             // While the old server's memory is still in use, a new one ends at once: then once more.
-            while Instant::now() < deadline {
+            while child.try_wait().unwrap().is_none() {
                 if self.is_up().await {
                     *self.keeper.lock().unwrap() = Some(child);
                     return;
                 }
-                if self.has_ended() {
-                    break;
-                }
+                assert!(Instant::now() < deadline, "the server does not answer: {}", self.log());
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            drop(child.stdin.take());
-            child.wait().unwrap();
-            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "the server does not start: {log}");
+            assert!(Instant::now() < deadline, "the server does not start: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     async fn is_up(&self) -> bool {
         PgConnection::connect(&self.address("postgres")).await.is_ok()
-    }
-
-    fn has_ended(&self) -> bool {
-        // Its lock file goes with it; shortly after the start there is none yet.
-        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        log.lines().last().is_some_and(|line| line.contains("FATAL") || line.contains("HINT"))
-            && !self.data().join("postmaster.pid").exists()
     }
 
     /// The address of one of its databases.
@@ -110,8 +106,13 @@ impl Server {
 
     /// A backup of one of its databases, as text.
     pub(crate) fn dump(&self, database: &str) -> Vec<u8> {
-        let dumped =
-            self.program("pg_dump").arg("-h").arg(self.folder.path()).args(["-U", "tester", database]).output().unwrap();
+        let dumped = self
+            .program("pg_dump")
+            .arg("-h")
+            .arg(self.folder.path())
+            .args(["-U", "tester", database])
+            .output()
+            .unwrap();
         assert!(dumped.status.success(), "pg_dump: {}", String::from_utf8_lossy(&dumped.stderr));
         dumped.stdout
     }
@@ -128,11 +129,25 @@ impl Server {
     /// Ends every process of the server in the middle of whatever it does.
     pub(crate) fn crash(&self) {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {
-            let group = format!("-{}", keeper.id());
-            assert!(Command::new("kill").args(["-9", "--", &group]).status().unwrap().success());
-            let _ = keeper.wait();
+            let lock = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+            let server: u32 = lock.lines().next().unwrap().trim().parse().unwrap();
+            let processes = [server].into_iter().chain(children_of(server)).map(|id| id.to_string());
+            // Some of its children may have ended by now.
+            Command::new("kill").arg("-9").args(processes).stderr(Stdio::null()).status().unwrap();
+            keeper.wait().unwrap();
         }
     }
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let id_if_child = |entry: std::fs::DirEntry| {
+        let id: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The name, in parentheses, may hold anything; state and parent follow it.
+        let of: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (of == parent).then_some(id)
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter_map(id_if_child).collect()
 }
 
 impl Drop for Server {
@@ -168,4 +183,3 @@ fn as_other_user(command: &mut Command) {
         command.uid(user).gid(group);
     }
 }
-
