@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -127,11 +128,14 @@ async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(150 + (round as u64 * 13) % 70)).await;
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut done: Vec<String> = Vec::new();
+        let mut take = |line: String| done.extend(line.strip_prefix("revoked ").map(str::to_owned));
+        // Not after a time, which a busy machine may need to begin, but after a number; and then at any moment.
+        lines.by_ref().take(3 + round % 7).for_each(&mut take);
         child.kill().unwrap();
-        let told = child.wait_with_output().unwrap();
-        let told = String::from_utf8(told.stderr).unwrap();
-        let done: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("revoked ")).collect();
+        lines.for_each(&mut take);
+        child.wait().unwrap();
         let store = home.open().await;
         for name in &done {
             let stored = get(&store, name).await;
