@@ -4,6 +4,7 @@
 //! applied whole or not at all. Issue, rotate, revoke and make-primary are each one such batch, so that no store needs to
 //! know what they mean. Secrets never reach a store.
 
+mod bus;
 mod memory;
 mod write;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus};
 pub use memory::MemoryStore;
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
