@@ -62,8 +62,8 @@ impl Inner {
     fn look_up(self: &Arc<Self>, key: &str, facts: Facts) -> Attempt {
         let current = self.hasher.digest(key);
         match telemetry::timed(Step::Store, || self.store.find_now(slice::from_ref(&current))) {
-            // Nothing under the current scheme: perhaps under an older one.
-            Some(Ok(None)) if self.hasher.has_older() => {
+            // Nothing under the current scheme, or nothing yet: perhaps under an older one.
+            Some(Ok(None)) | None if self.hasher.has_older() => {
                 let all = self.hasher.candidates(key, current);
                 match telemetry::timed(Step::Store, || self.store.find_now(all.as_slice())) {
                     Some(found) => self.proceed(found, all.as_slice(), facts),

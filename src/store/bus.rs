@@ -90,6 +90,11 @@ pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Where it cannot be told; it must be tried again.
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError>;
+
+    /// Whether nothing can ever be missed, so that one proof of health is enough for good; `false` unless this is said.
+    fn never_misses(&self) -> bool {
+        false
+    }
 }
 
 /// A bus could not tell.
@@ -135,6 +140,10 @@ impl InvalidationBus for LocalBus {
         listeners.iter().for_each(|listener| listener.invalidated(what));
         Ok(())
     }
+
+    fn never_misses(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for LocalBus {
@@ -152,6 +161,9 @@ macro_rules! delegate_to_the_pointee {
             }
             async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
                 (**self).publish(what).await
+            }
+            fn never_misses(&self) -> bool {
+                (**self).never_misses()
             }
         }
     )*};

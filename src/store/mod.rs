@@ -5,6 +5,7 @@
 //! know what they mean. Secrets never reach a store.
 
 mod bus;
+mod cached;
 mod memory;
 mod write;
 
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus};
+pub use cached::{CachedStore, CachedStoreBuilder};
 pub use memory::MemoryStore;
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
@@ -37,7 +39,7 @@ use crate::key::{
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
-    /// The key stored under one of these digests, in one trip. `None` means that there is none; deleted keys are not
+    /// The key stored under one of these digests, in one trip; where there are several, that of the first. `None` means that there is none; deleted keys are not
     /// found, revoked ones are.
     ///
     /// # Errors
@@ -438,6 +440,24 @@ impl StoreError {
     #[must_use]
     pub fn rejected(condition: Rejected) -> Self {
         Self(Kind::Rejected(condition))
+    }
+
+    /// The same error, which several wait for.
+    pub(crate) fn shared(error: Arc<Self>) -> Self {
+        match Arc::try_unwrap(error) {
+            Ok(error) => error,
+            Err(error) => match &error.0 {
+                Kind::Corrupt(what) => Self::corrupt(what.clone()),
+                Kind::Rejected(condition) => Self::rejected(condition.clone()),
+                Kind::Unavailable(_) => Self::unavailable(error),
+            },
+        }
+    }
+
+    /// Whether what is stored cannot be understood.
+    #[must_use]
+    pub const fn is_corrupt(&self) -> bool {
+        matches!(self.0, Kind::Corrupt(_))
     }
 
     /// The condition that did not hold, if that is what happened.

@@ -1,0 +1,381 @@
+//! A store that remembers: in front of one that must be awaited, so that a key in use costs no trip to it.
+//!
+//! Records and unknown digests are kept in bounded rooms of their own, so that a flood of unknown keys evicts no real one.
+//! What is kept is identity and facts, under the whole digest with its scheme; a decision never is.
+//!
+//! # Fresh
+//! Every answer is marked with how much had been invalidated when its look-up *began*. It counts only while nothing that
+//! concerns it was invalidated since: an answer that was on its way while its key was revoked is never used. On the
+//! node that writes, that holds for the next request. Other nodes hear it by the [bus](InvalidationBus); while the bus is not
+//! known to be healthy, nothing is used that is older than the bound on staleness.
+
+mod epochs;
+mod flights;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+
+use self::epochs::Epochs;
+use self::flights::Flights;
+use super::{
+    HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed, OwnerRef, Page,
+    StoreError, StoredKey, UsageDelta, WriteBatch,
+};
+use crate::clock::{Clock, SystemClock};
+use crate::key::{KeyDigest, KeyId, SigningState};
+use crate::telemetry;
+
+/// A [`KeyStore`] in front of another one. Cloning shares what is remembered.
+///
+/// Manage keys through it too, so that this node forgets what it changes at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use portunus::store::{CachedStore, LocalBus, MemoryStore};
+///
+/// # let database = MemoryStore::new();
+/// // One process, and nobody else writes to the database:
+/// let alone = CachedStore::builder(database.clone()).bus(LocalBus::new()).build();
+/// // Several nodes without a bus: a revocation is seen everywhere within two seconds.
+/// let several = CachedStore::builder(database).staleness(Duration::from_secs(2)).build();
+/// ```
+#[derive(Clone)]
+pub struct CachedStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn KeyStore>,
+    known: Cache<KeyDigest, Known>,
+    unknown: Cache<KeyDigest, Mark>,
+    epochs: Epochs,
+    flights: Flights,
+    bus: Option<Arc<dyn InvalidationBus>>,
+    /// Until when, by the monotonic clock in milliseconds, everything that was published is known to have been heard.
+    healthy_until: AtomicU64,
+    /// What the bus could not be told yet.
+    untold: Mutex<Vec<Invalidation>>,
+    time_to_live: Duration,
+    staleness: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+/// A key, and when and at which mark it was looked up.
+#[derive(Clone)]
+struct Known {
+    stored: Arc<StoredKey>,
+    mark: Mark,
+    /// Fingerprints of the digests that would have counted first, and were unknown.
+    before: Arc<[u64]>,
+}
+
+/// When a look-up began, and how much had been invalidated by then.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    epoch: u64,
+    began: Duration,
+}
+
+/// Describes a [`CachedStore`].
+#[must_use = "a builder does nothing until build()"]
+pub struct CachedStoreBuilder {
+    store: Arc<dyn KeyStore>,
+    capacity: usize,
+    unknown_capacity: usize,
+    time_to_live: Duration,
+    staleness: Duration,
+    bus: Option<Arc<dyn InvalidationBus>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl CachedStore {
+    /// A cache in front of this store.
+    pub fn builder(store: impl KeyStore) -> CachedStoreBuilder {
+        CachedStoreBuilder {
+            store: Arc::new(store),
+            capacity: 100_000,
+            unknown_capacity: 10_000,
+            time_to_live: Duration::from_secs(60),
+            staleness: Duration::from_secs(2),
+            bus: None,
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+
+    /// Tells the bus what it could not be told before. Call it on an interval; every write tries it too.
+    ///
+    /// # Errors
+    /// Where the bus still cannot be told.
+    pub async fn publish_untold(&self) -> Result<(), StoreError> {
+        self.shared.publish(None).await
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.shared.invalidated(&Invalidation::everything());
+    }
+
+    /// Whether the bus is known to have told everything: if not, answers live as long as the bound on staleness.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.shared.is_healthy(self.shared.clock.monotonic())
+    }
+}
+
+impl Shared {
+    fn is_healthy(&self, now: Duration) -> bool {
+        now < Duration::from_millis(self.healthy_until.load(Ordering::SeqCst))
+    }
+
+    /// Whether what was learned then still counts.
+    fn counts(&self, mark: Mark, now: Duration) -> bool {
+        let most = if self.is_healthy(now) { self.time_to_live } else { self.staleness };
+        now.saturating_sub(mark.began) < most
+    }
+
+    /// What is remembered of these digests: the first that is known, or that all of them are unknown.
+    fn remembered(&self, digests: &[KeyDigest]) -> Option<Option<Arc<StoredKey>>> {
+        let now = self.clock.monotonic();
+        let mut all_unknown = !digests.is_empty();
+        for (place, digest) in digests.iter().enumerate() {
+            if let Some(Known { stored, mark, before }) = self.known.get(digest)
+                && self.counts(mark, now)
+                && self.epochs.holds_key(&stored.record().id, mark.epoch)
+            {
+                // Of several digests that are known the first counts: those before it must still be unknown.
+                let still_unknown = |digest: &KeyDigest| {
+                    let fingerprint = Invalidation::fingerprint(digest);
+                    before.contains(&fingerprint) && self.epochs.holds_digest(fingerprint, mark.epoch)
+                };
+                return digests[..place].iter().all(still_unknown).then_some(Some(stored));
+            }
+            let unknown = self.unknown.get(digest);
+            let holds = |mark: Mark| {
+                let fingerprint = Invalidation::fingerprint(digest);
+                self.counts(mark, now) && self.epochs.holds_digest(fingerprint, mark.epoch)
+            };
+            all_unknown &= unknown.is_some_and(holds);
+        }
+        all_unknown.then_some(None)
+    }
+
+    fn remember(&self, digests: &[KeyDigest], mark: Mark, answer: Option<&Arc<StoredKey>>) {
+        match answer {
+            Some(stored) => {
+                let before = digests.iter().take_while(|digest| *digest != stored.digest());
+                let before = before.map(Invalidation::fingerprint).collect();
+                self.known.insert(*stored.digest(), Known { stored: Arc::clone(stored), mark, before });
+            }
+            None => digests.iter().for_each(|digest| self.unknown.insert(*digest, mark)),
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        // The epoch first: what is invalidated in between makes the mark older, never newer.
+        let epoch = self.epochs.now();
+        Mark { epoch, began: self.clock.monotonic() }
+    }
+
+    /// Tells the bus of this and of all that it could not be told before.
+    async fn publish(&self, what: Option<Invalidation>) -> Result<(), StoreError> {
+        let Some(bus) = &self.bus else { return Ok(()) };
+        if let Some(what) = what {
+            self.untold.lock().push(what);
+        }
+        loop {
+            let Some(next) = self.untold.lock().first().cloned() else { return Ok(()) };
+            bus.publish(&next).await.map_err(StoreError::unavailable)?;
+            // Somebody else may have told the same meanwhile; telling twice harms nobody.
+            let mut untold = self.untold.lock();
+            if let Some(told) = untold.iter().position(|waiting| *waiting == next) {
+                untold.remove(told);
+            }
+        }
+    }
+}
+
+impl InvalidationListener for Shared {
+    fn invalidated(&self, what: &Invalidation) {
+        self.epochs.invalidate(what);
+    }
+
+    fn heard_all(&self, age: Duration) {
+        // A proof of health is as old as the message that came back, and is good for less than the bound on staleness: what
+        // is not heard for that long is found out before it matters.
+        let proven = self.clock.monotonic().saturating_sub(age);
+        let until = if self.bus.as_ref().is_some_and(|bus| bus.never_misses()) {
+            u64::MAX
+        } else {
+            u64::try_from((proven + self.staleness * 3 / 4).as_millis()).unwrap_or(u64::MAX)
+        };
+        self.healthy_until.fetch_max(until, Ordering::SeqCst);
+    }
+}
+
+/// Forgets what a write is about, however the write ends: also where nobody waits for its end any more.
+struct ForgetAtLast<'a>(&'a Shared, &'a Invalidation);
+
+impl Drop for ForgetAtLast<'_> {
+    fn drop(&mut self) {
+        self.0.invalidated(self.1);
+    }
+}
+
+#[async_trait]
+impl KeyStore for CachedStore {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        if let Some(remembered) = self.shared.remembered(digests) {
+            telemetry::cache("keys", true);
+            return Ok(remembered);
+        }
+        telemetry::cache("keys", false);
+        let shared = &self.shared;
+        let store = Arc::clone(&shared.store);
+        let asked: Arc<[KeyDigest]> = digests.into();
+        let flight = shared.flights.join(digests, shared.mark(), |mark| {
+            let shared = Arc::clone(shared);
+            async move {
+                let answer = store.find(&asked).await?;
+                shared.remember(&asked, mark, answer.as_ref());
+                Ok(answer)
+            }
+        });
+        flight.await
+    }
+
+    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        let remembered = self.shared.remembered(digests)?;
+        telemetry::cache("keys", true);
+        Some(Ok(remembered))
+    }
+
+    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+        self.shared.store.get(id).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        self.shared.store.list(query).await
+    }
+
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        self.shared.store.primary(owner, at).await
+    }
+
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        self.shared.store.signing_state(id).await
+    }
+
+    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        let what = Invalidation::of(batch);
+        let applied = {
+            let _forget = ForgetAtLast(&self.shared, &what);
+            self.shared.store.apply(batch).await
+        };
+        match applied {
+            // Nothing was changed.
+            Err(error) if error.as_rejected().is_some() => Err(error),
+            _ if what.is_empty() => applied,
+            applied => {
+                // Also where no answer came: it may have been applied.
+                self.shared.publish(Some(what)).await?;
+                applied
+            }
+        }
+    }
+
+    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
+        self.shared.store.record_usage(batch).await
+    }
+
+    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+        self.shared.store.usage_by_hour(id, from, to).await
+    }
+
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+        self.shared.store.forget_usage_before(before).await
+    }
+}
+
+impl fmt::Debug for CachedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStore")
+            .field("store", &self.shared.store)
+            .field("known", &self.shared.known.len())
+            .field("unknown", &self.shared.unknown.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl CachedStoreBuilder {
+    /// How many keys are remembered; 100 000 unless set.
+    pub fn capacity(mut self, keys: usize) -> Self {
+        self.capacity = keys;
+        self
+    }
+
+    /// How many unknown digests are remembered; 10 000 unless set.
+    pub fn unknown_capacity(mut self, digests: usize) -> Self {
+        self.unknown_capacity = digests;
+        self
+    }
+
+    /// How long an answer is used at most while the bus is healthy; a minute unless set.
+    pub fn time_to_live(mut self, longest: Duration) -> Self {
+        self.time_to_live = longest;
+        self
+    }
+
+    /// The bound on staleness: how long an answer is used at most while the bus is not known to be healthy, and without one;
+    /// two seconds unless set.
+    pub fn staleness(mut self, bound: Duration) -> Self {
+        self.staleness = bound;
+        self
+    }
+
+    /// How changes of other nodes are heard.
+    pub fn bus(mut self, bus: impl InvalidationBus) -> Self {
+        self.bus = Some(Arc::new(bus));
+        self
+    }
+
+    /// Where the time comes from; the system's clock unless set.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn build(self) -> CachedStore {
+        let shared = Arc::new(Shared {
+            store: self.store,
+            known: Cache::new(self.capacity),
+            unknown: Cache::new(self.unknown_capacity),
+            epochs: Epochs::new(),
+            flights: Flights::default(),
+            bus: self.bus,
+            healthy_until: AtomicU64::new(0),
+            untold: Mutex::default(),
+            time_to_live: self.time_to_live.max(self.staleness),
+            staleness: self.staleness,
+            clock: self.clock,
+        });
+        if let Some(bus) = &shared.bus {
+            let listener: Weak<Shared> = Arc::downgrade(&shared);
+            bus.subscribe(listener);
+        }
+        CachedStore { shared }
+    }
+}
+
+impl fmt::Debug for CachedStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStoreBuilder").field("store", &self.store).finish_non_exhaustive()
+    }
+}
