@@ -209,7 +209,7 @@ impl InvalidationListener for Shared {
         // A proof of health is as old as the message that came back, and is good for less than the bound on staleness: what
         // is not heard for that long is found out before it matters.
         let proven = self.clock.monotonic().saturating_sub(age);
-        let until = if self.bus.as_ref().is_some_and(|bus| bus.never_misses()) {
+        let until = if self.bus.as_ref().is_some_and(InvalidationBus::never_misses) {
             u64::MAX
         } else {
             u64::try_from((proven + self.staleness * 3 / 4).as_millis()).unwrap_or(u64::MAX)
