@@ -1,0 +1,2 @@
+//! Later.
+#![allow(missing_docs)]
