@@ -88,10 +88,14 @@ fn all_borders_of_padding_agree_with_the_formula() {
 #[test]
 fn a_hash_of_another_length_another_case_or_other_characters_is_refused() {
     let hash = expected("key", "1", TYPE);
-    for wrong in ["", &hash[..63], &format!("{hash}0"), &hash.to_uppercase(), &format!(" {hash}"), "é", &"\0".repeat(64)] {
+    for wrong in
+        ["", &hash[..63], &format!("{hash}0"), &hash.to_uppercase(), &format!(" {hash}"), "é", &"\0".repeat(64)]
+    {
         assert!(!events::verify("key", "1", TYPE, wrong), "{wrong:?}");
     }
-    for (key, time, kind) in [("kex", "1", TYPE), ("key", "2", TYPE), ("key", "1", "account_confirmes"), ("", "1", TYPE)] {
+    for (key, time, kind) in
+        [("kex", "1", TYPE), ("key", "2", TYPE), ("key", "1", "account_confirmes"), ("", "1", TYPE)]
+    {
         assert!(!events::verify(key, time, kind, &hash));
     }
 }
@@ -214,7 +218,10 @@ async fn an_imported_key_never_becomes_primary_where_events_are_signed() {
     let digest = |byte: u8| ImportedDigest::new("sha256", &[byte; 32]).unwrap();
     let imported = manager.import(NewImport::new(digest(1), named("imported"))).await.unwrap();
     assert!(!imported.primary);
-    assert_eq!((desk.primary(&acme()).await, refused(manager.sign_event(&acme(), TYPE).await)), (None, ErrorCode::Conflict));
+    assert_eq!(
+        (desk.primary(&acme()).await, refused(manager.sign_event(&acme(), TYPE).await)),
+        (None, ErrorCode::Conflict)
+    );
     assert_eq!(refused(manager.make_primary(&imported.record.id).await), ErrorCode::Conflict);
     let issued = manager.issue(named("issued")).await.unwrap();
     assert!(issued.primary);
@@ -266,7 +273,9 @@ async fn members_sign_nothing() {
 
 #[tokio::test]
 async fn an_event_is_signed_though_the_primary_key_ends_meanwhile() {
-    for (point, delete) in [(Point::Get, false), (Point::Get, true), (Point::SigningState, false), (Point::SigningState, true)] {
+    for (point, delete) in
+        [(Point::Get, false), (Point::Get, true), (Point::SigningState, false), (Point::SigningState, true)]
+    {
         let desk = Desk::new();
         let (_, one) = issue(&signing(&desk), named("one")).await;
         let (second, _) = issue(&signing(&desk), named("two")).await;

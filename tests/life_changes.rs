@@ -100,7 +100,10 @@ async fn a_change_without_a_version_takes_nothing_of_another_one_back() {
         manager.update(&id, change(|change| change.access = Some(Access::ReadOnly)), None).await.unwrap();
     });
     let after = desk.host().update(&record.id, rename("renamed"), None).await.unwrap().record;
-    assert_eq!((after.name.as_str(), after.enabled, after.access, after.version), ("renamed", false, Access::ReadOnly, 4));
+    assert_eq!(
+        (after.name.as_str(), after.enabled, after.access, after.version),
+        ("renamed", false, Access::ReadOnly, 4)
+    );
 }
 
 #[tokio::test]
@@ -194,7 +197,10 @@ async fn a_narrowing_holds_for_the_next_request() {
         principal.require(&scope("document:write").into()).is_ok()
     };
     assert!(may_write().await);
-    desk.host().update(&record.id, change(|change| change.scopes = Some(vec![scope("document:read")])), None).await.unwrap();
+    desk.host()
+        .update(&record.id, change(|change| change.scopes = Some(vec![scope("document:read")])), None)
+        .await
+        .unwrap();
     assert!(!may_write().await);
     desk.host().disable(&record.id).await.unwrap();
     assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyDisabled));
@@ -214,12 +220,9 @@ async fn a_revoked_key_stays_revoked_with_its_first_reason() {
     desk.clock.advance(HOUR);
     let again = manager.revoke(&record.id, Some("another reason")).await.unwrap().record;
     assert_eq!((&first, first.version), (&again, 2));
-    for act in [
-        change(|change| change.enabled = Some(true)),
-        expiring(Some(desk.now() + DAY)),
-        rename("x"),
-        KeyChange::new(),
-    ] {
+    for act in
+        [change(|change| change.enabled = Some(true)), expiring(Some(desk.now() + DAY)), rename("x"), KeyChange::new()]
+    {
         assert_eq!(refused(manager.update(&record.id, act, None).await), ErrorCode::Conflict);
     }
     assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
@@ -348,9 +351,8 @@ async fn each_outage_before_writing_changes_nothing_and_is_told_as_an_outage() {
         desk.store.recover();
         assert_eq!((desk.stored(id).await.unwrap(), desk.refusal(&secret).await), (record.clone(), None));
         let events = desk.events().await;
-        let outage = |event: &&portunus::audit::AuditEvent| {
-            event.outcome == AuditOutcome::Refused(ErrorCode::StoreUnavailable)
-        };
+        let outage =
+            |event: &&portunus::audit::AuditEvent| event.outcome == AuditOutcome::Refused(ErrorCode::StoreUnavailable);
         assert_eq!(events.iter().filter(outage).count(), 5);
     }
 }

@@ -103,9 +103,18 @@ async fn every_notation_of_a_digest_is_the_same_digest() {
 fn what_is_no_digest_is_refused_without_repeating_it() {
     let good = hex(&[0xab; 32]);
     let other = "a".repeat(1 << 20);
-    for wrong in ["", &good[1..], &good[2..], &format!("{good}00"), &format!(" {good}"), &format!("0x{}", &good[2..]),
-        &good.replace("ab", "é"), &good.replace("ab", "+1"), &good.replace("ab", "zz"), &other]
-    {
+    for wrong in [
+        "",
+        &good[1..],
+        &good[2..],
+        &format!("{good}00"),
+        &format!(" {good}"),
+        &format!("0x{}", &good[2..]),
+        &good.replace("ab", "é"),
+        &good.replace("ab", "+1"),
+        &good.replace("ab", "zz"),
+        &other,
+    ] {
         let refused = ImportedDigest::from_hex("sha256", wrong).unwrap_err();
         assert!(matches!(refused, ManageError::Invalid { field: "digest", .. }), "{wrong:.80}");
         assert!(refused.to_string().len() < 200 && !refused.to_string().contains(&good[2..]));
@@ -113,10 +122,22 @@ fn what_is_no_digest_is_refused_without_repeating_it() {
     let text = base64(&[0xfb; 32]);
     let mixed = text.replacen('+', "-", 1);
     let dirty = format!("{}5=", &text[..42]);
-    for wrong in ["", "!", &text[..40], &text[1..], &format!("{text}AAAA"), &format!("{text}\n"), &mixed, &dirty, &other] {
+    for wrong in
+        ["", "!", &text[..40], &text[1..], &format!("{text}AAAA"), &format!("{text}\n"), &mixed, &dirty, &other]
+    {
         assert!(ImportedDigest::from_base64("sha256", wrong).is_err(), "{wrong:.80}");
     }
-    for scheme in ["", "md5", "SHA256", "sha-256", "sha1", "hmac-sha256", "hmac-sha256:", "hmac-sha256:-1", "hmac-sha256:4294967296"] {
+    for scheme in [
+        "",
+        "md5",
+        "SHA256",
+        "sha-256",
+        "sha1",
+        "hmac-sha256",
+        "hmac-sha256:",
+        "hmac-sha256:-1",
+        "hmac-sha256:4294967296",
+    ] {
         assert!(ImportedDigest::new(scheme, &[1; 32]).is_err(), "{scheme:?}");
     }
     assert!(ImportedDigest::new("sha512", &[1; 32]).is_err() && ImportedDigest::new("sha256", &[1; 64]).is_err());
@@ -213,7 +234,8 @@ async fn imported_keys_of_an_api_that_never_expires_do_not_either() {
     let taken = ImportedDigest::new("sha256", &[1; 32]).unwrap();
     assert_eq!(field(manager.import(NewImport::new(taken, ending("key", desk.now() + HOUR))).await), "expires_at");
     assert_eq!(field(manager.import(NewImport::new(taken, with_scopes(&["account_access"]))).await), "scopes");
-    let mut token = NewKey::new("token", Owner::user(acme().tenant_id, user("ann"))).with_scopes([scope("account_access")]);
+    let mut token =
+        NewKey::new("token", Owner::user(acme().tenant_id, user("ann"))).with_scopes([scope("account_access")]);
     token.kind = KeyKind::AccessToken;
     let token = manager.import(NewImport::new(taken, token)).await.unwrap();
     assert_eq!(token.record.expires_at, Some(desk.now() + HOUR));

@@ -14,7 +14,8 @@ use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome, RequestId};
 use portunus::key::{Delegation, KeyId, KeyRecord, WorkspaceId};
 use portunus::manage::{
-    ByRole, Denied, ImportedDigest, KeyChange, KeyManager, ManageError, NewImport, NewKey, Operator, OperatorPolicy, Role,
+    ByRole, Denied, ImportedDigest, KeyChange, KeyManager, ManageError, NewImport, NewKey, Operator, OperatorPolicy,
+    Role,
 };
 use portunus::profile::Profile;
 use portunus::store::ListQuery;
@@ -30,7 +31,9 @@ fn reaching(names: &[&str]) -> NewKey {
 }
 
 fn moved(names: &[&str]) -> KeyChange {
-    change(|change| change.workspaces = Some((!names.is_empty()).then(|| names.iter().map(|name| workspace(name)).collect())))
+    change(|change| {
+        change.workspaces = Some((!names.is_empty()).then(|| names.iter().map(|name| workspace(name)).collect()));
+    })
 }
 
 fn import(byte: u8, key: NewKey) -> NewImport {
@@ -101,7 +104,9 @@ async fn an_administrator_moves_no_key_into_or_out_of_foreign_workspaces() {
     for reached in [&["w1"][..], &["w2"], &["w1", "w2"], &[]] {
         keys.push(issue(&desk.host(), reaching(reached)).await.1);
     }
-    for (from, to) in [(0, &["w2"][..]), (0, &["w1", "w2"]), (1, &["w1"]), (1, &[]), (2, &["w1"]), (2, &[]), (3, &["w2"])] {
+    for (from, to) in
+        [(0, &["w2"][..]), (0, &["w1", "w2"]), (1, &["w1"]), (1, &[]), (2, &["w1"]), (2, &[]), (3, &["w2"])]
+    {
         let refusal = refused(manager.update(&keys[from].id, moved(to), None).await);
         assert_eq!(refusal, ErrorCode::Forbidden, "{:?} to {to:?}", keys[from].workspaces);
     }
@@ -160,7 +165,10 @@ async fn another_tenants_key_is_answered_like_an_unknown_one() {
     }
     assert_eq!(desk.all().await, [key]);
     let events = desk.events().await;
-    assert!(events[1..].iter().all(|event| event.tenant_id == Some(tenant("globex"))), "acme's log holds nothing of it");
+    assert!(
+        events[1..].iter().all(|event| event.tenant_id == Some(tenant("globex"))),
+        "acme's log holds nothing of it"
+    );
 }
 
 #[tokio::test]
@@ -172,7 +180,10 @@ async fn nobody_makes_keys_for_another_tenant() {
         assert_eq!(refused(manager.issue(new.clone()).await), ErrorCode::Forbidden);
         assert_eq!(refused(manager.import(import(1, new)).await), ErrorCode::Forbidden);
         let event = desk.last_event().await;
-        assert_eq!((event.tenant_id, event.outcome), (Some(tenant("acme")), AuditOutcome::Refused(ErrorCode::Forbidden)));
+        assert_eq!(
+            (event.tenant_id, event.outcome),
+            (Some(tenant("acme")), AuditOutcome::Refused(ErrorCode::Forbidden))
+        );
     }
     assert!(desk.all().await.is_empty());
     desk.host().import(import(1, named("key"))).await.expect("a refused import leaves no tombstone");

@@ -8,7 +8,7 @@ mod life;
 use std::time::Duration;
 
 use common::{tenant, test, user};
-use life::{DAY, Desk, HOUR, Point, acme, ann, change, ending, globex, ids, issue, named, refused};
+use life::{DAY, Desk, HOUR, Point, SECOND, acme, ann, change, ending, globex, ids, issue, named, refused};
 use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{KeyKind, Owner};
@@ -121,12 +121,26 @@ async fn an_update_that_revives_a_key_does_not_take_the_place_of_a_key_that_time
 }
 
 #[tokio::test]
+async fn an_issue_that_was_begun_before_does_not_move_what_time_has_promoted_meanwhile() {
+    let desk = Desk::new();
+    issue(&desk.host(), ending("primary", desk.now() + HOUR)).await;
+    desk.tick();
+    let (_, heir) = issue(&desk.host(), named("heir")).await;
+    desk.clock.advance(HOUR - 2 * SECOND);
+    let clock = desk.clock.clone();
+    desk.store.once(Point::BeforeApply, async move { clock.advance(SECOND) });
+    desk.host().issue(named("newest")).await.unwrap();
+    assert_eq!(desk.primary(&acme()).await, Some(heir.id.clone()), "from the end of the primary key on it is the heir");
+}
+
+#[tokio::test]
 async fn ending_the_primary_key_by_a_change_promotes_as_well() {
     let desk = Desk::new();
     let manager = desk.host();
     let (_, one) = issue(&manager, named("one")).await;
     let (_, two) = issue(&manager, named("two")).await;
-    let ended = manager.update(&one.id, change(|change| change.expires_at = Some(Some(desk.now()))), None).await.unwrap();
+    let ended =
+        manager.update(&one.id, change(|change| change.expires_at = Some(Some(desk.now()))), None).await.unwrap();
     assert!(!ended.primary);
     assert_eq!(desk.primary(&acme()).await, Some(two.id.clone()));
 }
@@ -146,7 +160,11 @@ async fn rotation_does_not_move_it_while_the_old_key_works() {
     desk.tick();
     let (_, newest) = issue(&manager, named("newest")).await;
     desk.clock.advance(HOUR);
-    assert_eq!(desk.primary(&acme()).await, Some(newest.id.clone()), "the end of the grace is an expiry like any other");
+    assert_eq!(
+        desk.primary(&acme()).await,
+        Some(newest.id.clone()),
+        "the end of the grace is an expiry like any other"
+    );
 }
 
 #[tokio::test]

@@ -66,7 +66,8 @@ async fn act(
     let now = manager.now();
     let id = dice.pick(known).cloned().unwrap_or_else(|| KeyId::generate().unwrap());
     let mut new = NewKey::new("key", dice.pick(&owners()).unwrap().clone());
-    new.workspaces = dice.pick(&[None, Some("w1"), Some("w2")]).unwrap().map(|name| vec![WorkspaceId::new(name).unwrap()]);
+    new.workspaces =
+        dice.pick(&[None, Some("w1"), Some("w2")]).unwrap().map(|name| vec![WorkspaceId::new(name).unwrap()]);
     let lifetime = *dice.pick(&[None, Some(HOUR), Some(3 * HOUR)]).unwrap();
     new.expires_at = lifetime.map(|lifetime| now + lifetime);
     let which = dice.below(16);
@@ -76,7 +77,10 @@ async fn act(
             let byte = u8::try_from(dice.below(6)).unwrap();
             manager.import(NewImport::new(ImportedDigest::new("sha256", &[byte; 32]).unwrap(), new)).await.map(drop)
         }
-        5 => manager.update(&id, change(|change| change.name = Some(format!("name {}", dice.next()))), None).await.map(drop),
+        5 => manager
+            .update(&id, change(|change| change.name = Some(format!("name {}", dice.next()))), None)
+            .await
+            .map(drop),
         6 => {
             let end = *dice.pick(&[None, Some(now), Some(now + HOUR)]).unwrap();
             manager.update(&id, change(|change| change.expires_at = Some(end)), None).await.map(drop)
@@ -112,9 +116,8 @@ async fn check(desk: &Desk, now: &State, signs: bool, what: &str) {
         }
     }
     for tenant in ["acme", "globex"] {
-        let counts = |record: &&Arc<KeyRecord>| {
-            record.owner.tenant_id.as_str() == tenant && record.counts_as_active(desk.now())
-        };
+        let counts =
+            |record: &&Arc<KeyRecord>| record.owner.tenant_id.as_str() == tenant && record.counts_as_active(desk.now());
         assert!(now.records.values().filter(counts).count() as u64 <= QUOTA, "{what}: the quota of {tenant}");
     }
     for record in now.records.values() {
@@ -246,7 +249,8 @@ async fn many_walks_at_once_break_no_rule() {
                 let (mut dice, mut secrets) = (Dice(seed * 1000 + number), Vec::new());
                 for _ in 0..60 {
                     let records = desk.all().await;
-                    let known: Vec<_> = records.iter().map(|r| r.id.clone()).filter(|id| !anchors.contains(id)).collect();
+                    let known: Vec<_> =
+                        records.iter().map(|r| r.id.clone()).filter(|id| !anchors.contains(id)).collect();
                     let (what, done) = act(&host, &known, &mut dice, &mut secrets).await;
                     if let Some(id) = what.strip_prefix("act 13 on ").filter(|_| done.is_ok()) {
                         revoked.lock().unwrap().insert(id.to_owned());
@@ -255,7 +259,9 @@ async fn many_walks_at_once_break_no_rule() {
                         assert!(desk.primary(&owner).await.is_some(), "seed {seed}, {what}: no primary for a moment");
                     }
                     let counts = |tenant: &str| {
-                        let of = |r: &&Arc<KeyRecord>| r.owner.tenant_id.as_str() == tenant && r.counts_as_active(desk.now());
+                        let of = |r: &&Arc<KeyRecord>| {
+                            r.owner.tenant_id.as_str() == tenant && r.counts_as_active(desk.now())
+                        };
                         records.iter().filter(of).count() as u64
                     };
                     assert!(counts("acme") <= QUOTA && counts("globex") <= QUOTA, "seed {seed}, {what}");
@@ -365,7 +371,8 @@ async fn make_primary_rotate_and_revoke_at_once_have_one_order() {
         let (m1, m2, m3, id) = (manager.clone(), manager.clone(), manager.clone(), one.id.clone());
         let (other, target) = (two.id.clone(), one.id.clone());
         let primary = tokio::spawn(async move { (m1.make_primary(&other).await, m1.make_primary(&target).await) });
-        let rotate = tokio::spawn(async move { m2.rotate(&id, Some(HOUR)).await.map(|rotated| rotated.record.id.clone()) });
+        let rotate =
+            tokio::spawn(async move { m2.rotate(&id, Some(HOUR)).await.map(|rotated| rotated.record.id.clone()) });
         let id = one.id.clone();
         let revoke = tokio::spawn(async move { m3.revoke(&id, Some("leaked")).await });
         let ((first, second), rotated) = (primary.await.unwrap(), rotate.await.unwrap());

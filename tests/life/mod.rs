@@ -84,7 +84,8 @@ impl Slow {
     async fn at(&self, point: Point) -> Result<(), StoreError> {
         let call = self.told.calls.fetch_add(1, Ordering::SeqCst);
         let most = self.told.yields.load(Ordering::SeqCst);
-        for _ in 0..(most > 0).then(|| 1 + call % most as usize).unwrap_or_default() {
+        let times = if most > 0 { 1 + call % most as usize } else { 0 };
+        for _ in 0..times {
             tokio::task::yield_now().await;
         }
         let step = {
