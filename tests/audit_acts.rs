@@ -227,9 +227,15 @@ async fn acts_are_kept_however_long_a_sink_fails() {
     assert!(kept.iter().any(|event| event.key_id.as_ref() == Some(&id)), "requests may be lost, acts never: {kept:?}");
 }
 
-/// A store that has written, and then answers no further question.
+/// A store that has written, and then answers no further question, or only that it is down.
 #[derive(Debug, Clone)]
-struct Stalls(Watched);
+struct Stalls(Watched, After);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Silence,
+    Down,
+}
 
 #[async_trait]
 impl KeyStore for Stalls {
@@ -243,7 +249,10 @@ impl KeyStore for Stalls {
         self.0.list(query).await
     }
     async fn primary(&self, _: &OwnerRef, _: SystemTime) -> Result<Option<KeyId>, StoreError> {
-        std::future::pending().await
+        match self.1 {
+            After::Silence => std::future::pending().await,
+            After::Down => Err(StoreError::unavailable("connection reset")),
+        }
     }
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
         self.0.signing_state(id).await
@@ -265,7 +274,7 @@ impl KeyStore for Stalls {
 #[tokio::test]
 async fn an_act_whose_operator_goes_away_is_noted() {
     let desk = desk(100);
-    let manager = desk.manager_of(Stalls(desk.house.store.clone())).by(alice());
+    let manager = desk.manager_of(Stalls(desk.house.store.clone(), After::Silence)).by(alice());
     let mut new = new_key();
     (new.kind, new.owner) = (KeyKind::User, Owner::user(tenant("acme"), user("u1")));
     // The client of a management API hangs up: its server drops the future.
@@ -279,6 +288,17 @@ async fn an_act_whose_operator_goes_away_is_noted() {
     assert_eq!(keys.len(), 1, "the key was made");
     let events = desk.events().await;
     assert!(events.iter().any(|event| event.action == Action::KeyIssue), "and nobody knows who made it");
+}
+
+#[tokio::test]
+async fn an_act_that_was_done_before_the_store_failed_names_its_key() {
+    let desk = desk(100);
+    let manager = desk.manager_of(Stalls(desk.house.store.clone(), After::Down)).by(alice());
+    let issued = manager.issue(new_key()).await;
+    let keys = desk.house.store.list(&ListQuery::new(SystemTime::UNIX_EPOCH)).await.unwrap().items;
+    let Some(made) = keys.first() else { return };
+    let event = desk.last(0).await;
+    assert_eq!(event.key_id.as_ref(), Some(&made.record.id), "a key was made, and the caller was told {issued:?}");
 }
 
 #[tokio::test]

@@ -207,6 +207,19 @@ async fn a_line_that_was_written_anew_with_its_hash_is_the_one_that_is_found() {
     }
 }
 
+#[tokio::test]
+async fn a_line_that_was_made_up_and_put_in_is_found() {
+    let (place, head) = chain(6, None).await;
+    let good = place.lines();
+    for at in 0..6 {
+        let mut bad = good.clone();
+        // It fits what stands before it; only what comes after does not fit it.
+        bad.insert(at, forged(&good[at], |content| content.replace("/documents/", "/nothing/")));
+        let line = found(&joined(&bad), None, Some(&head)).unwrap();
+        assert!(line == at as u64 + 1 || line == at as u64 + 2, "line {line} of two that do not fit at {at}");
+    }
+}
+
 /// All lines from the altered one on, written anew by somebody who has no key.
 fn written_anew(good: &[String], from: usize) -> Vec<String> {
     let mut bad = good.to_vec();
