@@ -23,6 +23,9 @@ use subtle::ConstantTimeEq;
 use crate::key::{KeyId, Owner, SigningState};
 use crate::manage::{KeyManager, ManageError};
 
+/// How often the primary key is looked for, while it changes.
+const ATTEMPTS: usize = 8;
+
 /// The longest type of an event, in bytes.
 const LONGEST_TYPE: usize = 200;
 
@@ -88,8 +91,16 @@ impl KeyManager {
         now: SystemTime,
     ) -> Result<(SigningState, Vec<SigningState>), ManageError> {
         const NONE: ManageError = ManageError::Conflict("the owner has no key that signs events");
-        let primary = self.primary_of(owner, now).await?.ok_or(NONE)?;
-        let state = self.signing_state(&primary.id).await?.ok_or(NONE)?;
+        // The primary key may end while its state is read: then another one has taken its place.
+        let mut found = None;
+        for _ in 0..ATTEMPTS {
+            let primary = self.primary_of(owner, now).await?.ok_or(NONE)?;
+            if let Some(state) = self.signing_state(&primary.id).await? {
+                found = Some((primary, state));
+                break;
+            }
+        }
+        let (primary, state) = found.ok_or(NONE)?;
         let mut others = Vec::new();
         for id in [&primary.predecessor, &primary.successor].into_iter().flatten() {
             if self.works(id, now).await? {

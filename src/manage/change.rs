@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, check_name, check_order, check_text};
+use super::issue::check_workspaces;
+use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, check_name, check_order, check_text, check_time};
 use crate::audit::Action;
 use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
 use crate::limit::Quotas;
@@ -70,6 +71,12 @@ impl KeyChange {
         all.into_iter().filter(|(_, changes)| *changes).map(|(name, _)| name).collect()
     }
 
+    /// All that it does: switching a key on or off is an act of its own, whatever else is changed with it.
+    fn actions(&self) -> impl Iterator<Item = Action> {
+        let switches = self.enabled.map(|enabled| if enabled { Action::KeyEnable } else { Action::KeyDisable });
+        switches.into_iter().chain(Some(self.action()).filter(|action| *action == Action::KeyUpdate))
+    }
+
     fn action(&self) -> Action {
         match (self.fields().as_slice(), self.enabled) {
             (["enabled"], Some(true)) => Action::KeyEnable,
@@ -110,8 +117,9 @@ impl KeyManager {
     /// be active again, or the store giving no answer.
     pub async fn update(&self, id: &KeyId, change: KeyChange, version: Option<u64>) -> Result<ManagedKey, ManageError> {
         let (action, fields) = (change.action(), change.fields());
-        let changed = self.try_update(id, change, version, action).await;
-        self.note(action, changed.as_ref().map(|key| &*key.record), Some(id), || Some(fields.join(", ")));
+        let watch = self.watch(action, Some(id));
+        let changed = self.try_update(id, change, version).await;
+        watch.ended(changed.as_ref().map(|key| &*key.record), || Some(fields.join(", ")));
         changed
     }
 
@@ -136,8 +144,12 @@ impl KeyManager {
         id: &KeyId,
         mut change: KeyChange,
         version: Option<u64>,
-        action: Action,
     ) -> Result<ManagedKey, ManageError> {
+        for (field, time) in [("not_before", &mut change.not_before), ("expires_at", &mut change.expires_at)] {
+            if let Some(Some(at)) = time {
+                *at = check_time(field, *at)?;
+            }
+        }
         if let Some(scopes) = &mut change.scopes {
             let mut seen = HashSet::new();
             scopes.retain(|scope| seen.insert(scope.clone()));
@@ -145,7 +157,7 @@ impl KeyManager {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), self.find(id).await?);
             let before = &listed.record;
-            self.may(action, before)?;
+            change.actions().try_for_each(|action| self.may(action, before))?;
             if let Some(expected) = version
                 && before.version != expected
             {
@@ -157,15 +169,21 @@ impl KeyManager {
             self.check_change(before, &change, now)?;
             let mut record = (**before).clone();
             change.clone().apply(&mut record);
-            self.may(action, &record)?;
+            change.actions().try_for_each(|action| self.may(action, &record))?;
+            self.may_grant(&record, Some(before))?;
             if record == **before {
-                return self.get(id).await;
+                return Ok(self.done(record, listed.usage).await);
             }
             let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
             let batch = WriteBatch::new().change(pin.clone());
-            let batch = if before.counts_as_active(now) { batch } else { self.within_quota(batch, &record, now) };
-            match self.inner.store.apply(&batch.update(record).change(pin)).await {
-                Ok(()) => return self.get(id).await,
+            // It may end while this is under way, and others take its place.
+            let longer = is_later(record.expires_at, before.expires_at);
+            let batch = if longer { self.within_quota(batch, &record, now) } else { batch };
+            match self.inner.store.apply(&batch.update(record.clone()).change(pin)).await {
+                Ok(()) => {
+                    record.version += 1;
+                    return Ok(self.done(record, listed.usage).await);
+                }
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -186,16 +204,12 @@ impl KeyManager {
         if before.kind != KeyKind::App && change.delegation.as_ref().is_some_and(|to| *to != Delegation::Off) {
             return Err(ManageError::invalid("delegation", "only application keys can act for users"));
         }
-        if matches!(&change.workspaces, Some(Some(none)) if none.is_empty()) {
-            return Err(ManageError::invalid("workspaces", "a workspace-scoped key needs at least one"));
+        self.check_delegation(change.delegation.as_ref())?;
+        if let Some(workspaces) = &change.workspaces {
+            check_workspaces(workspaces.as_deref())?;
         }
         if let Some(end) = change.expires_at {
-            let later = match (end, before.expires_at) {
-                (Some(new), Some(old)) => new > old,
-                (None, Some(_)) => true,
-                (_, None) => false,
-            };
-            if before.successor.is_some() && later {
+            if before.successor.is_some() && is_later(end, before.expires_at) {
                 return Err(ManageError::invalid("expires_at", "a rotated key does not outlive its grace"));
             }
             if self.inner.rules.never_expire && before.kind != KeyKind::AccessToken && end.is_some() {
@@ -215,5 +229,14 @@ impl KeyManager {
             true => check_order(not_before, expires_at),
             false => Ok(()),
         }
+    }
+}
+
+/// Whether one end is later than another; none is the latest.
+fn is_later(one: Option<SystemTime>, other: Option<SystemTime>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one > other,
+        (None, Some(_)) => true,
+        (_, None) => false,
     }
 }

@@ -7,7 +7,7 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, check_text};
+use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, check_line};
 use crate::audit::Action;
 use crate::key::{DigestScheme, KeyDigest};
 use crate::store::{Listed, Usage};
@@ -87,8 +87,9 @@ impl KeyManager {
     /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] where the digest was ever known, even of a deleted key;
     /// [`ManageError::Invalid`] for a scheme under which it would not be found.
     pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
+        let watch = self.watch(Action::KeyImport, None);
         let imported = self.try_import(import).await;
-        self.note(Action::KeyImport, imported.as_ref().map(|key| &*key.record), None, || None);
+        watch.ended(imported.as_ref().map(|key| &*key.record), || None);
         imported
     }
 
@@ -101,7 +102,7 @@ impl KeyManager {
         }
         let mut record = self.record_of(key, now)?;
         if let Some(last) = &last_four {
-            check_text("last_four", last)?;
+            check_line("last_four", last)?;
             if last.chars().count() > 4 {
                 return Err(ManageError::invalid("last_four", "at most 4 characters"));
             }
@@ -109,9 +110,9 @@ impl KeyManager {
         }
         record.may_be_primary = !self.inner.rules.sign_events;
         self.may(Action::KeyImport, &record)?;
+        self.may_grant(&record, None)?;
         self.insert(&record, digest.0, None, now).await?;
-        let primary = self.is_primary(&record, now).await?;
-        Ok(self.managed(Listed::new(Arc::new(record), Usage::default()), primary))
+        Ok(self.done(record, Usage::default()).await)
     }
 
     /// What was issued, as its managers see it.

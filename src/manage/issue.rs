@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::{KeyManager, ManageError, check_name, check_order, check_text};
+use super::{KeyManager, ManageError, check_line, check_name, check_order, check_text, check_time};
 use crate::audit::Action;
 use crate::key::{
     Access, Delegation, Environment, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey,
@@ -104,8 +104,9 @@ impl KeyManager {
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`],
     /// or the store giving no answer.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
+        let watch = self.watch(Action::KeyIssue, None);
         let issued = self.try_issue(new).await;
-        self.note(Action::KeyIssue, issued.as_ref().map(|issued| &*issued.record), None, || None);
+        watch.ended(issued.as_ref().map(|issued| &*issued.record), || None);
         issued
     }
 
@@ -114,11 +115,13 @@ impl KeyManager {
         let format = self.format_of(new.kind)?;
         let (kind, mut record) = (new.kind, self.record_of(new, now)?);
         self.may(Action::KeyIssue, &record)?;
+        self.may_grant(&record, None)?;
         let key = format.generate(Some(&record.environment), Some(kind))?;
         record.masked = format.mask(&key);
         let digest = self.inner.hasher.digest(key.as_str());
         self.insert(&record, digest, self.signing_of(&record, &key), now).await?;
-        let primary = self.is_primary(&record, now).await?;
+        // It is there: nothing that fails from here on may lose its only secret.
+        let primary = self.is_primary(&record, now).await.unwrap_or(false);
         Ok(Issued { key, record: Arc::new(record), primary })
     }
 
@@ -127,6 +130,8 @@ impl KeyManager {
         let mut seen = HashSet::new();
         new.scopes.retain(|scope| seen.insert(scope.clone()));
         let environment = self.environment_of(&new)?;
+        new.not_before = new.not_before.map(|at| check_time("not_before", at)).transpose()?;
+        new.expires_at = new.expires_at.map(|at| check_time("expires_at", at)).transpose()?;
         self.check(&new, now)?;
         let mut record = KeyRecord::new(KeyId::generate()?, new.name, new.kind, environment, new.owner, now);
         record.description = new.description;
@@ -141,7 +146,8 @@ impl KeyManager {
         record.not_before = new.not_before;
         record.expires_at = new.expires_at;
         if record.kind == KeyKind::AccessToken && record.expires_at.is_none() {
-            record.expires_at = self.inner.rules.access_token_lifetime.map(|lifetime| now + lifetime);
+            let lifetime = self.inner.rules.access_token_lifetime;
+            record.expires_at = lifetime.map(|lifetime| check_time("expires_at", ends(now, lifetime)?)).transpose()?;
         }
         Ok(record)
     }
@@ -179,13 +185,14 @@ impl KeyManager {
 
     /// The same batch under the quota of active keys, where the key counts.
     pub(super) fn within_quota(&self, batch: WriteBatch, record: &KeyRecord, now: SystemTime) -> WriteBatch {
-        match self.inner.active_keys(&record.owner.tenant_id) {
-            Some(limit) if record.counts_as_active(now) => {
-                let owner = OwnerRef::Tenant(record.owner.tenant_id.clone());
-                batch.require(Condition::ActiveKeysAtMost { owner, at: now, limit })
-            }
-            _ => batch,
+        if !record.counts_as_active(now) {
+            return batch;
         }
+        let of_tenant = self.inner.active_keys(&record.owner.tenant_id);
+        let of_tenant = of_tenant.map(|limit| (OwnerRef::Tenant(record.owner.tenant_id.clone()), limit));
+        let of_owner = self.inner.rules.active_keys_per_owner.map(|limit| (OwnerRef::of(&record.owner), limit));
+        let limits = [of_tenant, of_owner].into_iter().flatten();
+        limits.fold(batch, |batch, (owner, limit)| batch.require(Condition::ActiveKeysAtMost { owner, at: now, limit }))
     }
 
     fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {
@@ -214,7 +221,7 @@ impl KeyManager {
     fn check(&self, new: &NewKey, now: SystemTime) -> Result<(), ManageError> {
         check_name(&new.name)?;
         check_text("description", new.description.as_deref().unwrap_or_default())?;
-        check_text("owner.user_email", new.owner.user_email.as_deref().unwrap_or_default())?;
+        check_line("owner.user_email", new.owner.user_email.as_deref().unwrap_or_default())?;
         if new.kind != KeyKind::App && new.owner.user_id.is_none() {
             return Err(ManageError::invalid("owner.user_id", format!("a key of kind {} needs a user", new.kind)));
         }
@@ -223,9 +230,8 @@ impl KeyManager {
         {
             return Err(ManageError::invalid("delegation", "only application keys can act for users"));
         }
-        if new.workspaces.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ManageError::invalid("workspaces", "a workspace-scoped key needs at least one"));
-        }
+        self.check_delegation(new.delegation.as_ref())?;
+        check_workspaces(new.workspaces.as_deref())?;
         let rules = &self.inner.rules;
         let api_key = new.kind != KeyKind::AccessToken;
         if api_key && rules.never_expire && new.expires_at.is_some() {
@@ -235,6 +241,19 @@ impl KeyManager {
             return Err(ManageError::invalid("expires_at", "it lies in the past"));
         }
         check_order(new.not_before, new.expires_at)
+    }
+
+    /// What acting for somebody gives at most: scopes that may be granted at all.
+    pub(super) fn check_delegation(&self, delegation: Option<&Delegation>) -> Result<(), ManageError> {
+        match delegation {
+            Some(Delegation::Only(scopes)) => {
+                self.check_scopes(KeyKind::AccessToken, scopes).map_err(|error| match error {
+                    ManageError::Invalid { reason, .. } => ManageError::Invalid { field: "delegation", reason },
+                    error => error,
+                })
+            }
+            Some(Delegation::Off | Delegation::On) | None => Ok(()),
+        }
     }
 
     /// Scopes that may be granted at all.
@@ -250,4 +269,22 @@ impl KeyManager {
             None => Ok(()),
         }
     }
+}
+
+/// The most workspaces of a key.
+const MOST_WORKSPACES: usize = 1000;
+
+/// Some workspaces, or all; never a list of none.
+pub(super) fn check_workspaces(workspaces: Option<&[WorkspaceId]>) -> Result<(), ManageError> {
+    match workspaces.map(<[WorkspaceId]>::len) {
+        Some(0) => Err(ManageError::invalid("workspaces", "a workspace-scoped key needs at least one")),
+        Some(count) if count > MOST_WORKSPACES => {
+            Err(ManageError::invalid("workspaces", format!("at most {MOST_WORKSPACES} workspaces")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ends(now: SystemTime, lifetime: Duration) -> Result<SystemTime, ManageError> {
+    now.checked_add(lifetime).ok_or_else(|| ManageError::invalid("expires_at", "it is too far away"))
 }

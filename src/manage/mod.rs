@@ -30,7 +30,8 @@ use crate::error::ErrorCode;
 use crate::key::{
     Delegation, Environment, FormatError, GenerateError, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId,
 };
-use crate::scope::{Scope, ScopeModel, UnknownScope, Vocabulary, WildcardModel};
+use crate::scope;
+use crate::scope::{Scope, ScopeModel, ScopeSet, UnknownScope, Vocabulary, WildcardModel};
 use crate::store::{Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, Usage};
 
 /// The most characters of a name, a description or a reason.
@@ -187,6 +188,8 @@ impl Inner {
 pub struct IssueRules {
     /// At most this many active keys per tenant.
     pub active_keys: Option<u64>,
+    /// At most this many active keys per owner: a user, or the tenant itself.
+    pub active_keys_per_owner: Option<u64>,
     /// Whether application keys may act for users unless it is said otherwise when they are issued.
     pub delegation: Delegation,
     /// Whether API keys go without scopes; access tokens may carry some.
@@ -323,16 +326,34 @@ impl KeyManager {
         found.ok_or_else(|| ManageError::NotFound(id.clone()))
     }
 
-    /// Whether the operator may do this to a key, and the key may grant what it grants.
+    /// Whether the operator may do this to a key.
     fn may(&self, action: Action, record: &KeyRecord) -> Result<(), ManageError> {
         if !self.operator.sees(record) {
             return Err(Denied::because("This key would belong to another tenant").into());
         }
-        self.inner.policy.allows(&self.operator, action, record)?;
-        let gives = matches!(action, Action::KeyIssue | Action::KeyImport | Action::KeyUpdate | Action::KeyRotate);
-        match &self.operator.authority {
-            Some(own) if gives && !self.inner.policy.may_exceed_authority(&self.operator) => within(own, record),
-            _ => Ok(()),
+        Ok(self.inner.policy.allows(&self.operator, action, record)?)
+    }
+
+    /// Whether the operator may make or change a key so that it grants this. What it granted before, others have given.
+    fn may_grant(&self, record: &KeyRecord, before: Option<&KeyRecord>) -> Result<(), ManageError> {
+        let Some(own) = &self.operator.authority else { return Ok(()) };
+        if self.inner.policy.may_exceed_authority(&self.operator) {
+            return Ok(());
+        }
+        let compile = |scopes: &[Scope]| {
+            WildcardModel.compile(scopes).map_err(|error| ManageError::invalid("scopes", error.to_string()))
+        };
+        let (own, given) = (compile(own)?, compile(before.map_or(&[], |before| &before.scopes))?);
+        // Where keys have no scopes they may do everything.
+        const EVERYTHING: &[Scope] = &[scope!("*")];
+        let unscoped = self.inner.rules.unscoped && record.kind != KeyKind::AccessToken;
+        let scopes = if unscoped && before.is_none() { EVERYTHING } else { &record.scopes };
+        let beyond = |scope: &&Scope| !own.grants(scope) && !given.grants(scope);
+        match scopes.iter().find(beyond) {
+            Some(beyond) => {
+                Err(Denied::because(format!("You may not grant {beyond}: you do not have it yourself")).into())
+            }
+            None => Ok(()),
         }
     }
 
@@ -341,24 +362,41 @@ impl KeyManager {
         Ok(primary.as_ref() == Some(&record.id))
     }
 
+    /// What an act has come to. It was done: that nothing more can be read now does not undo it, and a secret that was made
+    /// is not lost for it.
+    async fn done(&self, record: KeyRecord, usage: Usage) -> ManagedKey {
+        let primary = self.is_primary(&record, self.now()).await.unwrap_or(false);
+        self.managed(Listed::new(record, usage), primary)
+    }
+
     fn managed(&self, listed: Listed, primary: bool) -> ManagedKey {
         let record = listed.record;
         // What has ended or has a successor needs no rotation any more.
-        let due = self.inner.rules.rotate_every.filter(|_| record.successor.is_none() && record.revoked.is_none());
+        let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
+        let due = self.inner.rules.rotate_every.filter(|_| may_rotate);
         let rotation_due = due.and_then(|every| record.created_at.checked_add(every));
         ManagedKey { record, usage: listed.usage, primary, rotation_due }
+    }
+
+    /// Watches an act of management, so that it is noted however it ends: also where whoever asked goes away meanwhile.
+    fn watch<'a>(&'a self, action: Action, key: Option<&'a KeyId>) -> Watch<'a> {
+        Watch { manager: self, action, key, noted: false }
     }
 
     /// Notes an act of management, done or not.
     fn note(
         &self,
         action: Action,
-        done: Result<&KeyRecord, &ManageError>,
+        done: Result<&KeyRecord, Option<&ManageError>>,
         key: Option<&KeyId>,
         detail: impl FnOnce() -> Option<String>,
     ) {
         let Some(trail) = &self.inner.audit else { return };
-        let outcome = done.err().map_or(AuditOutcome::Ok, |error| AuditOutcome::Refused(error.code()));
+        let outcome = match done {
+            Ok(_) => AuditOutcome::Ok,
+            Err(Some(error)) => AuditOutcome::Refused(error.code()),
+            Err(None) => AuditOutcome::Abandoned,
+        };
         let mut event = trail.event(action, outcome);
         event.key_id = done.ok().map(|record| &record.id).or(key).cloned();
         event.tenant_id = match done {
@@ -374,7 +412,7 @@ impl KeyManager {
         event.request_id.clone_from(&self.operator.request_id);
         event.detail = match done {
             Ok(_) => detail(),
-            Err(error) => Some(error.to_string()),
+            Err(error) => error.map(ToString::to_string),
         };
         trail.note_act(event);
     }
@@ -382,22 +420,7 @@ impl KeyManager {
     /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.
     #[must_use]
     pub fn now(&self) -> SystemTime {
-        let now = self.inner.clock.now();
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        now - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
-    }
-}
-
-/// Scopes that an operator has itself.
-fn within(own: &[Scope], record: &KeyRecord) -> Result<(), ManageError> {
-    let delegated = match &record.delegation {
-        Delegation::Only(scopes) => scopes.as_slice(),
-        Delegation::Off | Delegation::On => &[],
-    };
-    let own = WildcardModel.compile(own).map_err(|error| ManageError::invalid("authority", error.to_string()))?;
-    match record.scopes.iter().chain(delegated).find(|scope| !own.grants(scope)) {
-        Some(beyond) => Err(Denied::because(format!("You may not grant {beyond}: you do not have it yourself")).into()),
-        None => Ok(()),
+        to_the_millisecond(self.inner.clock.now())
     }
 }
 
@@ -406,7 +429,23 @@ fn check_name(name: &str) -> Result<(), ManageError> {
     if name.trim().is_empty() {
         return Err(ManageError::invalid("name", "a key needs a name"));
     }
-    check_text("name", name)
+    check_line("name", name)
+}
+
+/// The end of the year 9999: what any storage and any notation can hold.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
+
+/// A time that any storage can hold, in whole milliseconds, not later than it was.
+fn check_time(field: &'static str, at: SystemTime) -> Result<SystemTime, ManageError> {
+    match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) if since <= LATEST => Ok(to_the_millisecond(at)),
+        _ => Err(ManageError::invalid(field, "it lies before 1970 or after the year 9999")),
+    }
+}
+
+fn to_the_millisecond(at: SystemTime) -> SystemTime {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    at - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
 }
 
 /// A beginning before the end.
@@ -417,6 +456,16 @@ fn check_order(not_before: Option<SystemTime>, expires_at: Option<SystemTime>) -
         }
         _ => Ok(()),
     }
+}
+
+/// One line for people, that reads as it is written: no controls, and none of those that turn the direction of a text.
+fn check_line(field: &'static str, text: &str) -> Result<(), ManageError> {
+    check_text(field, text)?;
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    if text.contains(|c: char| c == '\n' || turns(c)) {
+        return Err(ManageError::invalid(field, "one line, without characters that turn its direction"));
+    }
+    Ok(())
 }
 
 /// A text for people: bounded, and without control characters.
@@ -433,6 +482,34 @@ fn check_text(field: &'static str, text: &str) -> Result<(), ManageError> {
 impl fmt::Debug for KeyManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyManager").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}
+
+/// Watches one act of management.
+struct Watch<'a> {
+    manager: &'a KeyManager,
+    action: Action,
+    key: Option<&'a KeyId>,
+    noted: bool,
+}
+
+impl Watch<'_> {
+    fn ended(mut self, done: Result<&KeyRecord, &ManageError>, detail: impl FnOnce() -> Option<String>) {
+        self.noted = true;
+        self.manager.note(self.action, done.map_err(Some), self.key, detail);
+    }
+
+    /// There was nothing to do, and nothing to tell.
+    fn forget(mut self) {
+        self.noted = true;
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.noted {
+            self.manager.note(self.action, Err(None), self.key, || None);
+        }
     }
 }
 

@@ -31,8 +31,8 @@ pub struct Operator {
     pub name: String,
     /// Where it may act at all.
     pub place: Place,
-    /// The workspaces it belongs to; all unless set.
-    pub workspaces: Option<Vec<WorkspaceId>>,
+    /// The workspaces it belongs to; none unless set.
+    pub workspaces: Vec<WorkspaceId>,
     /// What it may itself: no key that it issues grants more, unless the policy says so. Everything unless set.
     pub authority: Option<Vec<Scope>>,
     /// Where it is, for the audit.
@@ -65,13 +65,13 @@ impl Operator {
     }
 
     fn at(name: impl Into<String>, place: Place) -> Self {
-        Self { name: name.into(), place, workspaces: None, authority: None, client_ip: None, request_id: None }
+        Self { name: name.into(), place, workspaces: Vec::new(), authority: None, client_ip: None, request_id: None }
     }
 
-    /// The same as a member of these workspaces only.
+    /// The same as a member of these workspaces.
     #[must_use]
     pub fn in_workspaces(mut self, workspaces: impl IntoIterator<Item = WorkspaceId>) -> Self {
-        self.workspaces = Some(workspaces.into_iter().collect());
+        self.workspaces = workspaces.into_iter().collect();
         self
     }
 
@@ -189,13 +189,13 @@ impl OperatorPolicy for ByRole {
     }
 
     fn allows(&self, operator: &Operator, _: Action, key: &KeyRecord) -> Result<(), Denied> {
-        match (operator.role(), &operator.workspaces, &key.workspaces) {
-            (Role::Owner, _, _) => Ok(()),
-            (Role::Member, _, _) => Err(Denied::because("Members may not manage keys")),
-            (Role::Admin, Some(own), Some(reached)) if !reached.iter().all(|id| own.contains(id)) => {
+        match (operator.role(), &key.workspaces) {
+            (Role::Owner, _) => Ok(()),
+            (Role::Member, _) => Err(Denied::because("Members may not manage keys")),
+            (Role::Admin, Some(reached)) if !reached.iter().all(|id| operator.workspaces.contains(id)) => {
                 Err(Denied::because("This key reaches workspaces that you do not belong to"))
             }
-            (Role::Admin, _, _) => Ok(()),
+            (Role::Admin, _) => Ok(()),
         }
     }
 
@@ -204,10 +204,11 @@ impl OperatorPolicy for ByRole {
             Role::Owner => Ok(query),
             Role::Member => Err(Denied::because("Members may not manage keys")),
             Role::Admin => {
-                if let Some(own) = &operator.workspaces {
-                    let both = |asked: Vec<WorkspaceId>| asked.into_iter().filter(|id| own.contains(id)).collect();
-                    query.within_workspaces = Some(query.within_workspaces.take().map_or_else(|| own.clone(), both));
+                let mut own = operator.workspaces.clone();
+                if let Some(asked) = &query.within_workspaces {
+                    own.retain(|id| asked.contains(id));
                 }
+                query.within_workspaces = Some(own);
                 Ok(query)
             }
         }

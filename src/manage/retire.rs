@@ -3,7 +3,10 @@
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, check_text};
 use crate::audit::Action;
 use crate::key::{KeyId, Revocation};
-use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
+use crate::store::{Change, Condition, Listed, OwnerRef, Rejected, WriteBatch};
+
+/// How often a revocation is tried again when somebody else changed the record in between.
+const ATTEMPTS_TO_REVOKE: usize = 1000;
 
 impl KeyManager {
     /// Refuses a key from the next request on, for good. Revoking it again changes nothing and keeps the first reason. Was it
@@ -12,26 +15,32 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long, or the store giving no answer.
     pub async fn revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
+        let watch = self.watch(Action::KeyRevoke, Some(id));
         let revoked = self.try_revoke(id, reason).await;
-        self.note(Action::KeyRevoke, revoked.as_ref().map(|key| &*key.record), Some(id), || reason.map(str::to_owned));
+        watch.ended(revoked.as_ref().map(|key| &*key.record), || reason.map(str::to_owned));
         revoked
     }
 
     async fn try_revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
         check_text("reason", reason.unwrap_or_default())?;
-        for _ in 0..ATTEMPTS {
+        // However much others change the key meanwhile: a revocation gets through.
+        for _ in 0..ATTEMPTS_TO_REVOKE {
             let (now, listed) = (self.now(), self.find(id).await?);
             self.may(Action::KeyRevoke, &listed.record)?;
-            if listed.record.revoked.is_some() {
-                return self.get(id).await;
-            }
             let mut record = (*listed.record).clone();
+            if record.revoked.is_some() {
+                return Ok(self.managed(listed, false));
+            }
             record.revoked = Some(Revocation::new(now, reason.map(str::to_owned)));
             let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
             // Whoever has the store must not sign with a key that has ended.
             let forget = Change::SetSigning { id: id.clone(), state: None };
-            match self.inner.store.apply(&WriteBatch::new().update(record).change(forget).change(pin)).await {
-                Ok(()) => return self.get(id).await,
+            let batch = WriteBatch::new().update(record.clone()).change(forget).change(pin);
+            match self.inner.store.apply(&batch).await {
+                Ok(()) => {
+                    record.version += 1;
+                    return Ok(self.managed(Listed::new(record, listed.usage), false));
+                }
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -46,8 +55,9 @@ impl KeyManager {
     /// [`ManageError::Conflict`] for the primary key of an owner who has another active one, [`ManageError::NotFound`],
     /// [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
+        let watch = self.watch(Action::KeyDelete, Some(id));
         let deleted = self.try_delete(id).await;
-        self.note(Action::KeyDelete, deleted.as_ref().map(|key| &*key.record), Some(id), || None);
+        watch.ended(deleted.as_ref().map(|key| &*key.record), || None);
         deleted.map(drop)
     }
 
@@ -87,8 +97,9 @@ impl KeyManager {
     /// [`ManageError::Conflict`] for a key that is not active, an access token, or, where events are signed, an imported
     /// key; [`ManageError::NotFound`]; [`ManageError::Forbidden`]; or the store giving no answer.
     pub async fn make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+        let watch = self.watch(Action::KeyMakePrimary, Some(id));
         let made = self.try_make_primary(id).await;
-        self.note(Action::KeyMakePrimary, made.as_ref().map(|key| &*key.record), Some(id), || None);
+        watch.ended(made.as_ref().map(|key| &*key.record), || None);
         made
     }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{ATTEMPTS, KeyManager, ManageError};
+use super::{ATTEMPTS, KeyManager, LATEST, ManageError, check_time};
 use crate::audit::Action;
 use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey};
-use crate::store::{Change, OwnerRef, Rejected, WriteBatch};
+use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
 /// A key that was just rotated.
 #[derive(Debug)]
@@ -32,9 +32,10 @@ impl KeyManager {
     /// that cannot be and for access tokens, [`ManageError::QuotaExceeded`] (the successor counts),
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn rotate(&self, id: &KeyId, grace: Option<Duration>) -> Result<Rotated, ManageError> {
+        let watch = self.watch(Action::KeyRotate, Some(id));
         let rotated = self.try_rotate(id, grace).await;
         let successor = || Some(format!("its successor is {}", rotated.as_ref().ok()?.record.id));
-        self.note(Action::KeyRotate, rotated.as_ref().map(|rotated| &*rotated.old), Some(id), successor);
+        watch.ended(rotated.as_ref().map(|rotated| &*rotated.old), successor);
         rotated
     }
 
@@ -50,7 +51,9 @@ impl KeyManager {
             if old.kind == KeyKind::AccessToken {
                 return Err(ManageError::invalid("kind", "access tokens are issued anew, not rotated"));
             }
-            if old.successor.is_some() {
+            if let Some(successor) = &old.successor
+                && self.inner.store.get(successor).await?.is_some_and(|one| one.record.counts_as_active(now))
+            {
                 return Err(ManageError::Conflict("this key has a successor already: rotate that one"));
             }
             if !old.counts_as_active(now) {
@@ -59,26 +62,39 @@ impl KeyManager {
             let format = self.format_of(old.kind)?;
             let key = format.generate(Some(&old.environment), Some(old.kind))?;
             let mut record = successor_of(&old, KeyId::generate()?, now);
+            self.may_grant(&record, Some(&old))?;
             record.masked = format.mask(&key);
             old.successor = Some(record.id.clone());
             if !stay {
-                let end =
-                    now.checked_add(grace.unwrap_or_default()).filter(|end| *end <= SystemTime::UNIX_EPOCH + LATEST);
-                let end = end.ok_or_else(|| ManageError::invalid("grace_seconds", "it is too long"))?;
+                let too_long = || ManageError::invalid("grace_seconds", "it is too long");
+                let end = now.checked_add(grace.unwrap_or_default()).ok_or_else(too_long)?;
+                let end = check_time("grace_seconds", end).map_err(|_| too_long())?;
                 old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
             }
             let digest = self.inner.hasher.digest(key.as_str());
             let insertion = self.insertion(&record, digest, self.signing_of(&record, &key), now);
             // Pinned before, so that nothing but the end of the old key gives its place away; then to the successor.
             let pin = Change::PinPrimary { owner: OwnerRef::of(&old.owner), at: now };
-            let batch = WriteBatch::new().change(pin).update(old.clone()).join(insertion);
+            let mut batch = WriteBatch::new().change(pin).update(old.clone()).join(insertion);
+            let owner = OwnerRef::of(&old.owner);
+            let mut is_primary = false;
+            if !old.counts_as_active(now) {
+                // It ends with this: its place goes to its successor, whatever the time says that each was made.
+                let primary = self.inner.store.primary(&owner, now).await?;
+                if primary.as_ref() == Some(&old.id) {
+                    is_primary = true;
+                    batch = batch
+                        .require(Condition::Primary { owner: owner.clone(), key: primary, at: now })
+                        .change(Change::SetPrimary { owner, key: record.id.clone() });
+                }
+                batch = batch.change(Change::SetSigning { id: old.id.clone(), state: None });
+            }
             match self.inner.store.apply(&batch).await {
                 Ok(()) => {
                     old.version += 1;
-                    let primary = self.is_primary(&record, now).await?;
-                    return Ok(Rotated { key, record: Arc::new(record), primary, old: Arc::new(old) });
+                    return Ok(Rotated { key, record: Arc::new(record), primary: is_primary, old: Arc::new(old) });
                 }
-                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
+                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. } | Rejected::Primary)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -86,15 +102,16 @@ impl KeyManager {
     }
 }
 
-/// The end of the year 9999, in seconds since the epoch: what any storage and any notation can hold.
-const LATEST: Duration = Duration::from_secs(253_402_300_799);
-
 fn successor_of(old: &KeyRecord, id: KeyId, now: SystemTime) -> KeyRecord {
     let mut new = old.clone();
     new.id = id;
     new.version = 1;
     new.created_at = now;
-    new.expires_at = old.expires_at.map(|end| now + end.duration_since(old.created_at).unwrap_or_default());
+    // As long as the old one was to live. Where the clock was set back meanwhile, that began now at the latest.
+    let lifetime = |end: SystemTime| end.duration_since(old.created_at.min(now)).unwrap_or_default();
+    let anew = |end| now.checked_add(lifetime(end)).ok_or(()).and_then(|end| check_time("", end).map_err(drop));
+    // What would last beyond what can be told ends with what can be.
+    new.expires_at = old.expires_at.map(|end| anew(end).unwrap_or(SystemTime::UNIX_EPOCH + LATEST));
     // A beginning that has passed says nothing any more.
     new.not_before = old.not_before.filter(|start| *start > now);
     new.predecessor = Some(old.id.clone());

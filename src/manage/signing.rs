@@ -10,17 +10,26 @@ impl KeyManager {
         signs.then(|| SigningState::of(key.as_str()))
     }
 
-    /// The primary key of an owner.
+    /// The primary key of an owner; none for an owner whom the operator may not know of.
     #[cfg(feature = "events")]
     pub(crate) async fn primary_of(
         &self,
         owner: &crate::key::Owner,
         at: std::time::SystemTime,
     ) -> Result<Option<std::sync::Arc<KeyRecord>>, super::ManageError> {
-        match self.inner.store.primary(&crate::store::OwnerRef::of(owner), at).await? {
-            Some(id) => Ok(Some(self.get(&id).await?.record)),
-            None => Ok(None),
+        if self.operator.tenant().is_some_and(|own| *own != owner.tenant_id) {
+            return Ok(None);
         }
+        for _ in 0..super::ATTEMPTS {
+            let primary = self.inner.store.primary(&crate::store::OwnerRef::of(owner), at).await?;
+            let Some(id) = primary else { return Ok(None) };
+            // It may be deleted in just this moment: then there is another one, or none.
+            if let Some(listed) = self.inner.store.get(&id).await? {
+                self.may(crate::audit::Action::KeyRead, &listed.record)?;
+                return Ok(Some(listed.record));
+            }
+        }
+        Ok(None)
     }
 
     /// What a key signs with.

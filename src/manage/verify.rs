@@ -10,11 +10,12 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn verify(&self, key: &str) -> Result<Option<ManagedKey>, ManageError> {
+        let watch = self.watch(Action::KeyVerify, None);
         let verified = self.try_verify(key).await;
         match &verified {
-            Ok(Some(found)) => self.note(Action::KeyVerify, Ok(&found.record), None, || None),
-            Ok(None) => {}
-            Err(error) => self.note(Action::KeyVerify, Err(error), None, || None),
+            Ok(Some(found)) => watch.ended(Ok(&found.record), || None),
+            Ok(None) => watch.forget(),
+            Err(error) => watch.ended(Err(error), || None),
         }
         verified
     }
