@@ -13,16 +13,17 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use common::{Head, format, live, scope, stranger, tenant, test, with_last_character_wrong};
-use portunus::key::{DigestScheme, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Owner, Pepper};
+use portunus::key::{DigestScheme, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Owner, Pepper, SigningState};
 use portunus::manage::{IssueRules, KeyManager, ManageError, NewKey};
 use portunus::policy::Requirement;
 use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet};
 use portunus::store::{
-    Change, Condition, Cursor, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey, Usage,
-    UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey,
+    Usage, UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
@@ -38,39 +39,56 @@ struct LogStore {
 /// What the log says when it is read from its first line to its last.
 #[derive(Debug, Default)]
 struct Told {
-    keys: BTreeMap<String, (KeyDigest, KeyRecord, Usage)>,
+    keys: BTreeMap<String, Key>,
     ids_ever: BTreeSet<String>,
     digests_ever: Vec<KeyDigest>,
     primaries: Vec<(OwnerRef, KeyId)>,
 }
 
+#[derive(Debug, Clone)]
+struct Key {
+    digest: KeyDigest,
+    record: KeyRecord,
+    usage: Usage,
+    by_hour: BTreeMap<SystemTime, u64>,
+    signing: Option<SigningState>,
+}
+
 impl LogStore {
     fn read(&self) -> Result<Told, StoreError> {
-        let log = self.log.lock().unwrap();
-        let mut told = Told::default();
-        for (number, line) in log.lines().enumerate() {
-            told.hear(line).ok_or_else(|| StoreError::corrupt(format!("line {}", number + 1)))?;
-        }
-        Ok(told)
+        read(&self.log.lock().unwrap())
     }
 }
 
+fn read(log: &str) -> Result<Told, StoreError> {
+    let mut told = Told::default();
+    for (number, line) in log.lines().enumerate() {
+        told.hear(line).ok_or_else(|| StoreError::corrupt(format!("line {}", number + 1)))?;
+    }
+    Ok(told)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!(" {byte:02x}")).collect()
+}
+
+fn from_hex(hex: &str) -> Option<Vec<u8>> {
+    hex.split(' ').map(|byte| u8::from_str_radix(byte, 16).ok()).collect()
+}
+
 fn digest_to_text(digest: &KeyDigest) -> String {
-    digest.to_bytes().iter().fold(digest.scheme().to_string(), |mut text, byte| {
-        write!(text, " {byte:02x}").unwrap();
-        text
-    })
+    format!("{}{}", digest.scheme(), hex(&digest.to_bytes()))
 }
 
 fn digest_from_text(text: &str) -> Option<KeyDigest> {
     let (scheme, hex) = text.split_once(' ')?;
-    let bytes: Option<Vec<u8>> = hex.split(' ').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    Some(KeyDigest::new(scheme.parse::<DigestScheme>().ok()?, bytes?.try_into().ok()?))
+    Some(KeyDigest::new(scheme.parse::<DigestScheme>().ok()?, from_hex(hex)?.try_into().ok()?))
 }
 
 fn owner_to_text(owner: &OwnerRef) -> String {
     match owner {
         OwnerRef::Tenant(tenant) => tenant.to_string(),
+        OwnerRef::TenantItself(tenant) => format!("{tenant} "),
         OwnerRef::User(tenant, user) => format!("{tenant} {user}"),
         other => unreachable!("a kind of owner that is newer than this store: {other:?}"),
     }
@@ -78,6 +96,7 @@ fn owner_to_text(owner: &OwnerRef) -> String {
 
 fn owner_from_text(text: &str) -> Option<OwnerRef> {
     match text.split_once(' ') {
+        Some((tenant, "")) => Some(OwnerRef::TenantItself(tenant.parse().ok()?)),
         Some((tenant, user)) => Some(OwnerRef::User(tenant.parse().ok()?, user.parse().ok()?)),
         None => Some(OwnerRef::Tenant(text.parse().ok()?)),
     }
@@ -92,21 +111,29 @@ impl Told {
                 let (digest, record) = (digest_from_text(digest)?, serde_json::from_str::<KeyRecord>(json).ok()?);
                 self.ids_ever.insert(record.id.to_string());
                 self.digests_ever.push(digest);
-                self.keys.insert(record.id.to_string(), (digest, record, Usage::default()));
+                let (usage, by_hour) = (Usage::default(), BTreeMap::new());
+                self.keys.insert(record.id.to_string(), Key { digest, record, usage, by_hour, signing: None });
             }
             ["replace", json] => {
                 let record = serde_json::from_str::<KeyRecord>(json).ok()?;
                 let key = self.keys.get_mut(record.id.as_str())?;
-                key.1 = record;
+                key.record = record;
             }
             ["rehash", id, digest] => {
                 let digest = digest_from_text(digest)?;
                 self.digests_ever.push(digest);
-                self.keys.get_mut(*id)?.0 = digest;
+                self.keys.get_mut(*id)?.digest = digest;
             }
-            ["delete", id] => {
-                self.keys.remove(*id)?;
-                self.primaries.retain(|(_, key)| key.as_str() != *id);
+            ["delete", id] => drop(self.keys.remove(*id)?),
+            ["sign", id, hex] => {
+                let state = (!hex.is_empty()).then(|| SigningState::from_bytes(&from_hex(hex.trim())?).ok());
+                self.keys.get_mut(*id)?.signing = state.flatten();
+            }
+            ["forget", json] => {
+                let before = serde_json::from_str::<SystemTime>(json).ok()?;
+                for key in self.keys.values_mut() {
+                    key.by_hour.retain(|start, _| *start + HourOfUse::LENGTH >= before);
+                }
             }
             ["primary", owner, id] => {
                 let owner = owner_from_text(owner)?;
@@ -116,35 +143,41 @@ impl Told {
                 }
             }
             ["used", id, count, json] => {
-                let last = serde_json::from_str(json).ok()?;
-                let usage = &mut self.keys.get_mut(*id)?.2;
-                usage.add(&UsageDelta::new(id.parse().ok()?, count.parse().ok()?, last, None));
+                let (last, ip) = serde_json::from_str(json).ok()?;
+                let delta = UsageDelta::new(id.parse().ok()?, count.parse().ok()?, last, ip);
+                let key = self.keys.get_mut(*id)?;
+                key.usage.add(&delta);
+                let hour = key.by_hour.entry(HourOfUse::start_of(last)).or_default();
+                *hour = hour.saturating_add(delta.count);
             }
             _ => return None,
         }
         Some(())
     }
 
-    fn live(&self, id: &KeyId) -> Result<&(KeyDigest, KeyRecord, Usage), Rejected> {
+    fn live(&self, id: &KeyId) -> Result<&Key, Rejected> {
         self.keys.get(id.as_str()).ok_or_else(|| Rejected::Missing(id.clone()))
     }
 
-    fn primary(&self, owner: &OwnerRef) -> Option<&KeyId> {
-        self.primaries.iter().find(|(of, _)| of == owner).map(|(_, id)| id)
+    fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Option<&KeyId> {
+        let set = self.primaries.iter().find(|(of, _)| of == owner).map(|(_, id)| id);
+        let records = self.keys.values().map(|key| &key.record);
+        let able = records.filter(|record| owner.includes(record) && record.can_be_primary(at));
+        able.min_by_key(|record| (Some(&record.id) != set, place(record))).map(|record| &record.id)
     }
 
     fn check(&self, condition: &Condition) -> Result<(), StoreError> {
         let rejected = match condition {
-            Condition::Version { id, version } => match self.live(id).map(|key| key.1.version) {
+            Condition::Version { id, version } => match self.live(id).map(|key| key.record.version) {
                 Ok(stored) if stored == *version => return Ok(()),
                 Ok(stored) => Rejected::Version { id: id.clone(), expected: *version, stored },
                 Err(missing) => missing,
             },
-            Condition::Primary { owner, key } if self.primary(owner) == key.as_ref() => return Ok(()),
+            Condition::Primary { owner, key, at } if self.primary(owner, *at) == key.as_ref() => return Ok(()),
             Condition::Primary { .. } => Rejected::Primary,
             Condition::ActiveKeysAtMost { owner, at, limit } => {
-                let mine = self.keys.values().filter(|key| owner.includes(&key.1) && key.1.counts_as_active(*at));
-                match mine.count() as u64 {
+                let records = self.keys.values().map(|key| &key.record);
+                match records.filter(|record| owner.includes(record) && record.counts_as_active(*at)).count() as u64 {
                     active if active <= *limit => return Ok(()),
                     active => Rejected::TooManyActive { active, limit: *limit },
                 }
@@ -170,10 +203,16 @@ impl Told {
                 Ok(format!("insert\t{}\t{}", digest_to_text(digest), json(record)?))
             }
             Change::Replace(record) => {
-                self.live(&record.id).map_err(StoreError::rejected)?;
+                let stored = &self.live(&record.id).map_err(StoreError::rejected)?.record;
+                if (&stored.owner, &stored.family) != (&record.owner, &record.family) {
+                    return Err(StoreError::rejected(Rejected::Owner(record.id.clone())));
+                }
                 Ok(format!("replace\t{}", json(record)?))
             }
-            Change::Rehash { id, from, to } => match self.live(id).map_err(StoreError::rejected)?.0 {
+            Change::Rehash { from, to, .. } if from != to && self.digests_ever.contains(to) => {
+                Err(StoreError::rejected(Rejected::DigestKnown))
+            }
+            Change::Rehash { id, from, to } => match self.live(id).map_err(StoreError::rejected)?.digest {
                 stored if stored == *from => Ok(format!("rehash\t{id}\t{}", digest_to_text(to))),
                 _ => Err(StoreError::rejected(Rejected::Missing(id.clone()))),
             },
@@ -182,17 +221,31 @@ impl Told {
                 Ok(format!("delete\t{id}"))
             }
             Change::SetPrimary { owner, key } => {
-                let id = key.as_ref().map_or("", KeyId::as_str);
+                if !owner.includes(&self.live(key).map_err(StoreError::rejected)?.record) {
+                    return Err(StoreError::rejected(Rejected::Owner(key.clone())));
+                }
+                Ok(format!("primary\t{}\t{key}", owner_to_text(owner)))
+            }
+            Change::PinPrimary { owner, at } => {
+                let id = self.primary(owner, *at).map_or("", KeyId::as_str);
                 Ok(format!("primary\t{}\t{id}", owner_to_text(owner)))
+            }
+            Change::SetSigning { id, state } => {
+                self.live(id).map_err(StoreError::rejected)?;
+                Ok(format!("sign\t{id}\t{}", state.as_ref().map_or(String::new(), |state| hex(state.as_bytes()))))
             }
             other => Err(StoreError::unavailable(format!("a change that is newer than this store: {other:?}"))),
         }
     }
+}
 
-    fn listed(&self, key: &(KeyDigest, KeyRecord, Usage)) -> Listed {
-        let primary = self.primaries.iter().any(|(_, id)| *id == key.1.id);
-        Listed::new(key.1.clone(), key.2, primary)
-    }
+/// The order of lists.
+fn place(record: &KeyRecord) -> (std::cmp::Reverse<SystemTime>, KeyId) {
+    (std::cmp::Reverse(record.created_at), record.id.clone())
+}
+
+fn listed(key: &Key) -> Listed {
+    Listed::new(key.record.clone(), key.usage)
 }
 
 #[async_trait]
@@ -200,39 +253,41 @@ impl KeyStore for LogStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         tokio::task::yield_now().await;
         let told = self.read()?;
-        let found = told.keys.into_values().find(|(digest, _, _)| digests.contains(digest));
-        Ok(found.map(|(digest, record, _)| Arc::new(StoredKey::new(digest, record))))
+        let found = told.keys.into_values().find(|key| digests.contains(&key.digest));
+        Ok(found.map(|key| Arc::new(StoredKey::new(key.digest, key.record))))
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
         let told = self.read()?;
-        Ok(told.live(id).ok().map(|key| told.listed(key)))
+        Ok(told.live(id).ok().map(listed))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let told = self.read()?;
-        let place = |record: &KeyRecord| (std::cmp::Reverse(record.created_at), record.id.clone());
         let after = query.after.as_ref().map(|cursor| (std::cmp::Reverse(cursor.created_at), cursor.id.clone()));
         let mut keys: Vec<_> = told
             .keys
             .values()
-            .filter(|key| query.selects(&key.1) && after.as_ref().is_none_or(|after| place(&key.1) > *after))
+            .filter(|key| query.selects(&key.record) && after.as_ref().is_none_or(|after| place(&key.record) > *after))
             .collect();
-        keys.sort_by_key(|key| place(&key.1));
+        keys.sort_by_key(|key| place(&key.record));
         let limit = query.limit.clamp(1, 500);
         let last = keys.get(limit - 1).filter(|_| keys.len() > limit);
-        let next = last.map(|key| Cursor::new(key.1.created_at, key.1.id.clone()));
-        Ok(Page::new(keys.iter().take(limit).map(|key| told.listed(key)).collect(), next))
+        let next = last.map(|key| Cursor::new(key.record.created_at, key.record.id.clone()));
+        Ok(Page::new(keys.into_iter().take(limit).map(listed).collect(), next))
     }
 
-    async fn primary(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError> {
-        Ok(self.read()?.primary(owner).cloned())
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        Ok(self.read()?.primary(owner, at).cloned())
+    }
+
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        Ok(self.read()?.live(id).ok().and_then(|key| key.signing.clone()))
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         let mut log = self.log.lock().unwrap();
-        let mut told = Told::default();
-        log.lines().try_for_each(|line| told.hear(line)).ok_or_else(|| StoreError::corrupt("the log"))?;
+        let mut told = read(&log)?;
         let afterwards = |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
         for condition in batch.conditions().iter().filter(|condition| !afterwards(condition)) {
             told.check(condition)?;
@@ -252,14 +307,31 @@ impl KeyStore for LogStore {
     }
 
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        let told = self.read()?;
+        let mut log = self.log.lock().unwrap();
+        let told = read(&log)?;
         let mut lines = String::new();
         for delta in batch.iter().filter(|delta| told.live(&delta.id).is_ok()) {
-            let last = serde_json::to_string(&delta.last_used_at).map_err(StoreError::unavailable)?;
+            let last = serde_json::to_string(&(delta.last_used_at, delta.last_ip)).map_err(StoreError::unavailable)?;
             writeln!(lines, "used\t{}\t{}\t{last}", delta.id, delta.count).map_err(StoreError::unavailable)?;
         }
-        self.log.lock().unwrap().push_str(&lines);
+        log.push_str(&lines);
         Ok(())
+    }
+
+    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+        let told = self.read()?;
+        let hours = told.live(id).into_iter().flat_map(|key| &key.by_hour);
+        let within = hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
+        Ok(within.map(|(start, count)| HourOfUse::new(*start, *count)).collect())
+    }
+
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let mut log = self.log.lock().unwrap();
+        let hours = |told: &Told| told.keys.values().map(|key| key.by_hour.len()).sum::<usize>();
+        let known = hours(&read(&log)?);
+        writeln!(log, "forget\t{}", serde_json::to_string(&before).map_err(StoreError::unavailable)?)
+            .map_err(StoreError::unavailable)?;
+        Ok((known - hours(&read(&log)?)) as u64)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use common::{format, live, scope, tenant, test, user};
-use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, KeyStatus, Owner, Revocation};
+use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, KeyStatus, Owner, Revocation, SigningState};
 use portunus::manage::{IssueRules, KeyManager, ManageError, NewKey};
 use portunus::store::{
     Change, Condition, Cursor, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Rejected, Usage, UsageDelta,
@@ -55,9 +55,31 @@ fn never() -> Condition {
     Condition::Version { id: id("nobody"), version: 1 }
 }
 
-/// A condition that is looked at last, after all changes, and never met.
-fn never_afterwards() -> Condition {
-    Condition::ActiveKeysAtMost { owner: acme(), at: at(1_000), limit: 0 }
+/// A condition that is looked at last, after all changes.
+fn at_most(limit: u64) -> Condition {
+    Condition::ActiveKeysAtMost { owner: acme(), at: at(1_000), limit }
+}
+
+fn set_primary(name: &str) -> Change {
+    Change::SetPrimary { owner: acme(), key: id(name) }
+}
+
+fn pin_primary(seconds: u64) -> Change {
+    Change::PinPrimary { owner: acme(), at: at(seconds) }
+}
+
+async fn primary(store: &MemoryStore, seconds: u64) -> Option<KeyId> {
+    store.primary(&acme(), at(seconds)).await.unwrap()
+}
+
+fn state(number: u8) -> SigningState {
+    let mut bytes = [number; SigningState::LENGTH];
+    bytes[0] = 1;
+    SigningState::from_bytes(&bytes).unwrap()
+}
+
+fn set_signing(name: &str, state: Option<SigningState>) -> Change {
+    Change::SetSigning { id: id(name), state }
 }
 
 fn acme() -> OwnerRef {
@@ -156,21 +178,19 @@ async fn an_unchanged_key_is_handed_out_as_the_same_allocation() {
 
 #[tokio::test]
 async fn a_batch_whose_condition_fails_changes_nothing() {
-    for condition in [never(), never_afterwards()] {
-        let store = MemoryStore::new();
-        let mut kept = record("a");
-        kept.kind = KeyKind::AccessToken; // does not count, so that the last condition fails for the batch's own key
-        store
-            .apply(&batch([insert(digest(1), kept), Change::SetPrimary { owner: acme(), key: Some(id("a")) }]))
-            .await
-            .unwrap();
+    for condition in [never(), at_most(1)] {
+        let store = store_with_a().await;
+        store.apply(&batch([set_primary("a"), set_signing("a", Some(state(1)))])).await.unwrap();
         let before = all(&store).await;
         let mut changed = record("a");
         changed.name = "changed".into();
         changed.version = 2;
+        let mut newer = record("b");
+        newer.created_at = at(2_000);
         let failing = batch([
-            insert(digest(2), record("b")),
-            Change::SetPrimary { owner: acme(), key: Some(id("b")) },
+            insert(digest(2), newer),
+            set_primary("b"),
+            set_signing("a", None),
             Change::Replace(Box::new(changed)),
             rehash("a", digest(1), digest(3)),
             insert(digest(4), record("c")),
@@ -178,7 +198,8 @@ async fn a_batch_whose_condition_fails_changes_nothing() {
         ]);
         store.apply(&failing.require(condition)).await.unwrap_err();
         assert_eq!(all(&store).await, before);
-        assert_eq!(store.primary(&acme()).await.unwrap(), Some(id("a")));
+        assert_eq!(primary(&store, 1_000).await, Some(id("a")));
+        assert_eq!(store.signing_state(&id("a")).await.unwrap(), Some(state(1)));
         assert_eq!(found(&store, digest(1)).await, Some(id("a")));
         for unknown in [2, 3, 4] {
             assert_eq!(found(&store, digest(unknown)).await, None);
@@ -205,10 +226,12 @@ async fn a_batch_that_fails_in_its_last_change_changes_nothing() {
 #[tokio::test]
 async fn a_deletion_that_is_taken_back_leaves_the_primary_key() {
     let store = store_with_a().await;
-    store.apply(&batch([Change::SetPrimary { owner: acme(), key: Some(id("a")) }])).await.unwrap();
+    let mut newer = record("b");
+    newer.created_at = at(2_000);
+    store.apply(&batch([insert(digest(2), newer), set_primary("a")])).await.unwrap();
     store.apply(&batch([Change::Delete(id("a"))]).require(never())).await.unwrap_err();
     store.apply(&batch([Change::Delete(id("a")), Change::Delete(id("a"))])).await.unwrap_err();
-    assert_eq!(store.primary(&acme()).await.unwrap(), Some(id("a")));
+    assert_eq!(primary(&store, 1_000).await, Some(id("a")));
 }
 
 #[tokio::test]
@@ -228,8 +251,7 @@ async fn a_digest_that_was_only_passed_through_in_a_failed_batch_is_not_known() 
 #[tokio::test]
 async fn a_digest_that_a_key_was_inserted_and_rehashed_from_in_a_failed_batch_is_not_known() {
     let store = MemoryStore::new();
-    let failing =
-        batch([insert(digest(1), record("a")), rehash("a", digest(1), peppered(1))]).require(never_afterwards());
+    let failing = batch([insert(digest(1), record("a")), rehash("a", digest(1), peppered(1))]).require(at_most(0));
     store.apply(&failing).await.unwrap_err();
     store.apply(&batch([insert(digest(1), record("a"))])).await.unwrap();
     store.apply(&batch([insert(peppered(1), record("b"))])).await.unwrap();
@@ -286,43 +308,161 @@ async fn of_many_updates_at_one_version_exactly_one_succeeds() {
 }
 
 #[tokio::test]
-async fn the_primary_key_is_compared_before_it_is_swapped() {
-    let store = store_with_a().await;
-    store.apply(&batch([insert(digest(2), record("b"))])).await.unwrap();
-    let make_primary = |from: Option<&str>, to: &str| {
-        batch([Change::SetPrimary { owner: acme(), key: Some(id(to)) }])
-            .require(Condition::Primary { owner: acme(), key: from.map(id) })
-    };
-    store.apply(&make_primary(None, "a")).await.unwrap();
-    assert_eq!(rejected(&store, make_primary(None, "b")).await, Rejected::Primary);
-    store.apply(&make_primary(Some("a"), "b")).await.unwrap();
-    assert_eq!(store.primary(&acme()).await.unwrap(), Some(id("b")));
-    let primaries: Vec<_> = all(&store).await.iter().map(|key| (key.record.name.clone(), key.primary)).collect();
-    assert_eq!(primaries, [("a".into(), false), ("b".into(), true)]);
-}
-
-#[tokio::test]
-async fn a_key_that_is_not_there_cannot_be_primary_changed_or_rehashed() {
+async fn a_key_that_is_not_there_cannot_be_primary_changed_rehashed_or_signed_with() {
     let store = store_with_a().await;
     store.apply(&batch([Change::Delete(id("a"))])).await.unwrap();
     for name in ["a", "nobody"] {
         let missing = Rejected::Missing(id(name));
-        let set = Change::SetPrimary { owner: acme(), key: Some(id(name)) };
-        assert_eq!(rejected(&store, batch([set])).await, missing);
+        assert_eq!(rejected(&store, batch([set_primary(name)])).await, missing);
         assert_eq!(rejected(&store, WriteBatch::new().update(record(name))).await, missing);
         assert_eq!(rejected(&store, batch([Change::Delete(id(name))])).await, missing);
         assert_eq!(rejected(&store, batch([rehash(name, digest(1), peppered(1))])).await, missing);
+        assert_eq!(rejected(&store, batch([set_signing(name, None)])).await, missing);
     }
 }
 
 #[tokio::test]
-async fn a_deleted_key_is_nobodys_primary() {
+async fn owner_and_family_never_change() {
     let store = store_with_a().await;
-    let of_user = OwnerRef::User(tenant("acme"), user("u1"));
-    let set = |owner: &OwnerRef| Change::SetPrimary { owner: owner.clone(), key: Some(id("a")) };
-    store.apply(&batch([set(&acme()), set(&of_user)])).await.unwrap();
+    let mut stolen = record("a");
+    stolen.owner = Owner::user(tenant("acme"), user("u1"));
+    let mut moved = record("a");
+    moved.family = portunus::key::KeyFamily::new("another").unwrap();
+    for changed in [stolen, moved] {
+        assert_eq!(rejected(&store, WriteBatch::new().update(changed)).await, Rejected::Owner(id("a")));
+    }
+    assert_eq!(*store.get(&id("a")).await.unwrap().unwrap().record, record("a"));
+}
+
+// ---- primary keys ----
+
+/// The keys `a`, `b` and `c`, each a second newer than the one before.
+async fn three() -> MemoryStore {
+    let store = MemoryStore::new();
+    for (number, name) in (1..).zip(["a", "b", "c"]) {
+        let mut record = record(name);
+        record.created_at = at(1_000 + u64::from(number));
+        store.apply(&batch([insert(digest(number), record)])).await.unwrap();
+    }
+    store
+}
+
+async fn change(store: &MemoryStore, name: &str, change: impl FnOnce(&mut KeyRecord)) -> WriteBatch {
+    let mut record = (*store.get(&id(name)).await.unwrap().unwrap().record).clone();
+    change(&mut record);
+    WriteBatch::new().update(record)
+}
+
+#[tokio::test]
+async fn the_primary_key_is_compared_before_it_is_swapped() {
+    let store = three().await;
+    let swap = |from: Option<&str>, to: &str| {
+        batch([set_primary(to)]).require(Condition::Primary { owner: acme(), key: from.map(id), at: at(2_000) })
+    };
+    assert_eq!(rejected(&store, swap(None, "a")).await, Rejected::Primary);
+    store.apply(&swap(Some("c"), "a")).await.unwrap();
+    assert_eq!(rejected(&store, swap(Some("c"), "b")).await, Rejected::Primary);
+    assert_eq!(primary(&store, 2_000).await, Some(id("a")));
+}
+
+#[tokio::test]
+async fn without_one_that_was_set_the_newest_is_primary_and_of_equally_new_ones_the_first_by_id() {
+    let store = store_with_a().await;
+    for (name, number) in [("c", 3), ("b", 2)] {
+        let mut record = record(name);
+        record.created_at = at(2_000);
+        store.apply(&batch([insert(digest(number), record)])).await.unwrap();
+    }
+    assert_eq!(primary(&store, 2_000).await, Some(id("b")));
+}
+
+#[tokio::test]
+async fn a_primary_key_that_no_longer_can_be_gives_way_to_the_newest_that_can() {
+    type Mend = fn(&mut KeyRecord);
+    let cases: [(&str, Mend); 3] = [
+        ("revoked", |record| record.revoked = Some(Revocation::new(at(1_500), None))),
+        ("expired", |record| record.expires_at = Some(at(2_000))),
+        ("not to be", |record| record.may_be_primary = false),
+    ];
+    for (how, mend) in cases {
+        let store = three().await;
+        store.apply(&batch([set_primary("a")])).await.unwrap();
+        store.apply(&change(&store, "a", mend).await).await.unwrap();
+        assert_eq!(primary(&store, 2_000).await, Some(id("c")), "{how}");
+    }
+    let store = three().await;
+    store.apply(&batch([set_primary("a")])).await.unwrap();
+    store.apply(&change(&store, "a", |record| record.expires_at = Some(at(2_000))).await).await.unwrap();
+    assert_eq!(primary(&store, 1_999).await, Some(id("a")), "until then it is");
+    store.apply(&change(&store, "a", |record| record.enabled = false).await).await.unwrap();
+    assert_eq!(primary(&store, 1_999).await, Some(id("a")), "a disabled key counts");
     store.apply(&batch([Change::Delete(id("a"))])).await.unwrap();
-    assert_eq!((store.primary(&acme()).await.unwrap(), store.primary(&of_user).await.unwrap()), (None, None));
+    assert_eq!(primary(&store, 1_999).await, Some(id("c")), "deleted");
+    store.apply(&batch([Change::Delete(id("b")), Change::Delete(id("c"))])).await.unwrap();
+    assert_eq!(primary(&store, 1_999).await, None);
+}
+
+#[tokio::test]
+async fn a_successor_stays_primary_once_it_is_pinned() {
+    let newer = || {
+        let mut newer = record("d");
+        newer.created_at = at(3_000);
+        insert(digest(4), newer)
+    };
+    for pinned in [true, false] {
+        let store = three().await;
+        store.apply(&batch([set_primary("a")])).await.unwrap();
+        let revoke = change(&store, "a", |record| record.revoked = Some(Revocation::new(at(1_500), None))).await;
+        store.apply(&if pinned { revoke.change(pin_primary(1_500)) } else { revoke }).await.unwrap();
+        store.apply(&batch([newer()])).await.unwrap();
+        assert_eq!(primary(&store, 3_000).await, Some(id(if pinned { "c" } else { "d" })));
+    }
+    let store = MemoryStore::new();
+    store.apply(&batch([pin_primary(1_000), newer(), pin_primary(3_000)])).await.unwrap();
+    assert_eq!(primary(&store, 3_000).await, Some(id("d")), "pinned after the changes before it");
+}
+
+#[tokio::test]
+async fn a_key_of_somebody_else_cannot_be_made_primary() {
+    let store = store_with_a().await;
+    let mut of_user = record("b");
+    of_user.owner = Owner::user(tenant("acme"), user("u1"));
+    store.apply(&batch([insert(digest(2), of_user)])).await.unwrap();
+    for (owner, key) in [
+        (OwnerRef::User(tenant("acme"), user("u1")), "a"),
+        (OwnerRef::User(tenant("acme"), user("u2")), "b"),
+        (OwnerRef::User(tenant("other"), user("u1")), "b"),
+        (OwnerRef::TenantItself(tenant("acme")), "b"),
+        (OwnerRef::Tenant(tenant("other")), "a"),
+    ] {
+        let set = Change::SetPrimary { owner, key: id(key) };
+        assert_eq!(rejected(&store, batch([set])).await, Rejected::Owner(id(key)));
+    }
+}
+
+#[tokio::test]
+async fn an_access_token_is_nobodys_primary() {
+    let store = MemoryStore::new();
+    let mut token = record("a");
+    token.kind = KeyKind::AccessToken;
+    store.apply(&batch([insert(digest(1), token), set_primary("a")])).await.unwrap();
+    assert_eq!(primary(&store, 1_000).await, None);
+}
+
+// ---- what events are signed with ----
+
+#[tokio::test]
+async fn a_signing_state_is_kept_apart_taken_away_and_gone_with_its_key() {
+    let store = store_with_a().await;
+    let signs = || async { store.signing_state(&id("a")).await.unwrap() };
+    assert_eq!(signs().await, None);
+    store.apply(&batch([set_signing("a", Some(state(7)))])).await.unwrap();
+    store.apply(&WriteBatch::new().update(record("a"))).await.unwrap();
+    assert_eq!(signs().await, Some(state(7)), "an update is no matter of it");
+    store.apply(&batch([set_signing("a", None)])).await.unwrap();
+    assert_eq!(signs().await, None);
+    store.apply(&batch([set_signing("a", Some(state(8))), Change::Delete(id("a"))])).await.unwrap();
+    assert_eq!(signs().await, None);
 }
 
 // ---- tombstones and rehashing ----
@@ -717,6 +857,28 @@ async fn usage_outlives_an_update_and_a_rehash_and_is_no_new_version() {
     assert_eq!((listed.usage.count, listed.record.version), (7, 2));
 }
 
+#[tokio::test]
+async fn usage_is_told_by_hour_and_forgotten_by_hour() {
+    const HOUR: u64 = 3600;
+    let store = store_with_a().await;
+    let deltas = [(1, HOUR), (2, 2 * HOUR - 1), (4, 2 * HOUR), (8, 4 * HOUR + 17)]
+        .map(|(count, last)| UsageDelta::new(id("a"), count, at(last), None));
+    store.record_usage(&deltas).await.unwrap();
+    let by_hour = |from, to| {
+        let store = store.clone();
+        async move {
+            let hours = store.usage_by_hour(&id("a"), at(from), at(to)).await.unwrap();
+            hours.iter().map(|hour| (hour.start, hour.count)).collect::<Vec<_>>()
+        }
+    };
+    let all = [(at(HOUR), 3), (at(2 * HOUR), 4), (at(4 * HOUR), 8)];
+    assert_eq!(by_hour(0, 10 * HOUR).await, all);
+    assert_eq!(by_hour(2 * HOUR - 1, 4 * HOUR).await, all[..2], "the whole hour of its beginning, not that of its end");
+    assert_eq!(store.forget_usage_before(at(2 * HOUR + 1)).await.unwrap(), 1);
+    assert_eq!(by_hour(0, 10 * HOUR).await, all[1..]);
+    assert_eq!(store.get(&id("a")).await.unwrap().unwrap().usage.count, 15, "totals stay");
+}
+
 // ---- random batches against a slow model ----
 
 /// All rows in one vector, copied whole before each batch.
@@ -731,6 +893,7 @@ struct Model {
 struct Row {
     digest: KeyDigest,
     record: KeyRecord,
+    signing: Option<SigningState>,
     deleted: bool,
 }
 
@@ -739,8 +902,17 @@ impl Model {
         self.rows.iter_mut().find(|row| row.record.id == *id && !row.deleted).ok_or(())
     }
 
-    fn primary(&self, owner: &OwnerRef) -> Option<&KeyId> {
-        self.primaries.iter().find(|(of, _)| of == owner).map(|(_, id)| id)
+    fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Option<KeyId> {
+        let set = self.primaries.iter().find(|(of, _)| of == owner).map(|(_, id)| id);
+        let can = |row: &&Row| !row.deleted && owner.includes(&row.record) && row.record.can_be_primary(at);
+        let mut able: Vec<_> = self.rows.iter().filter(can).map(|row| &row.record).collect();
+        able.sort_by_key(|record| (Some(&record.id) != set, Reverse(record.created_at), record.id.clone()));
+        able.first().map(|record| record.id.clone())
+    }
+
+    fn set_primary(&mut self, owner: &OwnerRef, key: Option<KeyId>) {
+        self.primaries.retain(|(of, _)| of != owner);
+        self.primaries.extend(key.map(|key| (owner.clone(), key)));
     }
 
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), ()> {
@@ -748,7 +920,7 @@ impl Model {
         for condition in batch.conditions() {
             let holds = match condition {
                 Condition::Version { id, version } => next.row(id)?.record.version == *version,
-                Condition::Primary { owner, key } => next.primary(owner) == key.as_ref(),
+                Condition::Primary { owner, key, at } => next.primary(owner, *at) == *key,
                 _ => true,
             };
             holds.then_some(()).ok_or(())?;
@@ -774,9 +946,15 @@ impl Model {
                     return Err(());
                 }
                 self.digests_ever.push(*digest);
-                self.rows.push(Row { digest: *digest, record: (**record).clone(), deleted: false });
+                self.rows.push(Row { digest: *digest, record: (**record).clone(), signing: None, deleted: false });
             }
-            Change::Replace(record) => self.row(&record.id)?.record = (**record).clone(),
+            Change::Replace(record) => {
+                let row = self.row(&record.id)?;
+                if row.record.owner != record.owner || row.record.family != record.family {
+                    return Err(());
+                }
+                row.record = (**record).clone();
+            }
             Change::Rehash { id, from, to } => {
                 if self.digests_ever.contains(to) {
                     return Err(());
@@ -789,16 +967,19 @@ impl Model {
                 self.digests_ever.push(*to);
             }
             Change::Delete(id) => {
-                self.row(id)?.deleted = true;
-                self.primaries.retain(|(_, primary)| primary != id);
+                let row = self.row(id)?;
+                row.deleted = true;
+                row.signing = None;
             }
             Change::SetPrimary { owner, key } => {
-                if let Some(id) = key {
-                    self.row(id)?;
-                }
-                self.primaries.retain(|(of, _)| of != owner);
-                self.primaries.extend(key.clone().map(|id| (owner.clone(), id)));
+                let mine = owner.includes(&self.row(key)?.record);
+                mine.then(|| self.set_primary(owner, Some(key.clone()))).ok_or(())?;
             }
+            Change::PinPrimary { owner, at } => {
+                let key = self.primary(owner, *at);
+                self.set_primary(owner, key);
+            }
+            Change::SetSigning { id, state } => self.row(id)?.signing.clone_from(state),
             _ => return Err(()),
         }
         Ok(())
@@ -818,7 +999,7 @@ fn some_digest() -> impl Strategy<Value = KeyDigest> {
 fn owners() -> Vec<OwnerRef> {
     let mut owners = Vec::new();
     for of in ["acme", "other"] {
-        owners.push(OwnerRef::Tenant(tenant(of)));
+        owners.extend([OwnerRef::Tenant(tenant(of)), OwnerRef::TenantItself(tenant(of))]);
         owners.extend(["u1", "u2"].map(|by| OwnerRef::User(tenant(of), user(by))));
     }
     owners
@@ -826,15 +1007,17 @@ fn owners() -> Vec<OwnerRef> {
 
 fn some_record() -> impl Strategy<Value = KeyRecord> {
     let owner = prop::sample::select(owners());
-    (some_id(), owner, 0_u64..3, 1_u64..4, any::<bool>()).prop_map(|(id, owner, made, version, revoked)| {
+    let end = prop::option::of(4_u64..8);
+    (some_id(), owner, 0_u64..3, 1_u64..4, any::<bool>(), end).prop_map(|(id, owner, made, version, revoked, end)| {
         let owner = match owner {
             OwnerRef::User(tenant, user) => Owner::user(tenant, user),
-            OwnerRef::Tenant(tenant) => Owner::tenant(tenant),
+            OwnerRef::Tenant(tenant) | OwnerRef::TenantItself(tenant) => Owner::tenant(tenant),
             _ => unreachable!("there are no others here"),
         };
         let mut record = KeyRecord::new(id, "key", KeyKind::App, live(), owner, at(made));
         record.version = version;
         record.revoked = revoked.then(|| Revocation::new(at(1), None));
+        record.expires_at = end.map(at);
         record.scopes = vec![scope("a")];
         record
     })
@@ -850,16 +1033,23 @@ fn some_change() -> impl Strategy<Value = WriteBatch> {
         .prop_filter("onto itself says nothing", |(_, from, to)| from != to)
         .prop_map(|(id, from, to)| batch([Change::Rehash { id, from, to }]));
     let delete = some_id().prop_map(|id| batch([Change::Delete(id)]));
-    let primary = (prop::sample::select(owners()), prop::option::of(some_id()))
-        .prop_map(|(owner, key)| batch([Change::SetPrimary { owner, key }]));
-    prop_oneof![4 => insert, 2 => update, 2 => rehash, 1 => delete, 2 => primary]
+    let owner = || prop::sample::select(owners());
+    let set = (owner(), some_id()).prop_map(|(owner, key)| batch([Change::SetPrimary { owner, key }]));
+    let pin = (owner(), 3_u64..9).prop_map(|(owner, seconds)| batch([Change::PinPrimary { owner, at: at(seconds) }]));
+    let sign = (some_id(), prop::option::of(0_u8..3))
+        .prop_map(|(id, number)| batch([Change::SetSigning { id, state: number.map(state) }]));
+    prop_oneof![4 => insert, 2 => update, 2 => rehash, 1 => delete, 2 => set, 2 => pin, 1 => sign]
 }
 
 fn some_condition() -> impl Strategy<Value = Condition> {
     let owner = || prop::sample::select(owners());
     prop_oneof![
         (some_id(), 1_u64..4).prop_map(|(id, version)| Condition::Version { id, version }),
-        (owner(), prop::option::of(some_id())).prop_map(|(owner, key)| Condition::Primary { owner, key }),
+        (owner(), prop::option::of(some_id()), 3_u64..9).prop_map(|(owner, key, seconds)| Condition::Primary {
+            owner,
+            key,
+            at: at(seconds)
+        }),
         (owner(), 0_u64..4).prop_map(|(owner, limit)| Condition::ActiveKeysAtMost { owner, at: at(5), limit }),
     ]
 }
@@ -900,8 +1090,16 @@ async fn agree(store: &MemoryStore, model: &Model) -> Result<(), TestCaseError> 
         let stored = store.get(&id(name)).await.unwrap();
         prop_assert_eq!(stored.as_ref().map(|listed| &*listed.record), expected, "by id {}", name);
     }
+    for name in IDS {
+        let expected = live.iter().find(|row| row.record.id.as_str() == name).and_then(|row| row.signing.clone());
+        prop_assert_eq!(store.signing_state(&id(name)).await.unwrap(), expected, "what {} signs with", name);
+    }
     for owner in owners() {
-        prop_assert_eq!(store.primary(&owner).await.unwrap(), model.primary(&owner).cloned(), "primary of {:?}", owner);
+        for seconds in 3..9 {
+            let (told, expected) =
+                (store.primary(&owner, at(seconds)).await.unwrap(), model.primary(&owner, at(seconds)));
+            prop_assert_eq!(told, expected, "primary of {:?} at {}", owner, seconds);
+        }
     }
     Ok(())
 }
