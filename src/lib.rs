@@ -50,6 +50,7 @@
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default |
 //! | `profiles` | five e-signature APIs as configurations |
 //! | `testing` | a manual clock |
+//! | `conformance` | the suites that a store, a limiter or a directory of your own must pass |
 //!
 //! No feature changes the shape of a trait, and none is on by default.
 
@@ -57,6 +58,8 @@ pub mod actor;
 pub mod adapter;
 mod authenticator;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod credential;
 mod error;
 pub mod key;
