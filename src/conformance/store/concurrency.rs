@@ -74,10 +74,11 @@ async fn no_lost_update(store: Store) -> Checked {
                 loop {
                     let mut mine = (*stored(&store, "a").await?.record).clone();
                     mine.description = Some(format!("{}x", mine.description.unwrap_or_default()));
+                    yield_now().await;
                     match store.apply(&WriteBatch::new().update(mine)).await {
                         Ok(()) => break,
                         Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {
-                            yield_now().await
+                            yield_now().await;
                         }
                         Err(error) => return Err(Failure::from(error)),
                     }
@@ -138,16 +139,15 @@ async fn revocations(store: Store) -> Checked {
     for round in 0..10 {
         let name = format!("key{round}");
         apply(&store, [insert(round, record(&name))]).await?;
+        let read = stored(&store, &name).await?.record;
         let mut tasks = JoinSet::new();
         for writer in 0..6 {
-            let (store, name) = (Arc::clone(&store), name.clone());
+            let (store, mut mine) = (Arc::clone(&store), (*read).clone());
             tasks.spawn(async move {
-                let mut mine = (*stored(&store, &name).await?.record).clone();
                 match writer {
                     0 => mine.revoked = Some(Revocation::new(at(1_000), None)),
                     _ => mine.name = format!("writer {writer}"),
                 }
-                yield_now().await;
                 let applied = store.apply(&WriteBatch::new().update(mine)).await.is_ok();
                 Ok::<_, Failure>(writer == 0 && applied)
             });

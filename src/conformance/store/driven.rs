@@ -60,8 +60,7 @@ impl House {
     }
 
     fn manager(&self) -> KeyManager {
-        let mut rules = IssueRules::default();
-        rules.active_keys = Some(4);
+        let rules = IssueRules { active_keys: Some(4), ..IssueRules::default() };
         let builder =
             KeyManager::builder(Arc::clone(&self.store), self.format.clone()).environments([environment("live")]);
         valid(builder.rules(rules).clock(self.clock.clone()).build())

@@ -11,8 +11,8 @@ use crate::key::{KeyDigest, KeyKind, KeyRecord, Revocation};
 use crate::store::{Change, Condition, OwnerRef, UsageDelta, WriteBatch};
 
 /// How many walks there are.
-pub(super) const WALKS: u64 = 8;
-const STEPS: u64 = 40;
+pub(super) const WALKS: u64 = 10;
+const STEPS: u64 = 60;
 const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const DIGESTS: u64 = 10;
 
@@ -20,17 +20,12 @@ pub(super) async fn walk(store: Store, seed: u64) -> Checked {
     let (mut random, mut model) = (Random::new(seed), Model::default());
     for step in 0..STEPS {
         let batch = some_batch(&mut random, &model);
-        let before = model.clone();
         let (applied, expected) = (store.apply(&batch).await, model.apply(&batch));
         let context = || format!("step {step} of the walk with seed {seed}: {batch:?}");
         match applied {
-            Ok(()) => ensure!(expected, "{}\nwas applied and had to be rejected; before it: {before:?}", context()),
+            Ok(()) => ensure!(expected, "{}\nwas applied and had to be rejected", context()),
             Err(error) if error.as_rejected().is_some() => {
-                ensure!(
-                    !expected,
-                    "{}\nwas rejected ({error}) and had to be applied; before it: {before:?}",
-                    context()
-                );
+                ensure!(!expected, "{}\nwas rejected ({error}) and had to be applied", context());
             }
             Err(error) => return Err(Failure::from(error)),
         }
@@ -109,6 +104,9 @@ fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
                 if let Some(row) = model.row(&record.id).filter(|_| !random.one_in(6)) {
                     record = row.record.clone();
                     mend(random, &mut record);
+                    if random.one_in(5) {
+                        record.version = random.between(1, 4);
+                    }
                 }
                 batch.update(record)
             }
