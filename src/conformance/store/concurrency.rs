@@ -70,8 +70,11 @@ async fn no_lost_update(store: Store) -> Checked {
         let store = Arc::clone(&store);
         tasks.spawn(async move {
             for _ in 0..5 {
-                // Until it is this writer's turn.
+                // Until it is this writer's turn: each rejection is the success of another.
+                let mut turns = 0;
                 loop {
+                    turns += 1;
+                    ensure!(turns < 1_000, "an update was rejected {turns} times over");
                     let mut mine = (*stored(&store, "a").await?.record).clone();
                     mine.description = Some(format!("{}x", mine.description.unwrap_or_default()));
                     yield_now().await;
