@@ -6,6 +6,7 @@
 //! | [`key_store`] | a [`KeyStore`](crate::KeyStore) |
 //! | [`rate_limiter`] | a [`RateLimiter`](crate::RateLimiter) that takes its time from a clock |
 //! | [`rate_limiter_in_real_time`] | one whose time is its own, a server's for example |
+//! | [`directory`] | a [`Directory`](crate::actor::Directory), by what the host says is in it |
 //!
 //! Each answers with [`Violations`]: the promises that were not kept, each a sentence, and what was seen instead. A suite is
 //! a test of the host's like any other:
@@ -24,10 +25,12 @@
 
 #[macro_use]
 mod report;
+mod directory;
 mod limiter;
 mod random;
 mod store;
 
+pub use directory::{DirectoryFacts, directory};
 pub use limiter::{rate_limiter, rate_limiter_in_real_time};
 pub use report::{Violation, Violations};
 pub use store::key_store;

@@ -56,9 +56,10 @@ async fn refusals(tried: Tried) -> Checked {
     }
     // Nor does hammering put the retry off.
     let mut left = wait(&tried.one("both", &quotas).await?)?;
-    while left > TICK {
-        tried.clock.advance((left / 2).max(TICK));
-        left -= (left / 2).max(TICK);
+    while left > seconds(2) {
+        let step = Duration::from_millis(left.as_secs() * 500).max(TICK);
+        tried.clock.advance(step);
+        left -= step;
         let again = wait(&tried.one("both", &quotas).await?)?;
         ensure_eq!(again, left, "the wait, after that much less of it was left");
     }
