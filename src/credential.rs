@@ -128,6 +128,11 @@ fn shaped<'k>(formats: &[KeyFormat], value: &'k [u8]) -> Result<&'k str, AuthErr
     Err(if checksum { AuthError::new(ErrorCode::InvalidKey) } else { malformed() })
 }
 
+/// The text of a Bearer token, where it is one.
+pub(crate) fn token68(value: &[u8]) -> Option<&str> {
+    str::from_utf8(value).ok().filter(|text| is_token68(text.as_bytes()))
+}
+
 /// `token68` of RFC 9110 §11.2: some of its characters, then padding.
 fn is_token68(value: &[u8]) -> bool {
     let padding = value.iter().rev().take_while(|&&byte| byte == b'=').count();

@@ -6,11 +6,15 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::actor::{ActorMode, UserRef};
+use crate::key::KeyId;
 use crate::limit::Decision;
 use crate::policy::Requirement;
+use crate::principal::KeyEntry;
 use crate::scope::ScopeSet;
 
 /// Why a request is refused: stable, machine-readable.
@@ -184,6 +188,19 @@ impl ErrorCode {
     }
 }
 
+/// A text that is no code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no error code")]
+pub struct ParseErrorCodeError(String);
+
+impl FromStr for ErrorCode {
+    type Err = ParseErrorCodeError;
+    fn from_str(text: &str) -> Result<Self, ParseErrorCodeError> {
+        let found = Self::ALL.iter().find(|code| code.as_str() == text);
+        found.copied().ok_or_else(|| ParseErrorCodeError(text.chars().take(40).collect()))
+    }
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -206,6 +223,15 @@ struct More {
     retry_after: Option<Duration>,
     limits: Option<Decision>,
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// The real key that was presented, for the audit.
+    presented: Option<Presented>,
+}
+
+/// Whose key was refused, and whom it was to act for.
+#[derive(Debug, Clone)]
+pub(crate) struct Presented {
+    pub(crate) entry: Arc<KeyEntry>,
+    pub(crate) wanted: Option<(ActorMode, UserRef)>,
 }
 
 /// What a refusal for want of a scope knows.
@@ -272,6 +298,40 @@ impl AuthError {
             detail: ErrorCode::TooManyFailures.message().into(),
             more: Some(Arc::new(more)),
         }
+    }
+
+    /// The same error, of a caller who presented a real key.
+    #[must_use]
+    pub(crate) fn presenting(mut self, entry: &Arc<KeyEntry>, wanted: Option<&(ActorMode, UserRef)>) -> Self {
+        let mut more = self.more.take().unwrap_or_default();
+        if let Some(more) = Arc::get_mut(&mut more) {
+            more.presented = Some(Presented { entry: Arc::clone(entry), wanted: wanted.cloned() });
+        }
+        self.more = Some(more);
+        self
+    }
+
+    /// Whose key was refused.
+    pub(crate) fn presented(&self) -> Option<&Presented> {
+        self.more.as_ref()?.presented.as_ref()
+    }
+
+    /// The id of the real key that was refused, for logs: unknown where none was presented, and where a route refused a
+    /// key that had been let through.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&KeyId> {
+        self.presented().map(|presented| &presented.entry.record.id)
+    }
+
+    /// The same error with what caused it: a renderer may look for an error of the host's own.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let mut more = self.more.take().unwrap_or_default();
+        if let Some(more) = Arc::get_mut(&mut more) {
+            more.source = Some(source.into());
+        }
+        self.more = Some(more);
+        self
     }
 
     /// The same error on a request that was counted: its answer tells how the windows stand.

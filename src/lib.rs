@@ -35,6 +35,8 @@
 //! | [`ScopeSet`], [`scope::ScopeModel`] | another idea of what a key may do |
 //! | [`RateLimiter`] | counting requests elsewhere |
 //! | [`actor::Directory`], [`actor::OwnerStanding`] | the host's users, and how owners stand |
+//! | [`TokenVerifier`] | tokens that the host's OAuth server issued |
+//! | [`audit::AuditSink`], [`audit::AuditReader`] | keeping what happened, and reading it again |
 //! | [`Principal`] | a host's own caller, checked like the library's |
 //! | [`respond::RejectionRenderer`] | the words of refusals |
 //! | [`RequestHead`] | a framework that has no adapter yet |
@@ -49,6 +51,9 @@
 //! | `tower` | a layer and route requirements for every tower service over `http` 1 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default |
 //! | `profiles` | five e-signature APIs as configurations |
+//! | `events` | signing events with the owner's primary key |
+//! | `tracing` | spans and log lines, and audit events as log lines |
+//! | `metrics` | counters and histograms |
 //! | `testing` | a manual clock |
 //! | `conformance` | the suites that a store, a limiter or a directory of your own must pass |
 //!
@@ -56,12 +61,15 @@
 
 pub mod actor;
 pub mod adapter;
+pub mod audit;
 mod authenticator;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod credential;
 mod error;
+#[cfg(feature = "events")]
+pub mod events;
 pub mod key;
 pub mod limit;
 pub mod manage;
@@ -74,15 +82,17 @@ pub mod request;
 pub mod respond;
 pub mod scope;
 pub mod store;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod usage;
+mod verifier;
 
 pub use actor::{Actor, ActorMode};
 pub use authenticator::{Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Outcome, PendingAttempt};
 pub use clock::{Clock, SystemClock};
 pub use credential::MAX_CREDENTIAL_LENGTH;
-pub use error::{AuthError, ErrorCode, MissingScope};
+pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
 pub use limit::RateLimiter;
 pub use policy::Requirement;
 pub use principal::{KeyPrincipal, Principal};
@@ -90,6 +100,7 @@ pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
 pub use store::KeyStore;
 pub use usage::UsageRecorder;
+pub use verifier::{TokenVerifier, VerifiedToken, VerifierError};
 
 /// The README's programs are compiled with the documentation's.
 #[cfg(all(doctest, feature = "axum"))]

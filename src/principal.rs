@@ -71,6 +71,12 @@ pub(crate) struct KeyEntry {
     pub(crate) responder: Arc<Responder>,
 }
 
+impl fmt::Debug for KeyEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyEntry").field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
 /// The principal that the library makes of a key.
 ///
 /// Cloning it costs one reference count.
@@ -96,6 +102,11 @@ impl KeyPrincipal {
         client_ip: Option<IpAddr>,
     ) -> Self {
         Self { entry, mode, acting, client_ip }
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn entry(&self) -> &Arc<KeyEntry> {
+        &self.entry
     }
 
     /// The user of the directory that the key acts for; `None` where it acts for its owner.

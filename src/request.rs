@@ -54,6 +54,11 @@ pub trait RequestHead {
     /// The path, without the query.
     fn path(&self) -> &str;
 
+    /// The pattern of the route that was matched (`/documents/{id}`), where the framework knows it.
+    fn route(&self) -> Option<&str> {
+        None
+    }
+
     /// The address at the other end of the connection, where it is known.
     fn peer_ip(&self) -> Option<IpAddr>;
 

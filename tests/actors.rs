@@ -153,6 +153,16 @@ async fn with_platform(scopes: &[&str], delegation: Delegation) -> Platform {
     Platform { house, people: People::new(), key, record }
 }
 
+/// A key of somebody else's than the platform's, whose record then says whatever it is made to say.
+async fn with_owner(owner: Owner, kind: KeyKind, scopes: &[&str]) -> Platform {
+    let house = House::new();
+    let mut new = platform(scopes, Delegation::Off);
+    new.owner = owner;
+    let (key, record) = house.issue_new(new).await;
+    house.change(&record.id, |record| record.kind = kind).await;
+    Platform { house, people: People::new(), key, record }
+}
+
 impl Platform {
     fn builder(&self) -> AuthenticatorBuilder {
         self.house.bearer().directory(self.people.clone())
@@ -418,15 +428,10 @@ async fn without_a_directory_a_wish_to_act_for_somebody_is_refused_and_not_ignor
 #[tokio::test]
 async fn keys_of_users_and_access_tokens_act_for_nobody_but_their_own_user() {
     for kind in [KeyKind::User, KeyKind::AccessToken] {
-        let at = with_platform(&["*"], Delegation::Off).await;
+        let ann = Owner::user(tenant("acme"), user(ANN)).with_email("ann@example.com");
+        let at = with_owner(ann, kind, &["*"]).await;
         // Even where a record says that such a key may delegate.
-        at.house
-            .change(&at.record.id, |record| {
-                record.kind = kind;
-                record.delegation = Delegation::On;
-                record.owner = Owner::user(tenant("acme"), user(ANN)).with_email("ann@example.com");
-            })
-            .await;
+        at.house.change(&at.record.id, |record| record.delegation = Delegation::On).await;
         let authenticator = at.builder().build().unwrap();
         for (name, value) in [
             ("X-User-Id", "cora"),
@@ -455,9 +460,7 @@ async fn keys_of_users_and_access_tokens_act_for_nobody_but_their_own_user() {
 
 #[tokio::test]
 async fn a_uuid_that_is_stored_in_upper_case_is_the_same_user() {
-    let at = with_platform(&[], Delegation::Off).await;
-    let owner = Owner::user(tenant("acme"), user(&ANN.to_uppercase()));
-    at.house.change(&at.record.id, |record| (record.kind, record.owner) = (KeyKind::User, owner)).await;
+    let at = with_owner(Owner::user(tenant("acme"), user(&ANN.to_uppercase())), KeyKind::User, &[]).await;
     let authenticator = at.builder().build().unwrap();
     for value in [ANN.to_owned(), ANN.to_uppercase()] {
         assert_eq!(principal(&authenticator, &at.head("X-User-Id", &value)).await.mode(), ActorMode::User);
@@ -466,9 +469,7 @@ async fn a_uuid_that_is_stored_in_upper_case_is_the_same_user() {
 
 #[tokio::test]
 async fn an_id_that_is_no_uuid_is_compared_as_it_stands() {
-    let at = with_platform(&[], Delegation::Off).await;
-    let owner = Owner::user(tenant("acme"), user("bob"));
-    at.house.change(&at.record.id, |record| (record.kind, record.owner) = (KeyKind::User, owner)).await;
+    let at = with_owner(Owner::user(tenant("acme"), user("bob")), KeyKind::User, &[]).await;
     let authenticator = at.builder().build().unwrap();
     assert_eq!(principal(&authenticator, &at.head("X-User-Id", "bob")).await.mode(), ActorMode::User);
     for other in ["BOB", "Bob"] {

@@ -1116,9 +1116,8 @@ async fn a_key_and_its_successors_share_one_quota() {
     let house = House::new();
     let authenticator = limited(&house).build().unwrap();
     let (old, record) = house.issue(&[]).await;
-    let (new, successor) = house.issue(&[]).await;
-    let (other, _) = house.issue(&[]).await;
-    house.change(&successor.id, |successor| successor.family = record.family.clone()).await;
+    let rotated = house.manager().rotate(&record.id, Some(Duration::from_secs(3600))).await.unwrap();
+    let (new, (other, _)) = (rotated.key.reveal(), house.issue(&[]).await);
     assert_eq!(passed(&authenticator, &Head::bearer(&old), 40).await, 40);
     assert_eq!(passed(&authenticator, &Head::bearer(&new), 40).await, 20);
     assert_eq!(passed(&authenticator, &Head::bearer(&old), 10).await, 0);

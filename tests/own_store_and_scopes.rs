@@ -604,9 +604,9 @@ async fn a_page_of_the_log_follows_the_one_before() {
     }
     let mut query = ListQuery::new(host.clock.now());
     query.limit = 3;
-    let first = host.manager().list(&query).await.unwrap();
+    let first = host.manager().list(query.clone()).await.unwrap();
     query.after = first.next;
-    let second = host.manager().list(&query).await.unwrap();
+    let second = host.manager().list(query.clone()).await.unwrap();
     let seen: Vec<_> = first.items.iter().chain(&second.items).map(|key| key.record.id.clone()).collect();
     assert_eq!((seen, second.next), (newest_first, None));
 }

@@ -14,6 +14,7 @@ use quick_cache::sync::Cache;
 use super::directory::{Directory, DirectoryError, User, UserRef};
 use crate::clock::{Clock, SystemClock};
 use crate::key::TenantId;
+use crate::telemetry;
 
 /// A [`Directory`] in front of another one. A change of a user is seen after the time to live at the latest.
 pub struct CachedDirectory<D> {
@@ -88,8 +89,10 @@ impl<D: Directory> Directory for CachedDirectory<D> {
     async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
         let key = (tenant.clone(), user.clone());
         if let Some(remembered) = self.remembered(&key) {
+            telemetry::cache("directory", true);
             return Ok(remembered);
         }
+        telemetry::cache("directory", false);
         let (asked, clears) = (self.clock.monotonic(), self.clears.load(Ordering::SeqCst));
         let answer = self.inner.resolve(tenant, user).await?;
         if self.clears.load(Ordering::SeqCst) == clears {
@@ -105,7 +108,11 @@ impl<D: Directory> Directory for CachedDirectory<D> {
 
     fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         match self.remembered(&(tenant.clone(), user.clone())) {
-            Some(remembered) => Some(Ok(remembered)),
+            Some(remembered) => {
+                telemetry::cache("directory", true);
+                Some(Ok(remembered))
+            }
+            // Counted as a miss by `resolve`, if that is asked next.
             None => self.inner.resolve_now(tenant, user),
         }
     }

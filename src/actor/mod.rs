@@ -14,7 +14,7 @@ mod wanted;
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use cached::CachedDirectory;
 pub use directory::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
@@ -25,7 +25,7 @@ pub(crate) use wanted::{Wanted, is_uuid};
 use crate::key::{KeyKind, Owner, UserId};
 
 /// In which way a key acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ActorMode {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Authenticator, BucketOf, CostOf, Inner, Limits};
 use crate::actor::{Directory, OwnerStanding, UserIds};
+use crate::audit::AuditTrail;
 use crate::clock::{Clock, SystemClock};
 use crate::credential::{Accepted, Scheme};
 use crate::key::{Environment, KeyFormat, KeyHasher, KeyKind};
@@ -16,6 +17,7 @@ use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
 use crate::scope::{ScopeModel, WildcardModel};
 use crate::store::KeyStore;
 use crate::usage::UsageRecorder;
+use crate::verifier::TokenVerifier;
 
 /// Why an authenticator cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +56,8 @@ pub struct AuthenticatorBuilder {
     owner_standing: Option<Arc<dyn OwnerStanding>>,
     directory: Option<Arc<dyn Directory>>,
     user_ids: UserIds,
+    verifier: Option<Arc<dyn TokenVerifier>>,
+    audit: Option<AuditTrail>,
     renderer: Arc<dyn RejectionRenderer>,
     realm: String,
 }
@@ -83,6 +87,8 @@ impl AuthenticatorBuilder {
             owner_standing: None,
             directory: None,
             user_ids: UserIds::default(),
+            verifier: None,
+            audit: None,
             renderer: Arc::new(ProblemDetails::new()),
             realm: "api".into(),
         }
@@ -238,6 +244,18 @@ impl AuthenticatorBuilder {
         self
     }
 
+    /// Lets Bearer tokens pass that this verifier vouches for, where the store has no such key.
+    pub fn token_verifier(mut self, verifier: impl TokenVerifier) -> Self {
+        self.verifier = Some(Arc::new(verifier));
+        self
+    }
+
+    /// Where every request that was decided is noted; nowhere unless set.
+    pub fn audit(mut self, trail: AuditTrail) -> Self {
+        self.audit = Some(trail);
+        self
+    }
+
     /// The words of refusals; [`ProblemDetails`] unless set.
     pub fn renderer(mut self, renderer: impl RejectionRenderer) -> Self {
         self.renderer = Arc::new(renderer);
@@ -254,8 +272,12 @@ impl AuthenticatorBuilder {
     ///
     /// # Errors
     /// Where no way to present a key was given, or a header's name cannot carry one.
-    pub fn build(self) -> Result<Authenticator, BuildError> {
-        if self.accepted.is_empty() || self.accepted.iter().any(|way| way.formats.is_empty()) {
+    pub fn build(mut self) -> Result<Authenticator, BuildError> {
+        let foreign = |way: &Accepted| way.scheme == Scheme::Bearer && self.verifier.is_some();
+        if self.verifier.is_some() && !self.accepted.iter().any(foreign) {
+            self.accepted.push(Accepted { scheme: Scheme::Bearer, formats: Vec::new() });
+        }
+        if self.accepted.is_empty() || self.accepted.iter().any(|way| way.formats.is_empty() && !foreign(way)) {
             return Err(BuildError::NoFormat);
         }
         for way in &self.accepted {
@@ -297,6 +319,8 @@ impl AuthenticatorBuilder {
                 owner_standing: self.owner_standing,
                 directory: self.directory,
                 user_ids: self.user_ids,
+                verifier: self.verifier,
+                audit: self.audit,
                 responder: Arc::new(responder),
                 tag: TAGS.fetch_add(1, Ordering::Relaxed),
                 next_rehash: AtomicU64::new(0),

@@ -21,6 +21,8 @@ pub use format::{
     ParsedKey,
 };
 pub use id::{IdError, KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
-pub use record::{Access, Delegation, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, Revocation};
+pub use record::{
+    Access, Delegation, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, ParseKeyStatusError, Revocation,
+};
 pub use secret::PlaintextKey;
 pub use signing::{ParseSigningStateError, SigningState};

@@ -4,6 +4,7 @@
 //! read from storage never becomes a record.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -121,6 +122,19 @@ impl KeyStatus {
             Self::Disabled => "disabled",
             Self::Revoked => "revoked",
         }
+    }
+}
+
+/// A name that is no state's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no state of a key")]
+pub struct ParseKeyStatusError(String);
+
+impl FromStr for KeyStatus {
+    type Err = ParseKeyStatusError;
+    fn from_str(text: &str) -> Result<Self, ParseKeyStatusError> {
+        let mut all = [Self::Active, Self::NotYetValid, Self::Expired, Self::Disabled, Self::Revoked].into_iter();
+        all.find(|known| known.as_str() == text).ok_or_else(|| ParseKeyStatusError(text.chars().take(40).collect()))
     }
 }
 
@@ -256,6 +270,9 @@ pub struct KeyRecord {
     /// Whether it has been revoked.
     #[serde(deserialize_with = "stated")]
     pub revoked: Option<Revocation>,
+    /// The key whose place it took by rotation.
+    #[serde(default)]
+    pub predecessor: Option<KeyId>,
     /// The key that took its place by rotation.
     #[serde(default)]
     pub successor: Option<KeyId>,
@@ -298,6 +315,7 @@ impl KeyRecord {
             expires_at: None,
             enabled: true,
             revoked: None,
+            predecessor: None,
             successor: None,
             may_be_primary: true,
         }

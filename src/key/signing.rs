@@ -6,13 +6,23 @@
 
 use std::fmt;
 
-use zeroize::Zeroize;
+use sha2::block_api::compress256;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The two chaining values of HMAC-SHA256 under a key, as bytes with a version in front.
 ///
 /// `Debug` shows nothing of it, and it is wiped when it is dropped.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct SigningState([u8; SigningState::LENGTH]);
+
+impl PartialEq for SigningState {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+impl Eq for SigningState {}
 
 /// Stored bytes that are no signing state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +34,35 @@ impl SigningState {
     pub const LENGTH: usize = 65;
 
     const VERSION: u8 = 1;
+
+    /// The state of a key.
+    pub(crate) fn of(key: &str) -> Self {
+        // RFC 2104 §2: keys longer than a block are hashed first.
+        let mut block = Zeroizing::new([0_u8; BLOCK]);
+        let key = key.as_bytes();
+        match key.len() {
+            ..=BLOCK => block[..key.len()].copy_from_slice(key),
+            _ => block[..32].copy_from_slice(&Sha256::digest(key)),
+        }
+        let mut state = [Self::VERSION; Self::LENGTH];
+        let (inner, outer) = state[1..].split_at_mut(32);
+        for (half, pad) in [(inner, 0x36), (outer, 0x5c)] {
+            let padded = Zeroizing::new(block.map(|byte| byte ^ pad));
+            let mut words = INITIAL;
+            compress256(&mut words, std::slice::from_ref(&*padded));
+            write_words(half, &words);
+            words.zeroize();
+        }
+        Self(state)
+    }
+
+    /// HMAC-SHA256 of a message under the key that the state was made of.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; 32] {
+        let (inner, outer) = self.0[1..].split_at(32);
+        let inner = finish(inner, message);
+        finish(outer, &inner)
+    }
 
     /// The state that was stored before.
     ///
@@ -40,6 +79,39 @@ impl SigningState {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LENGTH] {
         &self.0
+    }
+}
+
+const BLOCK: usize = 64;
+
+/// FIPS 180-4 §5.3.3.
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// The SHA-256 of one block that led to `state`, and a message after it (FIPS 180-4 §5.1.1).
+fn finish(state: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut words = [0_u32; 8];
+    for (word, bytes) in words.iter_mut().zip(state.as_chunks::<4>().0) {
+        *word = u32::from_be_bytes(*bytes);
+    }
+    let (blocks, rest) = message.as_chunks::<BLOCK>();
+    compress256(&mut words, blocks);
+    let mut last = [[0_u8; BLOCK]; 2];
+    last[0][..rest.len()].copy_from_slice(rest);
+    last[0][rest.len()] = 0x80;
+    let used = if rest.len() < BLOCK - 8 { 1 } else { 2 };
+    let bits = (BLOCK as u64 + message.len() as u64) * 8;
+    last[used - 1][BLOCK - 8..].copy_from_slice(&bits.to_be_bytes());
+    compress256(&mut words, &last[..used]);
+    let mut digest = [0; 32];
+    write_words(&mut digest, &words);
+    words.zeroize();
+    digest
+}
+
+fn write_words(bytes: &mut [u8], words: &[u32; 8]) {
+    for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *bytes = word.to_be_bytes();
     }
 }
 

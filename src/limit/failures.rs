@@ -80,6 +80,12 @@ fn name(client: Option<IpAddr>) -> ([u8; 17], usize) {
     (buffer, 17)
 }
 
+/// The name under which a client is counted: an IPv4 address, the /64 of an IPv6 one, or `unknown`.
+pub(crate) fn client_name(client: Option<IpAddr>) -> String {
+    let (buffer, length) = name(client);
+    text(&buffer, length).to_owned()
+}
+
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 fn upper_half(ip: Ipv6Addr) -> u64 {

@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 
 pub use decision::{Decision, WindowState};
-pub(crate) use failures::FailureLimits;
+pub(crate) use failures::{FailureLimits, client_name};
 pub use fields::LimitFields;
 pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};
@@ -181,6 +181,18 @@ pub enum OnOutage {
     Closed,
     /// It passes uncounted.
     Open,
+}
+
+impl OnOutage {
+    /// The name: `local`, `closed`, `open`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Closed => "closed",
+            Self::Open => "open",
+        }
+    }
 }
 
 macro_rules! delegate_to_the_pointee {

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{KeyManager, ManageError, check_text};
+use super::{KeyManager, ManageError, check_name, check_order, check_text};
+use crate::audit::Action;
 use crate::key::{
-    Access, Delegation, Environment, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey, PlanName,
-    WorkspaceId,
+    Access, Delegation, Environment, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey,
+    PlanName, SigningState, WorkspaceId,
 };
 use crate::limit::Quotas;
 use crate::network::AllowList;
@@ -97,22 +98,37 @@ pub struct Issued {
 }
 
 impl KeyManager {
-    /// Issues a key, in one atomic step with its quota.
+    /// Issues a key, in one atomic step with its quota. The first one of an owner becomes its primary key.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::QuotaExceeded`], or the store giving no
-    /// answer.
-    pub async fn issue(&self, mut new: NewKey) -> Result<Issued, ManageError> {
+    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`],
+    /// or the store giving no answer.
+    pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
+        let issued = self.try_issue(new).await;
+        self.note(Action::KeyIssue, issued.as_ref().map(|issued| &*issued.record), None, || None);
+        issued
+    }
+
+    async fn try_issue(&self, new: NewKey) -> Result<Issued, ManageError> {
         let now = self.now();
+        let format = self.format_of(new.kind)?;
+        let (kind, mut record) = (new.kind, self.record_of(new, now)?);
+        self.may(Action::KeyIssue, &record)?;
+        let key = format.generate(Some(&record.environment), Some(kind))?;
+        record.masked = format.mask(&key);
+        let digest = self.inner.hasher.digest(key.as_str());
+        self.insert(&record, digest, self.signing_of(&record, &key), now).await?;
+        let primary = self.is_primary(&record, now).await?;
+        Ok(Issued { key, record: Arc::new(record), primary })
+    }
+
+    /// The record of a key that may be made, without what depends on its secret.
+    pub(super) fn record_of(&self, mut new: NewKey, now: SystemTime) -> Result<KeyRecord, ManageError> {
         let mut seen = HashSet::new();
         new.scopes.retain(|scope| seen.insert(scope.clone()));
         let environment = self.environment_of(&new)?;
-        let format = self.format_of(new.kind)?;
         self.check(&new, now)?;
-
-        let key = format.generate(Some(&environment), Some(new.kind))?;
         let mut record = KeyRecord::new(KeyId::generate()?, new.name, new.kind, environment, new.owner, now);
-        record.masked = format.mask(&key);
         record.description = new.description;
         record.scopes = new.scopes;
         record.access = new.access;
@@ -127,22 +143,49 @@ impl KeyManager {
         if record.kind == KeyKind::AccessToken && record.expires_at.is_none() {
             record.expires_at = self.inner.rules.access_token_lifetime.map(|lifetime| now + lifetime);
         }
+        Ok(record)
+    }
 
-        let digest = self.inner.hasher.digest(key.as_str());
-        let owner = OwnerRef::of(&record.owner);
-        let pin = Change::PinPrimary { owner: owner.clone(), at: now };
-        // Pinned before, so that a newer key does not take the place of a successor; and after, for the first key.
+    /// Makes a key, under its quota.
+    pub(super) async fn insert(
+        &self,
+        record: &KeyRecord,
+        digest: KeyDigest,
+        signing: Option<SigningState>,
+        now: SystemTime,
+    ) -> Result<(), ManageError> {
+        // Pinned before too, so that a newer key does not take the place of one that time has made the primary.
+        let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
+        let batch = WriteBatch::new().change(pin).join(self.insertion(record, digest, signing, now));
+        Ok(self.inner.store.apply(&batch).await?)
+    }
+
+    /// The changes that make a key, and make it the primary one where there is none, under its quota.
+    pub(super) fn insertion(
+        &self,
+        record: &KeyRecord,
+        digest: KeyDigest,
+        signing: Option<SigningState>,
+        now: SystemTime,
+    ) -> WriteBatch {
+        let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
         let insert = Change::Insert { digest, record: Box::new(record.clone()) };
-        let mut batch = WriteBatch::new().change(pin.clone()).change(insert).change(pin);
-        if let Some(limit) = self.inner.rules.active_keys
-            && record.kind != KeyKind::AccessToken
-        {
-            let owner = OwnerRef::Tenant(record.owner.tenant_id.clone());
-            batch = batch.require(Condition::ActiveKeysAtMost { owner, at: now, limit });
+        let mut batch = WriteBatch::new().change(insert).change(pin);
+        if signing.is_some() {
+            batch = batch.change(Change::SetSigning { id: record.id.clone(), state: signing });
         }
-        self.inner.store.apply(&batch).await?;
-        let primary = self.inner.store.primary(&owner, now).await?.as_ref() == Some(&record.id);
-        Ok(Issued { key, record: Arc::new(record), primary })
+        self.within_quota(batch, record, now)
+    }
+
+    /// The same batch under the quota of active keys, where the key counts.
+    pub(super) fn within_quota(&self, batch: WriteBatch, record: &KeyRecord, now: SystemTime) -> WriteBatch {
+        match self.inner.active_keys(&record.owner.tenant_id) {
+            Some(limit) if record.counts_as_active(now) => {
+                let owner = OwnerRef::Tenant(record.owner.tenant_id.clone());
+                batch.require(Condition::ActiveKeysAtMost { owner, at: now, limit })
+            }
+            _ => batch,
+        }
     }
 
     fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {
@@ -158,7 +201,7 @@ impl KeyManager {
         }
     }
 
-    fn format_of(&self, kind: KeyKind) -> Result<&KeyFormat, ManageError> {
+    pub(super) fn format_of(&self, kind: KeyKind) -> Result<&KeyFormat, ManageError> {
         let formats = &self.inner.formats;
         let own = formats.iter().find(|(kinds, _)| kinds.contains(&kind));
         let any = || formats.iter().find(|(kinds, _)| kinds.is_empty() && kind != KeyKind::AccessToken);
@@ -169,18 +212,13 @@ impl KeyManager {
     }
 
     fn check(&self, new: &NewKey, now: SystemTime) -> Result<(), ManageError> {
-        if new.name.trim().is_empty() {
-            return Err(ManageError::invalid("name", "a key needs a name"));
-        }
-        check_text("name", &new.name)?;
+        check_name(&new.name)?;
         check_text("description", new.description.as_deref().unwrap_or_default())?;
         check_text("owner.user_email", new.owner.user_email.as_deref().unwrap_or_default())?;
         if new.kind != KeyKind::App && new.owner.user_id.is_none() {
             return Err(ManageError::invalid("owner.user_id", format!("a key of kind {} needs a user", new.kind)));
         }
-        if new.scopes.len() > MOST_SCOPES {
-            return Err(ManageError::invalid("scopes", format!("at most {MOST_SCOPES} scopes")));
-        }
+        self.check_scopes(new.kind, &new.scopes)?;
         if new.kind != KeyKind::App && new.delegation.as_ref().is_some_and(|delegation| *delegation != Delegation::Off)
         {
             return Err(ManageError::invalid("delegation", "only application keys can act for users"));
@@ -190,23 +228,26 @@ impl KeyManager {
         }
         let rules = &self.inner.rules;
         let api_key = new.kind != KeyKind::AccessToken;
-        if api_key && rules.unscoped && !new.scopes.is_empty() {
-            return Err(ManageError::invalid("scopes", "API keys of this API carry no scopes"));
-        }
         if api_key && rules.never_expire && new.expires_at.is_some() {
             return Err(ManageError::invalid("expires_at", "API keys of this API cannot be set to expire"));
-        }
-        if let Some(vocabulary) = &self.inner.vocabulary {
-            vocabulary.check(&new.scopes)?;
         }
         if new.expires_at.is_some_and(|end| end <= now) {
             return Err(ManageError::invalid("expires_at", "it lies in the past"));
         }
-        if let (Some(start), Some(end)) = (new.not_before, new.expires_at)
-            && start >= end
-        {
-            return Err(ManageError::invalid("not_before", "it is not before expires_at"));
+        check_order(new.not_before, new.expires_at)
+    }
+
+    /// Scopes that may be granted at all.
+    pub(super) fn check_scopes(&self, kind: KeyKind, scopes: &[Scope]) -> Result<(), ManageError> {
+        if scopes.len() > MOST_SCOPES {
+            return Err(ManageError::invalid("scopes", format!("at most {MOST_SCOPES} scopes")));
         }
-        Ok(())
+        if kind != KeyKind::AccessToken && self.inner.rules.unscoped && !scopes.is_empty() {
+            return Err(ManageError::invalid("scopes", "API keys of this API carry no scopes"));
+        }
+        match &self.inner.vocabulary {
+            Some(vocabulary) => Ok(vocabulary.check(scopes)?),
+            None => Ok(()),
+        }
     }
 }

@@ -1,23 +1,37 @@
-//! Managing keys: issue, list, look at, revoke.
+//! Managing keys: issue, import, list, change, rotate, make primary, revoke, delete.
 //!
 //! The manager checks what it is asked for (format, environment, vocabulary, times), makes one atomic batch of it, and
-//! gives that to the store. Who may ask is the host's to prove.
+//! gives that to the store. Who asks is the host's to prove ([`KeyManager::by`]); what they may is the policy's to say
+//! ([`OperatorPolicy`]). Each act, done or refused, is one event of the audit.
 
+mod change;
+mod import;
 mod issue;
+mod operator;
+mod retire;
+mod rotate;
+mod signing;
+mod verify;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use change::KeyChange;
+pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
+pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role};
+pub use rotate::Rotated;
 
+use crate::audit::{Action, AuditOutcome, AuditTrail};
 use crate::clock::{Clock, SystemClock};
+use crate::error::ErrorCode;
 use crate::key::{
-    Delegation, Environment, FormatError, GenerateError, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Revocation,
+    Delegation, Environment, FormatError, GenerateError, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId,
 };
-use crate::scope::{UnknownScope, Vocabulary};
-use crate::store::{Change, Cursor, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, Usage, WriteBatch};
+use crate::scope::{Scope, ScopeModel, UnknownScope, Vocabulary, WildcardModel};
+use crate::store::{Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, Usage};
 
 /// The most characters of a name, a description or a reason.
 pub const MAX_TEXT_LENGTH: usize = 1000;
@@ -48,6 +62,23 @@ pub enum ManageError {
         /// How many there may be.
         limit: u64,
     },
+    /// The operator may not do this.
+    #[error(transparent)]
+    Forbidden(#[from] Denied),
+    /// The key is not in a state in which this can be done.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// It is no longer at the version that was expected.
+    #[error("the key is at version {stored}, not {expected}")]
+    Changed {
+        /// The version that was expected.
+        expected: u64,
+        /// The version that is stored.
+        stored: u64,
+    },
+    /// A key with this digest is known, or was.
+    #[error("a key with this digest is known already")]
+    DigestKnown,
     /// Somebody else changed it at the same time, again and again.
     #[error("the key is being changed by others; try again")]
     Contended,
@@ -60,6 +91,20 @@ pub enum ManageError {
 }
 
 impl ManageError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotFound(_) => ErrorCode::NotFound,
+            Self::Invalid { .. } => ErrorCode::InvalidBody,
+            Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
+            Self::Conflict(_) | Self::DigestKnown | Self::Contended => ErrorCode::Conflict,
+            Self::Changed { .. } => ErrorCode::PreconditionFailed,
+            Self::Generate(_) | Self::Store(_) => ErrorCode::StoreUnavailable,
+        }
+    }
+
     fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
         Self::Invalid { field, reason: reason.into() }
     }
@@ -76,6 +121,7 @@ impl From<StoreError> for ManageError {
         match error.as_rejected() {
             Some(Rejected::TooManyActive { active, limit }) => Self::QuotaExceeded { active: *active, limit: *limit },
             Some(Rejected::Missing(id)) => Self::NotFound(id.clone()),
+            Some(Rejected::DigestKnown) => Self::DigestKnown,
             _ => Self::Store(error),
         }
     }
@@ -91,13 +137,8 @@ pub struct ManagedKey {
     pub usage: Usage,
     /// Whether it is its owner's primary key.
     pub primary: bool,
-}
-
-impl ManagedKey {
-    fn new(listed: Listed, primary: Option<&KeyId>) -> Self {
-        let primary = primary == Some(&listed.record.id);
-        Self { record: listed.record, usage: listed.usage, primary }
-    }
+    /// When it should be rotated, where the API says how often: a recommendation, and nothing is refused for it.
+    pub rotation_due: Option<SystemTime>,
 }
 
 /// A page of keys.
@@ -114,6 +155,7 @@ pub struct KeyPage {
 #[derive(Clone)]
 pub struct KeyManager {
     inner: Arc<Inner>,
+    operator: Arc<Operator>,
 }
 
 struct Inner {
@@ -124,6 +166,19 @@ struct Inner {
     environments: Vec<Environment>,
     clock: Arc<dyn Clock>,
     rules: IssueRules,
+    active_keys_of: Option<Arc<ActiveKeysOf>>,
+    policy: Arc<dyn OperatorPolicy>,
+    audit: Option<AuditTrail>,
+}
+
+type ActiveKeysOf = dyn Fn(&TenantId) -> Option<u64> + Send + Sync;
+
+impl Inner {
+    /// How many active keys a tenant may have.
+    fn active_keys(&self, tenant: &TenantId) -> Option<u64> {
+        let own = self.active_keys_of.as_ref().and_then(|of| of(tenant));
+        own.or(self.rules.active_keys)
+    }
 }
 
 /// What keys of an API may be like.
@@ -140,6 +195,12 @@ pub struct IssueRules {
     pub never_expire: bool,
     /// How long an access token lives unless it says so.
     pub access_token_lifetime: Option<Duration>,
+    /// How often keys should be rotated: reported, not enforced.
+    pub rotate_every: Option<Duration>,
+    /// Whether a rotated key stays as it is until it is deleted by hand, so that no grace can be asked for.
+    pub rotated_keys_stay: bool,
+    /// Whether the owner's primary key signs events: then a key whose secret was never seen cannot become one.
+    pub sign_events: bool,
 }
 
 impl IssueRules {
@@ -160,26 +221,60 @@ impl KeyManager {
                 environments: Vec::new(),
                 clock: Arc::new(SystemClock::default()),
                 rules: IssueRules::default(),
+                active_keys_of: None,
+                policy: Arc::new(ByRole::new()),
+                audit: None,
             },
         }
+    }
+
+    /// The same manager, in the hands of an operator: allowed what the policy allows, confined to its tenant, and named
+    /// by the audit. Without this it is the service itself that acts ([`Operator::host`]).
+    #[must_use]
+    pub fn by(&self, operator: Operator) -> Self {
+        Self { inner: Arc::clone(&self.inner), operator: Arc::new(operator) }
+    }
+
+    /// The trail that acts are noted in, where they are.
+    #[must_use]
+    pub fn audit(&self) -> Option<&AuditTrail> {
+        self.inner.audit.as_ref()
+    }
+
+    /// Who acts.
+    #[must_use]
+    pub fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// Whether the operator may manage anything at all, to be asked before anything else is read.
+    ///
+    /// # Errors
+    /// [`ManageError::Forbidden`].
+    pub fn admitted(&self) -> Result<(), ManageError> {
+        Ok(self.inner.policy.admits(&self.operator)?)
     }
 
     /// One key, with its usage.
     ///
     /// # Errors
-    /// [`ManageError::NotFound`], or the store giving no answer.
+    /// [`ManageError::NotFound`], also for another tenant's key; [`ManageError::Forbidden`]; or the store giving no
+    /// answer.
     pub async fn get(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
-        let listed = self.inner.store.get(id).await?.ok_or_else(|| ManageError::NotFound(id.clone()))?;
-        let primary = self.inner.store.primary(&OwnerRef::of(&listed.record.owner), self.now()).await?;
-        Ok(ManagedKey::new(listed, primary.as_ref()))
+        let listed = self.find(id).await?;
+        self.may(Action::KeyRead, &listed.record)?;
+        let primary = self.is_primary(&listed.record, self.now()).await?;
+        Ok(self.managed(listed, primary))
     }
 
-    /// A page of keys, newest first. Never a secret, never a digest.
+    /// A page of keys, newest first. Never a secret, never a digest; an operator sees those of its tenant that the policy
+    /// lets it see.
     ///
     /// # Errors
-    /// The store giving no answer.
-    pub async fn list(&self, query: &ListQuery) -> Result<KeyPage, ManageError> {
-        let page = self.inner.store.list(query).await?;
+    /// [`ManageError::Forbidden`], or the store giving no answer.
+    pub async fn list(&self, query: ListQuery) -> Result<KeyPage, ManageError> {
+        let query = self.narrow(query)?;
+        let page = self.inner.store.list(&query).await?;
         let mut primaries: HashMap<OwnerRef, Option<KeyId>> = HashMap::new();
         let mut items = Vec::with_capacity(page.items.len());
         for listed in page.items {
@@ -188,32 +283,100 @@ impl KeyManager {
                 let primary = self.inner.store.primary(&owner, query.now).await?;
                 primaries.insert(owner.clone(), primary);
             }
-            items.push(ManagedKey::new(listed, primaries.get(&owner).and_then(Option::as_ref)));
+            let primary = primaries.get(&owner).and_then(Option::as_ref) == Some(&listed.record.id);
+            items.push(self.managed(listed, primary));
         }
         Ok(KeyPage { items, next: page.next })
     }
 
-    /// Refuses a key from the next request on, for good. Revoking it again changes nothing and keeps the first reason.
+    /// A query as far as the operator may see: of its tenant, and of what the policy lets it see there.
     ///
     /// # Errors
-    /// [`ManageError::NotFound`], a reason that is too long, or the store giving no answer.
-    pub async fn revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
-        check_text("reason", reason.unwrap_or_default())?;
-        for _ in 0..ATTEMPTS {
-            let listed = self.get(id).await?;
-            if listed.record.revoked.is_some() {
-                return Ok(listed);
-            }
-            let mut record = (*listed.record).clone();
-            record.revoked = Some(Revocation::new(self.now(), reason.map(str::to_owned)));
-            let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: self.now() };
-            match self.inner.store.apply(&WriteBatch::new().update(record).change(pin)).await {
-                Ok(()) => return self.get(id).await,
-                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// [`ManageError::Forbidden`] where it sees no lists at all.
+    pub fn narrow(&self, query: ListQuery) -> Result<ListQuery, ManageError> {
+        let mut query = self.inner.policy.lists(&self.operator, query)?;
+        if let Some(tenant) = self.operator.tenant() {
+            query.tenant = Some(tenant.clone());
         }
-        Err(ManageError::Contended)
+        Ok(query)
+    }
+
+    /// How often a key was used in each hour from the one of `from` to before `to`, the oldest first.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, ManageError> {
+        let listed = self.find(id).await?;
+        self.may(Action::KeyRead, &listed.record)?;
+        Ok(self.inner.store.usage_by_hour(id, from, to).await?)
+    }
+
+    /// A key that the operator may know of.
+    async fn find(&self, id: &KeyId) -> Result<Listed, ManageError> {
+        let found = self.inner.store.get(id).await?;
+        let found = found.filter(|listed| self.operator.sees(&listed.record));
+        found.ok_or_else(|| ManageError::NotFound(id.clone()))
+    }
+
+    /// Whether the operator may do this to a key, and the key may grant what it grants.
+    fn may(&self, action: Action, record: &KeyRecord) -> Result<(), ManageError> {
+        if !self.operator.sees(record) {
+            return Err(Denied::because("This key would belong to another tenant").into());
+        }
+        self.inner.policy.allows(&self.operator, action, record)?;
+        let gives = matches!(action, Action::KeyIssue | Action::KeyImport | Action::KeyUpdate | Action::KeyRotate);
+        match &self.operator.authority {
+            Some(own) if gives && !self.inner.policy.may_exceed_authority(&self.operator) => within(own, record),
+            _ => Ok(()),
+        }
+    }
+
+    async fn is_primary(&self, record: &KeyRecord, at: SystemTime) -> Result<bool, ManageError> {
+        let primary = self.inner.store.primary(&OwnerRef::of(&record.owner), at).await?;
+        Ok(primary.as_ref() == Some(&record.id))
+    }
+
+    fn managed(&self, listed: Listed, primary: bool) -> ManagedKey {
+        let record = listed.record;
+        // What has ended or has a successor needs no rotation any more.
+        let due = self.inner.rules.rotate_every.filter(|_| record.successor.is_none() && record.revoked.is_none());
+        let rotation_due = due.and_then(|every| record.created_at.checked_add(every));
+        ManagedKey { record, usage: listed.usage, primary, rotation_due }
+    }
+
+    /// Notes an act of management, done or not.
+    fn note(
+        &self,
+        action: Action,
+        done: Result<&KeyRecord, &ManageError>,
+        key: Option<&KeyId>,
+        detail: impl FnOnce() -> Option<String>,
+    ) {
+        let Some(trail) = &self.inner.audit else { return };
+        let outcome = done.err().map_or(AuditOutcome::Ok, |error| AuditOutcome::Refused(error.code()));
+        let mut event = trail.event(action, outcome);
+        event.key_id = done.ok().map(|record| &record.id).or(key).cloned();
+        event.tenant_id = match done {
+            Ok(record) => Some(record.owner.tenant_id.clone()),
+            Err(_) => self.operator.tenant().cloned(),
+        };
+        event.environment = done.ok().map(|record| record.environment.clone());
+        event.workspaces = done.ok().and_then(|record| record.workspaces.clone());
+        event.scopes =
+            done.map_or_else(|_| Vec::new(), |record| record.scopes.iter().map(ToString::to_string).collect());
+        event.actor = Some(self.operator.party());
+        event.client_ip = self.operator.client_ip;
+        event.request_id.clone_from(&self.operator.request_id);
+        event.detail = match done {
+            Ok(_) => detail(),
+            Err(error) => Some(error.to_string()),
+        };
+        trail.note_act(event);
     }
 
     /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.
@@ -222,6 +385,37 @@ impl KeyManager {
         let now = self.inner.clock.now();
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         now - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
+    }
+}
+
+/// Scopes that an operator has itself.
+fn within(own: &[Scope], record: &KeyRecord) -> Result<(), ManageError> {
+    let delegated = match &record.delegation {
+        Delegation::Only(scopes) => scopes.as_slice(),
+        Delegation::Off | Delegation::On => &[],
+    };
+    let own = WildcardModel.compile(own).map_err(|error| ManageError::invalid("authority", error.to_string()))?;
+    match record.scopes.iter().chain(delegated).find(|scope| !own.grants(scope)) {
+        Some(beyond) => Err(Denied::because(format!("You may not grant {beyond}: you do not have it yourself")).into()),
+        None => Ok(()),
+    }
+}
+
+/// A name for people: not empty, bounded, one line.
+fn check_name(name: &str) -> Result<(), ManageError> {
+    if name.trim().is_empty() {
+        return Err(ManageError::invalid("name", "a key needs a name"));
+    }
+    check_text("name", name)
+}
+
+/// A beginning before the end.
+fn check_order(not_before: Option<SystemTime>, expires_at: Option<SystemTime>) -> Result<(), ManageError> {
+    match (not_before, expires_at) {
+        (Some(start), Some(end)) if start >= end => {
+            Err(ManageError::invalid("not_before", "it is not before expires_at"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -279,6 +473,24 @@ impl KeyManagerBuilder {
         self
     }
 
+    /// How many active keys a tenant may have, where it differs from the rules' number: `None` leaves that.
+    pub fn active_keys_of(mut self, of: impl Fn(&TenantId) -> Option<u64> + Send + Sync + 'static) -> Self {
+        self.inner.active_keys_of = Some(Arc::new(of));
+        self
+    }
+
+    /// What operators may do; [`ByRole`] unless set.
+    pub fn policy(mut self, policy: impl OperatorPolicy) -> Self {
+        self.inner.policy = Arc::new(policy);
+        self
+    }
+
+    /// Where every act is noted; nowhere unless set.
+    pub fn audit(mut self, trail: AuditTrail) -> Self {
+        self.inner.audit = Some(trail);
+        self
+    }
+
     /// Where the time comes from; the system's clock unless set.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.inner.clock = Arc::new(clock);
@@ -298,7 +510,7 @@ impl KeyManagerBuilder {
                 return Err(FormatError::Environment(environment.to_string()));
             }
         }
-        Ok(KeyManager { inner: Arc::new(self.inner) })
+        Ok(KeyManager { inner: Arc::new(self.inner), operator: Arc::new(Operator::host()) })
     }
 }
 

@@ -21,10 +21,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod explain;
 mod plan;
 mod requirement;
 mod workspace;
 
+pub use explain::Explanation;
 pub use plan::{AtLeast, PlanError, PlanOrder};
-pub use requirement::{Explanation, Requirement};
+pub use requirement::Requirement;
 pub use workspace::WorkspaceOf;

@@ -26,10 +26,10 @@ use crate::scope::{Scope, ScopeSet};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a requirement does nothing until a route demands it"]
-pub struct Requirement(Node);
+pub struct Requirement(pub(super) Node);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Node {
+pub(super) enum Node {
     Scope(Scope),
     Any(Vec<Requirement>),
     All(Vec<Requirement>),
@@ -43,7 +43,7 @@ enum Node {
 
 /// Whether the way on which a requirement is met says itself if the route reads or writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Said,
     Unsaid,
 }
@@ -133,7 +133,7 @@ impl Requirement {
     }
 
     /// How it is met, if it is; `writes` as far as is known here.
-    fn met<P: Principal + ?Sized>(
+    pub(super) fn met<P: Principal + ?Sized>(
         &self,
         principal: &P,
         request: Option<&dyn RequestHead>,
@@ -196,7 +196,7 @@ impl Requirement {
     }
 
     /// What it says on all of its ways: that the route writes, that it only reads, or nothing.
-    fn says_writes(&self) -> Option<bool> {
+    pub(super) fn says_writes(&self) -> Option<bool> {
         match &self.0 {
             Node::Writing => Some(true),
             Node::Reading => Some(false),
@@ -233,17 +233,6 @@ impl Requirement {
             Node::All(parts) => parts.iter().all(|r| r.is_met_by(granted)),
             _ => false,
         }
-    }
-
-    /// Which grants met it, or what was missing, as far as it is about scopes. Allocates: for people, not for decisions.
-    #[must_use]
-    pub fn explain(&self, granted: &dyn ScopeSet) -> Explanation {
-        if !self.is_met_by(granted) {
-            return Explanation::Missing(self.missing(granted));
-        }
-        let mut met = Vec::new();
-        self.collect_met(granted, &mut met);
-        Explanation::Met(met)
     }
 
     /// Whether anything could meet it.
@@ -300,31 +289,6 @@ impl Requirement {
             _ => None,
         }
     }
-
-    /// The parts of it that the grants do not meet.
-    fn missing(&self, granted: &dyn ScopeSet) -> Self {
-        match &self.0 {
-            Node::All(parts) => {
-                let mut left: Vec<_> =
-                    parts.iter().filter(|r| !r.is_met_by(granted)).map(|r| r.missing(granted)).collect();
-                if left.len() == 1 { left.remove(0) } else { Self(Node::All(left)) }
-            }
-            _ => self.clone(),
-        }
-    }
-
-    fn collect_met(&self, granted: &dyn ScopeSet, met: &mut Vec<(Scope, String)>) {
-        match &self.0 {
-            Node::Scope(scope) => met.extend(granted.granted_by(scope).map(|by| (scope.clone(), by))),
-            Node::Any(alternatives) => {
-                if let Some(first) = alternatives.iter().find(|r| r.is_met_by(granted)) {
-                    first.collect_met(granted, met);
-                }
-            }
-            Node::All(parts) => parts.iter().for_each(|r| r.collect_met(granted, met)),
-            _ => {}
-        }
-    }
 }
 
 impl From<Scope> for Requirement {
@@ -361,31 +325,5 @@ impl fmt::Display for Requirement {
             if nested && several.len() > 1 { write!(f, "({requirement})")? } else { requirement.fmt(f)? }
         }
         Ok(())
-    }
-}
-
-/// Why a requirement is met, or is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Explanation {
-    /// It is met: each required scope with the grant that met it.
-    Met(Vec<(Scope, String)>),
-    /// It is not: what is missing.
-    Missing(Requirement),
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(requirement) => write!(f, "missing {requirement}"),
-            Self::Met(met) if met.is_empty() => f.write_str("nothing was required"),
-            Self::Met(met) => {
-                for (at, (required, grant)) in met.iter().enumerate() {
-                    let between = if at == 0 { "" } else { ", " };
-                    write!(f, "{between}{required} granted by {grant}")?;
-                }
-                Ok(())
-            }
-        }
     }
 }

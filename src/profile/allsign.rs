@@ -1,5 +1,9 @@
 //! AllSign: FastAPI's `{"detail": …}`, with the texts that its documentation prints.
 
+use serde::Serialize;
+
+use crate::actor::ActorMode;
+use crate::audit::{AuditEvent, Party};
 use crate::error::{AuthError, ErrorCode, MissingScope};
 use crate::request::RequestHead;
 use crate::respond::{ErrorBody, RejectionRenderer};
@@ -52,4 +56,38 @@ fn insufficient(missing: &MissingScope) -> String {
         (None, None) => format!("Required: {}", missing.required),
     };
     format!("Insufficient permissions. {required}. Your scopes: {yours}")
+}
+
+/// What AllSign logs of a request ("Request Metadata Logged"), as JSON exactly:
+/// `{"apiKeyOwner":…,"onBehalfOf":…,"scopes":[…],"mode":…}`; without `onBehalfOf` where a key acts as its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RequestMetadata {
+    /// The e-mail address of the key's owner, else the id, else the tenant.
+    pub api_key_owner: String,
+    /// The e-mail address of the user that was acted for, else the id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
+    /// The authority that it was done with.
+    pub scopes: Vec<String>,
+    /// In which way the key acted.
+    pub mode: ActorMode,
+}
+
+impl RequestMetadata {
+    /// That of an event; `None` where no real key was presented.
+    #[must_use]
+    pub fn of(event: &AuditEvent) -> Option<Self> {
+        let mode = event.mode?;
+        let name = |party: &Party| party.user_email.clone().or_else(|| party.user_id.as_ref().map(ToString::to_string));
+        let owner = event.actor.as_ref().and_then(name);
+        let for_somebody = matches!(mode, ActorMode::AppUser | ActorMode::Delegated);
+        Some(Self {
+            api_key_owner: owner.or_else(|| event.tenant_id.as_ref().map(ToString::to_string))?,
+            on_behalf_of: event.subject.as_ref().filter(|_| for_somebody).and_then(name),
+            scopes: event.scopes.clone(),
+            mode,
+        })
+    }
 }

@@ -23,6 +23,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use allsign::RequestMetadata;
+
 use crate::actor::UserIds;
 use crate::authenticator::{Authenticator, AuthenticatorBuilder};
 use crate::key::{Alphabet, Delegation, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind};
@@ -142,10 +144,17 @@ impl Profile {
                 rules.active_keys = Some(4);
                 rules.unscoped = true;
                 rules.never_expire = true;
+                rules.rotated_keys_stay = true;
+                rules.sign_events = true;
+                rules.rotate_every = Some(DAY * 365);
                 rules.access_token_lifetime = Some(Duration::from_secs(3600));
             }
-            Self::AllSign => rules.delegation = Delegation::On,
-            Self::InSigner | Self::IuSign => {}
+            Self::AllSign => {
+                rules.delegation = Delegation::On;
+                rules.rotate_every = Some(DAY * 90);
+            }
+            Self::IuSign => rules.rotate_every = Some(DAY * 90),
+            Self::InSigner => {}
         }
         rules
     }
@@ -188,6 +197,8 @@ impl Profile {
         }
     }
 }
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn environment(name: &str) -> Environment {
     known(Environment::new(name))

@@ -120,6 +120,13 @@ impl WriteBatch {
         self.require(condition).change(Change::Replace(Box::new(record)))
     }
 
+    /// The batch with all conditions and changes of another, after its own.
+    pub fn join(mut self, other: Self) -> Self {
+        self.conditions.extend(other.conditions);
+        self.changes.extend(other.changes);
+        self
+    }
+
     /// The conditions, in their order.
     #[must_use]
     pub fn conditions(&self) -> &[Condition] {

@@ -10,11 +10,14 @@ use axum::routing::{any, put};
 use axum::{Json, Router};
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
+use portunus::audit::{AuditReader, AuditTrail, MemoryAudit, TracingAudit};
+use portunus::key::KeyHasher;
 use portunus::limit::LocalLimiter;
 use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
 use portunus::profile::Profile;
 use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, KeyStore, Principal, Requirement};
+use portunus_admin::{Admin, Fault};
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -34,6 +37,8 @@ pub(crate) struct App {
     pub(crate) operators: Arc<Operators>,
     pub(crate) shelves: Arc<Shelves>,
     pub(crate) directory: DemoDirectory,
+    trail: AuditTrail,
+    events: Arc<dyn AuditReader>,
     pub(crate) plans: PlanOrder,
     pub(crate) standard_plan: Requirement,
 }
@@ -53,7 +58,12 @@ impl App {
             .client_ip(flags.client_ip())
             .limiter(limiter)
             .on_limiter_outage(flags.on_limiter_outage.into());
-        let mut manager = profile.manager(store);
+        let log = MemoryAudit::new(100_000);
+        let trail = AuditTrail::builder().sink(log.clone()).sink(TracingAudit::new()).build();
+        // Keys that are imported may come as SHA-512.
+        let hasher = KeyHasher::sha256().accept_sha512()?;
+        authenticator = authenticator.hasher(hasher.clone()).audit(trail.clone());
+        let mut manager = profile.manager(store).hasher(hasher).audit(trail.clone());
         if flags.tls_cert.is_none() {
             if profile == Profile::IuSign {
                 warn!("this API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it");
@@ -73,6 +83,8 @@ impl App {
             operators: Arc::new(operators),
             shelves: Arc::default(),
             directory,
+            trail,
+            events: Arc::new(log),
             standard_plan: plans.at_least(operators::TENANTS_PLAN)?,
             plans,
         })
@@ -90,10 +102,22 @@ impl App {
         api::routes(self, routes)
             .not_found(|State(app): State<Self>| async move { app.refuse(&AuthError::new(ErrorCode::NotFound)) })
             .into_router()
-            .nest("/admin", admin::router())
-            .route("/admin/", any(admin::unknown))
+            .nest("/admin", self.admin().into_router())
+            .route("/admin/", any(|| async { Fault::from(AuthError::new(ErrorCode::NotFound)) }))
             .route("/demo/users/{id}", put(admin::change_user))
             .with_state(self.clone())
+    }
+
+    /// The management API, with the demo's rules.
+    fn admin(&self) -> Admin {
+        let (profile, directory, plans) = (self.profile, self.directory.clone(), self.plans.clone());
+        let peer =
+            |extensions: &Extensions| extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.address.ip());
+        let admin = Admin::new(self.manager.clone(), self.authenticator.clone(), Arc::clone(&self.operators))
+            .rules(admin::DemoRules { profile, directory, plans })
+            .events(Arc::clone(&self.events))
+            .peer(peer);
+        if profile == Profile::AllSign { admin.event_view(admin::allsign_view) } else { admin }
     }
 
     /// A refusal by a handler, in the profile's dialect.
@@ -102,8 +126,11 @@ impl App {
         portunus::adapter::tower::into_response(answer, error)
     }
 
-    /// Writes the usage that was counted.
+    /// Writes the usage that was counted, and the events that were noted.
     pub(crate) async fn flush(&self) {
+        if let Err(error) = self.trail.flush().await {
+            warn!(%error, "events could not be written; they are kept for the next time");
+        }
         if let Err(error) = self.authenticator.usage().flush(&**self.authenticator.store()).await {
             warn!(%error, "usage could not be written; it is kept for the next time");
         }

@@ -11,7 +11,6 @@ mod cli;
 mod cors;
 mod directory;
 mod operators;
-mod record;
 mod tls;
 
 use std::process::ExitCode;

@@ -3,27 +3,16 @@
 use std::env::{self, VarError};
 use std::fmt;
 
+use async_trait::async_trait;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use portunus::ErrorCode;
-use portunus::key::{KeyDigest, KeyHasher, TenantId};
+use axum::http::request::Parts;
+use portunus::key::{KeyDigest, KeyHasher, TenantId, WorkspaceId};
+use portunus::manage::{Operator, Role};
+use portunus::{AuthError, ErrorCode};
+use portunus_admin::OperatorProof;
 use rand::TryRng;
 use rand::rngs::SysRng;
-
-/// What an operator may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    Owner,
-    Admin,
-    Member,
-}
-
-/// A proven operator.
-#[derive(Debug, Clone)]
-pub(crate) struct Operator {
-    pub(crate) role: Role,
-    pub(crate) tenant: TenantId,
-}
 
 /// All operators, with their tokens' digests.
 pub(crate) struct Operators {
@@ -70,7 +59,10 @@ impl Operators {
             if tokens.iter().any(|(_, other)| *other == token) {
                 return Err(format!("{variable} is another operator's token too").into());
             }
-            known.push((hasher.digest(&token), Operator { role, tenant: TenantId::new(tenant)? }));
+            let operator = Operator::new(name, TenantId::new(tenant)?, role);
+            let own = [WorkspaceId::new(ADMINS_WORKSPACE)?];
+            let operator = if role == Role::Admin { operator.in_workspaces(own) } else { operator };
+            known.push((hasher.digest(&token), operator));
             tokens.push((name, token));
         }
         Ok(Self { known, tokens, hasher })
@@ -80,7 +72,7 @@ impl Operators {
     ///
     /// # Errors
     /// The code of the refusal.
-    pub(crate) fn prove(&self, headers: &HeaderMap) -> Result<&Operator, ErrorCode> {
+    fn prove_by(&self, headers: &HeaderMap) -> Result<&Operator, ErrorCode> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let value = values.next().ok_or(ErrorCode::MissingKey)?;
         if values.next().is_some() {
@@ -102,6 +94,14 @@ impl Operators {
             false => found,
         });
         found.ok_or(ErrorCode::InvalidKey)
+    }
+}
+
+#[async_trait]
+impl OperatorProof for Operators {
+    async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
+        let operator = self.prove_by(&request.headers);
+        operator.cloned().map_err(|code| AuthError::with_detail(code, "An operator's token is needed"))
     }
 }
 

@@ -1,5 +1,8 @@
-//! Extractors: the principal, maybe the principal, and the host's own idea of a caller.
+//! Extractors: the principal, maybe the principal, the principal who meets a requirement, and the host's own idea of a
+//! caller.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -7,8 +10,9 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
-use crate::adapter::tower::{HttpHead, principal, refuse};
+use crate::adapter::tower::{HttpHead, check, principal, refuse};
 use crate::error::{AuthError, ErrorCode};
+use crate::policy::Requirement;
 use crate::principal::KeyPrincipal;
 
 /// Why an extractor refused: the error, and the answer in the API's dialect.
@@ -95,5 +99,76 @@ impl<S: Send + Sync, T: Send + Sync + 'static> OptionalFromRequestParts<S> for C
     /// `None` where the request passed as nobody.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
         Ok(parts.extensions.get::<Arc<T>>().map(|caller| Self(Arc::clone(caller))))
+    }
+}
+
+/// A requirement with a name, for [`Granted`].
+///
+/// ```
+/// use std::sync::LazyLock;
+///
+/// use portunus::adapter::axum::{Demand, Granted};
+/// use portunus::{Principal, Requirement, scope};
+///
+/// struct ReadsDocuments;
+///
+/// impl Demand for ReadsDocuments {
+///     fn requirement() -> &'static Requirement {
+///         static READS: LazyLock<Requirement> = LazyLock::new(|| scope!("document:read").into());
+///         &READS
+///     }
+/// }
+///
+/// async fn list(caller: Granted<ReadsDocuments>) -> String {
+///     format!("the documents of {}", caller.owner().tenant_id)
+/// }
+/// ```
+pub trait Demand: 'static {
+    /// What is required.
+    fn requirement() -> &'static Requirement;
+}
+
+/// The principal, for those only who meet a requirement: whoever takes this argument has demanded it.
+pub struct Granted<D> {
+    principal: KeyPrincipal,
+    demand: PhantomData<fn() -> D>,
+}
+
+impl<D> Granted<D> {
+    /// The principal.
+    #[must_use]
+    pub fn into_principal(self) -> KeyPrincipal {
+        self.principal
+    }
+}
+
+impl<D> Deref for Granted<D> {
+    type Target = KeyPrincipal;
+    fn deref(&self) -> &KeyPrincipal {
+        &self.principal
+    }
+}
+
+impl<D> Clone for Granted<D> {
+    fn clone(&self) -> Self {
+        Self { principal: self.principal.clone(), demand: PhantomData }
+    }
+}
+
+impl<D> fmt::Debug for Granted<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Granted").field(&self.principal).finish()
+    }
+}
+
+impl<S: Send + Sync, D: Demand> FromRequestParts<S> for Granted<D> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let head = HttpHead::of_parts(parts, None);
+        match check(&parts.extensions, D::requirement(), &head).and_then(|()| principal(&parts.extensions)) {
+            Ok(principal) => Ok(Self { principal: principal.clone(), demand: PhantomData }),
+            Err(error) => Err(Rejection::new(error, parts)),
+        }
     }
 }

@@ -4,12 +4,12 @@
 //! or use a [`ProtectedRouter`], where every route names what it requires and forgetting it does not compile.
 //!
 //! A handler takes [`KeyPrincipal`](crate::KeyPrincipal) itself, `Option<KeyPrincipal>` where authentication is optional,
-//! or [`Caller<T>`] for a type of the host's own.
+//! [`Granted<D>`](Granted) where the argument itself shall demand something, or [`Caller<T>`] for a type of the host's own.
 
 mod extract;
 mod require;
 mod router;
 
-pub use extract::{Caller, Rejection};
+pub use extract::{Caller, Demand, Granted, Rejection};
 pub use require::RequireExt;
 pub use router::{Guarded, ProtectedRouter, Unguarded, any, delete, get, guard, head, options, patch, post, put};

@@ -15,17 +15,25 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{Anonymous, HttpHead, RejectionBody, into_response};
-use crate::authenticator::{Admission, Attempt, Authenticator, PendingAttempt};
+use crate::audit::{RequestId, Witness};
+use crate::authenticator::{Admission, Attempt, Authenticator, Outcome};
 use crate::error::AuthError;
 use crate::key::UserId;
 use crate::limit::Decision;
 use crate::network::TlsVersion;
 use crate::principal::KeyPrincipal;
+use crate::telemetry;
 
 type TlsOf = dyn Fn(&Extensions) -> Option<TlsVersion> + Send + Sync;
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 /// Inserts what a mapping makes of a principal, or takes out what another layer's has left.
 type Insert = dyn Fn(Option<&KeyPrincipal>, &mut Extensions) + Send + Sync;
+/// What came of a mapping that was awaited, to be inserted.
+type Insertion = Box<dyn FnOnce(&mut Extensions) + Send>;
+type InsertLater = dyn Fn(KeyPrincipal) -> BoxFuture<Result<Insertion, AuthError>> + Send + Sync;
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// Who was admitted, with what the mappings made of it.
+type Decided = Result<(Admission, Vec<Insertion>), AuthError>;
 
 /// Wraps a service so that only authenticated requests reach it.
 ///
@@ -43,6 +51,7 @@ struct Shared {
     peer_of: Arc<PeerOf>,
     tls_of: Arc<TlsOf>,
     inserts: Vec<Arc<Insert>>,
+    inserts_later: Vec<Arc<InsertLater>>,
 }
 
 impl AuthLayer {
@@ -56,8 +65,8 @@ impl AuthLayer {
         let secret_fields = authenticator.secret_fields().filter_map(|name| name.parse().ok()).collect();
         let peer_of = Arc::new(default_peer);
         let tls_of = Arc::new(|extensions: &Extensions| extensions.get::<TlsVersion>().copied());
-        let inserts = Vec::new();
-        Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, tls_of, inserts }) }
+        let (inserts, inserts_later) = (Vec::new(), Vec::new());
+        Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, tls_of, inserts, inserts_later }) }
     }
 
     /// Says how the address at the other end of the connection is found.
@@ -86,6 +95,50 @@ impl AuthLayer {
                 None => {
                     extensions.remove::<Arc<T>>();
                 }
+            }));
+        })
+    }
+
+    /// Puts a type of the host's own into the extensions, as `Arc<T>`, that must be awaited and may refuse: a row of the
+    /// host's database, say. It is asked once for each request that was let through so far, after everything else.
+    ///
+    /// A refusal is answered like the library's own; an error that is [caused by](AuthError::caused_by) one of the host's
+    /// reaches the renderer with it.
+    ///
+    /// ```
+    /// use portunus::adapter::tower::AuthLayer;
+    /// use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, Principal};
+    ///
+    /// struct Customer { name: String }
+    ///
+    /// async fn load(principal: KeyPrincipal) -> Result<Customer, AuthError> {
+    ///     match principal.owner().tenant_id.as_str() {
+    ///         "acme" => Ok(Customer { name: "Acme".into() }),
+    ///         _ => Err(AuthError::with_detail(ErrorCode::Forbidden, "The account is closed")),
+    ///     }
+    /// }
+    ///
+    /// # fn with(authenticator: Authenticator) {
+    /// let layer = AuthLayer::new(authenticator).try_map_principal(load);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn try_map_principal<T, E, F>(self, map: impl Fn(KeyPrincipal) -> F + Send + Sync + 'static) -> Self
+    where
+        T: Send + Sync + 'static,
+        E: Into<AuthError>,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.with(|shared| {
+            // Somebody in another layer's API is nobody here until this one has said who it is.
+            shared.inserts.push(Arc::new(|_, extensions| drop(extensions.remove::<Arc<T>>())));
+            shared.inserts_later.push(Arc::new(move |principal| {
+                let mapped = map(principal);
+                Box::pin(async move {
+                    let mapped = Arc::new(mapped.await.map_err(Into::into)?);
+                    let insert: Insertion = Box::new(move |extensions| drop(extensions.insert(mapped)));
+                    Ok(insert)
+                })
             }));
         })
     }
@@ -152,29 +205,79 @@ where
             }
         }
         let head = self.shared.head(&request);
-        let state = match self.shared.authenticator.attempt(&head) {
-            Attempt::Ready(Ok(admission)) => {
-                let told = self.shared.admit(admission, request.extensions_mut());
+        let witness = self.shared.authenticator.witness(&head);
+        let attempt = self.shared.authenticator.attempt(&head);
+        let state = match self.shared.settle(attempt) {
+            Settled::Now(Ok(admission)) => {
+                let told = self.shared.admit(admission, Vec::new(), witness, request.extensions_mut());
                 State::Inner { future: self.inner.call(request), told }
             }
-            Attempt::Ready(Err(error)) => State::Refused { response: Some(self.shared.refuse(&error, &head)) },
-            Attempt::Pending(pending) => {
+            Settled::Now(Err(error)) => State::Refused { response: Some(self.shared.refuse(&error, &head, witness)) },
+            Settled::Later(pending) => {
                 // The service that was polled ready goes with the request; a fresh clone stays for the next one.
                 let fresh = self.inner.clone();
                 let service = mem::replace(&mut self.inner, fresh);
                 let shared = Arc::clone(&self.shared);
-                State::Parked { parked: Box::new(Parked { pending, request: Some(request), service, shared }) }
+                State::Parked { parked: Box::new(Parked { pending, request: Some(request), service, shared, witness }) }
             }
         };
         AuthFuture { state }
     }
 }
 
+/// What is to be done about a request.
+enum Settled {
+    Now(Outcome),
+    Later(BoxFuture<Decided>),
+}
+
 impl Shared {
+    /// Whether the request must wait, for the authenticator or for a mapping.
+    fn settle(self: &Arc<Self>, attempt: Attempt) -> Settled {
+        match attempt {
+            Attempt::Ready(outcome) if self.inserts_later.is_empty() || outcome.is_err() => Settled::Now(outcome),
+            attempt => {
+                let this = Arc::clone(self);
+                Settled::Later(Box::pin(async move { this.map(attempt.outcome().await?).await }))
+            }
+        }
+    }
+
+    /// Asks all mappings that must be awaited about whoever was admitted.
+    async fn map(&self, admission: Admission) -> Decided {
+        let mut insertions = Vec::with_capacity(self.inserts_later.len());
+        if let Some(principal) = &admission.principal {
+            for later in &self.inserts_later {
+                let mapped = later(principal.clone()).await;
+                let told =
+                    |error: AuthError| error.with_limits(admission.limits.clone()).presenting(principal.entry(), None);
+                insertions.push(mapped.map_err(told)?);
+            }
+        }
+        Ok((admission, insertions))
+    }
+
     /// Puts whoever was admitted into the extensions. Returns what the answer shall tell.
-    fn admit(self: &Arc<Self>, admission: Admission, extensions: &mut Extensions) -> Option<Told> {
+    fn admit(
+        self: &Arc<Self>,
+        admission: Admission,
+        insertions: Vec<Insertion>,
+        mut witness: Option<Witness>,
+        extensions: &mut Extensions,
+    ) -> Option<Told> {
         for insert in &self.inserts {
             insert(admission.principal.as_ref(), extensions);
+        }
+        for insert in insertions {
+            insert(extensions);
+        }
+        if let Some(witness) = &mut witness {
+            if let Some(principal) = &admission.principal {
+                witness.admitted(principal);
+            }
+            if let Some(id) = witness.request_id() {
+                extensions.insert(id.clone());
+            }
         }
         match admission.principal {
             Some(principal) => {
@@ -186,8 +289,9 @@ impl Shared {
                 extensions.insert(Anonymous(Arc::clone(self.authenticator.responder())));
             }
         }
-        let told = admission.limits.is_some() || admission.canonical_user.is_some();
-        told.then(|| Told { shared: Arc::clone(self), limits: admission.limits, user: admission.canonical_user })
+        let told = admission.limits.is_some() || admission.canonical_user.is_some() || witness.is_some();
+        let (limits, user) = (admission.limits, admission.canonical_user);
+        told.then(|| Told { shared: Arc::clone(self), limits, user, witness })
     }
 
     fn head<'r, B>(&self, request: &'r Request<B>) -> HttpHead<'r> {
@@ -195,8 +299,27 @@ impl Shared {
         HttpHead::new(request, (self.peer_of)(extensions)).with_tls((self.tls_of)(extensions))
     }
 
-    fn refuse<R: RejectionBody>(&self, error: &AuthError, head: &HttpHead<'_>) -> Response<R> {
-        into_response(self.authenticator.responder().answer(error, head), error)
+    fn refuse<R: RejectionBody>(
+        &self,
+        error: &AuthError,
+        head: &HttpHead<'_>,
+        witness: Option<Witness>,
+    ) -> Response<R> {
+        let mut response = into_response(self.authenticator.responder().answer(error, head), error);
+        telemetry::answered(Some(error));
+        if let Some(witness) = witness {
+            witness.saw(&mut response);
+        }
+        response
+    }
+}
+
+impl Witness {
+    /// The head of the answer is there: the request's id goes along with it, for layers further out.
+    fn saw<R>(self, response: &mut Response<R>) {
+        let id: Option<RequestId> = self.request_id().cloned();
+        self.answered(response.status().as_u16(), response.extensions().get());
+        id.map(|id| response.extensions_mut().insert(id));
     }
 }
 
@@ -206,15 +329,24 @@ impl<S: fmt::Debug> fmt::Debug for AuthService<S> {
     }
 }
 
-/// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by e-mail.
+/// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by e-mail; and who is told
+/// of the answer.
 struct Told {
     shared: Arc<Shared>,
     limits: Option<Decision>,
     user: Option<UserId>,
+    witness: Option<Witness>,
 }
 
 impl Told {
-    fn tell(self, headers: &mut HeaderMap) {
+    fn tell<R>(self, response: &mut Response<R>) {
+        self.add_fields(response.headers_mut());
+        if let Some(witness) = self.witness {
+            witness.saw(response);
+        }
+    }
+
+    fn add_fields(&self, headers: &mut HeaderMap) {
         let mut add = |name: &'static str, value: String| {
             if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
                 headers.insert(HeaderName::from_static(name), value);
@@ -223,18 +355,19 @@ impl Told {
         if let Some(limits) = &self.limits {
             self.shared.authenticator.responder().limit_fields(limits, &mut add);
         }
-        if let Some(user) = self.user {
-            add("x-user-id", user.into());
+        if let Some(user) = &self.user {
+            add("x-user-id", user.to_string());
         }
     }
 }
 
 /// A request whose key is being looked up, with the service that is ready for it.
 struct Parked<S, B> {
-    pending: PendingAttempt,
+    pending: BoxFuture<Decided>,
     request: Option<Request<B>>,
     service: S,
     shared: Arc<Shared>,
+    witness: Option<Witness>,
 }
 
 pin_project! {
@@ -273,26 +406,39 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProjection::Inner { future, told } => {
-                    let mut response = ready!(future.poll(cx))?;
-                    if let Some(told) = told.take() {
-                        told.tell(response.headers_mut());
+                    let mut answer = ready!(future.poll(cx));
+                    match (&mut answer, told.take()) {
+                        (Ok(response), told) => {
+                            if telemetry::ON {
+                                telemetry::answered(response.extensions().get());
+                            }
+                            if let Some(told) = told {
+                                told.tell(response);
+                            }
+                        }
+                        (Err(_), told) => {
+                            if let Some(witness) = told.and_then(|told| told.witness) {
+                                witness.failed();
+                            }
+                        }
                     }
-                    return Poll::Ready(Ok(response));
+                    return Poll::Ready(answer);
                 }
                 StateProjection::Refused { response } => {
                     return response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
                 }
                 StateProjection::Parked { parked } => {
-                    let outcome = ready!(Pin::new(&mut parked.pending).poll(cx));
+                    let decided = ready!(parked.pending.as_mut().poll(cx));
+                    let witness = parked.witness.take();
                     // Taken once: the state is replaced right below.
                     let Some(mut request) = parked.request.take() else { return Poll::Pending };
-                    match outcome {
-                        Ok(admission) => {
-                            let told = parked.shared.admit(admission, request.extensions_mut());
+                    match decided {
+                        Ok((admission, insertions)) => {
+                            let told = parked.shared.admit(admission, insertions, witness, request.extensions_mut());
                             State::Inner { future: parked.service.call(request), told }
                         }
                         Err(error) => {
-                            let response = parked.shared.refuse(&error, &parked.shared.head(&request));
+                            let response = parked.shared.refuse(&error, &parked.shared.head(&request), witness);
                             State::Refused { response: Some(response) }
                         }
                     }

@@ -21,6 +21,9 @@ pub struct HttpHead<'r> {
     method: &'r Method,
     uri: &'r Uri,
     headers: &'r HeaderMap,
+    /// Where axum says which route was matched.
+    #[cfg(feature = "axum")]
+    extensions: &'r http::Extensions,
     peer: Option<IpAddr>,
     tls: Option<TlsVersion>,
 }
@@ -28,7 +31,15 @@ pub struct HttpHead<'r> {
 impl<'r> HttpHead<'r> {
     /// The view of a request that came from this address.
     pub fn new<B>(request: &'r Request<B>, peer: Option<IpAddr>) -> Self {
-        Self { method: request.method(), uri: request.uri(), headers: request.headers(), peer, tls: None }
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            #[cfg(feature = "axum")]
+            extensions: request.extensions(),
+            peer,
+            tls: None,
+        }
     }
 
     /// The same request, over this version of TLS.
@@ -41,7 +52,15 @@ impl<'r> HttpHead<'r> {
     /// The view of a request's parts.
     #[must_use]
     pub fn of_parts(parts: &'r request::Parts, peer: Option<IpAddr>) -> Self {
-        Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers, peer, tls: None }
+        Self {
+            method: &parts.method,
+            uri: &parts.uri,
+            headers: &parts.headers,
+            #[cfg(feature = "axum")]
+            extensions: &parts.extensions,
+            peer,
+            tls: None,
+        }
     }
 }
 
@@ -52,6 +71,11 @@ impl RequestHead for HttpHead<'_> {
 
     fn path(&self) -> &str {
         self.uri.path()
+    }
+
+    #[cfg(feature = "axum")]
+    fn route(&self) -> Option<&str> {
+        self.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
     }
 
     fn peer_ip(&self) -> Option<IpAddr> {

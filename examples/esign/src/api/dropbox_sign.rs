@@ -6,6 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::{Form, Json};
 use portunus::adapter::axum::{ProtectedRouter, get, post};
+use portunus::manage::ManageError;
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, scope};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,7 @@ pub(super) fn routes(router: ProtectedRouter<App>) -> ProtectedRouter<App> {
         .route("/v3/template/list", get(templates).require(scope!("template_access")))
         .route("/v3/signature_request/list", get(requests).require(scope!("signature_request_access")))
         .route("/v3/signature_request/send", post(send).require(scope!("signature_request_access")))
+        .route("/demo/event", post(event).any_key())
 }
 
 async fn account(caller: KeyPrincipal) -> Response {
@@ -77,6 +79,29 @@ async fn send(State(app): State<App>, caller: KeyPrincipal, request: Request) ->
             }
             Json(json!({ "signature_request": made })).into_response()
         }
+        Err(error) => app.refuse(&error),
+    }
+}
+
+/// An event of now for the caller's account, signed with its primary key.
+async fn event(State(app): State<App>, caller: KeyPrincipal, body: Bytes) -> Response {
+    let asked = super::object(&body);
+    let kind = asked.and_then(|asked| match asked.get("event_type") {
+        Some(Value::String(kind)) => Ok(kind.clone()),
+        _ => Err(AuthError::with_detail(ErrorCode::InvalidBody, "event_type: a string")),
+    });
+    let signed = match kind {
+        Ok(kind) => app.manager.sign_event(caller.owner(), &kind).await.map_err(|error| {
+            let detail = error.to_string();
+            match error {
+                ManageError::Store(_) => AuthError::unavailable(ErrorCode::StoreUnavailable, error),
+                error => AuthError::with_detail(error.code(), detail),
+            }
+        }),
+        Err(error) => Err(error),
+    };
+    match signed {
+        Ok(event) => Json(json!({ "event": event })).into_response(),
         Err(error) => app.refuse(&error),
     }
 }

@@ -5,21 +5,12 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use portunus::key::{KeyRecord, Metadata};
 use portunus::limit::{Quota, Quotas};
-use portunus::manage::{Issued, ManagedKey};
-use portunus::store::Usage;
+use portunus::manage::ManagedKey;
 use serde_json::{Map, Value, json};
 
-/// A record with its usage.
-pub(crate) fn listed(listed: &ManagedKey, now: SystemTime) -> Value {
-    shown(&listed.record, &listed.usage, listed.primary, now)
-}
-
-/// A record that was just made.
-pub(crate) fn fresh(issued: &Issued, now: SystemTime) -> Value {
-    shown(&issued.record, &Usage::default(), issued.primary, now)
-}
-
-fn shown(record: &KeyRecord, usage: &Usage, primary: bool, now: SystemTime) -> Value {
+/// A key with its usage.
+pub(crate) fn managed(key: &ManagedKey, defaults: &Quotas, now: SystemTime) -> Value {
+    let (record, usage) = (&key.record, &key.usage);
     json!({
         "id": record.id,
         "key_family": record.family,
@@ -36,30 +27,30 @@ fn shown(record: &KeyRecord, usage: &Usage, primary: bool, now: SystemTime) -> V
         "plan": record.plan,
         "allowed_ips": record.allowed_ips,
         "rate_limit_config": {
-            "requests_per_minute": quota(record, "minute", PER_MINUTE),
-            "requests_per_hour": quota(record, "hour", PER_HOUR),
+            "requests_per_minute": quota(record, defaults, "minute"),
+            "requests_per_hour": quota(record, defaults, "hour"),
         },
         "status": record.status(now).as_str(),
-        "primary": primary,
+        "primary": key.primary,
         "enabled": record.enabled,
-        "created_at": rfc3339(record.created_at),
-        "not_before": record.not_before.map(rfc3339),
-        "expires_at": record.expires_at.map(rfc3339),
-        "revoked_at": record.revoked.as_ref().map(|revoked| rfc3339(revoked.at)),
+        "predecessor": record.predecessor,
+        "successor": record.successor,
+        "rotation_due_at": key.rotation_due.map(time_text),
+        "created_at": time_text(record.created_at),
+        "not_before": record.not_before.map(time_text),
+        "expires_at": record.expires_at.map(time_text),
+        "revoked_at": record.revoked.as_ref().map(|revoked| time_text(revoked.at)),
         "revoke_reason": record.revoked.as_ref().and_then(|revoked| revoked.reason.as_deref()),
-        "last_used_at": usage.last_used_at.map(rfc3339),
+        "last_used_at": usage.last_used_at.map(time_text),
         "request_count": usage.count,
         "metadata": metadata(&record.metadata),
     })
 }
 
-/// The limits of keys that have none of their own.
-pub(crate) const PER_MINUTE: u64 = 60;
-pub(crate) const PER_HOUR: u64 = 1000;
-
-fn quota(record: &KeyRecord, name: &str, default: u64) -> u64 {
-    let own = record.quotas.iter().flat_map(Quotas::as_slice).find(|quota| quota.name() == name);
-    own.map_or(default, Quota::limit)
+/// The limit of a key's own quota of this name; the default one, where it has none of its own.
+fn quota(record: &KeyRecord, defaults: &Quotas, name: &str) -> Option<u64> {
+    let quotas = record.quotas.as_ref().unwrap_or(defaults);
+    quotas.as_slice().iter().find(|quota| quota.name() == name).map(Quota::limit)
 }
 
 fn metadata(metadata: &Metadata) -> Map<String, Value> {
@@ -67,12 +58,16 @@ fn metadata(metadata: &Metadata) -> Map<String, Value> {
 }
 
 /// RFC 3339 with milliseconds, in UTC.
-fn rfc3339(time: SystemTime) -> String {
+#[must_use]
+pub fn time_text(time: SystemTime) -> String {
     Timestamp::try_from(time).map_or_else(|_| "out of range".into(), |time| format!("{time:.3}"))
 }
 
 /// A time as callers write it: RFC 3339 §5.6, and nothing that is merely ISO 8601.
-pub(crate) fn parse_time(text: &str) -> Result<SystemTime, String> {
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn parse_time(text: &str) -> Result<SystemTime, String> {
     let unknown = || format!("{:?} is no RFC 3339 time", text.chars().take(40).collect::<String>());
     if !is_rfc3339(text.as_bytes()) {
         return Err(unknown());

@@ -1,0 +1,69 @@
+//! `GET /events`: what happened, the last first, with every request that was answered so far.
+
+use axum::extract::RawQuery;
+use axum::http::StatusCode;
+use axum::response::Response;
+use portunus::ErrorCode;
+use portunus::audit::{Action, AuditEvent, AuditOutcome, EventQuery};
+use portunus::key::KeyId;
+use portunus::store::ListQuery;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::body::private;
+use crate::query::{given, limit, parameters};
+use crate::{Fault, Proven};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    key_id: Option<String>,
+    actor: Option<String>,
+    outcome: Option<String>,
+    action: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
+    let Some(log) = &proven.shared.events else { return Err(Fault::new(ErrorCode::NotFound, "There is nothing here")) };
+    let asked = parameters::<Parameters>(raw.as_deref())?;
+    // Whoever sees a key in lists sees what happened to it.
+    let visible = proven.manager.narrow(ListQuery::new(proven.manager.now()))?;
+    let mut query = EventQuery::new();
+    query.tenant = visible.tenant;
+    query.within_workspaces = visible.within_workspaces;
+    // A text that is no id is the id of no key.
+    let id = given(asked.key_id).map(|text| KeyId::new(&text)).transpose();
+    let Ok(id) = id else { return Ok(page(&[], None, &proven)) };
+    query.key_id = id;
+    query.actor = given(asked.actor);
+    if let Some(name) = given(asked.outcome) {
+        let outcome = name.parse::<AuditOutcome>().map_err(|error| Fault::bad(format!("outcome: {error}")))?;
+        query.outcome = Some(outcome);
+    }
+    if let Some(name) = given(asked.action) {
+        query.action = Some(name.parse::<Action>().map_err(|error| Fault::bad(format!("action: {error}")))?);
+    }
+    query.limit = limit(asked.limit, query.limit)?;
+    if let Some(cursor) = given(asked.cursor) {
+        query.before = Some(cursor.parse().map_err(|_| Fault::bad("cursor: not one of this list"))?);
+    }
+    proven.shared.flush().await?;
+    let found = log.events(&query).await.map_err(Fault::store)?;
+    Ok(page(&found.items, found.next, &proven))
+}
+
+fn page(events: &[AuditEvent], next: Option<u64>, proven: &Proven) -> Response {
+    let items: Vec<_> = events.iter().map(|event| shown(event, proven)).collect();
+    let next = next.map(|next| next.to_string());
+    private(StatusCode::OK, &json!({ "items": items, "next_cursor": next }))
+}
+
+fn shown(event: &AuditEvent, proven: &Proven) -> Value {
+    let mut shown = json!(event);
+    if let (Some(view), Some(members)) = (proven.shared.event_view, shown.as_object_mut()) {
+        view(event, members);
+    }
+    shown
+}

@@ -1,0 +1,68 @@
+//! What the host brings: the proof of who an operator is, and rules of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::http::request::Parts;
+use portunus::AuthError;
+use portunus::audit::AuditEvent;
+use portunus::key::KeyRecord;
+use portunus::manage::{KeyChange, NewKey, Operator};
+use serde_json::{Map, Value};
+
+/// Proves who makes a request. `Arc` and `Box` of a proof are proofs.
+#[async_trait]
+pub trait OperatorProof: fmt::Debug + Send + Sync + 'static {
+    /// The operator who makes this request.
+    ///
+    /// # Errors
+    /// How a request without a valid proof is refused: `MISSING_KEY` or `INVALID_KEY` for 401.
+    async fn prove(&self, request: &Parts) -> Result<Operator, AuthError>;
+}
+
+#[async_trait]
+impl<T: OperatorProof + ?Sized> OperatorProof for Arc<T> {
+    async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
+        (**self).prove(request).await
+    }
+}
+
+#[async_trait]
+impl<T: OperatorProof + ?Sized> OperatorProof for Box<T> {
+    async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
+        (**self).prove(request).await
+    }
+}
+
+/// What the host's own rules add to what is asked for, or refuse: which users, workspaces and plans there are.
+#[async_trait]
+pub trait HostRules: fmt::Debug + Send + Sync + 'static {
+    /// Completes or refuses a key that shall be issued or imported.
+    ///
+    /// # Errors
+    /// How the request is refused.
+    async fn issuing(&self, operator: &Operator, new: &mut NewKey) -> Result<(), AuthError> {
+        let _ = (operator, new);
+        Ok(())
+    }
+
+    /// Completes or refuses a change of a key.
+    ///
+    /// # Errors
+    /// How the request is refused.
+    async fn changing(&self, operator: &Operator, before: &KeyRecord, change: &mut KeyChange) -> Result<(), AuthError> {
+        let _ = (operator, before, change);
+        Ok(())
+    }
+}
+
+/// No rules beyond the manager's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoRules;
+
+#[async_trait]
+impl HostRules for NoRules {}
+
+/// Adds members to an event that is shown.
+pub type EventView = fn(&AuditEvent, &mut Map<String, Value>);

@@ -1,0 +1,191 @@
+//! The calls on keys that exist: list, show, revoke, rotate, make primary, delete, usage.
+
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery};
+use axum::http::header::{CACHE_CONTROL, ETAG, IF_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use portunus::ErrorCode;
+use portunus::key::{Environment, KeyId, KeyStatus};
+use portunus::manage::ManagedKey;
+use portunus::store::{Cursor, ListQuery};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::body::{private, read};
+use crate::query::{given, limit, parameters};
+use crate::{Fault, Proven, record};
+
+impl Proven {
+    /// A key as it is shown.
+    pub(crate) fn shown(&self, key: &ManagedKey) -> Value {
+        record::managed(key, self.shared.authenticator.quotas(), self.manager.now())
+    }
+
+    /// The key of this id, as far as the operator may know of it, with its usage up to date.
+    async fn fresh(&self, id: &KeyId) -> Result<ManagedKey, Fault> {
+        self.shared.flush().await?;
+        Ok(self.manager.get(id).await?)
+    }
+}
+
+/// An id; one that is malformed is unknown.
+pub(crate) fn id(text: &str) -> Result<KeyId, Fault> {
+    KeyId::new(text).map_err(|_| Fault::not_found())
+}
+
+/// The version that `If-Match` (RFC 9110 §13.1.1) demands, where the stored one is among its tags; none where it demands
+/// none.
+pub(crate) fn expected_version(headers: &HeaderMap, stored: u64) -> Result<Option<u64>, Fault> {
+    let mut demanded = headers.get_all(IF_MATCH).iter().peekable();
+    if demanded.peek().is_none() {
+        return Ok(None);
+    }
+    let own = format!("\"{stored}\"");
+    for line in demanded {
+        let line = line.to_str().map_err(|_| Fault::bad("If-Match: not a list of entity tags"))?;
+        match line.split(',').map(str::trim).find(|tag| *tag == "*" || *tag == own) {
+            Some("*") => return Ok(None),
+            Some(_) => return Ok(Some(stored)),
+            None => {}
+        }
+    }
+    Err(Fault::new(ErrorCode::PreconditionFailed, "The key has changed since it was read"))
+}
+
+/// A key with its version as `ETag`.
+pub(crate) fn with_etag(key: &ManagedKey, shown: Value) -> Response {
+    let fields = [(CACHE_CONTROL, "no-store".to_owned()), (ETAG, format!("\"{}\"", key.record.version))];
+    (StatusCode::OK, fields, axum::Json(shown)).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParameters {
+    status: Option<String>,
+    environment: Option<String>,
+    query: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
+    let asked = parameters::<ListParameters>(raw.as_deref())?;
+    let mut query = ListQuery::new(proven.manager.now());
+    if let Some(name) = given(asked.status) {
+        let named = name.parse::<KeyStatus>().map_err(|error| Fault::bad(format!("status: {error}")))?;
+        query.status = Some(named);
+    }
+    if let Some(name) = given(asked.environment) {
+        query.environment = Some(Environment::new(&name).map_err(|error| Fault::bad(error.to_string()))?);
+    }
+    query.text = given(asked.query);
+    query.limit = limit(asked.limit, query.limit)?;
+    if let Some(cursor) = given(asked.cursor) {
+        query.after = Some(read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not one of this list"))?);
+    }
+    proven.shared.flush().await?;
+    let page = proven.manager.list(query).await?;
+    let items: Vec<_> = page.items.iter().map(|key| proven.shown(key)).collect();
+    let next = page.next.as_ref().map(write_cursor);
+    Ok(private(StatusCode::OK, &json!({ "items": items, "next_cursor": next })))
+}
+
+fn write_cursor(cursor: &Cursor) -> String {
+    let millis = cursor.created_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    format!("{millis}.{}", cursor.id)
+}
+
+fn read_cursor(text: &str) -> Option<Cursor> {
+    let (millis, id) = text.split_once('.')?;
+    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis.parse().ok()?))?;
+    Some(Cursor::new(at, KeyId::new(id).ok()?))
+}
+
+pub(crate) async fn show(proven: Proven, Path(key): Path<String>) -> Result<Response, Fault> {
+    let key = proven.fresh(&id(&key)?).await?;
+    Ok(with_etag(&key, proven.shown(&key)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeBody {
+    reason: Option<String>,
+}
+
+pub(crate) async fn revoke(proven: Proven, Path(key): Path<String>, body: Body) -> Result<Response, Fault> {
+    let id = id(&key)?;
+    // Whether there is such a key comes before what is wrong with the body.
+    proven.manager.get(&id).await?;
+    let asked = read::<RevokeBody>(body).await?;
+    let revoked = proven.manager.revoke(&id, asked.reason.as_deref()).await?;
+    Ok(with_etag(&revoked, proven.shown(&revoked)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RotateBody {
+    grace_seconds: Option<u64>,
+}
+
+pub(crate) async fn rotate(proven: Proven, Path(key): Path<String>, body: Body) -> Result<Response, Fault> {
+    let id = id(&key)?;
+    proven.manager.get(&id).await?;
+    let asked = read::<RotateBody>(body).await?;
+    let rotated = proven.manager.rotate(&id, asked.grace_seconds.map(Duration::from_secs)).await?;
+    let successor = proven.manager.get(&rotated.record.id).await?;
+    let answer = json!({
+        "key": rotated.key.reveal(),
+        "record": proven.shown(&successor),
+        "rotated": { "id": rotated.old.id, "works_until": rotated.old.expires_at.map(record::time_text) },
+    });
+    Ok(private(StatusCode::CREATED, &answer))
+}
+
+pub(crate) async fn make_primary(proven: Proven, Path(key): Path<String>) -> Result<Response, Fault> {
+    let primary = proven.manager.make_primary(&id(&key)?).await?;
+    Ok(with_etag(&primary, proven.shown(&primary)))
+}
+
+pub(crate) async fn delete(proven: Proven, Path(key): Path<String>) -> Result<Response, Fault> {
+    proven.manager.delete(&id(&key)?).await?;
+    Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsageParameters {
+    from: Option<String>,
+    to: Option<String>,
+}
+
+/// The longest that usage is shown for at once.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// How far back usage is shown unless it is said.
+const USUAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+pub(crate) async fn usage(proven: Proven, Path(key): Path<String>, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
+    let asked = parameters::<UsageParameters>(raw.as_deref())?;
+    let time = |text: Option<String>| given(text).map(|text| record::parse_time(&text).map_err(Fault::bad)).transpose();
+    let now = proven.manager.now();
+    let to = time(asked.to)?.unwrap_or(now + Duration::from_secs(1));
+    let from = time(asked.from)?.unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
+    if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
+        return Err(Fault::bad("from, to: at most 366 days at once"));
+    }
+    let key = proven.fresh(&id(&key)?).await?;
+    let hours = proven.manager.usage_by_hour(&key.record.id, from, to).await?;
+    let hours: Vec<_> =
+        hours.iter().map(|hour| json!({ "start": record::time_text(hour.start), "count": hour.count })).collect();
+    let answer = json!({
+        "id": key.record.id,
+        "request_count": key.usage.count,
+        "last_used_at": key.usage.last_used_at.map(record::time_text),
+        "last_ip": key.usage.last_ip,
+        "hours": hours,
+    });
+    Ok(private(StatusCode::OK, &answer))
+}

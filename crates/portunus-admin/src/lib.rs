@@ -1,0 +1,217 @@
+//! The management API of Portunus: issue, list, change, rotate and revoke keys over HTTP, for operators whom the host has
+//! proven.
+//!
+//! [`Admin`] makes an axum [`Router`](axum::Router) to nest. Who an operator is, the host says ([`OperatorProof`]): there is no
+//! password of the library's and no way around the proof. Identity and tenant come from the proven operator, never from the
+//! body; another tenant's key is the 404 of an unknown id. What the operator may do is the
+//! [policy](portunus::manage::OperatorPolicy) of the manager; what the host's own rules add is in [`HostRules`].
+//!
+//! Answers are JSON with `Cache-Control: no-store`, refusals are problem documents (RFC 9457) with a stable `code`. Fields
+//! that are not known are errors, so that nobody believes a restriction was taken that was not.
+//!
+//! ```
+//! use axum::http::request::Parts;
+//! use portunus::ErrorCode;
+//! use portunus::key::TenantId;
+//! use portunus::manage::{KeyManager, Operator, Role};
+//! use portunus::{AuthError, Authenticator, RateLimiter};
+//! use portunus_admin::{Admin, OperatorProof};
+//!
+//! #[derive(Debug)]
+//! struct Sessions;
+//!
+//! #[async_trait::async_trait]
+//! impl OperatorProof for Sessions {
+//!     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
+//!         // The host's session, its single sign-on, a client certificate…
+//!         let _ = request;
+//!         Err(AuthError::new(ErrorCode::MissingKey))
+//!     }
+//! }
+//!
+//! # fn with(manager: KeyManager, authenticator: Authenticator) {
+//! let app: axum::Router =
+//!     axum::Router::new().nest("/admin", Admin::new(manager, authenticator, Sessions).into_router());
+//! # }
+//! ```
+
+mod body;
+mod events;
+mod fault;
+mod host;
+mod import;
+mod issue;
+mod keys;
+mod query;
+mod record;
+mod update;
+mod verify;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::Extensions;
+use axum::http::request::Parts;
+use axum::routing::{get, post};
+use portunus::adapter::tower::HttpHead;
+use portunus::audit::{AuditReader, RequestId};
+use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter, Quota, Quotas};
+use portunus::manage::{KeyManager, Operator};
+use portunus::{AuthError, Authenticator, RateLimiter};
+
+pub use fault::Fault;
+pub use host::{EventView, HostRules, NoRules, OperatorProof};
+pub use record::{parse_time, time_text};
+
+type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
+
+/// The management API.
+#[must_use = "an API does nothing until into_router()"]
+pub struct Admin {
+    shared: Shared,
+}
+
+#[derive(Clone)]
+struct Shared {
+    manager: KeyManager,
+    authenticator: Authenticator,
+    proof: Arc<dyn OperatorProof>,
+    rules: Arc<dyn HostRules>,
+    events: Option<Arc<dyn AuditReader>>,
+    event_view: Option<EventView>,
+    peer_of: Arc<PeerOf>,
+    limiter: LocalLimiter,
+    quotas: Option<Quotas>,
+}
+
+impl Admin {
+    /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and what it has counted and
+    /// noted is written before it is shown.
+    pub fn new(manager: KeyManager, authenticator: Authenticator, proof: impl OperatorProof) -> Self {
+        Self {
+            shared: Shared {
+                manager,
+                authenticator,
+                proof: Arc::new(proof),
+                rules: Arc::new(NoRules),
+                events: None,
+                event_view: None,
+                peer_of: Arc::new(default_peer),
+                limiter: LocalLimiter::builder().most_buckets(10_000).build(),
+                quotas: Quota::per_minute(6000).and_then(|quota| Quotas::new([quota])).ok(),
+            },
+        }
+    }
+
+    /// What the host adds to what is asked for, or refuses; nothing unless set.
+    pub fn rules(mut self, rules: impl HostRules) -> Self {
+        self.shared.rules = Arc::new(rules);
+        self
+    }
+
+    /// The log that `GET /events` reads; without one there is no such path.
+    pub fn events(mut self, log: impl AuditReader) -> Self {
+        self.shared.events = Some(Arc::new(log));
+        self
+    }
+
+    /// Adds members of the host's own to each event that is shown.
+    pub fn event_view(mut self, view: EventView) -> Self {
+        self.shared.event_view = Some(view);
+        self
+    }
+
+    /// How the address at the other end of the connection is found; axum's `ConnectInfo<SocketAddr>` unless set.
+    pub fn peer(mut self, peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        self.shared.peer_of = Arc::new(peer_of);
+        self
+    }
+
+    /// How many requests an operator may make; 6000 a minute unless set, `None` for any number.
+    pub fn quotas(mut self, quotas: Option<Quotas>) -> Self {
+        self.shared.quotas = quotas;
+        self
+    }
+
+    /// The router, to be nested under a path of the host's.
+    pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
+        let mut router = Router::new()
+            .route("/keys", post(issue::issue).get(keys::list))
+            .route("/keys/{id}", get(keys::show).patch(update::update).delete(keys::delete))
+            .route("/keys/{id}/revoke", post(keys::revoke))
+            .route("/keys/{id}/rotate", post(keys::rotate))
+            .route("/keys/{id}/primary", post(keys::make_primary))
+            .route("/keys/{id}/usage", get(keys::usage))
+            .route("/import", post(import::import))
+            .route("/verify", post(verify::verify));
+        if self.shared.events.is_some() {
+            router = router.route("/events", get(events::list));
+        }
+        router.fallback(fault::unknown).method_not_allowed_fallback(fault::method_not_allowed).with_state(self.shared)
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("manager", &self.shared.manager).finish_non_exhaustive()
+    }
+}
+
+fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+}
+
+impl Shared {
+    /// Writes what was counted and noted, so that what is shown next is up to date.
+    async fn flush(&self) -> Result<(), Fault> {
+        let usage = self.authenticator.usage();
+        usage.flush(&**self.authenticator.store()).await.map_err(Fault::store)?;
+        for trail in [self.authenticator.audit(), self.manager.audit()].into_iter().flatten() {
+            trail.flush().await.map_err(Fault::store)?;
+        }
+        Ok(())
+    }
+
+    fn limit(&self, operator: &Operator) -> Result<(), AuthError> {
+        let Some(quotas) = &self.quotas else { return Ok(()) };
+        let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
+        let name = format!("{tenant} {}", operator.name);
+        let bucket = LimitBucket::new(BucketId::Custom(&name), quotas);
+        match self.limiter.try_acquire(&LimitRequest::new(&[bucket], 1)) {
+            Some(Ok(decision)) if !decision.is_admitted() => Err(AuthError::rate_limited(decision)),
+            // More operators than can be counted: none of them is kept from work for it.
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The manager in the hands of the proven operator.
+struct Proven {
+    shared: Shared,
+    manager: KeyManager,
+}
+
+impl Proven {
+    fn operator(&self) -> &Operator {
+        self.manager.operator()
+    }
+}
+
+impl FromRequestParts<Shared> for Proven {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Fault> {
+        let mut operator = shared.proof.prove(parts).await?;
+        shared.limit(&operator)?;
+        let head = HttpHead::of_parts(parts, (shared.peer_of)(&parts.extensions));
+        operator.client_ip = operator.client_ip.or_else(|| shared.authenticator.client_ip(&head));
+        operator.request_id = operator.request_id.or_else(|| RequestId::of(&head));
+        let manager = shared.manager.by(operator);
+        // Before a body is read: who may do nothing sends none.
+        manager.admitted()?;
+        Ok(Self { shared: shared.clone(), manager })
+    }
+}

@@ -1,0 +1,118 @@
+//! What can go wrong, and how it is told: a database that gives no answer, a row that cannot be read, a condition that did
+//! not hold.
+//!
+//! Errors of a database are told by code and message only: PostgreSQL adds the values of the row that it complains about.
+
+use std::time::Duration;
+
+use portunus::store::{Rejected, StoreError};
+
+/// Why a schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// The database was written by a newer version of this crate.
+    #[error("the database has schema {found}; this version of portunus-sqlx knows {known} at most: update the program")]
+    Newer {
+        /// The schema of the database.
+        found: i64,
+        /// The newest that is known here.
+        known: i64,
+    },
+    /// The database gave no answer, or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What went wrong inside.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Database(sqlx::Error),
+    Corrupt(String),
+    Rejected(Rejected),
+    Refused(Refusal),
+}
+
+/// Why a store did not even ask its database.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("a {0} cannot be stored: it is before 1970 or too large")]
+    OutOfRange(&'static str),
+    #[error("a record cannot be written as JSON")]
+    Json(#[source] serde_json::Error),
+    #[error("this version of portunus-sqlx does not know such a {0}")]
+    Unknown(&'static str),
+    #[error("the database took longer than {0:?}")]
+    TooLong(Duration),
+    #[error("other writers took longer than {0:?}")]
+    NoTurn(Duration),
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// What a database answered, without the values that it adds.
+#[derive(Debug, thiserror::Error)]
+#[error("the database answered {code}: {message}")]
+struct Answer {
+    code: String,
+    message: String,
+}
+
+impl Fault {
+    fn code(&self) -> Option<String> {
+        match self {
+            Self::Database(sqlx::Error::Database(answer)) => answer.code().map(std::borrow::Cow::into_owned),
+            _ => None,
+        }
+    }
+
+    /// Whether the database gave the transaction up for the sake of another, so that it may be tried again at once.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_conflict(&self) -> bool {
+        // serialization_failure, deadlock_detected
+        self.code().is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
+    }
+
+    /// Whether the connection was lost, so that a read may be tried on another.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_lost_connection(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Io(_)) => true,
+            // admin_shutdown, crash_shutdown
+            _ => self.code().is_some_and(|code| matches!(code.as_str(), "57P01" | "57P02")),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<Rejected> for Fault {
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(rejected)
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        let code = fault.code().unwrap_or_default();
+        match fault {
+            Fault::Database(sqlx::Error::Database(answer)) => {
+                Self::unavailable(Answer { code, message: answer.message().to_owned() })
+            }
+            Fault::Database(error) => Self::unavailable(error),
+            Fault::Corrupt(what) => Self::corrupt(what),
+            Fault::Rejected(rejected) => Self::rejected(rejected),
+            Fault::Refused(refusal) => Self::unavailable(refusal),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Keys of [`portunus`] in a database: [`SqliteStore`] for one machine, [`PostgresStore`] for many.
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use portunus::key::{Alphabet, Environment, KeyFormat, KeyKind, Owner, TenantId};
+//! use portunus::manage::{KeyManager, NewKey};
+//! use portunus_sqlx::SqliteStore;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("keys.db");
+//! let store = SqliteStore::open(path).await?;
+//! store.migrate().await?;
+//!
+//! let live = Environment::new("live")?;
+//! let format = KeyFormat::builder("acme_")
+//!     .environment("live", live.clone())
+//!     .kind("sk", KeyKind::App)
+//!     .random(Alphabet::BASE62, 32)
+//!     .build()?;
+//! let manager = KeyManager::builder(store.clone(), format).environments([live]).build()?;
+//! let issued = manager.issue(NewKey::new("billing", Owner::tenant(TenantId::new("acme")?))).await?;
+//! assert!(issued.key.reveal().starts_with("acme_live_sk_"));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "sqlite"))]
+//! # fn main() {}
+//! ```
+//!
+//! # What is kept
+//! A record is kept whole, as JSON, and its facts that are asked about beside it, in columns. Whoever reads a row
+//! compares the two: a row that cannot be read or contradicts itself is [`StoreError::corrupt`], never a weaker key. Of
+//! secrets there are only digests, and the states that sign events; these stand in one column that lists never read. Copies
+//! of them in the buffers of the database driver are not wiped from memory.
+//!
+//! Times are kept to the millisecond; the part beyond is cut so that a key begins later and ends earlier. Usage is told
+//! to the millisecond, and counts above 2⁶³-2 as [`u64::MAX`]. A record whose times lie before 1970, or whose version needs
+//! more than 63 bits, is refused, as [`StoreError::unavailable`].
+//!
+//! # What is promised
+//! - A write that was acknowledged is on the disk: SQLite's with `synchronous = FULL`, PostgreSQL's with `synchronous_commit`,
+//!   which a write switches on where it is off.
+//! - Batches are atomic and isolated, between threads and between processes. A batch of which storage gave no answer may
+//!   have been applied.
+//! - Look-ups read where writes are acknowledged. Give [`PostgresStore`] the primary server, never a replica.
+//! - The database's own errors are told by code and message; values, which PostgreSQL adds to some, are left out.
+//!
+//! # Features
+//! | feature | what it adds |
+//! |---|---|
+//! | `sqlite` (default) | [`SqliteStore`], with SQLite built in |
+//! | `postgres` (default) | [`PostgresStore`] |
+//! | `tls-rustls` | TLS to PostgreSQL by rustls, with the root certificates of the system |
+//!
+//! [`StoreError::corrupt`]: portunus::store::StoreError::corrupt
+//! [`StoreError::unavailable`]: portunus::store::StoreError::unavailable
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!("portunus-sqlx needs one of its features `sqlite` and `postgres`");
+
+mod fault;
+mod operation;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod record;
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod store;
+mod time;
+mod value;
+
+pub use fault::MigrateError;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;

@@ -1,0 +1,249 @@
+//! A batch of changes under conditions, in a transaction in which nobody else changes what they are about.
+//!
+//! The order of everything is that of the store in memory: conditions on what was before, changes, conditions on what is
+//! after; the first that does not hold is the one that is told.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use portunus::key::{KeyDigest, KeyId, KeyKind, KeyRecord};
+use portunus::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
+
+use super::Operation;
+use super::find::digest;
+use super::primary::{Primary, columns};
+use crate::fault::{Fault, Refusal};
+use crate::record::{self, TABLE};
+use crate::sql;
+use crate::time;
+use crate::value::{Session, Value};
+
+/// The kinds of names that are held, in the order in which they are.
+const KEYS: i64 = 0;
+const TENANTS: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
+
+/// Applies a batch.
+pub(crate) struct Apply<'a>(pub(crate) &'a WriteBatch);
+
+#[async_trait]
+impl Operation for Apply<'_> {
+    type Answer = ();
+
+    async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
+        self.hold(session).await?;
+        let is_last = |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
+        for condition in self.0.conditions().iter().filter(|condition| !is_last(condition)) {
+            check(session, condition).await?;
+        }
+        for change in self.0.changes() {
+            make(session, change).await?;
+        }
+        for condition in self.0.conditions().iter().filter(is_last) {
+            check(session, condition).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Apply<'_> {
+    /// Holds every key and every new digest that the batch names, and the tenant of every owner whose keys it asks about or
+    /// changes. A new digest of a key changes nothing that an owner is asked about, so that many keys of one tenant may move
+    /// to a new scheme at once.
+    async fn hold(&self, session: &mut dyn Session) -> Result<(), Fault> {
+        let Some(hold) = session.dialect().hold else { return Ok(()) };
+        let (mut keys, mut tenants, mut deleted) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        for condition in self.0.conditions() {
+            match condition {
+                Condition::Version { id, .. } => {
+                    keys.insert(id.as_str().to_owned());
+                }
+                Condition::Primary { owner, .. } | Condition::ActiveKeysAtMost { owner, .. } => {
+                    tenants.insert(tenant(owner)?.to_owned());
+                }
+                _ => return Err(Refusal::Unknown("condition").into()),
+            }
+        }
+        for change in self.0.changes() {
+            match change {
+                Change::Insert { record, .. } | Change::Replace(record) => {
+                    if let Change::Insert { digest, .. } = change {
+                        keys.insert(name(digest));
+                    }
+                    keys.insert(record.id.as_str().to_owned());
+                    // Of another tenant than this one, a stored record is not replaced.
+                    tenants.insert(record.owner.tenant_id.as_str().to_owned());
+                }
+                Change::Rehash { id, to, .. } => {
+                    keys.insert(id.as_str().to_owned());
+                    keys.insert(name(to));
+                }
+                Change::SetSigning { id, .. } => {
+                    keys.insert(id.as_str().to_owned());
+                }
+                Change::Delete(id) => {
+                    keys.insert(id.as_str().to_owned());
+                    deleted.push(id);
+                }
+                Change::SetPrimary { owner, key } => {
+                    keys.insert(key.as_str().to_owned());
+                    tenants.insert(tenant(owner)?.to_owned());
+                }
+                Change::PinPrimary { owner, .. } => {
+                    tenants.insert(tenant(owner)?.to_owned());
+                }
+                _ => return Err(Refusal::Unknown("change").into()),
+            }
+        }
+        let json = |names: BTreeSet<String>| {
+            let names: Vec<_> = names.into_iter().collect();
+            Value::from(serde_json::Value::from(names).to_string())
+        };
+        session.change(hold, vec![json(keys), KEYS.into()]).await?;
+        for id in deleted {
+            // Nobody else inserts or deletes this id any more, and the tenant of a key never changes.
+            for row in session.rows(sql::TENANT_OF, vec![id.as_str().into()]).await? {
+                tenants.insert(row.of(TABLE, id.as_str()).text("tenant_id")?);
+            }
+        }
+        session.change(hold, vec![json(tenants), TENANTS.into()]).await?;
+        Ok(())
+    }
+}
+
+/// The name of a digest, which is no id: ids have no spaces.
+fn name(digest: &KeyDigest) -> String {
+    let hex: String = digest.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} {hex}", digest.scheme())
+}
+
+fn tenant(owner: &OwnerRef) -> Result<&str, Refusal> {
+    match owner {
+        OwnerRef::Tenant(tenant) | OwnerRef::TenantItself(tenant) | OwnerRef::User(tenant, _) => Ok(tenant.as_str()),
+        _ => Err(Refusal::Unknown("owner")),
+    }
+}
+
+/// The record of a key that must be there.
+async fn live(session: &mut dyn Session, id: &KeyId) -> Result<KeyRecord, Fault> {
+    let rows = session.rows(sql::RECORD, vec![id.as_str().into()]).await?;
+    match rows.into_iter().next() {
+        Some(mut row) => record::read(&mut row),
+        None => Err(Rejected::Missing(id.clone()).into()),
+    }
+}
+
+async fn check(session: &mut dyn Session, condition: &Condition) -> Result<(), Fault> {
+    match condition {
+        Condition::Version { id, version } => match live(session, id).await?.version {
+            stored if stored == *version => Ok(()),
+            stored => Err(Rejected::Version { id: id.clone(), expected: *version, stored }.into()),
+        },
+        Condition::Primary { owner, key, at } => match (Primary { owner, at: *at }).run(session).await? {
+            primary if primary == *key => Ok(()),
+            _ => Err(Rejected::Primary.into()),
+        },
+        Condition::ActiveKeysAtMost { owner, at, limit } => {
+            let sql = sql::COUNT_ACTIVE.of(owner).ok_or(Refusal::Unknown("owner"))?;
+            let [_, tenant, user] = columns(owner)?;
+            let values = vec![tenant, user, time::floor(*at).into(), KeyKind::AccessToken.as_str().into()];
+            let rows = session.rows(sql, values).await?;
+            let active = rows.into_iter().next().map_or(Ok(0), |row| row.of(TABLE, "of an owner").int("count"))?;
+            match u64::try_from(active).unwrap_or(0) {
+                active if active <= *limit => Ok(()),
+                active => Err(Rejected::TooManyActive { active, limit: *limit }.into()),
+            }
+        }
+        _ => Err(Refusal::Unknown("condition").into()),
+    }
+}
+
+async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
+    match change {
+        Change::Insert { digest, record } => insert(session, digest, record).await,
+        Change::Replace(record) => {
+            let stored = live(session, &record.id).await?;
+            if (&stored.owner, &stored.family) != (&record.owner, &record.family) {
+                return Err(Rejected::Owner(record.id.clone()).into());
+            }
+            touched(session.change(sql::REPLACE, record::values(record)?).await?, &record.id)
+        }
+        Change::Rehash { id, from, to } => rehash(session, id, from, to).await,
+        Change::Delete(id) => {
+            touched(session.change(sql::DELETE, vec![id.as_str().into()]).await?, id)?;
+            session.change(sql::DELETE_USAGE, vec![id.as_str().into()]).await?;
+            session.change(sql::DELETE_PRIMARY, vec![id.as_str().into()]).await?;
+            Ok(())
+        }
+        Change::SetPrimary { owner, key } => {
+            if !owner.includes(&live(session, key).await?) {
+                return Err(Rejected::Owner(key.clone()).into());
+            }
+            set_primary(session, owner, Some(key)).await
+        }
+        Change::PinPrimary { owner, at } => {
+            let primary = Primary { owner, at: *at }.run(session).await?;
+            set_primary(session, owner, primary.as_ref()).await
+        }
+        Change::SetSigning { id, state } => {
+            let state = state.as_ref().map(|state| state.as_bytes().to_vec());
+            touched(session.change(sql::SET_SIGNING, vec![id.as_str().into(), state.into()]).await?, id)
+        }
+        _ => Err(Refusal::Unknown("change").into()),
+    }
+}
+
+/// A change that touched no row was about no key.
+fn touched(rows: u64, id: &KeyId) -> Result<(), Fault> {
+    if rows == 0 { Err(Rejected::Missing(id.clone()).into()) } else { Ok(()) }
+}
+
+async fn insert(session: &mut dyn Session, digest: &KeyDigest, record: &KeyRecord) -> Result<(), Fault> {
+    let known = || Fault::from(Rejected::IdKnown(record.id.clone()));
+    if !session.rows(sql::IS_ID_KNOWN, vec![record.id.as_str().into()]).await?.is_empty() {
+        return Err(known());
+    }
+    know(session, digest, &record.id).await?;
+    let mut values = record::values(record)?;
+    values.extend([digest.to_bytes().to_vec().into(), digest.scheme().to_string().into()]);
+    if session.change(sql::INSERT, values).await? == 0 { Err(known()) } else { Ok(()) }
+}
+
+/// Makes a digest known for good.
+async fn know(session: &mut dyn Session, digest: &KeyDigest, id: &KeyId) -> Result<(), Fault> {
+    let values = vec![digest.to_bytes().to_vec().into(), digest.scheme().to_string().into(), id.as_str().into()];
+    if session.change(sql::KNOW_DIGEST, values).await? == 0 { Err(Rejected::DigestKnown.into()) } else { Ok(()) }
+}
+
+async fn rehash(session: &mut dyn Session, id: &KeyId, from: &KeyDigest, to: &KeyDigest) -> Result<(), Fault> {
+    let bytes = || Value::from(to.to_bytes().to_vec());
+    let scheme = || Value::from(to.scheme().to_string());
+    if from != to && !session.rows(sql::IS_DIGEST_KNOWN, vec![bytes(), scheme()]).await?.is_empty() {
+        return Err(Rejected::DigestKnown.into());
+    }
+    let missing = || Fault::from(Rejected::Missing(id.clone()));
+    let rows = session.rows(sql::DIGEST_OF, vec![id.as_str().into()]).await?;
+    let mut row = rows.into_iter().next().ok_or_else(missing)?.of(TABLE, id.as_str());
+    if digest(&mut row)? != *from {
+        return Err(missing());
+    }
+    if from == to {
+        return Ok(());
+    }
+    know(session, to, id).await?;
+    touched(session.change(sql::REHASH, vec![id.as_str().into(), bytes(), scheme()]).await?, id)
+}
+
+async fn set_primary(session: &mut dyn Session, owner: &OwnerRef, key: Option<&KeyId>) -> Result<(), Fault> {
+    let owner = columns(owner)?;
+    match key {
+        Some(key) => {
+            let values = owner.into_iter().chain([key.as_str().into()]).collect();
+            session.change(sql::SET_PRIMARY, values).await?;
+        }
+        None => {
+            session.change(sql::UNSET_PRIMARY, owner.into()).await?;
+        }
+    }
+    Ok(())
+}

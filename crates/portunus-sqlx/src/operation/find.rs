@@ -1,0 +1,99 @@
+//! Look-ups of one key: by digest, by id, and its signing state.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use portunus::key::{DigestScheme, KeyDigest, KeyId, SigningState};
+use portunus::store::{Listed, StoredKey};
+
+use super::Operation;
+use super::usage::read_usage;
+use crate::fault::Fault;
+use crate::record::{self, TABLE};
+use crate::sql;
+use crate::value::{Row, Session, Value};
+
+/// How many digests one statement compares.
+const DIGESTS: usize = 8;
+
+/// The key under one of these digests.
+pub(crate) struct Find<'a>(pub(crate) &'a [KeyDigest]);
+
+impl Find<'_> {
+    /// More digests than one statement takes need a snapshot, so that a key that moves from one to another is not missed.
+    pub(crate) fn fits_one_statement(&self) -> bool {
+        self.0.len() <= DIGESTS
+    }
+}
+
+#[async_trait]
+impl Operation for Find<'_> {
+    type Answer = Option<Arc<StoredKey>>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        for candidates in self.0.chunks(DIGESTS) {
+            let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
+            let values = repeated.take(DIGESTS).map(|digest| Value::from(digest.to_bytes().to_vec())).collect();
+            let mut rows = Vec::new();
+            for mut row in session.rows(sql::FIND, values).await? {
+                let id = row.text("id")?;
+                row.rename(TABLE, &id);
+                let digest = digest(&mut row)?;
+                rows.push((digest, row));
+            }
+            // In the order of the candidates, as their caller prefers.
+            for candidate in candidates {
+                if let Some(place) = rows.iter().position(|(digest, _)| digest == candidate) {
+                    let (digest, mut row) = rows.swap_remove(place);
+                    return Ok(Some(Arc::new(StoredKey::new(digest, record::read(&mut row)?))));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The next two columns of a row: a scheme and a digest.
+pub(super) fn digest(row: &mut Row) -> Result<KeyDigest, Fault> {
+    let scheme: Result<DigestScheme, _> =
+        row.text("scheme").and_then(|name| name.parse().map_err(|_| row.corrupt("scheme")));
+    let scheme = scheme?;
+    let bytes = <[u8; 32]>::try_from(row.bytes("digest")?).map_err(|_| row.corrupt("digest"))?;
+    Ok(KeyDigest::new(scheme, bytes))
+}
+
+/// One record with its usage.
+pub(crate) struct Get<'a>(pub(crate) &'a KeyId);
+
+#[async_trait]
+impl Operation for Get<'_> {
+    type Answer = Option<Listed>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let rows = session.rows(sql::GET, vec![self.0.as_str().into()]).await?;
+        rows.into_iter().next().map(|mut row| listed(&mut row)).transpose()
+    }
+}
+
+/// A row of a record and its usage.
+pub(super) fn listed(row: &mut Row) -> Result<Listed, Fault> {
+    let record = record::read(row)?;
+    let usage = read_usage(row)?;
+    Ok(Listed::new(record, usage))
+}
+
+/// What a key signs events with.
+pub(crate) struct SigningOf<'a>(pub(crate) &'a KeyId);
+
+#[async_trait]
+impl Operation for SigningOf<'_> {
+    type Answer = Option<SigningState>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let rows = session.rows(sql::SIGNING, vec![self.0.as_str().into()]).await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        let mut row = row.of(TABLE, self.0.as_str());
+        let state = row.maybe_bytes("signing")?;
+        state.map(|bytes| SigningState::from_bytes(&bytes).map_err(|_| row.corrupt("signing"))).transpose()
+    }
+}

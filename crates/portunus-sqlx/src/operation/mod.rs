@@ -1,0 +1,30 @@
+//! What a store does, once for both databases: each operation runs on a connection that its store chose.
+
+mod apply;
+mod find;
+mod list;
+mod migrate;
+mod primary;
+mod usage;
+
+use async_trait::async_trait;
+
+pub(crate) use apply::Apply;
+pub(crate) use find::{Find, Get, SigningOf};
+pub(crate) use list::List;
+pub(crate) use migrate::{Migrate, Migrated};
+pub(crate) use primary::Primary;
+pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour};
+
+use crate::fault::Fault;
+use crate::value::Session;
+
+/// Something to do on a connection; when it writes, in a transaction that the store commits afterwards.
+#[async_trait]
+pub(crate) trait Operation: Sync {
+    /// What comes of it.
+    type Answer: Send;
+
+    /// Does it. It may be done again, on another connection, where the first was lost or the transaction given up.
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault>;
+}

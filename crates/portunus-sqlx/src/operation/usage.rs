@@ -1,0 +1,134 @@
+//! Usage: totals, and counts by hour. It is kept apart from records, so that counting changes no version.
+//!
+//! Counts that no longer fit 63 bits stay at the largest number, which is told as [`u64::MAX`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use portunus::key::KeyId;
+use portunus::store::{HourOfUse, Usage, UsageDelta};
+
+use super::Operation;
+use crate::fault::Fault;
+use crate::sql;
+use crate::time;
+use crate::value::{Row, Session};
+
+/// The most keys that one statement counts for.
+const MOST_KEYS: usize = 1000;
+
+/// Adds what was counted.
+pub(crate) struct RecordUsage<'a>(pub(crate) &'a [UsageDelta]);
+
+impl RecordUsage<'_> {
+    /// The deltas in rounds in which no key stands twice: the first of each key, the second of each, and so on.
+    fn rounds(&self) -> Vec<Vec<&UsageDelta>> {
+        let mut seen: HashMap<&KeyId, usize> = HashMap::new();
+        let mut rounds: Vec<Vec<&UsageDelta>> = Vec::new();
+        for delta in self.0 {
+            let round = seen.entry(&delta.id).or_default();
+            if rounds.len() == *round {
+                rounds.push(Vec::new());
+            }
+            rounds[*round].push(delta);
+            *round += 1;
+        }
+        for round in &mut rounds {
+            // In one order everywhere, so that two nodes that count the same keys never wait for each other.
+            round.sort_by(|one, other| one.id.cmp(&other.id));
+        }
+        rounds
+    }
+}
+
+fn as_json(delta: &UsageDelta) -> serde_json::Value {
+    serde_json::json!({
+        "key": delta.id.as_str(),
+        "uses": i64::try_from(delta.count).unwrap_or(i64::MAX),
+        "at": time::floor(delta.last_used_at),
+        "ip": delta.last_ip.map(|ip| ip.to_string()),
+        "hour": time::floor(HourOfUse::start_of(delta.last_used_at)),
+    })
+}
+
+#[async_trait]
+impl Operation for RecordUsage<'_> {
+    type Answer = ();
+
+    async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
+        let dialect = session.dialect();
+        for round in self.rounds() {
+            for part in round.chunks(MOST_KEYS) {
+                let json = serde_json::Value::Array(part.iter().map(|delta| as_json(delta)).collect()).to_string();
+                session.change(dialect.add_usage, vec![json.clone().into()]).await?;
+                session.change(dialect.add_usage_by_hour, vec![json.into()]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next three columns of a row: uses, last_used_at, last_ip, which are all absent where nothing was counted.
+pub(super) fn read_usage(row: &mut Row) -> Result<Usage, Fault> {
+    let (uses, at, ip) = (row.maybe_int("uses")?, row.maybe_int("last_used_at")?, row.maybe_text("last_ip")?);
+    let mut usage = Usage::default();
+    match (uses, at) {
+        (None, None) if ip.is_none() => return Ok(usage),
+        (None, _) => return Err(row.corrupt("uses")),
+        (_, None) => return Err(row.corrupt("last_used_at")),
+        (Some(uses), Some(at)) => {
+            usage.count = count(row, uses)?;
+            usage.last_used_at = Some(time::from_millis(at).ok_or_else(|| row.corrupt("last_used_at"))?);
+        }
+    }
+    usage.last_ip = ip.map(|ip| ip.parse::<IpAddr>().map_err(|_| row.corrupt("last_ip"))).transpose()?;
+    Ok(usage)
+}
+
+fn count(row: &Row, uses: i64) -> Result<u64, Fault> {
+    match u64::try_from(uses) {
+        Ok(_) if uses == i64::MAX => Ok(u64::MAX),
+        Ok(uses) => Ok(uses),
+        Err(_) => Err(row.corrupt("uses")),
+    }
+}
+
+/// How often a key was used, by hour.
+pub(crate) struct UsageByHour<'a> {
+    pub(crate) id: &'a KeyId,
+    pub(crate) from: SystemTime,
+    pub(crate) to: SystemTime,
+}
+
+#[async_trait]
+impl Operation for UsageByHour<'_> {
+    type Answer = Vec<HourOfUse>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let (from, to) = (time::floor(HourOfUse::start_of(self.from)), time::ceil(self.to));
+        let values = vec![self.id.as_str().into(), from.into(), to.into()];
+        let rows = session.rows(sql::USAGE_BY_HOUR, values).await?;
+        let hour = |row: Row| {
+            let mut row = row.of("portunus_usage_by_hour", self.id.as_str());
+            let (start, uses) = (row.int("start")?, row.int("uses")?);
+            let start = time::from_millis(start).filter(|at| HourOfUse::start_of(*at) == *at);
+            Ok(HourOfUse::new(start.ok_or_else(|| row.corrupt("start"))?, count(&row, uses)?))
+        };
+        rows.into_iter().map(hour).collect()
+    }
+}
+
+/// Forgets the hours that ended before an instant.
+pub(crate) struct ForgetUsage(pub(crate) SystemTime);
+
+#[async_trait]
+impl Operation for ForgetUsage {
+    type Answer = u64;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<u64, Fault> {
+        let hour = i64::try_from(HourOfUse::LENGTH.as_millis()).unwrap_or(i64::MAX);
+        session.change(sql::FORGET_USAGE, vec![time::ceil(self.0).saturating_sub(hour).into()]).await
+    }
+}

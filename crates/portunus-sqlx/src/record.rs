@@ -1,0 +1,110 @@
+//! A record as a row: the whole of it as JSON, and beside it the columns that are asked about.
+//!
+//! The columns are derived from the record in the statement that writes it. Whoever reads a row derives them again and
+//! compares: a row whose columns and JSON disagree is corrupt, whichever of them is wrong.
+
+use portunus::key::{KeyRecord, Revocation};
+
+use crate::fault::{Fault, Refusal};
+use crate::time;
+use crate::value::{Row, Value};
+
+/// The table, for errors.
+pub(crate) const TABLE: &str = "portunus_keys";
+
+/// The columns of a record but for the JSON, in the order of the statements.
+fn columns(record: &KeyRecord) -> Result<[(&'static str, Value); 16], Refusal> {
+    let version = i64::try_from(record.version).map_err(|_| Refusal::OutOfRange("version"))?;
+    let millis = |at: &Option<_>| Value::Int(at.map(time::floor));
+    Ok([
+        ("id", record.id.as_str().into()),
+        ("family", record.family.as_str().into()),
+        ("version", version.into()),
+        ("kind", record.kind.as_str().into()),
+        ("environment", record.environment.as_str().into()),
+        ("tenant_id", record.owner.tenant_id.as_str().into()),
+        ("user_id", Value::Text(record.owner.user_id.as_ref().map(|user| user.as_str().to_owned()))),
+        ("name", text(&record.name).into()),
+        ("description", Value::Text(record.description.as_deref().map(text))),
+        ("masked", text(&record.masked).into()),
+        ("created_at", time::floor(record.created_at).into()),
+        ("not_before", millis(&record.not_before)),
+        ("expires_at", millis(&record.expires_at)),
+        ("enabled", record.enabled.into()),
+        ("revoked_at", Value::Int(record.revoked.as_ref().map(|revoked| time::floor(revoked.at)))),
+        ("may_be_primary", record.may_be_primary.into()),
+    ])
+}
+
+/// A text as its column holds it: PostgreSQL's takes no NUL.
+pub(crate) fn text(text: &str) -> String {
+    text.replace('\0', "\u{2400}")
+}
+
+/// The values of all columns of a record, the JSON last.
+pub(crate) fn values(record: &KeyRecord) -> Result<Vec<Value>, Refusal> {
+    let record = in_milliseconds(record.clone())?;
+    let json = serde_json::to_string(&record).map_err(Refusal::Json)?;
+    let columns = columns(&record)?.into_iter().map(|(_, value)| value);
+    Ok(columns.chain([json.into()]).collect())
+}
+
+/// The record with times that can be kept: where they have a part of a millisecond, the key works a little later or
+/// ends a little earlier.
+fn in_milliseconds(mut record: KeyRecord) -> Result<KeyRecord, Refusal> {
+    record.created_at = time::cut(record.created_at).ok_or(Refusal::OutOfRange("created_at"))?;
+    if let Some(at) = record.not_before {
+        record.not_before = Some(time::raised(at).ok_or(Refusal::OutOfRange("not_before"))?);
+    }
+    if let Some(at) = record.expires_at {
+        record.expires_at = Some(time::cut(at).ok_or(Refusal::OutOfRange("expires_at"))?);
+    }
+    if let Some(Revocation { at, .. }) = &mut record.revoked {
+        *at = time::cut(*at).ok_or(Refusal::OutOfRange("revocation's time"))?;
+    }
+    Ok(record)
+}
+
+/// Reads the columns of a record, the next ones of a row.
+pub(crate) fn read(row: &mut Row) -> Result<KeyRecord, Fault> {
+    let id = row.value("id")?;
+    if let Value::Text(Some(id)) = &id {
+        row.rename(TABLE, id);
+    }
+    const NAMES: [&str; 15] = [
+        "family",
+        "version",
+        "kind",
+        "environment",
+        "tenant_id",
+        "user_id",
+        "name",
+        "description",
+        "masked",
+        "created_at",
+        "not_before",
+        "expires_at",
+        "enabled",
+        "revoked_at",
+        "may_be_primary",
+    ];
+    let mut stored = vec![id];
+    for name in NAMES {
+        stored.push(row.value(name)?);
+    }
+    let json = row.text("record")?;
+    let record: KeyRecord = serde_json::from_str(&json).map_err(|_| row.corrupt("record"))?;
+    let derived = columns(&record).map_err(|_| row.corrupt("record"))?;
+    for ((column, derived), stored) in derived.iter().zip(&stored) {
+        if !same(derived, stored) {
+            return Err(row.corrupt(column));
+        }
+    }
+    Ok(record)
+}
+
+/// Whether two values are one; NULL has no type.
+fn same(one: &Value, other: &Value) -> bool {
+    let is_null = |value: &Value| matches!(value, Value::Int(None) | Value::Text(None) | Value::Bytes(None));
+    one == other || (is_null(one) && is_null(other))
+}

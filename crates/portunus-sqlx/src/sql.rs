@@ -1,0 +1,250 @@
+//! The statements. Every value is bound; no text of a caller ever becomes part of a statement.
+
+use portunus::store::OwnerRef;
+
+/// The columns of a record, as [`record`](crate::record) reads and writes them.
+macro_rules! record_columns {
+    () => {
+        "id, family, version, kind, environment, tenant_id, user_id, name, description, masked, created_at, not_before, \
+         expires_at, enabled, revoked_at, may_be_primary, record"
+    };
+}
+
+/// A statement in three forms: about the keys of a tenant, of the tenant itself, of a user.
+pub(crate) struct PerOwner([&'static str; 3]);
+
+impl PerOwner {
+    /// The form for an owner; `None` for a kind of owner that is not known here.
+    pub(crate) fn of(&self, owner: &OwnerRef) -> Option<&'static str> {
+        match owner {
+            OwnerRef::Tenant(_) => Some(self.0[0]),
+            OwnerRef::TenantItself(_) => Some(self.0[1]),
+            OwnerRef::User(..) => Some(self.0[2]),
+            _ => None,
+        }
+    }
+}
+
+/// `$1` is the tenant and `$2` the user, or an empty text.
+macro_rules! per_owner {
+    ($before:expr, $after:expr) => {
+        PerOwner([
+            concat!($before, "tenant_id = $1 AND $2 = ''", $after),
+            concat!($before, "tenant_id = $1 AND user_id IS NULL AND $2 = ''", $after),
+            concat!($before, "tenant_id = $1 AND user_id = $2", $after),
+        ])
+    };
+}
+
+/// What counts as active at `$3`; `$4` is the kind of key that never does.
+macro_rules! counts_as_active {
+    () => {
+        " AND kind <> $4 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)"
+    };
+}
+
+/// The keys with any of eight digests. Schemes are compared by whoever asks, who then also sees those he does not know.
+pub(crate) const FIND: &str = concat!(
+    "SELECT id, scheme, digest, ",
+    record_columns!(),
+    " FROM portunus_keys WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8)"
+);
+
+/// One record.
+pub(crate) const RECORD: &str = concat!("SELECT ", record_columns!(), " FROM portunus_keys WHERE id = $1");
+
+/// One record with its usage.
+pub(crate) const GET: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    ", uses, last_used_at, last_ip FROM portunus_keys LEFT JOIN portunus_usage ON key_id = id WHERE id = $1"
+);
+
+/// One page: after the place `$1`, `$2`; of environment `$3`; in the state `$4` at `$5`; with the lower-case text `$6`; at
+/// most `$7`; and what follows.
+macro_rules! list {
+    ($position:literal, $and:literal) => {
+        concat!(
+            "SELECT ",
+            record_columns!(),
+            ", uses, last_used_at, last_ip FROM portunus_keys LEFT JOIN portunus_usage ON key_id = id \
+             WHERE created_at <= $1 AND (created_at < $1 OR id > $2) \
+             AND ($3 IS NULL OR environment = $3) \
+             AND ($4 IS NULL OR $4 = CASE WHEN revoked_at IS NOT NULL THEN 'revoked' \
+             WHEN expires_at <= $5 THEN 'expired' WHEN enabled = 0 THEN 'disabled' \
+             WHEN not_before > $5 THEN 'not_yet_valid' ELSE 'active' END) \
+             AND ($6 IS NULL OR ",
+            $position,
+            "(lower(name), $6) > 0 OR ",
+            $position,
+            "(lower(masked), $6) > 0 OR ",
+            $position,
+            "(lower(COALESCE(description, '')), $6) > 0)",
+            $and,
+            " ORDER BY created_at DESC, id LIMIT $7"
+        )
+    };
+}
+
+/// The primary key that was set (place 0) and the newest key that can be (place 1). `$5` is the kind of owner.
+pub(crate) const PRIMARY: PerOwner = per_owner!(
+    concat!(
+        "SELECT CAST(0 AS BIGINT) AS place, the_set.* FROM (SELECT ",
+        record_columns!(),
+        " FROM portunus_keys WHERE id = (SELECT key_id FROM portunus_primaries \
+         WHERE owner_kind = $5 AND owner_tenant = $1 AND owner_user = $2)) AS the_set \
+         UNION ALL SELECT CAST(1 AS BIGINT) AS place, the_newest.* FROM (SELECT ",
+        record_columns!(),
+        " FROM portunus_keys WHERE "
+    ),
+    concat!(counts_as_active!(), " AND may_be_primary = 1 ORDER BY created_at DESC, id LIMIT 1) AS the_newest")
+);
+
+/// How many keys of an owner count as active.
+pub(crate) const COUNT_ACTIVE: PerOwner = per_owner!("SELECT count(*) FROM portunus_keys WHERE ", counts_as_active!());
+
+pub(crate) const SIGNING: &str = "SELECT signing FROM portunus_keys WHERE id = $1";
+pub(crate) const TENANT_OF: &str = "SELECT tenant_id FROM portunus_keys WHERE id = $1";
+pub(crate) const DIGEST_OF: &str = "SELECT scheme, digest FROM portunus_keys WHERE id = $1";
+pub(crate) const IS_ID_KNOWN: &str = "SELECT key_id FROM portunus_digests WHERE key_id = $1 LIMIT 1";
+pub(crate) const IS_DIGEST_KNOWN: &str = "SELECT key_id FROM portunus_digests WHERE digest = $1 AND scheme = $2";
+
+pub(crate) const KNOW_DIGEST: &str =
+    "INSERT INTO portunus_digests (digest, scheme, key_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+
+pub(crate) const INSERT: &str = concat!(
+    "INSERT INTO portunus_keys (",
+    record_columns!(),
+    ", digest, scheme) VALUES \
+     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) ON CONFLICT (id) DO NOTHING"
+);
+
+pub(crate) const REPLACE: &str = "UPDATE portunus_keys SET family = $2, version = $3, kind = $4, environment = $5, \
+     tenant_id = $6, user_id = $7, name = $8, description = $9, masked = $10, created_at = $11, not_before = $12, \
+     expires_at = $13, enabled = $14, revoked_at = $15, may_be_primary = $16, record = $17 WHERE id = $1";
+
+pub(crate) const REHASH: &str = "UPDATE portunus_keys SET digest = $2, scheme = $3 WHERE id = $1";
+pub(crate) const SET_SIGNING: &str = "UPDATE portunus_keys SET signing = $2 WHERE id = $1";
+
+pub(crate) const DELETE: &str = "DELETE FROM portunus_keys WHERE id = $1";
+pub(crate) const DELETE_USAGE: &str = "DELETE FROM portunus_usage WHERE key_id = $1";
+pub(crate) const DELETE_PRIMARY: &str = "DELETE FROM portunus_primaries WHERE key_id = $1";
+
+pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries (owner_kind, owner_tenant, owner_user, key_id) \
+     VALUES ($1, $2, $3, $4) ON CONFLICT (owner_kind, owner_tenant, owner_user) DO UPDATE SET key_id = excluded.key_id";
+pub(crate) const UNSET_PRIMARY: &str =
+    "DELETE FROM portunus_primaries WHERE owner_kind = $1 AND owner_tenant = $2 AND owner_user = $3";
+
+pub(crate) const USAGE_BY_HOUR: &str = "SELECT start, uses FROM portunus_usage_by_hour JOIN portunus_keys ON id = key_id \
+     WHERE key_id = $1 AND start >= $2 AND start < $3 ORDER BY start";
+pub(crate) const FORGET_USAGE: &str = "DELETE FROM portunus_usage_by_hour WHERE start < $1";
+
+/// The sum of what is stored and what is new, which stays at the largest number.
+macro_rules! added_up {
+    ($table:literal) => {
+        concat!(
+            "uses = CASE WHEN ",
+            $table,
+            ".uses > 9223372036854775807 - excluded.uses THEN 9223372036854775807 ELSE ",
+            $table,
+            ".uses + excluded.uses END"
+        )
+    };
+}
+
+/// Usage from a JSON array `$1` of objects with id, uses, at, ip and hour. No id stands twice in it.
+macro_rules! add_usage {
+    ($from:literal, $id:literal, $uses:literal, $at:literal, $ip:literal) => {
+        concat!(
+            "INSERT INTO portunus_usage (key_id, uses, last_used_at, last_ip) SELECT portunus_keys.id, ",
+            $uses,
+            ", ",
+            $at,
+            ", ",
+            $ip,
+            " FROM ",
+            $from,
+            " JOIN portunus_keys ON portunus_keys.id = ",
+            $id,
+            " WHERE 1 = 1 ORDER BY portunus_keys.id ON CONFLICT (key_id) DO UPDATE SET ",
+            added_up!("portunus_usage"),
+            ", last_ip = CASE WHEN portunus_usage.last_used_at <= excluded.last_used_at \
+             THEN COALESCE(excluded.last_ip, portunus_usage.last_ip) ELSE portunus_usage.last_ip END, \
+             last_used_at = CASE WHEN portunus_usage.last_used_at <= excluded.last_used_at \
+             THEN excluded.last_used_at ELSE portunus_usage.last_used_at END"
+        )
+    };
+}
+
+macro_rules! add_usage_by_hour {
+    ($from:literal, $id:literal, $hour:literal, $uses:literal) => {
+        concat!(
+            "INSERT INTO portunus_usage_by_hour (key_id, start, uses) SELECT portunus_keys.id, ",
+            $hour,
+            ", ",
+            $uses,
+            " FROM ",
+            $from,
+            " JOIN portunus_keys ON portunus_keys.id = ",
+            $id,
+            " WHERE 1 = 1 ORDER BY portunus_keys.id ON CONFLICT (key_id, start) DO UPDATE SET ",
+            added_up!("portunus_usage_by_hour")
+        )
+    };
+}
+
+/// The statements that the two databases spell differently.
+pub(crate) struct Dialect {
+    /// A page of all keys.
+    pub(crate) list: &'static str,
+    /// A page of the keys of tenant `$8`.
+    pub(crate) list_of_tenant: &'static str,
+    pub(crate) add_usage: &'static str,
+    pub(crate) add_usage_by_hour: &'static str,
+    /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds them to the end of this
+    /// one; `$2` says which kind of names. Absent where a transaction that writes is the only one anyway.
+    pub(crate) hold: Option<&'static str>,
+    /// The schema, step by step.
+    pub(crate) migrations: &'static [&'static str],
+    /// Where the version of the schema is kept.
+    pub(crate) version_table: &'static str,
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) static SQLITE: Dialect = Dialect {
+    list: list!("instr", ""),
+    list_of_tenant: list!("instr", " AND tenant_id = $8"),
+    add_usage: add_usage!("json_each($1)", "(value ->> 'key')", "value ->> 'uses'", "value ->> 'at'", "value ->> 'ip'"),
+    add_usage_by_hour: add_usage_by_hour!("json_each($1)", "(value ->> 'key')", "value ->> 'hour'", "value ->> 'uses'"),
+    hold: None,
+    migrations: &[include_str!("schema/sqlite_1.sql")],
+    version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version INTEGER NOT NULL PRIMARY KEY) STRICT",
+};
+
+#[cfg(feature = "postgres")]
+pub(crate) static POSTGRES: Dialect = Dialect {
+    list: list!("strpos", ""),
+    list_of_tenant: list!("strpos", " AND tenant_id = $8"),
+    add_usage: add_usage!(
+        "json_to_recordset($1::json) AS delta (key text, uses bigint, at bigint, ip text)",
+        "delta.key",
+        "delta.uses",
+        "delta.at",
+        "delta.ip"
+    ),
+    add_usage_by_hour: add_usage_by_hour!(
+        "json_to_recordset($1::json) AS delta (key text, uses bigint, hour bigint)",
+        "delta.key",
+        "delta.hour",
+        "delta.uses"
+    ),
+    hold: Some(
+        // A thousand locks of each kind at most, whatever the size of a batch: unrelated names that meet wait in vain, and
+        // nothing else happens. In order, so that two transactions never wait for each other.
+        "SELECT pg_advisory_xact_lock(slot) FROM (SELECT DISTINCT \
+         8101251880330297344 + $2 * 1024 + (hashtextextended(name, 0) & 1023) AS slot \
+         FROM json_array_elements_text($1::json) AS names (name) ORDER BY slot) AS slots",
+    ),
+    migrations: &[include_str!("schema/postgres_1.sql")],
+    version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version BIGINT NOT NULL PRIMARY KEY)",
+};

@@ -1,0 +1,128 @@
+//! Keys in a SQLite file: one writer at a time, readers beside it, and every acknowledged write on the disk.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use portunus::store::StoreError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+
+use crate::fault::Fault;
+use crate::operation::Operation;
+use crate::sql;
+use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
+use crate::value::session_on;
+
+/// How many connections read at once.
+const READERS: u32 = 4;
+/// How long a connection waits for a lock that another process holds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A [`KeyStore`](portunus::store::KeyStore) in a SQLite file. Cloning shares the connections.
+///
+/// Several processes of one machine may use the file at once; each sees the others' writes at once. The file must not be
+/// on a network file system.
+#[derive(Clone)]
+pub struct SqliteStore {
+    readers: SqlitePool,
+    writer: SqlitePool,
+    turns: Turns,
+}
+
+impl SqliteStore {
+    /// Opens a file, which is made if it is not there: with a write-ahead log, `synchronous = FULL`, foreign keys, and five
+    /// seconds of patience with other processes. [`migrate`](Self::migrate) comes next.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, or is no SQLite database.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true).busy_timeout(BUSY_TIMEOUT);
+        Self::open_with(options).await
+    }
+
+    /// Opens a file with options of the host's own. The write-ahead log, `synchronous = FULL` and foreign keys are set in
+    /// any case.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, or is no SQLite database.
+    pub async fn open_with(options: SqliteConnectOptions) -> Result<Self, StoreError> {
+        let options = options
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            // What is deleted is overwritten: signing states among it.
+            .pragma("secure_delete", "ON");
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(BUSY_TIMEOUT)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+        };
+        let writer = pool(1).connect_with(options.clone()).await.map_err(Fault::from)?;
+        let readers = pool(READERS).connect_with(options).await.map_err(Fault::from)?;
+        Ok(Self { readers, writer, turns: Turns::new(1) })
+    }
+
+    /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is when it is
+    /// acknowledged: with `synchronous` below `FULL`, a power cut may undo a revocation. Each connection must see the same
+    /// database, so that a pool of several cannot be one in memory. Clones of this store take turns to write; a second
+    /// store on the same pool waits in SQLite, as another process does.
+    #[must_use]
+    pub fn new(pool: SqlitePool) -> Self {
+        Self { readers: pool.clone(), writer: pool, turns: Turns::new(1) }
+    }
+
+    /// Closes all connections, after what is going on has ended. What is asked afterwards gets no answer.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        limited(READ_LIMIT, async {
+            let mut connection = self.readers.acquire().await?;
+            operation.run(&mut *connection).await
+        })
+        .await
+    }
+
+    async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        limited(READ_LIMIT, async {
+            let mut transaction = self.readers.begin().await?;
+            operation.run(&mut *transaction).await
+        })
+        .await
+    }
+
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        let _turn = self.turns.wait().await?;
+        limited(WRITE_LIMIT, async {
+            // From its first statement on the only writer: a transaction that only becomes one later may have to be given up.
+            let mut transaction: Transaction<'_, Sqlite> = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            match operation.run(&mut *transaction).await {
+                Ok(answer) => {
+                    transaction.commit().await?;
+                    Ok(answer)
+                }
+                Err(fault) => {
+                    // Where this fails too, the connection is not used again before it was rolled back.
+                    let _ = transaction.rollback().await;
+                    Err(fault)
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SqliteStore({} connections)", self.readers.size() + self.writer.size())
+    }
+}
+
+key_store!(SqliteStore);
+session_on!(SqliteConnection, Sqlite, &sql::SQLITE);

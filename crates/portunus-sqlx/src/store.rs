@@ -1,0 +1,135 @@
+//! What the two stores share: the turn of writers, limits of time, and the trait, told once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::fault::{Fault, Refusal};
+
+/// The longest that a read may take.
+pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
+/// The longest that a write may take, once it is its turn.
+pub(crate) const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// The longest that a write waits for its turn.
+pub(crate) const TURN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Lets a few writers in at a time, in the order in which they came.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self(Arc::new(Semaphore::new(at_once.max(1))))
+    }
+
+    pub(crate) async fn wait(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        let turn = tokio::time::timeout(TURN_LIMIT, Arc::clone(&self.0).acquire_owned()).await;
+        let turn = turn.map_err(|_| Refusal::NoTurn(TURN_LIMIT))?;
+        Ok(turn.map_err(|_| Refusal::Closed)?)
+    }
+}
+
+/// What comes of a piece of work that may not take longer than this.
+pub(crate) async fn limited<T>(limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Refusal::TooLong(limit).into()),
+    }
+}
+
+/// `KeyStore` and the other things that a store does, by its `read`, `read_snapshot` and `write`.
+macro_rules! key_store {
+    ($store:ident) => {
+        impl $store {
+            /// Makes the schema, or brings it up to date. Call it before anything else; doing so again, or in several
+            /// processes at once, is harmless.
+            ///
+            /// # Errors
+            /// [`MigrateError::Newer`](crate::MigrateError::Newer) where a newer version of this crate wrote the database;
+            /// or the database giving no answer.
+            pub async fn migrate(&self) -> Result<(), crate::MigrateError> {
+                use crate::operation::{Migrate, Migrated};
+                match self.write(Migrate).await.map_err(portunus::store::StoreError::from)? {
+                    Migrated::UpToDate => Ok(()),
+                    Migrated::Newer { found, known } => Err(crate::MigrateError::Newer { found, known }),
+                }
+            }
+        }
+
+        #[async_trait::async_trait]
+        impl portunus::store::KeyStore for $store {
+            async fn find(
+                &self,
+                digests: &[portunus::key::KeyDigest],
+            ) -> Result<Option<std::sync::Arc<portunus::store::StoredKey>>, portunus::store::StoreError> {
+                let find = crate::operation::Find(digests);
+                if find.fits_one_statement() {
+                    Ok(self.read(find).await?)
+                } else {
+                    Ok(self.read_snapshot(find).await?)
+                }
+            }
+
+            async fn get(
+                &self,
+                id: &portunus::key::KeyId,
+            ) -> Result<Option<portunus::store::Listed>, portunus::store::StoreError> {
+                Ok(self.read(crate::operation::Get(id)).await?)
+            }
+
+            async fn list(
+                &self,
+                query: &portunus::store::ListQuery,
+            ) -> Result<portunus::store::Page, portunus::store::StoreError> {
+                Ok(self.read(crate::operation::List(query)).await?)
+            }
+
+            async fn primary(
+                &self,
+                owner: &portunus::store::OwnerRef,
+                at: std::time::SystemTime,
+            ) -> Result<Option<portunus::key::KeyId>, portunus::store::StoreError> {
+                Ok(self.read(crate::operation::Primary { owner, at }).await?)
+            }
+
+            async fn signing_state(
+                &self,
+                id: &portunus::key::KeyId,
+            ) -> Result<Option<portunus::key::SigningState>, portunus::store::StoreError> {
+                Ok(self.read(crate::operation::SigningOf(id)).await?)
+            }
+
+            async fn apply(&self, batch: &portunus::store::WriteBatch) -> Result<(), portunus::store::StoreError> {
+                Ok(self.write(crate::operation::Apply(batch)).await?)
+            }
+
+            async fn record_usage(
+                &self,
+                batch: &[portunus::store::UsageDelta],
+            ) -> Result<(), portunus::store::StoreError> {
+                if batch.is_empty() {
+                    return Ok(());
+                }
+                Ok(self.write(crate::operation::RecordUsage(batch)).await?)
+            }
+
+            async fn usage_by_hour(
+                &self,
+                id: &portunus::key::KeyId,
+                from: std::time::SystemTime,
+                to: std::time::SystemTime,
+            ) -> Result<Vec<portunus::store::HourOfUse>, portunus::store::StoreError> {
+                Ok(self.read(crate::operation::UsageByHour { id, from, to }).await?)
+            }
+
+            async fn forget_usage_before(
+                &self,
+                before: std::time::SystemTime,
+            ) -> Result<u64, portunus::store::StoreError> {
+                Ok(self.write(crate::operation::ForgetUsage(before)).await?)
+            }
+        }
+    };
+}
+pub(crate) use key_store;

@@ -1,0 +1,62 @@
+//! Times as a database keeps them: whole milliseconds since the epoch.
+//!
+//! Times of records are cut to the millisecond when they are written, each to the side that grants less. Times that are
+//! only asked about may be any; they are rounded so that the answer is the same as without rounding.
+
+use std::time::{Duration, SystemTime};
+
+const NANOS_PER_MILLI: i128 = 1_000_000;
+
+fn nanos(at: SystemTime) -> i128 {
+    let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+    match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => nanos(since),
+        Err(error) => -nanos(error.duration()),
+    }
+}
+
+fn clamped(millis: i128) -> i64 {
+    i64::try_from(millis).unwrap_or(if millis < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// The last whole millisecond that is not later.
+pub(crate) fn floor(at: SystemTime) -> i64 {
+    clamped(nanos(at).div_euclid(NANOS_PER_MILLI))
+}
+
+/// The first whole millisecond that is not earlier.
+pub(crate) fn ceil(at: SystemTime) -> i64 {
+    clamped(-(-nanos(at)).div_euclid(NANOS_PER_MILLI))
+}
+
+/// A time from its milliseconds; `None` where they are no time.
+pub(crate) fn from_millis(millis: i64) -> Option<SystemTime> {
+    let distance = Duration::from_millis(millis.unsigned_abs());
+    if millis < 0 { SystemTime::UNIX_EPOCH.checked_sub(distance) } else { SystemTime::UNIX_EPOCH.checked_add(distance) }
+}
+
+/// A time cut to the millisecond, not later; `None` where it cannot be kept.
+pub(crate) fn cut(at: SystemTime) -> Option<SystemTime> {
+    Some(floor(at)).filter(|millis| (0..i64::MAX).contains(millis)).and_then(from_millis)
+}
+
+/// A time raised to the millisecond, not earlier; `None` where it cannot be kept.
+pub(crate) fn raised(at: SystemTime) -> Option<SystemTime> {
+    Some(ceil(at)).filter(|millis| (0..i64::MAX).contains(millis)).and_then(from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_round_to_the_side_that_is_asked_for() {
+        let at = |nanos: u64| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+        assert_eq!((floor(at(1_999_999)), ceil(at(1_000_001))), (1, 2));
+        assert_eq!((floor(at(2_000_000)), ceil(at(2_000_000))), (2, 2));
+        let before = SystemTime::UNIX_EPOCH - Duration::from_micros(1_500);
+        assert_eq!((floor(before), ceil(before)), (-2, -1));
+        assert_eq!((cut(before), cut(at(1_999_999))), (None, Some(at(1_000_000))));
+        assert_eq!(raised(at(1_000_001)), Some(at(2_000_000)));
+    }
+}

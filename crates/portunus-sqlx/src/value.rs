@@ -1,0 +1,199 @@
+//! What goes into a statement and what comes out of a row, the same for both databases.
+//!
+//! A row is read column by column, in the order of its statement. A column that holds something else than it must is an
+//! error that names row and column, and shows nothing of what stands there.
+
+use async_trait::async_trait;
+
+use crate::fault::Fault;
+
+/// A connection, in a transaction or not.
+#[async_trait]
+pub(crate) trait Session: Send {
+    /// The statements that the two databases spell differently.
+    fn dialect(&self) -> &'static crate::sql::Dialect;
+
+    /// All rows of a query.
+    async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault>;
+
+    /// Makes a change; returns how many rows it touched.
+    async fn change(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, Fault>;
+
+    /// Runs several statements without values.
+    async fn script(&mut self, sql: &'static str) -> Result<(), Fault>;
+}
+
+/// A value to bind.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Int(Option<i64>),
+    Text(Option<String>),
+    Bytes(Option<Vec<u8>>),
+}
+
+macro_rules! value_from {
+    ($($type:ty => $make:expr),* $(,)?) => {$(
+        impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                let make: fn($type) -> Value = $make;
+                make(value)
+            }
+        }
+    )*};
+}
+value_from! {
+    i64 => |value| Value::Int(Some(value)),
+    bool => |value| Value::Int(Some(i64::from(value))),
+    Option<i64> => Value::Int,
+    String => |value| Value::Text(Some(value)),
+    Option<String> => Value::Text,
+    Vec<u8> => |value| Value::Bytes(Some(value)),
+    Option<Vec<u8>> => Value::Bytes,
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(Some(value.to_owned()))
+    }
+}
+
+/// What stands in one column of a row; `None` where it is of no type that this crate writes.
+pub(crate) type Cell = Option<Value>;
+
+/// A row, still to be read.
+pub(crate) struct Row {
+    table: &'static str,
+    name: String,
+    cells: std::vec::IntoIter<Cell>,
+}
+
+impl Row {
+    pub(crate) fn new(cells: Vec<Cell>) -> Self {
+        Self { table: "a table", name: "?".into(), cells: cells.into_iter() }
+    }
+
+    /// The same row with a name for errors.
+    pub(crate) fn of(mut self, table: &'static str, name: &str) -> Self {
+        self.rename(table, name);
+        self
+    }
+
+    /// Names the row for errors. What stands in a database may be anything, so that only the beginning is shown.
+    pub(crate) fn rename(&mut self, table: &'static str, name: &str) {
+        self.table = table;
+        self.name = name.chars().take(128).collect();
+    }
+
+    /// The error that this column cannot be understood.
+    pub(crate) fn corrupt(&self, column: &str) -> Fault {
+        Fault::Corrupt(format!("{} row {:?}, column {column}", self.table, self.name))
+    }
+
+    /// The next column as it is.
+    pub(crate) fn value(&mut self, column: &str) -> Result<Value, Fault> {
+        self.cells.next().flatten().ok_or_else(|| self.corrupt(column))
+    }
+
+    pub(crate) fn maybe_int(&mut self, column: &str) -> Result<Option<i64>, Fault> {
+        match self.value(column)? {
+            Value::Int(value) => Ok(value),
+            // The type of NULL is whatever the database says.
+            Value::Text(None) | Value::Bytes(None) => Ok(None),
+            _ => Err(self.corrupt(column)),
+        }
+    }
+
+    pub(crate) fn maybe_text(&mut self, column: &str) -> Result<Option<String>, Fault> {
+        match self.value(column)? {
+            Value::Text(value) => Ok(value),
+            Value::Int(None) | Value::Bytes(None) => Ok(None),
+            _ => Err(self.corrupt(column)),
+        }
+    }
+
+    pub(crate) fn maybe_bytes(&mut self, column: &str) -> Result<Option<Vec<u8>>, Fault> {
+        match self.value(column)? {
+            Value::Bytes(value) => Ok(value),
+            Value::Int(None) | Value::Text(None) => Ok(None),
+            _ => Err(self.corrupt(column)),
+        }
+    }
+
+    pub(crate) fn int(&mut self, column: &str) -> Result<i64, Fault> {
+        self.maybe_int(column)?.ok_or_else(|| self.corrupt(column))
+    }
+
+    pub(crate) fn text(&mut self, column: &str) -> Result<String, Fault> {
+        self.maybe_text(column)?.ok_or_else(|| self.corrupt(column))
+    }
+
+    pub(crate) fn bytes(&mut self, column: &str) -> Result<Vec<u8>, Fault> {
+        self.maybe_bytes(column)?.ok_or_else(|| self.corrupt(column))
+    }
+}
+
+/// A [`Session`] on the connection type of one database.
+macro_rules! session_on {
+    ($connection:ty, $database:ty, $dialect:expr) => {
+        #[async_trait::async_trait]
+        impl crate::value::Session for $connection {
+            fn dialect(&self) -> &'static crate::sql::Dialect {
+                $dialect
+            }
+
+            async fn rows(
+                &mut self,
+                sql: &'static str,
+                values: Vec<crate::value::Value>,
+            ) -> Result<Vec<crate::value::Row>, crate::fault::Fault> {
+                let rows = bound(sql, values).fetch_all(&mut *self).await?;
+                Ok(rows.iter().map(read).collect())
+            }
+
+            async fn change(
+                &mut self,
+                sql: &'static str,
+                values: Vec<crate::value::Value>,
+            ) -> Result<u64, crate::fault::Fault> {
+                Ok(bound(sql, values).execute(&mut *self).await?.rows_affected())
+            }
+
+            async fn script(&mut self, sql: &'static str) -> Result<(), crate::fault::Fault> {
+                sqlx::raw_sql(sql).execute(&mut *self).await?;
+                Ok(())
+            }
+        }
+
+        fn bound(
+            sql: &'static str,
+            values: Vec<crate::value::Value>,
+        ) -> sqlx::query::Query<'static, $database, <$database as sqlx::Database>::Arguments> {
+            use crate::value::Value;
+            values.into_iter().fold(sqlx::query(sql), |query, value| match value {
+                Value::Int(value) => query.bind(value),
+                Value::Text(value) => query.bind(value),
+                Value::Bytes(value) => query.bind(value),
+            })
+        }
+
+        fn read(row: &<$database as sqlx::Database>::Row) -> crate::value::Row {
+            use crate::value::Value;
+            use sqlx::{Decode, Row, TypeInfo, ValueRef};
+            let cell = |place| {
+                let value = row.try_get_raw(place).ok()?;
+                if value.is_null() {
+                    return Some(Value::Text(None));
+                }
+                let name = value.type_info().name().to_owned();
+                match name.as_str() {
+                    "INTEGER" | "INT8" => <i64 as Decode<'_, $database>>::decode(value).ok().map(Value::from),
+                    "TEXT" => <String as Decode<'_, $database>>::decode(value).ok().map(Value::from),
+                    "BLOB" | "BYTEA" => <Vec<u8> as Decode<'_, $database>>::decode(value).ok().map(Value::from),
+                    _ => None,
+                }
+            };
+            crate::value::Row::new((0..row.len()).map(cell).collect())
+        }
+    };
+}
+pub(crate) use session_on;

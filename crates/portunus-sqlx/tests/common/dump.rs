@@ -1,0 +1,43 @@
+//! What a thief of the database finds: no key, in no spelling.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use portunus::key::{Alphabet, KeyFormat};
+use portunus::manage::{KeyManager, NewKey};
+
+use super::*;
+
+pub(crate) async fn no_dump_holds_a_key(home: &impl Home) {
+    let store = home.open().await;
+    let format = KeyFormat::builder("acme_")
+        .environment("live", live())
+        .kind("sk", KeyKind::App)
+        .random(Alphabet::BASE62, 32)
+        .build()
+        .unwrap();
+    let manager = KeyManager::builder(store.clone(), format).environments([live()]).build().unwrap();
+    let (mut keys, mut last) = (Vec::new(), None);
+    for _ in 0..10 {
+        let issued = manager.issue(NewKey::new("findable", Owner::tenant(tenant("acme")))).await.unwrap();
+        last = Some(issued.record.id.clone());
+        keys.push(issued.key.reveal());
+    }
+    manager.revoke(&last.unwrap(), Some("lost")).await.unwrap();
+    let dump = home.dump().await;
+    let holds = |part: &[u8]| dump.windows(part.len()).any(|window| window == part);
+    assert!(holds(b"findable") && holds(b"lost"), "the dump is one");
+    for key in keys {
+        let random = key.strip_prefix("acme_live_sk_").unwrap();
+        assert_eq!(random.len(), 32);
+        assert!(!holds(random.as_bytes()) && !holds(&random.as_bytes()[..20]));
+        for shift in 0..3 {
+            // Wherever the key starts in a longer text that was encoded, its middle reads like one of these.
+            for encoded in [STANDARD_NO_PAD.encode(&random[shift..]), URL_SAFE_NO_PAD.encode(&random[shift..])] {
+                assert!(!holds(&encoded.as_bytes()[..encoded.len() - 2]));
+            }
+        }
+        for encoded in [hex(random.as_bytes()), hex(random.as_bytes()).to_uppercase()] {
+            assert!(!holds(encoded.as_bytes()));
+        }
+    }
+}

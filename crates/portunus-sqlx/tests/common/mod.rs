@@ -1,0 +1,360 @@
+//! What the tests share: keys made by hand, and homes, which are databases that stores can be opened on again and again.
+
+#![allow(dead_code, unused_imports, unused_macros, clippy::unwrap_used, clippy::expect_used)]
+
+pub(crate) mod contract;
+pub(crate) mod corrupt;
+pub(crate) mod crowd;
+pub(crate) mod dump;
+pub(crate) mod lists;
+pub(crate) mod model;
+pub(crate) mod server;
+pub(crate) mod usage;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use portunus::key::{
+    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation, SigningState, TenantId, UserId,
+};
+use portunus::store::{Change, Condition, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, WriteBatch};
+use portunus_sqlx::{PostgresStore, SqliteStore};
+use sqlx::{AssertSqlSafe, Connection, Row};
+
+/// A database.
+pub(crate) trait Home: Clone + Send + Sync + 'static {
+    type Store: KeyStore + Clone;
+
+    /// Opens a store on it, with connections of its own, and brings its schema up to date.
+    fn open(&self) -> impl Future<Output = Self::Store> + Send;
+
+    /// Closes a store.
+    fn close(&self, store: Self::Store) -> impl Future<Output = ()> + Send;
+
+    /// Brings the schema up to date; the error as text.
+    fn migrate(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Runs a statement behind the store's back; returns how many rows it touched.
+    fn execute(&self, sql: String) -> impl Future<Output = u64> + Send;
+
+    /// The text that a query gives.
+    fn text(&self, sql: &'static str) -> impl Future<Output = String> + Send;
+
+    /// How bytes are written in a statement.
+    fn bytes(&self, bytes: &[u8]) -> String;
+
+    /// Everything that the database holds, as it lies on the disk or in a backup.
+    fn dump(&self) -> impl Future<Output = Vec<u8>> + Send;
+}
+
+/// A SQLite file in a folder of its own.
+#[derive(Clone)]
+pub(crate) struct SqliteHome(std::sync::Arc<tempfile::TempDir>);
+
+impl SqliteHome {
+    pub(crate) fn new() -> Self {
+        Self(std::sync::Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("keys.db")
+    }
+
+    pub(crate) async fn connection(&self) -> sqlx::SqliteConnection {
+        sqlx::SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", self.path().display())).await.unwrap()
+    }
+}
+
+impl Home for SqliteHome {
+    type Store = SqliteStore;
+
+    async fn open(&self) -> SqliteStore {
+        let store = SqliteStore::open(self.path()).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+
+    async fn close(&self, store: SqliteStore) {
+        store.close().await;
+    }
+
+    async fn migrate(&self) -> Result<(), String> {
+        let store = SqliteStore::open(self.path()).await.unwrap();
+        store.migrate().await.map_err(|error| error.to_string())
+    }
+
+    async fn execute(&self, sql: String) -> u64 {
+        let mut connection = self.connection().await;
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap().rows_affected()
+    }
+
+    async fn text(&self, sql: &'static str) -> String {
+        let mut connection = self.connection().await;
+        sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get(0)
+    }
+
+    fn bytes(&self, bytes: &[u8]) -> String {
+        format!("x'{}'", hex(bytes))
+    }
+
+    async fn dump(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(self.0.path()).unwrap() {
+            all.extend(std::fs::read(entry.unwrap().path()).unwrap());
+        }
+        all
+    }
+}
+
+/// A database of a PostgreSQL server.
+#[derive(Clone)]
+pub(crate) struct PostgresHome {
+    pub(crate) server: std::sync::Arc<server::Server>,
+    pub(crate) name: String,
+}
+
+impl PostgresHome {
+    /// A new database on this server.
+    pub(crate) async fn new(server: &std::sync::Arc<server::Server>) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("keys{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut connection = server.connection("postgres").await;
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+        Self { server: std::sync::Arc::clone(server), name }
+    }
+}
+
+impl Home for PostgresHome {
+    type Store = PostgresStore;
+
+    async fn open(&self) -> PostgresStore {
+        let store = PostgresStore::connect(&self.server.address(&self.name)).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+
+    async fn close(&self, store: PostgresStore) {
+        store.close().await;
+    }
+
+    async fn migrate(&self) -> Result<(), String> {
+        let store = PostgresStore::connect(&self.server.address(&self.name)).await.unwrap();
+        store.migrate().await.map_err(|error| error.to_string())
+    }
+
+    async fn execute(&self, sql: String) -> u64 {
+        let mut connection = self.server.connection(&self.name).await;
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap().rows_affected()
+    }
+
+    async fn text(&self, sql: &'static str) -> String {
+        let mut connection = self.server.connection(&self.name).await;
+        sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get(0)
+    }
+
+    fn bytes(&self, bytes: &[u8]) -> String {
+        format!("'\\x{}'::bytea", hex(bytes))
+    }
+
+    async fn dump(&self) -> Vec<u8> {
+        self.server.dump(&self.name)
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+pub(crate) fn id(name: &str) -> KeyId {
+    KeyId::new(name).unwrap()
+}
+
+pub(crate) fn tenant(name: &str) -> TenantId {
+    TenantId::new(name).unwrap()
+}
+
+pub(crate) fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+pub(crate) fn live() -> Environment {
+    Environment::new("live").unwrap()
+}
+
+pub(crate) fn test() -> Environment {
+    Environment::new("test").unwrap()
+}
+
+pub(crate) fn acme() -> OwnerRef {
+    OwnerRef::Tenant(tenant("acme"))
+}
+
+pub(crate) fn acme_itself() -> OwnerRef {
+    OwnerRef::TenantItself(tenant("acme"))
+}
+
+/// A digest with this number in its first bytes.
+pub(crate) fn digest(number: u32) -> KeyDigest {
+    digest_of(DigestScheme::Sha256, number)
+}
+
+pub(crate) fn peppered(number: u32) -> KeyDigest {
+    digest_of(DigestScheme::HmacSha256 { pepper: 1 }, number)
+}
+
+pub(crate) fn digest_of(scheme: DigestScheme, number: u32) -> KeyDigest {
+    let mut bytes = [7; 32];
+    bytes[..4].copy_from_slice(&number.to_le_bytes());
+    KeyDigest::new(scheme, bytes)
+}
+
+pub(crate) fn record(name: &str) -> KeyRecord {
+    KeyRecord::new(id(name), name, KeyKind::App, live(), Owner::tenant(tenant("acme")), at(1_000))
+}
+
+pub(crate) fn insert(digest: KeyDigest, record: KeyRecord) -> Change {
+    Change::Insert { digest, record: Box::new(record) }
+}
+
+pub(crate) fn rehash(name: &str, from: KeyDigest, to: KeyDigest) -> Change {
+    Change::Rehash { id: id(name), from, to }
+}
+
+pub(crate) fn batch(changes: impl IntoIterator<Item = Change>) -> WriteBatch {
+    changes.into_iter().fold(WriteBatch::new(), WriteBatch::change)
+}
+
+pub(crate) fn signing(number: u8) -> SigningState {
+    let mut bytes = [number; SigningState::LENGTH];
+    bytes[0] = 1;
+    SigningState::from_bytes(&bytes).unwrap()
+}
+
+/// A condition that is never met.
+pub(crate) fn never() -> Condition {
+    Condition::Version { id: id("nobody"), version: 1 }
+}
+
+pub(crate) fn at_most(limit: u64) -> Condition {
+    Condition::ActiveKeysAtMost { owner: acme(), at: at(1_000), limit }
+}
+
+pub(crate) async fn rejected(store: &impl KeyStore, batch: WriteBatch) -> Rejected {
+    let error = store.apply(&batch).await.unwrap_err();
+    error.as_rejected().unwrap_or_else(|| panic!("expected to be rejected: {error:?}")).clone()
+}
+
+pub(crate) async fn all(store: &impl KeyStore) -> Vec<Listed> {
+    let mut query = ListQuery::new(at(1_000));
+    query.limit = 500;
+    store.list(&query).await.unwrap().items
+}
+
+pub(crate) async fn found(store: &impl KeyStore, digest: KeyDigest) -> Option<KeyId> {
+    let found = store.find(&[digest]).await.unwrap();
+    found.map(|stored| {
+        assert_eq!(*stored.digest(), digest);
+        stored.record().id.clone()
+    })
+}
+
+pub(crate) async fn get(store: &impl KeyStore, name: &str) -> KeyRecord {
+    (*store.get(&id(name)).await.unwrap().unwrap().record).clone()
+}
+
+/// The database of a home with the key `a` under digest 1.
+pub(crate) async fn with_a<H: Home>(home: &H) -> H::Store {
+    let store = home.open().await;
+    store.apply(&batch([insert(digest(1), record("a"))])).await.unwrap();
+    store
+}
+
+pub(crate) fn assert_unavailable(error: &StoreError) {
+    assert_eq!(error.to_string(), "the key store gave no answer", "{error:?}");
+}
+
+/// A generator of numbers that a seed fixes (SplitMix64).
+#[derive(Debug, Clone)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+
+    pub(crate) fn one_in(&mut self, number: u64) -> bool {
+        self.below(number) == 0
+    }
+
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap()].clone()
+    }
+}
+
+/// Every case that both databases must pass.
+macro_rules! every_case {
+    ($run:ident) => {
+        $run! {
+            contract::a_key_is_found_by_its_digest_and_scheme_and_by_nothing_else
+            contract::one_trip_finds_a_key_under_any_of_its_candidates
+            contract::more_candidates_than_a_statement_takes_are_all_tried
+            contract::what_was_written_is_what_is_read
+            contract::a_revoked_key_is_found_and_says_so
+            contract::a_batch_whose_condition_fails_changes_nothing
+            contract::a_batch_that_fails_in_its_last_change_changes_nothing
+            contract::an_empty_batch_does_nothing_and_still_checks_its_conditions
+            contract::the_first_condition_that_fails_is_told_and_quotas_come_last
+            contract::an_update_of_what_has_changed_since_is_rejected
+            contract::an_owner_and_a_family_never_change
+            contract::a_deleted_key_is_gone_and_its_id_and_digests_are_known_for_good
+            contract::a_rehashed_key_is_found_under_its_new_digest_only_and_has_no_new_version
+            contract::a_rehash_from_or_onto_another_digest_is_rejected
+            contract::the_primary_key_is_the_one_that_was_set_else_the_newest
+            contract::a_pinned_primary_key_stays_when_a_newer_one_comes
+            contract::a_key_of_another_owner_cannot_be_primary
+            contract::quotas_count_the_keys_of_their_owner_that_are_active
+            contract::a_signing_state_is_kept_replaced_and_gone_with_its_key
+            contract::times_are_kept_to_the_millisecond_and_never_widen_a_key
+            contract::a_time_that_cannot_be_kept_is_refused
+            contract::texts_of_any_kind_are_kept
+            contract::two_stores_on_one_database_see_each_others_writes_at_once
+            contract::everything_is_there_after_it_was_closed_and_opened_again
+            contract::the_schema_is_made_once_however_many_make_it
+            contract::a_newer_schema_is_refused
+            contract::a_store_shows_no_secret
+            lists::a_list_is_newest_first_and_then_by_id
+            lists::pages_hold_every_key_once_while_others_come_and_go
+            lists::a_list_is_filtered_by_tenant_status_environment_and_text
+            lists::the_characters_of_patterns_mean_themselves
+            lists::a_list_within_workspaces_fills_its_pages
+            lists::every_filter_agrees_with_the_definition
+            usage::usage_adds_up_and_its_time_never_moves_back
+            usage::usage_of_keys_that_are_gone_is_skipped_and_that_of_others_kept
+            usage::usage_outlives_an_update_and_is_no_new_version
+            usage::hours_add_up_and_are_forgotten
+            usage::a_large_batch_of_usage_is_kept_whole
+            crowd::of_200_keys_at_once_a_quota_of_4_lets_4_in
+            crowd::of_50_updates_at_one_version_one_succeeds
+            crowd::of_many_who_make_another_key_primary_one_succeeds
+            crowd::pinned_while_keys_are_revoked_there_is_always_one_primary
+            crowd::a_key_that_moves_between_digests_is_found_at_every_moment
+            crowd::one_id_or_digest_inserted_by_many_is_inserted_once
+            crowd::batches_that_name_the_same_keys_in_other_orders_all_end
+            corrupt::no_column_can_be_changed_unnoticed
+            corrupt::no_part_of_a_record_can_be_lost_unnoticed
+            corrupt::broken_schemes_states_and_usage_are_told_with_row_and_column
+            dump::no_dump_holds_a_key
+            model::random_batches_do_what_the_store_in_memory_does
+        }
+    };
+}
+pub(crate) use every_case;

@@ -1,0 +1,17 @@
+//! The promises of a store, kept by SQLite.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use common::{SqliteHome, every_case};
+
+macro_rules! as_tests {
+    ($($module:ident::$case:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            common::$module::$case(&SqliteHome::new()).await;
+        }
+    )*};
+}
+every_case!(as_tests);

@@ -1,0 +1,77 @@
+//! The last events, in memory: for demos, tests, and a look at what just happened.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::{AuditError, AuditEvent, AuditReader, AuditSink, EventPage, EventQuery};
+
+/// Keeps the last events and forgets the oldest. Cloning shares them.
+#[derive(Clone)]
+pub struct MemoryAudit {
+    kept: Arc<Mutex<Kept>>,
+    capacity: usize,
+}
+
+#[derive(Default)]
+struct Kept {
+    events: VecDeque<AuditEvent>,
+    /// How many have been forgotten: the place of the oldest that is kept.
+    forgotten: u64,
+}
+
+impl MemoryAudit {
+    /// Keeps this many events, at least one.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { kept: Arc::default(), capacity: capacity.max(1) }
+    }
+
+    /// All events that are kept, the oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<AuditEvent> {
+        self.kept.lock().events.iter().cloned().collect()
+    }
+}
+
+#[async_trait]
+impl AuditSink for MemoryAudit {
+    async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError> {
+        let mut kept = self.kept.lock();
+        for event in events {
+            if kept.events.len() == self.capacity {
+                kept.events.pop_front();
+                kept.forgotten += 1;
+            }
+            kept.events.push_back(event.clone());
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl AuditReader for MemoryAudit {
+    async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError> {
+        let kept = self.kept.lock();
+        let limit = query.limit.clamp(1, 500);
+        let places = (kept.forgotten..).zip(&kept.events);
+        let within =
+            places.filter(|(place, event)| query.before.is_none_or(|end| *place < end) && query.selects(event));
+        // The place is that of the last event shown: what comes after it in the list was kept before it.
+        let mut found: Vec<(u64, &AuditEvent)> = within.collect();
+        found.reverse();
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| more).map(|(place, _)| *place);
+        Ok(EventPage::new(found.into_iter().map(|(_, event)| event.clone()).collect(), next))
+    }
+}
+
+impl fmt::Debug for MemoryAudit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryAudit({} of {})", self.kept.lock().events.len(), self.capacity)
+    }
+}

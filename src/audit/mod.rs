@@ -1,0 +1,40 @@
+//! What happened: an event for every request that was decided, and for every act of management.
+//!
+//! An event is made when the head of the response exists, so that it tells the whole outcome: a route's refusal, the
+//! status that a handler chose, or that the caller went away. Noting it never waits: events go into a bounded queue, and
+//! [`AuditTrail::flush`] writes them to the sinks. What the queue could not take is counted, and the trail says so.
+//!
+//! ```
+//! use portunus::audit::{AuditReader, AuditTrail, EventQuery, MemoryAudit};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let log = MemoryAudit::new(10_000);
+//! let trail = AuditTrail::new([log.clone()]);
+//! // Authenticator::builder(store).audit(trail.clone()) and KeyManager::builder(store, format).audit(trail.clone())
+//!
+//! trail.flush().await?; // on an interval, before reading, and before the process ends
+//! let page = log.events(&EventQuery::new()).await?;
+//! # Ok(()) }
+//! ```
+
+mod event;
+mod json_lines;
+mod memory;
+mod request_id;
+mod sink;
+#[cfg(feature = "tracing")]
+mod spans;
+mod trail;
+mod witness;
+
+pub use event::{
+    Action, AuditEvent, AuditOutcome, EventId, ParseActionError, ParseEventIdError, ParseOutcomeError, Party,
+};
+pub use json_lines::{Altered, ChainHead, ChainKey, JsonLines, VerifyError, verify};
+pub use memory::MemoryAudit;
+pub use request_id::RequestId;
+pub use sink::{AuditError, AuditReader, AuditSink, EventPage, EventQuery};
+#[cfg(feature = "tracing")]
+pub use spans::TracingAudit;
+pub use trail::{AuditTrail, AuditTrailBuilder};
+pub use witness::Witness;

@@ -1,0 +1,136 @@
+//! Where events go, and where they are read again: the traits, and what is asked of a log.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Action, AuditEvent, AuditOutcome};
+use crate::key::{KeyId, TenantId, WorkspaceId};
+
+/// Keeps events. `Arc` and `Box` of a sink are sinks.
+#[async_trait]
+pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
+    /// Keeps these events, in their order. One that is kept already (by its id) is not kept twice.
+    ///
+    /// # Errors
+    /// Where they could not be kept: they are given again with the next flush.
+    async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError>;
+}
+
+/// Reads what a sink has kept. `Arc` and `Box` of a reader are readers.
+#[async_trait]
+pub trait AuditReader: fmt::Debug + Send + Sync + 'static {
+    /// A page of events, the last kept first.
+    ///
+    /// # Errors
+    /// Where the log gives no answer.
+    async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError>;
+}
+
+/// Which events, and which page of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EventQuery {
+    /// Of this tenant only; of all, and of none, if absent.
+    pub tenant: Option<TenantId>,
+    /// Without those about workspace-scoped keys that reach any workspace but these; with all if absent.
+    pub within_workspaces: Option<Vec<WorkspaceId>>,
+    /// About this key only.
+    pub key_id: Option<KeyId>,
+    /// In which somebody of this name took part ([`AuditEvent::involves`]).
+    pub actor: Option<String>,
+    /// With this outcome only.
+    pub outcome: Option<AuditOutcome>,
+    /// Of this action only.
+    pub action: Option<Action>,
+    /// At most this many, 1 to 500.
+    pub limit: usize,
+    /// Kept before this place only: [`EventPage::next`] of the page before.
+    pub before: Option<u64>,
+}
+
+impl EventQuery {
+    /// The first page of all events, 50 of them.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            tenant: None,
+            within_workspaces: None,
+            key_id: None,
+            actor: None,
+            outcome: None,
+            action: None,
+            limit: 50,
+            before: None,
+        }
+    }
+
+    /// Whether an event belongs into the list. Where a log cannot ask its database, it asks this.
+    #[must_use]
+    pub fn selects(&self, event: &AuditEvent) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| event.tenant_id.as_ref() == Some(tenant))
+            && self.within_workspaces.as_ref().is_none_or(|own| {
+                event.workspaces.as_ref().is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
+            })
+            && self.key_id.as_ref().is_none_or(|id| event.key_id.as_ref() == Some(id))
+            && self.actor.as_deref().is_none_or(|who| event.involves(who))
+            && self.outcome.is_none_or(|outcome| event.outcome == outcome)
+            && self.action.is_none_or(|action| event.action == action)
+    }
+}
+
+impl Default for EventQuery {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A page of events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EventPage {
+    /// The events, the last kept first.
+    pub items: Vec<AuditEvent>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<u64>,
+}
+
+impl EventPage {
+    /// A page.
+    #[must_use]
+    pub fn new(items: Vec<AuditEvent>, next: Option<u64>) -> Self {
+        Self { items, next }
+    }
+}
+
+/// Events could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+#[error("the audit log gave no answer")]
+pub struct AuditError(#[source] Box<dyn Error + Send + Sync>);
+
+impl AuditError {
+    /// No answer, and why.
+    pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
+
+macro_rules! delegate_to_the_pointee {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        impl<T: AuditSink + ?Sized> AuditSink for $pointer<T> {
+            async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError> {
+                (**self).record(events).await
+            }
+        }
+        #[async_trait]
+        impl<T: AuditReader + ?Sized> AuditReader for $pointer<T> {
+            async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError> {
+                (**self).events(query).await
+            }
+        }
+    )*};
+}
+delegate_to_the_pointee!(Arc, Box);

@@ -1,0 +1,176 @@
+//! Who watches one request, from its first line to the head of its answer.
+//!
+//! A witness that is dropped before there is an answer says so: a caller who goes away in time to be forgotten is not.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use super::{Action, AuditEvent, AuditOutcome, AuditTrail, EventId, Party, RequestId};
+use crate::actor::{ActorMode, UserRef, as_owner, own_mode};
+use crate::error::AuthError;
+use crate::key::KeyRecord;
+use crate::principal::{KeyPrincipal, Principal};
+use crate::request::RequestHead;
+
+/// The longest method and the longest route that an event shows, in bytes.
+const LONGEST_METHOD: usize = 32;
+const LONGEST_ROUTE: usize = 512;
+
+/// Watches one request for the audit: made by [`Authenticator::witness`](crate::Authenticator::witness), told what
+/// happens by the adapter.
+#[must_use = "a witness that is dropped reports the request as abandoned"]
+pub struct Witness {
+    trail: AuditTrail,
+    noted: Option<Box<Noted>>,
+}
+
+/// What is known of a request, as cheaply as it can be kept.
+pub(super) struct Noted {
+    id: EventId,
+    at: SystemTime,
+    method: String,
+    route: String,
+    request_id: Option<RequestId>,
+    client_ip: Option<IpAddr>,
+    who: Who,
+    outcome: AuditOutcome,
+    status: Option<u16>,
+}
+
+enum Who {
+    Nobody,
+    Admitted(KeyPrincipal),
+    /// A real key that was refused, and whom it named.
+    Refused(crate::error::Presented),
+}
+
+impl Witness {
+    pub(crate) fn new(trail: &AuditTrail, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Self {
+        let noted = Noted {
+            id: trail.next_id(),
+            at: trail.now(),
+            method: shortened(head.method(), LONGEST_METHOD),
+            route: shortened(head.route().unwrap_or_else(|| head.path()), LONGEST_ROUTE),
+            request_id: RequestId::of(head).or_else(|| trail.make_request_id()),
+            client_ip,
+            who: Who::Nobody,
+            outcome: AuditOutcome::Abandoned,
+            status: None,
+        };
+        Self { trail: trail.clone(), noted: Some(Box::new(noted)) }
+    }
+
+    /// The id of the request: the caller's or a made one.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.noted.as_ref()?.request_id.as_ref()
+    }
+
+    /// Somebody was let through.
+    pub fn admitted(&mut self, principal: &KeyPrincipal) {
+        if let Some(noted) = &mut self.noted {
+            noted.who = Who::Admitted(principal.clone());
+        }
+    }
+
+    /// There is an answer, with the error that it was made of, if it was.
+    pub fn answered(mut self, status: u16, error: Option<&AuthError>) {
+        if let Some(noted) = &mut self.noted {
+            noted.status = Some(status);
+            noted.outcome = error.map_or(AuditOutcome::Ok, |error| AuditOutcome::Refused(error.code()));
+            if let (Who::Nobody, Some(presented)) = (&noted.who, error.and_then(AuthError::presented)) {
+                noted.who = Who::Refused(presented.clone());
+            }
+        }
+    }
+
+    /// The service failed without an answer.
+    pub fn failed(mut self) {
+        if let Some(noted) = &mut self.noted {
+            noted.outcome = AuditOutcome::Failed;
+        }
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let Some(noted) = self.noted.take() else { return };
+        let kept = match (noted.outcome, noted.record()) {
+            // Nobody was let through as nobody: there is nothing to tell.
+            (AuditOutcome::Ok, None) => false,
+            (AuditOutcome::Ok, Some(_)) => self.trail.keeps_successes(),
+            (_, record) => self.trail.keeps_failure(record.map(|record| &record.id), noted.client_ip),
+        };
+        if kept {
+            self.trail.note(noted);
+        }
+    }
+}
+
+impl Noted {
+    fn record(&self) -> Option<&KeyRecord> {
+        match &self.who {
+            Who::Nobody => None,
+            Who::Admitted(principal) => Some(principal.record()),
+            Who::Refused(presented) => Some(&presented.entry.record),
+        }
+    }
+
+    pub(super) fn into_event(self) -> AuditEvent {
+        let mut event = AuditEvent::new(self.id, self.at, Action::Request, self.outcome);
+        if let Some(record) = self.record() {
+            event.tenant_id = Some(record.owner.tenant_id.clone());
+            event.key_id = Some(record.id.clone());
+            event.environment = Some(record.environment.clone());
+            event.workspaces.clone_from(&record.workspaces);
+            event.actor = Party::user(record.owner.user_id.as_ref(), record.owner.user_email.as_deref());
+            event.detail = record.successor.as_ref().map(|successor| format!("rotated; its successor is {successor}"));
+        }
+        match &self.who {
+            Who::Nobody => {}
+            Who::Admitted(principal) => {
+                let actor = principal.actor();
+                event.mode = Some(principal.mode());
+                event.subject = Party::user(actor.user_id, actor.user_email);
+                event.scopes = principal.scopes().names();
+            }
+            Who::Refused(presented) => {
+                let record = &presented.entry.record;
+                let (mode, subject) = asked(record, presented.wanted.as_ref());
+                event.mode = Some(mode);
+                event.subject = subject;
+                event.scopes = presented.entry.scopes.names();
+            }
+        }
+        event.client_ip = self.client_ip;
+        event.method = Some(self.method);
+        event.route = Some(self.route);
+        event.request_id = self.request_id;
+        event.status = self.status;
+        event
+    }
+}
+
+/// As whom a refused key was to act.
+fn asked(record: &KeyRecord, wanted: Option<&(ActorMode, UserRef)>) -> (ActorMode, Option<Party>) {
+    match wanted {
+        Some((mode, UserRef::Id(id))) => (*mode, Party::user(Some(id), None)),
+        Some((mode, UserRef::Email(email))) => (*mode, Party::user(None, Some(email))),
+        None => {
+            let owner = as_owner(own_mode(record.kind), &record.owner);
+            (owner.mode, Party::user(owner.user_id, owner.user_email))
+        }
+    }
+}
+
+/// The text, cut at a character's end.
+fn shortened(text: &str, longest: usize) -> String {
+    text[..text.floor_char_boundary(longest)].to_owned()
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").field("request_id", &self.request_id()).finish_non_exhaustive()
+    }
+}

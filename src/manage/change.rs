@@ -1,0 +1,219 @@
+//! Changing a key: its name, what it grants, where and how long it works, and whether it is switched on.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, check_name, check_order, check_text};
+use crate::audit::Action;
+use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
+use crate::limit::Quotas;
+use crate::network::AllowList;
+use crate::scope::Scope;
+use crate::store::{Change, OwnerRef, Rejected, WriteBatch};
+
+/// What shall be different. What is `None` stays; where a fact may be absent, `Some(None)` takes it away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyChange {
+    /// A name for people.
+    pub name: Option<String>,
+    /// More for people.
+    pub description: Option<Option<String>>,
+    /// What it grants.
+    pub scopes: Option<Vec<Scope>>,
+    /// Whether it may write.
+    pub access: Option<Access>,
+    /// The only workspaces it reaches.
+    pub workspaces: Option<Option<Vec<WorkspaceId>>>,
+    /// The plan that its owner pays for.
+    pub plan: Option<Option<PlanName>>,
+    /// Whether it may act for users.
+    pub delegation: Option<Delegation>,
+    /// Where it may be used from.
+    pub allowed_ips: Option<Option<AllowList>>,
+    /// How often it may be used.
+    pub quotas: Option<Option<Quotas>>,
+    /// The host's own facts.
+    pub metadata: Option<Metadata>,
+    /// From when on it works.
+    pub not_before: Option<Option<SystemTime>>,
+    /// The first instant at which it no longer works: now or later. A rotated key's can only come nearer.
+    pub expires_at: Option<Option<SystemTime>>,
+    /// Whether it is switched on.
+    pub enabled: Option<bool>,
+}
+
+impl KeyChange {
+    /// No change.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The names of what shall be different.
+    fn fields(&self) -> Vec<&'static str> {
+        let all = [
+            ("name", self.name.is_some()),
+            ("description", self.description.is_some()),
+            ("scopes", self.scopes.is_some()),
+            ("access", self.access.is_some()),
+            ("workspaces", self.workspaces.is_some()),
+            ("plan", self.plan.is_some()),
+            ("delegation", self.delegation.is_some()),
+            ("allowed_ips", self.allowed_ips.is_some()),
+            ("quotas", self.quotas.is_some()),
+            ("metadata", self.metadata.is_some()),
+            ("not_before", self.not_before.is_some()),
+            ("expires_at", self.expires_at.is_some()),
+            ("enabled", self.enabled.is_some()),
+        ];
+        all.into_iter().filter(|(_, changes)| *changes).map(|(name, _)| name).collect()
+    }
+
+    fn action(&self) -> Action {
+        match (self.fields().as_slice(), self.enabled) {
+            (["enabled"], Some(true)) => Action::KeyEnable,
+            (["enabled"], Some(false)) => Action::KeyDisable,
+            _ => Action::KeyUpdate,
+        }
+    }
+
+    fn apply(self, record: &mut KeyRecord) {
+        fn set<T>(place: &mut T, new: Option<T>) {
+            if let Some(new) = new {
+                *place = new;
+            }
+        }
+        set(&mut record.name, self.name);
+        set(&mut record.description, self.description);
+        set(&mut record.scopes, self.scopes);
+        set(&mut record.access, self.access);
+        set(&mut record.workspaces, self.workspaces);
+        set(&mut record.plan, self.plan);
+        set(&mut record.delegation, self.delegation);
+        set(&mut record.allowed_ips, self.allowed_ips);
+        set(&mut record.quotas, self.quotas);
+        set(&mut record.metadata, self.metadata);
+        set(&mut record.not_before, self.not_before);
+        set(&mut record.expires_at, self.expires_at);
+        set(&mut record.enabled, self.enabled);
+    }
+}
+
+impl KeyManager {
+    /// Changes a key. With `version`, only if it is still at that one; without, whatever it is at. What changes nothing is
+    /// no new version.
+    ///
+    /// # Errors
+    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Changed`], [`ManageError::Conflict`] for a
+    /// revoked key, [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`] where it would
+    /// be active again, or the store giving no answer.
+    pub async fn update(&self, id: &KeyId, change: KeyChange, version: Option<u64>) -> Result<ManagedKey, ManageError> {
+        let (action, fields) = (change.action(), change.fields());
+        let changed = self.try_update(id, change, version, action).await;
+        self.note(action, changed.as_ref().map(|key| &*key.record), Some(id), || Some(fields.join(", ")));
+        changed
+    }
+
+    /// Switches a key on.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    pub async fn enable(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+        self.update(id, KeyChange { enabled: Some(true), ..KeyChange::default() }, None).await
+    }
+
+    /// Switches a key off: it is refused from the next request on, until it is switched on again.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    pub async fn disable(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+        self.update(id, KeyChange { enabled: Some(false), ..KeyChange::default() }, None).await
+    }
+
+    async fn try_update(
+        &self,
+        id: &KeyId,
+        mut change: KeyChange,
+        version: Option<u64>,
+        action: Action,
+    ) -> Result<ManagedKey, ManageError> {
+        if let Some(scopes) = &mut change.scopes {
+            let mut seen = HashSet::new();
+            scopes.retain(|scope| seen.insert(scope.clone()));
+        }
+        for _ in 0..ATTEMPTS {
+            let (now, listed) = (self.now(), self.find(id).await?);
+            let before = &listed.record;
+            self.may(action, before)?;
+            if let Some(expected) = version
+                && before.version != expected
+            {
+                return Err(ManageError::Changed { expected, stored: before.version });
+            }
+            if before.revoked.is_some() {
+                return Err(ManageError::Conflict("a revoked key stays as it is"));
+            }
+            self.check_change(before, &change, now)?;
+            let mut record = (**before).clone();
+            change.clone().apply(&mut record);
+            self.may(action, &record)?;
+            if record == **before {
+                return self.get(id).await;
+            }
+            let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
+            let batch = WriteBatch::new().change(pin.clone());
+            let batch = if before.counts_as_active(now) { batch } else { self.within_quota(batch, &record, now) };
+            match self.inner.store.apply(&batch.update(record).change(pin)).await {
+                Ok(()) => return self.get(id).await,
+                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ManageError::Contended)
+    }
+
+    fn check_change(&self, before: &KeyRecord, change: &KeyChange, now: SystemTime) -> Result<(), ManageError> {
+        if let Some(name) = &change.name {
+            check_name(name)?;
+        }
+        if let Some(Some(description)) = &change.description {
+            check_text("description", description)?;
+        }
+        if let Some(scopes) = &change.scopes {
+            self.check_scopes(before.kind, scopes)?;
+        }
+        if before.kind != KeyKind::App && change.delegation.as_ref().is_some_and(|to| *to != Delegation::Off) {
+            return Err(ManageError::invalid("delegation", "only application keys can act for users"));
+        }
+        if matches!(&change.workspaces, Some(Some(none)) if none.is_empty()) {
+            return Err(ManageError::invalid("workspaces", "a workspace-scoped key needs at least one"));
+        }
+        if let Some(end) = change.expires_at {
+            let later = match (end, before.expires_at) {
+                (Some(new), Some(old)) => new > old,
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            if before.successor.is_some() && later {
+                return Err(ManageError::invalid("expires_at", "a rotated key does not outlive its grace"));
+            }
+            if self.inner.rules.never_expire && before.kind != KeyKind::AccessToken && end.is_some() {
+                return Err(ManageError::invalid("expires_at", "API keys of this API cannot be set to expire"));
+            }
+            if before.kind == KeyKind::AccessToken && end.is_none() {
+                return Err(ManageError::invalid("expires_at", "an access token always expires"));
+            }
+            if end.is_some_and(|end| end < now) {
+                return Err(ManageError::invalid("expires_at", "it lies in the past"));
+            }
+        }
+        let not_before = change.not_before.unwrap_or(before.not_before);
+        let expires_at = change.expires_at.unwrap_or(before.expires_at);
+        // What was not touched may stand as it does: a rotated key's end may lie before its beginning.
+        match change.not_before.is_some() || change.expires_at.is_some() {
+            true => check_order(not_before, expires_at),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Taking over keys from another system: their digests are known, their secrets never were.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+
+use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, check_text};
+use crate::audit::Action;
+use crate::key::{DigestScheme, KeyDigest};
+use crate::store::{Listed, Usage};
+
+/// A digest that another system kept of a whole key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportedDigest(KeyDigest);
+
+impl ImportedDigest {
+    /// A digest from its scheme's name (`sha256`, `sha512`, `hmac-sha256:VERSION` of the pepper) and its text in
+    /// hexadecimal, in any case.
+    ///
+    /// # Errors
+    /// [`ManageError::Invalid`] for an unknown scheme, other characters, or another length than the scheme's.
+    pub fn from_hex(scheme: &str, hex: &str) -> Result<Self, ManageError> {
+        let text = hex.as_bytes();
+        let digits = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+        let hexadecimal = text.iter().all(u8::is_ascii_hexdigit) && text.len().is_multiple_of(2) && text.len() <= 128;
+        let bytes: Option<Vec<u8>> = text.as_chunks::<2>().0.iter().map(digits).collect();
+        let bytes = bytes.filter(|_| hexadecimal);
+        Self::new(scheme, &bytes.ok_or_else(|| ManageError::invalid("digest", "it is not hexadecimal"))?)
+    }
+
+    /// The same, from base64 (RFC 4648 §4 or §5), with or without padding.
+    ///
+    /// # Errors
+    /// As for [`from_hex`](Self::from_hex).
+    pub fn from_base64(scheme: &str, text: &str) -> Result<Self, ManageError> {
+        const LENIENT: GeneralPurposeConfig =
+            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        let alphabet = if text.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
+        let bytes = (text.len() <= 128).then(|| GeneralPurpose::new(alphabet, LENIENT).decode(text).ok()).flatten();
+        Self::new(scheme, &bytes.ok_or_else(|| ManageError::invalid("digest", "it is not base64"))?)
+    }
+
+    /// The same, from its bytes.
+    ///
+    /// # Errors
+    /// [`ManageError::Invalid`] for an unknown scheme or another length than the scheme's.
+    pub fn new(scheme: &str, bytes: &[u8]) -> Result<Self, ManageError> {
+        let scheme = scheme.parse().map_err(|error| ManageError::invalid("digest", format!("{error}")))?;
+        let length = || ManageError::invalid("digest", format!("{} bytes are none of {scheme}", bytes.len()));
+        Ok(Self(match scheme {
+            DigestScheme::Sha512 => KeyDigest::of_sha512(bytes.try_into().map_err(|_| length())?),
+            DigestScheme::Sha256 | DigestScheme::HmacSha256 { .. } => {
+                KeyDigest::new(scheme, bytes.try_into().map_err(|_| length())?)
+            }
+        }))
+    }
+}
+
+/// A key to be taken over.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewImport {
+    /// Its digest.
+    pub digest: ImportedDigest,
+    /// All else about it, as for a key that is issued.
+    pub key: NewKey,
+    /// What people may see of its secret: at most its last four characters.
+    pub last_four: Option<String>,
+}
+
+impl NewImport {
+    /// A key of this digest.
+    #[must_use]
+    pub fn new(digest: ImportedDigest, key: NewKey) -> Self {
+        Self { digest, key, last_four: None }
+    }
+}
+
+impl KeyManager {
+    /// Takes over a key whose secret is unknown. It works everywhere at once, and its digest is made anew under the current
+    /// scheme at its first use.
+    ///
+    /// # Errors
+    /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] where the digest was ever known, even of a deleted key;
+    /// [`ManageError::Invalid`] for a scheme under which it would not be found.
+    pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
+        let imported = self.try_import(import).await;
+        self.note(Action::KeyImport, imported.as_ref().map(|key| &*key.record), None, || None);
+        imported
+    }
+
+    async fn try_import(&self, NewImport { digest, key, last_four }: NewImport) -> Result<ManagedKey, ManageError> {
+        let now = self.now();
+        self.format_of(key.kind)?;
+        let scheme = digest.0.scheme();
+        if !self.inner.hasher.accepts(scheme) {
+            return Err(ManageError::invalid("digest", format!("keys under {scheme} are not accepted here")));
+        }
+        let mut record = self.record_of(key, now)?;
+        if let Some(last) = &last_four {
+            check_text("last_four", last)?;
+            if last.chars().count() > 4 {
+                return Err(ManageError::invalid("last_four", "at most 4 characters"));
+            }
+            record.masked = format!("…{last}");
+        }
+        record.may_be_primary = !self.inner.rules.sign_events;
+        self.may(Action::KeyImport, &record)?;
+        self.insert(&record, digest.0, None, now).await?;
+        let primary = self.is_primary(&record, now).await?;
+        Ok(self.managed(Listed::new(Arc::new(record), Usage::default()), primary))
+    }
+
+    /// What was issued, as its managers see it.
+    #[must_use]
+    pub fn overview(&self, issued: &Issued) -> ManagedKey {
+        self.managed(Listed::new(Arc::clone(&issued.record), Usage::default()), issued.primary)
+    }
+}

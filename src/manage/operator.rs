@@ -1,0 +1,235 @@
+//! Who manages keys, and what they may: the operator whom the host has proven, and the policy that allows or refuses.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::audit::{Action, Party, RequestId};
+use crate::key::{KeyRecord, TenantId, WorkspaceId};
+use crate::scope::Scope;
+use crate::store::ListQuery;
+
+/// The role of an operator within its tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// Everything in the tenant.
+    Owner,
+    /// What the policy says: by default the keys of the whole organization, and those of own workspaces.
+    Admin,
+    /// What the policy says: by default nothing.
+    Member,
+}
+
+/// Somebody who manages keys, as the host has proven it: the library believes it.
+///
+/// An operator of a tenant sees nothing of any other: another tenant's key is not found, whatever the policy says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Operator {
+    /// How the audit names it.
+    pub name: String,
+    /// Where it may act at all.
+    pub place: Place,
+    /// The workspaces it belongs to; all unless set.
+    pub workspaces: Option<Vec<WorkspaceId>>,
+    /// What it may itself: no key that it issues grants more, unless the policy says so. Everything unless set.
+    pub authority: Option<Vec<Scope>>,
+    /// Where it is, for the audit.
+    pub client_ip: Option<IpAddr>,
+    /// The request that it makes, for the audit.
+    pub request_id: Option<RequestId>,
+}
+
+/// Where an operator may act.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// Everywhere: the service itself.
+    Host,
+    /// In this tenant, with this role.
+    Tenant(TenantId, Role),
+}
+
+impl Operator {
+    /// The service itself, which may do everything to every tenant's keys.
+    #[must_use]
+    pub fn host() -> Self {
+        Self::at("host", Place::Host)
+    }
+
+    /// Somebody with a role in a tenant.
+    #[must_use]
+    pub fn new(name: impl Into<String>, tenant: TenantId, role: Role) -> Self {
+        Self::at(name, Place::Tenant(tenant, role))
+    }
+
+    fn at(name: impl Into<String>, place: Place) -> Self {
+        Self { name: name.into(), place, workspaces: None, authority: None, client_ip: None, request_id: None }
+    }
+
+    /// The same as a member of these workspaces only.
+    #[must_use]
+    pub fn in_workspaces(mut self, workspaces: impl IntoIterator<Item = WorkspaceId>) -> Self {
+        self.workspaces = Some(workspaces.into_iter().collect());
+        self
+    }
+
+    /// The same with this authority only: no key that it issues grants more.
+    #[must_use]
+    pub fn with_authority(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
+        self.authority = Some(scopes.into_iter().collect());
+        self
+    }
+
+    /// The same, from this address.
+    #[must_use]
+    pub fn from_ip(mut self, ip: Option<IpAddr>) -> Self {
+        self.client_ip = ip;
+        self
+    }
+
+    /// The same, on this request.
+    #[must_use]
+    pub fn on_request(mut self, id: Option<RequestId>) -> Self {
+        self.request_id = id;
+        self
+    }
+
+    /// The tenant that it is confined to.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match &self.place {
+            Place::Host => None,
+            Place::Tenant(tenant, _) => Some(tenant),
+        }
+    }
+
+    /// Its role; the service itself has an owner's.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.place {
+            Place::Host => Role::Owner,
+            Place::Tenant(_, role) => role,
+        }
+    }
+
+    pub(super) fn party(&self) -> Party {
+        Party::operator(self.name.clone())
+    }
+
+    pub(super) fn sees(&self, record: &KeyRecord) -> bool {
+        self.tenant().is_none_or(|tenant| record.owner.tenant_id == *tenant)
+    }
+}
+
+/// Why an operator may not do something, for the operator to read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Denied(pub String);
+
+impl Denied {
+    /// A denial for this reason.
+    pub fn because(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+/// Decides what an operator may do to keys of its own tenant. `Arc` and `Box` of a policy are policies.
+pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
+    /// Whether an operator may manage anything at all; it may unless this is said.
+    ///
+    /// # Errors
+    /// Why not.
+    fn admits(&self, operator: &Operator) -> Result<(), Denied> {
+        let _ = operator;
+        Ok(())
+    }
+
+    /// Whether an operator may do this to a key: for [`Action::KeyIssue`] and [`Action::KeyImport`] to the one that would be
+    /// made, for [`Action::KeyUpdate`] to the key as it is and as it would be.
+    ///
+    /// # Errors
+    /// Why not.
+    fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied>;
+
+    /// The keys that an operator sees in lists: the query, made narrower where it must be.
+    ///
+    /// # Errors
+    /// Where it sees no lists at all.
+    fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
+
+    /// Whether keys that an operator issues or changes may grant more than it may itself; not unless this is said.
+    fn may_exceed_authority(&self, operator: &Operator) -> bool {
+        let _ = operator;
+        false
+    }
+}
+
+/// Owners manage all keys of their tenant; administrators those of the whole organization and those that reach none but
+/// their own workspaces; members none.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct ByRole;
+
+impl ByRole {
+    /// The policy.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl OperatorPolicy for ByRole {
+    fn admits(&self, operator: &Operator) -> Result<(), Denied> {
+        match operator.role() {
+            Role::Member => Err(Denied::because("Members may not manage keys")),
+            Role::Owner | Role::Admin => Ok(()),
+        }
+    }
+
+    fn allows(&self, operator: &Operator, _: Action, key: &KeyRecord) -> Result<(), Denied> {
+        match (operator.role(), &operator.workspaces, &key.workspaces) {
+            (Role::Owner, _, _) => Ok(()),
+            (Role::Member, _, _) => Err(Denied::because("Members may not manage keys")),
+            (Role::Admin, Some(own), Some(reached)) if !reached.iter().all(|id| own.contains(id)) => {
+                Err(Denied::because("This key reaches workspaces that you do not belong to"))
+            }
+            (Role::Admin, _, _) => Ok(()),
+        }
+    }
+
+    fn lists(&self, operator: &Operator, mut query: ListQuery) -> Result<ListQuery, Denied> {
+        match operator.role() {
+            Role::Owner => Ok(query),
+            Role::Member => Err(Denied::because("Members may not manage keys")),
+            Role::Admin => {
+                if let Some(own) = &operator.workspaces {
+                    let both = |asked: Vec<WorkspaceId>| asked.into_iter().filter(|id| own.contains(id)).collect();
+                    query.within_workspaces = Some(query.within_workspaces.take().map_or_else(|| own.clone(), both));
+                }
+                Ok(query)
+            }
+        }
+    }
+}
+
+macro_rules! delegate_to_the_pointee {
+    ($($pointer:ident),*) => {$(
+        impl<T: OperatorPolicy + ?Sized> OperatorPolicy for $pointer<T> {
+            fn admits(&self, operator: &Operator) -> Result<(), Denied> {
+                (**self).admits(operator)
+            }
+            fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied> {
+                (**self).allows(operator, action, key)
+            }
+            fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied> {
+                (**self).lists(operator, query)
+            }
+            fn may_exceed_authority(&self, operator: &Operator) -> bool {
+                (**self).may_exceed_authority(operator)
+            }
+        }
+    )*};
+}
+delegate_to_the_pointee!(Arc, Box);

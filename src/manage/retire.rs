@@ -1,0 +1,117 @@
+//! The end of a key, and who takes its place: revoke, delete, make primary.
+
+use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, check_text};
+use crate::audit::Action;
+use crate::key::{KeyId, Revocation};
+use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
+
+impl KeyManager {
+    /// Refuses a key from the next request on, for good. Revoking it again changes nothing and keeps the first reason. Was it
+    /// the primary key, the newest active one becomes it in the same step.
+    ///
+    /// # Errors
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long, or the store giving no answer.
+    pub async fn revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
+        let revoked = self.try_revoke(id, reason).await;
+        self.note(Action::KeyRevoke, revoked.as_ref().map(|key| &*key.record), Some(id), || reason.map(str::to_owned));
+        revoked
+    }
+
+    async fn try_revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
+        check_text("reason", reason.unwrap_or_default())?;
+        for _ in 0..ATTEMPTS {
+            let (now, listed) = (self.now(), self.find(id).await?);
+            self.may(Action::KeyRevoke, &listed.record)?;
+            if listed.record.revoked.is_some() {
+                return self.get(id).await;
+            }
+            let mut record = (*listed.record).clone();
+            record.revoked = Some(Revocation::new(now, reason.map(str::to_owned)));
+            let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
+            // Whoever has the store must not sign with a key that has ended.
+            let forget = Change::SetSigning { id: id.clone(), state: None };
+            match self.inner.store.apply(&WriteBatch::new().update(record).change(forget).change(pin)).await {
+                Ok(()) => return self.get(id).await,
+                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ManageError::Contended)
+    }
+
+    /// Refuses a key from the next request on and takes it out of all lists. Its id and digest stay known, so that it can
+    /// never be imported again.
+    ///
+    /// # Errors
+    /// [`ManageError::Conflict`] for the primary key of an owner who has another active one, [`ManageError::NotFound`],
+    /// [`ManageError::Forbidden`], or the store giving no answer.
+    pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
+        let deleted = self.try_delete(id).await;
+        self.note(Action::KeyDelete, deleted.as_ref().map(|key| &*key.record), Some(id), || None);
+        deleted.map(drop)
+    }
+
+    async fn try_delete(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+        for _ in 0..ATTEMPTS {
+            let (now, listed) = (self.now(), self.find(id).await?);
+            self.may(Action::KeyDelete, &listed.record)?;
+            let owner = OwnerRef::of(&listed.record.owner);
+            let primary = self.inner.store.primary(&owner, now).await?;
+            let is_primary = primary.as_ref() == Some(id);
+            let condition = match is_primary {
+                true => Condition::ActiveKeysAtMost { owner: owner.clone(), at: now, limit: 0 },
+                false => Condition::Primary { owner: owner.clone(), key: primary, at: now },
+            };
+            let batch = WriteBatch::new()
+                .require(Condition::Version { id: id.clone(), version: listed.record.version })
+                .require(condition)
+                .change(Change::Delete(id.clone()))
+                .change(Change::PinPrimary { owner, at: now });
+            match self.inner.store.apply(&batch).await {
+                Ok(()) => return Ok(self.managed(listed, is_primary)),
+                Err(error) => match error.as_rejected() {
+                    Some(Rejected::TooManyActive { .. }) => {
+                        return Err(ManageError::Conflict("the primary key of an owner who has another active one"));
+                    }
+                    Some(Rejected::Version { .. } | Rejected::Primary) => {}
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Err(ManageError::Contended)
+    }
+
+    /// Makes a key its owner's primary one, in the place of the one before.
+    ///
+    /// # Errors
+    /// [`ManageError::Conflict`] for a key that is not active, an access token, or, where events are signed, an imported
+    /// key; [`ManageError::NotFound`]; [`ManageError::Forbidden`]; or the store giving no answer.
+    pub async fn make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+        let made = self.try_make_primary(id).await;
+        self.note(Action::KeyMakePrimary, made.as_ref().map(|key| &*key.record), Some(id), || None);
+        made
+    }
+
+    async fn try_make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+        for _ in 0..ATTEMPTS {
+            let (now, listed) = (self.now(), self.find(id).await?);
+            self.may(Action::KeyMakePrimary, &listed.record)?;
+            if !listed.record.may_be_primary {
+                return Err(ManageError::Conflict("an imported key cannot sign events"));
+            }
+            if !listed.record.can_be_primary(now) {
+                return Err(ManageError::Conflict("only an active API key can be the primary one"));
+            }
+            let owner = OwnerRef::of(&listed.record.owner);
+            let batch = WriteBatch::new()
+                .require(Condition::Version { id: id.clone(), version: listed.record.version })
+                .change(Change::SetPrimary { owner, key: id.clone() });
+            match self.inner.store.apply(&batch).await {
+                Ok(()) => return Ok(self.managed(listed, true)),
+                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ManageError::Contended)
+    }
+}

@@ -1,0 +1,106 @@
+//! Rotating a key: a successor with the same facts, while the old one works on for its grace.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{ATTEMPTS, KeyManager, ManageError};
+use crate::audit::Action;
+use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey};
+use crate::store::{Change, OwnerRef, Rejected, WriteBatch};
+
+/// A key that was just rotated.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Rotated {
+    /// The successor's secret: this once.
+    pub key: PlaintextKey,
+    /// The successor. It shares its family, and so its quota of requests, with the old key.
+    pub record: Arc<KeyRecord>,
+    /// Whether the successor is its owner's primary key: only where the old one was and has ended.
+    pub primary: bool,
+    /// The old key, with the end of its grace.
+    pub old: Arc<KeyRecord>,
+}
+
+impl KeyManager {
+    /// Gives a key a successor with the same facts, and the same lifetime anew where it had one. The old key works until the
+    /// grace is over, and never past its own expiry; without a grace it ends at once. Where the rules say that rotated keys
+    /// stay, it works on until it is deleted, and no grace can be asked for.
+    ///
+    /// # Errors
+    /// [`ManageError::Conflict`] for a key that has ended or has a successor already, [`ManageError::Invalid`] for a grace
+    /// that cannot be and for access tokens, [`ManageError::QuotaExceeded`] (the successor counts),
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], or the store giving no answer.
+    pub async fn rotate(&self, id: &KeyId, grace: Option<Duration>) -> Result<Rotated, ManageError> {
+        let rotated = self.try_rotate(id, grace).await;
+        let successor = || Some(format!("its successor is {}", rotated.as_ref().ok()?.record.id));
+        self.note(Action::KeyRotate, rotated.as_ref().map(|rotated| &*rotated.old), Some(id), successor);
+        rotated
+    }
+
+    async fn try_rotate(&self, id: &KeyId, grace: Option<Duration>) -> Result<Rotated, ManageError> {
+        let stay = self.inner.rules.rotated_keys_stay;
+        if stay && grace.is_some() {
+            return Err(ManageError::invalid("grace_seconds", "here a rotated key works until it is deleted"));
+        }
+        for _ in 0..ATTEMPTS {
+            let (now, listed) = (self.now(), self.find(id).await?);
+            self.may(Action::KeyRotate, &listed.record)?;
+            let mut old = (*listed.record).clone();
+            if old.kind == KeyKind::AccessToken {
+                return Err(ManageError::invalid("kind", "access tokens are issued anew, not rotated"));
+            }
+            if old.successor.is_some() {
+                return Err(ManageError::Conflict("this key has a successor already: rotate that one"));
+            }
+            if !old.counts_as_active(now) {
+                return Err(ManageError::Conflict("a key that has ended cannot be rotated"));
+            }
+            let format = self.format_of(old.kind)?;
+            let key = format.generate(Some(&old.environment), Some(old.kind))?;
+            let mut record = successor_of(&old, KeyId::generate()?, now);
+            record.masked = format.mask(&key);
+            old.successor = Some(record.id.clone());
+            if !stay {
+                let end =
+                    now.checked_add(grace.unwrap_or_default()).filter(|end| *end <= SystemTime::UNIX_EPOCH + LATEST);
+                let end = end.ok_or_else(|| ManageError::invalid("grace_seconds", "it is too long"))?;
+                old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
+            }
+            let digest = self.inner.hasher.digest(key.as_str());
+            let insertion = self.insertion(&record, digest, self.signing_of(&record, &key), now);
+            // Pinned before, so that nothing but the end of the old key gives its place away; then to the successor.
+            let pin = Change::PinPrimary { owner: OwnerRef::of(&old.owner), at: now };
+            let batch = WriteBatch::new().change(pin).update(old.clone()).join(insertion);
+            match self.inner.store.apply(&batch).await {
+                Ok(()) => {
+                    old.version += 1;
+                    let primary = self.is_primary(&record, now).await?;
+                    return Ok(Rotated { key, record: Arc::new(record), primary, old: Arc::new(old) });
+                }
+                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ManageError::Contended)
+    }
+}
+
+/// The end of the year 9999, in seconds since the epoch: what any storage and any notation can hold.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
+
+fn successor_of(old: &KeyRecord, id: KeyId, now: SystemTime) -> KeyRecord {
+    let mut new = old.clone();
+    new.id = id;
+    new.version = 1;
+    new.created_at = now;
+    new.expires_at = old.expires_at.map(|end| now + end.duration_since(old.created_at).unwrap_or_default());
+    // A beginning that has passed says nothing any more.
+    new.not_before = old.not_before.filter(|start| *start > now);
+    new.predecessor = Some(old.id.clone());
+    new.successor = None;
+    new.revoked = None;
+    // Its secret is known: it can sign.
+    new.may_be_primary = true;
+    new
+}

@@ -1,0 +1,41 @@
+//! Looking a secret up for an operator who holds it.
+
+use super::{KeyManager, ManageError, ManagedKey};
+use crate::audit::Action;
+
+impl KeyManager {
+    /// The key that this is the secret of, whatever its state; `None` for a text that is no key, an unknown one, and another
+    /// tenant's. It is no use of the key, and counts against no quota.
+    ///
+    /// # Errors
+    /// [`ManageError::Forbidden`], or the store giving no answer.
+    pub async fn verify(&self, key: &str) -> Result<Option<ManagedKey>, ManageError> {
+        let verified = self.try_verify(key).await;
+        match &verified {
+            Ok(Some(found)) => self.note(Action::KeyVerify, Ok(&found.record), None, || None),
+            Ok(None) => {}
+            Err(error) => self.note(Action::KeyVerify, Err(error), None, || None),
+        }
+        verified
+    }
+
+    async fn try_verify(&self, key: &str) -> Result<Option<ManagedKey>, ManageError> {
+        if !self.inner.formats.iter().any(|(_, format)| format.parse(key).is_ok()) {
+            return Ok(None);
+        }
+        let hasher = &self.inner.hasher;
+        let digests = hasher.candidates(key, hasher.digest(key));
+        let Some(stored) = self.inner.store.find(digests.as_slice()).await? else { return Ok(None) };
+        let matches = digests.as_slice().iter().fold(false, |any, digest| any | (digest == stored.digest()));
+        if !matches || !self.operator.sees(stored.record()) {
+            return Ok(None);
+        }
+        self.may(Action::KeyVerify, stored.record())?;
+        match self.get(&stored.record().id).await {
+            Ok(found) => Ok(Some(found)),
+            // Deleted in just this moment.
+            Err(ManageError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Why a requirement is met, or what is missing: for people, not for decisions.
+
+use std::fmt;
+
+use super::requirement::{Node, Requirement, Way};
+use crate::principal::Principal;
+use crate::request::RequestHead;
+use crate::scope::ScopeSet;
+
+/// Why a requirement is met, or is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Explanation {
+    /// It is met: each part with what met it; for a scope, the grant.
+    Met(Vec<(Requirement, String)>),
+    /// It is not: what is missing.
+    Missing(Requirement),
+}
+
+impl Requirement {
+    /// Why a principal meets it on a request, or what is missing: the same answer as that of
+    /// [`check`](Self::check), in words. Allocates: for people, not for decisions.
+    ///
+    /// ```
+    /// # use portunus::policy::Requirement;
+    /// # use portunus::{KeyPrincipal, Principal, RequestHead};
+    /// # fn with(principal: &KeyPrincipal, request: &dyn RequestHead, requirement: &Requirement) {
+    /// println!("{}", requirement.explain_for(principal, Some(request)));
+    /// // document:write granted by document:*, plan standard or higher: the plan is enterprise
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn explain_for<P: Principal + ?Sized>(&self, principal: &P, request: Option<&dyn RequestHead>) -> Explanation {
+        let writes = request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
+        let mut met = Vec::new();
+        let missing = self.explain_in(principal, request, writes, &mut met);
+        match (self.check(principal, request), missing) {
+            (Ok(()), _) => Explanation::Met(met),
+            (Err(_), Some(missing)) => Explanation::Missing(missing),
+            // Every part is met, and the method writes where the key only reads.
+            (Err(_), None) => Explanation::Missing(Self::writing()),
+        }
+    }
+
+    /// What is missing, if something is; else `met` has grown by what met it.
+    fn explain_in<P: Principal + ?Sized>(
+        &self,
+        principal: &P,
+        request: Option<&dyn RequestHead>,
+        writes: bool,
+        met: &mut Vec<(Self, String)>,
+    ) -> Option<Self> {
+        match &self.0 {
+            Node::Any(alternatives) => {
+                let way = |alternative: &&Self| alternative.met(principal, request, writes).ok();
+                let says = alternatives.iter().find(|alternative| way(alternative) == Some(Way::Said));
+                let first = says.or_else(|| alternatives.iter().find(|alternative| way(alternative).is_some()));
+                match first {
+                    Some(first) => first.explain_in(principal, request, writes, met),
+                    None => Some(self.clone()),
+                }
+            }
+            Node::All(parts) => {
+                let writes = self.says_writes().unwrap_or(writes);
+                let missing = parts.iter().filter_map(|part| part.explain_in(principal, request, writes, met));
+                all_of(missing.collect())
+            }
+            _ => match self.met(principal, request, writes) {
+                Ok(_) => {
+                    met.extend(self.because(principal, request).map(|because| (self.clone(), because)));
+                    None
+                }
+                Err(_) => Some(self.clone()),
+            },
+        }
+    }
+
+    /// What meets a single requirement that is met.
+    fn because<P: Principal + ?Sized>(&self, principal: &P, request: Option<&dyn RequestHead>) -> Option<String> {
+        Some(match &self.0 {
+            Node::Scope(scope) => principal.scopes().granted_by(scope)?,
+            Node::Reading => "the route only reads".into(),
+            Node::Writing => "the key has full access".into(),
+            Node::User => format!("{} acts", principal.actor().user_id?),
+            Node::Workspace(of) => match principal.workspaces() {
+                None => "the key reaches the whole organization".into(),
+                Some(_) => request.and_then(|request| of.find(request, |id| format!("the key reaches {id}")))?,
+            },
+            Node::Organization if principal.workspaces().is_none() => "the key reaches the whole organization".into(),
+            Node::Organization => "the request only reads".into(),
+            Node::Plan(_) => format!("the plan is {}", principal.plan()?),
+            Node::Any(_) | Node::All(_) => return None,
+        })
+    }
+
+    /// Which grants met it, or what was missing, as far as it is about scopes. Allocates: for people, not for decisions.
+    #[must_use]
+    pub fn explain(&self, granted: &dyn ScopeSet) -> Explanation {
+        if !self.is_met_by(granted) {
+            return Explanation::Missing(self.missing(granted));
+        }
+        let mut met = Vec::new();
+        self.collect_met(granted, &mut met);
+        Explanation::Met(met)
+    }
+
+    /// The parts of it that the grants do not meet.
+    fn missing(&self, granted: &dyn ScopeSet) -> Self {
+        match &self.0 {
+            Node::All(parts) => {
+                let left = parts.iter().filter(|r| !r.is_met_by(granted)).map(|r| r.missing(granted));
+                all_of(left.collect()).unwrap_or_else(|| self.clone())
+            }
+            _ => self.clone(),
+        }
+    }
+
+    fn collect_met(&self, granted: &dyn ScopeSet, met: &mut Vec<(Self, String)>) {
+        match &self.0 {
+            Node::Scope(scope) => met.extend(granted.granted_by(scope).map(|by| (self.clone(), by))),
+            Node::Any(alternatives) => {
+                if let Some(first) = alternatives.iter().find(|r| r.is_met_by(granted)) {
+                    first.collect_met(granted, met);
+                }
+            }
+            Node::All(parts) => parts.iter().for_each(|r| r.collect_met(granted, met)),
+            _ => {}
+        }
+    }
+}
+
+fn all_of(mut parts: Vec<Requirement>) -> Option<Requirement> {
+    match parts.len() {
+        0 => None,
+        1 => parts.pop(),
+        _ => Some(Requirement(Node::All(parts))),
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(requirement) => write!(f, "missing {requirement}"),
+            Self::Met(met) if met.is_empty() => f.write_str("nothing was required"),
+            Self::Met(met) => {
+                for (at, (required, because)) in met.iter().enumerate() {
+                    let between = if at == 0 { "" } else { ", " };
+                    let says = if matches!(required.0, Node::Scope(_)) { " granted by" } else { ":" };
+                    write!(f, "{between}{required}{says} {because}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

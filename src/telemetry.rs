@@ -1,0 +1,176 @@
+//! Spans and metrics, where the host asked for them (features `tracing` and `metrics`); nothing otherwise.
+//!
+//! # Metrics
+//! | name | kind | labels | meaning |
+//! |---|---|---|---|
+//! | `portunus_requests_total` | counter | `outcome`: `OK` or the error's code | answers, the routes' refusals included |
+//! | `portunus_store_seconds` | histogram | `result`: `found`, `missing`, `failed` | look-ups of keys |
+//! | `portunus_limiter_seconds` | histogram | `result`: `admitted`, `refused`, `failed` | decisions of the limiter |
+//! | `portunus_directory_seconds` | histogram | `result`: `found`, `missing`, `failed` | look-ups of users and of owners' standing |
+//! | `portunus_verifier_seconds` | histogram | `result`: `found`, `missing`, `failed` | verifications of foreign tokens |
+//! | `portunus_cache_total` | counter | `cache`: `keys`, `directory`; `result`: `hit`, `miss` | answers from caches |
+//! | `portunus_limiter_outages_total` | counter | `mode`: `local`, `closed`, `open` | requests that the limiter gave no answer for |
+//! | `portunus_audit_left_out_total` | counter | `reason`: `queue_full`, `throttled`, `sink_failed` | audit events that were not kept |
+//!
+//! # Spans and events
+//! Target `portunus`. What must be awaited runs in spans `store`, `limiter`, `directory`, `owner_standing` and `verifier`, at
+//! level `DEBUG`, within `authenticate`. A refusal is an event at `DEBUG` with `code` and, where a real key was presented,
+//! `key_id`; an outage one at `WARN` with its cause. No secret, no digest and nothing else of the credentials is in any of
+//! them.
+
+use std::future::Future;
+
+#[cfg(feature = "tower")]
+use crate::error::AuthError;
+
+/// Whether anything listens.
+#[cfg(feature = "tower")]
+pub(crate) const ON: bool = cfg!(any(feature = "metrics", feature = "tracing"));
+
+/// A part of the path that others answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    Store,
+    Limiter,
+    Directory,
+    OwnerStanding,
+    Verifier,
+}
+
+/// Records how long a step took. Names and labels are literals, so that nothing is allocated for them.
+#[cfg(feature = "metrics")]
+fn record(step: Step, told: &'static str, took: std::time::Duration) {
+    macro_rules! by_result {
+        ($name:literal, $($result:literal)*) => {
+            match told {
+                $($result => metrics::histogram!($name, "result" => $result).record(took),)*
+                _ => metrics::histogram!($name, "result" => "failed").record(took),
+            }
+        };
+    }
+    match step {
+        Step::Store => by_result!("portunus_store_seconds", "found" "missing"),
+        Step::Limiter => by_result!("portunus_limiter_seconds", "admitted" "refused"),
+        Step::Directory | Step::OwnerStanding => by_result!("portunus_directory_seconds", "found" "missing"),
+        Step::Verifier => by_result!("portunus_verifier_seconds", "found" "missing"),
+    }
+}
+
+/// How an answer is called in metrics.
+pub(crate) trait Told {
+    fn told(&self) -> &'static str;
+}
+
+impl<T, E> Told for Result<Option<T>, E> {
+    fn told(&self) -> &'static str {
+        match self {
+            Ok(Some(_)) => "found",
+            Ok(None) => "missing",
+            Err(_) => "failed",
+        }
+    }
+}
+
+impl<E> Told for Result<crate::actor::Standing, E> {
+    fn told(&self) -> &'static str {
+        if self.is_ok() { "found" } else { "failed" }
+    }
+}
+
+impl<E> Told for Result<crate::limit::Decision, E> {
+    fn told(&self) -> &'static str {
+        match self {
+            Ok(decision) if decision.is_admitted() => "admitted",
+            Ok(_) => "refused",
+            Err(_) => "failed",
+        }
+    }
+}
+
+/// Measures an answer that is given at once.
+pub(crate) fn timed<T: Told>(step: Step, ask: impl FnOnce() -> Option<T>) -> Option<T> {
+    #[cfg(feature = "metrics")]
+    {
+        let began = std::time::Instant::now();
+        let answer = ask();
+        if let Some(answer) = &answer {
+            record(step, answer.told(), began.elapsed());
+        }
+        answer
+    }
+    #[cfg(not(feature = "metrics"))]
+    {
+        let _ = step;
+        ask()
+    }
+}
+
+/// Measures an answer that is awaited.
+pub(crate) async fn awaited<T: Told>(step: Step, ask: impl Future<Output = T>) -> T {
+    #[cfg(feature = "tracing")]
+    let ask = tracing::Instrument::instrument(
+        ask,
+        match step {
+            Step::Store => tracing::debug_span!(target: "portunus", "store"),
+            Step::Limiter => tracing::debug_span!(target: "portunus", "limiter"),
+            Step::Directory => tracing::debug_span!(target: "portunus", "directory"),
+            Step::OwnerStanding => tracing::debug_span!(target: "portunus", "owner_standing"),
+            Step::Verifier => tracing::debug_span!(target: "portunus", "verifier"),
+        },
+    );
+    #[cfg(feature = "metrics")]
+    let began = std::time::Instant::now();
+    let answer = ask.await;
+    #[cfg(feature = "metrics")]
+    record(step, answer.told(), began.elapsed());
+    let _ = (step, answer.told());
+    answer
+}
+
+/// The rest of an attempt, in its span.
+pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
+    #[cfg(feature = "tracing")]
+    let rest = tracing::Instrument::instrument(rest, tracing::debug_span!(target: "portunus", "authenticate"));
+    rest
+}
+
+/// There is an answer, whoever made it.
+#[cfg(feature = "tower")]
+pub(crate) fn answered(error: Option<&AuthError>) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("portunus_requests_total", "outcome" => error.map_or("OK", |error| error.code().as_str()))
+        .increment(1);
+    #[cfg(feature = "tracing")]
+    if let Some(error) = error {
+        let key_id = error.key_id().map(tracing::field::display);
+        match std::error::Error::source(error) {
+            Some(cause) => tracing::warn!(target: "portunus", code = error.code().as_str(), key_id, cause, "refused"),
+            None => tracing::debug!(target: "portunus", code = error.code().as_str(), key_id, "refused"),
+        }
+    }
+    let _ = error;
+}
+
+/// A cache was asked.
+pub(crate) fn cache(name: &'static str, hit: bool) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("portunus_cache_total", "cache" => name, "result" => if hit { "hit" } else { "miss" })
+        .increment(1);
+    let _ = (name, hit);
+}
+
+/// The limiter gave no answer.
+pub(crate) fn limiter_outage(mode: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("portunus_limiter_outages_total", "mode" => mode).increment(1);
+    let _ = mode;
+}
+
+/// Audit events were not kept.
+pub(crate) fn audit_left_out(reason: &'static str, count: u64) {
+    #[cfg(feature = "metrics")]
+    if count > 0 {
+        metrics::counter!("portunus_audit_left_out_total", "reason" => reason).increment(count);
+    }
+    let _ = (reason, count);
+}
