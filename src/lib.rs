@@ -55,6 +55,7 @@
 //! | `tracing` | spans and log lines, and audit events as log lines |
 //! | `metrics` | counters and histograms |
 //! | `testing` | a manual clock |
+//! | `conformance` | the suites that a store, a limiter or a directory of your own must pass |
 //!
 //! No feature changes the shape of a trait, and none is on by default.
 
@@ -63,6 +64,8 @@ pub mod adapter;
 pub mod audit;
 mod authenticator;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod credential;
 mod error;
 #[cfg(feature = "events")]

@@ -31,9 +31,16 @@ use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
 // ---- the store ----
 
 /// Keys as lines of text, as in a file that is only appended to. Cloning shares the log.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct LogStore {
     log: Arc<Mutex<String>>,
+}
+
+/// Not what the lines say: signing states stand among them.
+impl std::fmt::Debug for LogStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LogStore({} lines)", self.log.lock().unwrap().lines().count())
+    }
 }
 
 /// What the log says when it is read from its first line to its last.
@@ -418,6 +425,11 @@ impl Host {
         let issued = self.manager().issue(new).await.unwrap();
         (issued.key.reveal(), issued.record)
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_log_keeps_what_a_store_promises() {
+    portunus::conformance::key_store(|| async { LogStore::default() }).await.unwrap();
 }
 
 #[tokio::test]

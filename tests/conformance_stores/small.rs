@@ -1,0 +1,448 @@
+//! A small store that is right, and wrong in one way where it is told to be.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use portunus::key::{Delegation, KeyDigest, KeyId, KeyRecord, SigningState};
+use portunus::store::{
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey,
+    Usage, UsageDelta, WriteBatch,
+};
+
+/// In which way the store is wrong, if it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    Right,
+    LostUpdate,
+    QuotaRace,
+    VersionRace,
+    DigestPrefix,
+    AnyScheme,
+    FirstCandidate,
+    StaleHit,
+    StaleMiss,
+    StaleFindNow,
+    ForgetsDigests,
+    ForgetsFormerDigests,
+    ForgetsIds,
+    ReplacesOwner,
+    ReplacesFamily,
+    HalfBatch,
+    BurntDigests,
+    QuotaBefore,
+    ConditionsAfter,
+    DisabledFree,
+    NoPromotion,
+    OldestPromoted,
+    PinIgnored,
+    ForeignPrimary,
+    TokensPrimary,
+    SigningOutlives,
+    SigningShown,
+    NoExpiry,
+    WholeSeconds,
+    EmptyIsAbsent,
+    OnlyNoneIsOn,
+    ByOffset,
+    ByTimeOnly,
+    NoLimit,
+    Wildcards,
+    UnicodeCase,
+    ShowsDeleted,
+    RevokedHidden,
+    UsageMovesBack,
+    UsageWraps,
+    UsageStops,
+    UsageIsAVersion,
+    TotalsForgotten,
+    RejectedIsUnavailable,
+    HalfRead,
+    Panics,
+    Hangs,
+}
+
+use How::*;
+
+#[derive(Clone)]
+pub(crate) struct Small {
+    how: How,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    rows: Vec<Row>,
+    digests_ever: Vec<KeyDigest>,
+    primaries: Vec<(OwnerRef, KeyId)>,
+    remembered: HashMap<String, Option<Arc<StoredKey>>>,
+    offsets: HashMap<KeyId, usize>,
+}
+
+#[derive(Clone)]
+struct Row {
+    digest: KeyDigest,
+    record: KeyRecord,
+    usage: Usage,
+    by_hour: BTreeMap<SystemTime, u64>,
+    signing: Option<SigningState>,
+    deleted: bool,
+}
+
+fn place(record: &KeyRecord) -> (Reverse<SystemTime>, KeyId) {
+    (Reverse(record.created_at), record.id.clone())
+}
+
+fn is_quota(condition: &Condition) -> bool {
+    matches!(condition, Condition::ActiveKeysAtMost { .. })
+}
+
+impl State {
+    fn live(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| !row.deleted)
+    }
+
+    fn row(&mut self, id: &KeyId) -> Result<&mut Row, Rejected> {
+        let row = self.rows.iter_mut().find(|row| row.record.id == *id && !row.deleted);
+        row.ok_or_else(|| Rejected::Missing(id.clone()))
+    }
+
+    fn find(&self, how: How, digests: &[KeyDigest]) -> Option<Arc<StoredKey>> {
+        let same = |one: &KeyDigest, other: &KeyDigest| match how {
+            DigestPrefix => one.scheme() == other.scheme() && one.to_bytes()[..16] == other.to_bytes()[..16],
+            AnyScheme => one.to_bytes() == other.to_bytes(),
+            _ => one == other,
+        };
+        let digests = if how == FirstCandidate { &digests[..digests.len().min(1)] } else { digests };
+        let mut rows = self.live().filter(|row| how != RevokedHidden || row.record.revoked.is_none());
+        let (row, asked) =
+            rows.find_map(|row| Some((row, digests.iter().find(|digest| same(digest, &row.digest))?)))?;
+        Some(Arc::new(StoredKey::new(*asked, worn(how, &row.record))))
+    }
+
+    fn primary(&self, how: How, owner: &OwnerRef, at: SystemTime) -> Option<KeyId> {
+        let set = self.primaries.iter().find(|(of, _)| of == owner).map(|(_, key)| key);
+        if how == NoPromotion
+            && let Some(set) = set
+        {
+            return self.live().find(|row| row.record.id == *set).map(|row| row.record.id.clone());
+        }
+        let can = |record: &KeyRecord| match how {
+            TokensPrimary => record.may_be_primary && record.revoked.is_none(),
+            _ => record.can_be_primary(at),
+        };
+        let mut able: Vec<_> = self.live().map(|row| &row.record).filter(|r| owner.includes(r) && can(r)).collect();
+        able.sort_by_key(|record| place(record));
+        if how == OldestPromoted {
+            able.reverse();
+        }
+        able.iter().find(|record| Some(&record.id) == set).or(able.first()).map(|record| record.id.clone())
+    }
+
+    fn check(&mut self, how: How, condition: &Condition) -> Result<(), Rejected> {
+        match condition {
+            Condition::Version { id, version } => match self.row(id)?.record.version {
+                stored if stored == *version || how == LostUpdate => Ok(()),
+                stored => Err(Rejected::Version { id: id.clone(), expected: *version, stored }),
+            },
+            Condition::Primary { owner, key, at } if self.primary(how, owner, *at) == *key => Ok(()),
+            Condition::ActiveKeysAtMost { owner, at, limit } => {
+                let mine = self.live().map(|row| &row.record).filter(|record| owner.includes(record));
+                let counts = |r: &&KeyRecord| r.counts_as_active(*at) && (how != DisabledFree || r.enabled);
+                match mine.filter(counts).count() as u64 {
+                    active if active <= *limit => Ok(()),
+                    active => Err(Rejected::TooManyActive { active, limit: *limit }),
+                }
+            }
+            _ => Err(Rejected::Primary),
+        }
+    }
+
+    fn knows(&self, how: How, digest: &KeyDigest) -> bool {
+        match how {
+            ForgetsDigests => self.live().any(|row| row.digest == *digest),
+            ForgetsFormerDigests => self.rows.iter().any(|row| row.digest == *digest),
+            _ => self.digests_ever.contains(digest),
+        }
+    }
+
+    fn make(&mut self, how: How, change: &Change) -> Result<(), Rejected> {
+        match change {
+            Change::Insert { digest, record } => {
+                if self.rows.iter().any(|row| row.record.id == record.id && !(how == ForgetsIds && row.deleted)) {
+                    return Err(Rejected::IdKnown(record.id.clone()));
+                }
+                if self.knows(how, digest) {
+                    return Err(Rejected::DigestKnown);
+                }
+                self.digests_ever.push(*digest);
+                let record = (**record).clone();
+                let (usage, by_hour) = (Usage::default(), BTreeMap::new());
+                self.rows.push(Row { digest: *digest, record, usage, by_hour, signing: None, deleted: false });
+            }
+            Change::Replace(record) => {
+                let row = self.row(&record.id)?;
+                let owner = row.record.owner != record.owner && how != ReplacesOwner;
+                if owner || (row.record.family != record.family && how != ReplacesFamily) {
+                    return Err(Rejected::Owner(record.id.clone()));
+                }
+                row.record = (**record).clone();
+            }
+            Change::Rehash { id, from, to } => {
+                if self.row(id)?.digest != *from {
+                    return Err(Rejected::Missing(id.clone()));
+                }
+                if self.knows(how, to) {
+                    return Err(Rejected::DigestKnown);
+                }
+                self.row(id)?.digest = *to;
+                self.digests_ever.push(*to);
+            }
+            Change::Delete(id) => {
+                let row = self.row(id)?;
+                row.deleted = true;
+            }
+            Change::SetPrimary { owner, key } => {
+                if !owner.includes(&self.row(key)?.record) && how != ForeignPrimary {
+                    return Err(Rejected::Owner(key.clone()));
+                }
+                self.primaries.retain(|(of, _)| of != owner);
+                self.primaries.push((owner.clone(), key.clone()));
+            }
+            Change::PinPrimary { owner, at } if how != PinIgnored => {
+                let key = self.primary(how, owner, *at);
+                self.primaries.retain(|(of, _)| of != owner);
+                self.primaries.extend(key.map(|key| (owner.clone(), key)));
+            }
+            Change::SetSigning { id, state } => self.row(id)?.signing.clone_from(state),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, how: How, batch: &WriteBatch) -> Result<(), Rejected> {
+        let late = |condition: &&Condition| match how {
+            QuotaBefore => false,
+            ConditionsAfter => true,
+            _ => is_quota(condition),
+        };
+        for condition in batch.conditions().iter().filter(|condition| !late(condition)) {
+            self.check(how, condition)?;
+        }
+        batch.changes().iter().try_for_each(|change| self.make(how, change))?;
+        batch.conditions().iter().filter(late).try_for_each(|condition| self.check(how, condition))
+    }
+
+    fn record(&mut self, how: How, delta: &UsageDelta) -> Result<(), Rejected> {
+        let row = self.row(&delta.id)?;
+        row.usage.add(delta);
+        let hour = row.by_hour.entry(HourOfUse::start_of(delta.last_used_at)).or_default();
+        *hour = hour.saturating_add(delta.count);
+        match how {
+            UsageMovesBack => row.usage.last_used_at = Some(delta.last_used_at),
+            UsageWraps => row.usage.count &= u64::from(u32::MAX),
+            UsageIsAVersion => row.record.version += 1,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A record as it comes back.
+fn worn(how: How, record: &KeyRecord) -> KeyRecord {
+    let mut worn = record.clone();
+    let whole = |time: SystemTime| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+    };
+    match how {
+        NoExpiry => worn.expires_at = None,
+        WholeSeconds => worn.created_at = whole(worn.created_at),
+        EmptyIsAbsent => worn.workspaces = worn.workspaces.filter(|list| !list.is_empty()),
+        OnlyNoneIsOn if worn.delegation == Delegation::Only(Vec::new()) => worn.delegation = Delegation::On,
+        _ => {}
+    }
+    worn
+}
+
+/// `LIKE` of SQL.
+fn like(text: &[char], pattern: &[char]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        ['%', rest @ ..] => (0..=text.len()).any(|skip| like(&text[skip..], rest)),
+        [one, rest @ ..] => {
+            matches!(text, [first, others @ ..] if (first == one || *one == '_') && like(others, rest))
+        }
+    }
+}
+
+impl Small {
+    pub(crate) fn new(how: How) -> Self {
+        Self { how, state: Arc::default() }
+    }
+
+    fn selects(&self, query: &ListQuery, record: &KeyRecord) -> bool {
+        let Some(part) = &query.text else { return query.selects(record) };
+        let mut rest = query.clone();
+        let texts = [Some(&record.name), Some(&record.masked), record.description.as_ref()];
+        let mut texts = texts.into_iter().flatten();
+        let chars = |text: &str| text.to_ascii_lowercase().chars().collect::<Vec<_>>();
+        match self.how {
+            Wildcards => {
+                rest.text = None;
+                rest.selects(record) && texts.any(|text| like(&chars(text), &chars(&format!("%{part}%"))))
+            }
+            UnicodeCase => {
+                rest.text = None;
+                rest.selects(record) && texts.any(|text| text.to_lowercase().contains(&part.to_lowercase()))
+            }
+            _ => query.selects(record),
+        }
+    }
+}
+
+#[async_trait]
+impl KeyStore for Small {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        assert!(self.how != Panics || digests.len() < 2, "more candidates than expected");
+        let mut state = self.state.lock().unwrap();
+        let found = state.find(self.how, digests);
+        if matches!(self.how, StaleHit | StaleMiss) && found.is_some() == (self.how == StaleHit) {
+            let bytes: Vec<_> = digests.iter().map(|digest| (digest.scheme(), digest.to_bytes())).collect();
+            return Ok(state.remembered.entry(format!("{bytes:?}")).or_insert(found).clone());
+        }
+        if matches!(self.how, StaleHit | StaleMiss) {
+            let bytes: Vec<_> = digests.iter().map(|digest| (digest.scheme(), digest.to_bytes())).collect();
+            return Ok(state.remembered.get(&format!("{bytes:?}")).cloned().unwrap_or(found));
+        }
+        Ok(found)
+    }
+
+    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        let mut state = self.state.lock().unwrap();
+        let found = state.find(self.how, digests);
+        let key = format!("{:?}", digests.first().map(KeyDigest::to_bytes));
+        (self.how == StaleFindNow).then(|| Ok(state.remembered.entry(key).or_insert(found).clone()))
+    }
+
+    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        Ok(state.row(id).ok().map(|row| Listed::new(worn(self.how, &row.record), row.usage)))
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        let shown = |row: &&Row| self.how == ShowsDeleted || !row.deleted;
+        let mut rows: Vec<_> = state.rows.iter().filter(shown).filter(|row| self.selects(query, &row.record)).collect();
+        rows.sort_by_key(|row| place(&worn(self.how, &row.record)));
+        let start = query.after.as_ref().map_or(0, |after| match self.how {
+            ByOffset => state.offsets[&after.id],
+            ByTimeOnly => rows.partition_point(|row| row.record.created_at >= after.created_at),
+            _ => rows.partition_point(|row| {
+                place(&worn(self.how, &row.record)) <= (Reverse(after.created_at), after.id.clone())
+            }),
+        });
+        let limit = query.limit.clamp(1, if self.how == NoLimit { usize::MAX } else { 500 });
+        let more = rows.len().saturating_sub(start) > limit;
+        let rows = rows.into_iter().skip(start).take(limit);
+        let items: Vec<_> = rows.map(|row| Listed::new(worn(self.how, &row.record), row.usage)).collect();
+        let last = items.last().filter(|_| more).map(|key| &key.record);
+        let next = last.map(|record| Cursor::new(record.created_at, record.id.clone()));
+        if let Some(next) = &next {
+            state.offsets.insert(next.id.clone(), start + limit);
+        }
+        Ok(Page::new(items, next))
+    }
+
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        Ok(self.state.lock().unwrap().primary(self.how, owner, at))
+    }
+
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        if self.how == Hangs {
+            std::future::pending::<()>().await;
+        }
+        let state = self.state.lock().unwrap();
+        let row = state.rows.iter().find(|row| row.record.id == *id && (!row.deleted || self.how == SigningOutlives));
+        Ok(row.and_then(|row| row.signing.clone()))
+    }
+
+    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        let racing = |condition: &Condition| match self.how {
+            QuotaRace => is_quota(condition),
+            VersionRace => matches!(condition, Condition::Version { .. }),
+            _ => false,
+        };
+        if batch.conditions().iter().any(racing) {
+            // Looked at, and acted upon later.
+            self.state.lock().unwrap().clone().apply(self.how, batch).map_err(StoreError::rejected)?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let kept = batch.conditions().iter().filter(|condition| !racing(condition)).cloned();
+            let kept = kept.fold(WriteBatch::new(), WriteBatch::require);
+            let rest = batch.changes().iter().cloned().fold(kept, WriteBatch::change);
+            return self.state.lock().unwrap().apply(self.how, &rest).map_err(StoreError::rejected);
+        }
+        if self.how == HalfRead && batch.changes().len() > 1 {
+            self.state.lock().unwrap().clone().apply(self.how, batch).map_err(StoreError::rejected)?;
+            for change in batch.changes() {
+                self.state.lock().unwrap().make(self.how, change).map_err(StoreError::rejected)?;
+                tokio::task::yield_now().await;
+            }
+            return Ok(());
+        }
+        let mut state = self.state.lock().unwrap();
+        let mut next = state.clone();
+        let done = next.apply(self.how, batch);
+        if self.how == BurntDigests {
+            state.digests_ever.clone_from(&next.digests_ever);
+        }
+        if done.is_ok() || self.how == HalfBatch {
+            *state = next;
+        }
+        match done {
+            Err(why) if self.how == RejectedIsUnavailable => Err(StoreError::unavailable(why)),
+            done => done.map_err(StoreError::rejected),
+        }
+    }
+
+    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
+        let mut state = self.state.lock().unwrap();
+        for delta in batch {
+            if state.record(self.how, delta).is_err() && self.how == UsageStops {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        let hours = state.row(id).map(|row| row.by_hour.clone()).unwrap_or_default();
+        let within = hours.into_iter().filter(|(start, _)| *start >= HourOfUse::start_of(from) && *start < to);
+        Ok(within.map(|(start, count)| HourOfUse::new(start, count)).collect())
+    }
+
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        for row in &mut self.state.lock().unwrap().rows {
+            let known = row.by_hour.len();
+            row.by_hour.retain(|start, _| *start + HourOfUse::LENGTH >= before);
+            forgotten += (known - row.by_hour.len()) as u64;
+            if self.how == TotalsForgotten {
+                row.usage.count = row.by_hour.values().sum();
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+impl fmt::Debug for Small {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock().unwrap();
+        let signing: Vec<_> = state.rows.iter().filter_map(|row| Some(row.signing.as_ref()?.as_bytes())).collect();
+        if self.how == SigningShown { write!(f, "{signing:?}") } else { write!(f, "Small({} rows)", state.rows.len()) }
+    }
+}
