@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actor::{ActorMode, UserRef};
-use crate::key::KeyId;
+use crate::key::{KeyId, KeyRecord};
 use crate::limit::Decision;
 use crate::policy::Requirement;
-use crate::principal::KeyEntry;
 use crate::scope::ScopeSet;
 
 /// Why a request is refused: stable, machine-readable.
@@ -217,20 +216,20 @@ pub struct AuthError {
     more: Option<Arc<More>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct More {
-    missing: Option<MissingScope>,
+    missing: Option<Arc<MissingScope>>,
     retry_after: Option<Duration>,
     limits: Option<Decision>,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
     /// The real key that was presented, for the audit.
     presented: Option<Presented>,
 }
 
 /// Whose key was refused, and whom it was to act for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Presented {
-    pub(crate) entry: Arc<KeyEntry>,
+    pub(crate) record: Arc<KeyRecord>,
     pub(crate) wanted: Option<(ActorMode, UserRef)>,
 }
 
@@ -242,6 +241,13 @@ pub struct MissingScope {
     pub required: Requirement,
     /// What the key grants, by name.
     pub granted: Vec<String>,
+}
+
+impl fmt::Debug for Presented {
+    /// Without whom it names: that is the caller's own text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("key_id", &self.record.id).finish_non_exhaustive()
+    }
 }
 
 impl AuthError {
@@ -265,14 +271,18 @@ impl AuthError {
         Self {
             code: ErrorCode::InsufficientScope,
             detail: detail.into(),
-            more: Some(Arc::new(More { missing: Some(missing), ..More::default() })),
+            more: Some(Arc::new(More { missing: Some(Arc::new(missing)), ..More::default() })),
         }
     }
 
     /// An outage: the code with what caused it, for logs, and when to try again.
     #[must_use]
     pub fn unavailable(code: ErrorCode, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let more = More { retry_after: Some(Duration::from_secs(1)), source: Some(source.into()), ..More::default() };
+        let more = More {
+            retry_after: Some(Duration::from_secs(1)),
+            source: Some(Arc::from(source.into())),
+            ..More::default()
+        };
         Self { code, detail: code.message().into(), more: Some(Arc::new(more)) }
     }
 
@@ -302,12 +312,13 @@ impl AuthError {
 
     /// The same error, of a caller who presented a real key.
     #[must_use]
-    pub(crate) fn presenting(mut self, entry: &Arc<KeyEntry>, wanted: Option<&(ActorMode, UserRef)>) -> Self {
-        let mut more = self.more.take().unwrap_or_default();
-        if let Some(more) = Arc::get_mut(&mut more) {
-            more.presented = Some(Presented { entry: Arc::clone(entry), wanted: wanted.cloned() });
-        }
-        self.more = Some(more);
+    pub(crate) fn presenting(self, record: &Arc<KeyRecord>, wanted: Option<&(ActorMode, UserRef)>) -> Self {
+        let presented = Presented { record: Arc::clone(record), wanted: wanted.cloned() };
+        self.with(|more| more.presented = Some(presented))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut More)) -> Self {
+        change(Arc::make_mut(self.more.get_or_insert_default()));
         self
     }
 
@@ -320,32 +331,19 @@ impl AuthError {
     /// key that had been let through.
     #[must_use]
     pub fn key_id(&self) -> Option<&KeyId> {
-        self.presented().map(|presented| &presented.entry.record.id)
+        self.presented().map(|presented| &presented.record.id)
     }
 
     /// The same error with what caused it: a renderer may look for an error of the host's own.
     #[must_use]
-    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let mut more = self.more.take().unwrap_or_default();
-        if let Some(more) = Arc::get_mut(&mut more) {
-            more.source = Some(source.into());
-        }
-        self.more = Some(more);
-        self
+    pub fn caused_by(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.with(|more| more.source = Some(Arc::from(source.into())))
     }
 
     /// The same error on a request that was counted: its answer tells how the windows stand.
     #[must_use]
-    pub(crate) fn with_limits(mut self, decision: Option<Decision>) -> Self {
-        if decision.is_some() {
-            // The error was just made, so nobody shares it yet; if somebody does, it stays as it is.
-            let mut more = self.more.take().unwrap_or_default();
-            if let Some(more) = Arc::get_mut(&mut more) {
-                more.limits = decision;
-            }
-            self.more = Some(more);
-        }
-        self
+    pub(crate) fn with_limits(self, decision: Option<Decision>) -> Self {
+        if decision.is_some() { self.with(|more| more.limits = decision) } else { self }
     }
 
     /// How the windows stand, on a request that was counted.
@@ -375,7 +373,7 @@ impl AuthError {
     /// What was required and what was there, for `INSUFFICIENT_SCOPE`.
     #[must_use]
     pub fn missing_scope(&self) -> Option<&MissingScope> {
-        self.more.as_ref().and_then(|more| more.missing.as_ref())
+        self.more.as_ref().and_then(|more| more.missing.as_deref())
     }
 
     /// When a retry may succeed, where that is known.

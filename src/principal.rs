@@ -105,8 +105,8 @@ impl KeyPrincipal {
     }
 
     #[cfg(feature = "tower")]
-    pub(crate) fn entry(&self) -> &Arc<KeyEntry> {
-        &self.entry
+    pub(crate) fn record_arc(&self) -> &Arc<KeyRecord> {
+        &self.entry.record
     }
 
     /// The user of the directory that the key acts for; `None` where it acts for its owner.

@@ -59,6 +59,11 @@ pub trait RequestHead {
         None
     }
 
+    /// The id that a layer further out has given the request, where it has.
+    fn request_id(&self) -> Option<&str> {
+        None
+    }
+
     /// The address at the other end of the connection, where it is known.
     fn peer_ip(&self) -> Option<IpAddr>;
 

@@ -136,19 +136,19 @@ pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
 
 /// There is an answer, whoever made it.
 #[cfg(feature = "tower")]
-pub(crate) fn answered(error: Option<&AuthError>) {
+pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId>) {
     #[cfg(feature = "metrics")]
     metrics::counter!("portunus_requests_total", "outcome" => error.map_or("OK", |error| error.code().as_str()))
         .increment(1);
     #[cfg(feature = "tracing")]
     if let Some(error) = error {
-        let key_id = error.key_id().map(tracing::field::display);
-        match std::error::Error::source(error) {
+        let key_id = key.or(error.key_id()).map(tracing::field::display);
+        match std::error::Error::source(error).filter(|_| error.status() == 503) {
             Some(cause) => tracing::warn!(target: "portunus", code = error.code().as_str(), key_id, cause, "refused"),
             None => tracing::debug!(target: "portunus", code = error.code().as_str(), key_id, "refused"),
         }
     }
-    let _ = error;
+    let _ = (error, key);
 }
 
 /// A cache was asked.

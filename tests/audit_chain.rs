@@ -366,8 +366,11 @@ async fn a_full_disk_leaves_a_valid_chain() {
     let head = sink.head();
     assert_eq!(u128::from(head.lines), batches * 7, "of a batch that did not fit, nothing is kept");
     assert_eq!(verify(&*place.bytes(), None, Some(&head)).unwrap(), head);
-    assert!(sink.record(&events(0..7)).await.is_err());
-    while sink.record(&events([1])).await.is_ok() {}
+    assert!(sink.record(&events(batches * 7..batches * 7 + 7)).await.is_err());
+    let mut one = 1_000_000;
+    while sink.record(&events([one])).await.is_ok() {
+        one += 1;
+    }
     assert_eq!(verify(&*place.bytes(), None, Some(&sink.head())).unwrap(), sink.head());
     drop(sink);
     place.open();

@@ -121,19 +121,6 @@ async fn an_update_that_revives_a_key_does_not_take_the_place_of_a_key_that_time
 }
 
 #[tokio::test]
-async fn an_issue_that_was_begun_before_does_not_move_what_time_has_promoted_meanwhile() {
-    let desk = Desk::new();
-    issue(&desk.host(), ending("primary", desk.now() + HOUR)).await;
-    desk.tick();
-    let (_, heir) = issue(&desk.host(), named("heir")).await;
-    desk.clock.advance(HOUR - 2 * SECOND);
-    let clock = desk.clock.clone();
-    desk.store.once(Point::BeforeApply, async move { clock.advance(SECOND) });
-    desk.host().issue(named("newest")).await.unwrap();
-    assert_eq!(desk.primary(&acme()).await, Some(heir.id.clone()), "from the end of the primary key on it is the heir");
-}
-
-#[tokio::test]
 async fn ending_the_primary_key_by_a_change_promotes_as_well() {
     let desk = Desk::new();
     let manager = desk.host();

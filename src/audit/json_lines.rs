@@ -7,10 +7,12 @@
 //! Without a key, whoever can write the file can write all lines from the altered one on anew; with one, only who holds the
 //! key can. Lines that are missing at the end are found by a [`ChainHead`] that was kept elsewhere.
 
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::str::FromStr;
 
 use async_trait::async_trait;
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,7 +21,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{AuditError, AuditEvent, AuditSink};
+use super::{AuditError, AuditEvent, AuditSink, EventId};
 
 type Hash = [u8; 32];
 
@@ -63,12 +65,33 @@ pub struct ChainHead {
 }
 
 impl ChainHead {
+    /// The end that was kept.
+    #[must_use]
+    pub const fn new(lines: u64, hash: [u8; 32]) -> Self {
+        Self { lines, hash }
+    }
+
     const EMPTY: Self = Self { lines: 0, hash: [0; 32] };
 }
 
 impl fmt::Display for ChainHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.lines, Hex(&self.hash))
+    }
+}
+
+/// A text that is no end of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the end of a chain is written as a number of lines and 64 hexadecimal digits")]
+pub struct ParseChainHeadError;
+
+/// As it is displayed.
+impl FromStr for ChainHead {
+    type Err = ParseChainHeadError;
+    fn from_str(text: &str) -> Result<Self, ParseChainHeadError> {
+        let (lines, hash) = text.split_once(' ').ok_or(ParseChainHeadError)?;
+        let lines = lines.parse().map_err(|_| ParseChainHeadError)?;
+        Ok(Self { lines, hash: from_hex(hash).ok_or(ParseChainHeadError)? })
     }
 }
 
@@ -115,6 +138,9 @@ pub enum VerifyError {
     Io(#[from] io::Error),
 }
 
+/// How every line begins.
+const BEGIN: &[u8] = br#"{"seq":"#;
+
 const MARK: &[u8] = br#","hash":""#;
 
 /// `MARK`, 64 digits, and `"}`.
@@ -122,6 +148,9 @@ const TAIL: usize = MARK.len() + 64 + 2;
 
 /// No line is longer: events are bounded.
 const LONGEST_LINE: u64 = 1 << 20;
+
+/// What is left of a line for the event itself.
+const LONGEST_EVENT: usize = (1 << 20) - 512;
 
 #[derive(Deserialize)]
 struct Line {
@@ -196,7 +225,8 @@ pub fn verify(lines: impl Read, key: Option<&ChainKey>, known: Option<&ChainHead
 
 /// Appends events to a file, as a chain. One process at a time has it open.
 ///
-/// Writing blocks the thread that flushes, for as long as the disk takes.
+/// Writing blocks the thread that flushes, for as long as the disk takes. Of events that are given twice it knows the last 4096
+/// since it was opened. An event whose line would be longer than any reader takes (1 MiB) is written without its texts.
 pub struct JsonLines {
     writer: Mutex<Writer>,
     key: Option<ChainKey>,
@@ -207,6 +237,30 @@ struct Writer {
     /// The bytes of all whole lines.
     length: u64,
     head: ChainHead,
+    recent: Recent,
+}
+
+/// The last events that were written, by id.
+#[derive(Default)]
+struct Recent {
+    order: VecDeque<EventId>,
+    ids: HashSet<EventId>,
+}
+
+impl Recent {
+    /// As many as a flush that is repeated can have written before.
+    const MOST: usize = 4096;
+
+    fn add(&mut self, id: EventId) {
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
 }
 
 impl JsonLines {
@@ -236,7 +290,7 @@ impl JsonLines {
             },
         };
         file.set_len(length)?;
-        Ok(Self { writer: Mutex::new(Writer { file, length, head }), key })
+        Ok(Self { writer: Mutex::new(Writer { file, length, head, recent: Recent::default() }), key })
     }
 
     /// The end of the chain, to be kept elsewhere.
@@ -253,23 +307,33 @@ fn last_line(file: &mut File) -> io::Result<(u64, Option<Vec<u8>>)> {
     file.seek(SeekFrom::Start(start))?;
     let mut tail = Vec::new();
     file.take(end - start).read_to_end(&mut tail)?;
-    let Some(last) = tail.iter().rposition(|&byte| byte == b'\n') else {
-        return match start {
-            0 => Ok((0, None)),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the last line is too long for an audit chain")),
-        };
-    };
+    let whole = tail.iter().rposition(|&byte| byte == b'\n');
+    // What a crash has cut off begins as a line does, or was never written at all; anything else is not ours to take away.
+    let rest = &tail[whole.map_or(0, |last| last + 1)..];
+    let begins = rest.iter().zip(BEGIN).all(|(byte, own)| byte == own) || rest.iter().all(|&byte| byte == 0);
+    if !begins || (whole.is_none() && start > 0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is no audit chain"));
+    }
+    let Some(last) = whole else { return Ok((0, None)) };
     let line = tail[..last].rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
     Ok((start + last as u64 + 1, Some(line.to_vec())))
 }
 
 impl Writer {
     fn append(&mut self, events: &[AuditEvent], key: Option<&ChainKey>) -> io::Result<()> {
-        let (mut head, mut text) = (self.head, Vec::new());
+        let (mut head, mut text, mut fresh) = (self.head, Vec::new(), Vec::new());
         for event in events {
+            if self.recent.ids.contains(&event.id) || fresh.contains(&event.id) {
+                continue;
+            }
+            fresh.push(event.id);
             let begin = text.len();
             write!(text, r#"{{"seq":{},"prev":"{}","event":"#, head.lines + 1, Hex(&head.hash))?;
-            serde_json::to_writer(&mut text, event)?;
+            let json = serde_json::to_vec(event)?;
+            match json.len() < LONGEST_EVENT {
+                true => text.extend_from_slice(&json),
+                false => serde_json::to_writer(&mut text, &without_texts(event))?,
+            }
             head = ChainHead { lines: head.lines + 1, hash: hash(key, &text[begin..]) };
             text.extend_from_slice(MARK);
             writeln!(text, r#"{}"}}"#, Hex(&head.hash))?;
@@ -280,6 +344,7 @@ impl Writer {
             Ok(()) => {
                 self.length += text.len() as u64;
                 self.head = head;
+                fresh.into_iter().for_each(|id| self.recent.add(id));
                 Ok(())
             }
             Err(error) => {
@@ -289,6 +354,18 @@ impl Writer {
             }
         }
     }
+}
+
+/// An event without anything that may be of any length.
+fn without_texts(event: &AuditEvent) -> AuditEvent {
+    let mut short = AuditEvent::new(event.id, event.at, event.action, event.outcome);
+    short.tenant_id.clone_from(&event.tenant_id);
+    short.key_id.clone_from(&event.key_id);
+    short.client_ip = event.client_ip;
+    short.status = event.status;
+    short.count = event.count;
+    short.detail = Some("the event was too long to be kept whole".into());
+    short
 }
 
 #[async_trait]

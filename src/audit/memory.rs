@@ -1,13 +1,13 @@
 //! The last events, in memory: for demos, tests, and a look at what just happened.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{AuditError, AuditEvent, AuditReader, AuditSink, EventPage, EventQuery};
+use super::{AuditError, AuditEvent, AuditReader, AuditSink, EventId, EventPage, EventQuery};
 
 /// Keeps the last events and forgets the oldest. Cloning shares them.
 #[derive(Clone)]
@@ -19,6 +19,7 @@ pub struct MemoryAudit {
 #[derive(Default)]
 struct Kept {
     events: VecDeque<AuditEvent>,
+    ids: HashSet<EventId>,
     /// How many have been forgotten: the place of the oldest that is kept.
     forgotten: u64,
 }
@@ -42,8 +43,13 @@ impl AuditSink for MemoryAudit {
     async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError> {
         let mut kept = self.kept.lock();
         for event in events {
-            if kept.events.len() == self.capacity {
-                kept.events.pop_front();
+            if !kept.ids.insert(event.id) {
+                continue;
+            }
+            if kept.events.len() == self.capacity
+                && let Some(oldest) = kept.events.pop_front()
+            {
+                kept.ids.remove(&oldest.id);
                 kept.forgotten += 1;
             }
             kept.events.push_back(event.clone());

@@ -30,7 +30,7 @@ mod witness;
 pub use event::{
     Action, AuditEvent, AuditOutcome, EventId, ParseActionError, ParseEventIdError, ParseOutcomeError, Party,
 };
-pub use json_lines::{Altered, ChainHead, ChainKey, JsonLines, VerifyError, verify};
+pub use json_lines::{Altered, ChainHead, ChainKey, JsonLines, ParseChainHeadError, VerifyError, verify};
 pub use memory::MemoryAudit;
 pub use request_id::RequestId;
 pub use sink::{AuditError, AuditReader, AuditSink, EventPage, EventQuery};
@@ -38,3 +38,4 @@ pub use sink::{AuditError, AuditReader, AuditSink, EventPage, EventQuery};
 pub use spans::TracingAudit;
 pub use trail::{AuditTrail, AuditTrailBuilder};
 pub use witness::Witness;
+pub(crate) use witness::shortened;

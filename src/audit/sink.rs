@@ -12,7 +12,8 @@ use crate::key::{KeyId, TenantId, WorkspaceId};
 /// Keeps events. `Arc` and `Box` of a sink are sinks.
 #[async_trait]
 pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
-    /// Keeps these events, in their order. One that is kept already (by its id) is not kept twice.
+    /// Keeps these events, in their order. They may be given again after a flush that was broken off: one that is kept
+    /// already (by its id) should not be kept twice.
     ///
     /// # Errors
     /// Where they could not be kept: they are given again with the next flush.

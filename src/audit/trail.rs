@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_queue::ArrayQueue;
@@ -18,7 +18,7 @@ use super::witness::Noted;
 use super::{Action, AuditError, AuditEvent, AuditOutcome, AuditSink, EventId, RequestId};
 use crate::clock::{Clock, SystemClock};
 use crate::key::KeyId;
-use crate::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter, Quota, Quotas, client_name};
+use crate::limit::{FailureLimits, Quota, Quotas};
 use crate::telemetry;
 
 /// No sink is given more events than this at once.
@@ -36,15 +36,39 @@ struct Shared {
     overflow: Mutex<Vec<AuditEvent>>,
     sinks: Vec<Arc<dyn AuditSink>>,
     /// What each sink has not taken yet. Held while writing, so that events stay in their order.
-    unwritten: async_lock::Mutex<Vec<VecDeque<AuditEvent>>>,
+    unwritten: async_lock::Mutex<Vec<Unwritten>>,
     successes: bool,
-    throttle: Option<(LocalLimiter, Quotas)>,
+    throttle: Option<Throttle>,
     clock: Arc<dyn Clock>,
     ids: Ids,
+    /// Events for which the queue had no place, and those that some sink took none of for too long.
     dropped: AtomicU64,
+    given_up: AtomicU64,
     throttled: AtomicU64,
-    /// How much of both has been told by an event.
-    told: AtomicU64,
+}
+
+/// What one sink has not taken yet, and what it will never get.
+#[derive(Default)]
+struct Unwritten {
+    waiting: VecDeque<Arc<Kept>>,
+    /// How many events were given up because this sink took none.
+    given_up: u64,
+    /// How many missing events it was told of.
+    told: u64,
+}
+
+struct Kept {
+    event: AuditEvent,
+    /// Whether it is an act of management, which is never given up.
+    act: bool,
+    /// Whether some sink will never get it: it counts as one that was dropped, however many they are.
+    given_up: AtomicBool,
+}
+
+/// Failures by source: keys and clients apart, so that a flood of clients hides no key.
+struct Throttle {
+    keys: FailureLimits,
+    clients: FailureLimits,
 }
 
 enum Waiting {
@@ -112,17 +136,10 @@ impl AuditTrail {
         let mut unwritten = self.shared.unwritten.lock().await;
         self.shared.take(&mut unwritten);
         let mut failed = None;
-        for (sink, waiting) in self.shared.sinks.iter().zip(unwritten.iter_mut()) {
-            while !waiting.is_empty() {
-                let batch = waiting.make_contiguous();
-                let count = batch.len().min(BATCH);
-                match sink.record(&batch[..count]).await {
-                    Ok(()) => drop(waiting.drain(..count)),
-                    Err(error) => {
-                        failed.get_or_insert(error);
-                        break;
-                    }
-                }
+        for (sink, unwritten) in self.shared.sinks.iter().zip(unwritten.iter_mut()) {
+            if let Err(error) = self.shared.write(&**sink, unwritten).await {
+                failed.get_or_insert(error);
+                self.shared.bound(unwritten);
             }
         }
         failed.map_or(Ok(()), Err)
@@ -131,7 +148,7 @@ impl AuditTrail {
     /// How many events were lost because the queue was full or a sink took none for too long.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+        self.shared.dropped_by_the_queue() + self.shared.given_up.load(Ordering::Relaxed)
     }
 
     /// How many failures were left out because their source had failed too often.
@@ -161,15 +178,16 @@ impl AuditTrail {
 
     /// Whether a failure of this source is to be kept: of the key where one was presented, else of the client.
     pub(super) fn keeps_failure(&self, key: Option<&KeyId>, client: Option<IpAddr>) -> bool {
-        let Some((limiter, quotas)) = &self.shared.throttle else { return true };
-        let source = key.map_or_else(|| client_name(client), |key| format!("key {key}"));
-        let bucket = LimitBucket::new(BucketId::Custom(&source), quotas);
-        let kept = limiter.decide(&LimitRequest::new(&[bucket], 1)).is_ok_and(|decision| decision.is_admitted());
-        if !kept {
+        let Some(throttle) = &self.shared.throttle else { return true };
+        let over = match key {
+            Some(key) => throttle.keys.count_name(key.as_str()),
+            None => throttle.clients.count(client),
+        };
+        if over.is_some() {
             self.shared.throttled.fetch_add(1, Ordering::Relaxed);
             telemetry::audit_left_out("throttled", 1);
         }
-        kept
+        over.is_none()
     }
 
     pub(super) fn keeps_successes(&self) -> bool {
@@ -197,41 +215,62 @@ fn to_the_millisecond(at: SystemTime) -> SystemTime {
 
 impl Shared {
     /// Moves what waits in the queue to what each sink has yet to take.
-    fn take(&self, unwritten: &mut [VecDeque<AuditEvent>]) {
+    fn take(&self, unwritten: &mut [Unwritten]) {
         let mut fresh = Vec::new();
+        let kept = |event, act| Arc::new(Kept { event, act, given_up: AtomicBool::new(false) });
         // Not until it is empty: whoever flushes must not work for ever for those who fill it.
         for _ in 0..self.queue.capacity() {
             match self.queue.pop() {
-                Some(Waiting::Request(noted)) => fresh.push(noted.into_event()),
-                Some(Waiting::Act(event)) => fresh.push(*event),
+                Some(Waiting::Request(noted)) => fresh.push(kept(noted.into_event(), false)),
+                Some(Waiting::Act(event)) => fresh.push(kept(*event, true)),
                 None => break,
             }
         }
-        fresh.append(&mut self.overflow.lock());
-        for waiting in unwritten.iter_mut() {
-            waiting.extend(fresh.iter().cloned());
-            let most = self.queue.capacity();
-            let excess = waiting.len().saturating_sub(most);
-            waiting.drain(..excess);
-            self.dropped.fetch_add(excess as u64, Ordering::Relaxed);
-            telemetry::audit_left_out("sink_failed", excess as u64);
-        }
-        if let Some(lost) = self.lost() {
-            unwritten.iter_mut().for_each(|waiting| waiting.push_back(lost.clone()));
-        }
+        fresh.extend(self.overflow.lock().drain(..).map(|event| kept(event, true)));
+        unwritten.iter_mut().for_each(|unwritten| unwritten.waiting.extend(fresh.iter().cloned()));
     }
 
-    /// What to say about events that are missing, where it has not been said.
-    fn lost(&self) -> Option<AuditEvent> {
-        let (dropped, throttled) = (self.dropped.load(Ordering::Relaxed), self.throttled.load(Ordering::Relaxed));
-        let untold = (dropped + throttled).saturating_sub(self.told.swap(dropped + throttled, Ordering::Relaxed));
-        (untold > 0).then(|| {
+    /// Writes to one sink what it has not taken yet, and how much is missing, where it was not told.
+    async fn write(&self, sink: &dyn AuditSink, unwritten: &mut Unwritten) -> Result<(), AuditError> {
+        while !unwritten.waiting.is_empty() {
+            let batch: Vec<_> = unwritten.waiting.iter().take(BATCH).map(|kept| kept.event.clone()).collect();
+            sink.record(&batch).await?;
+            unwritten.waiting.drain(..batch.len());
+        }
+        // What other sinks were not given is not missing here.
+        let (full, throttled) = (self.dropped_by_the_queue(), self.throttled.load(Ordering::Relaxed));
+        let missing = full + throttled + unwritten.given_up;
+        if missing > unwritten.told {
             let (id, at) = (EventId::new(self.ids.next()), to_the_millisecond(self.clock.now()));
             let mut event = AuditEvent::new(id, at, Action::EventsLost, AuditOutcome::Ok);
-            event.count = Some(untold);
+            event.count = Some(missing - unwritten.told);
+            let dropped = full + unwritten.given_up;
             event.detail = Some(format!("since the start: {dropped} dropped, {throttled} throttled"));
-            event
-        })
+            sink.record(&[event]).await?;
+            unwritten.told = missing;
+        }
+        Ok(())
+    }
+
+    /// Gives up the oldest requests that a failing sink has not taken, down to the capacity; never an act of management.
+    fn bound(&self, unwritten: &mut Unwritten) {
+        let mut excess = unwritten.waiting.len().saturating_sub(self.queue.capacity());
+        unwritten.waiting.retain(|kept| {
+            let goes = excess > 0 && !kept.act;
+            if goes {
+                excess -= 1;
+                unwritten.given_up += 1;
+                telemetry::audit_left_out("sink_failed", 1);
+                if !kept.given_up.swap(true, Ordering::Relaxed) {
+                    self.given_up.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            !goes
+        });
+    }
+
+    fn dropped_by_the_queue(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -279,20 +318,20 @@ impl AuditTrailBuilder {
     /// The trail.
     #[must_use]
     pub fn build(self) -> AuditTrail {
-        let limiter = || LocalLimiter::builder().most_buckets(50_000).clock(Arc::clone(&self.clock)).build();
+        let limits = |quotas: &Quotas| FailureLimits::new(quotas.clone(), &self.clock);
         AuditTrail {
             shared: Arc::new(Shared {
                 queue: ArrayQueue::new(self.capacity),
                 overflow: Mutex::default(),
-                unwritten: async_lock::Mutex::new(vec![VecDeque::new(); self.sinks.len()]),
+                unwritten: async_lock::Mutex::new(self.sinks.iter().map(|_| Unwritten::default()).collect()),
                 sinks: self.sinks,
                 successes: self.successes,
-                throttle: self.failures.map(|quotas| (limiter(), quotas)),
+                throttle: self.failures.map(|quotas| Throttle { keys: limits(&quotas), clients: limits(&quotas) }),
                 clock: self.clock,
                 ids: Ids::new(),
                 dropped: AtomicU64::new(0),
+                given_up: AtomicU64::new(0),
                 throttled: AtomicU64::new(0),
-                told: AtomicU64::new(0),
             }),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! A witness that is dropped before there is an answer says so: a caller who goes away in time to be forgotten is not.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -46,13 +47,32 @@ enum Who {
 }
 
 impl Witness {
-    pub(crate) fn new(trail: &AuditTrail, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Self {
+    /// `is_key` tells what must not be shown, wherever a caller has written it.
+    pub(crate) fn new(
+        trail: &AuditTrail,
+        head: &dyn RequestHead,
+        client_ip: Option<IpAddr>,
+        is_key: &dyn Fn(&str) -> bool,
+    ) -> Self {
+        let route = match head.route() {
+            Some(pattern) => Cow::Borrowed(pattern),
+            None if head.path().split('/').any(is_key) => {
+                let segments =
+                    head.path().split('/').map(|segment| if is_key(segment) { "[redacted]" } else { segment });
+                Cow::Owned(segments.collect::<Vec<_>>().join("/"))
+            }
+            None => Cow::Borrowed(head.path()),
+        };
         let noted = Noted {
             id: trail.next_id(),
             at: trail.now(),
             method: shortened(head.method(), LONGEST_METHOD),
-            route: shortened(head.route().unwrap_or_else(|| head.path()), LONGEST_ROUTE),
-            request_id: RequestId::of(head).or_else(|| trail.make_request_id()),
+            route: shortened(&route, LONGEST_ROUTE),
+            request_id: head
+                .request_id()
+                .and_then(RequestId::new)
+                .or_else(|| RequestId::of(head).filter(|id| !is_key(id.as_str())))
+                .or_else(|| trail.make_request_id()),
             client_ip,
             who: Who::Nobody,
             outcome: AuditOutcome::Abandoned,
@@ -113,7 +133,7 @@ impl Noted {
         match &self.who {
             Who::Nobody => None,
             Who::Admitted(principal) => Some(principal.record()),
-            Who::Refused(presented) => Some(&presented.entry.record),
+            Who::Refused(presented) => Some(&presented.record),
         }
     }
 
@@ -136,11 +156,10 @@ impl Noted {
                 event.scopes = principal.scopes().names();
             }
             Who::Refused(presented) => {
-                let record = &presented.entry.record;
-                let (mode, subject) = asked(record, presented.wanted.as_ref());
+                let (mode, subject) = asked(&presented.record, presented.wanted.as_ref());
                 event.mode = Some(mode);
                 event.subject = subject;
-                event.scopes = presented.entry.scopes.names();
+                event.scopes = presented.record.scopes.iter().map(ToString::to_string).collect();
             }
         }
         event.client_ip = self.client_ip;
@@ -165,7 +184,7 @@ fn asked(record: &KeyRecord, wanted: Option<&(ActorMode, UserRef)>) -> (ActorMod
 }
 
 /// The text, cut at a character's end.
-fn shortened(text: &str, longest: usize) -> String {
+pub(crate) fn shortened(text: &str, longest: usize) -> String {
     text[..text.floor_char_boundary(longest)].to_owned()
 }
 

@@ -28,7 +28,8 @@ impl Inner {
         let stored = found.as_ref().map(|stored| stored.digest()).or(digests.first());
         let matches = digests.iter().fold(false, |any, digest| any | (Some(digest) == stored));
         let (Some(stored), true) = (found, matches) else { return Err(self.unknown(facts)) };
-        let entry = stored.compiled().get_or_try_make(self.tag, || self.compile(stored.record()))?;
+        let entry = stored.compiled().get_or_try_make(self.tag, || self.compile(stored.record()));
+        let entry = entry.map_err(|error| error.presenting(stored.record(), None))?;
         Ok((stored, entry))
     }
 
@@ -38,6 +39,11 @@ impl Inner {
             Some(wait) => AuthError::too_many_failures(wait),
             None => AuthError::new(ErrorCode::InvalidKey),
         }
+    }
+
+    /// Whether a text that is none of the credentials must be taken for a key all the same, and kept out of every log.
+    pub(super) fn gives_away(&self, text: &str) -> bool {
+        self.accepted.iter().flat_map(|way| &way.formats).any(|format| format.gives_away(text))
     }
 
     pub(super) fn scopes_of(&self, record: &KeyRecord) -> Result<Arc<dyn ScopeSet>, AuthError> {

@@ -151,7 +151,8 @@ impl Authenticator {
     #[must_use]
     pub fn witness(&self, head: &dyn RequestHead) -> Option<Witness> {
         let trail = self.inner.audit.as_ref()?;
-        Some(Witness::new(trail, head, self.inner.client_ip.resolve(head)))
+        let is_key = |text: &str| self.inner.gives_away(text);
+        Some(Witness::new(trail, head, self.inner.client_ip.resolve(head), &is_key))
     }
 
     /// The address of whoever makes a request, as far as it is known.

@@ -135,7 +135,7 @@ impl Inner {
     fn stand(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
         match standing(&entry.record, facts.now) {
             Ok(()) => self.owner(entry, facts),
-            Err(error) => refused(error, &entry),
+            Err(error) => self.refused(error, &entry, &facts),
         }
     }
 
@@ -145,7 +145,7 @@ impl Inner {
         if let Some(answer) = telemetry::timed(Step::OwnerStanding, || owners.standing_now(&entry.record.owner)) {
             return match stands(answer) {
                 Ok(()) => self.place(entry, facts),
-                Err(error) => refused(error, &entry),
+                Err(error) => self.refused(error, &entry, &facts),
             };
         }
         let (this, owners) = (Arc::clone(self), Arc::clone(owners));
@@ -153,7 +153,7 @@ impl Inner {
             let answer = telemetry::awaited(Step::OwnerStanding, owners.standing(&entry.record.owner)).await;
             match stands(answer) {
                 Ok(()) => this.place(entry, facts).outcome().await,
-                Err(error) => Err(error.presenting(&entry, None)),
+                Err(error) => this.refused(error, &entry, &facts).outcome().await,
             }
         })))
     }
@@ -166,7 +166,7 @@ impl Inner {
             .and_then(|()| network(&entry.record, facts.client_ip));
         match allowed {
             Ok(()) => self.limit(entry, facts),
-            Err(error) => refused(error, &entry),
+            Err(error) => self.refused(error, &entry, &facts),
         }
     }
 
@@ -214,8 +214,8 @@ impl Inner {
         });
         match decided {
             Ok(decision) if decision.is_admitted() => self.act(entry, facts, Some(decision)),
-            Ok(decision) => refused(AuthError::rate_limited(decision), &entry),
-            Err(error) => refused(AuthError::unavailable(ErrorCode::LimiterUnavailable, error), &entry),
+            Ok(decision) => self.refused(AuthError::rate_limited(decision), &entry, &facts),
+            Err(error) => self.refused(AuthError::unavailable(ErrorCode::LimiterUnavailable, error), &entry, &facts),
         }
     }
 
@@ -224,13 +224,13 @@ impl Inner {
         let wanted = match &facts.wanted {
             Ok(Wanted::User(mode, user)) if !is_own_user(&entry.record, *mode, user) => (*mode, user.clone()),
             Ok(_) => return Attempt::Ready(Ok(finish(entry, &facts, limits, None))),
-            Err(error) => return refused(error.clone().with_limits(limits), &entry),
+            Err(error) => return self.refused(error.clone().with_limits(limits), &entry, &facts),
         };
         let directory = match &self.directory {
             Some(directory) if may_delegate(&entry.record) => directory,
             _ => {
                 let error = AuthError::new(ErrorCode::UnknownActor).with_limits(limits);
-                return Attempt::Ready(Err(error.presenting(&entry, Some(&wanted))));
+                return Attempt::Ready(Err(self.presenting(error, &entry, Some(&wanted))));
             }
         };
         let answer =
@@ -268,7 +268,7 @@ impl Inner {
             },
             Ok(_) => AuthError::new(ErrorCode::UnknownActor),
         };
-        Err(refused.with_limits(limits).presenting(&entry, Some(wanted)))
+        Err(self.presenting(refused.with_limits(limits), &entry, Some(wanted)))
     }
 
     fn with_buckets<R>(&self, entry: &KeyEntry, facts: &Facts, then: impl FnOnce(&LimitRequest<'_>) -> R) -> R {
@@ -290,16 +290,29 @@ impl Inner {
         buckets
     }
 
+    /// A refusal of who presented a real key, perhaps to act for somebody.
+    fn refused(&self, error: AuthError, entry: &Arc<KeyEntry>, facts: &Facts) -> Attempt {
+        let wanted = match &facts.wanted {
+            Ok(Wanted::User(mode, user)) => Some((*mode, user.clone())),
+            _ => None,
+        };
+        Attempt::Ready(Err(self.presenting(error, entry, wanted.as_ref())))
+    }
+
+    /// The error with whose key it was, for the audit; not with a key that was written where a user's name belongs.
+    fn presenting(&self, error: AuthError, entry: &KeyEntry, wanted: Option<&(ActorMode, UserRef)>) -> AuthError {
+        let is_name = |(_, user): &&(ActorMode, UserRef)| match user {
+            UserRef::Id(id) => !self.gives_away(id.as_str()),
+            UserRef::Email(email) => !self.gives_away(email),
+        };
+        error.presenting(&entry.record, wanted.filter(is_name))
+    }
+
     /// The answer to a client that has failed too often to be worth a look-up.
     fn blocked(&self, facts: &Facts) -> Option<AuthError> {
         let wait = self.failures.as_ref().and_then(|failures| failures.blocked(facts.client_ip))?;
         Some(AuthError::too_many_failures(wait))
     }
-}
-
-/// A refusal of who presented a real key.
-fn refused(error: AuthError, entry: &Arc<KeyEntry>) -> Attempt {
-    Attempt::Ready(Err(error.presenting(entry, None)))
 }
 
 /// Step 9: the principal; usage is counted without waiting.

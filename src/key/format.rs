@@ -320,6 +320,11 @@ impl KeyFormat {
         }
     }
 
+    /// Whether a text must be taken for a key: it has the shape of one, and a prefix that nothing else has.
+    pub(crate) fn gives_away(&self, text: &str) -> bool {
+        !self.prefix.is_empty() && self.parse(text).is_ok()
+    }
+
     /// What people may see of a key: prefix, environment, kind, `…` and the last four characters.
     #[must_use]
     pub fn mask(&self, key: &PlaintextKey) -> String {

@@ -344,6 +344,13 @@ impl KeyRecord {
         self.kind != KeyKind::AccessToken && !matches!(self.status(now), KeyStatus::Revoked | KeyStatus::Expired)
     }
 
+    /// Whether two records are of one owner (tenant and user) and one family: of one key, they always are.
+    #[must_use]
+    pub fn is_of_the_same_owner(&self, other: &Self) -> bool {
+        (&self.owner.tenant_id, &self.owner.user_id, &self.family)
+            == (&other.owner.tenant_id, &other.owner.user_id, &other.family)
+    }
+
     /// Whether the key can be its owner's primary at an instant: it counts as active and nothing speaks against it.
     #[must_use]
     pub fn can_be_primary(&self, now: SystemTime) -> bool {

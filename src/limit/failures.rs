@@ -43,7 +43,12 @@ impl FailureLimits {
     /// Counts a failure. Returns how long to wait where there were too many already.
     pub(crate) fn count(&self, client: Option<IpAddr>) -> Option<Duration> {
         let (buffer, length) = name(client);
-        let by_client = self.by_client.decide(&LimitRequest::new(&[self.bucket(text(&buffer, length))], 1));
+        self.count_name(text(&buffer, length))
+    }
+
+    /// The same for whoever has this name.
+    pub(crate) fn count_name(&self, name: &str) -> Option<Duration> {
+        let by_client = self.by_client.decide(&LimitRequest::new(&[self.bucket(name)], 1));
         let decided = by_client.or_else(|_| self.newcomers.decide(&LimitRequest::new(&[self.bucket(NEWCOMERS)], 1)));
         decided.ok().as_ref().and_then(Decision::retry_after)
     }
@@ -78,12 +83,6 @@ fn name(client: Option<IpAddr>) -> ([u8; 17], usize) {
         place[1] = HEX[usize::from(byte & 15)];
     }
     (buffer, 17)
-}
-
-/// The name under which a client is counted: an IPv4 address, the /64 of an IPv6 one, or `unknown`.
-pub(crate) fn client_name(client: Option<IpAddr>) -> String {
-    let (buffer, length) = name(client);
-    text(&buffer, length).to_owned()
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";

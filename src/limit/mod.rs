@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 
 pub use decision::{Decision, WindowState};
-pub(crate) use failures::{FailureLimits, client_name};
+pub(crate) use failures::FailureLimits;
 pub use fields::LimitFields;
 pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};

@@ -24,7 +24,7 @@ pub use issue::{Issued, NewKey};
 pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role};
 pub use rotate::Rotated;
 
-use crate::audit::{Action, AuditOutcome, AuditTrail};
+use crate::audit::{Action, AuditOutcome, AuditTrail, Party, shortened};
 use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorCode;
 use crate::key::{
@@ -36,6 +36,9 @@ use crate::store::{Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Rej
 
 /// The most characters of a name, a description or a reason.
 pub const MAX_TEXT_LENGTH: usize = 1000;
+
+/// The longest name of an operator that the audit shows, in bytes.
+const LONGEST_NAME: usize = 320;
 
 /// How often a change is tried again when somebody else changed the record in between.
 const ATTEMPTS: usize = 16;
@@ -343,13 +346,14 @@ impl KeyManager {
         let compile = |scopes: &[Scope]| {
             WildcardModel.compile(scopes).map_err(|error| ManageError::invalid("scopes", error.to_string()))
         };
-        let (own, given) = (compile(own)?, compile(before.map_or(&[], |before| &before.scopes))?);
+        let given: Vec<_> = before.map_or_else(Vec::new, |before| granted(before).cloned().collect());
+        let (own, given) = (compile(own)?, compile(&given)?);
         // Where keys have no scopes they may do everything.
-        const EVERYTHING: &[Scope] = &[scope!("*")];
+        const EVERYTHING: &Scope = &scope!("*");
         let unscoped = self.inner.rules.unscoped && record.kind != KeyKind::AccessToken;
-        let scopes = if unscoped && before.is_none() { EVERYTHING } else { &record.scopes };
+        let everything = (unscoped && before.is_none()).then_some(EVERYTHING);
         let beyond = |scope: &&Scope| !own.grants(scope) && !given.grants(scope);
-        match scopes.iter().find(beyond) {
+        match everything.into_iter().chain(granted(record)).find(beyond) {
             Some(beyond) => {
                 Err(Denied::because(format!("You may not grant {beyond}: you do not have it yourself")).into())
             }
@@ -407,13 +411,14 @@ impl KeyManager {
         event.workspaces = done.ok().and_then(|record| record.workspaces.clone());
         event.scopes =
             done.map_or_else(|_| Vec::new(), |record| record.scopes.iter().map(ToString::to_string).collect());
-        event.actor = Some(self.operator.party());
+        event.actor = Some(Party::operator(shortened(&self.operator.name, LONGEST_NAME)));
         event.client_ip = self.operator.client_ip;
         event.request_id.clone_from(&self.operator.request_id);
         event.detail = match done {
             Ok(_) => detail(),
             Err(error) => error.map(ToString::to_string),
         };
+        event.detail = event.detail.map(|detail| shortened(&detail, 4 * MAX_TEXT_LENGTH));
         trail.note_act(event);
     }
 
@@ -422,6 +427,15 @@ impl KeyManager {
     pub fn now(&self) -> SystemTime {
         to_the_millisecond(self.inner.clock.now())
     }
+}
+
+/// All scopes that a record names, also those of acting for others.
+fn granted(record: &KeyRecord) -> impl Iterator<Item = &Scope> {
+    let delegated = match &record.delegation {
+        Delegation::Only(scopes) => scopes.as_slice(),
+        Delegation::Off | Delegation::On => &[],
+    };
+    record.scopes.iter().chain(delegated)
 }
 
 /// A name for people: not empty, bounded, one line.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::audit::{Action, Party, RequestId};
+use crate::audit::{Action, RequestId};
 use crate::key::{KeyRecord, TenantId, WorkspaceId};
 use crate::scope::Scope;
 use crate::store::ListQuery;
@@ -112,10 +112,6 @@ impl Operator {
             Place::Host => Role::Owner,
             Place::Tenant(_, role) => role,
         }
-    }
-
-    pub(super) fn party(&self) -> Party {
-        Party::operator(self.name.clone())
     }
 
     pub(super) fn sees(&self, record: &KeyRecord) -> bool {

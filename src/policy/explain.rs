@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::requirement::{Node, Requirement, Way};
+use crate::error::ErrorCode;
 use crate::principal::Principal;
 use crate::request::RequestHead;
 use crate::scope::ScopeSet;
@@ -36,9 +37,9 @@ impl Requirement {
         let missing = self.explain_in(principal, request, writes, &mut met);
         match (self.check(principal, request), missing) {
             (Ok(()), _) => Explanation::Met(met),
-            (Err(_), Some(missing)) => Explanation::Missing(missing),
-            // Every part is met, and the method writes where the key only reads.
-            (Err(_), None) => Explanation::Missing(Self::writing()),
+            (Err(error), Some(missing)) if error.code() != ErrorCode::ReadOnlyKey => Explanation::Missing(missing),
+            // Whatever else is missing: the method writes, and the key only reads.
+            (Err(_), _) => Explanation::Missing(Self::writing()),
         }
     }
 

@@ -158,7 +158,7 @@ impl State {
             }
             Change::Replace(record) => {
                 let entry = self.live_mut(&record.id)?;
-                if (&entry.record.owner, &entry.record.family) != (&record.owner, &record.family) {
+                if !entry.record.is_of_the_same_owner(record) {
                     return Err(Rejected::Owner(record.id.clone()));
                 }
                 let before = (std::cmp::Reverse(entry.record.created_at), record.id.clone());
@@ -167,14 +167,14 @@ impl State {
                 self.order.insert((std::cmp::Reverse(record.created_at), record.id.clone()), ());
             }
             Change::Rehash { id, from, to } => {
+                // First whether somebody else was quicker.
+                if self.live(id)?.digest != *from {
+                    return Err(Rejected::Missing(id.clone()));
+                }
                 if from != to && self.digests_ever.contains(to) {
                     return Err(Rejected::DigestKnown);
                 }
-                let entry = self.live_mut(id)?;
-                if entry.digest != *from {
-                    return Err(Rejected::Missing(id.clone()));
-                }
-                entry.digest = *to;
+                self.live_mut(id)?.digest = *to;
                 if self.digests_ever.insert(*to) {
                     fresh.push(*to);
                 }

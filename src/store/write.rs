@@ -49,9 +49,10 @@ pub enum Change {
         record: Box<KeyRecord>,
     },
     /// All facts of a record anew, with `version` one higher than the stored one, under [`Condition::Version`]. Rejected
-    /// where the owner or the id's family would be another one: neither ever changes.
+    /// where tenant, user or family would be another one: none of them ever changes.
     Replace(Box<KeyRecord>),
-    /// The digest of a key under a newer scheme. Rejected where `from` is no longer its digest. Not a new version.
+    /// The digest of a key under a newer scheme. Rejected as missing where `from` is no longer its digest, and else where `to`
+    /// is known. Not a new version.
     Rehash {
         /// Which key.
         id: KeyId,
@@ -71,7 +72,7 @@ pub enum Change {
         key: KeyId,
     },
     /// Whichever key is the owner's primary at this instant, after the changes before this one, is set to be: so that a
-    /// successor which time or the changes brought about stays one.
+    /// successor which time or the changes brought about stays one. Where none is, none is set any more.
     PinPrimary {
         /// Whose.
         owner: OwnerRef,

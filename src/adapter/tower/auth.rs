@@ -18,10 +18,10 @@ use super::{Anonymous, HttpHead, RejectionBody, into_response};
 use crate::audit::{RequestId, Witness};
 use crate::authenticator::{Admission, Attempt, Authenticator, Outcome};
 use crate::error::AuthError;
-use crate::key::UserId;
+use crate::key::{KeyId, UserId};
 use crate::limit::Decision;
 use crate::network::TlsVersion;
-use crate::principal::KeyPrincipal;
+use crate::principal::{KeyPrincipal, Principal};
 use crate::telemetry;
 
 type TlsOf = dyn Fn(&Extensions) -> Option<TlsVersion> + Send + Sync;
@@ -32,8 +32,8 @@ type Insert = dyn Fn(Option<&KeyPrincipal>, &mut Extensions) + Send + Sync;
 type Insertion = Box<dyn FnOnce(&mut Extensions) + Send>;
 type InsertLater = dyn Fn(KeyPrincipal) -> BoxFuture<Result<Insertion, AuthError>> + Send + Sync;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-/// Who was admitted, with what the mappings made of it.
-type Decided = Result<(Admission, Vec<Insertion>), AuthError>;
+/// Who was admitted, with what the mappings made of it; and who watches.
+type Decided = (Result<(Admission, Vec<Insertion>), AuthError>, Option<Witness>);
 
 /// Wraps a service so that only authenticated requests reach it.
 ///
@@ -207,18 +207,20 @@ where
         let head = self.shared.head(&request);
         let witness = self.shared.authenticator.witness(&head);
         let attempt = self.shared.authenticator.attempt(&head);
-        let state = match self.shared.settle(attempt) {
-            Settled::Now(Ok(admission)) => {
+        let state = match self.shared.settle(attempt, witness) {
+            Settled::Now(Ok(admission), witness) => {
                 let told = self.shared.admit(admission, Vec::new(), witness, request.extensions_mut());
                 State::Inner { future: self.inner.call(request), told }
             }
-            Settled::Now(Err(error)) => State::Refused { response: Some(self.shared.refuse(&error, &head, witness)) },
+            Settled::Now(Err(error), witness) => {
+                State::Refused { response: Some(self.shared.refuse(&error, &head, witness)) }
+            }
             Settled::Later(pending) => {
                 // The service that was polled ready goes with the request; a fresh clone stays for the next one.
                 let fresh = self.inner.clone();
                 let service = mem::replace(&mut self.inner, fresh);
                 let shared = Arc::clone(&self.shared);
-                State::Parked { parked: Box::new(Parked { pending, request: Some(request), service, shared, witness }) }
+                State::Parked { parked: Box::new(Parked { pending, request: Some(request), service, shared }) }
             }
         };
         AuthFuture { state }
@@ -227,30 +229,45 @@ where
 
 /// What is to be done about a request.
 enum Settled {
-    Now(Outcome),
+    Now(Outcome, Option<Witness>),
     Later(BoxFuture<Decided>),
 }
 
 impl Shared {
     /// Whether the request must wait, for the authenticator or for a mapping.
-    fn settle(self: &Arc<Self>, attempt: Attempt) -> Settled {
+    fn settle(self: &Arc<Self>, attempt: Attempt, mut witness: Option<Witness>) -> Settled {
         match attempt {
-            Attempt::Ready(outcome) if self.inserts_later.is_empty() || outcome.is_err() => Settled::Now(outcome),
+            Attempt::Ready(outcome) if self.inserts_later.is_empty() || outcome.is_err() => {
+                Settled::Now(outcome, witness)
+            }
             attempt => {
                 let this = Arc::clone(self);
-                Settled::Later(Box::pin(async move { this.map(attempt.outcome().await?).await }))
+                Settled::Later(Box::pin(async move {
+                    let decided = this.map(attempt, &mut witness).await;
+                    (decided, witness)
+                }))
             }
         }
     }
 
-    /// Asks all mappings that must be awaited about whoever was admitted.
-    async fn map(&self, admission: Admission) -> Decided {
+    /// Asks all mappings that must be awaited about whoever is admitted.
+    async fn map(
+        &self,
+        attempt: Attempt,
+        witness: &mut Option<Witness>,
+    ) -> Result<(Admission, Vec<Insertion>), AuthError> {
+        let admission = attempt.outcome().await?;
         let mut insertions = Vec::with_capacity(self.inserts_later.len());
         if let Some(principal) = &admission.principal {
+            // Whoever goes away from here on was let through.
+            if let Some(witness) = witness {
+                witness.admitted(principal);
+            }
             for later in &self.inserts_later {
                 let mapped = later(principal.clone()).await;
-                let told =
-                    |error: AuthError| error.with_limits(admission.limits.clone()).presenting(principal.entry(), None);
+                let told = |error: AuthError| {
+                    error.with_limits(admission.limits.clone()).presenting(principal.record_arc(), None)
+                };
                 insertions.push(mapped.map_err(told)?);
             }
         }
@@ -279,6 +296,7 @@ impl Shared {
                 extensions.insert(id.clone());
             }
         }
+        let key = admission.principal.as_ref().filter(|_| telemetry::ON).cloned();
         match admission.principal {
             Some(principal) => {
                 extensions.insert(principal);
@@ -289,9 +307,10 @@ impl Shared {
                 extensions.insert(Anonymous(Arc::clone(self.authenticator.responder())));
             }
         }
-        let told = admission.limits.is_some() || admission.canonical_user.is_some() || witness.is_some();
+        let told =
+            admission.limits.is_some() || admission.canonical_user.is_some() || witness.is_some() || telemetry::ON;
         let (limits, user) = (admission.limits, admission.canonical_user);
-        told.then(|| Told { shared: Arc::clone(self), limits, user, witness })
+        told.then(|| Told { shared: Arc::clone(self), limits, user, key, witness })
     }
 
     fn head<'r, B>(&self, request: &'r Request<B>) -> HttpHead<'r> {
@@ -306,11 +325,23 @@ impl Shared {
         witness: Option<Witness>,
     ) -> Response<R> {
         let mut response = into_response(self.authenticator.responder().answer(error, head), error);
-        telemetry::answered(Some(error));
+        count(&mut response, error.key_id());
         if let Some(witness) = witness {
             witness.saw(&mut response);
         }
         response
+    }
+}
+
+/// Marks an answer that was counted, so that a layer further out does not count it again.
+#[derive(Clone)]
+struct Counted;
+
+/// Counts an answer, once.
+fn count<R>(response: &mut Response<R>, key: Option<&KeyId>) {
+    if telemetry::ON && response.extensions().get::<Counted>().is_none() {
+        telemetry::answered(response.extensions().get(), key);
+        response.extensions_mut().insert(Counted);
     }
 }
 
@@ -335,12 +366,15 @@ struct Told {
     shared: Arc<Shared>,
     limits: Option<Decision>,
     user: Option<UserId>,
+    /// Whose request it was, where somebody listens.
+    key: Option<KeyPrincipal>,
     witness: Option<Witness>,
 }
 
 impl Told {
     fn tell<R>(self, response: &mut Response<R>) {
         self.add_fields(response.headers_mut());
+        count(response, self.key.as_ref().map(Principal::key_id));
         if let Some(witness) = self.witness {
             witness.saw(response);
         }
@@ -367,7 +401,6 @@ struct Parked<S, B> {
     request: Option<Request<B>>,
     service: S,
     shared: Arc<Shared>,
-    witness: Option<Witness>,
 }
 
 pin_project! {
@@ -409,9 +442,6 @@ where
                     let mut answer = ready!(future.poll(cx));
                     match (&mut answer, told.take()) {
                         (Ok(response), told) => {
-                            if telemetry::ON {
-                                telemetry::answered(response.extensions().get());
-                            }
                             if let Some(told) = told {
                                 told.tell(response);
                             }
@@ -428,8 +458,7 @@ where
                     return response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
                 }
                 StateProjection::Parked { parked } => {
-                    let decided = ready!(parked.pending.as_mut().poll(cx));
-                    let witness = parked.witness.take();
+                    let (decided, witness) = ready!(parked.pending.as_mut().poll(cx));
                     // Taken once: the state is replaced right below.
                     let Some(mut request) = parked.request.take() else { return Poll::Pending };
                     match decided {

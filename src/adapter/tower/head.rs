@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use http::header::{AUTHORIZATION, FORWARDED, HeaderName};
 use http::{HeaderMap, Method, Request, Uri, request};
 
+use crate::audit::RequestId;
 use crate::network::TlsVersion;
 use crate::request::{FieldName, RequestHead};
 
@@ -21,8 +22,7 @@ pub struct HttpHead<'r> {
     method: &'r Method,
     uri: &'r Uri,
     headers: &'r HeaderMap,
-    /// Where axum says which route was matched.
-    #[cfg(feature = "axum")]
+    /// Where layers further out have said what they know.
     extensions: &'r http::Extensions,
     peer: Option<IpAddr>,
     tls: Option<TlsVersion>,
@@ -35,7 +35,6 @@ impl<'r> HttpHead<'r> {
             method: request.method(),
             uri: request.uri(),
             headers: request.headers(),
-            #[cfg(feature = "axum")]
             extensions: request.extensions(),
             peer,
             tls: None,
@@ -56,7 +55,6 @@ impl<'r> HttpHead<'r> {
             method: &parts.method,
             uri: &parts.uri,
             headers: &parts.headers,
-            #[cfg(feature = "axum")]
             extensions: &parts.extensions,
             peer,
             tls: None,
@@ -76,6 +74,10 @@ impl RequestHead for HttpHead<'_> {
     #[cfg(feature = "axum")]
     fn route(&self) -> Option<&str> {
         self.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
+    }
+
+    fn request_id(&self) -> Option<&str> {
+        self.extensions.get::<RequestId>().map(RequestId::as_str)
     }
 
     fn peer_ip(&self) -> Option<IpAddr> {

@@ -163,7 +163,7 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
         Change::Insert { digest, record } => insert(session, digest, record).await,
         Change::Replace(record) => {
             let stored = live(session, &record.id).await?;
-            if (&stored.owner, &stored.family) != (&record.owner, &record.family) {
+            if !stored.is_of_the_same_owner(record) {
                 return Err(Rejected::Owner(record.id.clone()).into());
             }
             touched(session.change(sql::REPLACE, record::values(record)?).await?, &record.id)
@@ -218,14 +218,15 @@ async fn know(session: &mut dyn Session, digest: &KeyDigest, id: &KeyId) -> Resu
 async fn rehash(session: &mut dyn Session, id: &KeyId, from: &KeyDigest, to: &KeyDigest) -> Result<(), Fault> {
     let bytes = || Value::from(to.to_bytes().to_vec());
     let scheme = || Value::from(to.scheme().to_string());
-    if from != to && !session.rows(sql::IS_DIGEST_KNOWN, vec![bytes(), scheme()]).await?.is_empty() {
-        return Err(Rejected::DigestKnown.into());
-    }
     let missing = || Fault::from(Rejected::Missing(id.clone()));
     let rows = session.rows(sql::DIGEST_OF, vec![id.as_str().into()]).await?;
     let mut row = rows.into_iter().next().ok_or_else(missing)?.of(TABLE, id.as_str());
+    // First whether somebody else was quicker.
     if digest(&mut row)? != *from {
         return Err(missing());
+    }
+    if from != to && !session.rows(sql::IS_DIGEST_KNOWN, vec![bytes(), scheme()]).await?.is_empty() {
+        return Err(Rejected::DigestKnown.into());
     }
     if from == to {
         return Ok(());
