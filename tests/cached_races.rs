@@ -468,11 +468,11 @@ async fn no_request_that_begins_after_a_revocation_was_acknowledged_is_let_in() 
                 while !over.load(Ordering::SeqCst) {
                     let below = revoked_below.load(Ordering::SeqCst) as u64;
                     // The key that is being issued and revoked right now, and one that has just been.
-                    let number = if (asked + reader) % 2 == 0 { below } else { below.saturating_sub(1) };
+                    let number = if (asked + reader).is_multiple_of(2) { below } else { below.saturating_sub(1) };
                     let answer = stands(&cache, number).await;
                     assert!(number >= below || answer == Some(false), "key {number} of {below}: {answer:?}");
                     asked += 1;
-                    if asked % 64 == 0 {
+                    if asked.is_multiple_of(64) {
                         tokio::task::yield_now().await;
                     }
                 }
