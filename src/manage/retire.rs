@@ -29,7 +29,16 @@ impl KeyManager {
             self.may(Action::KeyRevoke, &listed.record)?;
             let mut record = (*listed.record).clone();
             if record.revoked.is_some() {
-                return Ok(self.managed(listed, false));
+                // Whoever asks again may never have heard that it was done: then perhaps nobody else has, either. A write
+                // that changes nothing tells every node once more.
+                let again = WriteBatch::new()
+                    .require(Condition::Version { id: id.clone(), version: record.version })
+                    .change(Change::SetSigning { id: id.clone(), state: None });
+                match self.inner.store.apply(&again).await {
+                    Ok(()) => return Ok(self.managed(listed, false)),
+                    Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => continue,
+                    Err(error) => return Err(error.into()),
+                }
             }
             record.revoked = Some(Revocation::new(now, reason.map(str::to_owned)));
             let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{Change, WriteBatch};
-use crate::key::{KeyDigest, KeyId};
+use crate::key::{DigestScheme, KeyDigest, KeyId};
 
 /// What has changed, for caches to forget. It carries no digest and no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,12 +32,14 @@ impl Invalidation {
             match change {
                 Change::Insert { digest, .. } => all.known.push(Self::fingerprint(digest)),
                 Change::Replace(record) => all.keys.push(record.id.clone()),
+                // Nobody remembers a signing state; but whoever writes one anew means the key.
+                Change::SetSigning { id, .. } => all.keys.push(id.clone()),
                 Change::Rehash { id, to, .. } => {
                     all.keys.push(id.clone());
                     all.known.push(Self::fingerprint(to));
                 }
                 Change::Delete(id) => all.keys.push(id.clone()),
-                Change::SetPrimary { .. } | Change::PinPrimary { .. } | Change::SetSigning { .. } => {}
+                Change::SetPrimary { .. } | Change::PinPrimary { .. } => {}
             }
         }
         all
@@ -58,8 +60,15 @@ impl Invalidation {
     /// 64 bits that a digest is told apart by here: too few to be of use to anybody else.
     #[must_use]
     pub fn fingerprint(digest: &KeyDigest) -> u64 {
+        let scheme = match digest.scheme() {
+            DigestScheme::Sha256 => 0,
+            DigestScheme::Sha512 => 1,
+            DigestScheme::HmacSha256 { pepper } => 2 + u64::from(pepper),
+        };
         let bytes = digest.to_bytes();
-        bytes.as_chunks::<8>().0.iter().fold(0, |all, word| all.rotate_left(7) ^ u64::from_le_bytes(*word))
+        // The same on every node, whatever it runs on.
+        scheme.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ bytes.as_chunks::<8>().0.iter().fold(0_u64, |all, word| all.rotate_left(7) ^ u64::from_le_bytes(*word))
     }
 }
 

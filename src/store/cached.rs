@@ -12,6 +12,7 @@
 mod epochs;
 mod flights;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -22,10 +23,10 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use self::epochs::Epochs;
-use self::flights::Flights;
+use self::flights::{Flights, Joined};
 use super::{
-    HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed, OwnerRef, Page,
-    StoreError, StoredKey, UsageDelta, WriteBatch,
+    Change, HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed, OwnerRef,
+    Page, StoreError, StoredKey, UsageDelta, WriteBatch,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::key::{KeyDigest, KeyId, SigningState};
@@ -59,8 +60,10 @@ struct Shared {
     bus: Option<Arc<dyn InvalidationBus>>,
     /// Until when, by the monotonic clock in milliseconds, everything that was published is known to have been heard.
     healthy_until: AtomicU64,
-    /// What the bus could not be told yet.
-    untold: Mutex<Vec<Invalidation>>,
+    /// What the bus could not be told yet, each with a number of its own.
+    untold: Mutex<VecDeque<(u64, Invalidation)>>,
+    /// Numbers look-ups and what is to be told.
+    numbers: AtomicU64,
     time_to_live: Duration,
     staleness: Duration,
     clock: Arc<dyn Clock>,
@@ -71,16 +74,20 @@ struct Shared {
 struct Known {
     stored: Arc<StoredKey>,
     mark: Mark,
-    /// Fingerprints of the digests that would have counted first, and were unknown.
-    before: Arc<[u64]>,
+    /// The digests that would have counted first, and were unknown.
+    before: Arc<[KeyDigest]>,
 }
 
 /// When a look-up began, and how much had been invalidated by then.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
+    number: u64,
     epoch: u64,
     began: Duration,
 }
+
+/// No more than this waits to be told; beyond, it is that everything has changed.
+const MOST_UNTOLD: usize = 1000;
 
 /// Describes a [`CachedStore`].
 #[must_use = "a builder does nothing until build()"]
@@ -108,12 +115,13 @@ impl CachedStore {
         }
     }
 
-    /// Tells the bus what it could not be told before. Call it on an interval; every write tries it too.
+    /// Tells the bus what it could not be told before, or what a write left untold whose caller went away. Call it on an
+    /// interval, well below the bound on staleness; every write tries it too.
     ///
     /// # Errors
     /// Where the bus still cannot be told.
     pub async fn publish_untold(&self) -> Result<(), StoreError> {
-        self.shared.publish(None).await
+        self.shared.publish().await
     }
 
     /// Forgets everything.
@@ -135,7 +143,7 @@ impl Shared {
 
     /// Whether what was learned then still counts.
     fn counts(&self, mark: Mark, now: Duration) -> bool {
-        let most = if self.is_healthy(now) { self.time_to_live } else { self.staleness };
+        let most = if self.is_healthy(now) { self.time_to_live } else { self.staleness.min(self.time_to_live) };
         now.saturating_sub(mark.began) < most
     }
 
@@ -150,8 +158,7 @@ impl Shared {
             {
                 // Of several digests that are known the first counts: those before it must still be unknown.
                 let still_unknown = |digest: &KeyDigest| {
-                    let fingerprint = Invalidation::fingerprint(digest);
-                    before.contains(&fingerprint) && self.epochs.holds_digest(fingerprint, mark.epoch)
+                    before.contains(digest) && self.epochs.holds_digest(Invalidation::fingerprint(digest), mark.epoch)
                 };
                 return digests[..place].iter().all(still_unknown).then_some(Some(stored));
             }
@@ -168,8 +175,11 @@ impl Shared {
     fn remember(&self, digests: &[KeyDigest], mark: Mark, answer: Option<&Arc<StoredKey>>) {
         match answer {
             Some(stored) => {
-                let before = digests.iter().take_while(|digest| *digest != stored.digest());
-                let before = before.map(Invalidation::fingerprint).collect();
+                // One that took longer does not take the place of what was learned since.
+                if self.known.get(stored.digest()).is_some_and(|known| known.mark.number > mark.number) {
+                    return;
+                }
+                let before = digests.iter().take_while(|digest| *digest != stored.digest()).copied().collect();
                 self.known.insert(*stored.digest(), Known { stored: Arc::clone(stored), mark, before });
             }
             None => digests.iter().for_each(|digest| self.unknown.insert(*digest, mark)),
@@ -179,23 +189,34 @@ impl Shared {
     fn mark(&self) -> Mark {
         // The epoch first: what is invalidated in between makes the mark older, never newer.
         let epoch = self.epochs.now();
-        Mark { epoch, began: self.clock.monotonic() }
+        Mark { number: self.number(), epoch, began: self.clock.monotonic() }
     }
 
-    /// Tells the bus of this and of all that it could not be told before.
-    async fn publish(&self, what: Option<Invalidation>) -> Result<(), StoreError> {
-        let Some(bus) = &self.bus else { return Ok(()) };
-        if let Some(what) = what {
-            self.untold.lock().push(what);
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Keeps in mind what the bus is to be told.
+    fn is_to_be_told(&self, what: Invalidation) {
+        if self.bus.is_none() || what.is_empty() {
+            return;
         }
+        let mut untold = self.untold.lock();
+        if untold.len() >= MOST_UNTOLD {
+            untold.clear();
+            untold.push_back((self.number(), Invalidation::everything()));
+        }
+        untold.push_back((self.number(), what));
+    }
+
+    /// Tells the bus of all that it has not been told yet.
+    async fn publish(&self) -> Result<(), StoreError> {
+        let Some(bus) = &self.bus else { return Ok(()) };
         loop {
-            let Some(next) = self.untold.lock().first().cloned() else { return Ok(()) };
+            let Some((number, next)) = self.untold.lock().front().cloned() else { return Ok(()) };
             bus.publish(&next).await.map_err(StoreError::unavailable)?;
             // Somebody else may have told the same meanwhile; telling twice harms nobody.
-            let mut untold = self.untold.lock();
-            if let Some(told) = untold.iter().position(|waiting| *waiting == next) {
-                untold.remove(told);
-            }
+            self.untold.lock().retain(|(waiting, _)| *waiting != number);
         }
     }
 }
@@ -212,18 +233,24 @@ impl InvalidationListener for Shared {
         let until = if self.bus.as_ref().is_some_and(InvalidationBus::never_misses) {
             u64::MAX
         } else {
-            u64::try_from((proven + self.staleness * 3 / 4).as_millis()).unwrap_or(u64::MAX)
+            let deadline = self.staleness / 4 * 3;
+            u64::try_from(proven.saturating_add(deadline).as_millis()).unwrap_or(u64::MAX)
         };
         self.healthy_until.fetch_max(until, Ordering::SeqCst);
     }
 }
 
-/// Forgets what a write is about, however the write ends: also where nobody waits for its end any more.
-struct ForgetAtLast<'a>(&'a Shared, &'a Invalidation);
+/// Forgets what a write is about, and keeps in mind to tell others, however the write ends: also where nobody waits for its
+/// end any more.
+struct ForgetAtLast<'a> {
+    shared: &'a Shared,
+    what: Invalidation,
+}
 
 impl Drop for ForgetAtLast<'_> {
     fn drop(&mut self) {
-        self.0.invalidated(self.1);
+        self.shared.invalidated(&self.what);
+        self.shared.is_to_be_told(std::mem::take(&mut self.what));
     }
 }
 
@@ -238,15 +265,27 @@ impl KeyStore for CachedStore {
         let shared = &self.shared;
         let store = Arc::clone(&shared.store);
         let asked: Arc<[KeyDigest]> = digests.into();
-        let flight = shared.flights.join(digests, shared.mark(), |mark| {
-            let shared = Arc::clone(shared);
-            async move {
-                let answer = store.find(&asked).await?;
-                shared.remember(&asked, mark, answer.as_ref());
-                Ok(answer)
-            }
-        });
-        flight.await
+        let mark = shared.mark();
+        // Whoever asks now must not hear what was true before a change, or longer ago than the bound.
+        let may_join = |began: Mark| began.epoch == mark.epoch && shared.counts(began, mark.began);
+        let joined = shared.flights.join(
+            digests,
+            mark,
+            may_join,
+            || shared.remembered(digests),
+            || {
+                let shared = Arc::clone(shared);
+                async move {
+                    let answer = store.find(&asked).await?;
+                    shared.remember(&asked, mark, answer.as_ref());
+                    Ok(answer)
+                }
+            },
+        );
+        match joined {
+            Joined::Remembered(remembered) => Ok(remembered),
+            Joined::Waiting(flight) => flight.await.map_err(StoreError::shared),
+        }
     }
 
     fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
@@ -272,21 +311,21 @@ impl KeyStore for CachedStore {
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        let what = Invalidation::of(batch);
-        let applied = {
-            let _forget = ForgetAtLast(&self.shared, &what);
-            self.shared.store.apply(batch).await
-        };
-        match applied {
+        let mut forget = ForgetAtLast { shared: &self.shared, what: Invalidation::of(batch) };
+        let applied = self.shared.store.apply(batch).await;
+        if applied.as_ref().is_err_and(|error| error.as_rejected().is_some()) {
             // Nothing was changed.
-            Err(error) if error.as_rejected().is_some() => Err(error),
-            _ if what.is_empty() => applied,
-            applied => {
-                // Also where no answer came: it may have been applied.
-                self.shared.publish(Some(what)).await?;
-                applied
-            }
+            forget.what = Invalidation::default();
         }
+        drop(forget);
+        // A key under a newer digest is the same key: no request waits until others know.
+        if batch.changes().iter().all(|change| matches!(change, Change::Rehash { .. })) && !batch.changes().is_empty() {
+            return applied;
+        }
+        // Also where no answer came: it may have been applied.
+        let told = self.shared.publish().await;
+        applied?;
+        told
     }
 
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
@@ -362,7 +401,8 @@ impl CachedStoreBuilder {
             bus: self.bus,
             healthy_until: AtomicU64::new(0),
             untold: Mutex::default(),
-            time_to_live: self.time_to_live.max(self.staleness),
+            numbers: AtomicU64::new(0),
+            time_to_live: self.time_to_live,
             staleness: self.staleness,
             clock: self.clock,
         });

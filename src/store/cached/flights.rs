@@ -1,13 +1,15 @@
 //! Look-ups that are on their way: whoever asks the same meanwhile waits for the same answer.
+//!
+//! The board holds no look-up alive: one that nobody waits for any more is given up, with whatever it holds of the store.
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
-use futures_util::future::Shared;
+use futures_util::future::{Shared, WeakShared};
 use parking_lot::Mutex;
 
 use super::Mark;
@@ -15,67 +17,86 @@ use crate::key::KeyDigest;
 use crate::store::{StoreError, StoredKey};
 
 type Answer = Result<Option<Arc<StoredKey>>, Arc<StoreError>>;
-type Flight = Shared<Pin<Box<dyn Future<Output = Answer> + Send>>>;
+type LookUp = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Flight = Shared<LookUp>;
+type Board = Mutex<HashMap<Box<[KeyDigest]>, Waiting>>;
 
 #[derive(Default)]
 pub(super) struct Flights {
-    under_way: Arc<Mutex<HashMap<Box<[KeyDigest]>, Waiting>>>,
-    numbers: AtomicU64,
+    under_way: Arc<Board>,
 }
 
 struct Waiting {
-    number: u64,
-    epoch: u64,
-    flight: Flight,
+    mark: Mark,
+    flight: WeakShared<LookUp>,
 }
 
-/// Takes a flight off the board when it has landed, or crashed.
+/// Takes a flight off the board when it has landed, crashed, or was given up.
 struct Landing {
-    board: Arc<Mutex<HashMap<Box<[KeyDigest]>, Waiting>>>,
+    board: Arc<Board>,
     digests: Box<[KeyDigest]>,
-    number: u64,
+    mark: Mark,
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
         let mut board = self.board.lock();
-        if board.get(&self.digests).is_some_and(|waiting| waiting.number == self.number) {
+        // Only itself: another one may have taken its place.
+        if board.get(&self.digests).is_some_and(|waiting| waiting.mark.number == self.mark.number) {
             board.remove(&self.digests);
         }
     }
 }
 
 impl Flights {
-    /// Joins the look-up of these digests, or begins one. One that began before anything was invalidated is not joined:
-    /// whoever asks now must not hear what was true then.
-    pub(super) fn join<B, F>(
+    /// Joins the look-up of these digests, if `may_join` allows it by its mark, or begins one. `remembered` is asked again
+    /// first: the answer may have come in between.
+    pub(super) fn join<F>(
         &self,
         digests: &[KeyDigest],
         mark: Mark,
-        begin: B,
-    ) -> impl Future<Output = Result<Option<Arc<StoredKey>>, StoreError>> + Send + use<B, F>
+        may_join: impl FnOnce(Mark) -> bool,
+        remembered: impl FnOnce() -> Option<Option<Arc<StoredKey>>>,
+        begin: impl FnOnce() -> F,
+    ) -> Joined
     where
-        B: FnOnce(Mark) -> F,
         F: Future<Output = Result<Option<Arc<StoredKey>>, StoreError>> + Send + 'static,
     {
-        let mut board = self.under_way.lock();
-        let flight = match board.get(digests) {
-            Some(waiting) if waiting.epoch == mark.epoch => waiting.flight.clone(),
-            _ => {
-                let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-                let landing = Landing { board: Arc::clone(&self.under_way), digests: digests.into(), number };
-                let look_up = begin(mark);
-                let whole: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(async move {
-                    let _landing = landing;
-                    look_up.await.map_err(Arc::new)
-                });
-                let flight = whole.shared();
-                let waiting = Waiting { number, epoch: mark.epoch, flight: flight.clone() };
-                board.insert(digests.into(), waiting);
-                flight
+        let known;
+        let joined = {
+            let mut board = self.under_way.lock();
+            if let Some(remembered) = remembered() {
+                return Joined::Remembered(remembered);
+            }
+            // Dropped after the lock is given back: where it is the last, its landing needs the board.
+            known = board.get(digests).and_then(|waiting| Some((waiting.mark, waiting.flight.upgrade()?)));
+            match &known {
+                Some((began, flight)) if may_join(*began) => flight.clone(),
+                _ => {
+                    let landing = Landing { board: Arc::clone(&self.under_way), digests: digests.into(), mark };
+                    let look_up = AssertUnwindSafe(begin()).catch_unwind();
+                    let whole: LookUp = Box::pin(async move {
+                        let _landing = landing;
+                        match look_up.await {
+                            Ok(answer) => answer.map_err(Arc::new),
+                            Err(_) => Err(Arc::new(StoreError::unavailable("the store panicked"))),
+                        }
+                    });
+                    let flight = whole.shared();
+                    if let Some(weak) = flight.downgrade() {
+                        board.insert(digests.into(), Waiting { mark, flight: weak });
+                    }
+                    flight
+                }
             }
         };
-        drop(board);
-        async move { flight.await.map_err(StoreError::shared) }
+        drop(known);
+        Joined::Waiting(joined)
     }
+}
+
+/// What asking has come to.
+pub(super) enum Joined {
+    Remembered(Option<Arc<StoredKey>>),
+    Waiting(Flight),
 }
