@@ -8,7 +8,7 @@ mod life;
 use std::time::Duration;
 
 use common::{tenant, test, user};
-use life::{DAY, Desk, HOUR, Point, SECOND, acme, ann, change, ending, globex, ids, issue, named, refused};
+use life::{DAY, Desk, HOUR, Point, acme, ann, change, ending, globex, ids, issue, named, refused};
 use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{KeyKind, Owner};

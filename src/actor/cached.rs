@@ -89,10 +89,10 @@ impl<D: Directory> Directory for CachedDirectory<D> {
     async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
         let key = (tenant.clone(), user.clone());
         if let Some(remembered) = self.remembered(&key) {
-            telemetry::cache("directory", true);
+            telemetry::cache(telemetry::Cache::Directory, true);
             return Ok(remembered);
         }
-        telemetry::cache("directory", false);
+        telemetry::cache(telemetry::Cache::Directory, false);
         let (asked, clears) = (self.clock.monotonic(), self.clears.load(Ordering::SeqCst));
         let answer = self.inner.resolve(tenant, user).await?;
         if self.clears.load(Ordering::SeqCst) == clears {
@@ -109,7 +109,7 @@ impl<D: Directory> Directory for CachedDirectory<D> {
     fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         match self.remembered(&(tenant.clone(), user.clone())) {
             Some(remembered) => {
-                telemetry::cache("directory", true);
+                telemetry::cache(telemetry::Cache::Directory, true);
                 Some(Ok(remembered))
             }
             // Counted as a miss by `resolve`, if that is asked next.

@@ -25,8 +25,8 @@ use quick_cache::sync::Cache;
 use self::epochs::Epochs;
 use self::flights::{Flights, Joined};
 use super::{
-    Change, HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed, OwnerRef,
-    Page, StoreError, StoredKey, UsageDelta, WriteBatch,
+    HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed, OwnerRef, Page,
+    StoreError, StoredKey, UsageDelta, WriteBatch,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::key::{KeyDigest, KeyId, SigningState};
@@ -258,10 +258,10 @@ impl Drop for ForgetAtLast<'_> {
 impl KeyStore for CachedStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         if let Some(remembered) = self.shared.remembered(digests) {
-            telemetry::cache("keys", true);
+            telemetry::cache(telemetry::Cache::Keys, true);
             return Ok(remembered);
         }
-        telemetry::cache("keys", false);
+        telemetry::cache(telemetry::Cache::Keys, false);
         let shared = &self.shared;
         let store = Arc::clone(&shared.store);
         let asked: Arc<[KeyDigest]> = digests.into();
@@ -290,7 +290,7 @@ impl KeyStore for CachedStore {
 
     fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         let remembered = self.shared.remembered(digests)?;
-        telemetry::cache("keys", true);
+        telemetry::cache(telemetry::Cache::Keys, true);
         Some(Ok(remembered))
     }
 
@@ -318,10 +318,6 @@ impl KeyStore for CachedStore {
             forget.what = Invalidation::default();
         }
         drop(forget);
-        // A key under a newer digest is the same key: no request waits until others know.
-        if batch.changes().iter().all(|change| matches!(change, Change::Rehash { .. })) && !batch.changes().is_empty() {
-            return applied;
-        }
         // Also where no answer came: it may have been applied.
         let told = self.shared.publish().await;
         applied?;
