@@ -158,13 +158,6 @@ pub(crate) enum Cache {
     Directory,
 }
 
-/// What answers are remembered of.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Cache {
-    Keys,
-    Directory,
-}
-
 /// A cache was asked.
 pub(crate) fn cache(which: Cache, hit: bool) {
     // Literals, so that nothing is allocated for them.
