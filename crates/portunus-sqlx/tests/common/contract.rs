@@ -68,6 +68,7 @@ pub(crate) fn full_record(name: &str) -> KeyRecord {
     record.expires_at = Some(at(1_000_000));
     record.enabled = false;
     record.revoked = Some(Revocation::new(at(1_002), Some("leaked".into())));
+    record.predecessor = Some(id("earlier"));
     record.successor = Some(id("later"));
     record.may_be_primary = false;
     record

@@ -79,8 +79,8 @@ pub(crate) async fn no_part_of_a_record_can_be_lost_unnoticed(home: &impl Home) 
     let write =
         |text: String| home.execute(format!("UPDATE portunus_keys SET record = '{}'", text.replace('\'', "''")));
     for field in whole.keys() {
-        // A successor may be left out: it grants nothing.
-        if field == "successor" {
+        // Who came before and after may be left out: it grants nothing.
+        if ["predecessor", "successor"].contains(&field.as_str()) {
             continue;
         }
         let mut changed = whole.clone();
