@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use portunus::audit::AuditError;
 use portunus::store::{Rejected, StoreError};
 
 /// Why a schema could not be brought up to date.
@@ -40,6 +41,8 @@ pub(crate) enum Refusal {
     OutOfRange(&'static str),
     #[error("a record cannot be written as JSON")]
     Json(#[source] serde_json::Error),
+    #[error("an event cannot be written as JSON")]
+    EventJson(#[source] serde_json::Error),
     #[error("this version of portunus-sqlx does not know such a {0}")]
     Unknown(&'static str),
     #[error("the database took longer than {0:?}")]
@@ -49,6 +52,11 @@ pub(crate) enum Refusal {
     #[error("the store is closed")]
     Closed,
 }
+
+/// Why events are not told.
+#[derive(Debug, thiserror::Error)]
+#[error("a stored event cannot be read: {0}")]
+struct Unreadable(String);
 
 /// What a database answered, without the values that it adds.
 #[derive(Debug, thiserror::Error)]
@@ -102,17 +110,34 @@ impl From<Refusal> for Fault {
     }
 }
 
+impl Fault {
+    /// Why there is no answer, for whoever asked for something else than a key.
+    fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
+        let code = self.code().unwrap_or_default();
+        match self {
+            Self::Database(sqlx::Error::Database(answer)) => {
+                Answer { code, message: answer.message().to_owned() }.into()
+            }
+            Self::Database(error) => error.into(),
+            Self::Corrupt(what) => Unreadable(what).into(),
+            Self::Rejected(rejected) => rejected.into(),
+            Self::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
-        let code = fault.code().unwrap_or_default();
         match fault {
-            Fault::Database(sqlx::Error::Database(answer)) => {
-                Self::unavailable(Answer { code, message: answer.message().to_owned() })
-            }
-            Fault::Database(error) => Self::unavailable(error),
             Fault::Corrupt(what) => Self::corrupt(what),
             Fault::Rejected(rejected) => Self::rejected(rejected),
-            Fault::Refused(refusal) => Self::unavailable(refusal),
+            Fault::Database(_) | Fault::Refused(_) => Self::unavailable(fault.into_source()),
         }
+    }
+}
+
+impl From<Fault> for AuditError {
+    fn from(fault: Fault) -> Self {
+        Self::unavailable(fault.into_source())
     }
 }

@@ -38,6 +38,33 @@
 //! to the millisecond, and counts above 2⁶³-2 as [`u64::MAX`]. A record whose times lie before 1970, or whose version needs
 //! more than 63 bits, is refused, as [`StoreError::unavailable`].
 //!
+//! # Events
+//! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an [`AuditReader`](portunus::audit::AuditReader) on the
+//! same database. Events and hourly usage grow until the host forgets what is old, in a task of its own:
+//!
+//! ```no_run
+//! # #[cfg(feature = "sqlite")]
+//! # async fn run(store: portunus_sqlx::SqliteStore) {
+//! use std::time::{Duration, SystemTime};
+//!
+//! use portunus::store::KeyStore;
+//!
+//! const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+//! let mut hourly = tokio::time::interval(Duration::from_secs(60 * 60));
+//! loop {
+//!     hourly.tick().await;
+//!     let now = SystemTime::now();
+//!     // What fails is tried again in an hour; say so in the log.
+//!     if let Err(error) = store.audit().forget_events_before(now - 400 * DAY).await {
+//!         eprintln!("old events were not forgotten: {error}");
+//!     }
+//!     if let Err(error) = store.forget_usage_before(now - 90 * DAY).await {
+//!         eprintln!("old usage was not forgotten: {error}");
+//!     }
+//! }
+//! # }
+//! ```
+//!
 //! # What is promised
 //! - A write that was acknowledged is on the disk: SQLite's with `synchronous = FULL`, PostgreSQL's with `synchronous_commit`,
 //!   which a write switches on where it is off.
@@ -59,6 +86,7 @@
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 compile_error!("portunus-sqlx needs one of its features `sqlite` and `postgres`");
 
+mod audit;
 mod fault;
 mod operation;
 #[cfg(feature = "postgres")]
@@ -71,6 +99,10 @@ mod store;
 mod time;
 mod value;
 
+#[cfg(feature = "postgres")]
+pub use audit::PostgresAudit;
+#[cfg(feature = "sqlite")]
+pub use audit::SqliteAudit;
 pub use fault::MigrateError;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;

@@ -102,7 +102,7 @@ impl PostgresStore {
         self.pool.close().await;
     }
 
-    async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+    pub(crate) async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         limited(READ_LIMIT, async {
             for _ in 0..self.attempts() {
                 match self.read_once(&operation).await {
@@ -144,7 +144,7 @@ impl PostgresStore {
         .await
     }
 
-    async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+    pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let _turn = self.turns.wait().await?;
         limited(WRITE_LIMIT, async {
             for attempt in 1..WRITE_ATTEMPTS {

@@ -104,7 +104,7 @@ pub(crate) fn read(row: &mut Row) -> Result<KeyRecord, Fault> {
 }
 
 /// Whether two values are one; NULL has no type.
-fn same(one: &Value, other: &Value) -> bool {
+pub(crate) fn same(one: &Value, other: &Value) -> bool {
     let is_null = |value: &Value| matches!(value, Value::Int(None) | Value::Text(None) | Value::Bytes(None));
     one == other || (is_null(one) && is_null(other))
 }

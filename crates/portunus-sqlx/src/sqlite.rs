@@ -81,7 +81,7 @@ impl SqliteStore {
         self.writer.close().await;
     }
 
-    async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+    pub(crate) async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         limited(READ_LIMIT, async {
             let mut connection = self.readers.acquire().await?;
             operation.run(&mut *connection).await
@@ -97,7 +97,7 @@ impl SqliteStore {
         .await
     }
 
-    async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+    pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let _turn = self.turns.wait().await?;
         limited(WRITE_LIMIT, async {
             // From its first statement on the only writer: a transaction that only becomes one later may have to be given up.

@@ -22,6 +22,7 @@ use crate::value::{Session, Value};
 const KEYS: i64 = 0;
 const TENANTS: i64 = 1;
 pub(super) const SCHEMA: i64 = 2;
+pub(super) const EVENTS: i64 = 3;
 
 /// Applies a batch.
 pub(crate) struct Apply<'a>(pub(crate) &'a WriteBatch);

@@ -1,6 +1,6 @@
 //! The schema: made where there is none, brought up to date where it is old, refused where it is newer.
 //!
-//! Schema 1 is keys, digests, primary keys and usage. Schema 2 will be audit events.
+//! Schema 1 is keys, digests, primary keys and usage. Schema 2 is audit events.
 
 use async_trait::async_trait;
 

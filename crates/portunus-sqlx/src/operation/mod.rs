@@ -1,6 +1,7 @@
 //! What a store does, once for both databases: each operation runs on a connection that its store chose.
 
 mod apply;
+mod events;
 mod find;
 mod list;
 mod migrate;
@@ -10,6 +11,7 @@ mod usage;
 use async_trait::async_trait;
 
 pub(crate) use apply::Apply;
+pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{Find, Get, SigningOf};
 pub(crate) use list::List;
 pub(crate) use migrate::{Migrate, Migrated};

@@ -2,12 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use portunus::audit::AuditTrail;
 use portunus::key::{Alphabet, KeyFormat};
 use portunus::manage::{KeyManager, NewKey};
 
 use super::*;
 
-pub(crate) async fn no_dump_holds_a_key(home: &impl Home) {
+pub(crate) async fn no_dump_holds_a_key<H: Home>(home: &H) {
     let store = home.open().await;
     let format = KeyFormat::builder("acme_")
         .environment("live", live())
@@ -15,7 +16,9 @@ pub(crate) async fn no_dump_holds_a_key(home: &impl Home) {
         .random(Alphabet::BASE62, 32)
         .build()
         .unwrap();
-    let manager = KeyManager::builder(store.clone(), format).environments([live()]).build().unwrap();
+    let trail = AuditTrail::new([H::audit(&store)]);
+    let manager =
+        KeyManager::builder(store.clone(), format).environments([live()]).audit(trail.clone()).build().unwrap();
     let (mut keys, mut last) = (Vec::new(), None);
     for _ in 0..10 {
         let issued = manager.issue(NewKey::new("findable", Owner::tenant(tenant("acme")))).await.unwrap();
@@ -23,9 +26,10 @@ pub(crate) async fn no_dump_holds_a_key(home: &impl Home) {
         keys.push(issued.key.reveal());
     }
     manager.revoke(&last.unwrap(), Some("lost")).await.unwrap();
+    trail.flush().await.unwrap();
     let dump = home.dump().await;
     let holds = |part: &[u8]| dump.windows(part.len()).any(|window| window == part);
-    assert!(holds(b"findable") && holds(b"lost"), "the dump is one");
+    assert!(holds(b"findable") && holds(b"lost") && holds(b"key.revoke"), "the dump is one");
     for key in keys {
         let random = key.strip_prefix("acme_live_sk_").unwrap();
         assert_eq!(random.len(), 32);

@@ -1,7 +1,8 @@
 //! What the tests share: keys made by hand, and homes, which are databases that stores can be opened on again and again.
 
-#![allow(dead_code, unused_imports, unused_macros, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unused_imports, unused_macros, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+pub(crate) mod audit;
 pub(crate) mod contract;
 pub(crate) mod corrupt;
 pub(crate) mod crowd;
@@ -15,16 +16,24 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
+use portunus::audit::{AuditError, AuditReader, AuditSink};
 use portunus::key::{
     DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation, SigningState, TenantId, UserId,
 };
 use portunus::store::{Change, Condition, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, WriteBatch};
-use portunus_sqlx::{PostgresStore, SqliteStore};
+use portunus_sqlx::{PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 /// A database.
 pub(crate) trait Home: Clone + Send + Sync + 'static {
     type Store: KeyStore + Clone;
+    type Audit: AuditSink + AuditReader + Clone;
+
+    /// The events beside the keys of a store.
+    fn audit(store: &Self::Store) -> Self::Audit;
+
+    /// Forgets old events.
+    fn forget(audit: &Self::Audit, before: SystemTime) -> impl Future<Output = Result<u64, AuditError>> + Send;
 
     /// Opens a store on it, with connections of its own, and brings its schema up to date.
     fn open(&self) -> impl Future<Output = Self::Store> + Send;
@@ -68,6 +77,15 @@ impl SqliteHome {
 
 impl Home for SqliteHome {
     type Store = SqliteStore;
+    type Audit = SqliteAudit;
+
+    fn audit(store: &SqliteStore) -> SqliteAudit {
+        store.audit()
+    }
+
+    async fn forget(audit: &SqliteAudit, before: SystemTime) -> Result<u64, AuditError> {
+        audit.forget_events_before(before).await
+    }
 
     async fn open(&self) -> SqliteStore {
         let store = SqliteStore::open(self.path()).await.unwrap();
@@ -127,6 +145,15 @@ impl PostgresHome {
 
 impl Home for PostgresHome {
     type Store = PostgresStore;
+    type Audit = PostgresAudit;
+
+    fn audit(store: &PostgresStore) -> PostgresAudit {
+        store.audit()
+    }
+
+    async fn forget(audit: &PostgresAudit, before: SystemTime) -> Result<u64, AuditError> {
+        audit.forget_events_before(before).await
+    }
 
     async fn open(&self) -> PostgresStore {
         let store = PostgresStore::connect(&self.server.address(&self.name)).await.unwrap();
@@ -352,6 +379,15 @@ macro_rules! every_case {
             corrupt::no_column_can_be_changed_unnoticed
             corrupt::no_part_of_a_record_can_be_lost_unnoticed
             corrupt::broken_schemes_states_and_usage_are_told_with_row_and_column
+            audit::random_pages_agree_with_the_log_in_memory
+            audit::an_event_given_twice_is_kept_once
+            audit::a_large_batch_is_kept_in_its_order_and_its_rare_events_are_found_quickly
+            audit::names_of_any_kind_are_found_as_they_are_written
+            audit::old_events_are_forgotten_and_no_place_is_given_again
+            audit::pages_hold_every_event_once_while_others_are_written
+            audit::a_filter_that_lets_nothing_through_gives_short_pages_that_go_on
+            audit::an_event_that_cannot_be_read_is_an_error_and_not_a_gap
+            audit::a_database_of_the_first_schema_is_brought_up_to_date
             dump::no_dump_holds_a_key
             model::random_batches_do_what_the_store_in_memory_does
         }

@@ -1,5 +1,7 @@
 //! The statements. Every value is bound; no text of a caller ever becomes part of a statement.
 
+pub(crate) mod events;
+
 use portunus::store::OwnerRef;
 
 /// The columns of a record, as [`record`](crate::record) reads and writes them.
@@ -204,6 +206,7 @@ pub(crate) struct Dialect {
     /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds them to the end of this
     /// one; `$2` says which kind of names. Absent where a transaction that writes is the only one anyway.
     pub(crate) hold: Option<&'static str>,
+    pub(crate) events: &'static events::Events,
     /// The schema, step by step.
     pub(crate) migrations: &'static [&'static str],
     /// Where the version of the schema is kept.
@@ -217,7 +220,8 @@ pub(crate) static SQLITE: Dialect = Dialect {
     add_usage: add_usage!("json_each($1)", "(value ->> 'key')", "value ->> 'uses'", "value ->> 'at'", "value ->> 'ip'"),
     add_usage_by_hour: add_usage_by_hour!("json_each($1)", "(value ->> 'key')", "value ->> 'hour'", "value ->> 'uses'"),
     hold: None,
-    migrations: &[include_str!("schema/sqlite_1.sql")],
+    events: &events::SQLITE,
+    migrations: &[include_str!("../schema/sqlite_1.sql"), include_str!("../schema/sqlite_2.sql")],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version INTEGER NOT NULL PRIMARY KEY) STRICT",
 };
 
@@ -245,6 +249,7 @@ pub(crate) static POSTGRES: Dialect = Dialect {
          8101251880330297344 + $2 * 1024 + (hashtextextended(name, 0) & 1023) AS slot \
          FROM json_array_elements_text($1::json) AS names (name) ORDER BY slot) AS slots",
     ),
-    migrations: &[include_str!("schema/postgres_1.sql")],
+    events: &events::POSTGRES,
+    migrations: &[include_str!("../schema/postgres_1.sql"), include_str!("../schema/postgres_2.sql")],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version BIGINT NOT NULL PRIMARY KEY)",
 };

@@ -1,0 +1,185 @@
+//! Events: kept in the order in which they were given, and read from the last.
+//!
+//! An event is kept whole, as JSON, with the facts beside it that are asked about; whoever reads it compares the two. The
+//! names of those who took part stand in a table of their own, all in lower case and cut where they are long, so that it
+//! finds too much rather than too little: [`EventQuery::selects`] has the last word, as it has about workspaces.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use portunus::audit::{AuditEvent, EventPage, EventQuery};
+
+use super::Operation;
+use crate::fault::{Fault, Refusal};
+use crate::record::{same, text};
+use crate::sql::events::{OLDEST, page};
+use crate::time;
+use crate::value::{Row, Session, Value};
+
+/// The table, for errors.
+const TABLE: &str = "portunus_events";
+/// The most events that one statement keeps.
+const MOST_EVENTS: usize = 512;
+/// The most rows that one statement reads.
+const MOST_ROWS: usize = 500;
+/// The most rows that are read for one page. Where they do not fill it, it is a short one, with a place to go on from.
+const MOST_ROWS_OF_A_PAGE: usize = 10_000;
+/// The most events that one transaction forgets.
+const MOST_FORGOTTEN: i64 = 2_000;
+/// The most characters of a name that are compared in the database: an index takes no more than some kilobytes.
+const MOST_CHARACTERS: usize = 200;
+/// The end of the year 9999: later times cannot be written.
+const LAST_MILLI: i64 = 253_402_300_799_999;
+
+/// A name as it is kept beside events.
+fn who(name: &str) -> String {
+    text(&name.chars().take(MOST_CHARACTERS).collect::<String>()).to_ascii_lowercase()
+}
+
+fn parties(event: &AuditEvent) -> BTreeSet<String> {
+    let parties = [&event.actor, &event.subject].into_iter().flatten();
+    let names = |party: &portunus::audit::Party| {
+        let id = party.user_id.as_ref().map(|id| who(id.as_str()));
+        [id, party.user_email.as_deref().map(who), party.name.as_deref().map(who)]
+    };
+    parties.flat_map(names).flatten().collect()
+}
+
+fn millis(at: SystemTime) -> i64 {
+    time::floor(at).clamp(0, LAST_MILLI)
+}
+
+/// The columns of an event but for the JSON, in the order in which they are read.
+fn columns(event: &AuditEvent) -> [(&'static str, Value); 6] {
+    [
+        ("id", event.id.to_string().into()),
+        ("at", millis(event.at).into()),
+        ("action", event.action.as_str().into()),
+        ("outcome", event.outcome.as_str().into()),
+        ("tenant_id", Value::Text(event.tenant_id.as_ref().map(|tenant| tenant.as_str().to_owned()))),
+        ("key_id", Value::Text(event.key_id.as_ref().map(|key| key.as_str().to_owned()))),
+    ]
+}
+
+fn as_json(number: usize, event: &AuditEvent) -> Result<serde_json::Value, Refusal> {
+    Ok(serde_json::json!({
+        "number": number,
+        "id": event.id.to_string(),
+        "at": millis(event.at),
+        "action": event.action.as_str(),
+        "outcome": event.outcome.as_str(),
+        "tenant": event.tenant_id.as_ref().map(portunus::key::TenantId::as_str),
+        "key": event.key_id.as_ref().map(portunus::key::KeyId::as_str),
+        "event": serde_json::to_string(event).map_err(Refusal::EventJson)?,
+        "parties": parties(event),
+    }))
+}
+
+/// Keeps events.
+pub(crate) struct RecordEvents<'a>(pub(crate) &'a [AuditEvent]);
+
+#[async_trait]
+impl Operation for RecordEvents<'_> {
+    type Answer = ();
+
+    async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
+        let dialect = session.dialect();
+        if let Some(hold) = dialect.hold {
+            // One after the other, so that places are in the order in which they can be read.
+            session.change(hold, vec!["[\"events\"]".into(), super::apply::EVENTS.into()]).await?;
+        }
+        for part in self.0.chunks(MOST_EVENTS) {
+            let events: Result<Vec<_>, _> = part.iter().enumerate().map(|(at, event)| as_json(at, event)).collect();
+            let json = serde_json::Value::Array(events?).to_string();
+            session.change(dialect.events.insert, vec![json.clone().into()]).await?;
+            session.change(dialect.events.insert_parties, vec![json.into()]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One page of events.
+pub(crate) struct Events<'a>(pub(crate) &'a EventQuery);
+
+#[async_trait]
+impl Operation for Events<'_> {
+    type Answer = EventPage;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<EventPage, Fault> {
+        let query = self.0;
+        let limit = query.limit.clamp(1, MOST_ROWS);
+        let actor = query.actor.as_deref().map(who);
+        let (sql, rest) = page(query, actor.as_deref());
+        let mut place = query.before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
+        let (mut items, mut shown, mut rows, mut scanned) = (Vec::new(), place, limit + 1, 0);
+        while scanned < MOST_ROWS_OF_A_PAGE {
+            let mut values: Vec<Value> = vec![
+                place.into(),
+                Value::Text(query.outcome.map(|outcome| outcome.as_str().to_owned())),
+                Value::Text(query.action.map(|action| action.as_str().to_owned())),
+                Value::Text(query.tenant.as_ref().map(|tenant| tenant.as_str().to_owned())),
+                i64::try_from(rows).unwrap_or(i64::MAX).into(),
+            ];
+            values.extend(rest.iter().map(|value| Value::from(*value)));
+            let read = session.rows(sql, values).await?;
+            let is_last = read.len() < rows;
+            scanned += read.len();
+            for row in read {
+                let (here, event) = event(row)?;
+                place = here;
+                if query.selects(&event) {
+                    if items.len() == limit {
+                        // The place of the last one shown: what comes after it was kept before it.
+                        return Ok(EventPage::new(items, Some(shown.unsigned_abs())));
+                    }
+                    items.push(event);
+                    shown = here;
+                }
+            }
+            if is_last {
+                return Ok(EventPage::new(items, None));
+            }
+            rows = MOST_ROWS;
+        }
+        Ok(EventPage::new(items, Some(place.unsigned_abs())))
+    }
+}
+
+/// A row as its place and its event.
+fn event(row: Row) -> Result<(i64, AuditEvent), Fault> {
+    let mut row = row.of(TABLE, "?");
+    let place = row.int("place")?;
+    row.rename(TABLE, &place.to_string());
+    let mut stored = Vec::new();
+    for name in ["id", "at", "action", "outcome", "tenant_id", "key_id"] {
+        stored.push(row.value(name)?);
+    }
+    let event: AuditEvent = serde_json::from_str(&row.text("event")?).map_err(|_| row.corrupt("event"))?;
+    match columns(&event).iter().zip(&stored).find(|((_, derived), stored)| !same(derived, stored)) {
+        Some(((column, _), _)) => Err(row.corrupt(column)),
+        None => Ok((place, event)),
+    }
+}
+
+/// Forgets some of the events before an instant, the oldest first; says how many, and whether there may be more.
+pub(crate) struct ForgetEvents(pub(crate) SystemTime);
+
+#[async_trait]
+impl Operation for ForgetEvents {
+    type Answer = (u64, bool);
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let dialect = session.dialect();
+        let rows = session.rows(OLDEST, vec![time::ceil(self.0).into(), MOST_FORGOTTEN.into()]).await?;
+        let places: Result<Vec<i64>, Fault> = rows.into_iter().map(|row| row.of(TABLE, "?").int("place")).collect();
+        let places = places?;
+        let json = serde_json::Value::from(places.clone()).to_string();
+        session.change(dialect.events.delete_parties, vec![json.clone().into()]).await?;
+        let forgotten = session.change(dialect.events.delete, vec![json.into()]).await?;
+        Ok((forgotten, i64::try_from(places.len()).is_ok_and(|found| found == MOST_FORGOTTEN)))
+    }
+}
+
+/// How long other writers are left alone between two transactions that forget.
+pub(crate) const FORGET_PAUSE: Duration = Duration::from_millis(5);
