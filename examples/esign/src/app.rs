@@ -10,13 +10,13 @@ use axum::routing::{any, put};
 use axum::{Json, Router};
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
-use portunus::audit::{AuditReader, AuditTrail, MemoryAudit, TracingAudit};
+use portunus::audit::{AuditReader, AuditTrail, TracingAudit};
 use portunus::key::KeyHasher;
 use portunus::limit::LocalLimiter;
 use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
 use portunus::profile::Profile;
-use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, KeyStore, Principal, Requirement};
+use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, Principal, Requirement};
 use portunus_admin::{Admin, Fault};
 use serde_json::{Value, json};
 use tracing::warn;
@@ -25,6 +25,7 @@ use crate::api::{self, Shelves};
 use crate::cli::{Flags, Limiter};
 use crate::directory::DemoDirectory;
 use crate::operators::Operators;
+use crate::storage::Storage;
 use crate::tls::Peer;
 use crate::{admin, operators};
 
@@ -44,7 +45,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(flags: &Flags, store: Arc<dyn KeyStore>, operators: Operators) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn new(flags: &Flags, storage: &Storage, operators: Operators) -> Result<Self, Box<dyn Error>> {
+        let store = Arc::clone(&storage.keys);
         let profile = flags.profile;
         let directory = DemoDirectory::new(profile)?;
         let plans = PlanOrder::new(operators::PLANS.iter().copied())?;
@@ -58,8 +60,7 @@ impl App {
             .client_ip(flags.client_ip())
             .limiter(limiter)
             .on_limiter_outage(flags.on_limiter_outage.into());
-        let log = MemoryAudit::new(100_000);
-        let trail = AuditTrail::builder().sink(log.clone()).sink(TracingAudit::new()).build();
+        let trail = AuditTrail::builder().sink(Arc::clone(&storage.sink)).sink(TracingAudit::new()).build();
         // Keys that are imported may come as SHA-512.
         let hasher = KeyHasher::sha256().accept_sha512()?;
         authenticator = authenticator.hasher(hasher.clone()).audit(trail.clone());
@@ -84,7 +85,7 @@ impl App {
             shelves: Arc::default(),
             directory,
             trail,
-            events: Arc::new(log),
+            events: Arc::clone(&storage.events),
             standard_plan: plans.at_least(operators::TENANTS_PLAN)?,
             plans,
         })

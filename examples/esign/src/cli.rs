@@ -11,6 +11,8 @@ use portunus::limit::OnOutage;
 use portunus::network::{Cidr, ClientIp, ForwardedHeader};
 use portunus::profile::Profile;
 
+use crate::storage::Place;
+
 /// Five e-signature APIs on Portunus.
 #[derive(Debug, Parser)]
 #[command(name = "esign")]
@@ -24,9 +26,9 @@ pub(crate) struct Flags {
     /// The framework that serves.
     #[arg(long, default_value = "axum")]
     pub(crate) adapter: Adapter,
-    /// Where keys are kept.
-    #[arg(long, default_value = "memory")]
-    pub(crate) store: Store,
+    /// Where keys, usage and events are kept: sqlite:PATH, postgres://… or memory.
+    #[arg(long, default_value = "sqlite:esign.db", value_name = "PLACE")]
+    pub(crate) store: Place,
     /// Serve keys of this environment only; absent, all are served and their data is kept apart.
     #[arg(long, value_name = "NAME")]
     pub(crate) environment: Option<Environment>,
@@ -56,11 +58,6 @@ pub(crate) struct Flags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Adapter {
     Axum,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Store {
-    Memory,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

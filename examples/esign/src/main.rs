@@ -11,24 +11,26 @@ mod cli;
 mod cors;
 mod directory;
 mod operators;
+mod storage;
 mod tls;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use portunus::KeyStore;
-use portunus::store::MemoryStore;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::app::App;
 use crate::cli::Flags;
 use crate::operators::Operators;
+use crate::storage::Storage;
 use crate::tls::{Peer, TlsListener};
 
 /// How often usage is written while serving.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// How often what is too old is forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// How long requests that were begun may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -62,14 +64,12 @@ fn fail(reason: &str) -> ExitCode {
 }
 
 async fn serve(flags: &Flags) -> Result<(), String> {
-    let store: Arc<dyn KeyStore> = match flags.store {
-        cli::Store::Memory => Arc::new(MemoryStore::new()),
-    };
     let listener =
         TcpListener::bind(flags.listen).await.map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
     let address = listener.local_addr().map_err(|error| format!("cannot listen: {error}"))?;
     let operators = Operators::from_env().map_err(|error| error.to_string())?;
-    let app = App::new(flags, store, operators).map_err(|error| error.to_string())?;
+    let storage = Storage::open(&flags.store).await?;
+    let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
 
     let tls = match (&flags.tls_cert, &flags.tls_key) {
         (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
@@ -81,7 +81,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     info!(profile = %flags.profile, %address, "serving");
 
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
-    let flusher = tokio::spawn(flush_on_interval(app.clone(), stopped.clone()));
+    let flusher = tokio::spawn(flush_on_interval(app.clone(), storage.clone(), stopped.clone()));
     let service = cors::outermost(app.router()).into_make_service_with_connect_info::<Peer>();
     let told_to_stop = async move {
         told_to_stop.await;
@@ -110,11 +110,16 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     Ok(())
 }
 
-async fn flush_on_interval(app: App, mut stopped: tokio::sync::watch::Receiver<bool>) {
+async fn flush_on_interval(app: App, storage: Storage, mut stopped: tokio::sync::watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(FLUSH_EVERY);
+    let mut forget = tokio::time::interval(FORGET_EVERY);
     loop {
         tokio::select! {
-            _ = tick.tick() => app.flush().await,
+            _ = tick.tick() => {
+                app.flush().await;
+                storage.publish().await;
+            }
+            _ = forget.tick() => storage.forget().await,
             _ = stopped.changed() => return,
         }
     }

@@ -1,0 +1,142 @@
+//! Where keys, usage and events are kept: in memory, in a SQLite file, or in PostgreSQL.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use portunus::KeyStore;
+use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
+use portunus::store::{CachedStore, MemoryStore};
+use portunus_sqlx::{MigrateError, PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
+use tracing::warn;
+
+/// How long events and hours of use are kept.
+const RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// How many events the demo remembers where it keeps nothing.
+const EVENTS_IN_MEMORY: usize = 100_000;
+
+/// The flag `--store`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Memory,
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl FromStr for Place {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(Self::Postgres(text.into())),
+            _ => Err("sqlite:PATH, postgres://… or memory".into()),
+        }
+    }
+}
+
+/// An open storage. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    pub(crate) keys: Arc<dyn KeyStore>,
+    pub(crate) sink: Arc<dyn AuditSink>,
+    pub(crate) events: Arc<dyn AuditReader>,
+    cache: Option<CachedStore>,
+    log: Option<Log>,
+}
+
+#[derive(Clone)]
+enum Log {
+    Sqlite(SqliteAudit),
+    Postgres(PostgresAudit),
+}
+
+impl Storage {
+    /// Opens a storage, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with it.
+    pub(crate) async fn open(place: &Place) -> Result<Self, String> {
+        match place {
+            Place::Memory => {
+                let log = MemoryAudit::new(EVENTS_IN_MEMORY);
+                let (keys, sink, events) = (Arc::new(MemoryStore::new()), Arc::new(log.clone()), Arc::new(log));
+                Ok(Self { keys, sink, events, cache: None, log: None })
+            }
+            Place::Sqlite(path) => {
+                let unusable = |error: &dyn fmt::Display| format!("cannot use {}: {error}", path.display());
+                let store = SqliteStore::open(path).await.map_err(|error| unusable(&Chain(&error)))?;
+                store.migrate().await.map_err(|error: MigrateError| unusable(&Chain(&error)))?;
+                let log = store.audit();
+                Ok(Self::cached(CachedStore::builder(store).build(), log.clone(), Log::Sqlite(log)))
+            }
+            Place::Postgres(address) => {
+                // The address may hold a password.
+                let unusable = |error: &dyn fmt::Display| format!("cannot use the PostgreSQL database: {error}");
+                let store = PostgresStore::connect(address).await.map_err(|error| unusable(&Chain(&error)))?;
+                store.migrate().await.map_err(|error: MigrateError| unusable(&Chain(&error)))?;
+                let log = store.audit();
+                Ok(Self::cached(CachedStore::builder(store).build(), log.clone(), Log::Postgres(log)))
+            }
+        }
+    }
+
+    fn cached(cache: CachedStore, log: impl AuditSink + AuditReader + Clone, kind: Log) -> Self {
+        Self {
+            keys: Arc::new(cache.clone()),
+            sink: Arc::new(log.clone()),
+            events: Arc::new(log),
+            cache: Some(cache),
+            log: Some(kind),
+        }
+    }
+
+    /// Tells other nodes what they could not be told before.
+    pub(crate) async fn publish(&self) {
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.publish_untold().await
+        {
+            warn!(%error, "other nodes could not be told of a change yet");
+        }
+    }
+
+    /// Forgets what is older than the retention.
+    pub(crate) async fn forget(&self) {
+        let before = SystemTime::now().checked_sub(RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
+        if let Err(error) = self.keys.forget_usage_before(before).await {
+            warn!(%error, "old usage could not be forgotten");
+        }
+        let forgotten = match &self.log {
+            None => return,
+            Some(Log::Sqlite(log)) => log.forget_events_before(before).await,
+            Some(Log::Postgres(log)) => log.forget_events_before(before).await,
+        };
+        if let Err(error) = forgotten {
+            warn!(%error, "old events could not be forgotten");
+        }
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// An error with what caused it, on one line.
+struct Chain<'e>(&'e dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {}", error.to_string().replace('\n', " "))?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
