@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use portunus::key::{KeyKind, Owner, TenantId};
-use portunus::manage::NewKey;
+use portunus::manage::{ManageError, NewKey};
 use portunus::profile::Profile;
+use portunus::store::ListQuery;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -38,6 +39,21 @@ pub(crate) async fn announce(flags: &Flags, app: &App, address: SocketAddr) -> R
         .map_err(|error| format!("cannot write to stdout: {error}"))
 }
 
+/// The name of the key that a start shows.
+const FIRST_KEY: &str = "first key";
+
+/// Takes away the keys that earlier starts have shown, as far as the primary one does not need them.
+async fn make_room(app: &App) -> Result<(), String> {
+    let mut query = ListQuery::new(app.manager.now());
+    query.text = Some(FIRST_KEY.into());
+    query.limit = 500;
+    let page = app.manager.list(query).await.map_err(|error| format!("cannot list the keys: {error}"))?;
+    for key in page.items.iter().filter(|key| key.record.name == FIRST_KEY && !key.primary) {
+        app.manager.delete(&key.record.id).await.map_err(|error| format!("cannot make room: {error}"))?;
+    }
+    Ok(())
+}
+
 async fn for_people(app: &App, url: &str) -> Result<String, String> {
     let owner = Owner::tenant(TenantId::new(App::demo_tenant()).map_err(|error| error.to_string())?);
     let (path, scopes) = match app.profile {
@@ -46,9 +62,16 @@ async fn for_people(app: &App, url: &str) -> Result<String, String> {
         Profile::DropboxSign => ("/v3/signature_request/list", Vec::new()),
         _ => ("/whoami", Vec::new()),
     };
-    let mut new = NewKey::new("first key", owner).with_scopes(scopes);
+    let mut new = NewKey::new(FIRST_KEY, owner).with_scopes(scopes);
     new.kind = KeyKind::App;
-    let issued = app.manager.issue(new).await.map_err(|error| format!("cannot issue the first key: {error}"))?;
+    let issued = match app.manager.issue(new.clone()).await {
+        Err(ManageError::QuotaExceeded { .. }) => {
+            make_room(app).await?;
+            app.manager.issue(new).await
+        }
+        issued => issued,
+    };
+    let issued = issued.map_err(|error| format!("cannot issue the first key: {error}"))?;
     let key = issued.key.reveal();
     let present = match app.profile {
         Profile::DropboxSign => format!("-u '{key}:'"),

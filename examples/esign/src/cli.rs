@@ -26,9 +26,10 @@ pub(crate) struct Flags {
     /// The framework that serves.
     #[arg(long, default_value = "axum")]
     pub(crate) adapter: Adapter,
-    /// Where keys, usage and events are kept: sqlite:PATH, postgres://… or memory.
-    #[arg(long, default_value = "sqlite:esign.db", value_name = "PLACE")]
-    pub(crate) store: Place,
+    /// Where keys, usage and events are kept: sqlite:PATH, postgres://… or memory [default: sqlite:esign.db, and for the
+    /// other APIs a file of their own, sqlite:esign-NAME.db].
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) store: Option<Place>,
     /// Serve keys of this environment only; absent, all are served and their data is kept apart.
     #[arg(long, value_name = "NAME")]
     pub(crate) environment: Option<Environment>,
@@ -89,6 +90,15 @@ pub(crate) enum Header {
 }
 
 impl Flags {
+    /// Where everything is kept: the APIs share no file by accident, as they have keys and quotas of their own.
+    pub(crate) fn place(&self) -> Place {
+        let file = match self.profile {
+            Profile::AllSign => "esign.db".into(),
+            profile => format!("esign-{profile}.db"),
+        };
+        self.store.clone().unwrap_or_else(|| Place::Sqlite(file.into()))
+    }
+
     /// How the client's address is found.
     pub(crate) fn client_ip(&self) -> ClientIp {
         let header = match self.forwarded_header {

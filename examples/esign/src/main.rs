@@ -68,7 +68,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
         TcpListener::bind(flags.listen).await.map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
     let address = listener.local_addr().map_err(|error| format!("cannot listen: {error}"))?;
     let operators = Operators::from_env().map_err(|error| error.to_string())?;
-    let storage = Storage::open(&flags.store).await?;
+    let storage = Storage::open(&flags.place()).await?;
     let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
 
     let tls = match (&flags.tls_cert, &flags.tls_key) {

@@ -90,14 +90,14 @@ fn the_ready_line_has_what_a_program_needs_and_stdout_nothing_else() {
     for profile in PROFILES {
         let server = Server::of(profile);
         let fields: Vec<_> = server.ready.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(fields, ["admin_url", "dashboard_url", "operators", "pid", "url"]);
+        assert_eq!(fields, ["url", "admin_url", "dashboard_url", "operators", "pid"]);
         let url = format!("http://{}", server.address);
         assert_eq!(server.ready["url"], url);
         assert_eq!(server.ready["admin_url"], format!("{url}/admin"));
         assert_eq!(server.ready["dashboard_url"], format!("{url}/dashboard"));
         assert_eq!(server.ready["pid"], server.pid());
         let operators: Vec<_> = server.ready["operators"].as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(operators, ["admin", "member", "outsider", "owner"]);
+        assert_eq!(operators, ["owner", "admin", "member", "outsider"]);
         let ready = server.ready.clone();
         let issued = server.issue(json!({}));
         assert_eq!(server.get("/whoami", &issued.key).status, 200);
@@ -170,7 +170,7 @@ fn one_token_cannot_be_two_operators() {
 #[test]
 fn the_banner_has_a_key_that_works() {
     for profile in PROFILES {
-        let process = Process::start(&["--profile", profile], &[]);
+        let process = Process::start(&["--profile", profile, "--store", "memory"], &[]);
         assert!(process.stdout.wait_for(|text| text.contains("Ctrl-C")), "{}", process.stderr.text());
         let banner = process.stdout.text();
         let after = |mark: &str| {
