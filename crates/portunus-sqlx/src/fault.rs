@@ -112,7 +112,7 @@ impl From<Refusal> for Fault {
 
 impl Fault {
     /// Why there is no answer, for whoever asked for something else than a key.
-    fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
+    pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
         let code = self.code().unwrap_or_default();
         match self {
             Self::Database(sqlx::Error::Database(answer)) => {

@@ -65,6 +65,13 @@
 //! # }
 //! ```
 //!
+//! # Several nodes
+//! Where answers are cached, a node must hear what another one changed. [`PostgresStore::bus`] and [`SqliteStore::watch`] are
+//! an [`InvalidationBus`](portunus::store::InvalidationBus) each: [`PostgresBus`] over `LISTEN` and `NOTIFY`, told by the
+//! transaction of the write itself; [`SqliteWatch`] by looking at the file every 50 milliseconds. Both say nothing rather
+//! than too much: while they cannot prove that they hear everything, there is no
+//! [`heard_all`](portunus::store::InvalidationListener::heard_all).
+//!
 //! # What is promised
 //! - A write that was acknowledged is on the disk: SQLite's with `synchronous = FULL`, PostgreSQL's with `synchronous_commit`,
 //!   which a write switches on where it is off.
@@ -87,6 +94,7 @@
 compile_error!("portunus-sqlx needs one of its features `sqlite` and `postgres`");
 
 mod audit;
+mod bus;
 mod fault;
 mod operation;
 #[cfg(feature = "postgres")]
@@ -103,6 +111,10 @@ mod value;
 pub use audit::PostgresAudit;
 #[cfg(feature = "sqlite")]
 pub use audit::SqliteAudit;
+#[cfg(feature = "postgres")]
+pub use bus::PostgresBus;
+#[cfg(feature = "sqlite")]
+pub use bus::SqliteWatch;
 pub use fault::MigrateError;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;

@@ -97,6 +97,10 @@ impl PostgresStore {
         Self { pool, turns: Turns::new(usize::try_from(half).unwrap_or(1)) }
     }
 
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
     /// Closes all connections, after what is going on has ended. What is asked afterwards gets no answer.
     pub async fn close(&self) {
         self.pool.close().await;

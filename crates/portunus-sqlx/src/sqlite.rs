@@ -75,6 +75,11 @@ impl SqliteStore {
         Self { readers: pool.clone(), writer: pool, turns: Turns::new(1) }
     }
 
+    /// How the connections are made.
+    pub(crate) fn connect_options(&self) -> SqliteConnectOptions {
+        (*self.readers.connect_options()).clone()
+    }
+
     /// Closes all connections, after what is going on has ended. What is asked afterwards gets no answer.
     pub async fn close(&self) {
         self.readers.close().await;

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use portunus::key::{KeyDigest, KeyId, KeyKind, KeyRecord};
-use portunus::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
+use portunus::store::{Change, Condition, Invalidation, OwnerRef, Rejected, WriteBatch};
 
 use super::Operation;
 use super::find::digest;
 use super::primary::{Primary, columns};
 use crate::fault::{Fault, Refusal};
 use crate::record::{self, TABLE};
-use crate::sql;
+use crate::sql::{self, Tell};
 use crate::time;
 use crate::value::{Session, Value};
 
@@ -43,7 +43,7 @@ impl Operation for Apply<'_> {
         for condition in self.0.conditions().iter().filter(is_last) {
             check(session, condition).await?;
         }
-        Ok(())
+        tell(session, &Invalidation::of(self.0)).await
     }
 }
 
@@ -110,6 +110,20 @@ impl Apply<'_> {
         session.change(hold, vec![json(tenants), TENANTS.into()]).await?;
         Ok(())
     }
+}
+
+/// Tells those who may have cached what changed, in the same transaction.
+async fn tell(session: &mut dyn Session, what: &Invalidation) -> Result<(), Fault> {
+    if what.is_empty() {
+        return Ok(());
+    }
+    match session.dialect().tell {
+        #[cfg(feature = "sqlite")]
+        Tell::Count(sql) => session.change(sql, Vec::new()).await?,
+        #[cfg(feature = "postgres")]
+        Tell::Notify(sql) => session.change(sql, vec![crate::bus::message::changed(what).into()]).await?,
+    };
+    Ok(())
 }
 
 /// The name of a digest, which is no id: ids have no spaces.

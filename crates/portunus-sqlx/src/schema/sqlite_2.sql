@@ -25,3 +25,9 @@ CREATE TABLE portunus_event_parties (
     PRIMARY KEY (who, place)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX portunus_event_parties_of_event ON portunus_event_parties (place);
+
+-- How often keys or digests changed: what tells a process that another one changed some.
+CREATE TABLE portunus_changes (
+    only    INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
+    counter INTEGER NOT NULL
+) STRICT;

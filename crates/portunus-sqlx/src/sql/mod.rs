@@ -195,6 +195,32 @@ macro_rules! add_usage_by_hour {
     };
 }
 
+/// Tells the listeners of channel `portunus_changes` of payload `$1`, when the transaction is committed.
+#[cfg(feature = "postgres")]
+pub(crate) const NOTIFY: &str = "SELECT pg_notify('portunus_changes', $1)";
+
+/// Counts a change of keys.
+#[cfg(feature = "sqlite")]
+const COUNT_CHANGE: &str =
+    "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) ON CONFLICT (only) DO UPDATE SET counter = counter + 1";
+/// How many changes of keys were counted.
+#[cfg(feature = "sqlite")]
+pub(crate) const CHANGES: &str = "SELECT COALESCE(MAX(counter), 0) FROM portunus_changes";
+/// What differs when another connection has written.
+#[cfg(feature = "sqlite")]
+pub(crate) const DATA_VERSION: &str = "PRAGMA data_version";
+
+/// How a write says that it changes what others may have cached.
+#[derive(Clone, Copy)]
+pub(crate) enum Tell {
+    /// By a statement without values.
+    #[cfg(feature = "sqlite")]
+    Count(&'static str),
+    /// By a statement that takes what changed.
+    #[cfg(feature = "postgres")]
+    Notify(&'static str),
+}
+
 /// The statements that the two databases spell differently.
 pub(crate) struct Dialect {
     /// A page of all keys.
@@ -207,6 +233,7 @@ pub(crate) struct Dialect {
     /// one; `$2` says which kind of names. Absent where a transaction that writes is the only one anyway.
     pub(crate) hold: Option<&'static str>,
     pub(crate) events: &'static events::Events,
+    pub(crate) tell: Tell,
     /// The schema, step by step.
     pub(crate) migrations: &'static [&'static str],
     /// Where the version of the schema is kept.
@@ -221,6 +248,7 @@ pub(crate) static SQLITE: Dialect = Dialect {
     add_usage_by_hour: add_usage_by_hour!("json_each($1)", "(value ->> 'key')", "value ->> 'hour'", "value ->> 'uses'"),
     hold: None,
     events: &events::SQLITE,
+    tell: Tell::Count(COUNT_CHANGE),
     migrations: &[include_str!("../schema/sqlite_1.sql"), include_str!("../schema/sqlite_2.sql")],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version INTEGER NOT NULL PRIMARY KEY) STRICT",
 };
@@ -250,6 +278,7 @@ pub(crate) static POSTGRES: Dialect = Dialect {
          FROM json_array_elements_text($1::json) AS names (name) ORDER BY slot) AS slots",
     ),
     events: &events::POSTGRES,
+    tell: Tell::Notify(NOTIFY),
     migrations: &[include_str!("../schema/postgres_1.sql"), include_str!("../schema/postgres_2.sql")],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version BIGINT NOT NULL PRIMARY KEY)",
 };

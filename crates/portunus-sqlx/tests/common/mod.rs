@@ -7,8 +7,10 @@ pub(crate) mod contract;
 pub(crate) mod corrupt;
 pub(crate) mod crowd;
 pub(crate) mod dump;
+pub(crate) mod ear;
 pub(crate) mod lists;
 pub(crate) mod model;
+pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod usage;
 

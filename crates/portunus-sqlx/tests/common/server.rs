@@ -94,6 +94,11 @@ impl Server {
         PgConnection::connect(&self.address("postgres")).await.is_ok()
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join(".s.PGSQL.5432")
+    }
+
     /// The address of one of its databases.
     pub(crate) fn address(&self, database: &str) -> String {
         let host = self.folder.path().display().to_string().replace('/', "%2F");

@@ -1,0 +1,31 @@
+//! How the nodes on one database hear of each other's changes: notifications of PostgreSQL, a counter in SQLite.
+
+mod listeners;
+#[cfg(feature = "postgres")]
+pub(crate) mod message;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresBus;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteWatch;
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+struct Task(tokio::task::JoinHandle<()>);
+
+impl Task {
+    /// Panics outside of a Tokio runtime.
+    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
