@@ -94,7 +94,8 @@ impl Default for EventQuery {
 pub struct EventPage {
     /// The events, the last kept first.
     pub items: Vec<AuditEvent>,
-    /// Where the next page starts, if there is one.
+    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty, and still have a next:
+    /// a log looks through so many events at once and no more.
     pub next: Option<u64>,
 }
 

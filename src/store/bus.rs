@@ -78,7 +78,8 @@ pub trait InvalidationListener: Send + Sync + 'static {
     fn invalidated(&self, what: &Invalidation);
 
     /// Everything that was published more than `age` ago has been heard: what is now known to be healthy stays so for the
-    /// bus's own deadline. A bus says so again and again while it is, and proves it by a message of its own that came back.
+    /// bus's own deadline. A bus says so again and again while it is, and proves it by a message of its own that came back; one that
+    /// [never misses](InvalidationBus::never_misses) anything, once.
     fn heard_all(&self, age: Duration);
 }
 
@@ -91,7 +92,8 @@ pub trait InvalidationListener: Send + Sync + 'static {
 ///   the next `heard_all`.
 #[async_trait]
 pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
-    /// Lets a listener hear from now on, until it is dropped.
+    /// Lets a listener hear from now on, until it is dropped. Where something may be missed before it hears, it hears
+    /// [`Invalidation::everything`] first.
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>);
 
     /// Tells every node. A bus whose store tells them in the transaction of the write itself has nothing to do here.
@@ -99,6 +101,12 @@ pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Where it cannot be told; it must be tried again.
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError>;
+
+    /// Whether the store tells every node in the transaction of each write, so that nothing is published besides; `false`
+    /// unless this is said.
+    fn is_told_by_the_store(&self) -> bool {
+        false
+    }
 
     /// Whether nothing can ever be missed, so that one proof of health is enough for good; `false` unless this is said.
     fn never_misses(&self) -> bool {
@@ -170,6 +178,9 @@ macro_rules! delegate_to_the_pointee {
             }
             async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
                 (**self).publish(what).await
+            }
+            fn is_told_by_the_store(&self) -> bool {
+                (**self).is_told_by_the_store()
             }
             fn never_misses(&self) -> bool {
                 (**self).never_misses()

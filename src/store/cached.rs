@@ -198,7 +198,7 @@ impl Shared {
 
     /// Keeps in mind what the bus is to be told.
     fn is_to_be_told(&self, what: Invalidation) {
-        if self.bus.is_none() || what.is_empty() {
+        if self.bus.as_ref().is_none_or(InvalidationBus::is_told_by_the_store) || what.is_empty() {
             return;
         }
         let mut untold = self.untold.lock();

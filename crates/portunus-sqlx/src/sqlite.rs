@@ -31,12 +31,13 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens a file, which is made if it is not there: with a write-ahead log, `synchronous = FULL`, foreign keys, and five
+    /// Opens a file, which is made if it is not there, for its owner alone: with a write-ahead log, `synchronous = FULL`, foreign keys, and five
     /// seconds of patience with other processes. [`migrate`](Self::migrate) comes next.
     ///
     /// # Errors
     /// A file that cannot be opened, or is no SQLite database.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        make_private(path.as_ref());
         let options = SqliteConnectOptions::new().filename(path).create_if_missing(true).busy_timeout(BUSY_TIMEOUT);
         Self::open_with(options).await
     }
@@ -120,6 +121,19 @@ impl SqliteStore {
             }
         })
         .await
+    }
+}
+
+/// Makes a file that only its owner may read, where there is none: it will hold what signs events. SQLite gives its other
+/// files the same rights. What cannot be made is told when it is opened.
+fn make_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // A database in memory has no file.
+    if path != Path::new(":memory:") {
+        drop(options.open(path));
     }
 }
 

@@ -71,7 +71,8 @@ impl Storage {
                 let store = SqliteStore::open(path).await.map_err(|error| unusable(&Chain(&error)))?;
                 store.migrate().await.map_err(|error: MigrateError| unusable(&Chain(&error)))?;
                 let log = store.audit();
-                Ok(Self::cached(CachedStore::builder(store).build(), log.clone(), Log::Sqlite(log)))
+                let cache = CachedStore::builder(store.clone()).bus(store.watch()).build();
+                Ok(Self::cached(cache, log.clone(), Log::Sqlite(log)))
             }
             Place::Postgres(address) => {
                 // The address may hold a password.
@@ -79,7 +80,8 @@ impl Storage {
                 let store = PostgresStore::connect(address).await.map_err(|error| unusable(&Chain(&error)))?;
                 store.migrate().await.map_err(|error: MigrateError| unusable(&Chain(&error)))?;
                 let log = store.audit();
-                Ok(Self::cached(CachedStore::builder(store).build(), log.clone(), Log::Postgres(log)))
+                let cache = CachedStore::builder(store.clone()).bus(store.bus()).build();
+                Ok(Self::cached(cache, log.clone(), Log::Postgres(log)))
             }
         }
     }

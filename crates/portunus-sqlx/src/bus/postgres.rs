@@ -80,6 +80,11 @@ impl InvalidationBus for PostgresBus {
         self.listeners.subscribe(listener);
     }
 
+    /// Its store notifies in the transaction of each write.
+    fn is_told_by_the_store(&self) -> bool {
+        true
+    }
+
     /// The listeners of this bus are told at once, those of others by a notification.
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
         if what.is_empty() {
