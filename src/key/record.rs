@@ -276,6 +276,9 @@ pub struct KeyRecord {
     /// The key that took its place by rotation.
     #[serde(default)]
     pub successor: Option<KeyId>,
+    /// A fingerprint of the request that made it, where that can be repeated.
+    #[serde(default)]
+    pub origin: Option<String>,
     /// Whether it may become its owner's primary key: not where events are signed and its secret was never seen.
     pub may_be_primary: bool,
 }
@@ -317,6 +320,7 @@ impl KeyRecord {
             revoked: None,
             predecessor: None,
             successor: None,
+            origin: None,
             may_be_primary: true,
         }
     }

@@ -7,7 +7,7 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, check_line};
+use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated, check_line};
 use crate::audit::Action;
 use crate::key::{DigestScheme, KeyDigest};
 use crate::store::{Listed, Usage};
@@ -113,6 +113,12 @@ impl KeyManager {
         self.may_grant(&record, None)?;
         self.insert(&record, digest.0, None, now).await?;
         Ok(self.done(record, Usage::default()).await)
+    }
+
+    /// What a key was rotated to, as its managers see it.
+    #[must_use]
+    pub fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
+        self.managed(Listed::new(Arc::clone(&rotated.record), Usage::default()), rotated.primary)
     }
 
     /// What was issued, as its managers see it.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{KeyManager, ManageError, check_line, check_name, check_order, check_text, check_time};
+use super::{Idempotency, KeyManager, ManageError, check_line, check_name, check_order, check_text, check_time};
 use crate::audit::Action;
 use crate::key::{
     Access, Delegation, Environment, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey,
@@ -13,7 +13,7 @@ use crate::key::{
 use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::scope::Scope;
-use crate::store::{Change, Condition, OwnerRef, WriteBatch};
+use crate::store::{Change, Condition, OwnerRef, Rejected, StoreError, WriteBatch};
 
 /// The most scopes of a key.
 const MOST_SCOPES: usize = 256;
@@ -52,6 +52,8 @@ pub struct NewKey {
     pub not_before: Option<SystemTime>,
     /// The first instant at which it no longer works; never unless set.
     pub expires_at: Option<SystemTime>,
+    /// Recognizes the request when it is repeated; each one is its own unless set.
+    pub idempotency: Option<Idempotency>,
 }
 
 impl NewKey {
@@ -74,6 +76,7 @@ impl NewKey {
             metadata: Metadata::default(),
             not_before: None,
             expires_at: None,
+            idempotency: None,
         }
     }
 
@@ -102,24 +105,38 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`],
-    /// or the store giving no answer.
+    /// [`ManageError::DoneBefore`] for a request that is repeated, or the store giving no answer.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
         let watch = self.watch(Action::KeyIssue, None);
         let issued = self.try_issue(new).await;
+        if matches!(issued, Err(ManageError::DoneBefore(_))) {
+            watch.forget();
+            return issued;
+        }
         watch.ended(issued.as_ref().map(|issued| &*issued.record), || None);
         issued
     }
 
-    async fn try_issue(&self, new: NewKey) -> Result<Issued, ManageError> {
+    async fn try_issue(&self, mut new: NewKey) -> Result<Issued, ManageError> {
         let now = self.now();
         let format = self.format_of(new.kind)?;
-        let (kind, mut record) = (new.kind, self.record_of(new, now)?);
+        let (kind, request) = (new.kind, new.idempotency.take());
+        let mut record = self.record_of(new, now)?;
+        if let Some(request) = &request {
+            request.mark(&mut record);
+        }
         self.may(Action::KeyIssue, &record)?;
         self.may_grant(&record, None)?;
         let key = format.generate(Some(&record.environment), Some(kind))?;
         record.masked = format.mask(&key);
         let digest = self.inner.hasher.digest(key.as_str());
-        self.insert(&record, digest, self.signing_of(&record, &key), now).await?;
+        let inserted = self.insert(&record, digest, self.signing_of(&record, &key), now).await;
+        match (inserted, request) {
+            (Err(ManageError::Store(error)), Some(request)) if is_known(&error) => {
+                return Err(self.known(&request).await);
+            }
+            (inserted, _) => inserted?,
+        }
         // It is there: nothing that fails from here on may lose its only secret.
         let primary = self.is_primary(&record, now).await.unwrap_or(false);
         Ok(Issued { key, record: Arc::new(record), primary })
@@ -269,6 +286,11 @@ impl KeyManager {
             None => Ok(()),
         }
     }
+}
+
+/// Whether the id of a new key was known.
+pub(super) fn is_known(error: &StoreError) -> bool {
+    matches!(error.as_rejected(), Some(Rejected::IdKnown(_)))
 }
 
 /// The most workspaces of a key.

@@ -5,6 +5,7 @@
 //! ([`OperatorPolicy`]). Each act, done or refused, is one event of the audit.
 
 mod change;
+mod idempotency;
 mod import;
 mod issue;
 mod operator;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use change::KeyChange;
+pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
 pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role};
@@ -83,6 +85,9 @@ pub enum ManageError {
     /// A key with this digest is known, or was.
     #[error("a key with this digest is known already")]
     DigestKnown,
+    /// The same request was done before: this is the key that it made, without its secret.
+    #[error("this was done before")]
+    DoneBefore(Box<ManagedKey>),
     /// Somebody else changed it at the same time, again and again.
     #[error("the key is being changed by others; try again")]
     Contended,
@@ -103,7 +108,7 @@ impl ManageError {
             Self::Invalid { .. } => ErrorCode::InvalidBody,
             Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
-            Self::Conflict(_) | Self::DigestKnown | Self::Contended => ErrorCode::Conflict,
+            Self::Conflict(_) | Self::DigestKnown | Self::DoneBefore(_) | Self::Contended => ErrorCode::Conflict,
             Self::Changed { .. } => ErrorCode::PreconditionFailed,
             Self::Generate(_) | Self::Store(_) => ErrorCode::StoreUnavailable,
         }

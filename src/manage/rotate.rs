@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{ATTEMPTS, KeyManager, LATEST, ManageError, check_time};
+use super::issue::is_known;
+use super::{ATTEMPTS, Idempotency, KeyManager, LATEST, ManageError, check_time};
 use crate::audit::Action;
 use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey};
 use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
@@ -32,14 +33,36 @@ impl KeyManager {
     /// that cannot be and for access tokens, [`ManageError::QuotaExceeded`] (the successor counts),
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn rotate(&self, id: &KeyId, grace: Option<Duration>) -> Result<Rotated, ManageError> {
+        self.rotate_once(id, grace, None).await
+    }
+
+    /// The same for a request that is recognized when it is repeated.
+    ///
+    /// # Errors
+    /// As for [`rotate`](Self::rotate), and [`ManageError::DoneBefore`].
+    pub async fn rotate_once(
+        &self,
+        id: &KeyId,
+        grace: Option<Duration>,
+        request: Option<Idempotency>,
+    ) -> Result<Rotated, ManageError> {
         let watch = self.watch(Action::KeyRotate, Some(id));
-        let rotated = self.try_rotate(id, grace).await;
+        let rotated = self.try_rotate(id, grace, request).await;
+        if matches!(rotated, Err(ManageError::DoneBefore(_))) {
+            watch.forget();
+            return rotated;
+        }
         let successor = || Some(format!("its successor is {}", rotated.as_ref().ok()?.record.id));
         watch.ended(rotated.as_ref().map(|rotated| &*rotated.old), successor);
         rotated
     }
 
-    async fn try_rotate(&self, id: &KeyId, grace: Option<Duration>) -> Result<Rotated, ManageError> {
+    async fn try_rotate(
+        &self,
+        id: &KeyId,
+        grace: Option<Duration>,
+        request: Option<Idempotency>,
+    ) -> Result<Rotated, ManageError> {
         let stay = self.inner.rules.rotated_keys_stay;
         if stay && grace.is_some() {
             return Err(ManageError::invalid("grace_seconds", "here a rotated key works until it is deleted"));
@@ -47,6 +70,11 @@ impl KeyManager {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), self.find(id).await?);
             self.may(Action::KeyRotate, &listed.record)?;
+            if let Some(request) = &request
+                && let Some(done) = self.done_before(request).await?
+            {
+                return Err(ManageError::DoneBefore(Box::new(done)));
+            }
             let mut old = (*listed.record).clone();
             if old.kind == KeyKind::AccessToken {
                 return Err(ManageError::invalid("kind", "access tokens are issued anew, not rotated"));
@@ -62,6 +90,9 @@ impl KeyManager {
             let format = self.format_of(old.kind)?;
             let key = format.generate(Some(&old.environment), Some(old.kind))?;
             let mut record = successor_of(&old, KeyId::generate()?, now);
+            if let Some(request) = &request {
+                request.mark(&mut record);
+            }
             // Whoever rotates a key holds the secret of its successor.
             self.may_grant(&record, None)?;
             record.masked = format.mask(&key);
@@ -95,6 +126,7 @@ impl KeyManager {
                     old.version += 1;
                     return Ok(Rotated { key, record: Arc::new(record), primary: is_primary, old: Arc::new(old) });
                 }
+                Err(error) if request.is_some() && is_known(&error) => {}
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. } | Rejected::Primary)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -117,6 +149,7 @@ fn successor_of(old: &KeyRecord, id: KeyId, now: SystemTime) -> KeyRecord {
     new.not_before = old.not_before.filter(|start| *start > now);
     new.predecessor = Some(old.id.clone());
     new.successor = None;
+    new.origin = None;
     new.revoked = None;
     // Its secret is known: it can sign.
     new.may_be_primary = true;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
@@ -20,15 +20,20 @@ const MOST_BODY: usize = 4 << 20;
 
 /// A body that is JSON of this shape. An absent one counts as `{}`.
 pub(crate) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
-    let bytes = to_bytes(body, MOST_BODY).await;
-    let bytes = bytes.map_err(|_| Fault::invalid("body", "it is too large, or broke off"))?;
-    let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
+    read_whole(body).await.map(|(read, _)| read)
+}
+
+/// The same, with its bytes.
+pub(crate) async fn read_whole<T: DeserializeOwned>(body: Body) -> Result<(T, Bytes), Fault> {
+    let whole = to_bytes(body, MOST_BODY).await;
+    let whole = whole.map_err(|_| Fault::invalid("body", "it is too large, or broke off"))?;
+    let bytes: &[u8] = if whole.trim_ascii().is_empty() { b"{}" } else { &whole };
     let about = |error: &serde_json::Error| error.to_string().chars().take(200).collect::<String>();
     // First whether it is JSON at all: serde_json calls some values of a wrong type a syntax error.
     serde_json::from_slice::<Value>(bytes)
         .map_err(|error| Fault::bad(format!("The body is not JSON: {}", about(&error))))?;
     let read = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| Fault::invalid("body", about(&error)))?;
-    Ok(read.0)
+    Ok((read.0, whole))
 }
 
 /// What is written as a JSON object; never as a list of its values, which serde would take too.

@@ -3,17 +3,17 @@
 use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use portunus::key::{Access, Environment, KeyKind, Metadata, Owner, PlanName, TenantId, UserId, WorkspaceId};
 use portunus::limit::{Quota, Quotas};
-use portunus::manage::{NewKey, Operator};
+use portunus::manage::{ManageError, NewKey, Operator};
 use portunus::network::AllowList;
 use portunus::{ErrorCode, Scope};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::body::{Object, private, read};
+use crate::body::{Object, private, read_whole};
 use crate::{Fault, Proven, record};
 
 #[derive(Deserialize)]
@@ -154,9 +154,14 @@ pub(crate) fn time(field: &'static str, text: Option<String>) -> Result<Option<S
     text.map(|text| record::parse_time(&text).map_err(|error| Fault::invalid(field, error))).transpose()
 }
 
-pub(crate) async fn issue(proven: Proven, body: Body) -> Result<Response, Fault> {
-    let new = read::<KeyBody>(body).await?.into_new_key(&proven).await?;
-    let issued = proven.manager.issue(new).await?;
+pub(crate) async fn issue(proven: Proven, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
+    let (asked, bytes) = read_whole::<KeyBody>(body).await?;
+    let mut new = asked.into_new_key(&proven).await?;
+    new.idempotency = proven.idempotency(&headers, "issue", &bytes)?;
+    let issued = match proven.manager.issue(new).await {
+        Err(ManageError::DoneBefore(done)) => return Ok(proven.done_before(&done)),
+        issued => issued?,
+    };
     let shown = proven.shown(&proven.manager.overview(&issued));
     Ok(private(StatusCode::CREATED, &json!({ "key": issued.key.reveal(), "record": shown })))
 }

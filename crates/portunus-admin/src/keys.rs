@@ -9,12 +9,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::ErrorCode;
 use portunus::key::{Environment, KeyId, KeyStatus};
-use portunus::manage::ManagedKey;
+use portunus::manage::{Idempotency, ManageError, ManagedKey};
 use portunus::store::{Cursor, ListQuery};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::body::{private, read};
+use crate::body::{private, read, read_whole};
 use crate::query::{given, limit, parameters};
 use crate::{Fault, Proven, record};
 
@@ -22,6 +22,28 @@ impl Proven {
     /// A key as it is shown.
     pub(crate) fn shown(&self, key: &ManagedKey) -> Value {
         record::managed(key, self.shared.authenticator.quotas(), self.manager.now())
+    }
+
+    /// What makes a request recognizable when it is repeated, where the caller wants that: `Idempotency-Key`
+    /// (draft-ietf-httpapi-idempotency-key-header).
+    pub(crate) fn idempotency(
+        &self,
+        headers: &HeaderMap,
+        call: &str,
+        body: &[u8],
+    ) -> Result<Option<Idempotency>, Fault> {
+        let mut values = headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let text = value.to_str().ok().filter(|_| values.next().is_none());
+        let text = text.ok_or_else(|| Fault::bad("Idempotency-Key: one value of visible ASCII characters"))?;
+        let tenant = self.operator().tenant().map_or("", |tenant| tenant.as_str());
+        let who = format!("{tenant} {}", self.operator().name);
+        Ok(Some(Idempotency::new(&who, call, text, body)?))
+    }
+
+    /// The answer to a request that is repeated: the same record, and never the secret again.
+    pub(crate) fn done_before(&self, key: &ManagedKey) -> Response {
+        private(StatusCode::OK, &json!({ "key": null, "record": self.shown(key) }))
     }
 
     /// The key of this id, as far as the operator may know of it, with its usage up to date.
@@ -130,15 +152,25 @@ struct RotateBody {
     grace_seconds: Option<u64>,
 }
 
-pub(crate) async fn rotate(proven: Proven, Path(key): Path<String>, body: Body) -> Result<Response, Fault> {
+pub(crate) async fn rotate(
+    proven: Proven,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Fault> {
     let id = id(&key)?;
     proven.manager.get(&id).await?;
-    let asked = read::<RotateBody>(body).await?;
-    let rotated = proven.manager.rotate(&id, asked.grace_seconds.map(Duration::from_secs)).await?;
-    let successor = proven.manager.get(&rotated.record.id).await?;
+    let (asked, bytes) = read_whole::<RotateBody>(body).await?;
+    let request = proven.idempotency(&headers, &format!("rotate {id}"), &bytes)?;
+    let grace = asked.grace_seconds.map(Duration::from_secs);
+    let rotated = match proven.manager.rotate_once(&id, grace, request).await {
+        Err(ManageError::DoneBefore(done)) => return Ok(proven.done_before(&done)),
+        rotated => rotated?,
+    };
+    let shown = proven.shown(&proven.manager.overview_of_rotated(&rotated));
     let answer = json!({
         "key": rotated.key.reveal(),
-        "record": proven.shown(&successor),
+        "record": shown,
         "rotated": { "id": rotated.old.id, "works_until": rotated.old.expires_at.map(record::time_text) },
     });
     Ok(private(StatusCode::CREATED, &answer))
