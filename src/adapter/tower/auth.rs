@@ -228,6 +228,7 @@ where
 }
 
 /// What is to be done about a request.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and the usual variant must not be boxed")]
 enum Settled {
     Now(Outcome, Option<Witness>),
     Later(BoxFuture<Decided>),
