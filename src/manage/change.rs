@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
+use super::check::{check_name, check_order, check_text, check_time};
 use super::issue::check_workspaces;
-use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, check_name, check_order, check_text, check_time};
+use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
 use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
 use crate::limit::Quotas;

@@ -7,7 +7,8 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated, check_line};
+use super::check::check_line;
+use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated};
 use crate::audit::Action;
 use crate::key::{DigestScheme, KeyDigest};
 use crate::store::{Listed, Usage};

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Idempotency, KeyManager, ManageError, check_line, check_name, check_order, check_text, check_time};
+use super::check::{check_line, check_name, check_order, check_text, check_time};
+use super::{Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
 use crate::key::{
     Access, Delegation, Environment, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey,

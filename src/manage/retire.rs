@@ -1,6 +1,7 @@
 //! The end of a key, and who takes its place: revoke, delete, make primary.
 
-use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, check_text};
+use super::check::check_text;
+use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
 use crate::key::{KeyId, Revocation};
 use crate::store::{Change, Condition, Listed, OwnerRef, Rejected, WriteBatch};

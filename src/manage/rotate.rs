@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::check::{LATEST, check_time};
 use super::issue::is_known;
-use super::{ATTEMPTS, Idempotency, KeyManager, LATEST, ManageError, check_time};
+use super::{ATTEMPTS, Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
 use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey};
 use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};

@@ -1,7 +1,7 @@
 //! The management API of Portunus: issue, list, change, rotate and revoke keys over HTTP, for operators whom the host has
 //! proven.
 //!
-//! [`Admin`] makes an axum [`Router`](axum::Router) to nest. Who an operator is, the host says ([`OperatorProof`]): there is no
+//! [`Admin`] makes an axum [`Router`] to nest. Who an operator is, the host says ([`OperatorProof`]): there is no
 //! password of the library's and no way around the proof. Identity and tenant come from the proven operator, never from the
 //! body; another tenant's key is the 404 of an unknown id. What the operator may do is the
 //! [policy](portunus::manage::OperatorPolicy) of the manager; what the host's own rules add is in [`HostRules`].

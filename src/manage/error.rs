@@ -1,0 +1,98 @@
+//! Why an act of management was not done.
+
+use super::{Denied, ManagedKey};
+use crate::error::ErrorCode;
+use crate::key::{GenerateError, KeyId};
+use crate::scope::UnknownScope;
+use crate::store::{Rejected, StoreError};
+
+/// Why a management act was not done. Nothing was changed then, but where the store gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManageError {
+    /// There is no such key.
+    #[error("there is no key {0}")]
+    NotFound(KeyId),
+    /// What was asked for cannot be: which field, and why.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No more keys may be active.
+    #[error("{active} keys would be active; {limit} is the most")]
+    QuotaExceeded {
+        /// How many there would be.
+        active: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The operator may not do this.
+    #[error(transparent)]
+    Forbidden(#[from] Denied),
+    /// The key is not in a state in which this can be done.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// It is no longer at the version that was expected.
+    #[error("the key is at version {stored}, not {expected}")]
+    Changed {
+        /// The version that was expected.
+        expected: u64,
+        /// The version that is stored.
+        stored: u64,
+    },
+    /// A key with this digest is known, or was.
+    #[error("a key with this digest is known already")]
+    DigestKnown,
+    /// The same request was done before: this is the key that it made, without its secret.
+    #[error("this was done before")]
+    DoneBefore(Box<ManagedKey>),
+    /// Somebody else changed it at the same time, again and again.
+    #[error("the key is being changed by others; try again")]
+    Contended,
+    /// No key could be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The store gave no answer, or refused.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl ManageError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotFound(_) => ErrorCode::NotFound,
+            Self::Invalid { .. } => ErrorCode::InvalidBody,
+            Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
+            Self::Conflict(_) | Self::DigestKnown | Self::DoneBefore(_) | Self::Contended => ErrorCode::Conflict,
+            Self::Changed { .. } => ErrorCode::PreconditionFailed,
+            Self::Generate(_) | Self::Store(_) => ErrorCode::StoreUnavailable,
+        }
+    }
+
+    pub(super) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid { field, reason: reason.into() }
+    }
+}
+
+impl From<UnknownScope> for ManageError {
+    fn from(error: UnknownScope) -> Self {
+        Self::invalid("scopes", error.to_string())
+    }
+}
+
+impl From<StoreError> for ManageError {
+    fn from(error: StoreError) -> Self {
+        match error.as_rejected() {
+            Some(Rejected::TooManyActive { active, limit }) => Self::QuotaExceeded { active: *active, limit: *limit },
+            Some(Rejected::Missing(id)) => Self::NotFound(id.clone()),
+            Some(Rejected::DigestKnown) => Self::DigestKnown,
+            _ => Self::Store(error),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Why a store did not do what it was asked.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use super::Rejected;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct StoreError(Kind);
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error("the key store gave no answer")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    #[error("a stored key cannot be read: {0}")]
+    Corrupt(String),
+    #[error(transparent)]
+    Rejected(Rejected),
+}
+
+impl StoreError {
+    /// Storage gave no answer: a lost connection, a timeout, an exhausted pool.
+    pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(Kind::Unavailable(source.into()))
+    }
+
+    /// What is stored cannot be understood. Say which row and which column, never a secret or digest.
+    pub fn corrupt(what: impl Into<String>) -> Self {
+        Self(Kind::Corrupt(what.into()))
+    }
+
+    /// A condition of a batch did not hold, and nothing was changed.
+    #[must_use]
+    pub fn rejected(condition: Rejected) -> Self {
+        Self(Kind::Rejected(condition))
+    }
+
+    /// The same error, which several wait for.
+    pub(crate) fn shared(error: Arc<Self>) -> Self {
+        match Arc::try_unwrap(error) {
+            Ok(error) => error,
+            Err(error) => match &error.0 {
+                Kind::Corrupt(what) => Self::corrupt(what.clone()),
+                Kind::Rejected(condition) => Self::rejected(condition.clone()),
+                Kind::Unavailable(_) => Self::unavailable(error),
+            },
+        }
+    }
+
+    /// Whether what is stored cannot be understood.
+    #[must_use]
+    pub const fn is_corrupt(&self) -> bool {
+        matches!(self.0, Kind::Corrupt(_))
+    }
+
+    /// The condition that did not hold, if that is what happened.
+    #[must_use]
+    pub fn as_rejected(&self) -> Option<&Rejected> {
+        match &self.0 {
+            Kind::Rejected(condition) => Some(condition),
+            _ => None,
+        }
+    }
+}
