@@ -7,6 +7,7 @@
 mod http;
 pub(crate) mod manage;
 pub(crate) mod postgres;
+pub(crate) mod stores;
 
 use std::io::Read;
 use std::net::SocketAddr;
