@@ -15,6 +15,7 @@ pub(crate) fn assert_problem(answer: &Answer, status: u16, code: &str, challenge
         403 => "Forbidden",
         404 => "Not Found",
         409 => "Conflict",
+        412 => "Precondition Failed",
         422 => "Unprocessable Content",
         _ => panic!("unexpected {status}"),
     };
@@ -48,4 +49,51 @@ pub(crate) fn list(server: &Server, operator: &str, query: &str) -> Value {
 
 pub(crate) fn ids(page: &Value) -> Vec<&str> {
     page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect()
+}
+
+/// A page of events as this operator sees it.
+#[track_caller]
+pub(crate) fn events(server: &Server, operator: &str, query: &str) -> Value {
+    let answer = server.admin(operator, Call::get(&format!("/events{query}")));
+    assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+    assert_eq!(answer.fields("cache-control"), ["no-store"]);
+    answer.json()
+}
+
+/// The events of a page.
+pub(crate) fn items(page: &Value) -> &[Value] {
+    page["items"].as_array().unwrap()
+}
+
+/// What came of it, for each event of a page, the last first.
+pub(crate) fn outcomes(page: &Value) -> Vec<&str> {
+    items(page).iter().map(|event| event["outcome"].as_str().unwrap()).collect()
+}
+
+/// Changes a key as the owner.
+pub(crate) fn patch(server: &Server, id: &str, body: &Value) -> Answer {
+    server.admin("owner", Call::new("PATCH", &format!("/keys/{id}")).json(body))
+}
+
+/// Changes a key as the owner, who succeeds.
+#[track_caller]
+pub(crate) fn change(server: &Server, id: &str, body: &Value) -> Value {
+    let answer = patch(server, id, body);
+    assert_eq!(answer.status, 200, "{body}: {}", answer.text());
+    answer.json()
+}
+
+/// Rotates a key as the owner, with this body.
+pub(crate) fn rotate(server: &Server, id: &str, body: &Value) -> Answer {
+    server.admin("owner", Call::post(&format!("/keys/{id}/rotate")).json(body))
+}
+
+/// Makes a key the primary one as the owner.
+pub(crate) fn make_primary(server: &Server, id: &str) -> Answer {
+    server.admin("owner", Call::post(&format!("/keys/{id}/primary")))
+}
+
+/// Deletes a key as the owner.
+pub(crate) fn delete(server: &Server, id: &str) -> Answer {
+    server.admin("owner", Call::new("DELETE", &format!("/keys/{id}")))
 }

@@ -6,11 +6,14 @@
 
 mod http;
 pub(crate) mod manage;
+pub(crate) mod postgres;
+pub(crate) mod stores;
 
 use std::io::Read;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,9 +49,22 @@ impl Server {
 
     /// The same with more flags and environment variables.
     pub(crate) fn start(profile: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut all = vec!["--profile", profile, "--ready-json", "--store", "memory"];
-        all.extend(flags);
-        let process = Process::start(&all, variables);
+        Self::start_on("memory", profile, flags, variables)
+    }
+
+    /// A server with its keys in this store.
+    pub(crate) fn start_on(store: &str, profile: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let all = [&["--profile", profile, "--ready-json", "--store", store][..], flags].concat();
+        Self::ready(profile, Process::start(&all, variables))
+    }
+
+    /// The same with nothing but this profile.
+    pub(crate) fn on(store: &str, profile: &str) -> Self {
+        Self::start_on(store, profile, &[], &[])
+    }
+
+    /// What a process that was just started has become.
+    pub(crate) fn ready(profile: &str, process: Process) -> Self {
         let line = process.stdout.first_line().unwrap_or_else(|| panic!("not ready: {}", process.stderr.text()));
         let ready: Value = serde_json::from_str(&line).unwrap();
         let address = ready["url"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
@@ -151,6 +167,17 @@ impl Server {
         self.process.wait()
     }
 
+    /// Ends the process in the middle of whatever it does.
+    pub(crate) fn kill(mut self) {
+        self.process.child.kill().unwrap();
+        self.process.child.wait().unwrap();
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.stderr.text()
+    }
+
     /// Asks the process to end, and waits for it.
     pub(crate) fn stop(self) -> Ended {
         self.process.signal("TERM");
@@ -171,6 +198,32 @@ impl Issued {
     }
 }
 
+/// What becomes of this many acts that begin at the same moment, each with its number.
+pub(crate) fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let (barrier, act) = (Barrier::new(count), &act);
+    thread::scope(|scope| {
+        let begin = |number| {
+            let barrier = &barrier;
+            scope.spawn(move || {
+                barrier.wait();
+                act(number)
+            })
+        };
+        let threads: Vec<_> = (0..count).map(begin).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Waits until this is so.
+#[track_caller]
+pub(crate) fn until(what: &str, so: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < end, "never: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Asserts a refusal: its status, media type, body, challenges, and that no cache keeps it.
 #[track_caller]
 pub(crate) fn assert_refused(answer: &Answer, status: u16, media: &str, body: &str, challenges: &[&str]) {
@@ -187,6 +240,8 @@ pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) stdout: Tap,
     pub(crate) stderr: Tap,
+    /// Where it runs, unless a test has a folder of its own: what it makes there goes with it.
+    folder: Option<tempfile::TempDir>,
 }
 
 /// How a process ended, and all that it wrote.
@@ -200,6 +255,14 @@ pub(crate) struct Ended {
 impl Process {
     /// Starts it with these flags. Unless they say where to listen, a free port is picked.
     pub(crate) fn start(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = Self::start_in(folder.path(), flags, variables);
+        process.folder = Some(folder);
+        process
+    }
+
+    /// The same in this folder.
+    pub(crate) fn start_in(folder: &Path, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_esign"));
         for inherited in ["RUST_LOG", "OWNER", "ADMIN", "MEMBER", "OUTSIDER"] {
             let name = if inherited == "RUST_LOG" { inherited.into() } else { format!("ESIGN_OPERATOR_{inherited}") };
@@ -208,12 +271,12 @@ impl Process {
         if !flags.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        command.args(flags).envs(variables.iter().copied());
+        command.current_dir(folder).args(flags).envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = Tap::of(child.stdout.take().unwrap());
         let stderr = Tap::of(child.stderr.take().unwrap());
-        Self { child, stdout, stderr }
+        Self { child, stdout, stderr, folder: None }
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -1,0 +1,117 @@
+//! What holds for every store: two processes on one agree, and nothing secret is written.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde_json::json;
+
+use super::manage::{assert_problem, ids, list};
+use super::{Call, Ended, PATIENCE, Server, at_once};
+
+/// How long it took until this was so, asked again and again.
+fn latency(so: impl Fn() -> bool) -> Duration {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < PATIENCE, "never");
+        thread::sleep(Duration::from_millis(1));
+    }
+    began.elapsed()
+}
+
+/// Prints p50, p99 and the longest, and asserts that it is below two seconds.
+fn assert_in_time(what: &str, mut took: Vec<Duration>) {
+    took.sort_unstable();
+    let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
+    println!("{what}, {} times: p50 {:?}, p99 {:?}, max {:?}", took.len(), at(50), at(99), took[took.len() - 1]);
+    assert!(took[took.len() - 1] < Duration::from_secs(2), "{what}: {took:?}");
+}
+
+/// Asserts that what one process acknowledges holds for another on the same store: at once where a key is issued, within two
+/// seconds where one is taken away. Prints how long it took.
+pub(crate) fn assert_both_agree(kind: &str, store: &str) {
+    let [one, other] = [Server::on(store, "allsign"), Server::on(store, "allsign")];
+    for act in ["revoke", "disable", "narrow", "rotate", "delete"] {
+        let mut took = Vec::new();
+        one.issue(json!({ "name": "primary" }));
+        // All at once, so that they wait together: each key was just used, and is remembered.
+        let keys: Vec<_> = (0..25).map(|_| one.issue(json!({ "scopes": ["document:read"] }))).collect();
+        for issued in &keys {
+            assert_eq!(other.get("/v2/documents", &issued.key).status, 200, "issued here, known there at once");
+        }
+        let results = at_once(keys.len(), |number| {
+            let issued = &keys[number];
+            thread::sleep(Duration::from_millis(number as u64 * 20));
+            let path = format!("/keys/{}", issued.id());
+            let call = match act {
+                "revoke" => Call::post(&format!("{path}/revoke")),
+                "rotate" => Call::post(&format!("{path}/rotate")),
+                "delete" => Call::new("DELETE", &path),
+                "disable" => Call::new("PATCH", &path).json(&json!({ "enabled": false })),
+                _ => Call::new("PATCH", &path).json(&json!({ "scopes": [] })),
+            };
+            assert_eq!(other.get("/v2/documents", &issued.key).status, 200);
+            let answer = one.admin("owner", call);
+            assert!((200..300).contains(&answer.status), "{act}: {}", answer.text());
+            assert!(one.get("/v2/documents", &issued.key).status >= 400, "{act}: at once where it was done");
+            latency(|| other.get("/v2/documents", &issued.key).status >= 400)
+        });
+        took.extend(results);
+        assert_in_time(&format!("{kind}, {act} seen by the other process"), took);
+        for issued in &keys {
+            assert!(other.get("/v2/documents", &issued.key).status >= 400, "it stays so");
+        }
+    }
+    assert_eq!(list(&one, "owner", "?limit=500")["items"], list(&other, "owner", "?limit=500")["items"]);
+}
+
+/// Asserts that of two hundred issues at once, half of them by another process, exactly as many succeed as the quota allows.
+pub(crate) fn assert_one_quota(store: &str) {
+    let servers = [Server::on(store, "dropbox-sign"), Server::on(store, "dropbox-sign")];
+    let answers = at_once(20, |number| {
+        let issue = |_| servers[number % 2].admin("owner", Call::post("/keys").json(&json!({ "name": "n" })));
+        (0..10).map(issue).collect::<Vec<_>>()
+    });
+    let (made, refused): (Vec<_>, Vec<_>) = answers.iter().flatten().partition(|answer| answer.status == 201);
+    assert_eq!((made.len(), refused.len()), (4, 196));
+    for answer in refused {
+        assert_problem(answer, 409, "QUOTA_EXCEEDED", &[]);
+    }
+    for server in &servers {
+        let page = list(server, "owner", "");
+        let primaries = page["items"].as_array().unwrap().iter().filter(|item| item["primary"] == true).count();
+        assert_eq!((ids(&page).len(), primaries), (4, 1));
+        for answer in &made {
+            assert_eq!(server.get("/whoami", answer.json()["key"].as_str().unwrap()).status, 200);
+        }
+    }
+}
+
+/// One clear line on stderr, nothing on stdout, exit code 2. Returns the line.
+#[track_caller]
+pub(crate) fn assert_refused_to_start(ended: &Ended) -> String {
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert_eq!(ended.stdout, "");
+    let line = ended.stderr.strip_suffix('\n').expect("a whole line");
+    assert!(!line.contains('\n') && !line.trim().is_empty(), "{:?}", ended.stderr);
+    line.to_owned()
+}
+
+/// Asserts that what was stored gives no secret away, raw or in base64, wherever it stood.
+pub(crate) fn assert_no_secret(stored: &[u8], secrets: &[&str]) {
+    let text = String::from_utf8_lossy(stored);
+    for secret in secrets {
+        let random = &secret[secret.len() - 32..];
+        let mut traces: Vec<_> = (0..=random.len() - 12).map(|from| random[from..from + 12].to_owned()).collect();
+        for skipped in 0..3 {
+            let bytes = &random.as_bytes()[skipped..];
+            let bytes = &bytes[..bytes.len() / 3 * 3];
+            traces.extend([STANDARD_NO_PAD.encode(bytes), URL_SAFE_NO_PAD.encode(bytes)]);
+        }
+        traces.push(random.bytes().map(|byte| format!("{byte:02x}")).collect());
+        for trace in traces {
+            assert!(!text.contains(&trace), "{trace} is stored");
+        }
+    }
+}
