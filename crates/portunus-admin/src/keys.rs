@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
-use axum::extract::{Path, RawQuery};
+use axum::extract::{FromRequestParts, Path, RawQuery};
 use axum::http::header::{CACHE_CONTROL, ETAG, IF_MATCH};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::ErrorCode;
@@ -53,9 +54,17 @@ impl Proven {
     }
 }
 
-/// An id; one that is malformed is unknown.
-pub(crate) fn id(text: &str) -> Result<KeyId, Fault> {
-    KeyId::new(text).map_err(|_| Fault::not_found())
+/// The id in a path; one that is malformed is unknown.
+pub(crate) struct Id(pub(crate) KeyId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        let id = text.ok().and_then(|Path(text)| KeyId::new(&text).ok());
+        id.map(Self).ok_or_else(Fault::not_found)
+    }
 }
 
 /// The version that `If-Match` (RFC 9110 §13.1.1) demands, where the stored one is among its tags; none where it demands
@@ -126,8 +135,8 @@ fn read_cursor(text: &str) -> Option<Cursor> {
     Some(Cursor::new(at, KeyId::new(id).ok()?))
 }
 
-pub(crate) async fn show(proven: Proven, Path(key): Path<String>) -> Result<Response, Fault> {
-    let key = proven.fresh(&id(&key)?).await?;
+pub(crate) async fn show(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
+    let key = proven.fresh(&id).await?;
     Ok(with_etag(&key, proven.shown(&key)))
 }
 
@@ -137,8 +146,7 @@ struct RevokeBody {
     reason: Option<String>,
 }
 
-pub(crate) async fn revoke(proven: Proven, Path(key): Path<String>, body: Body) -> Result<Response, Fault> {
-    let id = id(&key)?;
+pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Body) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
     proven.manager.get(&id).await?;
     let asked = read::<RevokeBody>(body).await?;
@@ -152,13 +160,7 @@ struct RotateBody {
     grace_seconds: Option<u64>,
 }
 
-pub(crate) async fn rotate(
-    proven: Proven,
-    Path(key): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Fault> {
-    let id = id(&key)?;
+pub(crate) async fn rotate(proven: Proven, Id(id): Id, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
     proven.manager.get(&id).await?;
     let (asked, bytes) = read_whole::<RotateBody>(body).await?;
     let request = proven.idempotency(&headers, &format!("rotate {id}"), &bytes)?;
@@ -176,13 +178,13 @@ pub(crate) async fn rotate(
     Ok(private(StatusCode::CREATED, &answer))
 }
 
-pub(crate) async fn make_primary(proven: Proven, Path(key): Path<String>) -> Result<Response, Fault> {
-    let primary = proven.manager.make_primary(&id(&key)?).await?;
+pub(crate) async fn make_primary(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
+    let primary = proven.manager.make_primary(&id).await?;
     Ok(with_etag(&primary, proven.shown(&primary)))
 }
 
-pub(crate) async fn delete(proven: Proven, Path(key): Path<String>) -> Result<Response, Fault> {
-    proven.manager.delete(&id(&key)?).await?;
+pub(crate) async fn delete(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
+    proven.manager.delete(&id).await?;
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
 }
 
@@ -199,7 +201,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// How far back usage is shown unless it is said.
 const USUAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-pub(crate) async fn usage(proven: Proven, Path(key): Path<String>, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
+pub(crate) async fn usage(proven: Proven, Id(id): Id, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
     let asked = parameters::<UsageParameters>(raw.as_deref())?;
     let time = |text: Option<String>| given(text).map(|text| record::parse_time(&text).map_err(Fault::bad)).transpose();
     let now = proven.manager.now();
@@ -208,7 +210,7 @@ pub(crate) async fn usage(proven: Proven, Path(key): Path<String>, RawQuery(raw)
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
         return Err(Fault::bad("from, to: at most 366 days at once"));
     }
-    let key = proven.fresh(&id(&key)?).await?;
+    let key = proven.fresh(&id).await?;
     let hours = proven.manager.usage_by_hour(&key.record.id, from, to).await?;
     let hours: Vec<_> =
         hours.iter().map(|hour| json!({ "start": record::time_text(hour.start), "count": hour.count })).collect();

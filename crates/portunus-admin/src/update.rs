@@ -1,7 +1,7 @@
 //! `PATCH /keys/{id}`: what is not named stays; `null` takes away what may be absent.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use portunus::key::Access;
@@ -11,17 +11,20 @@ use serde_json::{Map, Value};
 
 use crate::body::{Object, read, stated};
 use crate::issue::{RateLimitBody, allow_list, metadata, plan, scopes, time, workspaces};
-use crate::keys::{expected_version, id, with_etag};
+use crate::keys::{Id, expected_version, with_etag};
 use crate::{Fault, Proven, Shared};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PatchBody {
-    name: Option<String>,
+    #[serde(default, deserialize_with = "stated")]
+    name: Option<Option<String>>,
     #[serde(default, deserialize_with = "stated")]
     description: Option<Option<String>>,
-    scopes: Option<Vec<String>>,
-    access: Option<Access>,
+    #[serde(default, deserialize_with = "stated")]
+    scopes: Option<Option<Vec<String>>>,
+    #[serde(default, deserialize_with = "stated")]
+    access: Option<Option<Access>>,
     #[serde(default, deserialize_with = "stated")]
     workspaces: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "stated")]
@@ -36,16 +39,17 @@ struct PatchBody {
     not_before: Option<Option<String>>,
     #[serde(default, deserialize_with = "stated")]
     expires_at: Option<Option<String>>,
-    enabled: Option<bool>,
+    #[serde(default, deserialize_with = "stated")]
+    enabled: Option<Option<bool>>,
 }
 
 impl PatchBody {
     fn into_change(self, shared: &Shared) -> Result<KeyChange, Fault> {
         let mut change = KeyChange::new();
-        change.name = self.name;
+        change.name = never_null("name", self.name)?;
         change.description = self.description;
-        change.scopes = self.scopes.map(|names| scopes(&names)).transpose()?;
-        change.access = self.access;
+        change.scopes = never_null("scopes", self.scopes)?.map(|names| scopes(&names)).transpose()?;
+        change.access = never_null("access", self.access)?;
         change.workspaces = each(self.workspaces, |names| workspaces(&names))?;
         change.plan = each(self.plan, |name| plan(&name))?;
         change.allowed_ips = each(self.allowed_ips, allow_list)?;
@@ -54,9 +58,14 @@ impl PatchBody {
         change.metadata = self.metadata.map(|object| metadata(object.unwrap_or_default())).transpose()?;
         change.not_before = self.not_before.map(|text| time("not_before", text)).transpose()?;
         change.expires_at = self.expires_at.map(|text| time("expires_at", text)).transpose()?;
-        change.enabled = self.enabled;
+        change.enabled = never_null("enabled", self.enabled)?;
         Ok(change)
     }
+}
+
+/// A value that is always there: `null` would say nothing.
+fn never_null<T>(field: &str, stated: Option<Option<T>>) -> Result<Option<T>, Fault> {
+    stated.map(|value| value.ok_or_else(|| Fault::invalid(field, "it cannot be null"))).transpose()
 }
 
 /// What a stated value means, where it is not `null`.
@@ -67,11 +76,10 @@ fn each<T, U>(stated: Option<Option<T>>, read: impl FnOnce(T) -> Result<U, Fault
 pub(crate) async fn update(
     State(shared): State<Shared>,
     proven: Proven,
-    Path(key): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Fault> {
-    let id = id(&key)?;
     // Whether there is such a key comes before what is wrong with the body.
     let before = proven.manager.get(&id).await?;
     let version = expected_version(&headers, before.record.version)?;
