@@ -210,9 +210,13 @@ fn check(server: &Server, act: Act, number: usize, tried: &[Tried]) {
 fn crash_again_and_again(victim: &mut impl Victim, act: Act) {
     let (began, mut all, mut in_the_middle) = (Instant::now(), Vec::new(), 0);
     for number in 0..rounds() {
+        let t0 = Instant::now();
         let tried = round(victim, act, number);
+        let t1 = Instant::now();
         victim.resume();
+        let t2 = Instant::now();
         check(victim.server(), act, number, &tried);
+        println!("TIMES {:?} {:?} {:?}", t1 - t0, t2 - t1, t2.elapsed());
         let done = tried.iter().filter(|tried| tried.done.is_some()).count();
         in_the_middle += usize::from(done < AT_ONCE);
         all.extend(tried);

@@ -9,11 +9,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use common::manage::{assert_problem, change, events, ids, items, list, rotate};
+use common::manage::{change, events, ids, items, list, rotate};
 use common::stores::{assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start};
 use common::{Call, Ended, Issued, Process, Server, USER};
 use serde_json::{Value, json};

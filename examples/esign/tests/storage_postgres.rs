@@ -75,7 +75,8 @@ fn assert_unavailable(answer: &Answer) {
 fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
     let postgres = Postgres::start();
     let server = Server::on(&postgres.database("keys"), "allsign");
-    let [used, fresh, revoked] = [0, 1, 2].map(|_| server.issue(json!({})));
+    let plenty = json!({ "requests_per_minute": 100_000, "requests_per_hour": 100_000 });
+    let [used, fresh, revoked] = [0, 1, 2].map(|_| server.issue(json!({ "rate_limit_config": plenty })));
     server.revoke(revoked.id());
     let unknown = "allsign_live_sk_0123456789abcdefghijABCDEFGHIJ01";
     for round in 0..3 {

@@ -73,7 +73,8 @@ impl Server {
 
     /// The answer to a call, on a connection of its own.
     pub(crate) fn send(&self, call: &Call) -> Answer {
-        self.try_send(call).unwrap_or_else(|| panic!("no answer to {} {}", call.method, call.target))
+        self.try_send(call)
+            .unwrap_or_else(|| panic!("no answer to {} {}; log: {}", call.method, call.target, self.log()))
     }
 
     /// The answer to a call, if there was one before the connection ended.
