@@ -1,7 +1,8 @@
 //! What was acknowledged outlives any crash, and nothing is ever half done: the process, or the database, is ended by `kill -9`
 //! in the middle of revocations and of rotations, again and again.
 //!
-//! `ESIGN_CRASH_ROUNDS` makes it fewer rounds than a hundred.
+//! A hundred rounds for the process; for the database, which takes seconds to come back, fifteen. `ESIGN_CRASH_ROUNDS` says
+//! another number for both.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -21,9 +22,9 @@ use serde_json::{Value, json};
 /// How many keys are revoked or rotated at once in each round.
 const AT_ONCE: usize = 6;
 
-fn rounds() -> usize {
-    let fewer = std::env::var("ESIGN_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok());
-    fewer.unwrap_or(100).min(100)
+fn rounds(usual: usize) -> usize {
+    let asked = std::env::var("ESIGN_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(usual)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,16 +208,12 @@ fn check(server: &Server, act: Act, number: usize, tried: &[Tried]) {
     }
 }
 
-fn crash_again_and_again(victim: &mut impl Victim, act: Act) {
+fn crash_again_and_again(victim: &mut impl Victim, act: Act, rounds: usize) {
     let (began, mut all, mut in_the_middle) = (Instant::now(), Vec::new(), 0);
-    for number in 0..rounds() {
-        let t0 = Instant::now();
+    for number in 0..rounds {
         let tried = round(victim, act, number);
-        let t1 = Instant::now();
         victim.resume();
-        let t2 = Instant::now();
         check(victim.server(), act, number, &tried);
-        println!("TIMES {:?} {:?} {:?}", t1 - t0, t2 - t1, t2.elapsed());
         let done = tried.iter().filter(|tried| tried.done.is_some()).count();
         in_the_middle += usize::from(done < AT_ONCE);
         all.extend(tried);
@@ -231,7 +228,7 @@ fn crash_again_and_again(victim: &mut impl Victim, act: Act) {
         }
     }
     let done = all.iter().filter(|tried| tried.done.is_some()).count();
-    let (rounds, took) = (rounds(), began.elapsed());
+    let took = began.elapsed();
     println!("{act:?}: {rounds} kills, {in_the_middle} of them in the middle; {done} acknowledged; {took:?}");
     assert!(in_the_middle * 2 > rounds, "the crashes came too late: {in_the_middle} of {rounds}");
 }
@@ -239,21 +236,21 @@ fn crash_again_and_again(victim: &mut impl Victim, act: Act) {
 #[test]
 fn a_killed_process_loses_no_acknowledged_revocation() {
     let folder = tempfile::tempdir().unwrap();
-    crash_again_and_again(&mut OnSqlite::start(&folder), Act::Revoke);
+    crash_again_and_again(&mut OnSqlite::start(&folder), Act::Revoke, rounds(100));
 }
 
 #[test]
 fn a_killed_process_leaves_no_rotation_half_done() {
     let folder = tempfile::tempdir().unwrap();
-    crash_again_and_again(&mut OnSqlite::start(&folder), Act::Rotate);
+    crash_again_and_again(&mut OnSqlite::start(&folder), Act::Rotate, rounds(100));
 }
 
 #[test]
 fn a_killed_database_loses_no_acknowledged_revocation() {
-    crash_again_and_again(&mut OnPostgres::start(), Act::Revoke);
+    crash_again_and_again(&mut OnPostgres::start(), Act::Revoke, rounds(15));
 }
 
 #[test]
 fn a_killed_database_leaves_no_rotation_half_done() {
-    crash_again_and_again(&mut OnPostgres::start(), Act::Rotate);
+    crash_again_and_again(&mut OnPostgres::start(), Act::Rotate, rounds(15));
 }
