@@ -28,6 +28,11 @@ const REFUSALS: &[Refusal] = &[
     Refusal(503, "ServiceUnavailable", "Service Unavailable", "Storage, or who proves operators, gave no answer."),
 ];
 
+/// Every status of a refusal.
+pub(super) fn statuses() -> impl Iterator<Item = u16> {
+    REFUSALS.iter().map(|refusal| refusal.0)
+}
+
 /// The name of the refusal with this status.
 pub(super) fn name_of(status: u16) -> &'static str {
     REFUSALS.iter().find(|refusal| refusal.0 == status).map_or(OTHER, |refusal| refusal.1)

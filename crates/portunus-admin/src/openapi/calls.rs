@@ -18,7 +18,13 @@ const EVERYWHERE: [u16; 5] = [400, 401, 403, 429, 503];
 pub(super) fn paths(shared: &Shared) -> Paths {
     let mut paths = Paths::new();
     for call in keys().into_iter().chain(one_key()).chain(others(shared)) {
-        paths.add_path_operation(call.path, vec![call.method], call.operation.build());
+        let mut operation = call.operation.build();
+        let listed = &mut operation.responses.responses;
+        // The host's proof and rules may refuse with any code. Where a call has every status, there is no other.
+        if !answers::statuses().all(|status| listed.contains_key(&status.to_string())) {
+            listed.insert("default".into(), Ref::from_response_name(answers::OTHER).into());
+        }
+        paths.add_path_operation(call.path, vec![call.method], operation);
     }
     paths
 }
@@ -31,10 +37,7 @@ struct Call {
 
 /// A call that so far has the answers of every call.
 fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call {
-    let operation = OperationBuilder::new()
-        .operation_id(Some(id))
-        .summary(Some(summary))
-        .response("default", Ref::from_response_name(answers::OTHER));
+    let operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
     let call = Call { path, method, operation }.refused(&EVERYWHERE);
     if path.contains("{id}") { call.taking(ParameterIn::Path, "id", "The key.", named("KeyId")) } else { call }
 }

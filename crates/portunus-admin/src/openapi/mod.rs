@@ -53,16 +53,18 @@ struct Page {
 impl Page {
     fn of(shared: &Shared) -> Self {
         let text = serde_json::to_string(&document(shared)).unwrap_or_default();
-        let (before, after) = text.split_once(SOMEWHERE).unwrap_or((&text, ""));
+        let (before, after) = text.split_once(&quoted(SOMEWHERE)).unwrap_or((&text, ""));
         Self { before: before.to_owned(), after: after.to_owned() }
     }
 
     fn at(&self, server: &str) -> String {
-        let server = serde_json::Value::from(server).to_string();
-        // Without its quotation marks: those are there.
-        let server = server.trim_start_matches('"').trim_end_matches('"');
-        format!("{}{server}{}", self.before, self.after)
+        format!("{}{}{}", self.before, quoted(server), self.after)
     }
+}
+
+/// The text as JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// The call that shows the document.
