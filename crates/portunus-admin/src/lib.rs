@@ -42,6 +42,7 @@ mod host;
 mod import;
 mod issue;
 mod keys;
+mod openapi;
 mod query;
 mod record;
 mod update;
@@ -146,7 +147,8 @@ impl Admin {
             .route("/keys/{id}/primary", post(keys::make_primary))
             .route("/keys/{id}/usage", get(keys::usage))
             .route("/import", post(import::import))
-            .route("/verify", post(verify::verify));
+            .route("/verify", post(verify::verify))
+            .route("/openapi.json", openapi::route(&self.shared));
         if self.shared.events.is_some() {
             router = router.route("/events", get(events::list));
         }

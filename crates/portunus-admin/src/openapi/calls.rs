@@ -1,0 +1,198 @@
+//! The calls: what each takes, and every answer that it has.
+
+use portunus::audit::{Action, EventQuery};
+use portunus::store::ListQuery;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::{Content, Object, Ref, RefOr, Required, Response, Schema};
+
+use super::answers::{self, always, json, nothing};
+use super::schemas::outcomes;
+use super::shape::{any_object, id, matching, named, names, text, time, within};
+use crate::Shared;
+
+/// What is refused in every call: by the proof, by the policy, by the operator's quota, and where nobody answers.
+const EVERYWHERE: [u16; 5] = [400, 401, 403, 429, 503];
+
+/// All paths with their calls.
+pub(super) fn paths(shared: &Shared) -> Paths {
+    let mut paths = Paths::new();
+    for call in keys().into_iter().chain(one_key()).chain(others(shared)) {
+        let mut operation = call.operation.build();
+        let listed = &mut operation.responses.responses;
+        // The host's proof and rules may refuse with any code. Where a call has every status, there is no other.
+        if !answers::statuses().all(|status| listed.contains_key(&status.to_string())) {
+            listed.insert("default".into(), Ref::from_response_name(answers::OTHER).into());
+        }
+        paths.add_path_operation(call.path, vec![call.method], operation);
+    }
+    paths
+}
+
+struct Call {
+    path: &'static str,
+    method: HttpMethod,
+    operation: OperationBuilder,
+}
+
+/// A call that so far has the answers of every call.
+fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call {
+    let operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
+    let call = Call { path, method, operation }.refused(&EVERYWHERE);
+    if path.contains("{id}") { call.taking(ParameterIn::Path, "id", "The key.", named("KeyId")) } else { call }
+}
+
+impl Call {
+    fn with(self, change: impl FnOnce(OperationBuilder) -> OperationBuilder) -> Self {
+        Self { operation: change(self.operation), ..self }
+    }
+
+    fn about(self, description: &str) -> Self {
+        self.with(|operation| operation.description(Some(description)))
+    }
+
+    /// Refused with these statuses too.
+    fn refused(self, statuses: &[u16]) -> Self {
+        statuses.iter().fold(self, |call, status| {
+            let refusal = Ref::from_response_name(answers::name_of(*status));
+            call.with(|operation| operation.response(status.to_string(), refusal))
+        })
+    }
+
+    fn answers(self, status: u16, response: impl Into<RefOr<Response>>) -> Self {
+        self.with(|operation| operation.response(status.to_string(), response))
+    }
+
+    fn taking(self, place: ParameterIn, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+        let required = if matches!(place, ParameterIn::Path) { Required::True } else { Required::False };
+        let parameter: Parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(place)
+            .description(Some(description))
+            .required(required)
+            .schema(Some(schema))
+            .build();
+        self.with(|operation| operation.parameter(parameter))
+    }
+
+    fn query(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+        self.taking(ParameterIn::Query, name, description, schema)
+    }
+
+    fn header(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+        self.taking(ParameterIn::Header, name, description, schema)
+    }
+
+    /// A body of this schema; an absent one is `{}`.
+    fn body(self, schema: &str, required: Required) -> Self {
+        let content = Content::new(Some(named(schema)));
+        let body = RequestBodyBuilder::new().required(Some(required)).content("application/json", content).build();
+        self.with(|operation| operation.request_body(Some(body)))
+    }
+
+    /// Repeatable without being done twice (draft-ietf-httpapi-idempotency-key-header).
+    fn once(self) -> Self {
+        let why = "Makes the request repeatable: the same key with the same body answers 200 with the same record and \
+                   never the secret again; with another body it is 422.";
+        self.header("Idempotency-Key", why, matching("^[!-~]{1,255}$"))
+            .answers(200, json("The same request was done before.", named("RepeatedRequest")))
+    }
+
+    /// Answers with a key and its version.
+    fn key(self, when: &str) -> Self {
+        self.answers(200, json(when, named("KeyRecord")).header("ETag", always("ETag")))
+    }
+}
+
+fn limit(default: usize) -> Object {
+    let mut limit = within(1, 500);
+    limit.default = Some(default.into());
+    limit
+}
+
+fn keys() -> [Call; 4] {
+    let page = ListQuery::new(std::time::UNIX_EPOCH).limit;
+    [
+        call(HttpMethod::Post, "/keys", "issueKey", "Issue a key")
+            .about(
+                "Only `name` is required: kind `app`, the usual environment, the operator's tenant, no scopes, full \
+                 access, the whole organization, the usual limits, no end. The secret is shown this once.",
+            )
+            .once()
+            .body("IssueRequest", Required::True)
+            .answers(201, json("The key, with its secret.", named("IssuedKey")))
+            .refused(&[409, 422]),
+        call(HttpMethod::Get, "/keys", "listKeys", "List keys, newest first")
+            .query("status", "In this state only.", named("KeyStatus"))
+            .query("environment", "Of this environment only.", named("Environment"))
+            .query("query", "With this in the name, description or masked secret, in any case (ASCII).", text())
+            .query("limit", "How many items a page has at most.", limit(page))
+            .query("cursor", "`next_cursor` of the page before.", matching("^[0-9]+\\.[!-~]{1,128}$"))
+            .answers(200, json("A page of keys.", named("KeyPage"))),
+        call(HttpMethod::Post, "/import", "importKey", "Take over a key whose secret is unknown")
+            .about("A digest that was ever known, even of a deleted key, is a conflict.")
+            .body("ImportRequest", Required::True)
+            .answers(201, json("The key. Nobody here knows its secret.", named("ImportedKey")))
+            .refused(&[409, 422]),
+        call(HttpMethod::Post, "/verify", "verifyKey", "What a secret is, and what it may do")
+            .about("In the manner of RFC 7662. It is no use of the key and counts against no quota.")
+            .body("VerifyRequest", Required::True)
+            .answers(200, json("About the key, if it works; else not a word.", named("Verified")))
+            .refused(&[422]),
+    ]
+}
+
+fn one_key() -> [Call; 7] {
+    let tags = "The version that the key must be at: tags of `ETag`, or `*`.";
+    [
+        call(HttpMethod::Get, "/keys/{id}", "getKey", "Show a key").key("The key.").refused(&[404]),
+        call(HttpMethod::Patch, "/keys/{id}", "changeKey", "Change a key")
+            .header("If-Match", tags, text())
+            .body("ChangeRequest", Required::False)
+            .key("The key as it is now.")
+            .refused(&[404, 409, 412, 422]),
+        call(HttpMethod::Delete, "/keys/{id}", "deleteKey", "Revoke a key and take it out of the lists")
+            .about("The audit keeps it. The primary key of an owner who has another active one is a conflict.")
+            .answers(204, nothing("It is gone."))
+            .refused(&[404, 409]),
+        call(HttpMethod::Post, "/keys/{id}/revoke", "revokeKey", "Refuse a key from the next request on, for good")
+            .about("Idempotent: the first reason stays.")
+            .body("RevokeRequest", Required::False)
+            .key("The key, revoked.")
+            .refused(&[404, 409, 422]),
+        call(HttpMethod::Post, "/keys/{id}/rotate", "rotateKey", "Give a key a successor")
+            .about("The old key works until its grace ends, and never past its own end.")
+            .once()
+            .body("RotateRequest", Required::False)
+            .answers(201, json("The successor, with its secret.", named("RotatedKey")))
+            .refused(&[404, 409, 422]),
+        call(HttpMethod::Post, "/keys/{id}/primary", "makeKeyPrimary", "Make a key its owner's primary one")
+            .key("The key, primary now.")
+            .refused(&[404, 409]),
+        call(HttpMethod::Get, "/keys/{id}/usage", "getKeyUsage", "How often a key was used, hour by hour")
+            .about("At most 366 days at once; the last 7 unless it is said.")
+            .query("from", "The first hour is that of this time.", time())
+            .query("to", "Hours begin before this time.", time())
+            .answers(200, json("Counts; hours without use are left out.", named("Usage")))
+            .refused(&[404]),
+    ]
+}
+
+fn others(shared: &Shared) -> Vec<Call> {
+    let document = call(HttpMethod::Get, "/openapi.json", "getOpenApi", "This document")
+        .answers(200, nothing("This document.").content("application/json", Content::new(Some(any_object()))));
+    // Without a log there is no such path.
+    let events = shared.events.is_some().then(events);
+    events.into_iter().chain([document]).collect()
+}
+
+fn events() -> Call {
+    call(HttpMethod::Get, "/events", "listEvents", "What happened, the last first")
+        .query("key_id", "About this key only.", id())
+        .query("actor", "With somebody of this id, e-mail address or name.", text())
+        .query("outcome", "With this outcome only.", names(outcomes()))
+        .query("action", "Of this action only.", names(Action::ALL.iter().map(|action| action.as_str())))
+        .query("limit", "How many items a page has at most.", limit(EventQuery::new().limit))
+        .query("cursor", "`next_cursor` of the page before.", matching("^[0-9]+$"))
+        .answers(200, json("A page of events.", named("EventPage")))
+}

@@ -1,0 +1,112 @@
+//! `GET /openapi.json`: the management API in OpenAPI 3.1, exact enough to generate clients and to check answers with.
+//!
+//! It is asked for like everything else here, by an operator who is proven and within the quota: there is no path around the
+//! proof, and a client that is generated or a page that shows it can send a token. A host that wants to publish it writes
+//! [`Admin::openapi`] where it likes. The document is made once; `servers` is the path under which the request found the
+//! router, without scheme and host: those are the proxies' to know.
+//!
+//! What the host's own proof and rules refuse has the status of its code; a status that the call does not list is its
+//! `default`.
+
+mod answers;
+mod bodies;
+mod calls;
+mod schemas;
+mod shape;
+
+use std::sync::Arc;
+
+use axum::extract::OriginalUri;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Server};
+
+use crate::{Admin, Proven, Shared};
+
+const PATH: &str = "/openapi.json";
+
+/// Stands for the nest path until a request tells it. No path begins so.
+const SOMEWHERE: &str = "nest-path:";
+
+const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
+    Every refusal is a problem document (RFC 9457) with a stable `code`. Members and parameters that are not known are \
+    refused. Times are RFC 3339, in answers with milliseconds and in UTC. What is `GET` answers `HEAD` too. Other methods \
+    of a path are answered by `405` (`#/components/responses/MethodNotAllowed`), other paths by `404`.";
+
+impl Admin {
+    /// The OpenAPI document of this API as JSON, for a host that publishes it itself. `server` is the URL or the path under
+    /// which the router is nested.
+    #[must_use]
+    pub fn openapi(&self, server: &str) -> String {
+        Page::of(&self.shared).at(server)
+    }
+}
+
+/// The document, cut where the server stands.
+struct Page {
+    before: String,
+    after: String,
+}
+
+impl Page {
+    fn of(shared: &Shared) -> Self {
+        let text = serde_json::to_string(&document(shared)).unwrap_or_default();
+        let (before, after) = text.split_once(&quoted(SOMEWHERE)).unwrap_or((&text, ""));
+        Self { before: before.to_owned(), after: after.to_owned() }
+    }
+
+    fn at(&self, server: &str) -> String {
+        format!("{}{}{}", self.before, quoted(server), self.after)
+    }
+}
+
+/// The text as JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The call that shows the document.
+pub(crate) fn route(shared: &Shared) -> MethodRouter<Shared> {
+    let page = Arc::new(Page::of(shared));
+    get(|_: Proven, OriginalUri(uri): OriginalUri| async move { show(&page, uri.path()) })
+}
+
+fn show(page: &Page, path: &str) -> Response {
+    let nest = path.strip_suffix(PATH).filter(|nest| !nest.is_empty()).unwrap_or("/");
+    // Braces would name a variable of the server's.
+    let nest = nest.replace('{', "%7B").replace('}', "%7D");
+    let fields = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    (fields, page.at(&nest)).into_response()
+}
+
+fn document(shared: &Shared) -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Management of API keys")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .build();
+    OpenApiBuilder::new()
+        .info(info)
+        .servers(Some([Server::new(SOMEWHERE)]))
+        .security(Some([SecurityRequirement::new::<_, _, &str>("bearer", [])]))
+        .paths(calls::paths(shared))
+        .components(Some(components(shared)))
+        .build()
+}
+
+fn components(shared: &Shared) -> Components {
+    let mut components = Components::new();
+    let named = |(name, schema): (&'static str, _)| (name.to_owned(), schema);
+    components.schemas.extend(schemas::all(shared).into_iter().map(named));
+    components.schemas.extend(bodies::all().into_iter().map(named));
+    components.schemas.extend(answers::schemas());
+    components.responses.extend(answers::responses().into_iter().map(|(name, response)| (name.to_owned(), response)));
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The token of an operator, as the service gives them out."))
+        .build();
+    components.security_schemes.insert("bearer".into(), RefOr::T(SecurityScheme::Http(bearer)));
+    components
+}

@@ -1,0 +1,308 @@
+//! The real router over a store that can fail, with operators of every standing, and how it is asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use portunus::audit::{AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit};
+use portunus::key::{Alphabet, Environment, KeyDigest, KeyFormat, KeyId, SigningState, TenantId, WorkspaceId};
+use portunus::limit::{Quota, Quotas};
+use portunus::manage::{IssueRules, KeyManager, Operator, Role};
+use portunus::store::{
+    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, Rejected, StoreError, StoredKey, UsageDelta,
+    WriteBatch,
+};
+use portunus::testing::ManualClock;
+use portunus::{AuthError, Authenticator, ErrorCode};
+use portunus_admin::{Admin, OperatorProof};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::document::Document;
+
+pub(crate) const NEST: &str = "/operators/keys-api";
+
+/// Whether there are answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Well,
+    /// Storage gives no answer.
+    Down,
+    /// Somebody else is always faster.
+    Contended,
+}
+
+#[derive(Debug, Clone)]
+struct Moody<T> {
+    inner: T,
+    mood: Arc<AtomicU8>,
+}
+
+impl<T> Moody<T> {
+    fn is(&self, mood: Mood) -> bool {
+        self.mood.load(Ordering::SeqCst) == mood as u8
+    }
+
+    fn up(&self) -> Result<&T, StoreError> {
+        if self.is(Mood::Down) { Err(StoreError::unavailable("connection reset")) } else { Ok(&self.inner) }
+    }
+}
+
+#[async_trait]
+impl KeyStore for Moody<MemoryStore> {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        self.up()?.find(digests).await
+    }
+    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+        self.up()?.get(id).await
+    }
+    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        self.up()?.list(query).await
+    }
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        self.up()?.primary(owner, at).await
+    }
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        self.up()?.signing_state(id).await
+    }
+    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        if self.is(Mood::Contended) {
+            let id = KeyId::new("key_contended").unwrap();
+            return Err(StoreError::rejected(Rejected::Version { id, expected: 1, stored: 2 }));
+        }
+        self.up()?.apply(batch).await
+    }
+    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
+        self.up()?.record_usage(batch).await
+    }
+    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+        self.up()?.usage_by_hour(id, from, to).await
+    }
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+        self.up()?.forget_usage_before(before).await
+    }
+}
+
+#[async_trait]
+impl AuditReader for Moody<MemoryAudit> {
+    async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError> {
+        self.up().map_err(AuditError::unavailable)?.events(query).await
+    }
+}
+
+/// Believes names, and refuses with a code that is named.
+#[derive(Debug)]
+pub(crate) struct Names;
+
+#[async_trait]
+impl OperatorProof for Names {
+    async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
+        let value = request.headers.get("authorization").ok_or(AuthError::new(ErrorCode::MissingKey))?;
+        let name = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
+        let name = name.ok_or(AuthError::new(ErrorCode::InvalidRequest))?;
+        if let Some(code) = name.strip_prefix("refused:") {
+            return Err(AuthError::new(code.parse().unwrap()));
+        }
+        let ours = TenantId::new("tenant_ours").unwrap();
+        Ok(match name {
+            "owner" => Operator::new(name, ours, Role::Owner),
+            "admin" => Operator::new(name, ours, Role::Admin).in_workspaces([WorkspaceId::new("ws1").unwrap()]),
+            "member" => Operator::new(name, ours, Role::Member),
+            "outsider" => Operator::new(name, TenantId::new("tenant_theirs").unwrap(), Role::Owner),
+            "crowded" => Operator::new(name, TenantId::new("tenant_crowded").unwrap(), Role::Owner),
+            "host" => Operator::host(),
+            _ => return Err(AuthError::new(ErrorCode::InvalidKey)),
+        })
+    }
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) method: String,
+    /// The path in the document.
+    pub(crate) template: String,
+    /// The path and query that are asked for, beneath the nest.
+    pub(crate) path: String,
+    pub(crate) operator: Option<String>,
+    pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+impl Ask {
+    /// A request by the owner.
+    pub(crate) fn new(method: &str, template: &str) -> Self {
+        Self {
+            method: method.to_uppercase(),
+            template: template.to_owned(),
+            path: template.to_owned(),
+            operator: Some("owner".to_owned()),
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    pub(crate) fn by(mut self, operator: &str) -> Self {
+        self.operator = Some(operator.to_owned());
+        self
+    }
+
+    pub(crate) fn by_nobody(mut self) -> Self {
+        self.operator = None;
+        self
+    }
+
+    /// Of this key; it stands in the path as it is written here.
+    pub(crate) fn of(mut self, id: &str) -> Self {
+        self.path = self.template.replace("{id}", id);
+        self
+    }
+
+    pub(crate) fn query(mut self, query: &str) -> Self {
+        self.path = format!("{}?{query}", self.path);
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.push((name, value.as_ref().to_vec()));
+        self
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        self.raw(body.to_string())
+    }
+
+    pub(crate) fn raw(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) router: Router,
+    /// The same for operators who have used up what they may.
+    pub(crate) limited: Router,
+    pub(crate) document: Document,
+    pub(crate) clock: ManualClock,
+    pub(crate) log: MemoryAudit,
+    store: MemoryStore,
+    mood: Arc<AtomicU8>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let (clock, log, store) = (ManualClock::new(), MemoryAudit::new(100_000), MemoryStore::default());
+        let mood = Arc::new(AtomicU8::new(Mood::Well as u8));
+        let moody = Moody { inner: store.clone(), mood: Arc::clone(&mood) };
+        let trail = AuditTrail::builder().sink(log.clone()).clock(clock.clone()).build();
+        let environments = ["live", "test"].map(|name| Environment::new(name).unwrap());
+        let format = KeyFormat::builder("acme_")
+            .environment("live", environments[0].clone())
+            .environment("test", environments[1].clone())
+            .random(Alphabet::BASE62, 32)
+            .build()
+            .unwrap();
+        let mut rules = IssueRules::default();
+        rules.rotate_every = Some(Duration::from_secs(90 * 86_400));
+        let manager = KeyManager::builder(moody.clone(), format.clone())
+            .environments(environments)
+            .rules(rules)
+            .active_keys_of(|tenant| (tenant.as_str() == "tenant_crowded").then_some(2))
+            .clock(clock.clone())
+            .audit(trail.clone())
+            .build()
+            .unwrap();
+        let authenticator = Authenticator::builder(moody).bearer([format]).clock(clock.clone()).audit(trail);
+        let authenticator = authenticator.build().unwrap();
+        let reader = Moody { inner: log.clone(), mood: Arc::clone(&mood) };
+        let admin = |quota: u64| {
+            let quotas = Quotas::new([Quota::per_minute(quota).unwrap()]).unwrap();
+            Admin::new(manager.clone(), authenticator.clone(), Names).events(reader.clone()).quotas(Some(quotas))
+        };
+        let router = Router::new().nest(NEST, admin(1_000_000).into_router());
+        let limited = Router::new().nest(NEST, admin(1).into_router());
+        let used_up = Ask::new("GET", "/keys");
+        send(&limited, &used_up).await;
+        let document = Document::new(send(&router, &Ask::new("GET", "/openapi.json")).await.json());
+        Self { router, limited, document, clock, log, store, mood }
+    }
+
+    /// From now on storage behaves like this.
+    pub(crate) fn feel(&self, mood: Mood) {
+        self.mood.store(mood as u8, Ordering::SeqCst);
+    }
+
+    /// Asks, and sees to it that the answer is as documented and has this status.
+    pub(crate) async fn expect(&self, status: u16, ask: Ask) -> Answer {
+        let answer = self.ask(&ask).await;
+        assert_eq!(answer.status, status, "{ask:?}: {}", String::from_utf8_lossy(&answer.body));
+        answer
+    }
+
+    /// Asks, and sees to it that the answer is as documented.
+    pub(crate) async fn ask(&self, ask: &Ask) -> Answer {
+        let answer = send(&self.router, ask).await;
+        self.document.check(ask, &answer);
+        answer
+    }
+
+    /// A new key of our tenant: its id and its secret.
+    pub(crate) async fn key(&self, body: Value) -> (String, String) {
+        self.clock.advance(Duration::from_secs(1));
+        let answer = self.expect(201, Ask::new("POST", "/keys").json(&body)).await.json();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&answer["record"]["id"]), text(&answer["key"]))
+    }
+
+    /// The id of a new key without anything special.
+    pub(crate) async fn plain(&self) -> String {
+        self.key(json!({ "name": "plain" })).await.0
+    }
+
+    pub(crate) async fn used(&self, id: &str, times: u64) {
+        let ip = "2001:db8::7".parse().ok();
+        let delta = UsageDelta::new(KeyId::new(id).unwrap(), times, portunus::Clock::now(&self.clock), ip);
+        self.store.record_usage(&[delta]).await.unwrap();
+    }
+
+    /// Puts an event into the log.
+    pub(crate) async fn note(&self, event: AuditEvent) {
+        portunus::audit::AuditSink::record(&self.log, &[event]).await.unwrap();
+    }
+}
+
+/// What the router answers.
+pub(crate) async fn send(router: &Router, ask: &Ask) -> Answer {
+    let mut request = Request::builder().method(ask.method.as_str()).uri(format!("{NEST}{}", ask.path));
+    if let Some(operator) = &ask.operator {
+        request = request.header("authorization", format!("Bearer {operator}"));
+    }
+    for (name, value) in &ask.headers {
+        request = request.header(*name, value.as_slice());
+    }
+    let request = request.body(ask.body.clone().map_or_else(Body::empty, Body::from)).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
