@@ -4,7 +4,7 @@
 //! A hundred rounds for the process; for the database, which takes seconds to come back, fifteen. `ESIGN_CRASH_ROUNDS` says
 //! another number for both.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod common;
 

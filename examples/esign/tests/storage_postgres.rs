@@ -1,6 +1,6 @@
 //! Keys in PostgreSQL: two processes on one database, a database that goes away and comes back, and what is written there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod common;
 

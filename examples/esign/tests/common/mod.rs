@@ -3,6 +3,7 @@
 //! Nothing here decides what is right: it starts, sends, reads and ends. Waiting is bounded everywhere.
 
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
+#![allow(clippy::print_stdout, reason = "measured figures belong to the output of a test")]
 
 mod http;
 pub(crate) mod manage;
