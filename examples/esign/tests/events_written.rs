@@ -153,7 +153,7 @@ fn a_flood_of_failures_is_bounded_and_hides_no_other_key() {
     // In the next seconds the client may be told to wait; then the other key's failure is seen.
     common::until("the other key's failure", || {
         server.get("/whoami", &other.key);
-        items(&events(&server, "owner", &format!("?key_id={}&outcome=KEY_REVOKED", other.id()))).len() > 0
+        !items(&events(&server, "owner", &format!("?key_id={}&outcome=KEY_REVOKED", other.id()))).is_empty()
     });
 }
 
