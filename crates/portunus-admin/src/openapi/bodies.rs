@@ -1,4 +1,4 @@
-//! What callers send. A member that is `null` is one that is not there, but for what a change takes away.
+//! What callers send. A member that is `null` is one that is not there; in a change, it takes away what may be absent.
 
 use portunus::network::AllowList;
 use utoipa::openapi::{Array, KnownFormat, Object, RefOr, Schema, SchemaFormat};
@@ -53,7 +53,7 @@ fn allowed_ips() -> Array {
 }
 
 fn scopes() -> Array {
-    let mut scopes = list_or_null(list(named("Scope")));
+    let mut scopes = list(named("Scope"));
     scopes.description = Some("At most 256 different ones.".into());
     scopes
 }
@@ -62,8 +62,6 @@ fn scopes() -> Array {
 fn facts() -> Members {
     members()
         .perhaps("description", or_null(prose(1000)))
-        .perhaps("scopes", scopes())
-        .perhaps("access", named_or_null("Access"))
         .perhaps("workspaces", workspaces())
         .perhaps("plan", or_null(matching("^[a-z0-9_-]{1,128}$")))
         .perhaps("allowed_ips", allowed_ips())
@@ -85,15 +83,19 @@ fn issue() -> Members {
         .perhaps("kind", kinds)
         .perhaps("environment", named_or_null("Environment"))
         .perhaps("owner", named_or_null("OwnerRequest"))
+        .perhaps("scopes", list_or_null(scopes()))
+        .perhaps("access", named_or_null("Access"))
         .and(facts())
 }
 
 fn change() -> Members {
     members()
-        .perhaps("name", or_null(name()))
-        .perhaps("enabled", or_null(boolean()))
+        .perhaps("name", name())
+        .perhaps("scopes", scopes())
+        .perhaps("access", named("Access"))
+        .perhaps("enabled", boolean())
         .and(facts())
-        .about("What is not named stays. `null` takes away what may be absent, and leaves the rest as it is.")
+        .about("What is not named stays. `null` takes away what may be absent.")
 }
 
 fn digest() -> RefOr<Schema> {

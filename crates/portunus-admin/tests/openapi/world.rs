@@ -255,7 +255,9 @@ impl World {
     /// Asks, and sees to it that the answer is as documented and has this status.
     pub(crate) async fn expect(&self, status: u16, ask: Ask) -> Answer {
         let answer = self.ask(&ask).await;
-        assert_eq!(answer.status, status, "{ask:?}: {}", String::from_utf8_lossy(&answer.body));
+        let (asked, body) = (ask.body.as_deref().unwrap_or_default(), &answer.body);
+        let (asked, body) = (String::from_utf8_lossy(asked), String::from_utf8_lossy(body));
+        assert_eq!(answer.status, status, "{} {} {asked}: {body}", ask.method, ask.path);
         answer
     }
 
