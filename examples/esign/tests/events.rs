@@ -258,17 +258,6 @@ fn an_administrator_sees_no_events_of_other_workspaces_keys() {
 }
 
 #[test]
-fn an_administrator_sees_no_refused_acts_on_other_workspaces_keys() {
-    let server = Server::of("yousign");
-    let hidden = server.issue(json!({ "name": "hidden", "workspaces": ["ws2"] }));
-    assert_eq!(rotate(&server, hidden.id(), &json!({ "grace_seconds": 60 })).status, 201);
-    assert_eq!(rotate(&server, hidden.id(), &json!({ "grace_seconds": 60 })).status, 409);
-    assert_eq!(patch(&server, hidden.id(), &json!({ "name": "" })).status, 422);
-    let page = events(&server, "admin", &format!("?key_id={}", hidden.id()));
-    assert_eq!(items(&page), [] as [Value; 0], "the admin belongs to ws1 only");
-}
-
-#[test]
 fn a_member_and_nobody_see_no_events() {
     let server = Server::of("allsign");
     let code = |answer: &Answer| (answer.status, answer.json()["code"].as_str().unwrap().to_owned());

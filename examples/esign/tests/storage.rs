@@ -116,12 +116,6 @@ fn told_to_stop_under_load_it_loses_neither_usage_nor_events() {
 }
 
 #[test]
-fn what_one_process_does_holds_for_the_other() {
-    let folder = tempfile::tempdir().unwrap();
-    assert_both_agree("SQLite", &at(&folder.path().join("keys.db")));
-}
-
-#[test]
 fn two_processes_keep_one_quota_of_keys_and_one_primary() {
     let folder = tempfile::tempdir().unwrap();
     assert_one_quota(&at(&folder.path().join("keys.db")));
