@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::manage::{change, events, ids, items, list, rotate};
-use common::stores::{assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start};
+use common::stores::{assert_no_secret, assert_one_quota, assert_refused_to_start};
 use common::{Call, Ended, Issued, Process, Server, USER};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
