@@ -82,9 +82,9 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
     for round in 0..3 {
         assert_eq!(server.get("/whoami", &used.key).status, 200);
         if round % 2 == 0 {
-            postgres.stop()
+            postgres.stop();
         } else {
-            postgres.crash()
+            postgres.crash();
         }
         let away = Instant::now();
         // What is remembered may still count, for as long as it may be stale; then nobody knows, and nobody guesses.
