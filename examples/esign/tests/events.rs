@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::manage::{change, delete, events, items, patch, rotate};
+use common::manage::{change, delete, events, items};
 use common::{Answer, Call, Issued, MEMBER, MEMBER_EMAIL, NOBODY, OUTSIDER, Server, USER};
 use serde_json::{Value, json};
 
