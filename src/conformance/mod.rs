@@ -1,11 +1,12 @@
-//! Suites for implementations of the library's traits: how an implementer knows that a store, a limiter or a directory keeps
-//! what its trait promises.
+//! Suites for implementations of the library's traits: how an implementer knows that a store, a limiter, a bus or a directory
+//! keeps what its trait promises.
 //!
 //! | suite | for |
 //! |---|---|
 //! | [`key_store`] | a [`KeyStore`](crate::KeyStore) |
 //! | [`rate_limiter`] | a [`RateLimiter`](crate::RateLimiter) that takes its time from a clock |
 //! | [`rate_limiter_in_real_time`] | one whose time is its own, a server's for example |
+//! | [`invalidation_bus`] | an [`InvalidationBus`](crate::store::InvalidationBus), on two nodes that share one fabric |
 //! | [`directory`] | a [`Directory`](crate::actor::Directory), by what the host says is in it |
 //!
 //! Each answers with [`Violations`]: the promises that were not kept, each a sentence, and what was seen instead. A suite is
@@ -25,11 +26,13 @@
 
 #[macro_use]
 mod report;
+mod bus;
 mod directory;
 mod limiter;
 mod random;
 mod store;
 
+pub use bus::{BusNodes, invalidation_bus};
 pub use directory::{DirectoryFacts, directory};
 pub use limiter::{rate_limiter, rate_limiter_in_real_time};
 pub use report::{Violation, Violations};
