@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::manage::{change, delete, events, items};
+use common::manage::{change, delete, events, items, patch, rotate};
 use common::{Answer, Call, Issued, MEMBER, MEMBER_EMAIL, NOBODY, OUTSIDER, Server, USER};
 use serde_json::{Value, json};
 
@@ -255,6 +255,17 @@ fn an_administrator_sees_no_events_of_other_workspaces_keys() {
         assert_eq!(items(&events(&server, "admin", &format!("?key_id={}", issued.id()))).len(), 0);
         assert_eq!(items(&events(&server, "owner", &format!("?key_id={}", issued.id()))).len(), 4);
     }
+}
+
+#[test]
+fn an_administrator_sees_no_refused_acts_on_other_workspaces_keys() {
+    let server = Server::of("yousign");
+    let hidden = server.issue(json!({ "name": "hidden", "workspaces": ["ws2"] }));
+    assert_eq!(rotate(&server, hidden.id(), &json!({ "grace_seconds": 60 })).status, 201);
+    assert_eq!(rotate(&server, hidden.id(), &json!({ "grace_seconds": 60 })).status, 409);
+    assert_eq!(patch(&server, hidden.id(), &json!({ "name": "" })).status, 422);
+    let page = events(&server, "admin", &format!("?key_id={}", hidden.id()));
+    assert_eq!(items(&page), [] as [Value; 0], "the admin belongs to ws1 only");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::manage::{change, events, ids, items, list, rotate};
-use common::stores::{assert_no_secret, assert_one_quota, assert_refused_to_start};
+use common::stores::{assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start};
 use common::{Call, Ended, Issued, Process, Server, USER};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -113,6 +113,12 @@ fn told_to_stop_under_load_it_loses_neither_usage_nor_events() {
         cursor = format!("&cursor={next}");
     }
     assert_eq!(seen, answered);
+}
+
+#[test]
+fn what_one_process_does_holds_for_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_both_agree("SQLite", &at(&folder.path().join("keys.db")));
 }
 
 #[test]

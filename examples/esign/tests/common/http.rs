@@ -3,7 +3,7 @@
 //! It can send what no client library lets through (repeated fields, odd bytes), and takes nothing for granted in what it
 //! reads: lengths must agree with bodies.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
@@ -146,6 +146,7 @@ impl Connection {
             let mut buffer = [0; 8192];
             match self.stream.read(&mut buffer) {
                 Ok(read @ 1..) => self.unread.extend_from_slice(&buffer[..read]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => return None,
             }
         }
@@ -170,8 +171,12 @@ pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     let mut buffer = [0; 8192];
     // A connection that is reset has ended too: what came before it counts.
-    while let Ok(read @ 1..) = stream.read(&mut buffer) {
-        answer.extend_from_slice(&buffer[..read]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(read @ 1..) => answer.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => break,
+        }
     }
     drop(stream);
     written.join().unwrap();

@@ -74,8 +74,11 @@ impl Server {
 
     /// The answer to a call, on a connection of its own.
     pub(crate) fn send(&self, call: &Call) -> Answer {
-        self.try_send(call)
-            .unwrap_or_else(|| panic!("no answer to {} {}; log: {}", call.method, call.target, self.log()))
+        let asked = Instant::now();
+        self.try_send(call).unwrap_or_else(|| {
+            let (waited, log) = (asked.elapsed(), self.log());
+            panic!("no answer to {} {} in {waited:?}; log: {log}", call.method, call.target)
+        })
     }
 
     /// The answer to a call, if there was one before the connection ended.
