@@ -205,6 +205,8 @@ named! {
         KeyDelete = "key.delete",
         /// A key's record was looked at; not noted.
         KeyRead = "key.read",
+        /// Management at all, noted where an operator may manage nothing.
+        Manage = "manage",
         /// A secret was verified for an operator.
         KeyVerify = "key.verify",
         /// Events that could not be kept, with their count.

@@ -202,7 +202,7 @@ impl AuditTrail {
         EventId::new(self.shared.ids.next())
     }
 
-    pub(super) fn make_request_id(&self) -> Option<RequestId> {
+    pub(crate) fn make_request_id(&self) -> Option<RequestId> {
         RequestId::new(&self.next_id().to_string())
     }
 }

@@ -18,6 +18,9 @@ use crate::request::RequestHead;
 const LONGEST_METHOD: usize = 32;
 const LONGEST_ROUTE: usize = 512;
 
+/// What stands in an event in the place of a key that was written where none belongs.
+const REDACTED: &str = "[redacted]";
+
 /// Watches one request for the audit: made by [`Authenticator::witness`](crate::Authenticator::witness), told what
 /// happens by the adapter.
 #[must_use = "a witness that is dropped reports the request as abandoned"]
@@ -52,27 +55,26 @@ impl Witness {
         trail: &AuditTrail,
         head: &dyn RequestHead,
         client_ip: Option<IpAddr>,
+        request_id: Option<RequestId>,
         is_key: &dyn Fn(&str) -> bool,
     ) -> Self {
+        let is_key = |text: &str| is_key(text) || (text.contains('%') && is_key(&decoded(text)));
+        let shown = |text| if is_key(text) { REDACTED } else { text };
         let route = match head.route() {
             Some(pattern) => Cow::Borrowed(pattern),
-            None if head.path().split('/').any(is_key) => {
-                let segments =
-                    head.path().split('/').map(|segment| if is_key(segment) { "[redacted]" } else { segment });
-                Cow::Owned(segments.collect::<Vec<_>>().join("/"))
+            None if is_key(head.path()) => {
+                let segments: Vec<_> = head.path().split('/').map(shown).collect();
+                let route = segments.join("/");
+                Cow::Owned(if is_key(&route) { REDACTED.to_owned() } else { route })
             }
             None => Cow::Borrowed(head.path()),
         };
         let noted = Noted {
             id: trail.next_id(),
             at: trail.now(),
-            method: shortened(head.method(), LONGEST_METHOD),
+            method: shortened(shown(head.method()), LONGEST_METHOD),
             route: shortened(&route, LONGEST_ROUTE),
-            request_id: head
-                .request_id()
-                .and_then(RequestId::new)
-                .or_else(|| RequestId::of(head).filter(|id| !is_key(id.as_str())))
-                .or_else(|| trail.make_request_id()),
+            request_id,
             client_ip,
             who: Who::Nobody,
             outcome: AuditOutcome::Abandoned,
@@ -181,6 +183,19 @@ fn asked(record: &KeyRecord, wanted: Option<&(ActorMode, UserRef)>) -> (ActorMod
             (owner.mode, Party::user(owner.user_id, owner.user_email))
         }
     }
+}
+
+/// The text with its percent-encoded bytes decoded, as far as they are characters.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let hex = after.get(..2).and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
+        let (byte, skipped) = if *first == b'%' { hex.map_or((*first, 0), |byte| (byte, 2)) } else { (*first, 0) };
+        bytes.push(byte);
+        rest = &after[skipped..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The text, cut at a character's end.

@@ -23,7 +23,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use crate::actor::{Directory, OwnerStanding, UserIds, Wanted};
-use crate::audit::{AuditTrail, Witness};
+use crate::audit::{AuditTrail, RequestId, Witness};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::error::AuthError;
@@ -152,7 +152,16 @@ impl Authenticator {
     pub fn witness(&self, head: &dyn RequestHead) -> Option<Witness> {
         let trail = self.inner.audit.as_ref()?;
         let is_key = |text: &str| self.inner.gives_away(text);
-        Some(Witness::new(trail, head, self.inner.client_ip.resolve(head), &is_key))
+        Some(Witness::new(trail, head, self.inner.client_ip.resolve(head), self.request_id(head), &is_key))
+    }
+
+    /// The id of a request: what a layer further out has said, else the caller's `X-Request-Id` where it stands once and is
+    /// harmless; not with a key in it. Else one is made, where there is an audit that would tell of it.
+    #[must_use]
+    pub fn request_id(&self, head: &dyn RequestHead) -> Option<RequestId> {
+        let given = head.request_id().and_then(RequestId::new).or_else(|| RequestId::of(head));
+        let given = given.filter(|id| !self.inner.gives_away(id.as_str()));
+        given.or_else(|| self.inner.audit.as_ref()?.make_request_id())
     }
 
     /// The address of whoever makes a request, as far as it is known.

@@ -62,16 +62,23 @@ impl Inner {
     fn look_up(self: &Arc<Self>, key: &str, facts: Facts) -> Attempt {
         let current = self.hasher.digest(key);
         match telemetry::timed(Step::Store, || self.store.find_now(slice::from_ref(&current))) {
-            // Nothing under the current scheme, or nothing yet: perhaps under an older one.
-            Some(Ok(None)) | None if self.hasher.has_older() => {
-                let all = self.hasher.candidates(key, current);
-                match telemetry::timed(Step::Store, || self.store.find_now(all.as_slice())) {
-                    Some(found) => self.proceed(found, all.as_slice(), facts),
-                    None => self.wait_for(all, facts),
-                }
+            // Nothing under the current scheme, or nothing yet: perhaps under an older one. And at its first use a key is asked
+            // for under all: the same secret may have been ended under an older one.
+            Some(Ok(None)) | None if self.hasher.has_older() => self.look_up_all(key, current, facts),
+            Some(Ok(Some(new))) if self.hasher.has_older() && !new.compiled().has(self.tag) => {
+                self.look_up_all(key, current, facts)
             }
             Some(found) => self.proceed(found, slice::from_ref(&current), facts),
             None => self.wait_for(self.hasher.candidates(key, current), facts),
+        }
+    }
+
+    /// Steps 3 and 4 under all schemes.
+    fn look_up_all(self: &Arc<Self>, key: &str, current: KeyDigest, facts: Facts) -> Attempt {
+        let all = self.hasher.candidates(key, current);
+        match telemetry::timed(Step::Store, || self.store.find_now(all.as_slice())) {
+            Some(found) => self.proceed(found, all.as_slice(), facts),
+            None => self.wait_for(all, facts),
         }
     }
 

@@ -320,9 +320,20 @@ impl KeyFormat {
         }
     }
 
-    /// Whether a text must be taken for a key: it has the shape of one, and a prefix that nothing else has.
+    /// Whether a text must be taken to have a key in it, whatever stands around: the prefix and something long enough after it;
+    /// where there is no prefix, any run of its characters that is long enough.
     pub(crate) fn gives_away(&self, text: &str) -> bool {
-        !self.prefix.is_empty() && self.parse(text).is_ok()
+        let shortest = *self.accepted.start();
+        if text.len() < self.prefix.len() + shortest {
+            return false;
+        }
+        if self.prefix.is_empty() {
+            return text.as_bytes().split(|&byte| !self.alphabet.contains_all(&[byte])).any(|run| run.len() >= shortest);
+        }
+        text.match_indices(&self.prefix).any(|(place, prefix)| {
+            let rest = &text.as_bytes()[place + prefix.len()..];
+            rest.get(..shortest).is_some_and(|random| random.iter().all(u8::is_ascii_graphic))
+        })
     }
 
     /// What people may see of a key: prefix, environment, kind, `…` and the last four characters.

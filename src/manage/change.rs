@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::check::{check_name, check_order, check_text, check_time};
 use super::issue::check_workspaces;
+use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
 use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
@@ -118,8 +119,8 @@ impl KeyManager {
     /// be active again, or the store giving no answer.
     pub async fn update(&self, id: &KeyId, change: KeyChange, version: Option<u64>) -> Result<ManagedKey, ManageError> {
         let (action, fields) = (change.action(), change.fields());
-        let watch = self.watch(action, Some(id));
-        let changed = self.try_update(id, change, version).await;
+        let mut watch = self.watch(action);
+        let changed = self.try_update(id, change, version, &mut watch).await;
         watch.ended(changed.as_ref().map(|key| &*key.record), || Some(fields.join(", ")));
         changed
     }
@@ -145,6 +146,7 @@ impl KeyManager {
         id: &KeyId,
         mut change: KeyChange,
         version: Option<u64>,
+        watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
         for (field, time) in [("not_before", &mut change.not_before), ("expires_at", &mut change.expires_at)] {
             if let Some(Some(at)) = time {
@@ -156,7 +158,7 @@ impl KeyManager {
             scopes.retain(|scope| seen.insert(scope.clone()));
         }
         for _ in 0..ATTEMPTS {
-            let (now, listed) = (self.now(), self.find(id).await?);
+            let (now, listed) = (self.now(), watch.find(id).await?);
             let before = &listed.record;
             change.actions().try_for_each(|action| self.may(action, before))?;
             if let Some(expected) = version

@@ -8,6 +8,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use super::check::check_line;
+use super::watch::Watch;
 use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated};
 use crate::audit::Action;
 use crate::key::{DigestScheme, KeyDigest};
@@ -88,13 +89,17 @@ impl KeyManager {
     /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] where the digest was ever known, even of a deleted key;
     /// [`ManageError::Invalid`] for a scheme under which it would not be found.
     pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
-        let watch = self.watch(Action::KeyImport, None);
-        let imported = self.try_import(import).await;
+        let mut watch = self.watch(Action::KeyImport);
+        let imported = self.try_import(import, &mut watch).await;
         watch.ended(imported.as_ref().map(|key| &*key.record), || None);
         imported
     }
 
-    async fn try_import(&self, NewImport { digest, key, last_four }: NewImport) -> Result<ManagedKey, ManageError> {
+    async fn try_import(
+        &self,
+        NewImport { digest, key, last_four }: NewImport,
+        watch: &mut Watch<'_>,
+    ) -> Result<ManagedKey, ManageError> {
         let now = self.now();
         self.format_of(key.kind)?;
         let scheme = digest.0.scheme();
@@ -110,6 +115,7 @@ impl KeyManager {
             record.masked = format!("…{last}");
         }
         record.may_be_primary = !self.inner.rules.sign_events;
+        watch.makes(&record);
         self.may(Action::KeyImport, &record)?;
         self.may_grant(&record, None)?;
         self.insert(&record, digest.0, None, now).await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::check::{check_line, check_name, check_order, check_text, check_time};
+use super::watch::Watch;
 use super::{Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
 use crate::key::{
@@ -108,8 +109,8 @@ impl KeyManager {
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`],
     /// [`ManageError::DoneBefore`] for a request that is repeated, or the store giving no answer.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
-        let watch = self.watch(Action::KeyIssue, None);
-        let issued = self.try_issue(new).await;
+        let mut watch = self.watch(Action::KeyIssue);
+        let issued = self.try_issue(new, &mut watch).await;
         if matches!(issued, Err(ManageError::DoneBefore(_))) {
             watch.forget();
             return issued;
@@ -118,7 +119,7 @@ impl KeyManager {
         issued
     }
 
-    async fn try_issue(&self, mut new: NewKey) -> Result<Issued, ManageError> {
+    async fn try_issue(&self, mut new: NewKey, watch: &mut Watch<'_>) -> Result<Issued, ManageError> {
         let now = self.now();
         let format = self.format_of(new.kind)?;
         let (kind, request) = (new.kind, new.idempotency.take());
@@ -126,6 +127,7 @@ impl KeyManager {
         if let Some(request) = &request {
             request.mark(&mut record);
         }
+        watch.makes(&record);
         self.may(Action::KeyIssue, &record)?;
         self.may_grant(&record, None)?;
         let key = format.generate(Some(&record.environment), Some(kind))?;

@@ -124,14 +124,6 @@ impl KeyManager {
         &self.operator
     }
 
-    /// Whether the operator may manage anything at all, to be asked before anything else is read.
-    ///
-    /// # Errors
-    /// [`ManageError::Forbidden`].
-    pub fn admitted(&self) -> Result<(), ManageError> {
-        Ok(self.inner.policy.admits(&self.operator)?)
-    }
-
     /// One key, with its usage.
     ///
     /// # Errors
@@ -139,6 +131,10 @@ impl KeyManager {
     /// answer.
     pub async fn get(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let listed = self.find(id).await?;
+        self.shown(listed).await
+    }
+
+    async fn shown(&self, listed: Listed) -> Result<ManagedKey, ManageError> {
         self.may(Action::KeyRead, &listed.record)?;
         let primary = self.is_primary(&listed.record, self.now()).await?;
         Ok(self.managed(listed, primary))

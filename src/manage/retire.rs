@@ -1,6 +1,7 @@
 //! The end of a key, and who takes its place: revoke, delete, make primary.
 
 use super::check::check_text;
+use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
 use crate::key::{KeyId, Revocation};
@@ -16,17 +17,22 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long, or the store giving no answer.
     pub async fn revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
-        let watch = self.watch(Action::KeyRevoke, Some(id));
-        let revoked = self.try_revoke(id, reason).await;
-        watch.ended(revoked.as_ref().map(|key| &*key.record), || reason.map(str::to_owned));
+        let mut watch = self.watch(Action::KeyRevoke);
+        let revoked = self.try_revoke(id, reason, &mut watch).await;
+        watch.ended(revoked.as_ref().map(|key| &*key.record), || reason.map(|why| self.harmless(why)));
         revoked
     }
 
-    async fn try_revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
+    async fn try_revoke(
+        &self,
+        id: &KeyId,
+        reason: Option<&str>,
+        watch: &mut Watch<'_>,
+    ) -> Result<ManagedKey, ManageError> {
         check_text("reason", reason.unwrap_or_default())?;
         // However much others change the key meanwhile: a revocation gets through.
         for _ in 0..ATTEMPTS_TO_REVOKE {
-            let (now, listed) = (self.now(), self.find(id).await?);
+            let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyRevoke, &listed.record)?;
             let mut record = (*listed.record).clone();
             if record.revoked.is_some() {
@@ -65,15 +71,15 @@ impl KeyManager {
     /// [`ManageError::Conflict`] for the primary key of an owner who has another active one, [`ManageError::NotFound`],
     /// [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
-        let watch = self.watch(Action::KeyDelete, Some(id));
-        let deleted = self.try_delete(id).await;
+        let mut watch = self.watch(Action::KeyDelete);
+        let deleted = self.try_delete(id, &mut watch).await;
         watch.ended(deleted.as_ref().map(|key| &*key.record), || None);
         deleted.map(drop)
     }
 
-    async fn try_delete(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+    async fn try_delete(&self, id: &KeyId, watch: &mut Watch<'_>) -> Result<ManagedKey, ManageError> {
         for _ in 0..ATTEMPTS {
-            let (now, listed) = (self.now(), self.find(id).await?);
+            let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyDelete, &listed.record)?;
             let owner = OwnerRef::of(&listed.record.owner);
             let primary = self.inner.store.primary(&owner, now).await?;
@@ -107,15 +113,15 @@ impl KeyManager {
     /// [`ManageError::Conflict`] for a key that is not active, an access token, or, where events are signed, an imported
     /// key; [`ManageError::NotFound`]; [`ManageError::Forbidden`]; or the store giving no answer.
     pub async fn make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
-        let watch = self.watch(Action::KeyMakePrimary, Some(id));
-        let made = self.try_make_primary(id).await;
+        let mut watch = self.watch(Action::KeyMakePrimary);
+        let made = self.try_make_primary(id, &mut watch).await;
         watch.ended(made.as_ref().map(|key| &*key.record), || None);
         made
     }
 
-    async fn try_make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
+    async fn try_make_primary(&self, id: &KeyId, watch: &mut Watch<'_>) -> Result<ManagedKey, ManageError> {
         for _ in 0..ATTEMPTS {
-            let (now, listed) = (self.now(), self.find(id).await?);
+            let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyMakePrimary, &listed.record)?;
             if !listed.record.may_be_primary {
                 return Err(ManageError::Conflict("an imported key cannot sign events"));

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::check::{LATEST, check_time};
 use super::issue::is_known;
+use super::watch::Watch;
 use super::{ATTEMPTS, Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
 use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey};
@@ -47,8 +48,8 @@ impl KeyManager {
         grace: Option<Duration>,
         request: Option<Idempotency>,
     ) -> Result<Rotated, ManageError> {
-        let watch = self.watch(Action::KeyRotate, Some(id));
-        let rotated = self.try_rotate(id, grace, request).await;
+        let mut watch = self.watch(Action::KeyRotate);
+        let rotated = self.try_rotate(id, grace, request, &mut watch).await;
         if matches!(rotated, Err(ManageError::DoneBefore(_))) {
             watch.forget();
             return rotated;
@@ -63,13 +64,14 @@ impl KeyManager {
         id: &KeyId,
         grace: Option<Duration>,
         request: Option<Idempotency>,
+        watch: &mut Watch<'_>,
     ) -> Result<Rotated, ManageError> {
         let stay = self.inner.rules.rotated_keys_stay;
         if stay && grace.is_some() {
             return Err(ManageError::invalid("grace_seconds", "here a rotated key works until it is deleted"));
         }
         for _ in 0..ATTEMPTS {
-            let (now, listed) = (self.now(), self.find(id).await?);
+            let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyRotate, &listed.record)?;
             if let Some(request) = &request
                 && let Some(done) = self.done_before(request).await?

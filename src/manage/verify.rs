@@ -10,7 +10,7 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn verify(&self, key: &str) -> Result<Option<ManagedKey>, ManageError> {
-        let watch = self.watch(Action::KeyVerify, None);
+        let watch = self.watch(Action::KeyVerify);
         let verified = self.try_verify(key).await;
         match &verified {
             Ok(Some(found)) => watch.ended(Ok(&found.record), || None),

@@ -1,51 +1,68 @@
 //! Noting acts of management, however they end.
+//!
+//! An event names what the manager itself knows: an id that no key has, and texts that look like a key, may be a secret that
+//! was written in the wrong place.
 
-use super::{KeyManager, MAX_TEXT_LENGTH, ManageError};
-use crate::audit::{Action, AuditOutcome, Party, shortened};
+use std::sync::Arc;
+
+use super::{KeyManager, MAX_TEXT_LENGTH, ManageError, ManagedKey};
+use crate::audit::{Action, AuditEvent, AuditOutcome, AuditTrail, Party, shortened};
+use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord};
+use crate::store::Listed;
 
 /// The longest name of an operator that the audit shows, in bytes.
 const LONGEST_NAME: usize = 320;
 
 impl KeyManager {
     /// Watches an act of management, so that it is noted however it ends: also where whoever asked goes away meanwhile.
-    pub(super) fn watch<'a>(&'a self, action: Action, key: Option<&'a KeyId>) -> Watch<'a> {
-        Watch { manager: self, action, key, noted: false }
+    pub(super) fn watch(&self, action: Action) -> Watch<'_> {
+        Watch { manager: self, action, asked: None, about: None, noted: false }
     }
 
-    /// Notes an act of management, done or not.
-    fn note(
-        &self,
-        action: Action,
-        done: Result<&KeyRecord, Option<&ManageError>>,
-        key: Option<&KeyId>,
-        detail: impl FnOnce() -> Option<String>,
-    ) {
-        let Some(trail) = &self.inner.audit else { return };
-        let outcome = match done {
-            Ok(_) => AuditOutcome::Ok,
-            Err(Some(error)) => AuditOutcome::Refused(error.code()),
-            Err(None) => AuditOutcome::Abandoned,
+    /// The key that somebody is about to do this to, before it is known what exactly: as [`get`](Self::get), but that it is
+    /// refused is noted as a refusal of the act.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn get_for(&self, action: Action, id: &KeyId) -> Result<ManagedKey, ManageError> {
+        let mut watch = self.watch(action);
+        let found = match watch.find(id).await {
+            Ok(listed) => self.shown(listed).await,
+            Err(error) => Err(error),
         };
-        let mut event = trail.event(action, outcome);
-        event.key_id = done.ok().map(|record| &record.id).or(key).cloned();
-        event.tenant_id = match done {
-            Ok(record) => Some(record.owner.tenant_id.clone()),
-            Err(_) => self.operator.tenant().cloned(),
-        };
-        event.environment = done.ok().map(|record| record.environment.clone());
-        event.workspaces = done.ok().and_then(|record| record.workspaces.clone());
-        event.scopes =
-            done.map_or_else(|_| Vec::new(), |record| record.scopes.iter().map(ToString::to_string).collect());
-        event.actor = Some(Party::operator(shortened(&self.operator.name, LONGEST_NAME)));
-        event.client_ip = self.operator.client_ip;
-        event.request_id.clone_from(&self.operator.request_id);
-        event.detail = match done {
-            Ok(_) => detail(),
-            Err(error) => error.map(ToString::to_string),
-        };
-        event.detail = event.detail.map(|detail| shortened(&detail, 4 * MAX_TEXT_LENGTH));
-        trail.note_act(event);
+        match &found {
+            Ok(_) => watch.forget(),
+            Err(error) => watch.ended(Err(error), || None),
+        }
+        found
+    }
+
+    /// Notes an act that somebody else refused before the manager was asked: the host, by rules of its own.
+    pub fn refused(&self, action: Action, about: Option<&KeyRecord>, why: &AuthError) {
+        let mut watch = self.watch(action);
+        watch.about = about.map(|record| Arc::new(record.clone()));
+        watch.refused(why.code(), why.detail());
+    }
+
+    /// Whether the operator may manage anything at all, to be asked before anything else is read. That it may not is noted.
+    ///
+    /// # Errors
+    /// [`ManageError::Forbidden`].
+    pub fn admitted(&self) -> Result<(), ManageError> {
+        let admitted = self.inner.policy.admits(&self.operator).map_err(ManageError::from);
+        if let Err(error) = &admitted {
+            self.watch(Action::Manage).ended(Err(error), || None);
+        }
+        admitted
+    }
+
+    /// What a person wrote, for an event: not if it may have a secret in it.
+    pub(super) fn harmless(&self, text: &str) -> String {
+        if self.inner.formats.iter().any(|(_, format)| format.gives_away(text)) {
+            return "[redacted]".to_owned();
+        }
+        shortened(text, 4 * MAX_TEXT_LENGTH)
     }
 }
 
@@ -53,26 +70,83 @@ impl KeyManager {
 pub(super) struct Watch<'a> {
     manager: &'a KeyManager,
     action: Action,
-    key: Option<&'a KeyId>,
+    /// Which key was asked for.
+    asked: Option<KeyId>,
+    /// The key that it is about, once that is known: there already, or to be made.
+    about: Option<Arc<KeyRecord>>,
     noted: bool,
 }
 
 impl Watch<'_> {
+    /// The key that the act is about, as far as the operator may know of it.
+    pub(super) async fn find(&mut self, id: &KeyId) -> Result<Listed, ManageError> {
+        self.asked = Some(id.clone());
+        let listed = self.manager.find(id).await?;
+        self.about = Some(Arc::clone(&listed.record));
+        Ok(listed)
+    }
+
+    /// The act is to make a key.
+    pub(super) fn makes(&mut self, record: &KeyRecord) {
+        self.about = Some(Arc::new(record.clone()));
+    }
+
     pub(super) fn ended(mut self, done: Result<&KeyRecord, &ManageError>, detail: impl FnOnce() -> Option<String>) {
-        self.noted = true;
-        self.manager.note(self.action, done.map_err(Some), self.key, detail);
+        match done {
+            Ok(record) => {
+                self.note(AuditOutcome::Ok, |event| {
+                    name(event, record);
+                    event.scopes = record.scopes.iter().map(ToString::to_string).collect();
+                    event.detail = detail();
+                });
+            }
+            // Its text names the id.
+            Err(ManageError::NotFound(_)) => self.refused(ErrorCode::NotFound, "there is no such key"),
+            Err(error) => self.refused(error.code(), &error.to_string()),
+        }
+    }
+
+    fn refused(mut self, code: ErrorCode, why: &str) {
+        let why = self.manager.harmless(why);
+        self.note(AuditOutcome::Refused(code), |event| event.detail = Some(why));
     }
 
     /// There was nothing to do, and nothing to tell.
     pub(super) fn forget(mut self) {
         self.noted = true;
     }
+
+    fn note(&mut self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
+        self.noted = true;
+        let Some(trail) = self.manager.audit().map(AuditTrail::clone) else { return };
+        let operator = self.manager.operator();
+        let mut event = trail.event(self.action, outcome);
+        event.tenant_id = operator.tenant().cloned();
+        event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
+        event.client_ip = operator.client_ip;
+        event.request_id.clone_from(&operator.request_id);
+        if let Some(record) = &self.about {
+            name(&mut event, record);
+        }
+        // One that is to be made has no id that anybody knows; and what no key is known by may be a secret.
+        event.key_id = self.asked.take().filter(|id| self.about.is_some() || id.is_of_the_librarys_shape());
+        fill(&mut event);
+        trail.note_act(event);
+    }
+}
+
+/// Which key an event is about, and who may see it.
+fn name(event: &mut AuditEvent, record: &KeyRecord) {
+    event.key_id = Some(record.id.clone());
+    event.tenant_id = Some(record.owner.tenant_id.clone());
+    event.environment = Some(record.environment.clone());
+    event.workspaces.clone_from(&record.workspaces);
 }
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if !self.noted {
-            self.manager.note(self.action, Err(None), self.key, || None);
+            self.note(AuditOutcome::Abandoned, |_| {});
         }
     }
 }

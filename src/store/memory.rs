@@ -27,6 +27,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Shared {
     by_digest: ByDigest,
+    /// Every digest that a deleted key ever had.
+    ended: papaya::HashSet<KeyDigest, BuildHasherDefault<FirstWord>>,
     /// Raised between a batch's insertions into the map and its removals.
     generation: AtomicU64,
     state: Mutex<State>,
@@ -46,6 +48,8 @@ struct State {
 #[derive(Clone)]
 struct Entry {
     digest: KeyDigest,
+    /// The digests that it had before.
+    former: Vec<KeyDigest>,
     record: Arc<KeyRecord>,
     usage: Usage,
     by_hour: BTreeMap<SystemTime, u64>,
@@ -86,11 +90,21 @@ impl MemoryStore {
 
     fn look_up(&self, digests: &[KeyDigest]) -> Option<Arc<StoredKey>> {
         let map = self.shared.by_digest.pin();
+        if let [digest] = digests {
+            return map.get(digest).map(Arc::clone);
+        }
+        let ended = self.shared.ended.pin();
         loop {
             let before = self.shared.generation.load(Ordering::SeqCst);
-            let found = digests.iter().find_map(|digest| map.get(digest).map(Arc::clone));
+            let mut found: Option<&Arc<StoredKey>> = None;
+            for key in digests.iter().filter_map(|digest| map.get(digest)) {
+                if found.is_none() || key.record().revoked.is_some() {
+                    found = Some(key);
+                }
+            }
+            let found = found.filter(|_| !digests.iter().any(|digest| ended.contains(digest))).map(Arc::clone);
             // A key that moved from one of the digests to another meanwhile may have been missed under both.
-            if found.is_some() || digests.len() == 1 || before == self.shared.generation.load(Ordering::SeqCst) {
+            if before == self.shared.generation.load(Ordering::SeqCst) {
                 return found;
             }
         }
@@ -148,6 +162,7 @@ impl State {
                 self.order.insert((std::cmp::Reverse(record.created_at), record.id.clone()), ());
                 let entry = Entry {
                     digest: *digest,
+                    former: Vec::new(),
                     record: Arc::new((**record).clone()),
                     usage: Usage::default(),
                     by_hour: BTreeMap::new(),
@@ -174,7 +189,11 @@ impl State {
                 if from != to && self.digests_ever.contains(to) {
                     return Err(Rejected::DigestKnown);
                 }
-                self.live_mut(id)?.digest = *to;
+                let entry = self.live_mut(id)?;
+                if from != to {
+                    entry.former.push(*from);
+                }
+                entry.digest = *to;
                 if self.digests_ever.insert(*to) {
                     fresh.push(*to);
                 }
@@ -355,11 +374,15 @@ impl Undo {
     }
 
     fn publish(self, state: &State, shared: &Shared) {
-        let map = shared.by_digest.pin();
+        let (map, ended) = (shared.by_digest.pin(), shared.ended.pin());
         let now = |id: &KeyId| state.keys.get(id).filter(|entry| !entry.deleted);
         for (id, _) in &self.entries {
             if let Some(entry) = now(id) {
                 map.insert(entry.digest, Arc::new(StoredKey::new(entry.digest, Arc::clone(&entry.record))));
+            } else if let Some(deleted) = state.keys.get(id) {
+                deleted.former.iter().chain([&deleted.digest]).for_each(|digest| {
+                    ended.insert(*digest);
+                });
             }
         }
         shared.generation.fetch_add(1, Ordering::SeqCst);

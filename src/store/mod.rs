@@ -40,8 +40,9 @@ use crate::key::{
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
-    /// The key stored under one of these digests, in one trip; where there are several, that of the first. `None` means that there is none; deleted keys are not
-    /// found, revoked ones are.
+    /// The key stored under one of these digests, in one trip. They are all of one secret, under different schemes, and a
+    /// secret that was ended under any of them stays ended: where there are several keys, it is one that is revoked, else that
+    /// of the first digest. `None` means that there is none, or that one of the digests was a key's that is deleted by now.
     ///
     /// # Errors
     /// Where storage gives no answer. The request is then refused with 503, never with 401.
@@ -192,6 +193,12 @@ struct CompiledFor {
 const MOST_COMPILED: usize = 8;
 
 impl Compiled {
+    /// Whether a value was made under this tag.
+    pub(crate) fn has(&self, tag: u64) -> bool {
+        let first = self.first.get();
+        std::iter::successors(first, |entry| entry.next.get()).any(|entry| entry.tag == tag)
+    }
+
     /// The value made under this tag, made now if there is none.
     pub(crate) fn get_or_try_make<T: Send + Sync + 'static, E>(
         &self,

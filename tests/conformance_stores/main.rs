@@ -32,6 +32,8 @@ async fn each_wrong_store_fails_by_the_name_of_its_fault() {
         (DigestPrefix, "a key is found by its whole digest and by nothing like it"),
         (AnyScheme, "a digest of another scheme is another digest"),
         (FirstCandidate, "a key is found under any of the candidates of one look-up"),
+        (SecondLife, "a secret that was ended under one of its digests is ended under all candidates of one look-up"),
+        (OtherLife, "a secret that was ended under one of its digests is ended under all candidates of one look-up"),
         (StaleHit, "every read sees the writes that were acknowledged before it"),
         (StaleHit, "a revocation that was acknowledged holds for the next request"),
         (StaleMiss, "every read sees the writes that were acknowledged before it"),

@@ -23,6 +23,8 @@ pub(crate) enum How {
     DigestPrefix,
     AnyScheme,
     FirstCandidate,
+    SecondLife,
+    OtherLife,
     StaleHit,
     StaleMiss,
     StaleFindNow,
@@ -76,7 +78,7 @@ pub(crate) struct Small {
 #[derive(Clone, Default)]
 struct State {
     rows: Vec<Row>,
-    digests_ever: Vec<KeyDigest>,
+    digests_ever: Vec<(KeyDigest, KeyId)>,
     primaries: Vec<(OwnerRef, KeyId)>,
     remembered: HashMap<String, Option<Arc<StoredKey>>>,
     offsets: HashMap<KeyId, usize>,
@@ -117,9 +119,14 @@ impl State {
             _ => one == other,
         };
         let digests = if how == FirstCandidate { &digests[..digests.len().min(1)] } else { digests };
-        let mut rows = self.live().filter(|row| how != RevokedHidden || row.record.revoked.is_none());
-        let (row, asked) =
-            rows.find_map(|row| Some((row, digests.iter().find(|digest| same(digest, &row.digest))?)))?;
+        let ended = |id: &KeyId| !self.live().any(|row| row.record.id == *id);
+        if how != SecondLife && self.digests_ever.iter().any(|(digest, id)| digests.contains(digest) && ended(id)) {
+            return None;
+        }
+        let rows = || self.live().filter(|row| how != RevokedHidden || row.record.revoked.is_none());
+        let mut found = digests.iter().filter_map(|digest| Some((rows().find(|row| same(digest, &row.digest))?, digest)));
+        let revoked = found.clone().find(|(row, _)| row.record.revoked.is_some() && how != OtherLife);
+        let (row, asked) = revoked.or_else(|| found.next())?;
         Some(Arc::new(StoredKey::new(*asked, worn(how, &row.record))))
     }
 
@@ -165,7 +172,7 @@ impl State {
         match how {
             ForgetsDigests => self.live().any(|row| row.digest == *digest),
             ForgetsFormerDigests => self.rows.iter().any(|row| row.digest == *digest),
-            _ => self.digests_ever.contains(digest),
+            _ => self.digests_ever.iter().any(|(known, _)| known == digest),
         }
     }
 
@@ -178,7 +185,7 @@ impl State {
                 if self.knows(how, digest) {
                     return Err(Rejected::DigestKnown);
                 }
-                self.digests_ever.push(*digest);
+                self.digests_ever.push((*digest, record.id.clone()));
                 let record = (**record).clone();
                 let (usage, by_hour) = (Usage::default(), BTreeMap::new());
                 self.rows.push(Row { digest: *digest, record, usage, by_hour, signing: None, deleted: false });
@@ -199,7 +206,7 @@ impl State {
                     return Err(Rejected::DigestKnown);
                 }
                 self.row(id)?.digest = *to;
-                self.digests_ever.push(*to);
+                self.digests_ever.push((*to, id.clone()));
             }
             Change::Delete(id) => {
                 let row = self.row(id)?;

@@ -16,6 +16,10 @@ use portunus::{AuthError, ErrorCode};
 pub struct Fault(AuthError);
 
 impl Fault {
+    pub(crate) fn error(&self) -> &AuthError {
+        &self.0
+    }
+
     pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self(AuthError::with_detail(code, detail.into()))
     }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use portunus::audit::Action;
 use portunus::key::{Access, Environment, KeyKind, Metadata, Owner, PlanName, TenantId, UserId, WorkspaceId};
 use portunus::limit::{Quota, Quotas};
 use portunus::manage::{ManageError, NewKey, Operator};
@@ -156,7 +157,7 @@ pub(crate) fn time(field: &'static str, text: Option<String>) -> Result<Option<S
 
 pub(crate) async fn issue(proven: Proven, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
     let (asked, bytes) = read_whole::<KeyBody>(body).await?;
-    let mut new = asked.into_new_key(&proven).await?;
+    let mut new = proven.noted(Action::KeyIssue, None, asked.into_new_key(&proven).await)?;
     new.idempotency = proven.idempotency(&headers, "issue", &bytes)?;
     let issued = match proven.manager.issue(new).await {
         Err(ManageError::DoneBefore(done)) => return Ok(proven.done_before(&done)),

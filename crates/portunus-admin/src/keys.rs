@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::ErrorCode;
+use portunus::audit::Action;
 use portunus::key::{Environment, KeyId, KeyStatus};
 use portunus::manage::{Idempotency, ManageError, ManagedKey};
 use portunus::store::{Cursor, ListQuery};
@@ -148,7 +149,7 @@ struct RevokeBody {
 
 pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Body) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
-    proven.manager.get(&id).await?;
+    proven.manager.get_for(Action::KeyRevoke, &id).await?;
     let asked = read::<RevokeBody>(body).await?;
     let revoked = proven.manager.revoke(&id, asked.reason.as_deref()).await?;
     Ok(with_etag(&revoked, proven.shown(&revoked)))
@@ -161,7 +162,7 @@ struct RotateBody {
 }
 
 pub(crate) async fn rotate(proven: Proven, Id(id): Id, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
-    proven.manager.get(&id).await?;
+    proven.manager.get_for(Action::KeyRotate, &id).await?;
     let (asked, bytes) = read_whole::<RotateBody>(body).await?;
     let request = proven.idempotency(&headers, &format!("rotate {id}"), &bytes)?;
     let grace = asked.grace_seconds.map(Duration::from_secs);

@@ -58,7 +58,8 @@ use axum::http::Extensions;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
 use portunus::adapter::tower::HttpHead;
-use portunus::audit::{AuditReader, RequestId};
+use portunus::audit::{Action, AuditReader};
+use portunus::key::KeyRecord;
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter, Quota, Quotas};
 use portunus::manage::{KeyManager, Operator};
 use portunus::{AuthError, Authenticator, RateLimiter};
@@ -200,6 +201,11 @@ impl Proven {
     fn operator(&self) -> &Operator {
         self.manager.operator()
     }
+
+    /// Notes an act that came to nothing before the manager was asked.
+    fn noted<T>(&self, action: Action, about: Option<&KeyRecord>, done: Result<T, Fault>) -> Result<T, Fault> {
+        done.inspect_err(|fault| self.manager.refused(action, about, fault.error()))
+    }
 }
 
 impl FromRequestParts<Shared> for Proven {
@@ -210,7 +216,7 @@ impl FromRequestParts<Shared> for Proven {
         shared.limit(&operator)?;
         let head = HttpHead::of_parts(parts, (shared.peer_of)(&parts.extensions));
         operator.client_ip = operator.client_ip.or_else(|| shared.authenticator.client_ip(&head));
-        operator.request_id = operator.request_id.or_else(|| RequestId::of(&head));
+        operator.request_id = operator.request_id.or_else(|| shared.authenticator.request_id(&head));
         let manager = shared.manager.by(operator);
         // Before a body is read: who may do nothing sends none.
         manager.admitted()?;

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use portunus::audit::Action;
 use portunus::key::Access;
 use portunus::manage::KeyChange;
 use serde::Deserialize;
@@ -81,10 +82,12 @@ pub(crate) async fn update(
     body: Body,
 ) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
-    let before = proven.manager.get(&id).await?;
-    let version = expected_version(&headers, before.record.version)?;
-    let mut change = read::<PatchBody>(body).await?.into_change(&shared)?;
-    shared.rules.changing(proven.operator(), &before.record, &mut change).await?;
+    let before = proven.manager.get_for(Action::KeyUpdate, &id).await?.record;
+    let noted = |fault: &Fault| proven.manager.refused(Action::KeyUpdate, Some(&before), fault.error());
+    let version = expected_version(&headers, before.version).inspect_err(noted)?;
+    let mut change = read::<PatchBody>(body).await?.into_change(&shared).inspect_err(noted)?;
+    let allowed = shared.rules.changing(proven.operator(), &before, &mut change).await;
+    allowed.map_err(Fault::from).inspect_err(noted)?;
     let changed = proven.manager.update(&id, change, version).await?;
     Ok(with_etag(&changed, proven.shown(&changed)))
 }

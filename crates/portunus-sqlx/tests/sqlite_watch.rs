@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::ear::{Ear, Heard};
-use common::{Home, SqliteHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected, signing, with_a};
+use common::{Home, SqliteHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected, with_a};
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditSink};
 use portunus::store::{Change, Invalidation, InvalidationBus, KeyStore, UsageDelta, WriteBatch};
 use portunus_sqlx::SqliteStore;
@@ -61,8 +61,8 @@ async fn what_changes_no_key_is_not_told() {
         here.record_usage(&[UsageDelta::new(id("a"), 3, at(7_200), None)]).await.unwrap();
         here.audit().record(&[event(number)]).await.unwrap();
         rejected(&here, WriteBatch::new().update(record("a")).require(never())).await;
-        let sign = Change::SetSigning { id: id("a"), state: Some(signing(1)) };
-        here.apply(&batch([sign, Change::PinPrimary { owner: acme(), at: at(1_000) }])).await.unwrap();
+        let set = Change::SetPrimary { owner: acme(), key: id("a") };
+        here.apply(&batch([set, Change::PinPrimary { owner: acme(), at: at(1_000) }])).await.unwrap();
         ear.wait_for_proof().await;
     }
     here.audit().forget_events_before(at(100)).await.unwrap();

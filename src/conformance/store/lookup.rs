@@ -6,12 +6,13 @@ use super::tools::{
 };
 use crate::conformance::report::Checked;
 use crate::key::{DigestScheme, KeyDigest, Revocation};
-use crate::store::Rejected;
+use crate::store::{Rejected, StoreError};
 
 checks!(Store {
     "a key is found by its whole digest and by nothing like it" => whole_digest,
     "a digest of another scheme is another digest" => other_scheme,
     "a key is found under any of the candidates of one look-up" => candidates,
+    "a secret that was ended under one of its digests is ended under all candidates of one look-up" => ended,
     "a revoked key is found and says so" => revoked,
     "a deleted key is neither found nor listed nor primary" => deleted,
     "the id and every digest of a deleted key stay known for good" => tombstones,
@@ -79,6 +80,32 @@ async fn candidates(store: Store) -> Checked {
     asked.push(peppered(1));
     ensure!(store.find(&asked).await?.is_none(), "a key was found under candidates none of which is its digest");
     ensure!(store.find(&[]).await?.is_none(), "a key was found under no digest at all");
+    Ok(())
+}
+
+async fn ended(store: Store) -> Checked {
+    let under_both = |store: &Store| {
+        let store = std::sync::Arc::clone(store);
+        async move {
+            let (one, other) = ([digest(1), peppered(1)], [peppered(1), digest(1)]);
+            let (one, other) = (store.find(&one).await?, store.find(&other).await?);
+            Ok::<_, StoreError>([one, other].map(|found| found.map(|key| key.record().id.clone())))
+        }
+    };
+    put_a(&store).await?;
+    apply(&store, [crate::store::Change::Insert { digest: peppered(1), record: Box::new(record("b")) }]).await?;
+    ensure_eq!(under_both(&store).await?, [Some(id("a")), Some(id("b"))], "two keys of one secret, the first digest's");
+    update(&store, "a", |record| record.revoked = Some(Revocation::new(at(1_000), None))).await?;
+    ensure_eq!(under_both(&store).await?, [Some(id("a")), Some(id("a"))], "one of them revoked");
+    apply(&store, [rehash("a", digest(1), digest(2)), delete("a")]).await?;
+    ensure_eq!(under_both(&store).await?, [None, None], "one of them deleted, after it had another digest");
+    let mut many: Vec<_> = (10..20).map(digest).collect();
+    many.push(digest(1));
+    for place in 0..many.len() {
+        let mut many = many.clone();
+        many.insert(place, peppered(1));
+        ensure!(store.find(&many).await?.is_none(), "the deleted one's digest was overlooked among many, at {place}");
+    }
     Ok(())
 }
 

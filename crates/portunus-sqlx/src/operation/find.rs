@@ -31,25 +31,34 @@ impl Operation for Find<'_> {
     type Answer = Option<Arc<StoredKey>>;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let mut found: Option<Arc<StoredKey>> = None;
         for candidates in self.0.chunks(DIGESTS) {
             let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
             let values = repeated.take(DIGESTS).map(|digest| Value::from(digest.to_bytes().to_vec())).collect();
             let mut rows = Vec::new();
             for mut row in session.rows(sql::FIND, values).await? {
+                let ended = row.int("ended")? == 1;
                 let id = row.text("id")?;
                 row.rename(TABLE, &id);
                 let digest = digest(&mut row)?;
-                rows.push((digest, row));
+                if !ended {
+                    rows.push((digest, row));
+                } else if candidates.contains(&digest) {
+                    return Ok(None);
+                }
             }
-            // In the order of the candidates, as their caller prefers.
+            // In the order of the candidates, as their caller prefers; but one that is revoked before all.
             for candidate in candidates {
                 if let Some(place) = rows.iter().position(|(digest, _)| digest == candidate) {
                     let (digest, mut row) = rows.swap_remove(place);
-                    return Ok(Some(Arc::new(StoredKey::new(digest, record::read(&mut row)?))));
+                    let key = StoredKey::new(digest, record::read(&mut row)?);
+                    if found.is_none() || key.record().revoked.is_some() {
+                        found = Some(Arc::new(key));
+                    }
                 }
             }
         }
-        Ok(None)
+        Ok(found)
     }
 }
 

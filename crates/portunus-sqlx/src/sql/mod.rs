@@ -45,11 +45,16 @@ macro_rules! counts_as_active {
     };
 }
 
-/// The keys with any of eight digests. Schemes are compared by whoever asks, who then also sees those he does not know.
+/// The keys with any of eight digests, and those of the digests that deleted keys had. Schemes are compared by whoever asks,
+/// who then also sees those he does not know.
 pub(crate) const FIND: &str = concat!(
-    "SELECT id, scheme, digest, ",
+    "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
     record_columns!(),
-    " FROM portunus_keys WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8)"
+    " FROM portunus_keys WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
+     UNION ALL SELECT CAST(1 AS BIGINT), key_id, scheme, digest, \
+     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+     FROM portunus_digests WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
+     AND NOT EXISTS (SELECT 1 FROM portunus_keys WHERE portunus_keys.id = portunus_digests.key_id)"
 );
 
 /// One record.
