@@ -48,7 +48,7 @@ impl std::fmt::Debug for LogStore {
 struct Told {
     keys: BTreeMap<String, Key>,
     ids_ever: BTreeSet<String>,
-    digests_ever: Vec<KeyDigest>,
+    digests_ever: Vec<(KeyDigest, String)>,
     primaries: Vec<(OwnerRef, KeyId)>,
 }
 
@@ -110,6 +110,10 @@ fn owner_from_text(text: &str) -> Option<OwnerRef> {
 }
 
 impl Told {
+    fn knows(&self, digest: &KeyDigest) -> bool {
+        self.digests_ever.iter().any(|(known, _)| known == digest)
+    }
+
     /// Takes in one line; `None` where it cannot be understood.
     fn hear(&mut self, line: &str) -> Option<()> {
         let parts: Vec<&str> = line.split('\t').collect();
@@ -117,7 +121,7 @@ impl Told {
             ["insert", digest, json] => {
                 let (digest, record) = (digest_from_text(digest)?, serde_json::from_str::<KeyRecord>(json).ok()?);
                 self.ids_ever.insert(record.id.to_string());
-                self.digests_ever.push(digest);
+                self.digests_ever.push((digest, record.id.to_string()));
                 let (usage, by_hour) = (Usage::default(), BTreeMap::new());
                 self.keys.insert(record.id.to_string(), Key { digest, record, usage, by_hour, signing: None });
             }
@@ -128,7 +132,7 @@ impl Told {
             }
             ["rehash", id, digest] => {
                 let digest = digest_from_text(digest)?;
-                self.digests_ever.push(digest);
+                self.digests_ever.push((digest, (*id).to_owned()));
                 self.keys.get_mut(*id)?.digest = digest;
             }
             ["delete", id] => drop(self.keys.remove(*id)?),
@@ -204,24 +208,22 @@ impl Told {
                 if self.ids_ever.contains(record.id.as_str()) {
                     return Err(StoreError::rejected(Rejected::IdKnown(record.id.clone())));
                 }
-                if self.digests_ever.contains(digest) {
+                if self.knows(digest) {
                     return Err(StoreError::rejected(Rejected::DigestKnown));
                 }
                 Ok(format!("insert\t{}\t{}", digest_to_text(digest), json(record)?))
             }
             Change::Replace(record) => {
                 let stored = &self.live(&record.id).map_err(StoreError::rejected)?.record;
-                if (&stored.owner, &stored.family) != (&record.owner, &record.family) {
+                if !stored.is_of_the_same_owner(record) {
                     return Err(StoreError::rejected(Rejected::Owner(record.id.clone())));
                 }
                 Ok(format!("replace\t{}", json(record)?))
             }
-            Change::Rehash { from, to, .. } if from != to && self.digests_ever.contains(to) => {
-                Err(StoreError::rejected(Rejected::DigestKnown))
-            }
             Change::Rehash { id, from, to } => match self.live(id).map_err(StoreError::rejected)?.digest {
-                stored if stored == *from => Ok(format!("rehash\t{id}\t{}", digest_to_text(to))),
-                _ => Err(StoreError::rejected(Rejected::Missing(id.clone()))),
+                stored if stored != *from => Err(StoreError::rejected(Rejected::Missing(id.clone()))),
+                _ if from != to && self.knows(to) => Err(StoreError::rejected(Rejected::DigestKnown)),
+                _ => Ok(format!("rehash\t{id}\t{}", digest_to_text(to))),
             },
             Change::Delete(id) => {
                 self.live(id).map_err(StoreError::rejected)?;
@@ -260,8 +262,14 @@ impl KeyStore for LogStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         tokio::task::yield_now().await;
         let told = self.read()?;
-        let found = told.keys.into_values().find(|key| digests.contains(&key.digest));
-        Ok(found.map(|key| Arc::new(StoredKey::new(key.digest, key.record))))
+        let ended = |(digest, id): &(KeyDigest, String)| digests.contains(digest) && !told.keys.contains_key(id);
+        if told.digests_ever.iter().any(ended) {
+            return Ok(None);
+        }
+        let mut found = digests.iter().filter_map(|digest| told.keys.values().find(|key| key.digest == *digest));
+        let revoked = found.clone().find(|key| key.record.revoked.is_some());
+        let found = revoked.or_else(|| found.next());
+        Ok(found.map(|key| Arc::new(StoredKey::new(key.digest, key.record.clone()))))
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {

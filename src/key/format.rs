@@ -328,7 +328,10 @@ impl KeyFormat {
             return false;
         }
         if self.prefix.is_empty() {
-            return text.as_bytes().split(|&byte| !self.alphabet.contains_all(&[byte])).any(|run| run.len() >= shortest);
+            return text
+                .as_bytes()
+                .split(|&byte| !self.alphabet.contains_all(&[byte]))
+                .any(|run| run.len() >= shortest);
         }
         text.match_indices(&self.prefix).any(|(place, prefix)| {
             let rest = &text.as_bytes()[place + prefix.len()..];

@@ -42,7 +42,12 @@ impl KeyManager {
     pub fn refused(&self, action: Action, about: Option<&KeyRecord>, why: &AuthError) {
         let mut watch = self.watch(action);
         watch.about = about.map(|record| Arc::new(record.clone()));
-        watch.refused(why.code(), why.detail());
+        let detail = match why.code() {
+            // The field, without what stood in it.
+            ErrorCode::InvalidBody | ErrorCode::InvalidRequest => why.detail().split(':').next().unwrap_or_default(),
+            _ => why.detail(),
+        };
+        watch.refused(why.code(), detail);
     }
 
     /// Whether the operator may manage anything at all, to be asked before anything else is read. That it may not is noted.
@@ -100,8 +105,9 @@ impl Watch<'_> {
                     event.detail = detail();
                 });
             }
-            // Its text names the id.
+            // Their texts name what was asked for.
             Err(ManageError::NotFound(_)) => self.refused(ErrorCode::NotFound, "there is no such key"),
+            Err(ManageError::Invalid { field, .. }) => self.refused(ErrorCode::InvalidBody, field),
             Err(error) => self.refused(error.code(), &error.to_string()),
         }
     }
@@ -121,7 +127,6 @@ impl Watch<'_> {
         let Some(trail) = self.manager.audit().map(AuditTrail::clone) else { return };
         let operator = self.manager.operator();
         let mut event = trail.event(self.action, outcome);
-        event.tenant_id = operator.tenant().cloned();
         event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
         event.client_ip = operator.client_ip;
         event.request_id.clone_from(&operator.request_id);
@@ -131,6 +136,8 @@ impl Watch<'_> {
         // One that is to be made has no id that anybody knows; and what no key is known by may be a secret.
         event.key_id = self.asked.take().filter(|id| self.about.is_some() || id.is_of_the_librarys_shape());
         fill(&mut event);
+        // An operator's acts stand in its own tenant, whatever it asked for.
+        event.tenant_id = operator.tenant().cloned().or(event.tenant_id);
         trail.note_act(event);
     }
 }

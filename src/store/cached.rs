@@ -8,6 +8,9 @@
 //! concerns it was invalidated since: an answer that was on its way while its key was revoked is never used. On the
 //! node that writes, that holds for the next request. Other nodes hear it by the [bus](InvalidationBus); while the bus is not
 //! known to be healthy, nothing is used that is older than the bound on staleness.
+//!
+//! Where two keys have one secret, under different schemes, a key that is remembered is not looked up again because the
+//! other one ends: that is seen when its own time is over, or when it is changed itself.
 
 mod epochs;
 mod flights;
@@ -54,7 +57,7 @@ pub struct CachedStore {
 struct Shared {
     store: Arc<dyn KeyStore>,
     known: Cache<KeyDigest, Known>,
-    unknown: Cache<KeyDigest, Mark>,
+    unknown: Cache<KeyDigest, Unknown>,
     epochs: Epochs,
     flights: Flights,
     bus: Option<Arc<dyn InvalidationBus>>,
@@ -76,6 +79,15 @@ struct Known {
     mark: Mark,
     /// The digests that would have counted first, and were unknown.
     before: Arc<[KeyDigest]>,
+}
+
+/// A digest under which nothing was found, and when.
+#[derive(Clone)]
+struct Unknown {
+    mark: Mark,
+    /// All that was asked for together, where it was more than one: perhaps nothing was found because one of them was a key's
+    /// that is deleted.
+    asked: Option<Arc<[KeyDigest]>>,
 }
 
 /// When a look-up began, and how much had been invalidated by then.
@@ -163,9 +175,11 @@ impl Shared {
                 return digests[..place].iter().all(still_unknown).then_some(Some(stored));
             }
             let unknown = self.unknown.get(digest);
-            let holds = |mark: Mark| {
+            let holds = |Unknown { mark, asked }: Unknown| {
                 let fingerprint = Invalidation::fingerprint(digest);
-                self.counts(mark, now) && self.epochs.holds_digest(fingerprint, mark.epoch)
+                self.counts(mark, now)
+                    && self.epochs.holds_digest(fingerprint, mark.epoch)
+                    && asked.is_none_or(|asked| asked.iter().all(|one| digests.contains(one)))
             };
             all_unknown &= unknown.is_some_and(holds);
         }
@@ -182,7 +196,12 @@ impl Shared {
                 let before = digests.iter().take_while(|digest| *digest != stored.digest()).copied().collect();
                 self.known.insert(*stored.digest(), Known { stored: Arc::clone(stored), mark, before });
             }
-            None => digests.iter().for_each(|digest| self.unknown.insert(*digest, mark)),
+            None => {
+                let asked: Option<Arc<[KeyDigest]>> = (digests.len() > 1).then(|| digests.into());
+                for digest in digests {
+                    self.unknown.insert(*digest, Unknown { mark, asked: asked.clone() });
+                }
+            }
         }
     }
 

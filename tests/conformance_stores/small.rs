@@ -32,6 +32,7 @@ pub(crate) enum How {
     ForgetsFormerDigests,
     ForgetsIds,
     ReplacesOwner,
+    EmailIsOwner,
     ReplacesFamily,
     HalfBatch,
     BurntDigests,
@@ -124,7 +125,8 @@ impl State {
             return None;
         }
         let rows = || self.live().filter(|row| how != RevokedHidden || row.record.revoked.is_none());
-        let mut found = digests.iter().filter_map(|digest| Some((rows().find(|row| same(digest, &row.digest))?, digest)));
+        let mut found =
+            digests.iter().filter_map(|digest| Some((rows().find(|row| same(digest, &row.digest))?, digest)));
         let revoked = found.clone().find(|(row, _)| row.record.revoked.is_some() && how != OtherLife);
         let (row, asked) = revoked.or_else(|| found.next())?;
         Some(Arc::new(StoredKey::new(*asked, worn(how, &row.record))))
@@ -192,8 +194,11 @@ impl State {
             }
             Change::Replace(record) => {
                 let row = self.row(&record.id)?;
-                let owner = row.record.owner != record.owner && how != ReplacesOwner;
-                if owner || (row.record.family != record.family && how != ReplacesFamily) {
+                let (stored, moved) = (&row.record.owner, &record.owner);
+                let same = how != EmailIsOwner || stored.user_email == moved.user_email;
+                let same = same && (&stored.tenant_id, &stored.user_id) == (&moved.tenant_id, &moved.user_id);
+                let same = same || how == ReplacesOwner;
+                if !same || (row.record.family != record.family && how != ReplacesFamily) {
                     return Err(Rejected::Owner(record.id.clone()));
                 }
                 row.record = (**record).clone();

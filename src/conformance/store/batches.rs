@@ -2,7 +2,7 @@
 
 use super::tools::{
     Snapshot, Store, acme, all, apply, at, batch, change, delete, digest, found_id, id, insert, made_at, owned_by,
-    peppered, primary, put_a, record, rehash, rejected, set_primary, signing, stored, tenant, user,
+    peppered, primary, put_a, record, rehash, rejected, set_primary, signing, stored, tenant, update, user,
 };
 use crate::conformance::report::{Checked, valid};
 use crate::key::{KeyFamily, KeyKind, Owner, Revocation};
@@ -16,7 +16,7 @@ checks!(Store {
     "the number of active keys is looked at after the changes" => after_changes,
     "an update at another version is rejected and says both versions" => versions,
     "whatever is asked of a key that is not there is rejected as missing" => missing,
-    "owner and family of a key never change" => owner_and_family,
+    "owner and family of a key never change, the owner's address may" => owner_and_family,
     "revoked and expired keys and access tokens do not count as active, disabled ones do" => active,
     "a quota counts the keys of its owner only" => whose_quota,
     "an empty batch does nothing and still checks its conditions" => empty,
@@ -161,6 +161,9 @@ async fn owner_and_family(store: Store) -> Checked {
         let moved = change(&store, name, |record| record.family = valid(KeyFamily::new("another"))).await?;
         ensure_eq!(rejected(&store, &moved).await?, Rejected::Owner(id(name)), "{name} moved to another family");
         ensure_eq!(stored(&store, name).await?, before, "what is stored afterwards");
+        update(&store, name, |record| record.owner = record.owner.clone().with_email("a@example.com")).await?;
+        let address = stored(&store, name).await?.record.owner.user_email.clone();
+        ensure_eq!(address.as_deref(), Some("a@example.com"), "{name}'s owner has another address");
     }
     Ok(())
 }

@@ -246,7 +246,10 @@ pub(crate) async fn a_rehash_from_or_onto_another_digest_is_rejected(home: &impl
     store.apply(&batch([insert(digest(2), record("b"))])).await.unwrap();
     assert_eq!(rejected(&store, batch([rehash("a", digest(1), digest(2))])).await, Rejected::DigestKnown);
     assert_eq!(rejected(&store, batch([rehash("a", digest(9), digest(3))])).await, Rejected::Missing(id("a")));
-    assert_eq!(rejected(&store, batch([rehash("nobody", digest(1), digest(2))])).await, Rejected::Missing(id("nobody")));
+    assert_eq!(
+        rejected(&store, batch([rehash("nobody", digest(1), digest(2))])).await,
+        Rejected::Missing(id("nobody"))
+    );
     store.apply(&batch([rehash("a", digest(1), peppered(1))])).await.unwrap();
     assert_eq!(rejected(&store, batch([rehash("a", peppered(1), digest(1))])).await, Rejected::DigestKnown);
     assert_eq!(found(&store, peppered(1)).await, Some(id("a")));
