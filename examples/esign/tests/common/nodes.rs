@@ -58,7 +58,7 @@ pub(crate) fn ask(server: &Server, key: &str) -> Said {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let from = Ipv4Addr::from(0x0a00_0000 + ASKED.fetch_add(1, Ordering::Relaxed));
     let answer = server.send(&Call::get("/api/v1/documents").bearer(key).field("X-Forwarded-For", from.to_string()));
-    assert_eq!(answer.status == 503, !answer.fields("retry-after").is_empty(), "{answer:?}");
+    assert!(answer.status != 503 || answer.fields("retry-after").len() == 1, "{answer:?}");
     let code = if answer.status == 200 { String::new() } else { answer.json()["code"].as_str().unwrap().to_owned() };
     (answer.status, code)
 }
