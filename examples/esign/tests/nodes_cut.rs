@@ -122,6 +122,31 @@ fn where_the_bus_is_half_open_a_revocation_holds_within_the_bound() {
     cluster.assert_healed("half-open once", Instant::now());
 }
 
+#[test]
+fn a_node_that_stood_still_knows_from_its_first_request_on_what_was_revoked() {
+    let cluster = Cluster::start();
+    let [one, two] = &cluster.nodes;
+    let keys = [cluster.issue(), cluster.issue(), cluster.issue()];
+    keys.iter().for_each(|issued| assert_accepted(&cluster.nodes, &issued.key));
+    two.signal("STOP");
+    let acknowledged = keys.each_ref().map(|issued| revoke(one, issued));
+    // They are asked while it stands still, and wait for it.
+    let answers = thread::scope(|scope| {
+        let asked = keys.each_ref().map(|issued| {
+            let began = acknowledged[2] + BOUND;
+            scope.spawn(move || {
+                thread::sleep(began.saturating_duration_since(Instant::now()));
+                ask(two, &issued.key)
+            })
+        });
+        thread::sleep((acknowledged[2] + BOUND + SOON).saturating_duration_since(Instant::now()));
+        two.signal("CONT");
+        asked.map(|asked| asked.join().unwrap())
+    });
+    assert_eq!(answers, [revoked(), revoked(), revoked()]);
+    cluster.assert_healed("stood still", Instant::now());
+}
+
 /// Longer than this nobody waits for an answer, also where it is that there is none.
 const LONGEST: Duration = Duration::from_secs(11);
 
