@@ -7,7 +7,9 @@
 
 mod http;
 pub(crate) mod manage;
+pub(crate) mod nodes;
 pub(crate) mod postgres;
+pub(crate) mod proxy;
 pub(crate) mod stores;
 
 use std::io::Read;

@@ -103,6 +103,11 @@ impl Postgres {
         format!("postgres://tester@localhost/{name}?host={host}&sslmode=disable")
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join(".s.PGSQL.5432")
+    }
+
     /// What a statement answers, as text.
     pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
         let told =
