@@ -91,7 +91,7 @@ mod verifier;
 pub use actor::{Actor, ActorMode};
 pub use authenticator::{Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Outcome, PendingAttempt};
 pub use clock::{Clock, SystemClock};
-pub use credential::MAX_CREDENTIAL_LENGTH;
+pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
 pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
 pub use limit::RateLimiter;
 pub use policy::Requirement;

@@ -12,4 +12,6 @@ mod router;
 
 pub use extract::{Caller, Demand, Granted, Rejection};
 pub use require::RequireExt;
-pub use router::{Guarded, ProtectedRouter, Unguarded, any, delete, get, guard, head, options, patch, post, put};
+pub use router::{
+    Guarded, ProtectedRouter, RouteDemand, Unguarded, any, delete, get, guard, head, options, patch, post, put,
+};
