@@ -10,6 +10,7 @@ mod banner;
 mod cli;
 mod cors;
 mod directory;
+mod on_axum;
 mod operators;
 mod storage;
 mod tls;
