@@ -50,6 +50,7 @@
 //! |---|---|
 //! | `tower` | a layer and route requirements for every tower service over `http` 1 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default |
+//! | `actix-web` | middleware, extractors and requirements for actix-web 4 |
 //! | `profiles` | five e-signature APIs as configurations |
 //! | `events` | signing events with the owner's primary key |
 //! | `tracing` | spans and log lines, and audit events as log lines |
