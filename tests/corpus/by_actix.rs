@@ -1,0 +1,44 @@
+//! The site on actix-web, with its middleware around each resource.
+
+use std::net::SocketAddr;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+use portunus::adapter::actix::{Auth, require};
+use portunus::{Authenticator, KeyPrincipal, Requirement};
+
+use crate::configuration::customer;
+use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
+
+/// Serves until it is stopped.
+pub(crate) fn start(authenticator: Authenticator, mapped: bool) -> (SocketAddr, ServerHandle) {
+    let auth = Auth::new(authenticator);
+    let auth = if mapped { auth.try_map_principal(customer) } else { auth };
+    let site = move |site: &mut web::ServiceConfig| {
+        for (path, demand) in demands() {
+            site.service(web::resource(path).to(handler).wrap(require(demand)).wrap(auth.clone()));
+        }
+        let any_key = require(Requirement::none());
+        site.service(web::resource(GET_ONLY).route(web::get().to(handler).wrap(any_key)).wrap(auth.clone()));
+        site.service(web::resource(MAYBE).to(perhaps).wrap(auth.clone()));
+        site.service(web::resource(PUBLIC).route(web::get().to(|| async { "ok" })));
+    };
+    let server = HttpServer::new(move || App::new().configure(site.clone()))
+        .workers(1)
+        .disable_signals()
+        .bind(("127.0.0.1", 0))
+        .unwrap();
+    let address = server.addrs()[0];
+    let server = server.run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    (address, handle)
+}
+
+async fn handler(principal: KeyPrincipal) -> String {
+    whoami(Some(&principal))
+}
+
+async fn perhaps(principal: Option<KeyPrincipal>) -> String {
+    whoami(principal.as_ref())
+}

@@ -1,0 +1,40 @@
+//! The site on axum, by the router that denies by default.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::routing;
+use portunus::adapter::axum::{ProtectedRouter, any, get};
+use portunus::adapter::tower::AuthLayer;
+use portunus::{Authenticator, KeyPrincipal};
+use tokio::net::TcpListener;
+
+use crate::configuration::customer;
+use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
+
+/// Serves until the runtime ends.
+pub(crate) async fn start(authenticator: Authenticator, mapped: bool) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let layer = AuthLayer::new(authenticator);
+    let layer = if mapped { layer.try_map_principal(customer) } else { layer };
+    let mut site = ProtectedRouter::new(layer.clone())
+        .route(GET_ONLY, get(handler).any_key())
+        .route(PUBLIC, get(|| async { "ok" }).public());
+    for (path, demand) in demands() {
+        site = site.route(path, any(handler).require(demand));
+    }
+    // What nobody may see too is no route of a router that denies by default.
+    let site: Router = site.into_router().route(MAYBE, routing::any(perhaps).layer(layer));
+    let site = site.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, site).await });
+    address
+}
+
+async fn handler(principal: KeyPrincipal) -> String {
+    whoami(Some(&principal))
+}
+
+async fn perhaps(principal: Option<KeyPrincipal>) -> String {
+    whoami(principal.as_ref())
+}
