@@ -69,7 +69,8 @@ impl AuthLayer {
         Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, tls_of, inserts, inserts_later }) }
     }
 
-    /// Says how the address at the other end of the connection is found.
+    /// Says how the address at the other end of the connection is found; with tonic,
+    /// `|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr().map(|peer| peer.ip())`.
     #[must_use]
     pub fn peer(self, peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
         self.with(|shared| shared.peer_of = Arc::new(peer_of))
@@ -350,7 +351,13 @@ impl Witness {
     /// The head of the answer is there: the request's id goes along with it, for layers further out.
     fn saw<R>(self, response: &mut Response<R>) {
         let id: Option<RequestId> = self.request_id().cloned();
-        self.answered(response.status().as_u16(), response.extensions().get());
+        let error = response.extensions().get::<AuthError>();
+        // A refused gRPC call is answered under 200; what is audited is the refusal.
+        let status = match error {
+            Some(error) if response.headers().contains_key("grpc-status") => error.status(),
+            _ => response.status().as_u16(),
+        };
+        self.answered(status, error);
         id.map(|id| response.extensions_mut().insert(id));
     }
 }

@@ -13,15 +13,48 @@
 //! A refusal must become a response of the inner service's type: [`RejectionBody`] is implemented for axum's body, `Full`
 //! and the boxed bodies of `http-body-util`. Any other body is wrapped: `.map_response(|r| r.map(EitherBody::inner))`
 //! between the layer and the service.
+//!
+//! # gRPC
+//! Calls of gRPC are refused in gRPC's own way, by a status with the same decision and the same stable code
+//! ([`GrpcStatus`](crate::respond::GrpcStatus) says how); [`GrpcMethods`] demands scopes method by method. tonic's body is one
+//! of the others:
+//!
+//! ```no_run
+//! use portunus::Authenticator;
+//! use portunus::adapter::tower::{AuthLayer, EitherBody, GrpcMethods};
+//! use portunus::scope;
+//! use tonic::body::Body;
+//! use tonic::transport::Server;
+//! use tonic::transport::server::TcpConnectInfo;
+//! use tower::ServiceBuilder;
+//!
+//! # async fn serve(authenticator: Authenticator) -> Result<(), Box<dyn std::error::Error>> {
+//! let methods = GrpcMethods::new().service("grpc.health.v1.Health", scope!("health:read")).build()?;
+//! let auth = AuthLayer::new(authenticator)
+//!     .peer(|extensions| Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip()));
+//! let layers = ServiceBuilder::new()
+//!     .layer(auth)
+//!     .layer(methods)
+//!     .map_response(|response: http::Response<Body>| response.map(EitherBody::inner));
+//! let (_, health) = tonic_health::server::health_reporter();
+//! Server::builder().layer(layers).add_service(health).serve("[::1]:50051".parse()?).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A handler finds the [`KeyPrincipal`] in `request.extensions()`. One service alone is wrapped with tonic's
+//! `LayerExt::named_layer`; `Routes::into_axum_router` gives an axum router, whose body needs no wrapping. gRPC-Web is
+//! translated further out: tonic-web's layer outside of this one.
 
 mod auth;
 mod body;
 mod head;
+mod methods;
 mod require;
 
 pub use auth::{AuthFuture, AuthLayer, AuthService};
 pub use body::{EitherBody, RejectionBody};
 pub use head::HttpHead;
+pub use methods::{GrpcMethods, GrpcMethodsError, GrpcMethodsLayer, GrpcMethodsService};
 pub use require::{RequireFuture, RequireLayer, RequireService, require, require_scope};
 
 use bytes::Bytes;
