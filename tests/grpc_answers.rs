@@ -12,10 +12,12 @@ use common::{House, scope, stranger, with_last_character_wrong};
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use portunus::adapter::tower::{AuthLayer, GrpcMethods, GrpcMethodsError, require};
+use portunus::adapter::tower::{AuthLayer, EitherBody, GrpcMethods, GrpcMethodsError, require};
 use portunus::key::{Access, Owner};
 use portunus::manage::NewKey;
 use portunus::{Admission, Attempt, AuthError, ErrorCode, KeyPrincipal, Requirement};
+use tonic_web::GrpcWebLayer;
+use tower::util::MapResponseLayer;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 async fn ok<B>(_: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -259,6 +261,30 @@ fn a_table_with_a_malformed_or_repeated_entry_is_not_built() {
     let twice = GrpcMethods::new().service("a.B", none()).service("a.B", none()).build().unwrap_err();
     assert_eq!(twice, GrpcMethodsError::Twice("a.B".into()));
     assert!(GrpcMethods::new().service("twirp/a.B", none()).method("/twirp/a.B/Get", none()).build().is_ok());
+}
+
+#[tokio::test]
+async fn grpc_web_is_refused_in_its_own_way_inside_of_its_translator_and_as_http_outside_of_it() {
+    use tonic::body::Body;
+    let house = House::new();
+    let auth = AuthLayer::new(house.bearer().build().unwrap());
+    let inner = service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
+    let wrapped = || MapResponseLayer::new(|response: Response<_>| response.map(EitherBody::inner));
+    let web = || call("/a.B/C", None).map(|()| Body::empty());
+    let with_type = |mut request: Request<Body>| {
+        request.headers_mut().insert("content-type", "application/grpc-web+proto".parse().unwrap());
+        request
+    };
+
+    let inside = GrpcWebLayer::new().layer(auth.layer(wrapped().layer(inner)));
+    let response = inside.oneshot(with_type(web())).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers()["grpc-status"].to_str().unwrap()), (200, "16"));
+    assert_eq!(response.headers()["content-type"], "application/grpc-web+proto");
+
+    let outside = auth.layer(wrapped().layer(GrpcWebLayer::new().layer(inner)));
+    let response = outside.oneshot(with_type(web())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
 }
 
 #[tokio::test]

@@ -5,9 +5,22 @@
 //! awaited is parked on the heap together with the service that was ready for it.
 //!
 //! # The order of layers
-//! Outermost first: request id and tracing, CORS (which answers preflights, so they never need a key), this layer, body
-//! limits and the rest. With axum, prefer `route_layer` over `layer`, so that unknown paths
-//! stay 404.
+//! Outermost first; the names in brackets are tower-http's:
+//!
+//! 1. what marks `Authorization` as sensitive (`SetSensitiveRequestHeadersLayer`): this layer marks it for what is further in
+//!    only;
+//! 2. the request's id (`SetRequestIdLayer`, `PropagateRequestIdLayer`), which the audit takes over, and tracing
+//!    (`TraceLayer`);
+//! 3. CORS (`CorsLayer`): it answers preflights, which never carry a key, and puts its fields on refusals too. `*` does not
+//!    stand for `Authorization`: allow it by name, and expose `RateLimit`, `Retry-After` and `WWW-Authenticate` to scripts that
+//!    shall read them;
+//! 4. compression (`CompressionLayer`), and whatever else changes the type of the answer's body;
+//! 5. a limit of time (`TimeoutLayer`): out here it bounds the look-up of the key too, and what it cuts off is audited as
+//!    abandoned. Further in it bounds the handler, and its answer is audited as any other;
+//! 6. [`AuthLayer`], then [`RequireLayer`] or [`GrpcMethods`];
+//! 7. limits of bodies, decompression and all that reads a body: until the key is known, no byte of it is asked for.
+//!
+//! With axum, prefer `route_layer` over `layer` for this one, so that unknown paths stay 404.
 //!
 //! # Bodies
 //! A refusal must become a response of the inner service's type: [`RejectionBody`] is implemented for axum's body, `Full`
