@@ -22,7 +22,7 @@ use http::{Method, StatusCode};
 use portunus::Authenticator;
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::AuthLayer;
-use portunus::audit::{AuditEvent, AuditOutcome, AuditTrail, MemoryAudit};
+use portunus::audit::{AuditEvent, AuditOutcome, AuditTrail, MemoryAudit, RequestId};
 use portunus::key::Owner;
 use portunus::limit::{LocalLimiter, Quota, Quotas};
 use portunus::manage::{KeyManager, NewKey};
@@ -140,7 +140,7 @@ async fn every_refusal_carries_the_fields_of_cors_and_the_id_that_the_audit_know
         assert_eq!(reply.get("retry-after").is_some(), status == 429);
         let event = site.last_event().await;
         assert_eq!(event.status, Some(status));
-        assert_eq!(event.request_id.as_ref().map(|id| id.as_str()), Some(reply.get("x-request-id").unwrap()));
+        assert_eq!(event.request_id.as_ref().map(RequestId::as_str), Some(reply.get("x-request-id").unwrap()));
     }
     let (reply, _) = site.ask("", &[("x-request-id", "from-the-caller")]).await;
     assert_eq!(reply.get("x-request-id"), Some("from-the-caller"));
