@@ -40,6 +40,18 @@ pub(crate) enum Scheme {
     Header(String),
 }
 
+/// A way to present a key that an authenticator accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Presentation<'a> {
+    /// `Authorization: Bearer` (RFC 6750).
+    Bearer,
+    /// `Authorization: Basic` (RFC 7617), the key as the user.
+    Basic,
+    /// A field of the host's own, by its name in lower case.
+    Header(&'a str),
+}
+
 /// The credentials of one request.
 pub(crate) enum Credential<'a> {
     /// Nobody presented anything that is accepted here.

@@ -50,6 +50,7 @@
 //! |---|---|
 //! | `tower` | a layer and requirements, by route or by gRPC method, for every tower service over `http` 1 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default |
+//! | `actix-web` | middleware, extractors and requirements for actix-web 4 |
 //! | `profiles` | five e-signature APIs as configurations |
 //! | `events` | signing events with the owner's primary key |
 //! | `tracing` | spans and log lines, and audit events as log lines |
@@ -91,7 +92,7 @@ mod verifier;
 pub use actor::{Actor, ActorMode};
 pub use authenticator::{Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Outcome, PendingAttempt};
 pub use clock::{Clock, SystemClock};
-pub use credential::MAX_CREDENTIAL_LENGTH;
+pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
 pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
 pub use limit::RateLimiter;
 pub use policy::Requirement;

@@ -104,7 +104,7 @@ impl KeyPrincipal {
         Self { entry, mode, acting, client_ip }
     }
 
-    #[cfg(feature = "tower")]
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn record_arc(&self) -> &Arc<KeyRecord> {
         &self.entry.record
     }

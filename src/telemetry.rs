@@ -20,11 +20,11 @@
 
 use std::future::Future;
 
-#[cfg(feature = "tower")]
+#[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::error::AuthError;
 
 /// Whether anything listens.
-#[cfg(feature = "tower")]
+#[cfg(any(feature = "actix-web", feature = "tower"))]
 pub(crate) const ON: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
 /// A part of the path that others answer.
@@ -135,7 +135,7 @@ pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
 }
 
 /// There is an answer, whoever made it.
-#[cfg(feature = "tower")]
+#[cfg(any(feature = "actix-web", feature = "tower"))]
 pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId>) {
     #[cfg(feature = "metrics")]
     metrics::counter!("portunus_requests_total", "outcome" => error.map_or("OK", |error| error.code().as_str()))

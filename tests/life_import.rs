@@ -270,3 +270,31 @@ async fn one_secret_imported_under_two_schemes_is_refused_once_its_first_record_
     assert_eq!(desk.refusal(&key).await, Some(ErrorCode::KeyRevoked), "no older digest opens what was closed");
     assert_eq!(desk.host().list(ListQuery::new(desk.now())).await.unwrap().items.len(), 3);
 }
+
+#[tokio::test]
+async fn a_secret_that_was_ended_does_not_come_back_under_another_scheme() {
+    for (first, second) in [("sha256", "sha512"), ("sha512", "sha256"), ("sha512", "hmac-sha256:1")] {
+        for used in [true, false] {
+            for deleted in [true, false] {
+                let (desk, key) = (moving(), stranger());
+                issue(&desk.host(), named("the primary one")).await;
+                let taken = |scheme| ImportedDigest::from_hex(scheme, &hex(&digest(scheme, &key))).unwrap();
+                let id =
+                    desk.host().import(NewImport::new(taken(first), named("first"))).await.unwrap().record.id.clone();
+                if used {
+                    assert_eq!(desk.refusal(&key).await, None);
+                }
+                match deleted {
+                    true => desk.host().delete(&id).await.unwrap(),
+                    false => drop(desk.host().revoke(&id, None).await.unwrap()),
+                }
+                desk.host().import(NewImport::new(taken(second), named("second"))).await.unwrap();
+                for _ in 0..2 {
+                    let refusal = desk.refusal(&key).await;
+                    let expected = if deleted { ErrorCode::InvalidKey } else { ErrorCode::KeyRevoked };
+                    assert_eq!(refusal, Some(expected), "{first}, {second}, used {used}, deleted {deleted}");
+                }
+            }
+        }
+    }
+}

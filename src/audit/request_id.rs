@@ -8,7 +8,7 @@ use crate::request::{FieldName, RequestHead, Single};
 
 /// The id of a request, to find its event, its log lines and its answer by.
 ///
-/// 1 to 128 visible ASCII characters. The tower layer puts it into the extensions of the request and of the response,
+/// 1 to 128 visible ASCII characters. Adapters put it into the extensions of the request and of the response,
 /// where auditing is on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]

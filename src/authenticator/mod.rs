@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::actor::{Directory, OwnerStanding, UserIds, Wanted};
 use crate::audit::{AuditTrail, RequestId, Witness};
 use crate::clock::Clock;
-use crate::credential::{Accepted, Scheme};
+use crate::credential::{Accepted, Presentation, Scheme};
 use crate::error::AuthError;
 use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord};
 use crate::limit::{FailureLimits, LocalLimiter, OnOutage, Quotas, RateLimiter};
@@ -135,6 +135,15 @@ impl Authenticator {
     /// Whatever refuses the request.
     pub fn authenticate(&self, head: &dyn RequestHead) -> impl Future<Output = Outcome> + Send + use<> {
         self.attempt(head).outcome()
+    }
+
+    /// The ways to present a key that are accepted, in the order in which they were given: for documents of an API.
+    pub fn presentations(&self) -> impl Iterator<Item = Presentation<'_>> {
+        self.inner.accepted.iter().map(|way| match &way.scheme {
+            Scheme::Bearer => Presentation::Bearer,
+            Scheme::Basic => Presentation::Basic,
+            Scheme::Header(name) => Presentation::Header(name),
+        })
     }
 
     /// The fields that may carry a key, by their names in lower case: to be kept out of logs.

@@ -258,6 +258,41 @@ impl Requirement {
         }
     }
 
+    /// All sets of scopes of which having one is enough, as far as scopes go: the choices of a document of an API. One that needs
+    /// no scope has one empty set, one that nothing can meet has none. Where there would be more than 64 sets, it is the
+    /// [first alternative](Self::first_alternative) alone.
+    #[must_use]
+    pub fn scope_sets(&self) -> Vec<Vec<&Scope>> {
+        self.all_scope_sets().unwrap_or_else(|| vec![self.first_alternative()])
+    }
+
+    fn all_scope_sets(&self) -> Option<Vec<Vec<&Scope>>> {
+        const MOST: usize = 64;
+        let mut sets: Vec<Vec<&Scope>> = Vec::new();
+        match &self.0 {
+            Node::Scope(scope) => sets.push(vec![scope]),
+            Node::Any(alternatives) => {
+                for alternative in alternatives {
+                    sets.extend(alternative.all_scope_sets()?);
+                }
+            }
+            Node::All(parts) => {
+                sets.push(Vec::new());
+                for part in parts {
+                    let more = part.all_scope_sets()?;
+                    if sets.len() * more.len() > MOST {
+                        return None;
+                    }
+                    let both =
+                        |set: &Vec<_>| more.iter().map(|more| [set.as_slice(), more].concat()).collect::<Vec<_>>();
+                    sets = sets.iter().flat_map(both).collect();
+                }
+            }
+            _ => sets.push(Vec::new()),
+        }
+        (sets.len() <= MOST).then_some(sets)
+    }
+
     /// Every scope that it names, in order.
     #[must_use]
     pub fn scopes(&self) -> Vec<&Scope> {

@@ -386,7 +386,8 @@ impl CachedStoreBuilder {
     }
 
     /// The bound on staleness: how long an answer is used at most while the bus is not known to be healthy, and without one;
-    /// two seconds unless set.
+    /// two seconds unless set. No request that begins later is let through by it; where also the answers must have been given
+    /// by then, leave some time for them.
     pub fn staleness(mut self, bound: Duration) -> Self {
         self.staleness = bound;
         self

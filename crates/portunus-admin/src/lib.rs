@@ -45,6 +45,7 @@ mod keys;
 mod openapi;
 mod query;
 mod record;
+mod security;
 mod update;
 mod verify;
 
@@ -67,6 +68,7 @@ use portunus::{AuthError, Authenticator, RateLimiter};
 pub use fault::Fault;
 pub use host::{EventView, HostRules, NoRules, OperatorProof};
 pub use record::{parse_time, time_text};
+pub use security::{ApiSecurity, Undescribed};
 
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::{Extensions, Request};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{any, put};
 use axum::{Json, Router};
 use portunus::adapter::axum::{ProtectedRouter, get};
@@ -16,9 +16,9 @@ use portunus::limit::LocalLimiter;
 use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
 use portunus::profile::Profile;
-use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, Principal, Requirement};
+use portunus::respond::Answer;
+use portunus::{AuthError, Authenticator, ErrorCode, Requirement};
 use portunus_admin::{Admin, Fault};
-use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::api::{self, Shelves};
@@ -27,7 +27,7 @@ use crate::directory::DemoDirectory;
 use crate::operators::Operators;
 use crate::storage::Storage;
 use crate::tls::Peer;
-use crate::{admin, operators};
+use crate::{admin, on_axum, operators};
 
 /// What all handlers share. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -97,16 +97,21 @@ impl App {
         let auth = AuthLayer::new(self.authenticator.clone())
             .peer(move |extensions| peer(extensions).map(|peer| peer.address.ip()))
             .tls(move |extensions| peer(extensions).and_then(|peer| peer.tls));
-        let routes = ProtectedRouter::new(auth)
-            .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }).public())
-            .route("/whoami", get(whoami).any_key());
-        api::routes(self, routes)
+        let routes = ProtectedRouter::new(auth).route("/healthz", get(|| async { Json(api::health()) }).public());
+        let routes = api::routes(self).into_iter().fold(routes, on_axum::add);
+        routes
             .not_found(|State(app): State<Self>| async move { app.refuse(&AuthError::new(ErrorCode::NotFound)) })
             .into_router()
+            .merge(self.management())
+            .with_state(self.clone())
+    }
+
+    /// The routes that operators' tokens open, whichever framework serves the others.
+    pub(crate) fn management(&self) -> Router<Self> {
+        Router::new()
             .nest("/admin", self.admin().into_router())
             .route("/admin/", any(|| async { Fault::from(AuthError::new(ErrorCode::NotFound)) }))
             .route("/demo/users/{id}", put(admin::change_user))
-            .with_state(self.clone())
     }
 
     /// The management API, with the demo's rules.
@@ -122,9 +127,13 @@ impl App {
     }
 
     /// A refusal by a handler, in the profile's dialect.
+    pub(crate) fn answer(&self, error: &AuthError) -> Answer {
+        self.authenticator.responder().answer(error, &HttpHead::new(&Request::new(()), None))
+    }
+
+    /// The same as axum's response.
     pub(crate) fn refuse(&self, error: &AuthError) -> Response {
-        let answer = self.authenticator.responder().answer(error, &HttpHead::new(&Request::new(()), None));
-        portunus::adapter::tower::into_response(answer, error)
+        portunus::adapter::tower::into_response(self.answer(error), error)
     }
 
     /// Writes the usage that was counted, and the events that were noted.
@@ -141,21 +150,4 @@ impl App {
     pub(crate) fn demo_tenant() -> &'static str {
         operators::TENANT
     }
-}
-
-async fn whoami(principal: KeyPrincipal) -> impl IntoResponse {
-    Json(describe(&principal))
-}
-
-fn describe(principal: &KeyPrincipal) -> Value {
-    let actor = principal.actor();
-    json!({
-        "key_id": principal.key_id(),
-        "environment": principal.environment(),
-        "mode": principal.mode(),
-        "owner": principal.owner(),
-        "actor": { "user_id": actor.user_id, "user_email": actor.user_email },
-        "tenant_id": principal.owner().tenant_id,
-        "scopes": principal.scopes().names(),
-    })
 }

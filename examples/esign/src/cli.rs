@@ -59,6 +59,7 @@ pub(crate) struct Flags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Adapter {
     Axum,
+    Actix,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

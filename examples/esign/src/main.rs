@@ -10,18 +10,23 @@ mod banner;
 mod cli;
 mod cors;
 mod directory;
+mod on_actix;
+mod on_axum;
 mod operators;
 mod storage;
 mod tls;
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio_rustls::rustls::ServerConfig;
 use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
-use crate::cli::Flags;
+use crate::cli::{Adapter, Flags};
 use crate::operators::Operators;
 use crate::storage::Storage;
 use crate::tls::{Peer, TlsListener};
@@ -40,10 +45,9 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(exit) => return exit,
     };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .init();
+    // Unless asked, errors alone; to actix-web a client's bad bytes are one.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,actix_http=off"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
@@ -72,7 +76,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
 
     let tls = match (&flags.tls_cert, &flags.tls_key) {
-        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+        (Some(certificate), Some(key)) => Some(tls::config(certificate, key)?),
         _ => None,
     };
     // Listened for before anybody is told that the server is ready.
@@ -82,18 +86,14 @@ async fn serve(flags: &Flags) -> Result<(), String> {
 
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let flusher = tokio::spawn(flush_on_interval(app.clone(), storage.clone(), stopped.clone()));
-    let service = cors::outermost(app.router()).into_make_service_with_connect_info::<Peer>();
     let told_to_stop = async move {
         told_to_stop.await;
         let _ = stop.send(true);
     };
-    let server = async move {
-        match tls {
-            None => axum::serve(listener, service).with_graceful_shutdown(told_to_stop).await,
-            Some(acceptor) => {
-                let listener = TlsListener::new(listener, acceptor)?;
-                axum::serve(listener, service).with_graceful_shutdown(told_to_stop).await
-            }
+    let server = async {
+        match flags.adapter {
+            Adapter::Axum => on_axum(&app, listener, tls, told_to_stop).await,
+            Adapter::Actix => on_actix(&app, listener, tls, told_to_stop).await,
         }
     };
     let drained = async {
@@ -108,6 +108,38 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     app.flush().await;
     info!("stopped");
     Ok(())
+}
+
+async fn on_axum(
+    app: &App,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+    told_to_stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let service = cors::outermost(app.router()).into_make_service_with_connect_info::<Peer>();
+    match tls {
+        None => axum::serve(listener, service).with_graceful_shutdown(told_to_stop).await,
+        Some(config) => {
+            let listener = TlsListener::new(listener, config)?;
+            axum::serve(listener, service).with_graceful_shutdown(told_to_stop).await
+        }
+    }
+}
+
+async fn on_actix(
+    app: &App,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+    told_to_stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let mut server = on_actix::server(app, listener.into_std()?, tls, DRAIN.as_secs())?;
+    let handle = server.handle();
+    tokio::select! {
+        served = &mut server => return served,
+        () = told_to_stop => {}
+    }
+    // Told while the server is polled, which is what ends it.
+    tokio::join!(server, handle.stop(true)).0
 }
 
 async fn flush_on_interval(app: App, storage: Storage, mut stopped: tokio::sync::watch::Receiver<bool>) {

@@ -15,6 +15,10 @@ use tracing::warn;
 /// How long events and hours of use are kept.
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// How old what a node remembers may be while it does not know that it hears everything. No request shall be let through by a
+/// key two seconds after that was revoked elsewhere: what is left of them is for the look-up and the answer.
+const STALENESS: Duration = Duration::from_millis(1750);
+
 /// How many events the demo remembers where it keeps nothing.
 const EVENTS_IN_MEMORY: usize = 100_000;
 
@@ -71,7 +75,7 @@ impl Storage {
                 let store = SqliteStore::open(path).await.map_err(|error| unusable(&Chain(&error)))?;
                 store.migrate().await.map_err(|error: MigrateError| unusable(&Chain(&error)))?;
                 let log = store.audit();
-                let cache = CachedStore::builder(store.clone()).bus(store.watch()).build();
+                let cache = CachedStore::builder(store.clone()).staleness(STALENESS).bus(store.watch()).build();
                 Ok(Self::cached(cache, log.clone(), Log::Sqlite(log)))
             }
             Place::Postgres(address) => {
@@ -80,7 +84,7 @@ impl Storage {
                 let store = PostgresStore::connect(address).await.map_err(|error| unusable(&Chain(&error)))?;
                 store.migrate().await.map_err(|error: MigrateError| unusable(&Chain(&error)))?;
                 let log = store.audit();
-                let cache = CachedStore::builder(store.clone()).bus(store.bus()).build();
+                let cache = CachedStore::builder(store.clone()).staleness(STALENESS).bus(store.bus()).build();
                 Ok(Self::cached(cache, log.clone(), Log::Postgres(log)))
             }
         }

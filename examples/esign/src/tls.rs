@@ -43,7 +43,7 @@ impl Connected<IncomingStream<'_, TlsListener>> for Peer {
 }
 
 /// Reads certificate chain and key, and offers TLS 1.3 only.
-pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
+pub(crate) fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
     let open =
         |path: &Path| File::open(path).map(BufReader::new).map_err(|error| format!("{}: {error}", path.display()));
     let chain = CertificateDer::pem_reader_iter(open(certificate)?).collect::<Result<Vec<_>, _>>();
@@ -57,7 +57,7 @@ pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, St
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|error| format!("certificate and key do not work: {error}"))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(config)
 }
 
 /// Hands out connections whose handshake is done.
@@ -67,7 +67,8 @@ pub(crate) struct TlsListener {
 }
 
 impl TlsListener {
-    pub(crate) fn new(listener: TcpListener, acceptor: TlsAcceptor) -> io::Result<Self> {
+    pub(crate) fn new(listener: TcpListener, config: ServerConfig) -> io::Result<Self> {
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let address = listener.local_addr()?;
         let (sender, ready) = mpsc::channel(64);
         tokio::spawn(async move {

@@ -10,6 +10,9 @@ mod extract;
 mod require;
 mod router;
 
-pub use extract::{Caller, Demand, Granted, Rejection};
+pub use super::caller::{Caller, Demand, Granted};
+pub use extract::Rejection;
 pub use require::RequireExt;
-pub use router::{Guarded, ProtectedRouter, Unguarded, any, delete, get, guard, head, options, patch, post, put};
+pub use router::{
+    Guarded, ProtectedRouter, RouteDemand, Unguarded, any, delete, get, guard, head, options, patch, post, put,
+};

@@ -40,14 +40,28 @@ use crate::policy::Requirement;
 pub struct ProtectedRouter<S = ()> {
     auth: AuthLayer,
     routes: Vec<(String, Guarded<S>)>,
+    demands: Vec<RouteDemand>,
     rest: Router<S>,
     method_not_allowed: Option<MethodRouter<S>>,
+}
+
+/// What a route of a [`ProtectedRouter`] demands: for documents of an API, which are made of what is enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouteDemand {
+    /// The path, as axum writes it.
+    pub path: String,
+    /// The method; `None` for every method that the path has no other route for. `GET` is `HEAD` too.
+    pub method: Option<&'static str>,
+    /// What is required; `None` where the route is public.
+    pub requirement: Option<Requirement>,
 }
 
 /// Handlers that have not said yet what they require.
 #[must_use = "say what it requires: require(), any_key() or public()"]
 pub struct Unguarded<S = ()> {
     router: MethodRouter<S>,
+    method: Option<&'static str>,
     reach: Reach,
 }
 
@@ -65,11 +79,12 @@ enum Reach {
 pub struct Guarded<S = ()> {
     keyed: Option<MethodRouter<S>>,
     public: Option<MethodRouter<S>>,
+    demands: Vec<(Option<&'static str>, Option<Requirement>)>,
     reach: Reach,
 }
 
 macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+    ($($(#[$doc:meta])* $name:ident = $method:literal),* $(,)?) => {$(
         $(#[$doc])*
         pub fn $name<H, T, S>(handler: H) -> Unguarded<S>
         where
@@ -77,26 +92,26 @@ macro_rules! methods {
             T: 'static,
             S: Clone + Send + Sync + 'static,
         {
-            Unguarded { router: routing::$name(handler), reach: Reach::Methods }
+            Unguarded { router: routing::$name(handler), method: Some($method), reach: Reach::Methods }
         }
     )*};
 }
 
 methods! {
     /// A handler for `GET` and, without its body, for `HEAD`.
-    get,
+    get = "GET",
     /// A handler for `POST`.
-    post,
+    post = "POST",
     /// A handler for `PUT`.
-    put,
+    put = "PUT",
     /// A handler for `PATCH`.
-    patch,
+    patch = "PATCH",
     /// A handler for `DELETE`.
-    delete,
+    delete = "DELETE",
     /// A handler for `HEAD`.
-    head,
+    head = "HEAD",
     /// A handler for `OPTIONS`.
-    options,
+    options = "OPTIONS",
 }
 
 /// A handler for every method.
@@ -111,18 +126,20 @@ where
 
 /// A whole method router of axum's, its fallback included.
 pub fn guard<S>(router: MethodRouter<S>) -> Unguarded<S> {
-    Unguarded { router, reach: Reach::Fallback }
+    Unguarded { router, method: None, reach: Reach::Fallback }
 }
 
 impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
     /// Only for keys that meet the requirement.
     pub fn require(self, requirement: impl Into<Requirement>) -> Guarded<S> {
+        let requirement = requirement.into();
+        let demands = vec![(self.method, Some(requirement.clone()))];
         let demand = require(requirement);
         let keyed = match self.reach {
             Reach::Methods => self.router.route_layer(demand),
             Reach::Fallback => self.router.layer(demand),
         };
-        Guarded { keyed: Some(keyed), public: None, reach: self.reach }
+        Guarded { keyed: Some(keyed), public: None, demands, reach: self.reach }
     }
 
     /// For every valid key.
@@ -132,7 +149,8 @@ impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
 
     /// For everybody, without a key.
     pub fn public(self) -> Guarded<S> {
-        Guarded { keyed: None, public: Some(self.router), reach: self.reach }
+        let demands = vec![(self.method, None)];
+        Guarded { keyed: None, public: Some(self.router), demands, reach: self.reach }
     }
 }
 
@@ -141,9 +159,11 @@ impl<S: Clone + Send + Sync + 'static> Guarded<S> {
     ///
     /// # Panics
     /// Where both have a handler for one method, as axum does.
-    pub fn and(self, other: Self) -> Self {
+    pub fn and(mut self, other: Self) -> Self {
         let reach = if other.reach == Reach::Fallback { Reach::Fallback } else { self.reach };
-        Self { keyed: merge(self.keyed, other.keyed), public: merge(self.public, other.public), reach }
+        self.demands.extend(other.demands);
+        let (keyed, public) = (merge(self.keyed, other.keyed), merge(self.public, other.public));
+        Self { keyed, public, demands: self.demands, reach }
     }
 }
 
@@ -160,7 +180,7 @@ fn merge<S: Clone + Send + Sync + 'static>(
 impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// A router without routes, whose keyed routes are authenticated by this layer.
     pub fn new(auth: AuthLayer) -> Self {
-        Self { auth, routes: Vec::new(), rest: Router::new(), method_not_allowed: None }
+        Self { auth, routes: Vec::new(), demands: Vec::new(), rest: Router::new(), method_not_allowed: None }
     }
 
     /// Adds a route. A path may be added again with other methods.
@@ -168,10 +188,16 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// # Panics
     /// Where a path has two handlers for one method, or is malformed, as axum does.
     pub fn route(mut self, path: &str, route: Guarded<S>) -> Self {
+        let said = |(method, requirement): &(_, _)| RouteDemand {
+            path: path.to_owned(),
+            method: *method,
+            requirement: Option::clone(requirement),
+        };
+        self.demands.extend(route.demands.iter().map(said));
         match self.routes.iter_mut().find(|(known, _)| known == path) {
             Some((_, guarded)) => {
-                let before = std::mem::replace(guarded, Guarded { keyed: None, public: None, reach: Reach::Methods });
-                *guarded = before.and(route);
+                let nothing = Guarded { keyed: None, public: None, demands: Vec::new(), reach: Reach::Methods };
+                *guarded = std::mem::replace(guarded, nothing).and(route);
             }
             None => self.routes.push((path.to_owned(), route)),
         }
@@ -183,6 +209,11 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// # Panics
     /// Where paths clash, as axum does.
     pub fn nest(mut self, prefix: &str, router: Self) -> Self {
+        let within = prefix.strip_suffix('/').unwrap_or(prefix);
+        self.demands.extend(router.demands.iter().map(|demand| {
+            let path = if demand.path == "/" { prefix.to_owned() } else { format!("{within}{}", demand.path) };
+            RouteDemand { path, ..demand.clone() }
+        }));
         self.rest = self.rest.nest(prefix, router.into_router());
         self
     }
@@ -192,8 +223,15 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// # Panics
     /// Where paths clash, as axum does.
     pub fn merge(mut self, router: Self) -> Self {
+        self.demands.extend(router.demands.iter().cloned());
         self.rest = self.rest.merge(router.into_router());
         self
+    }
+
+    /// What the routes demand, in the order in which they were added.
+    #[must_use]
+    pub fn demands(&self) -> &[RouteDemand] {
+        &self.demands
     }
 
     /// Answers unknown paths, for everybody; axum's empty 404 unless set.
@@ -215,7 +253,7 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// Where paths clash or are malformed, as axum does.
     pub fn into_router(self) -> Router<S> {
         let mut router = self.rest;
-        for (path, Guarded { keyed, public, reach }) in self.routes {
+        for (path, Guarded { keyed, public, reach, .. }) in self.routes {
             // Whoever brought a fallback keeps it.
             let wanted = self.method_not_allowed.clone().filter(|_| reach == Reach::Methods);
             let methods = match (keyed, public) {

@@ -14,7 +14,8 @@ use http::{Extensions, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Anonymous, HttpHead, RejectionBody, into_response};
+use super::{HttpHead, RejectionBody, into_response};
+use crate::adapter::nobody::Anonymous;
 use crate::audit::{RequestId, Witness};
 use crate::authenticator::{Admission, Attempt, Authenticator, Outcome};
 use crate::error::AuthError;

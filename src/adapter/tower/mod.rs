@@ -74,27 +74,16 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Extensions, Response, StatusCode};
 
-use crate::error::{AuthError, ErrorCode};
+use crate::adapter::nobody::{Anonymous, no_principal};
+use crate::error::AuthError;
 use crate::policy::Requirement;
 use crate::principal::KeyPrincipal;
 use crate::respond::{Answer, Responder};
 use std::borrow::Cow;
-use std::sync::Arc;
-
-/// Marks a request that passed as nobody, and knows how to refuse it after all.
-#[derive(Clone)]
-pub(crate) struct Anonymous(pub(crate) Arc<Responder>);
 
 /// The principal of a request, or the error that there is none.
 pub(crate) fn principal(extensions: &Extensions) -> Result<&KeyPrincipal, AuthError> {
-    extensions.get::<KeyPrincipal>().ok_or_else(|| {
-        if extensions.get::<Anonymous>().is_some() {
-            AuthError::new(ErrorCode::MissingKey)
-        } else {
-            // Closed, and told apart for whoever forgot the layer.
-            AuthError::with_detail(ErrorCode::MissingKey, "No authentication ran for this route, so nobody may use it")
-        }
-    })
+    extensions.get::<KeyPrincipal>().ok_or_else(|| no_principal(extensions.get::<Anonymous>().is_some()))
 }
 
 /// Checks a requirement against the principal of a request.

@@ -6,7 +6,7 @@ use super::tools::{
 };
 use crate::conformance::report::Checked;
 use crate::key::{DigestScheme, KeyDigest, Revocation};
-use crate::store::{Rejected, StoreError};
+use crate::store::Rejected;
 
 checks!(Store {
     "a key is found by its whole digest and by nothing like it" => whole_digest,
@@ -84,26 +84,32 @@ async fn candidates(store: Store) -> Checked {
 }
 
 async fn ended(store: Store) -> Checked {
-    let under_both = |store: &Store| {
-        let store = std::sync::Arc::clone(store);
-        async move {
-            let (one, other) = ([digest(1), peppered(1)], [peppered(1), digest(1)]);
-            let (one, other) = (store.find(&one).await?, store.find(&other).await?);
-            Ok::<_, StoreError>([one, other].map(|found| found.map(|key| key.record().id.clone())))
+    // Three secrets, each of which has two keys; what is remembered of one tells nothing of another.
+    let name = |key: &str, secret: u64| format!("{key}{secret}");
+    for secret in 1..=3 {
+        let other =
+            crate::store::Change::Insert { digest: peppered(secret), record: Box::new(record(&name("b", secret))) };
+        apply(&store, [insert(secret, record(&name("a", secret))), other]).await?;
+    }
+    update(&store, "a2", |record| record.revoked = Some(Revocation::new(at(1_000), None))).await?;
+    apply(&store, [rehash("a3", digest(3), digest(9)), delete("a3")]).await?;
+    let expected = [
+        (1, [Some(id("a1")), Some(id("b1"))], "two keys of one secret, that of the first digest"),
+        (2, [Some(id("a2")), Some(id("a2"))], "one of them revoked"),
+        (3, [None, None], "one of them deleted, after it had another digest"),
+    ];
+    for (secret, expected, what) in expected {
+        let mut found = Vec::new();
+        for asked in [[digest(secret), peppered(secret)], [peppered(secret), digest(secret)]] {
+            found.push(store.find(&asked).await?.map(|key| key.record().id.clone()));
         }
-    };
-    put_a(&store).await?;
-    apply(&store, [crate::store::Change::Insert { digest: peppered(1), record: Box::new(record("b")) }]).await?;
-    ensure_eq!(under_both(&store).await?, [Some(id("a")), Some(id("b"))], "two keys of one secret, the first digest's");
-    update(&store, "a", |record| record.revoked = Some(Revocation::new(at(1_000), None))).await?;
-    ensure_eq!(under_both(&store).await?, [Some(id("a")), Some(id("a"))], "one of them revoked");
-    apply(&store, [rehash("a", digest(1), digest(2)), delete("a")]).await?;
-    ensure_eq!(under_both(&store).await?, [None, None], "one of them deleted, after it had another digest");
+        ensure_eq!(found, expected, "{what}");
+    }
     let mut many: Vec<_> = (10..20).map(digest).collect();
-    many.push(digest(1));
+    many.push(digest(3));
     for place in 0..many.len() {
         let mut many = many.clone();
-        many.insert(place, peppered(1));
+        many.insert(place, peppered(3));
         ensure!(store.find(&many).await?.is_none(), "the deleted one's digest was overlooked among many, at {place}");
     }
     Ok(())

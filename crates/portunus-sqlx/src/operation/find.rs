@@ -35,17 +35,25 @@ impl Operation for Find<'_> {
         for candidates in self.0.chunks(DIGESTS) {
             let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
             let values = repeated.take(DIGESTS).map(|digest| Value::from(digest.to_bytes().to_vec())).collect();
-            let mut rows = Vec::new();
+            let (mut rows, mut ended) = (Vec::new(), Vec::new());
             for mut row in session.rows(sql::FIND, values).await? {
-                let ended = row.int("ended")? == 1;
+                let has_ended = row.int("ended")? == 1;
                 let id = row.text("id")?;
                 row.rename(TABLE, &id);
                 let digest = digest(&mut row)?;
-                if !ended {
+                if has_ended {
+                    ended.push(digest);
+                } else {
                     rows.push((digest, row));
-                } else if candidates.contains(&digest) {
-                    return Ok(None);
                 }
+            }
+            ended.retain(|digest| candidates.contains(digest));
+            // What has ended is no key's digest any more.
+            if let Some((_, row)) = rows.iter().find(|(digest, _)| ended.contains(digest)) {
+                return Err(row.corrupt("id"));
+            }
+            if !ended.is_empty() {
+                return Ok(None);
             }
             // In the order of the candidates, as their caller prefers; but one that is revoked before all.
             for candidate in candidates {

@@ -1,29 +1,29 @@
 //! Dropbox Sign: account, templates and signature requests under `/v3`, in the public API's JSON shapes.
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::Form;
+use axum::body::Body;
+use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use axum::{Form, Json};
-use portunus::adapter::axum::{ProtectedRouter, get, post};
 use portunus::manage::ManageError;
-use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, scope};
+use portunus::{AuthError, ErrorCode, Principal, Requirement, scope};
 use serde_json::{Map, Value, json};
 
-use crate::app::App;
+use super::route::get;
+use super::{Call, Method, Outcome, Reply, Route};
 
-pub(super) fn routes(router: ProtectedRouter<App>) -> ProtectedRouter<App> {
-    router
-        .route("/v3/account", get(account).require(scope!("account_access")))
-        .route("/v3/template/list", get(templates).require(scope!("template_access")))
-        .route("/v3/signature_request/list", get(requests).require(scope!("signature_request_access")))
-        .route("/v3/signature_request/send", post(send).require(scope!("signature_request_access")))
-        .route("/demo/event", post(event).any_key())
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        get("/v3/account", scope!("account_access"), account),
+        get("/v3/template/list", scope!("template_access"), |call| page(call, "templates")),
+        get("/v3/signature_request/list", scope!("signature_request_access"), |call| page(call, "signature_requests")),
+        Route::later(Method::Post, "/v3/signature_request/send", scope!("signature_request_access"), send),
+        Route::later(Method::Post, "/demo/event", Requirement::none(), event),
+    ]
 }
 
-async fn account(caller: KeyPrincipal) -> Response {
-    let owner = caller.owner();
-    Json(json!({ "account": {
+fn account(call: &Call) -> Outcome {
+    let owner = call.caller.owner();
+    Ok(Reply::Ok(json!({ "account": {
         "account_id": owner.user_id.as_ref().map_or(owner.tenant_id.as_str(), |user| user.as_str()),
         "email_address": owner.user_email,
         "is_locked": false,
@@ -34,83 +34,61 @@ async fn account(caller: KeyPrincipal) -> Response {
         "role_code": null,
         "team_id": null,
         "locale": "en-US",
-    }}))
-    .into_response()
+    }})))
 }
 
-async fn templates(State(app): State<App>, caller: KeyPrincipal) -> Response {
-    page("templates", &app.shelves.all(&caller, "templates"))
-}
-
-async fn requests(State(app): State<App>, caller: KeyPrincipal) -> Response {
-    page("signature_requests", &app.shelves.all(&caller, "signature_requests"))
-}
-
-fn page(name: &str, items: &[Value]) -> Response {
+fn page(call: &Call, name: &str) -> Outcome {
+    let items = call.app.shelves.all(&call.caller, name);
     let info = json!({ "page": 1, "num_pages": 1, "num_results": items.len(), "page_size": 20 });
-    Json(json!({ "list_info": info, name: items })).into_response()
+    Ok(Reply::Ok(json!({ "list_info": info, name: items })))
 }
 
-async fn send(State(app): State<App>, caller: KeyPrincipal, request: Request) -> Response {
-    let made = match fields(request).await {
-        Ok(fields) => {
-            let test_mode = matches!(fields.get("test_mode"), Some(Value::Bool(true)))
-                || fields.get("test_mode").is_some_and(|v| v == 1 || v == "1" || v == "true");
-            let text = |name: &str| fields.get(name).cloned().unwrap_or_default();
-            let facts = json!({
-                "test_mode": test_mode,
-                "title": text("title"),
-                "subject": text("subject"),
-                "message": text("message"),
-                "is_complete": false,
-                "is_declined": false,
-                "has_error": false,
-                "signatures": [],
-            });
-            app.shelves.add(&caller, "signature_requests", facts.as_object().cloned().unwrap_or_default())
-        }
-        Err(error) => Err(error),
-    };
-    match made {
-        Ok(mut made) => {
-            let id = made.get("id").cloned().unwrap_or_default();
-            if let Some(facts) = made.as_object_mut() {
-                facts.insert("signature_request_id".into(), id);
-            }
-            Json(json!({ "signature_request": made })).into_response()
-        }
-        Err(error) => app.refuse(&error),
+async fn send(call: Call) -> Outcome {
+    let fields = fields(&call).await?;
+    let test_mode = matches!(fields.get("test_mode"), Some(Value::Bool(true)))
+        || fields.get("test_mode").is_some_and(|v| v == 1 || v == "1" || v == "true");
+    let text = |name: &str| fields.get(name).cloned().unwrap_or_default();
+    let facts = json!({
+        "test_mode": test_mode,
+        "title": text("title"),
+        "subject": text("subject"),
+        "message": text("message"),
+        "is_complete": false,
+        "is_declined": false,
+        "has_error": false,
+        "signatures": [],
+    });
+    let facts = facts.as_object().cloned().unwrap_or_default();
+    let mut made = call.app.shelves.add(&call.caller, "signature_requests", facts)?;
+    let id = made.get("id").cloned().unwrap_or_default();
+    if let Some(facts) = made.as_object_mut() {
+        facts.insert("signature_request_id".into(), id);
     }
+    Ok(Reply::Ok(json!({ "signature_request": made })))
 }
 
 /// An event of now for the caller's account, signed with its primary key.
-async fn event(State(app): State<App>, caller: KeyPrincipal, body: Bytes) -> Response {
-    let asked = super::object(&body);
-    let kind = asked.and_then(|asked| match asked.get("event_type") {
-        Some(Value::String(kind)) => Ok(kind.clone()),
-        _ => Err(AuthError::with_detail(ErrorCode::InvalidBody, "event_type: a string")),
-    });
-    let signed = match kind {
-        Ok(kind) => app.manager.sign_event(caller.owner(), &kind).await.map_err(|error| {
-            let detail = error.to_string();
-            match error {
-                ManageError::Store(_) => AuthError::unavailable(ErrorCode::StoreUnavailable, error),
-                error => AuthError::with_detail(error.code(), detail),
-            }
-        }),
-        Err(error) => Err(error),
+async fn event(call: Call) -> Outcome {
+    let asked = call.object()?;
+    let Some(Value::String(kind)) = asked.get("event_type") else {
+        return Err(AuthError::with_detail(ErrorCode::InvalidBody, "event_type: a string"));
     };
-    match signed {
-        Ok(event) => Json(json!({ "event": event })).into_response(),
-        Err(error) => app.refuse(&error),
-    }
+    let event = call.app.manager.sign_event(call.caller.owner(), kind).await.map_err(|error| {
+        let detail = error.to_string();
+        match error {
+            ManageError::Store(_) => AuthError::unavailable(ErrorCode::StoreUnavailable, error),
+            error => AuthError::with_detail(error.code(), detail),
+        }
+    })?;
+    Ok(Reply::Ok(json!({ "event": event })))
 }
 
 /// The body's fields, whichever way the official clients send them; files are looked past.
-async fn fields(request: Request) -> Result<Map<String, Value>, AuthError> {
+async fn fields(call: &Call) -> Result<Map<String, Value>, AuthError> {
     let unreadable = || AuthError::with_detail(ErrorCode::InvalidRequest, "The body cannot be read");
-    let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if media.starts_with("multipart/form-data") {
+    let request = Request::post("/").header(CONTENT_TYPE, &call.media).body(Body::from(call.body.clone()));
+    let request = request.map_err(|_| unreadable())?;
+    if call.media.starts_with("multipart/form-data") {
         let mut parts = Multipart::from_request(request, &()).await.map_err(|_| unreadable())?;
         let mut fields = Map::new();
         while let Some(part) = parts.next_field().await.map_err(|_| unreadable())? {
@@ -123,9 +101,9 @@ async fn fields(request: Request) -> Result<Map<String, Value>, AuthError> {
         }
         return Ok(fields);
     }
-    if media.starts_with("application/x-www-form-urlencoded") {
+    if call.media.starts_with("application/x-www-form-urlencoded") {
         let Form(pairs) = Form::<Vec<(String, String)>>::from_request(request, &()).await.map_err(|_| unreadable())?;
         return Ok(pairs.into_iter().map(|(name, value)| (name, value.into())).collect());
     }
-    super::object(&Bytes::from_request(request, &()).await.map_err(|_| unreadable())?)
+    call.object()
 }

@@ -1,75 +1,50 @@
-//! The five APIs: thin handlers over lists in memory. All that concerns keys is Portunus.
+//! The five APIs: thin handlers over lists in memory, whichever framework serves them. All that concerns keys is Portunus.
 
 mod allsign;
 mod dropbox_sign;
 mod insigner;
 mod iusign;
+mod route;
 mod shelves;
 mod yousign;
 
-use axum::Json;
-use axum::body::Bytes;
-use axum::response::{IntoResponse, Response};
-use portunus::adapter::axum::ProtectedRouter;
 use portunus::profile::Profile;
-use portunus::{AuthError, ErrorCode, KeyPrincipal};
-use serde_json::{Map, Value, json};
+use portunus::{KeyPrincipal, Principal, Requirement};
+use serde_json::{Value, json};
 
+pub(crate) use route::{Call, Method, Outcome, Reply, Route};
 pub(crate) use shelves::Shelves;
 
 use crate::app::App;
 
-/// Adds the routes of a profile.
-pub(crate) fn routes(app: &App, router: ProtectedRouter<App>) -> ProtectedRouter<App> {
-    match app.profile {
-        Profile::AllSign => allsign::routes(router),
-        Profile::InSigner => insigner::routes(router),
-        Profile::DropboxSign => dropbox_sign::routes(router),
-        Profile::Yousign => yousign::routes(router),
-        Profile::IuSign => iusign::routes(router, &app.standard_plan),
-        _ => router,
-    }
+/// The routes of a profile that want a key.
+pub(crate) fn routes(app: &App) -> Vec<Route> {
+    let mut routes = match app.profile {
+        Profile::AllSign => allsign::routes(),
+        Profile::InSigner => insigner::routes(),
+        Profile::DropboxSign => dropbox_sign::routes(),
+        Profile::Yousign => yousign::routes(),
+        Profile::IuSign => iusign::routes(&app.standard_plan),
+        _ => Vec::new(),
+    };
+    routes.push(route::get("/whoami", Requirement::none(), |call| Ok(Reply::Ok(describe(&call.caller)))));
+    routes
 }
 
-/// A body that is a JSON object; nothing counts as an empty one.
-fn object(body: &Bytes) -> Result<Map<String, Value>, AuthError> {
-    if body.trim_ascii().is_empty() {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(body)
-        .map_err(|_| AuthError::with_detail(ErrorCode::InvalidRequest, "The body is not a JSON object"))
+/// What `/healthz` says, without a key.
+pub(crate) fn health() -> Value {
+    json!({ "status": "ok" })
 }
 
-/// All things of one kind that this caller's tenant has in this environment.
-fn list(app: &App, caller: &KeyPrincipal, kind: &str) -> Response {
-    Json(json!({ kind: app.shelves.all(caller, kind) })).into_response()
-}
-
-fn create(app: &App, caller: &KeyPrincipal, kind: &str, body: &Bytes) -> Response {
-    match object(body).and_then(|thing| app.shelves.add(caller, kind, thing)) {
-        Ok(made) => (axum::http::StatusCode::CREATED, Json(made)).into_response(),
-        Err(error) => app.refuse(&error),
-    }
-}
-
-fn show(app: &App, caller: &KeyPrincipal, kind: &str, id: &str) -> Response {
-    answer(app, app.shelves.one(caller, kind, id))
-}
-
-fn change(app: &App, caller: &KeyPrincipal, kind: &str, id: &str, body: &Bytes) -> Response {
-    answer(app, object(body).and_then(|facts| app.shelves.change(caller, kind, id, facts)))
-}
-
-fn remove(app: &App, caller: &KeyPrincipal, kind: &str, id: &str) -> Response {
-    match app.shelves.remove(caller, kind, id) {
-        Ok(()) => axum::http::StatusCode::NO_CONTENT.into_response(),
-        Err(error) => app.refuse(&error),
-    }
-}
-
-fn answer(app: &App, outcome: Result<Value, AuthError>) -> Response {
-    match outcome {
-        Ok(thing) => Json(thing).into_response(),
-        Err(error) => app.refuse(&error),
-    }
+fn describe(principal: &KeyPrincipal) -> Value {
+    let actor = principal.actor();
+    json!({
+        "key_id": principal.key_id(),
+        "environment": principal.environment(),
+        "mode": principal.mode(),
+        "owner": principal.owner(),
+        "actor": { "user_id": actor.user_id, "user_email": actor.user_email },
+        "tenant_id": principal.owner().tenant_id,
+        "scopes": principal.scopes().names(),
+    })
 }

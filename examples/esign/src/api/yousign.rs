@@ -1,110 +1,60 @@
 //! Yousign: resources of workspaces, and the organization's workspaces and users, under `/v3`.
 
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use portunus::adapter::axum::{ProtectedRouter, delete, get, patch, post};
 use portunus::policy::WorkspaceOf;
-use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
+use portunus::{AuthError, ErrorCode, Principal, Requirement};
 use serde_json::json;
 
-use crate::app::App;
+use super::route::{delete, get, patch, post};
+use super::{Call, Outcome, Reply, Route};
 use crate::operators::WORKSPACES;
 
-pub(super) fn routes(mut router: ProtectedRouter<App>) -> ProtectedRouter<App> {
+pub(super) fn routes() -> Vec<Route> {
     // Writing needs full access, which every requirement asks for by the method.
     let reaches = || Requirement::workspace(WorkspaceOf::path_after("workspaces"));
+    let mut routes = Vec::new();
     for kind in ["signature_requests", "templates", "electronic_seals"] {
         let (all, one) = (format!("/v3/workspaces/{{ws}}/{kind}"), format!("/v3/workspaces/{{ws}}/{kind}/{{id}}"));
-        router = router
-            .route(&all, get(move |app, caller, ws| list(app, caller, ws, kind)).require(reaches()))
-            .route(&all, post(move |app, caller, ws, body| create(app, caller, ws, kind, body)).require(reaches()))
-            .route(&one, get(move |app, caller, ids| show(app, caller, ids, kind)).require(reaches()))
-            .route(&one, patch(move |app, caller, ids, body| change(app, caller, ids, kind, body)).require(reaches()))
-            .route(&one, delete(move |app, caller, ids| remove(app, caller, ids, kind)).require(reaches()));
+        routes.extend([
+            get(&all, reaches(), move |call| list(call, kind)),
+            post(&all, reaches(), move |call| call.create(&shelf(call, kind)?)),
+            get(&one, reaches(), move |call| call.show(&shelf(call, kind)?)),
+            patch(&one, reaches(), move |call| call.change(&shelf(call, kind)?)),
+            delete(&one, reaches(), move |call| call.remove(&shelf(call, kind)?)),
+        ]);
     }
-    router
-        .route("/v3/workspaces", get(workspaces).require(Requirement::organization()))
-        .route("/v3/workspaces", post(new_workspace).require(Requirement::organization()))
-        .route("/v3/users", get(users).require(Requirement::organization()))
-        .route("/v3/users", post(new_user).require(Requirement::organization()))
+    routes.extend([
+        get("/v3/workspaces", Requirement::organization(), workspaces),
+        post("/v3/workspaces", Requirement::organization(), |call| call.create("workspaces")),
+        get("/v3/users", Requirement::organization(), users),
+        post("/v3/users", Requirement::organization(), |call| call.create("users")),
+    ]);
+    routes
 }
 
-/// The list of a kind in a workspace, if there is such a workspace.
-fn shelf(kind: &str, workspace: &str) -> Result<String, AuthError> {
+/// The list of a kind in the path's workspace, if there is such a workspace.
+fn shelf(call: &Call, kind: &str) -> Result<String, AuthError> {
+    let workspace = call.segments.first().map_or("", String::as_str);
     let known = WORKSPACES.contains(&workspace);
     known.then(|| format!("{workspace}/{kind}")).ok_or_else(|| AuthError::new(ErrorCode::NotFound))
 }
 
-async fn list(State(app): State<App>, caller: KeyPrincipal, Path(ws): Path<String>, kind: &'static str) -> Response {
-    match shelf(kind, &ws) {
-        Ok(shelf) => Json(json!({ "data": app.shelves.all(&caller, &shelf) })).into_response(),
-        Err(error) => app.refuse(&error),
+fn list(call: &Call, kind: &str) -> Outcome {
+    let shelf = shelf(call, kind)?;
+    Ok(Reply::Ok(json!({ "data": call.app.shelves.all(&call.caller, &shelf) })))
+}
+
+fn workspaces(call: &Call) -> Outcome {
+    let reached = WORKSPACES.iter().filter(|ws| call.caller.reaches(ws));
+    let mut reached: Vec<_> = reached.map(|ws| json!({ "id": ws })).collect();
+    if call.caller.workspaces().is_none() {
+        reached.extend(call.app.shelves.all(&call.caller, "workspaces"));
     }
+    Ok(Reply::Ok(json!({ "data": reached })))
 }
 
-async fn create(
-    State(app): State<App>,
-    caller: KeyPrincipal,
-    Path(ws): Path<String>,
-    kind: &'static str,
-    body: Bytes,
-) -> Response {
-    match shelf(kind, &ws) {
-        Ok(shelf) => super::create(&app, &caller, &shelf, &body),
-        Err(error) => app.refuse(&error),
-    }
-}
-
-type Ids = Path<(String, String)>;
-
-async fn show(State(app): State<App>, caller: KeyPrincipal, Path((ws, id)): Ids, kind: &'static str) -> Response {
-    match shelf(kind, &ws) {
-        Ok(shelf) => super::show(&app, &caller, &shelf, &id),
-        Err(error) => app.refuse(&error),
-    }
-}
-
-async fn change(
-    State(app): State<App>,
-    caller: KeyPrincipal,
-    Path((ws, id)): Ids,
-    kind: &'static str,
-    body: Bytes,
-) -> Response {
-    match shelf(kind, &ws) {
-        Ok(shelf) => super::change(&app, &caller, &shelf, &id, &body),
-        Err(error) => app.refuse(&error),
-    }
-}
-
-async fn remove(State(app): State<App>, caller: KeyPrincipal, Path((ws, id)): Ids, kind: &'static str) -> Response {
-    match shelf(kind, &ws) {
-        Ok(shelf) => super::remove(&app, &caller, &shelf, &id),
-        Err(error) => app.refuse(&error),
-    }
-}
-
-async fn workspaces(State(app): State<App>, caller: KeyPrincipal) -> Response {
-    let mut reached: Vec<_> = WORKSPACES.iter().filter(|ws| caller.reaches(ws)).map(|ws| json!({ "id": ws })).collect();
-    if caller.workspaces().is_none() {
-        reached.extend(app.shelves.all(&caller, "workspaces"));
-    }
-    Json(json!({ "data": reached })).into_response()
-}
-
-async fn new_workspace(State(app): State<App>, caller: KeyPrincipal, body: Bytes) -> Response {
-    super::create(&app, &caller, "workspaces", &body)
-}
-
-async fn users(State(app): State<App>, caller: KeyPrincipal) -> Response {
-    let mut users: Vec<_> =
-        app.directory.of_tenant(&caller.owner().tenant_id).into_iter().map(|user| json!(user)).collect();
-    users.extend(app.shelves.all(&caller, "users"));
-    Json(json!({ "data": users })).into_response()
-}
-
-async fn new_user(State(app): State<App>, caller: KeyPrincipal, body: Bytes) -> Response {
-    super::create(&app, &caller, "users", &body)
+fn users(call: &Call) -> Outcome {
+    let own = call.app.directory.of_tenant(&call.caller.owner().tenant_id);
+    let mut users: Vec<_> = own.into_iter().map(|user| json!(user)).collect();
+    users.extend(call.app.shelves.all(&call.caller, "users"));
+    Ok(Reply::Ok(json!({ "data": users })))
 }

@@ -92,7 +92,7 @@ impl Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Names in lower case, in their order.
+    /// Names in lower case, sorted; the lines of one name in their order.
     pub(crate) all: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
@@ -189,10 +189,12 @@ pub(crate) fn read_answer(bytes: &[u8], to_head: bool) -> Option<(Answer, &[u8])
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.split("\r\n");
     let status: u16 = lines.next()?.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
-    let all: Vec<_> = lines
+    let mut all: Vec<_> = lines
         .map(|line| line.split_once(':').unwrap_or_else(|| panic!("no field: {line}")))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
+    // The order of names means nothing (RFC 9110 §5.3), and actix-web's is another each time; that of one name's lines stays.
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut answer = Answer { status, all, body: Vec::new() };
     assert!(answer.fields("transfer-encoding").is_empty(), "nothing here answers in chunks");
     let rest = &bytes[end + 4..];

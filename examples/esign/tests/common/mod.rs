@@ -278,6 +278,10 @@ impl Process {
         if !flags.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
+        // The same tests for either framework: `ESIGN_TEST_ADAPTER=actix`.
+        if let (Ok(adapter), false) = (std::env::var("ESIGN_TEST_ADAPTER"), flags.contains(&"--adapter")) {
+            command.args(["--adapter", &adapter]);
+        }
         command.current_dir(folder).args(flags).envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -1,0 +1,218 @@
+//! The host's own API in its own OpenAPI document: how its callers authenticate, and what each route requires.
+
+use std::fmt;
+
+use axum::http::Request;
+use portunus::adapter::axum::RouteDemand;
+use portunus::adapter::tower::HttpHead;
+use portunus::{AuthError, Authenticator, ErrorCode, Presentation, Requirement};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, Content, OpenApi, RefOr, Response, ResponseBuilder};
+
+/// Describes how an API that an authenticator guards is called.
+///
+/// A route's scopes stand where OpenAPI 3.1 has room for roles: in its security requirements, one for each way to present a
+/// key and each choice of scopes. All that is required, in words, follows the operation's description.
+///
+/// ```
+/// use portunus::adapter::axum::{ProtectedRouter, get};
+/// use portunus::adapter::tower::AuthLayer;
+/// # use portunus::key::{Alphabet, KeyFormat};
+/// # use portunus::store::MemoryStore;
+/// use portunus::{Authenticator, scope};
+/// use portunus_admin::ApiSecurity;
+/// use utoipa::openapi::path::{HttpMethod, OperationBuilder};
+/// use utoipa::openapi::{InfoBuilder, OpenApiBuilder, PathsBuilder, PathItem};
+///
+/// # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+/// # let authenticator = Authenticator::builder(MemoryStore::new()).bearer([format]).build()?;
+/// // Usually utoipa's macros write the document.
+/// let list = PathItem::new(HttpMethod::Get, OperationBuilder::new().summary(Some("All documents")));
+/// let mut document = OpenApiBuilder::new().paths(PathsBuilder::new().path("/documents", list)).build();
+///
+/// let router = ProtectedRouter::<()>::new(AuthLayer::new(authenticator.clone()))
+///     .route("/documents", get(|| async { "[]" }).require(scope!("document:read")));
+/// ApiSecurity::of(&authenticator).describe(&mut document, router.demands())?;
+///
+/// let list = document.paths.paths["/documents"].get.as_ref().unwrap();
+/// assert_eq!(serde_json::to_value(&list.security)?, serde_json::json!([{ "bearer": ["document:read"] }]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct ApiSecurity {
+    schemes: Vec<(String, SecurityScheme)>,
+    media_type: String,
+}
+
+impl fmt::Debug for ApiSecurity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.schemes.iter().map(|(name, _)| name).collect();
+        f.debug_struct("ApiSecurity").field("schemes", &names).field("media_type", &self.media_type).finish()
+    }
+}
+
+/// What a document and a router disagree about: operations that only one of them has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undescribed {
+    /// Routes that the document leaves out, as `GET /path`; a route for every method as `* /path`.
+    pub routes: Vec<String>,
+    /// Operations that no route is for.
+    pub operations: Vec<String>,
+}
+
+impl fmt::Display for Undescribed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+        write!(f, "routes that are not described: {}; ", all(&self.routes))?;
+        write!(f, "operations without a route: {}", all(&self.operations))
+    }
+}
+
+impl std::error::Error for Undescribed {}
+
+impl ApiSecurity {
+    /// The ways to present a key that this authenticator accepts, and the media type of its refusals.
+    #[must_use]
+    pub fn of(authenticator: &Authenticator) -> Self {
+        let request = Request::new(());
+        let head = HttpHead::new(&request, None);
+        let refusal = authenticator.responder().answer(&AuthError::new(ErrorCode::MissingKey), &head);
+        let media_type = refusal.fields.iter().find(|(name, _)| *name == "content-type");
+        let media_type =
+            media_type.map_or_else(|| "application/problem+json".to_owned(), |(_, value)| value.to_string());
+        Self { schemes: authenticator.presentations().filter_map(scheme).collect(), media_type }
+    }
+
+    /// The security schemes by their names: `bearer`, `basic`, or the name of a field.
+    #[must_use]
+    pub fn schemes(&self) -> &[(String, SecurityScheme)] {
+        &self.schemes
+    }
+
+    /// The security requirements of a route: any one of them is enough. None for a route that nothing is required of.
+    #[must_use]
+    pub fn requirements(&self, requirement: Option<&Requirement>) -> Vec<SecurityRequirement> {
+        let Some(requirement) = requirement else { return Vec::new() };
+        let sets = requirement.scope_sets();
+        let of_scheme = |(name, _): &(String, SecurityScheme)| {
+            let each = |set: &Vec<_>| SecurityRequirement::new(name, set.iter().map(ToString::to_string));
+            sets.iter().map(each).collect::<Vec<_>>()
+        };
+        self.schemes.iter().flat_map(of_scheme).collect()
+    }
+
+    /// Says in an operation what is required of it, and how it is refused.
+    pub fn protect(&self, operation: &mut Operation, requirement: Option<&Requirement>) {
+        operation.security = Some(self.requirements(requirement));
+        let Some(requirement) = requirement else { return };
+        if *requirement != Requirement::none() {
+            let words = format!("Requires {requirement}.");
+            operation.description = Some(match operation.description.take() {
+                Some(description) => format!("{description}\n\n{words}"),
+                None => words,
+            });
+        }
+        for status in [400, 401, 403, 429, 503] {
+            let known = operation.responses.responses.entry(status.to_string());
+            known.or_insert_with(|| RefOr::T(self.refusal(status)));
+        }
+    }
+
+    /// Adds the schemes to a document, and says in each of its operations what the route of that path and method demands.
+    ///
+    /// # Errors
+    /// Where the document and the routes are not about the same operations. What they share is described all the same.
+    pub fn describe(&self, document: &mut OpenApi, routes: &[RouteDemand]) -> Result<(), Undescribed> {
+        let components = document.components.get_or_insert_with(Components::new);
+        for (name, scheme) in &self.schemes {
+            components.security_schemes.insert(name.clone(), RefOr::T(scheme.clone()));
+        }
+        let mut undescribed = Undescribed { routes: Vec::new(), operations: Vec::new() };
+        let mut described = vec![false; routes.len()];
+        for (path, item) in &mut document.paths.paths {
+            for (method, operation) in operations(item) {
+                let here = |demand: &RouteDemand| same_path(&demand.path, path) && serves(demand, method);
+                // A method's own route comes before one for every method.
+                let own = routes.iter().position(|demand| here(demand) && demand.method == Some(method));
+                let get = || routes.iter().position(|demand| here(demand) && demand.method.is_some());
+                let any = || routes.iter().position(here);
+                match own.or_else(get).or_else(any) {
+                    Some(place) => {
+                        self.protect(operation, routes[place].requirement.as_ref());
+                        described[place] = true;
+                    }
+                    None => undescribed.operations.push(format!("{method} {path}")),
+                }
+            }
+        }
+        let missing = routes.iter().zip(&described).filter(|(_, described)| !**described);
+        let named = missing.map(|(demand, _)| format!("{} {}", demand.method.unwrap_or("*"), demand.path));
+        undescribed.routes = named.collect();
+        match undescribed.routes.is_empty() && undescribed.operations.is_empty() {
+            true => Ok(()),
+            false => Err(undescribed),
+        }
+    }
+
+    /// A refusal with this status, and the codes that stand for it.
+    fn refusal(&self, status: u16) -> Response {
+        let about_requests = |code: &&ErrorCode| code.status() == status && !OF_MANAGEMENT.contains(code);
+        let codes: Vec<_> = ErrorCode::ALL.iter().filter(about_requests).map(|code| code.as_str()).collect();
+        let response = ResponseBuilder::new().description(codes.join(", "));
+        response.content(&self.media_type, Content::new::<RefOr<utoipa::openapi::Schema>>(None)).build()
+    }
+}
+
+/// What only the management of keys is refused with.
+const OF_MANAGEMENT: [ErrorCode; 5] = [
+    ErrorCode::InvalidBody,
+    ErrorCode::QuotaExceeded,
+    ErrorCode::Conflict,
+    ErrorCode::PreconditionFailed,
+    ErrorCode::NotFound,
+];
+
+fn scheme(presentation: Presentation<'_>) -> Option<(String, SecurityScheme)> {
+    let http = |scheme| SecurityScheme::Http(Http::new(scheme));
+    match presentation {
+        Presentation::Bearer => Some(("bearer".into(), http(HttpAuthScheme::Bearer))),
+        Presentation::Basic => Some(("basic".into(), http(HttpAuthScheme::Basic))),
+        Presentation::Header(name) => {
+            Some((name.to_owned(), SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(name)))))
+        }
+        _ => None,
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    let all = [
+        ("GET", &mut item.get),
+        ("PUT", &mut item.put),
+        ("POST", &mut item.post),
+        ("DELETE", &mut item.delete),
+        ("OPTIONS", &mut item.options),
+        ("HEAD", &mut item.head),
+        ("PATCH", &mut item.patch),
+        ("TRACE", &mut item.trace),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+fn serves(demand: &RouteDemand, method: &str) -> bool {
+    demand.method.is_none_or(|of| of == method || (of, method) == ("GET", "HEAD"))
+}
+
+/// Whether axum's path and OpenAPI's are one: the names of parameters may differ, and axum marks one for the whole rest.
+fn same_path(route: &str, documented: &str) -> bool {
+    let is_parameter = |part: &str| part.starts_with('{') && part.ends_with('}') && !part.starts_with("{{");
+    let (mut one, mut other) = (route.split('/'), documented.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some(one), Some(other)) if one == other || (is_parameter(one) && is_parameter(other)) => {}
+            _ => return false,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A whole program on actix-web: documents that only keys with the right scope reach.
+//!
+//! `cargo run --example actix_documents --features actix-web`, then paste the lines it prints.
+
+use std::error::Error;
+
+use actix_web::{App, HttpServer, web};
+use portunus::adapter::actix::{Auth, require_scope};
+use portunus::key::{Alphabet, KeyFormat, Owner};
+use portunus::limit::LocalLimiter;
+use portunus::manage::{KeyManager, NewKey};
+use portunus::store::MemoryStore;
+use portunus::{Authenticator, KeyPrincipal, Principal, scope};
+
+async fn documents(caller: KeyPrincipal) -> String {
+    format!("documents of {}\n", caller.owner().tenant_id)
+}
+
+async fn new_document(caller: KeyPrincipal) -> String {
+    format!("a new document of {}\n", caller.owner().tenant_id)
+}
+
+#[actix_web::main]
+#[allow(clippy::print_stdout, reason = "the program's output")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // What keys look like, and where they are kept: any type that implements `KeyStore`.
+    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+    let store = MemoryStore::new();
+
+    // A key for a customer, who may read. Its secret is shown this once; the store gets a digest.
+    let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
+    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("document:read")]);
+    let key = manager.issue(new).await?.key.reveal();
+
+    // Made once: the clones in all workers share its limits.
+    let auth = Auth::new(Authenticator::builder(store).bearer([format]).limiter(LocalLimiter::default()).build()?);
+    let app = move || {
+        App::new()
+            .service(
+                web::resource("/documents")
+                    .route(web::get().to(documents).wrap(require_scope(scope!("document:read"))))
+                    .route(web::post().to(new_document).wrap(require_scope(scope!("document:write"))))
+                    .wrap(auth.clone()),
+            )
+            .route("/healthz", web::get().to(async || "ok"))
+    };
+
+    println!("curl -i http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
+    println!("curl -i -X POST http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
+    HttpServer::new(app).bind(("127.0.0.1", 3000))?.run().await?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! From actix-web to the axum router of the management API, in this process: requests and answers as they are.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use actix_web::{HttpRequest, HttpResponse, web};
+use axum::Router;
+use axum::body::{self, Body};
+use axum::extract::ConnectInfo;
+use axum::http::{self, Method, Request};
+use portunus::network::TlsVersion;
+use tower::ServiceExt;
+
+use super::read;
+use crate::tls::Peer;
+
+pub(super) async fn call(
+    router: Router,
+    tls: Option<TlsVersion>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let body = match read(&request, payload).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let Some(forwarded) = forwarded(&request, tls, Body::from(body)) else {
+        return HttpResponse::BadRequest().finish();
+    };
+    let answer = router.oneshot(forwarded).await.unwrap_or_else(|never| match never {});
+    let (parts, body) = answer.into_parts();
+    let Ok(bytes) = body::to_bytes(body, usize::MAX).await else {
+        return HttpResponse::InternalServerError().finish();
+    };
+    let status = StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = HttpResponse::with_body(status, bytes).map_into_boxed_body();
+    for (name, value) in &parts.headers {
+        let (name, value) =
+            (HeaderName::from_bytes(name.as_str().as_bytes()), HeaderValue::from_bytes(value.as_bytes()));
+        // The server counts the bytes itself.
+        if let (Ok(name), Ok(value)) = (name, value)
+            && name != CONTENT_LENGTH
+        {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+/// The same request in the types of `http` 1.
+fn forwarded(request: &HttpRequest, tls: Option<TlsVersion>, body: Body) -> Option<Request<Body>> {
+    let mut forwarded = Request::new(body);
+    let method = Method::from_bytes(request.method().as_str().as_bytes()).ok()?;
+    // The server leaves the body out of the answer.
+    *forwarded.method_mut() = if method == Method::HEAD { Method::GET } else { method };
+    *forwarded.uri_mut() = request.uri().to_string().parse().ok()?;
+    for (name, value) in request.headers() {
+        if *name != TRANSFER_ENCODING {
+            let name = http::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+            forwarded.headers_mut().append(name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?);
+        }
+    }
+    if let Some(address) = request.peer_addr() {
+        forwarded.extensions_mut().insert(ConnectInfo(Peer { address, tls }));
+    }
+    Some(forwarded)
+}

@@ -1,0 +1,57 @@
+//! The APIs' routes, served by axum.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use portunus::KeyPrincipal;
+use portunus::adapter::axum::{ProtectedRouter, delete, get, patch, post, put};
+
+use crate::api::{Call, Method, Reply, Route};
+use crate::app::App;
+
+/// Adds a route.
+pub(crate) fn add(router: ProtectedRouter<App>, route: Route) -> ProtectedRouter<App> {
+    let (method, path, demand) = (route.method, route.path.clone(), route.demand.clone());
+    let answer = move |State(app): State<App>, caller: KeyPrincipal, request: Request| {
+        let route = route.clone();
+        async move {
+            match call(&route, app.clone(), caller, request).await {
+                Ok(call) => match route.answer(call).await {
+                    Ok(Reply::Ok(body)) => Json(body).into_response(),
+                    Ok(Reply::Created(body)) => (StatusCode::CREATED, Json(body)).into_response(),
+                    Ok(Reply::NoContent) => StatusCode::NO_CONTENT.into_response(),
+                    Err(error) => app.refuse(&error),
+                },
+                Err(rejection) => rejection,
+            }
+        }
+    };
+    let route = match method {
+        Method::Get => get(answer),
+        Method::Post => post(answer),
+        Method::Put => put(answer),
+        Method::Patch => patch(answer),
+        Method::Delete => delete(answer),
+    };
+    router.route(&path, route.require(demand))
+}
+
+/// What a handler looks at, or axum's own refusal of a path or body that cannot be read.
+async fn call(route: &Route, app: App, caller: KeyPrincipal, request: Request) -> Result<Call, Response> {
+    let (mut parts, body) = request.into_parts();
+    let media = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let mut segments = Vec::new();
+    if route.has_segments() {
+        let path = Path::<Vec<String>>::from_request_parts(&mut parts, &()).await;
+        segments = path.map_err(IntoResponse::into_response)?.0;
+    }
+    let mut bytes = Bytes::new();
+    if route.method.has_body() {
+        let read = Bytes::from_request(Request::from_parts(parts, body), &()).await;
+        bytes = read.map_err(IntoResponse::into_response)?;
+    }
+    Ok(Call { app, caller, segments, media, body: bytes })
+}
