@@ -352,13 +352,7 @@ impl Witness {
     /// The head of the answer is there: the request's id goes along with it, for layers further out.
     fn saw<R>(self, response: &mut Response<R>) {
         let id: Option<RequestId> = self.request_id().cloned();
-        let error = response.extensions().get::<AuthError>();
-        // A refused gRPC call is answered under 200; what is audited is the refusal.
-        let status = match error {
-            Some(error) if response.headers().contains_key("grpc-status") => error.status(),
-            _ => response.status().as_u16(),
-        };
-        self.answered(status, error);
+        self.answered(response.status().as_u16(), response.extensions().get());
         id.map(|id| response.extensions_mut().insert(id));
     }
 }
