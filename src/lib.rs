@@ -48,7 +48,7 @@
 //!
 //! | feature | brings |
 //! |---|---|
-//! | `tower` | a layer and route requirements for every tower service over `http` 1 |
+//! | `tower` | a layer and requirements, by route or by gRPC method, for every tower service over `http` 1 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default |
 //! | `actix-web` | middleware, extractors and requirements for actix-web 4 |
 //! | `profiles` | five e-signature APIs as configurations |
