@@ -48,14 +48,14 @@
 //!
 //! | feature | brings |
 //! |---|---|
-//! | `tower` | a layer and route requirements for every tower service over `http` 1 |
+//! | `tower` | a layer and requirements, by route or by gRPC method, for every tower service over `http` 1 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default |
 //! | `actix-web` | middleware, extractors and requirements for actix-web 4 |
 //! | `profiles` | five e-signature APIs as configurations |
 //! | `events` | signing events with the owner's primary key |
 //! | `tracing` | spans and log lines, and audit events as log lines |
 //! | `metrics` | counters and histograms |
-//! | `testing` | a manual clock |
+//! | `testing` | for your own tests: a manual clock, ready keys, principals made by hand, an audit to look into |
 //! | `conformance` | the suites that a store, a limiter or a directory of your own must pass |
 //!
 //! No feature changes the shape of a trait, and none is on by default.

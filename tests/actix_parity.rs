@@ -588,3 +588,20 @@ async fn the_peer_is_found_where_the_host_says() {
     let response = answer(app.call(ask().bearer(&key).from("192.0.2.7").actix().to_request()).await).await;
     assert_eq!(response.text(), "Some(198.51.100.7)");
 }
+
+#[tokio::test]
+async fn calls_of_grpc_are_refused_alike() {
+    let house = House::new();
+    let (key, _) = house.issue(&["a"]).await;
+    for both in [Both::of(|| house.bearer()), Both::of(|| house.bearer()).requiring(scope("b"))] {
+        let call = || ask().method("POST").at("/a.B/C").with("content-type", "application/grpc+proto");
+        let demanded = if both.requirement.is_some() { Some("7") } else { None };
+        for (call, status) in
+            [(call(), Some("16")), (call().bearer(&stranger()), Some("16")), (call().bearer(&key), demanded)]
+        {
+            let answer = both.ask(&call).await;
+            assert_eq!((answer.status, answer.field("grpc-status")), (200, status), "{call:?}");
+            assert_eq!(answer.body.is_empty(), status.is_some());
+        }
+    }
+}

@@ -27,7 +27,7 @@ pub struct AuditEvent {
     pub action: Action,
     /// What came of it.
     pub outcome: AuditOutcome,
-    /// The HTTP status of the answer.
+    /// The HTTP status of the answer; of a refused gRPC call, that of the same refusal over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The tenant that it concerns; unknown where no real key was presented.

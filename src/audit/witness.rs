@@ -99,7 +99,9 @@ impl Witness {
     /// There is an answer, with the error that it was made of, if it was.
     pub fn answered(mut self, status: u16, error: Option<&AuthError>) {
         if let Some(noted) = &mut self.noted {
-            noted.status = Some(status);
+            // A refused gRPC call is answered under 200; what is told is the refusal.
+            let refused = error.filter(|_| status == 200);
+            noted.status = Some(refused.map_or(status, AuthError::status));
             noted.outcome = error.map_or(AuditOutcome::Ok, |error| AuditOutcome::Refused(error.code()));
             if let (Who::Nobody, Some(presented)) = (&noted.who, error.and_then(AuthError::presented)) {
                 noted.who = Who::Refused(presented.clone());

@@ -124,7 +124,7 @@ impl Watch<'_> {
 
     fn note(&mut self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
         self.noted = true;
-        let Some(trail) = self.manager.audit().map(AuditTrail::clone) else { return };
+        let Some(trail) = self.manager.audit().cloned() else { return };
         let operator = self.manager.operator();
         let mut event = trail.event(self.action, outcome);
         event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));

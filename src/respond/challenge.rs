@@ -24,6 +24,10 @@ impl Challenges {
         Self { realm, schemes }
     }
 
+    pub(crate) fn realm(&self) -> &str {
+        &self.realm
+    }
+
     /// The lines that go with an error: none, where its status asks for none.
     pub(crate) fn of(&self, error: &AuthError) -> impl Iterator<Item = String> {
         let kind = error.code().challenge();

@@ -1,9 +1,11 @@
 //! From an error to an answer, the same in every framework.
 //!
 //! The answer's status and protocol fields (`WWW-Authenticate`, `Cache-Control`, `Retry-After`) follow from the error alone
-//! and are made in one place; a [`RejectionRenderer`] chooses the words of the body.
+//! and are made in one place; a [`RejectionRenderer`] chooses the words of the body. A gRPC call has no body to put words in:
+//! it gets a [`GrpcStatus`].
 
 mod challenge;
+mod grpc;
 mod problem;
 
 use std::borrow::Cow;
@@ -11,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use challenge::Challenges;
+pub use grpc::GrpcStatus;
 pub use problem::ProblemDetails;
 #[cfg(feature = "profiles")]
 pub(crate) use problem::{reason_phrase, slug};
@@ -118,19 +121,31 @@ impl Responder {
         self.limit_fields.each(limits, add);
     }
 
-    /// The answer to a request that is refused for this error.
+    /// The answer to a request that is refused for this error: to a gRPC call trailers only, under status 200.
     #[must_use]
     pub fn answer(&self, error: &AuthError, request: &dyn RequestHead) -> Answer {
-        let body = self.renderer.render(error, request);
-        let mut fields = vec![("content-type", body.content_type), ("cache-control", Cow::Borrowed("no-store"))];
+        let is_call = grpc::is_call(request);
+        let (status, mut fields, body) = if is_call {
+            (200, self.grpc_status(error).fields(error), Cow::Borrowed(&[][..]))
+        } else {
+            let body = self.renderer.render(error, request);
+            let fields = vec![("content-type", body.content_type), ("cache-control", Cow::Borrowed("no-store"))];
+            (error.status(), fields, body.bytes)
+        };
         fields.extend(self.challenges.of(error).map(|line| ("www-authenticate", Cow::Owned(line))));
-        if let Some(wait) = error.retry_after() {
+        if let Some(wait) = error.retry_after().filter(|_| !is_call) {
             fields.push(("retry-after", Cow::Owned(whole_seconds(wait).to_string())));
         }
         if let Some(limits) = error.limits() {
             self.limit_fields(limits, &mut |name, value| fields.push((name, Cow::Owned(value))));
         }
-        Answer { status: error.status(), fields, body: body.bytes }
+        Answer { status, fields, body }
+    }
+
+    /// The error as a status of gRPC, whose reasons are of the domain that the challenges have as their realm.
+    #[must_use]
+    pub fn grpc_status(&self, error: &AuthError) -> GrpcStatus {
+        GrpcStatus::new(error, self.challenges.realm())
     }
 }
 

@@ -128,7 +128,10 @@ fn refusals_have_the_media_type_of_the_hosts_dialect() {
     ApiSecurity::of(&authenticator).describe(&mut api, router.demands()).unwrap();
     let told = serde_json::to_value(&api).unwrap();
     let content = &told["paths"]["/documents"]["get"]["responses"]["401"]["content"];
-    assert_eq!(content.as_object().map(|types| types.keys().map(String::as_str).collect()), Some(vec!["text/x-refusal"]));
+    assert_eq!(
+        content.as_object().map(|types| types.keys().map(String::as_str).collect()),
+        Some(vec!["text/x-refusal"])
+    );
 }
 
 #[test]

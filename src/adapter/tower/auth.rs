@@ -70,7 +70,8 @@ impl AuthLayer {
         Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, tls_of, inserts, inserts_later }) }
     }
 
-    /// Says how the address at the other end of the connection is found.
+    /// Says how the address at the other end of the connection is found; with tonic,
+    /// `|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr().map(|peer| peer.ip())`.
     #[must_use]
     pub fn peer(self, peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
         self.with(|shared| shared.peer_of = Arc::new(peer_of))

@@ -5,23 +5,69 @@
 //! awaited is parked on the heap together with the service that was ready for it.
 //!
 //! # The order of layers
-//! Outermost first: request id and tracing, CORS (which answers preflights, so they never need a key), this layer, body
-//! limits and the rest. With axum, prefer `route_layer` over `layer`, so that unknown paths
-//! stay 404.
+//! Outermost first; the names in brackets are tower-http's:
+//!
+//! 1. what marks `Authorization` as sensitive (`SetSensitiveRequestHeadersLayer`): this layer marks it for what is further in
+//!    only;
+//! 2. the request's id (`SetRequestIdLayer`, `PropagateRequestIdLayer`), which the audit takes over, and tracing
+//!    (`TraceLayer`);
+//! 3. CORS (`CorsLayer`): it answers preflights, which never carry a key, and puts its fields on refusals too. `*` does not
+//!    stand for `Authorization`: allow it by name, and expose `RateLimit`, `Retry-After` and `WWW-Authenticate` to scripts that
+//!    shall read them;
+//! 4. compression (`CompressionLayer`), and whatever else changes the type of the answer's body;
+//! 5. a limit of time (`TimeoutLayer`): out here it bounds the look-up of the key too, and what it cuts off is audited as
+//!    abandoned. Further in it bounds the handler, and its answer is audited as any other;
+//! 6. [`AuthLayer`], then [`RequireLayer`] or [`GrpcMethods`];
+//! 7. limits of bodies, decompression and all that reads a body: until the key is known, no byte of it is asked for.
+//!
+//! With axum, prefer `route_layer` over `layer` for this one, so that unknown paths stay 404.
 //!
 //! # Bodies
 //! A refusal must become a response of the inner service's type: [`RejectionBody`] is implemented for axum's body, `Full`
 //! and the boxed bodies of `http-body-util`. Any other body is wrapped: `.map_response(|r| r.map(EitherBody::inner))`
 //! between the layer and the service.
+//!
+//! # gRPC
+//! Calls of gRPC are refused in gRPC's own way, by a status with the same decision and the same stable code
+//! ([`GrpcStatus`](crate::respond::GrpcStatus) says how); [`GrpcMethods`] demands scopes method by method. tonic's body is one
+//! of the others:
+//!
+//! ```no_run
+//! use portunus::Authenticator;
+//! use portunus::adapter::tower::{AuthLayer, EitherBody, GrpcMethods};
+//! use portunus::scope;
+//! use tonic::body::Body;
+//! use tonic::transport::Server;
+//! use tonic::transport::server::TcpConnectInfo;
+//! use tower::ServiceBuilder;
+//!
+//! # async fn serve(authenticator: Authenticator) -> Result<(), Box<dyn std::error::Error>> {
+//! let methods = GrpcMethods::new().service("grpc.health.v1.Health", scope!("health:read")).build()?;
+//! let auth = AuthLayer::new(authenticator)
+//!     .peer(|extensions| Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip()));
+//! let layers = ServiceBuilder::new()
+//!     .layer(auth)
+//!     .layer(methods)
+//!     .map_response(|response: http::Response<Body>| response.map(EitherBody::inner));
+//! let (_, health) = tonic_health::server::health_reporter();
+//! Server::builder().layer(layers).add_service(health).serve("[::1]:50051".parse()?).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A handler finds the [`KeyPrincipal`] in `request.extensions()`. One service alone is wrapped with tonic's
+//! `LayerExt::named_layer`; `Routes::into_axum_router` gives an axum router, whose body needs no wrapping. gRPC-Web is
+//! translated further out: tonic-web's layer outside of this one.
 
 mod auth;
 mod body;
 mod head;
+mod methods;
 mod require;
 
 pub use auth::{AuthFuture, AuthLayer, AuthService};
 pub use body::{EitherBody, RejectionBody};
 pub use head::HttpHead;
+pub use methods::{GrpcMethods, GrpcMethodsError, GrpcMethodsLayer, GrpcMethodsService};
 pub use require::{RequireFuture, RequireLayer, RequireService, require, require_scope};
 
 use bytes::Bytes;

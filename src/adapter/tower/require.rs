@@ -62,16 +62,15 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let head = HttpHead::new(&request, None);
-        let state = match check(request.extensions(), &self.requirement, &head) {
-            Ok(()) => State::Inner { future: self.inner.call(request) },
-            Err(error) => State::Refused { response: Some(refuse(&error, &head, request.extensions())) },
-        };
-        RequireFuture { state }
+        match check(request.extensions(), &self.requirement, &head) {
+            Ok(()) => RequireFuture::inner(self.inner.call(request)),
+            Err(error) => RequireFuture::refused(refuse(&error, &head, request.extensions())),
+        }
     }
 }
 
 pin_project! {
-    /// The future of [`RequireService`].
+    /// The future of [`RequireService`] and [`GrpcMethodsService`](super::GrpcMethodsService).
     #[must_use = "futures do nothing unless polled"]
     pub struct RequireFuture<F, R> {
         #[pin]
@@ -84,6 +83,16 @@ pin_project! {
     enum State<F, R> {
         Inner { #[pin] future: F },
         Refused { response: Option<Response<R>> },
+    }
+}
+
+impl<F, R> RequireFuture<F, R> {
+    pub(super) fn inner(future: F) -> Self {
+        Self { state: State::Inner { future } }
+    }
+
+    pub(super) fn refused(response: Response<R>) -> Self {
+        Self { state: State::Refused { response: Some(response) } }
     }
 }
 

@@ -1,4 +1,4 @@
-//! For the tests of hosts: time that only moves when told.
+//! Time that only moves when told.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};

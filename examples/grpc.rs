@@ -1,0 +1,47 @@
+//! A gRPC server that only keys with the right scope reach, method by method.
+//!
+//! `cargo run --example grpc --features tower`, then paste the line it prints.
+
+use std::error::Error;
+
+use http::Response;
+use portunus::adapter::tower::{AuthLayer, EitherBody, GrpcMethods};
+use portunus::key::{Alphabet, KeyFormat, Owner};
+use portunus::manage::{KeyManager, NewKey};
+use portunus::store::MemoryStore;
+use portunus::{Authenticator, scope};
+use tonic::body::Body;
+use tonic::transport::Server;
+use tonic::transport::server::TcpConnectInfo;
+use tower::ServiceBuilder;
+
+#[tokio::main]
+#[allow(clippy::print_stdout, reason = "the program's output")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+    let store = MemoryStore::new();
+    let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
+    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("health:read")]);
+    let key = manager.issue(new).await?.key.reveal();
+
+    // What is in no table may not be called.
+    let methods = GrpcMethods::new()
+        .method("/grpc.health.v1.Health/Check", scope!("health:read"))
+        .method("/grpc.health.v1.Health/Watch", scope!("health:watch"))
+        .build()?;
+    let auth = AuthLayer::new(Authenticator::builder(store).bearer([format]).build()?)
+        .peer(|extensions| Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip()));
+    let layers = ServiceBuilder::new()
+        .layer(auth)
+        .layer(methods)
+        .map_response(|response: Response<Body>| response.map(EitherBody::inner));
+
+    // Any service of tonic's would do; this one needs no code of ours.
+    let (_, health) = tonic_health::server::health_reporter();
+    println!(
+        "grpcurl -plaintext -import-path . -proto health.proto -H 'authorization: Bearer {key}' \\\n  \
+         127.0.0.1:50051 grpc.health.v1.Health/Check"
+    );
+    Server::builder().layer(layers).add_service(health).serve("127.0.0.1:50051".parse()?).await?;
+    Ok(())
+}

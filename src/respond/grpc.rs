@@ -1,0 +1,188 @@
+//! Refusals of gRPC calls: the same decision as over HTTP, as a status that gRPC clients understand.
+//!
+//! A call is a `POST` of `application/grpc` (gRPC over HTTP2, "Requests"); gRPC-Web is another protocol, whose translator
+//! belongs further out. It is refused by a response of trailers only: HTTP status 200, `grpc-status`, `grpc-message`, and in
+//! `grpc-status-details-bin` a `google.rpc.Status` with an `ErrorInfo`, which tells the stable code, and, where a retry helps,
+//! a `RetryInfo`. Challenges and the fields of limits go along as metadata. `Retry-After` has no meaning beside a 200: what
+//! gRPC clients obey is `grpc-retry-pushback-ms` (gRFC A6).
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
+use crate::error::{AuthError, ErrorCode};
+use crate::limit::Decision;
+use crate::request::{FieldName, RequestHead, Single};
+
+/// Clients may stop reading metadata at 8 KiB, and the text is there twice.
+const LONGEST_MESSAGE: usize = 1024;
+
+const INVALID_ARGUMENT: i32 = 3;
+const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const FAILED_PRECONDITION: i32 = 9;
+const ABORTED: i32 = 10;
+const UNAVAILABLE: i32 = 14;
+const UNAUTHENTICATED: i32 = 16;
+
+/// A refusal as a status of gRPC.
+///
+/// The layers answer by themselves. This is for a handler that refuses in the middle of its work; with tonic:
+/// `Status::with_details(Code::from_i32(status.code), status.message, status.details.into())`. Made by
+/// [`Responder::grpc_status`](super::Responder::grpc_status).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GrpcStatus {
+    /// The number of the status (`google.rpc.Code`): 16 for `UNAUTHENTICATED`.
+    pub code: i32,
+    /// The sentence for the caller, as it is; `grpc-message` carries it percent-encoded.
+    pub message: String,
+    /// A `google.rpc.Status` with an `ErrorInfo` and perhaps a `RetryInfo`, as protobuf; `grpc-status-details-bin` carries
+    /// it in base64.
+    pub details: Vec<u8>,
+}
+
+impl GrpcStatus {
+    /// The status for an error; its code is a reason of this domain.
+    pub(super) fn new(error: &AuthError, domain: &str) -> Self {
+        let code = number(error.code());
+        let mut message = error.detail().trim().to_owned();
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        let details = details(code, &message, error, domain);
+        Self { code, message, details }
+    }
+
+    /// The fields of a response of trailers only, as far as the status makes them.
+    pub(super) fn fields(&self, error: &AuthError) -> Vec<(&'static str, Cow<'static, str>)> {
+        let mut fields: Vec<(&'static str, Cow<'static, str>)> = vec![
+            ("content-type", "application/grpc".into()),
+            ("grpc-status", self.code.to_string().into()),
+            ("grpc-message", percent_encoded(&self.message).into()),
+            ("grpc-status-details-bin", STANDARD_NO_PAD.encode(&self.details).into()),
+        ];
+        if let Some(wait) = error.retry_after() {
+            fields.push(("grpc-retry-pushback-ms", pushback(wait).into()));
+        }
+        fields
+    }
+}
+
+/// Whether a request is a gRPC call.
+pub(super) fn is_call(request: &dyn RequestHead) -> bool {
+    let Single::One(value) = request.single(FieldName::Other("content-type")) else { return false };
+    const TYPE: &[u8] = b"application/grpc";
+    let (name, rest) = value.split_at(value.len().min(TYPE.len()));
+    request.method() == "POST" && name.eq_ignore_ascii_case(TYPE) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
+}
+
+/// The number of the status: the one whose mapping to HTTP, in `google/rpc/code.proto`, is the error's.
+const fn number(code: ErrorCode) -> i32 {
+    match code {
+        // One status of HTTP, several of gRPC: a quota of keys is a resource, and everything else that clashes may be tried
+        // anew with what is there now.
+        ErrorCode::QuotaExceeded => RESOURCE_EXHAUSTED,
+        ErrorCode::PreconditionFailed => FAILED_PRECONDITION,
+        _ => match code.status() {
+            400 | 422 => INVALID_ARGUMENT,
+            401 => UNAUTHENTICATED,
+            404 => NOT_FOUND,
+            409 => ABORTED,
+            429 => RESOURCE_EXHAUSTED,
+            503 => UNAVAILABLE,
+            _ => PERMISSION_DENIED,
+        },
+    }
+}
+
+/// Space and visible ASCII but `%` as they are, all other bytes as `%` and two digits.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => _ = write!(encoded, "%{byte:02X}"),
+        }
+    }
+    encoded
+}
+
+/// Whole milliseconds, never early; a wait beyond what the field can say is a plea not to retry.
+fn pushback(wait: Duration) -> String {
+    i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(-1).to_string()
+}
+
+/// `google.rpc.Status`: code 1, message 2, details 3.
+fn details(code: i32, message: &str, error: &AuthError, domain: &str) -> Vec<u8> {
+    let mut status = Message::default();
+    status.number(1, u64::from(code.unsigned_abs()));
+    status.bytes(2, message.as_bytes());
+    status.any("google.rpc.ErrorInfo", &error_info(error, domain));
+    if let Some(wait) = error.retry_after() {
+        status.any("google.rpc.RetryInfo", &retry_info(wait));
+    }
+    status.0
+}
+
+/// `google.rpc.ErrorInfo`: reason 1, domain 2, metadata 3 (key 1, value 2).
+fn error_info(error: &AuthError, domain: &str) -> Message {
+    let mut info = Message::default();
+    info.bytes(1, error.code().as_str().as_bytes());
+    info.bytes(2, domain.as_bytes());
+    let violated = error.limits().map(Decision::violated).unwrap_or_default();
+    if !violated.is_empty() {
+        let mut entry = Message::default();
+        entry.bytes(1, b"violated-policies");
+        entry.bytes(2, violated.join(",").as_bytes());
+        info.bytes(3, &entry.0);
+    }
+    info
+}
+
+/// `google.rpc.RetryInfo`: retry_delay 1, a `google.protobuf.Duration` (seconds 1, nanos 2).
+fn retry_info(wait: Duration) -> Message {
+    let (mut delay, mut info) = (Message::default(), Message::default());
+    delay.number(1, wait.as_secs());
+    delay.number(2, u64::from(wait.subsec_nanos()));
+    info.bytes(1, &delay.0);
+    info
+}
+
+/// A message of protobuf in the making: two kinds of fields are all that is needed.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value > 0x7F {
+            self.0.push(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value.to_le_bytes()[0]);
+    }
+
+    /// A number; zero, the default, is left out.
+    fn number(&mut self, field: u64, value: u64) {
+        if value > 0 {
+            self.varint(field << 3);
+            self.varint(value);
+        }
+    }
+
+    fn bytes(&mut self, field: u64, value: &[u8]) {
+        self.varint(field << 3 | 2);
+        self.varint(value.len() as u64);
+        self.0.extend_from_slice(value);
+    }
+
+    /// One of the details: a `google.protobuf.Any` (type_url 1, value 2).
+    fn any(&mut self, name: &str, message: &Self) {
+        let mut any = Self::default();
+        any.bytes(1, format!("type.googleapis.com/{name}").as_bytes());
+        any.bytes(2, &message.0);
+        self.bytes(3, &any.0);
+    }
+}

@@ -1,0 +1,72 @@
+//! An audit that a test looks into.
+
+use super::valid;
+use crate::audit::{AuditEvent, AuditTrail, MemoryAudit};
+use crate::clock::Clock;
+
+/// Keeps every event, whatever their number. Cloning shares them.
+///
+/// ```
+/// use portunus::ErrorCode;
+/// use portunus::audit::AuditOutcome;
+/// use portunus::testing::{RecordedAudit, TestKeys, TestRequest};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (keys, audit) = (TestKeys::new(), RecordedAudit::new());
+/// let authenticator = keys.authenticator().audit(audit.trail()).build()?;
+/// let request = TestRequest::get("/documents");
+/// // What an adapter does:
+/// let witness = authenticator.witness(&request).ok_or("an audit was set")?;
+/// let refused = authenticator.authenticate(&request).await.err().ok_or("there is no key")?;
+/// witness.answered(401, Some(&refused));
+/// assert_eq!(audit.events().await[0].outcome, AuditOutcome::Refused(ErrorCode::MissingKey));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RecordedAudit {
+    trail: AuditTrail,
+    kept: MemoryAudit,
+}
+
+impl Default for RecordedAudit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RecordedAudit {
+    /// An audit by the system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(AuditTrail::builder())
+    }
+
+    /// An audit by a clock of the test's.
+    #[must_use]
+    pub fn by(clock: impl Clock) -> Self {
+        Self::with(AuditTrail::builder().clock(clock))
+    }
+
+    fn with(builder: crate::audit::AuditTrailBuilder) -> Self {
+        let kept = MemoryAudit::new(usize::MAX);
+        let trail = builder.sink(kept.clone()).failures_per_source(None).build();
+        Self { trail, kept }
+    }
+
+    /// The trail, for authenticators and managers.
+    #[must_use]
+    pub fn trail(&self) -> AuditTrail {
+        self.trail.clone()
+    }
+
+    /// Everything so far, the oldest first.
+    ///
+    /// # Panics
+    /// Never: memory takes every event.
+    pub async fn events(&self) -> Vec<AuditEvent> {
+        valid(self.trail.flush().await);
+        self.kept.all()
+    }
+}

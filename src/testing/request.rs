@@ -1,0 +1,92 @@
+//! The head of a request, made by hand: to ask an authenticator or a requirement without any framework.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::network::TlsVersion;
+use crate::request::{FieldName, RequestHead};
+
+/// A request as far as authentication looks at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct TestRequest {
+    method: String,
+    path: String,
+    fields: Vec<(String, Vec<u8>)>,
+    peer: Option<IpAddr>,
+    tls: Option<TlsVersion>,
+}
+
+impl TestRequest {
+    /// A request without any field, from nowhere.
+    pub fn new(method: &str, path: &str) -> Self {
+        Self { method: method.into(), path: path.into(), fields: Vec::new(), peer: None, tls: None }
+    }
+
+    /// `GET`.
+    pub fn get(path: &str) -> Self {
+        Self::new("GET", path)
+    }
+
+    /// `POST`.
+    pub fn post(path: &str) -> Self {
+        Self::new("POST", path)
+    }
+
+    /// One more line of a field, after those before.
+    pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.fields.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// `Authorization: Bearer`.
+    pub fn bearer(self, key: &str) -> Self {
+        self.field("authorization", format!("Bearer {key}"))
+    }
+
+    /// `Authorization: Basic`, with the key as the user.
+    pub fn basic(self, key: &str) -> Self {
+        self.field("authorization", format!("Basic {}", STANDARD.encode(format!("{key}:"))))
+    }
+
+    /// The address at the other end of the connection.
+    pub fn peer(mut self, address: IpAddr) -> Self {
+        self.peer = Some(address);
+        self
+    }
+
+    /// The version of TLS of the connection.
+    pub fn tls(mut self, version: TlsVersion) -> Self {
+        self.tls = Some(version);
+        self
+    }
+}
+
+impl RequestHead for TestRequest {
+    fn method(&self) -> &str {
+        &self.method
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn peer_ip(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    fn tls(&self) -> Option<TlsVersion> {
+        self.tls
+    }
+
+    fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
+        for (_, value) in self.fields.iter().filter(|(field, _)| field == name.as_str()) {
+            if see(value).is_break() {
+                return;
+            }
+        }
+    }
+}
