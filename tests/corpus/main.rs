@@ -10,6 +10,7 @@ mod by_tower;
 #[path = "../common/mod.rs"]
 mod common;
 mod configuration;
+mod grpc;
 mod house;
 mod random;
 mod routes;

@@ -1,0 +1,119 @@
+//! The corpus's column for gRPC: every refusal of a `GET` or `POST`, asked as a call, is a status of trailers only, with the
+//! number that stands for the row's status, its stable code, and its challenges and fields of limits as metadata.
+//!
+//! Asked over HTTP/1.1: what is refused how is decided by the request's head. `tests/grpc.rs` has clients and servers of gRPC.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde_json::Value;
+
+use crate::all_rows;
+use crate::row::{Adapter, Row};
+use crate::run::{Store, answers};
+use crate::wire::Answer;
+
+/// The number of the status that stands for a status of HTTP, as `google/rpc/code.proto` maps them.
+fn expected_status(http: &str) -> &'static str {
+    match http {
+        "400" => "3",
+        "401" => "16",
+        "403" => "7",
+        "429" => "8",
+        "503" => "14",
+        other => panic!("no request is refused with {other}"),
+    }
+}
+
+/// The row as a call, and the answer in HTTP's terms; `None` where it is let through, where a server or router answers by
+/// itself, or where another method or type of body is what the row is about.
+fn as_call(row: &Row) -> Option<(Row, Answer)> {
+    let answer = Answer::of_lines(row.answer(Adapter::Tower));
+    let ours = answer.fields.iter().any(|(name, _)| name == "cache-control");
+    let line = row.request.iter().position(|&byte| byte == b'\n')? + 1;
+    let (first, rest) = row.request.split_at(line);
+    let target = first.strip_prefix(b"GET ").or_else(|| first.strip_prefix(b"POST "))?;
+    let has_type = rest.to_ascii_lowercase().windows(13).any(|at| at == b"content-type:");
+    // HTTP/1.0 has no POST without a length, and gRPC no HTTP/1.0.
+    let other = !ours || has_type || row.answers.len() > 1 || target.ends_with(b"HTTP/1.0\r\n");
+    let request = [b"POST ", target, b"Content-Type: application/grpc\r\n", rest].concat();
+    (!other).then(|| (Row { request, ..row.clone() }, answer))
+}
+
+/// What is wrong with the answer to a call, if something is.
+fn fault(http: &Answer, call: &Answer) -> Option<String> {
+    let of = |answer: &Answer, name: &str| -> Vec<String> {
+        answer.fields.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect()
+    };
+    let one = |name: &str| of(call, name).join(" and ");
+    if call.status != "200" || !call.body.is_empty() || one("content-type") != "application/grpc" {
+        return Some("is no answer of trailers only".into());
+    }
+    if one("grpc-status") != expected_status(&http.status) {
+        return Some(format!("has grpc-status {}", one("grpc-status")));
+    }
+    for same in ["www-authenticate", "ratelimit", "ratelimit-policy", "x-user-id"] {
+        if of(http, same) != of(call, same) {
+            return Some(format!("has another {same}"));
+        }
+    }
+    // Beside a 200 these two would mean something else.
+    if !of(call, "retry-after").is_empty() || !of(call, "cache-control").is_empty() {
+        return Some("has a field that is for errors of HTTP".into());
+    }
+    let seconds: Option<u64> = of(http, "retry-after").first().map(|wait| wait.parse().unwrap_or(0));
+    let millis: Option<u64> = of(call, "grpc-retry-pushback-ms").first().map(|wait| wait.parse().unwrap_or(0));
+    if seconds != millis.map(|millis| millis.div_ceil(1000)) {
+        return Some(format!("says to retry in {millis:?} ms"));
+    }
+    let details = STANDARD_NO_PAD.decode(one("grpc-status-details-bin")).unwrap_or_default();
+    let has = |text: &str| !text.is_empty() && details.windows(text.len()).any(|at| at == text.as_bytes());
+    let problem: Value = serde_json::from_str(&http.body).unwrap();
+    let code = problem.get("code").and_then(Value::as_str);
+    if code.is_some_and(|code| !has(code)) || !has("google.rpc.ErrorInfo") {
+        return Some("does not tell the stable code".into());
+    }
+    // The words of the library's own dialect; others are for people who read HTTP.
+    let own = problem.get("violated-policies").is_some() || http.body.starts_with(r#"{"type":"about:blank""#);
+    let detail = problem.get("detail").and_then(Value::as_str).filter(|_| own);
+    if detail.is_some_and(|detail| one("grpc-message") != detail) || one("grpc-message").is_empty() {
+        return Some(format!("says {:?}", one("grpc-message")));
+    }
+    None
+}
+
+#[actix_web::test]
+async fn every_refusal_is_the_same_decision_for_a_call_of_grpc() {
+    let calls: Vec<_> = all_rows().iter().filter_map(as_call).collect();
+    assert!(calls.len() >= 150, "{}", calls.len());
+    for (row, http) in calls {
+        for store in [Store::Now, Store::Late] {
+            for (adapter, call) in Adapter::ALL.into_iter().zip(answers(&row, store).await) {
+                if let Some(fault) = fault(&http, &call) {
+                    panic!("=== {} ({adapter:?}, store answers {store:?}) {fault}:\n{call}", row.name);
+                }
+            }
+        }
+    }
+}
+
+#[actix_web::test]
+async fn an_answer_to_a_call_that_is_altered_in_one_thing_is_at_fault() {
+    let row = all_rows().into_iter().find(|row| row.name == "one too many").unwrap();
+    let (row, http) = as_call(&row).unwrap();
+    let [right, ..] = answers(&row, Store::Now).await;
+    assert_eq!(fault(&http, &right), None);
+    assert!(right.fields.len() >= 7, "{right}");
+    for at in 0..right.fields.len() {
+        for value in ["", "9", "AAAA"] {
+            let mut wrong = right.clone();
+            wrong.fields[at].1 = value.into();
+            assert!(fault(&http, &wrong).is_some(), "{wrong}");
+        }
+        let mut wrong = right.clone();
+        wrong.fields.remove(at);
+        assert!(fault(&http, &wrong).is_some(), "{wrong}");
+    }
+    let body = Answer { body: "x".into(), ..right.clone() };
+    let status = Answer { status: "429".into(), ..right };
+    assert!(fault(&http, &body).is_some() && fault(&http, &status).is_some());
+}
