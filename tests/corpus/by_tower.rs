@@ -57,9 +57,11 @@ async fn site(
         let demand = demand_of(request.uri().path(), &demands);
         async move {
             match (request.uri().path(), demand) {
-                (_, Some(demand)) => require(demand).layer(service_fn(handler)).oneshot(request).await,
-                (MAYBE, _) => handler(request).await,
-                (GET_ONLY, _) if request.method() == "GET" || request.method() == "HEAD" => handler(request).await,
+                (_, Some(demand)) => {
+                    require(demand).layer(service_fn(|request: Asked| handler(&request))).oneshot(request).await
+                }
+                (MAYBE, _) => handler(&request).await,
+                (GET_ONLY, _) if request.method() == "GET" || request.method() == "HEAD" => handler(&request).await,
                 (GET_ONLY, _) => {
                     let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
                     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
@@ -85,7 +87,7 @@ fn demand_of(path: &str, demands: &[(&str, Requirement)]) -> Option<Requirement>
     demands.iter().find(|(pattern, _)| fits(pattern)).map(|(_, demand)| demand.clone())
 }
 
-fn handler(request: Asked) -> std::future::Ready<Result<Answered, Infallible>> {
+fn handler(request: &Asked) -> std::future::Ready<Result<Answered, Infallible>> {
     ready(Ok(text(whoami(request.extensions().get::<KeyPrincipal>()))))
 }
 

@@ -72,6 +72,7 @@ pub(crate) const KEYS: &[&str] = &[
     "testing",
     "readonly",
     "ws1",
+    "templates",
     "free",
     "standard",
     "enterprise",
@@ -216,7 +217,7 @@ fn restrict(record: &mut KeyRecord, what: &str, now: SystemTime) {
         "disabled" => record.enabled = false,
         "early" => record.not_before = Some(now + seconds(60)),
         "readonly" | "y_read" => record.access = Access::ReadOnly,
-        "ws1" => record.workspaces = Some(vec![WorkspaceId::new("ws1").unwrap()]),
+        "ws1" | "templates" => record.workspaces = Some(vec![WorkspaceId::new(what).unwrap()]),
         "free" | "standard" | "enterprise" | "gold" | "staging" => {
             let plan = if what == "staging" { "standard" } else { what };
             record.plan = Some(PlanName::new(plan).unwrap());

@@ -77,12 +77,19 @@ struct Request {
 impl Request {
     fn of(row: &Row) -> Option<Self> {
         let head = row.request.windows(4).position(|window| window == b"\r\n\r\n")?;
-        // One Host and no body: what is wrong with those is the servers' matter.
+        // One Host, no body and nothing else that frames a message: what is wrong with those is the servers' matter.
+        const FRAMING: [&[u8]; 5] = [b"content-", b"transfer-", b"trailer", b"expect", b"upgrade"];
         let text = std::str::from_utf8(&row.request[..head]).ok()?;
         let lines: Vec<_> = text.split("\r\n").map(|line| line.as_bytes().to_vec()).collect();
-        let fit = lines.iter().all(|line| line.len() < 6000 && !line.to_ascii_lowercase().starts_with(b"content-"));
-        let hosts = lines.iter().filter(|line| line.to_ascii_lowercase().starts_with(b"host:")).count();
-        (fit && hosts == 1).then_some(Self { lines })
+        let frames = |line: &[u8]| FRAMING.iter().any(|name| line.to_ascii_lowercase().starts_with(name));
+        let fit = lines.iter().all(|line| line.len() < 6000 && !frames(line));
+        let once = |of: &[u8], line: &str| {
+            let mut found = lines.iter().filter(|line| line.to_ascii_lowercase().starts_with(of));
+            found.next().is_some_and(|found| found == line.as_bytes()) && found.next().is_none()
+        };
+        let fit =
+            fit && !lines[0].is_empty() && once(b"host:", "Host: corpus") && once(b"connection:", "Connection: close");
+        fit.then_some(Self { lines })
     }
 
     fn bytes(&self) -> Vec<u8> {

@@ -118,7 +118,7 @@ fn every_401_challenges_and_no_other_error_invites_to_try_again_in_vain() {
                 let said = challenge.split_once("error=\"").map(|(_, rest)| rest.split('"').next().unwrap());
                 assert!(said.is_none_or(|said| said == error), "{}: {challenge}", row.name);
                 assert!(said.is_some() || answer.code() == 401 || !challenge.starts_with("Bearer"), "{}", row.name);
-                assert_eq!(challenge.contains("scope=\"\""), false, "{} (RFC 6750 §3)", row.name);
+                assert!(!challenge.contains("scope=\"\""), "{} (RFC 6750 §3)", row.name);
             }
         }
     }
