@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{KeyManager, MAX_TEXT_LENGTH, ManageError, ManagedKey};
-use crate::audit::{Action, AuditEvent, AuditOutcome, AuditTrail, Party, shortened};
+use crate::audit::{Action, AuditEvent, AuditOutcome, Party, shortened};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord};
 use crate::store::Listed;

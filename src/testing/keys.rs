@@ -94,14 +94,12 @@ impl TestKeys {
     }
 
     /// An authenticator of these keys, as Bearer and as Basic, by this clock: to be built as the service's own is.
-    #[must_use]
     pub fn authenticator(&self) -> AuthenticatorBuilder {
         let format = || [self.format.clone()];
         Authenticator::builder(self.store.clone()).bearer(format()).basic(format()).clock(self.clock.clone())
     }
 
     /// A manager of these keys, by this clock.
-    #[must_use]
     pub fn manager(&self) -> KeyManagerBuilder {
         KeyManager::builder(self.store.clone(), self.format.clone()).clock(self.clock.clone())
     }
