@@ -5,7 +5,8 @@
 //! in neutral                              the configuration
 //! given 3 x {reader} /any                 what happened before, step by step: see [`Given`]
 //! > GET /any HTTP/1.1                     the request; `Host` (or `{absent}`) and `Connection: close` are added
-//! > Authorization: Bearer {reader}\xff    {name} is a key, {3*a} is aaa, {b64 text} is base64; \xNN \t \0 \s are bytes
+//! > Authorization: Bearer {reader}\xff    {name} is a key, {3*a} is aaa, {b64 a:} is base64, {unpadded a:} without `=`;
+//! > X-Odd: \s\t\0\\                       a space, a tab, a NUL, a backslash, and \xNN any byte
 //! < 401                                   the answer: status, fields in any order, an empty line, the body
 //! < cache-control: no-store
 //! <
