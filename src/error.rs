@@ -291,8 +291,9 @@ impl AuthError {
     pub fn rate_limited(decision: Decision) -> Self {
         let detail = match decision.violated().as_slice() {
             [] => Cow::Borrowed(ErrorCode::RateLimited.message()),
+            [name] => format!("Too many requests with this API key: the quota {name} is used up").into(),
             names => {
-                format!("Too many requests with this API key: the quota {} is used up", names.join(" and ")).into()
+                format!("Too many requests with this API key: the quotas {} are used up", names.join(" and ")).into()
             }
         };
         let more = More { retry_after: decision.retry_after(), limits: Some(decision), ..More::default() };

@@ -1000,7 +1000,7 @@ async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
     let error = refusal(&authenticator, &Head::bearer(&key)).await;
     assert_eq!(error.limits().unwrap().violated(), ["minute", "hour"]);
     assert_eq!(error.retry_after(), Some(Duration::from_nanos(HOUR + 1)));
-    assert_eq!(error.detail(), "Too many requests with this API key: the quota minute and hour is used up");
+    assert_eq!(error.detail(), "Too many requests with this API key: the quotas minute and hour are used up");
     let answer = authenticator.responder().answer(&error, &Head::new());
     let field = |name: &str| answer.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| &**value);
     assert_eq!(field("ratelimit"), Some(r#""minute";r=0;t=61, "hour";r=0;t=3601"#));

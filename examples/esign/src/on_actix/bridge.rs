@@ -7,10 +7,11 @@ use axum::Router;
 use axum::body::{self, Body};
 use axum::extract::ConnectInfo;
 use axum::http::{self, Method, Request};
+use futures_util::{StreamExt, stream};
 use portunus::network::TlsVersion;
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
-use super::read;
 use crate::tls::Peer;
 
 pub(super) async fn call(
@@ -19,11 +20,7 @@ pub(super) async fn call(
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    let body = match read(&request, payload).await {
-        Ok(body) => body,
-        Err(refusal) => return refusal,
-    };
-    let Some(forwarded) = forwarded(&request, tls, Body::from(body)) else {
+    let Some(forwarded) = forwarded(&request, tls, body_of(payload)) else {
         return HttpResponse::BadRequest().finish();
     };
     let answer = router.oneshot(forwarded).await.unwrap_or_else(|never| match never {});
@@ -44,6 +41,25 @@ pub(super) async fn call(
         }
     }
     response
+}
+
+/// The body as it comes: whoever is refused without it is refused before it is read.
+fn body_of(mut payload: web::Payload) -> Body {
+    let (sender, receiver) = mpsc::channel(1);
+    // A payload stays on its thread, and the body may be read on any.
+    actix_web::rt::spawn(async move {
+        loop {
+            let chunk = tokio::select! {
+                chunk = payload.next() => chunk,
+                () = sender.closed() => None,
+            };
+            let Some(chunk) = chunk else { return };
+            if sender.send(chunk.map_err(|error| error.to_string())).await.is_err() {
+                return;
+            }
+        }
+    });
+    Body::from_stream(stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) }))
 }
 
 /// The same request in the types of `http` 1.

@@ -155,6 +155,24 @@ impl Connection {
     pub(crate) fn answer(&mut self) -> Answer {
         self.try_answer().expect("an answer")
     }
+
+    /// Whether these bytes come, whatever comes before them.
+    pub(crate) fn reads(&mut self, expected: &[u8]) -> bool {
+        let mut buffer = [0; 8192];
+        while !self.unread.windows(expected.len()).any(|part| part == expected) {
+            match self.stream.read(&mut buffer) {
+                Ok(read @ 1..) => self.unread.extend_from_slice(&buffer[..read]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// What has come and was not taken for an answer yet.
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.unread
+    }
 }
 
 /// Sends bytes, and reads until the other side ends the connection or nothing comes for long.

@@ -221,6 +221,11 @@ pub(crate) fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) ->
     })
 }
 
+/// Whether the demo is to run on actix-web: the same tests for either framework, by `ESIGN_TEST_ADAPTER=actix`.
+pub(crate) fn on_actix() -> bool {
+    std::env::var("ESIGN_TEST_ADAPTER").is_ok_and(|adapter| adapter == "actix")
+}
+
 /// Waits until this is so.
 #[track_caller]
 pub(crate) fn until(what: &str, so: impl Fn() -> bool) {
@@ -278,9 +283,8 @@ impl Process {
         if !flags.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        // The same tests for either framework: `ESIGN_TEST_ADAPTER=actix`.
-        if let (Ok(adapter), false) = (std::env::var("ESIGN_TEST_ADAPTER"), flags.contains(&"--adapter")) {
-            command.args(["--adapter", &adapter]);
+        if on_actix() && !flags.contains(&"--adapter") {
+            command.args(["--adapter", "actix"]);
         }
         command.current_dir(folder).args(flags).envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
