@@ -71,6 +71,8 @@ mod credential;
 mod error;
 #[cfg(feature = "events")]
 pub mod events;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod key;
 pub mod limit;
 pub mod manage;
