@@ -1,7 +1,7 @@
 //! Write a [`KeyStore`](crate::KeyStore) of your own.
 //!
-//! A store keeps records and digests; it never sees a secret. It need not know what issuing, rotating or revoking means: each of
-//! them is one batch of changes under conditions, which it applies whole or not at all.
+//! A store keeps records and digests; it never sees a secret. It need not know what issuing, rotating or revoking means: each
+//! of them is one batch of changes under conditions, which it applies whole or not at all.
 //!
 //! # A first program
 //! `examples/own_store.rs` is a whole store in one JSON file, with a program that uses it. Here it is compiled and run:
@@ -45,7 +45,7 @@
 //! nothing has changed.
 //!
 //! # The suite in your tests
-//! With the feature `conformance` in your `dev-dependencies`, the suite tries about a hundred promises, one fresh store each:
+//! With the feature `conformance` in your `dev-dependencies`, the suite tries each promise on a fresh store:
 //!
 #![cfg_attr(feature = "conformance", doc = "```")]
 #![cfg_attr(not(feature = "conformance"), doc = "```ignore (needs the feature conformance)")]
@@ -64,15 +64,15 @@
 //! outside is left to your own tests: a row that cannot be read is an error, and what was acknowledged outlives a crash.
 //!
 //! # Traps
-//! - **Nothing that is odd may look like "no such key".** An expiry that cannot be read, a scheme that is unknown, a record without
-//!   its restrictions: [`StoreError::corrupt`](crate::store::StoreError::corrupt), which refuses with 503. A column that
-//!   defaults to "no restriction" opens doors.
-//! - **No digest is ever forgotten.** A key that was deleted or rehashed must not come back by an import. Keep ids and digests in
-//!   a table that only grows.
+//! - **Nothing that is odd may look like "no such key".** An expiry that cannot be read, a scheme that is unknown, a record
+//!   without its restrictions: [`StoreError::corrupt`](crate::store::StoreError::corrupt), which refuses with 503. A column
+//!   that defaults to "no restriction" opens doors.
+//! - **No digest is ever forgotten.** A key that was deleted or rehashed must not come back by an import. Keep ids and digests
+//!   in a table that only grows.
 //! - **`Debug` of the store** is printed by the debug output of authenticators and managers. Show where, not what.
 //! - **New conditions and changes may come.** Both enums are `#[non_exhaustive]`: what your store does not know it must refuse,
 //!   and never skip.
 //! - **Time.** The manager gives whole milliseconds; a column of whole seconds loses the order of pages.
-//! - **Each look-up is a trip.** Put a [`CachedStore`](crate::store::CachedStore) in front, for the authenticator and the manager
-//!   both, and keys in use cost none. A store that keeps records in memory answers by
+//! - **Each look-up is a trip.** Put a [`CachedStore`](crate::store::CachedStore) in front, for the authenticator and the
+//!   manager both, and keys in use cost none. A store that keeps records in memory answers by
 //!   [`find_now`](crate::KeyStore::find_now) instead, and hands out the same `Arc<StoredKey>` until the key changes.

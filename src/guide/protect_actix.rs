@@ -74,7 +74,8 @@
 //! - **Build it outside of the closure.** `HttpServer::new` calls its closure once for every worker. An authenticator that is
 //!   built inside has limits, caches and counts of its own in each: four workers, four times the quota.
 //! - **The order of `wrap`.** What is wrapped last runs first. [`Auth`](crate::adapter::actix::Auth) must be wrapped after the
-//!   requirements on the same resource, and before CORS and logging. Requirements that no `Auth` stands around refuse everybody.
+//!   requirements on the same resource, and before CORS and logging. Requirements that no `Auth` stands around refuse
+//!   everybody.
 //! - **A route without a requirement takes every valid key,** if `Auth` is around it, and everybody if it is not. What says
 //!   nothing compiles here; on axum, `ProtectedRouter` is stricter.
 //! - **Around a scope or the `App`,** unknown paths are 401 without a key. Around a resource they stay 404.

@@ -57,8 +57,8 @@
 //! }
 //! ```
 //!
-//! `examples/quickstart.rs` is the same as a server. A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no route
-//! that does not say what it requires: `.require(…)`, `.any_key()` or `.public()`. State comes last, as ever:
+//! `examples/quickstart.rs` is the same as a server. A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no
+//! route that does not say what it requires: `.require(…)`, `.any_key()` or `.public()`. State comes last, as ever:
 //! `.into_router().with_state(state)`.
 //!
 //! # On a router of your own
@@ -94,11 +94,11 @@
 //! - **The peer's address must be there.** `axum::serve(listener, app)` alone does not tell it. Without it, a key with an
 //!   allow-list is refused, and failed attempts of all clients count as one client's. Serve
 //!   `app.into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy, read [that guide](super::behind_a_proxy) too.
-//! - **On a router of your own, order matters.** A route that is added after `route_layer` is open. With a `ProtectedRouter`, so
-//!   is a route that is added to what `into_router()` returned.
+//! - **On a router of your own, order matters.** A route that is added after `route_layer` is open. With a `ProtectedRouter`,
+//!   so is a route that is added to what `into_router()` returned.
 //! - **`layer` is not `route_layer`.** With `layer`, unknown paths are 401 in place of 404.
-//! - **CORS belongs outside.** A preflight never carries a key. The [order of layers](crate::adapter::tower#the-order-of-layers)
-//!   says where everything else goes.
+//! - **CORS belongs outside.** A preflight never carries a key. The [order of
+//!   layers](crate::adapter::tower#the-order-of-layers) says where everything else goes.
 //! - **A read-only key may not `POST`,** whatever its scopes. A `POST` that only searches says so:
 //!   `Requirement::scope(…).and(Requirement::reading())`.
 //! - **Nothing is limited without a limiter:** `.limiter(LocalLimiter::default())` on the authenticator's builder.

@@ -68,14 +68,14 @@
 //! `request.extensions().get::<KeyPrincipal>()`.
 //!
 //! # What a refused client sees
-//! A response of trailers only: `grpc-status`, `grpc-message`, and in `grpc-status-details-bin` an `ErrorInfo` whose reason is the
-//! stable code (`INVALID_KEY`, `INSUFFICIENT_SCOPE`, …). Where a retry helps there is a `RetryInfo` too, and
+//! A response of trailers only: `grpc-status`, `grpc-message`, and in `grpc-status-details-bin` an `ErrorInfo` whose reason is
+//! the stable code (`INVALID_KEY`, `INSUFFICIENT_SCOPE`, …). Where a retry helps there is a `RetryInfo` too, and
 //! `grpc-retry-pushback-ms`. A method that refuses in the middle of its work says the same by
 //! [`GrpcStatus`](crate::respond::GrpcStatus).
 //!
 //! # Traps
-//! - **The order of the layers.** The table belongs inside of the `AuthLayer`: where none ran, it refuses. In a `ServiceBuilder`,
-//!   what is named first is outermost.
+//! - **The order of the layers.** The table belongs inside of the `AuthLayer`: where none ran, it refuses. In a
+//!   `ServiceBuilder`, what is named first is outermost.
 //! - **tonic's body needs `map_response`.** `.map_response(|response| response.map(EitherBody::inner))` stands last, right
 //!   before the service. Without it the server does not compile.
 //! - **The peer's address needs `peer(…)`.** tonic keeps it in `TcpConnectInfo` (under TLS, in
@@ -83,6 +83,6 @@
 //! - **Every call is a `POST`,** so a read-only key may call only what says [`reading()`](crate::Requirement::reading).
 //! - **Public methods want an [optional](crate::AuthenticatorBuilder::optional) authenticator.** `public_method` and
 //!   `public_service` open the table, but the `AuthLayer` in front still wants a key unless it is told that nobody is fine.
-//! - **A table is exact.** Names are compared as they stand; a path that is misspelt is an entry for nothing, and the real method
-//!   falls to its service's entry or is refused. `build()` refuses what is no path at all.
+//! - **A table is exact.** Names are compared as they stand; a path that is misspelt is an entry for nothing, and the real
+//!   method falls to its service's entry or is refused. `build()` refuses what is no path at all.
 //! - **gRPC-Web is translated further out:** tonic-web's layer stands outside of these.
