@@ -4,7 +4,7 @@
 //! it may do, its *scopes*; each route says which scope it requires.
 //!
 //! # A first program
-//! It issues a key and asks five times. In place of the five requests, a service goes on with `axum::serve`.
+//! It issues a key and asks five times, without a socket.
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
@@ -57,7 +57,19 @@
 //! }
 //! ```
 //!
-//! `examples/quickstart.rs` is the same as a server. A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no
+//! As a server, it tells the layer who is at the other end of each connection (the first trap below):
+//!
+#![cfg_attr(feature = "axum", doc = "```no_run")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
+//! # async fn serve(app: axum::Router) -> std::io::Result<()> {
+//! use std::net::SocketAddr;
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
+//! # }
+//! ```
+//!
+//! A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no
 //! route that does not say what it requires: `.require(…)`, `.any_key()` or `.public()`. State comes last, as ever:
 //! `.into_router().with_state(state)`.
 //!
@@ -92,8 +104,9 @@
 //!
 //! # Traps
 //! - **The peer's address must be there.** `axum::serve(listener, app)` alone does not tell it. Without it, a key with an
-//!   allow-list is refused, and failed attempts of all clients count as one client's. Serve
-//!   `app.into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy, read [that guide](super::behind_a_proxy) too.
+//!   allow-list is refused, and all clients are counted as one: after a hundred unknown keys in a minute, whoever sent them,
+//!   keys that must be looked up are refused with 429. Serve `app.into_make_service_with_connect_info::<SocketAddr>()`; behind
+//!   a proxy, read [that guide](super::behind_a_proxy) too.
 //! - **On a router of your own, order matters.** A route that is added after `route_layer` is open. With a `ProtectedRouter`,
 //!   so is a route that is added to what `into_router()` returned.
 //! - **`layer` is not `route_layer`.** With `layer`, unknown paths are 401 in place of 404.

@@ -79,7 +79,8 @@
 //! - **tonic's body needs `map_response`.** `.map_response(|response| response.map(EitherBody::inner))` stands last, right
 //!   before the service. Without it the server does not compile.
 //! - **The peer's address needs `peer(…)`.** tonic keeps it in `TcpConnectInfo` (under TLS, in
-//!   `TlsConnectInfo<TcpConnectInfo>`), which this library does not know by itself.
+//!   `TlsConnectInfo<TcpConnectInfo>`), which this library does not know by itself. Without it, all clients are counted as
+//!   one where they fail, and keys with allow-lists are refused.
 //! - **Every call is a `POST`,** so a read-only key may call only what says [`reading()`](crate::Requirement::reading).
 //! - **Public methods want an [optional](crate::AuthenticatorBuilder::optional) authenticator.** `public_method` and
 //!   `public_service` open the table, but the `AuthLayer` in front still wants a key unless it is told that nobody is fine.
