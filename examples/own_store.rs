@@ -152,7 +152,6 @@ impl Kept {
     fn change(&mut self, change: &Change) -> Result<(), StoreError> {
         match change {
             Change::Insert { digest, record } => {
-                // Every key has had a digest, and those are never forgotten.
                 if self.digests.values().any(|id| *id == record.id) {
                     return Err(StoreError::rejected(Rejected::IdKnown(record.id.clone())));
                 }
@@ -262,6 +261,9 @@ fn save(path: &Path, kept: &Kept) -> Result<(), Box<dyn Error + Send + Sync>> {
     file.write_all(&serde_json::to_vec(kept)?)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
+    // The folder's entry is on the disk only when the folder is.
+    #[cfg(unix)]
+    File::open(path.parent().filter(|it| *it != Path::new("")).unwrap_or(Path::new(".")))?.sync_all()?;
     Ok(())
 }
 
@@ -367,14 +369,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = folder.path().join("keys.json");
     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
     let manager = || Ok::<_, Box<dyn Error>>(KeyManager::builder(FileStore::open(&path)?, format.clone()).build()?);
-
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("document:read")]);
     let key = manager()?.issue(new).await?.key.reveal();
     println!("issued {key}");
     // As in another process: all that is known stands in the file, and the secret does not.
     let found = manager()?.verify(&key).await?.ok_or("it is in the file")?;
     assert!(!fs::read_to_string(&path)?.contains(&key));
-    println!("found again as {}", found.record.id);
     manager()?.revoke(&found.record.id, Some("lost")).await?;
     let record = manager()?.get(&found.record.id).await?.record;
     assert_eq!(record.status(SystemTime::now()), KeyStatus::Revoked);
