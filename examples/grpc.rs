@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("health:read")]);
     let key = manager.issue(new).await?.key.reveal();
 
-    // What is in no table may not be called.
+    // What has no entry may not be called.
     let methods = GrpcMethods::new()
         .method("/grpc.health.v1.Health/Check", scope!("health:read"))
         .method("/grpc.health.v1.Health/Watch", scope!("health:watch"))

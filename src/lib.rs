@@ -27,6 +27,14 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Guides
+//!
+//! [axum](guide::protect_axum) · [actix-web](guide::protect_actix) · [gRPC](guide::protect_grpc) ·
+//! [a store of your own](guide::own_key_store) · [a limiter of your own](guide::own_rate_limiter) ·
+//! [your key format and error body](guide::own_dialect) · [delegation](guide::delegation) ·
+//! [rotation](guide::rotation) · [migration](guide::migration) · [behind a proxy](guide::behind_a_proxy) ·
+//! [testing a service](guide::testing_a_service)
+//!
 //! # Extension points
 //!
 //! | trait | for |
@@ -71,6 +79,8 @@ mod credential;
 mod error;
 #[cfg(feature = "events")]
 pub mod events;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod key;
 pub mod limit;
 pub mod manage;

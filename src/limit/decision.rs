@@ -22,7 +22,7 @@ type WindowStates = SmallVec<[WindowState; 3]>;
 pub struct WindowState {
     /// How many units are left.
     pub remaining: u64,
-    /// How long until units come back; `None` where all are there.
+    /// How long until the first units come back; `None` where all are there.
     pub reset: Option<Duration>,
     /// Whether it refused the request.
     pub violated: bool,

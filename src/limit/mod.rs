@@ -39,7 +39,7 @@ use crate::key::{KeyFamily, TenantId};
 /// Decides whether a request may pass.
 ///
 /// # What an implementation promises
-/// - For every interval of length W at most N units are admitted, for each quota of each bucket.
+/// - For every interval of length W, both ends included, at most N units are admitted, for each quota of each bucket.
 /// - A request is admitted by all quotas of all buckets or by none; a refusal changes no count.
 /// - [`Decision::retry_after`] is how long a lone retry must wait, exactly.
 /// - Buckets are apart: nothing that happens to one is seen in another.

@@ -42,7 +42,8 @@ pub enum ForwardedHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239), by its `for` parameters.
     Forwarded,
-    /// A header with one address, which the proxy overwrites, such as `CF-Connecting-IP`; the name in lower case.
+    /// A header with one address, which the proxy overwrites, such as `CF-Connecting-IP`; the name in lower case, as
+    /// [`single`](Self::single) makes it.
     Single(String),
 }
 

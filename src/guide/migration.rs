@@ -1,0 +1,181 @@
+//! Migrate from keys, or from middleware, that you have already.
+//!
+//! Your customers change nothing: the keys that they hold go on working, under their old texts.
+//!
+//! # From a table of your own
+//! What your table has of a key is hopefully a digest and no plaintext. It is taken over as it is:
+//!
+#![cfg_attr(feature = "testing", doc = "```")]
+#![cfg_attr(not(feature = "testing"), doc = "```ignore (needs the feature testing)")]
+//! use portunus::key::{Alphabet, KeyFormat, KeyHasher, Owner, Pepper};
+//! use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey};
+//! use portunus::store::MemoryStore;
+//! use portunus::testing::TestRequest;
+//! use portunus::{Authenticator, ErrorCode, scope};
+//! use sha2::{Digest, Sha256};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // A row of the old table: `SELECT tenant, hex(key_sha256), last4 FROM api_keys`.
+//!     let old_key = "sk_0123456789abcdef0123456789abcdef"; // at the customer's, not in the table
+//!     let digest = Sha256::digest(old_key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+//!     let (tenant, last_four) = ("tenant-1", "cdef");
+//!
+//!     // The old keys' shape, and the one that new keys have.
+//!     let old = KeyFormat::builder("sk_").random(Alphabet::HEX, 32).build()?;
+//!     let new = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+//!     // New digests are made with a pepper; those of the old table are found too.
+//!     let hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[7; 32])?).accept_sha256()?; // a random secret, in a service
+//!
+//!     let store = MemoryStore::new();
+//!     let manager = KeyManager::builder(store.clone(), new.clone()).hasher(hasher.clone()).build()?;
+//!     let authenticator = Authenticator::builder(store).bearer([new, old]).hasher(hasher).build()?;
+//!
+//!     let described = NewKey::new("taken over", Owner::tenant(tenant.parse()?)).with_scopes([scope!("document:read")]);
+//!     let mut import = NewImport::new(ImportedDigest::from_hex("sha256", &digest)?, described);
+//!     import.last_four = Some(last_four.into());
+//!     let imported = manager.import(import.clone()).await?;
+//!
+//!     // It works at once. This first use also makes its digest anew, with the pepper.
+//!     let request = TestRequest::get("/documents").bearer(old_key);
+//!     assert!(authenticator.authenticate(&request).await.is_ok());
+//!
+//!     // A script that runs twice does no harm, and a key that was deleted does not come back.
+//!     assert!(matches!(manager.import(import.clone()).await, Err(ManageError::DigestKnown)));
+//!     manager.delete(&imported.record.id).await?;
+//!     assert!(matches!(manager.import(import).await, Err(ManageError::DigestKnown)));
+//!     let refused = authenticator.authenticate(&request).await.err().ok_or("it was deleted")?;
+//!     assert_eq!(refused.code(), ErrorCode::InvalidKey);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | your table has | import it as | the hasher needs |
+//! |---|---|---|
+//! | SHA-256 of the whole key | `sha256` | `accept_sha256()`, or nothing where it is [`KeyHasher::sha256()`](crate::key::KeyHasher::sha256) |
+//! | SHA-512 of the whole key | `sha512` | `accept_sha512()` |
+//! | HMAC-SHA256 of the whole key under one secret | `hmac-sha256:1` | `accept_pepper(Pepper::new(1, secret)?)`, or the current pepper; the secret has 32 bytes or more |
+//! | plaintext | `sha256`, of what you digest yourself | as above; then drop the column |
+//! | bcrypt, Argon2, or a salt for each row | nothing: such a digest cannot be looked up | issue new keys |
+//!
+//! [`from_hex`](crate::manage::ImportedDigest::from_hex), [`from_base64`](crate::manage::ImportedDigest::from_base64) and
+//! [`new`](crate::manage::ImportedDigest::new) take the notations.
+//!
+//! # Traps of an import
+//! - **The authenticator must know the old shape.** What has the shape of no format is refused before any look-up. A format
+//!   needs 128 bits of randomness; keys with fewer are not worth taking over. For old keys of several lengths:
+//!   [`accept_lengths`](crate::key::KeyFormatBuilder::accept_lengths).
+//! - **The digest is of the whole key,** prefix included, without a newline at its end. Where yours is of a part, it cannot be
+//!   imported.
+//! - **One hasher for both.** The manager refuses a scheme that its own hasher does not accept; the authenticator's must be the
+//!   same.
+//! - **Keep the old schemes in the hasher** until every imported key has been used once, or has been revoked: what is never
+//!   used is never made anew.
+//! - **Digests stay known.** Deleting a key leaves a tombstone. Correct a wrong import by changing the record, not by deleting
+//!   it and importing it again.
+//! - **An imported key cannot sign events,** because its secret was never seen
+//!   ([`IssueRules::sign_events`](crate::manage::IssueRules)). Rotated, it can.
+//!
+//! # From `tower-http`'s bearer validation
+//! `ValidateRequestHeaderLayer::bearer` compares the field with one text, which stands in your program or its configuration:
+//!
+//! ```text
+//! let app = Router::new()
+//!     .route("/documents", get(documents))
+//!     .layer(ValidateRequestHeaderLayer::bearer(&secret));
+//! ```
+//!
+//! The secret becomes a key in a store; everything else stays as it is:
+//!
+#![cfg_attr(feature = "axum", doc = "```")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
+//! use axum::Router;
+//! use axum::body::Body;
+//! use axum::http::Request;
+//! use axum::routing::get;
+//! use portunus::Authenticator;
+//! use portunus::adapter::tower::AuthLayer;
+//! use portunus::key::{Alphabet, KeyFormat, KeyHasher, Owner};
+//! use portunus::manage::{ImportedDigest, KeyManager, NewImport, NewKey};
+//! use portunus::store::MemoryStore;
+//! use tower::ServiceExt;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let secret = "bG9uZy1lbm91Z2gtYW5kLXJhbmRvbS1zZWNyZXQ"; // out of the configuration
+//! let (store, hasher) = (MemoryStore::new(), KeyHasher::sha256());
+//! let format = KeyFormat::builder("").random(Alphabet::URL_SAFE, secret.len()).build()?;
+//! let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
+//! let digest = ImportedDigest::new("sha256", &hasher.digest(secret).to_bytes())?;
+//! manager.import(NewImport::new(digest, NewKey::new("the one key", Owner::tenant("everybody".parse()?)))).await?;
+//!
+//! let app: Router = Router::new()
+//!     .route("/documents", get(|| async { "[]" }))
+//!     .route_layer(AuthLayer::new(Authenticator::builder(store).bearer([format]).build()?));
+//!
+//! let ask = |request: Request<Body>| app.clone().oneshot(request);
+//! let bearer = format!("Bearer {secret}");
+//! let with_key = Request::get("/documents").header("authorization", bearer).body(Body::empty())?;
+//! assert_eq!(ask(with_key).await?.status(), 200);
+//! assert_eq!(ask(Request::get("/documents").body(Body::empty())?).await?.status(), 401);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! From here on, every customer can get a key of their own, and routes can say what they require: the guide for
+//! [axum](super::protect_axum). What differs for callers: refusals have a body and a `WWW-Authenticate` field, `Bearer` is read
+//! in any case, and a field that stands twice is 400.
+//!
+//! # From `actix-web-httpauth`
+//! There, a function of yours gets the token and says yes or no:
+//!
+//! ```text
+//! async fn validator(request: ServiceRequest, credentials: BearerAuth) -> Result<ServiceRequest, (Error, ServiceRequest)> {
+//!     match tenant_of(credentials.token()).await {
+//!         Some(tenant) => { request.extensions_mut().insert(tenant); Ok(request) }
+//!         None => Err((ErrorUnauthorized("who are you?"), request)),
+//!     }
+//! }
+//! App::new().wrap(HttpAuthentication::bearer(validator))
+//! ```
+//!
+//! The look-up becomes the store's, and what was put into the extensions becomes a
+//! [`Caller<T>`](crate::adapter::actix::Caller):
+//!
+#![cfg_attr(all(feature = "actix-web", feature = "testing"), doc = "```")]
+#![cfg_attr(
+    not(all(feature = "actix-web", feature = "testing")),
+    doc = "```ignore (needs the features actix-web and testing)"
+)]
+//! use actix_web::test::{TestRequest, call_service, init_service, read_body};
+//! use actix_web::{App, web};
+//! use portunus::Principal;
+//! use portunus::adapter::actix::{Auth, Caller};
+//! use portunus::testing::TestKeys;
+//!
+//! struct Tenant(String);
+//!
+//! async fn documents(tenant: Caller<Tenant>) -> String {
+//!     format!("documents of {}", tenant.0.0)
+//! }
+//!
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let keys = TestKeys::new(); // in a service: a store, and an authenticator built on it
+//! let auth = Auth::new(keys.authenticator().build()?)
+//!     .map_principal(|principal| Tenant(principal.owner().tenant_id.to_string()));
+//! let app = App::new().service(web::scope("/v1").route("/documents", web::get().to(documents)).wrap(auth));
+//!
+//! let service = init_service(app).await;
+//! let key = keys.issue("acme", []);
+//! let request = TestRequest::get().uri("/v1/documents").insert_header(("authorization", format!("Bearer {key}")));
+//! assert_eq!(read_body(call_service(&service, request.to_request()).await).await, "documents of acme");
+//! let refused = call_service(&service, TestRequest::get().uri("/v1/documents").to_request()).await;
+//! assert_eq!(refused.status(), 401);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A row that must be loaded, and may refuse, is [`try_map_principal`](crate::adapter::actix::Auth::try_map_principal). Tokens
+//! that are no keys, such as those of an OAuth server, are a [`TokenVerifier`](crate::TokenVerifier)'s: they pass beside keys,
+//! in the same field.
