@@ -3,6 +3,7 @@
 //! `cargo run --example quickstart --features axum`, then paste the line it prints.
 
 use std::error::Error;
+use std::net::SocketAddr;
 
 use axum::Router;
 use portunus::adapter::axum::{ProtectedRouter, get};
@@ -37,6 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     println!("curl -i http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
-    axum::serve(listener, app).await?;
+    // With the peer's address: failures are counted by client, and keys may be bound to networks.
+    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, Workspa
 use crate::limit::{LimiterSlot, Quotas};
 use crate::policy::Requirement;
 use crate::respond::Responder;
-use crate::scope::ScopeSet;
+use crate::scope::{Scope, ScopeSet};
 use crate::usage::UsageCell;
 
 /// An authenticated caller.
@@ -55,6 +55,14 @@ pub trait Principal: fmt::Debug + Send + Sync + 'static {
     /// What is missing.
     fn require(&self, requirement: &Requirement) -> Result<(), AuthError> {
         requirement.check(self, None)
+    }
+
+    /// The same for one scope.
+    ///
+    /// # Errors
+    /// `INSUFFICIENT_SCOPE`.
+    fn require_scope(&self, scope: Scope) -> Result<(), AuthError> {
+        self.require(&Requirement::scope(scope))
     }
 }
 

@@ -16,7 +16,7 @@ use portunus::{ActorMode, ErrorCode, KeyPrincipal, Principal, RequestHead, Requi
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 async fn admitted(keys: &TestKeys, key: &str) -> KeyPrincipal {
-    let request = TestRequest::get("/documents").bearer(key).peer(HERE);
+    let request = TestRequest::get("/documents").bearer(key).peer("192.0.2.7");
     keys.authenticator().build().unwrap().authenticate(&request).await.unwrap().principal.unwrap()
 }
 
@@ -138,7 +138,7 @@ async fn every_event_is_recorded_however_many_there_are() {
     let audit = RecordedAudit::by(clock.clone());
     let authenticator = keys.authenticator().audit(audit.trail()).build().unwrap();
     for _ in 0..1_000 {
-        let request = TestRequest::get("/documents").peer(HERE);
+        let request = TestRequest::get("/documents").peer("192.0.2.7");
         let refusal = authenticator.authenticate(&request).await.unwrap_err();
         authenticator.witness(&request).unwrap().answered(refusal.status(), Some(&refusal));
     }
@@ -162,7 +162,7 @@ fn a_request_made_by_hand_says_what_it_was_told() {
     });
     assert_eq!(seen, [b"one".to_vec(), vec![0xff]]);
     assert_eq!((head.method(), head.path(), head.peer_ip(), head.tls()), ("PUT", "/a", None, None));
-    let encrypted = request.tls(TlsVersion::V1_3).peer(HERE);
+    let encrypted = request.tls(TlsVersion::V1_3).peer("192.0.2.7");
     assert_eq!((RequestHead::tls(&encrypted), encrypted.peer_ip()), (Some(TlsVersion::V1_3), Some(HERE)));
 }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::error::AuthError;
+use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
 use crate::limit::Decision;
 use crate::principal::KeyPrincipal;
@@ -26,6 +26,14 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Who makes the request, where it must be somebody.
+    ///
+    /// # Errors
+    /// `MISSING_KEY` for nobody.
+    pub fn into_principal(self) -> Result<KeyPrincipal, AuthError> {
+        self.principal.ok_or_else(|| AuthError::new(ErrorCode::MissingKey))
+    }
+
     pub(super) fn nobody() -> Self {
         Self { principal: None, limits: None, canonical_user: None }
     }

@@ -62,6 +62,36 @@ pub enum Access {
     ReadOnly,
 }
 
+impl Access {
+    /// The name: `full-access`, `read-only`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FullAccess => "full-access",
+            Self::ReadOnly => "read-only",
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A name that is no kind of access.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no access {0:?}: there are full-access, read-only")]
+pub struct ParseAccessError(String);
+
+impl FromStr for Access {
+    type Err = ParseAccessError;
+    fn from_str(name: &str) -> Result<Self, ParseAccessError> {
+        let found = [Self::FullAccess, Self::ReadOnly].into_iter().find(|access| access.as_str() == name);
+        found.ok_or_else(|| ParseAccessError(name.chars().take(40).collect()))
+    }
+}
+
 /// Whether a key may act for users, and with which authority.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -23,6 +23,7 @@ mod window;
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -170,6 +171,13 @@ pub enum LimiterError {
     },
 }
 
+impl LimiterError {
+    /// It gave no answer, and why.
+    pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unavailable(source.into())
+    }
+}
+
 /// What happens to a request while the limiter gives no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -192,6 +200,25 @@ impl OnOutage {
             Self::Closed => "closed",
             Self::Open => "open",
         }
+    }
+}
+
+impl fmt::Display for OnOutage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A name that is no mode's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no mode {0:?}: there are local, closed, open")]
+pub struct ParseOnOutageError(String);
+
+impl FromStr for OnOutage {
+    type Err = ParseOnOutageError;
+    fn from_str(name: &str) -> Result<Self, ParseOnOutageError> {
+        let found = [Self::Local, Self::Closed, Self::Open].into_iter().find(|mode| mode.as_str() == name);
+        found.ok_or_else(|| ParseOnOutageError(name.chars().take(40).collect()))
     }
 }
 

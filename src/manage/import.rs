@@ -51,7 +51,9 @@ impl ImportedDigest {
     /// [`ManageError::Invalid`] for an unknown scheme or another length than the scheme's.
     pub fn new(scheme: &str, bytes: &[u8]) -> Result<Self, ManageError> {
         let scheme = scheme.parse().map_err(|error| ManageError::invalid("digest", format!("{error}")))?;
-        let length = || ManageError::invalid("digest", format!("{} bytes are none of {scheme}", bytes.len()));
+        let right = if scheme == DigestScheme::Sha512 { 64 } else { 32 };
+        let length =
+            || ManageError::invalid("digest", format!("{scheme} has {right} bytes, these are {}", bytes.len()));
         Ok(Self(match scheme {
             DigestScheme::Sha512 => KeyDigest::of_sha512(bytes.try_into().map_err(|_| length())?),
             DigestScheme::Sha256 | DigestScheme::HmacSha256 { .. } => {

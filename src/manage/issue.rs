@@ -88,6 +88,41 @@ impl NewKey {
         self.scopes = scopes.into_iter().collect();
         self
     }
+
+    /// The same in this environment.
+    #[must_use]
+    pub fn with_environment(mut self, environment: Environment) -> Self {
+        self.environment = Some(environment);
+        self
+    }
+
+    /// The same, with a first instant at which it no longer works.
+    #[must_use]
+    pub fn expiring_at(mut self, instant: SystemTime) -> Self {
+        self.expires_at = Some(instant);
+        self
+    }
+
+    /// The same, to be used from these addresses only.
+    #[must_use]
+    pub fn with_allowed_ips(mut self, addresses: AllowList) -> Self {
+        self.allowed_ips = Some(addresses);
+        self
+    }
+
+    /// The same with quotas of its own.
+    #[must_use]
+    pub fn with_quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = Some(quotas);
+        self
+    }
+
+    /// The same, saying whether it may act for users.
+    #[must_use]
+    pub fn with_delegation(mut self, delegation: Delegation) -> Self {
+        self.delegation = Some(delegation);
+        self
+    }
 }
 
 /// A key that was just issued.

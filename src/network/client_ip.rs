@@ -4,6 +4,7 @@
 //! lines joined, walked from right to left, past trusted hops, to the first that is not. Anything that cannot be parsed
 //! on the way means that the address is not known.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
@@ -42,8 +43,7 @@ pub enum ForwardedHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239), by its `for` parameters.
     Forwarded,
-    /// A header with one address, which the proxy overwrites, such as `CF-Connecting-IP`; the name in lower case, as
-    /// [`single`](Self::single) makes it.
+    /// A header with one address, which the proxy overwrites, such as `CF-Connecting-IP`; its name in any case.
     Single(String),
 }
 
@@ -52,6 +52,34 @@ impl ForwardedHeader {
     #[must_use]
     pub fn single(name: &str) -> Self {
         Self::Single(name.to_ascii_lowercase())
+    }
+
+    fn in_lower_case(self) -> Self {
+        match self {
+            Self::Single(name) => Self::single(&name),
+            known => known,
+        }
+    }
+}
+
+impl fmt::Display for ForwardedHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+            Self::Single(name) => name,
+        })
+    }
+}
+
+/// By the header's name, in any case; one that is not known is taken to have [one address](ForwardedHeader::Single).
+impl From<&str> for ForwardedHeader {
+    fn from(name: &str) -> Self {
+        match Self::single(name) {
+            Self::Single(name) if name == "x-forwarded-for" => Self::XForwardedFor,
+            Self::Single(name) if name == "forwarded" => Self::Forwarded,
+            single => single,
+        }
     }
 }
 
@@ -76,14 +104,14 @@ impl ClientIp {
     ///
     /// An empty set trusts nobody. Private ranges are not trusted unless they are named.
     pub fn behind(trusted: impl IntoIterator<Item = Cidr>, header: ForwardedHeader) -> Self {
-        Self(Strategy::Behind { trusted: trusted.into_iter().collect(), header })
+        Self(Strategy::Behind { trusted: trusted.into_iter().collect(), header: header.in_lower_case() })
     }
 
     /// Behind exactly this many proxies, whose addresses are not known beforehand: the hop which the outermost of them
     /// wrote. Only where nobody can reach the service around them.
     #[must_use]
     pub fn behind_hops(proxies: usize, header: ForwardedHeader) -> Self {
-        Self(if proxies == 0 { Strategy::Peer } else { Strategy::Hops { proxies, header } })
+        Self(if proxies == 0 { Strategy::Peer } else { Strategy::Hops { proxies, header: header.in_lower_case() } })
     }
 
     /// The client's address, if it is known. IPv4-mapped IPv6 is returned as IPv4. Allocates nothing.

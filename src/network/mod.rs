@@ -13,4 +13,4 @@ mod transport;
 pub use allow_list::{AllowList, AllowListError};
 pub use cidr::{Cidr, CidrError};
 pub use client_ip::{ClientIp, ForwardedHeader};
-pub use transport::{TlsVersion, Transport, UnknownTlsVersion};
+pub use transport::{ParseTlsVersionError, TlsVersion, Transport};

@@ -35,20 +35,20 @@ impl fmt::Display for TlsVersion {
 }
 
 /// A text that names no version of TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this names no version of TLS")]
-pub struct UnknownTlsVersion;
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no version of TLS {0:?}: there are TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3, and https for an unknown one")]
+pub struct ParseTlsVersionError(String);
 
 /// As OpenSSL names versions (`TLSv1.3`), or `https` for an unknown one.
 impl FromStr for TlsVersion {
-    type Err = UnknownTlsVersion;
-    fn from_str(text: &str) -> Result<Self, UnknownTlsVersion> {
+    type Err = ParseTlsVersionError;
+    fn from_str(text: &str) -> Result<Self, ParseTlsVersionError> {
         match text {
             "https" | "TLSv1" | "TLSv1.0" => Ok(Self::V1_0),
             "TLSv1.1" => Ok(Self::V1_1),
             "TLSv1.2" => Ok(Self::V1_2),
             "TLSv1.3" => Ok(Self::V1_3),
-            _ => Err(UnknownTlsVersion),
+            _ => Err(ParseTlsVersionError(text.chars().take(40).collect())),
         }
     }
 }

@@ -53,13 +53,13 @@ pub enum Profile {
 /// A name that is no profile's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no profile {0:?}: there are allsign, insigner, yousign, iusign, dropbox-sign")]
-pub struct UnknownProfile(String);
+pub struct ParseProfileError(String);
 
 impl FromStr for Profile {
-    type Err = UnknownProfile;
-    fn from_str(name: &str) -> Result<Self, UnknownProfile> {
+    type Err = ParseProfileError;
+    fn from_str(name: &str) -> Result<Self, ParseProfileError> {
         let found = Self::ALL.iter().find(|profile| profile.name() == name);
-        found.copied().ok_or_else(|| UnknownProfile(name.chars().take(40).collect()))
+        found.copied().ok_or_else(|| ParseProfileError(name.chars().take(40).collect()))
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus};
 pub use cached::{CachedStore, CachedStoreBuilder};
@@ -101,7 +102,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer.
     async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError>;
 
-    /// Forgets the counts of hours that ended before this instant; totals stay. Returns how many hours of keys that were.
+    /// Forgets the counts of hours that ended before this instant, not of one that ends just then; totals stay. Returns how many hours of keys that were.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -109,7 +110,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// How often a key was used in one hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HourOfUse {
     /// When the hour began: whole hours since the epoch.
@@ -229,7 +230,8 @@ impl Compiled {
 }
 
 /// Whose quota and whose primary key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OwnerRef {
     /// All keys of a tenant, whoever of it owns them.
@@ -264,7 +266,7 @@ impl OwnerRef {
 }
 
 /// How a key has been used, as far as it has been recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
     /// The last time.
@@ -287,7 +289,7 @@ impl Usage {
 }
 
 /// Usage of one key since it was last recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UsageDelta {
     /// Which key.

@@ -21,7 +21,7 @@ use crate::usage::UsageRecorder;
 /// use portunus::{Principal, scope};
 ///
 /// let caller = TestPrincipal::user("acme", "u1").scopes(["document:*"]).read_only().build();
-/// assert!(caller.require(&scope!("document:read").into()).is_ok());
+/// assert!(caller.require_scope(scope!("document:read")).is_ok());
 /// assert_eq!(caller.actor().user_id.map(|id| id.as_str()), Some("u1"));
 /// ```
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct TestPrincipal {
 }
 
 impl TestPrincipal {
-    /// An application key of a tenant: without scopes, in the environment `live`.
+    /// An application key of a tenant: without scopes, in the environment `production`, as issued keys are unless it is said.
     ///
     /// # Panics
     /// Where the tenant has no valid name, as everything here does where a name is none.
@@ -54,7 +54,7 @@ impl TestPrincipal {
     fn new(kind: KeyKind, owner: Owner) -> Self {
         let (id, now) = (valid(KeyId::new("key_of_a_test")), ManualClock::new().now());
         Self {
-            record: KeyRecord::new(id, "a key for tests", kind, valid("live".parse()), owner, now),
+            record: KeyRecord::new(id, "a key for tests", kind, valid("production".parse()), owner, now),
             acting: None,
             client_ip: None,
             model: Arc::new(WildcardModel),

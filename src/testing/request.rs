@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::valid;
 use crate::network::TlsVersion;
 use crate::request::{FieldName, RequestHead};
 
@@ -53,8 +54,11 @@ impl TestRequest {
     }
 
     /// The address at the other end of the connection.
-    pub fn peer(mut self, address: IpAddr) -> Self {
-        self.peer = Some(address);
+    ///
+    /// # Panics
+    /// Where it is none.
+    pub fn peer(mut self, address: &str) -> Self {
+        self.peer = Some(valid(address.parse()));
         self
     }
 

@@ -49,6 +49,12 @@ pub(super) struct Shared {
     pub(super) inserts_later: Vec<Arc<InsertLater>>,
 }
 
+impl From<Authenticator> for Auth {
+    fn from(authenticator: Authenticator) -> Self {
+        Self::new(authenticator)
+    }
+}
+
 impl Auth {
     /// Middleware around this authenticator.
     ///

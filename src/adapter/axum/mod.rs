@@ -16,6 +16,8 @@ mod router;
 pub use super::caller::{Caller, Demand, Granted};
 pub use extract::Rejection;
 pub use require::RequireExt;
+// So that one import is enough.
+pub use crate::adapter::tower::AuthLayer;
 pub use router::{
     Guarded, ProtectedRouter, RouteDemand, Unguarded, any, delete, get, guard, head, options, patch, post, put,
 };

@@ -40,6 +40,7 @@ type Decided = (Result<(Admission, Vec<Insertion>), AuthError>, Option<Witness>)
 ///
 /// The [`KeyPrincipal`] is then in the request's extensions.
 #[derive(Clone)]
+#[must_use = "a layer does nothing until it wraps a service"]
 pub struct AuthLayer {
     shared: Arc<Shared>,
 }
@@ -55,12 +56,17 @@ struct Shared {
     inserts_later: Vec<Arc<InsertLater>>,
 }
 
+impl From<Authenticator> for AuthLayer {
+    fn from(authenticator: Authenticator) -> Self {
+        Self::new(authenticator)
+    }
+}
+
 impl AuthLayer {
     /// A layer around this authenticator.
     ///
     /// The peer's address is taken from the extensions that axum's `ConnectInfo<SocketAddr>` (feature `axum`) or the
     /// server (a plain `SocketAddr`) put there; see [`peer`](Self::peer).
-    #[must_use]
     pub fn new(authenticator: Authenticator) -> Self {
         // Every name was checked to be a field name when the authenticator was built.
         let secret_fields = authenticator.secret_fields().filter_map(|name| name.parse().ok()).collect();
@@ -72,19 +78,16 @@ impl AuthLayer {
 
     /// Says how the address at the other end of the connection is found; with tonic,
     /// `|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr().map(|peer| peer.ip())`.
-    #[must_use]
     pub fn peer(self, peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
         self.with(|shared| shared.peer_of = Arc::new(peer_of))
     }
 
     /// Says how the connection's version of TLS is found; a [`TlsVersion`] in the extensions unless set.
-    #[must_use]
     pub fn tls(self, tls_of: impl Fn(&Extensions) -> Option<TlsVersion> + Send + Sync + 'static) -> Self {
         self.with(|shared| shared.tls_of = Arc::new(tls_of))
     }
 
     /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
-    #[must_use]
     pub fn map_principal<T: Send + Sync + 'static>(
         self,
         map: impl Fn(&KeyPrincipal) -> T + Send + Sync + 'static,
@@ -124,7 +127,6 @@ impl AuthLayer {
     /// let layer = AuthLayer::new(authenticator).try_map_principal(load);
     /// # }
     /// ```
-    #[must_use]
     pub fn try_map_principal<T, E, F>(self, map: impl Fn(KeyPrincipal) -> F + Send + Sync + 'static) -> Self
     where
         T: Send + Sync + 'static,
@@ -146,7 +148,6 @@ impl AuthLayer {
     }
 
     /// The authenticator.
-    #[must_use]
     pub fn authenticator(&self) -> &Authenticator {
         &self.shared.authenticator
     }
