@@ -148,6 +148,7 @@ impl AuthLayer {
     }
 
     /// The authenticator.
+    #[must_use]
     pub fn authenticator(&self) -> &Authenticator {
         &self.shared.authenticator
     }
