@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::format::{Environment, KeyKind};
 use super::id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
+use super::kind::{Environment, KeyKind};
 use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::scope::Scope;
