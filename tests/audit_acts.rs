@@ -319,3 +319,44 @@ async fn an_event_of_an_act_carries_no_secret_and_no_digest() {
         assert!(!shown.contains(&canary));
     }
 }
+
+#[tokio::test]
+async fn what_the_host_refused_itself_names_the_key_and_not_what_stood_in_the_request() {
+    let desk = desk(100);
+    let manager = desk.manager().by(alice());
+    let record = desk.house.manager().issue(new_key()).await.unwrap().record;
+    let secret = common::stranger();
+    let forbidden = AuthError::with_detail(ErrorCode::Forbidden, "Only the owner may set a plan");
+    let about_a_key = AuthError::with_detail(ErrorCode::Forbidden, format!("{secret} is no plan"));
+    let invalid = AuthError::with_detail(ErrorCode::InvalidBody, format!("plan: {secret} is none"));
+    for (number, (action, about, why, detail)) in [
+        (Action::KeyUpdate, Some(&*record), &forbidden, "Only the owner may set a plan"),
+        (Action::KeyUpdate, Some(&*record), &about_a_key, "[redacted]"),
+        (Action::KeyUpdate, Some(&*record), &invalid, "plan"),
+        (Action::KeyIssue, None, &forbidden, "Only the owner may set a plan"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        manager.refused(action, about, why);
+        let event = desk.last(number).await;
+        assert_eq!((event.action, event.outcome), (action, AuditOutcome::Refused(why.code())));
+        assert_eq!(event.key_id, about.map(|record| record.id.clone()));
+        assert_eq!(event.environment, about.map(|record| record.environment.clone()));
+        assert_eq!(event.tenant_id, Some(tenant("acme")));
+        assert_eq!(event.detail.as_deref(), Some(detail));
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_no_key_has_is_told_only_where_it_cannot_be_a_secret() {
+    let desk = desk(100);
+    let manager = desk.manager().by(alice());
+    let secret = KeyId::new(&common::stranger()).unwrap();
+    manager.make_primary(&secret).await.unwrap_err();
+    let event = desk.last(0).await;
+    assert_eq!((event.key_id, event.detail.as_deref()), (None, Some("there is no such key")));
+    let harmless = KeyId::generate().unwrap();
+    manager.make_primary(&harmless).await.unwrap_err();
+    assert_eq!(desk.last(1).await.key_id, Some(harmless));
+}

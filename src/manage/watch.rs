@@ -41,6 +41,7 @@ impl KeyManager {
     /// Notes an act that somebody else refused before the manager was asked: the host, by rules of its own.
     pub fn refused(&self, action: Action, about: Option<&KeyRecord>, why: &AuthError) {
         let mut watch = self.watch(action);
+        watch.asked = about.map(|record| record.id.clone());
         watch.about = about.map(|record| Arc::new(record.clone()));
         let detail = match why.code() {
             // The field, without what stood in it.
