@@ -1,6 +1,6 @@
 //! axum 0.8 (feature `axum`): extractors, requirements on routes, and a router that denies by default.
 //!
-//! The layer is [`AuthLayer`](crate::adapter::tower::AuthLayer). Put it on with `route_layer`, and unknown paths stay 404;
+//! The layer is [`AuthLayer`]. Put it on with `route_layer`, and unknown paths stay 404;
 //! or use a [`ProtectedRouter`], where every route names what it requires and forgetting it does not compile.
 //!
 //! Serve `app.into_make_service_with_connect_info::<SocketAddr>()`, so that the layer knows the peer's address: without it, all
