@@ -46,11 +46,7 @@ pub(super) fn may_act_for(record: &KeyRecord, user: &User) -> bool {
 pub(super) fn stands(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
     match answer {
         Ok(Standing::Good) => Ok(()),
-        Ok(Standing::Suspended) => Err(AuthError::new(ErrorCode::OwnerSuspended)),
-        Ok(Standing::RoleLost) => {
-            let detail = "The owner of the API key has lost the role that the key needs";
-            Err(AuthError::with_detail(ErrorCode::OwnerSuspended, detail))
-        }
+        Ok(Standing::Suspended | Standing::RoleLost) => Err(AuthError::new(ErrorCode::OwnerSuspended)),
         Err(error) => Err(AuthError::unavailable(ErrorCode::DirectoryUnavailable, error)),
     }
 }
