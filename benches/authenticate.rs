@@ -2,7 +2,11 @@
 //!
 //! `cargo bench --bench authenticate --features axum,profiles`. Timings move with the machine; compare within one run.
 
-#![allow(clippy::expect_used, missing_docs, reason = "a benchmark may stop where it cannot go on")]
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    reason = "a benchmark may stop where it cannot go on"
+)]
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,13 +24,18 @@ use portunus::limit::{LocalLimiter, Quota, Quotas};
 use portunus::manage::NewKey;
 use portunus::profile::Profile;
 use portunus::store::MemoryStore;
-use portunus::{Admission, Attempt, Authenticator, AuthenticatorBuilder, Principal, Requirement, scope};
+use portunus::{
+    Admission, Attempt, Authenticator, AuthenticatorBuilder, Principal, Requirement, scope,
+};
 use tower::{Layer, Service, service_fn};
 
 /// Runs a future that never has to wait.
 fn now<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
         Poll::Ready(output) => output,
         Poll::Pending => unreachable!("the in-memory store never waits"),
     }
@@ -48,25 +57,43 @@ fn authenticator(keys: usize, hasher: &KeyHasher) -> (Authenticator, Vec<String>
 /// The same with a minute's and an hour's quota that is never used up.
 fn limited(keys: usize) -> (Authenticator, Vec<String>) {
     let most = u64::from(u32::MAX);
-    let quotas = [Quota::per_minute(most), Quota::per_hour(most)].map(|quota| quota.expect("valid quotas"));
+    let quotas =
+        [Quota::per_minute(most), Quota::per_hour(most)].map(|quota| quota.expect("valid quotas"));
     let (builder, some) = described(keys, &KeyHasher::sha256());
-    let builder = builder.limiter(LocalLimiter::default()).quotas(Quotas::new(quotas).expect("valid quotas"));
+    let builder = builder
+        .limiter(LocalLimiter::default())
+        .quotas(Quotas::new(quotas).expect("valid quotas"));
     (builder.build().expect("a valid authenticator"), some)
 }
 
 fn described(keys: usize, hasher: &KeyHasher) -> (AuthenticatorBuilder, Vec<String>) {
     let store = MemoryStore::new();
-    let manager = Profile::AllSign.manager(store.clone()).hasher(hasher.clone()).build().expect("a valid manager");
+    let manager = Profile::AllSign
+        .manager(store.clone())
+        .hasher(hasher.clone())
+        .build()
+        .expect("a valid manager");
     let owner = Owner::tenant("tenant_abc123".parse().expect("a valid id"));
     let mut some = Vec::new();
     for number in 0..keys {
-        let scopes = [scope!("document:read"), scope!("document:write"), scope!("signature:read")];
-        let issued = now(manager.issue(NewKey::new("bench", owner.clone()).with_scopes(scopes))).expect("issued");
+        let scopes = [
+            scope!("document:read"),
+            scope!("document:write"),
+            scope!("signature:read"),
+        ];
+        let issued = now(manager.issue(NewKey::new("bench", owner.clone()).with_scopes(scopes)))
+            .expect("issued");
         if number < 10_000 {
             some.push(issued.key.reveal());
         }
     }
-    (Profile::AllSign.authenticator(store).hasher(hasher.clone()).failure_quotas(None), some)
+    (
+        Profile::AllSign
+            .authenticator(store)
+            .hasher(hasher.clone())
+            .failure_quotas(None),
+        some,
+    )
 }
 
 fn attempts(c: &mut Criterion) {
@@ -76,9 +103,15 @@ fn attempts(c: &mut Criterion) {
 
     let format = Profile::AllSign.key_format();
     let (auth, keys) = authenticator(100, &plain);
-    c.bench_function("parse", |b| b.iter(|| format.parse(black_box(&keys[0])).is_ok()));
-    c.bench_function("digest/sha256", |b| b.iter(|| plain.digest(black_box(&keys[0]))));
-    c.bench_function("digest/hmac-sha256", |b| b.iter(|| peppered.digest(black_box(&keys[0]))));
+    c.bench_function("parse", |b| {
+        b.iter(|| format.parse(black_box(&keys[0])).is_ok())
+    });
+    c.bench_function("digest/sha256", |b| {
+        b.iter(|| plain.digest(black_box(&keys[0])))
+    });
+    c.bench_function("digest/hmac-sha256", |b| {
+        b.iter(|| peppered.digest(black_box(&keys[0])))
+    });
 
     let mut bench = |name: &str, auth: &Authenticator, requests: &[Request<Full<Bytes>>]| {
         let mut turn = 0;
@@ -86,9 +119,10 @@ fn attempts(c: &mut Criterion) {
             b.iter(|| {
                 turn = (turn + 1) % requests.len();
                 match auth.attempt(&HttpHead::new(&requests[turn], None)) {
-                    Attempt::Ready(Ok(Admission { principal: Some(principal), .. })) => {
-                        principal.require(&needed).is_ok()
-                    }
+                    Attempt::Ready(Ok(Admission {
+                        principal: Some(principal),
+                        ..
+                    })) => principal.require(&needed).is_ok(),
                     outcome => matches!(black_box(outcome), Attempt::Pending(_)),
                 }
             });
@@ -105,7 +139,11 @@ fn attempts(c: &mut Criterion) {
     let (auth, keys) = authenticator(10_000, &plain);
     let requests: Vec<_> = keys.iter().map(|key| request(key)).collect();
     bench("attempt/hit/10000 keys", &auth, &requests);
-    bench("attempt/unknown", &auth, &[request("allsign_live_sk_00000000000000000000000000000000")]);
+    bench(
+        "attempt/unknown",
+        &auth,
+        &[request("allsign_live_sk_00000000000000000000000000000000")],
+    );
     bench("attempt/garbage", &auth, &[request("nothing-like-a-key")]);
 }
 
@@ -117,11 +155,19 @@ fn layers(c: &mut Criterion) {
     });
     let mut bare = inner;
     c.bench_function("service/bare", |b| {
-        b.iter_batched(|| request(&keys[0]), |request| now(bare.call(request)), BatchSize::SmallInput);
+        b.iter_batched(
+            || request(&keys[0]),
+            |request| now(bare.call(request)),
+            BatchSize::SmallInput,
+        );
     });
     let mut layered = AuthLayer::new(auth).layer(require(scope!("document:read")).layer(inner));
     c.bench_function("service/authenticated", |b| {
-        b.iter_batched(|| request(&keys[0]), |request| now(layered.call(request)), BatchSize::SmallInput);
+        b.iter_batched(
+            || request(&keys[0]),
+            |request| now(layered.call(request)),
+            BatchSize::SmallInput,
+        );
     });
 }
 

@@ -8,7 +8,11 @@
 //!
 //! The quotas admit nearly all of the requests, for it is the admitted ones that write; refusals are measured apart.
 
-#![allow(clippy::expect_used, missing_docs, reason = "a benchmark may stop where it cannot go on")]
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    reason = "a benchmark may stop where it cannot go on"
+)]
 
 use std::env;
 use std::hint::black_box;
@@ -20,7 +24,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use governor::clock::DefaultClock;
 use governor::state::keyed::DashMapStateStore;
 use portunus::key::KeyFamily;
-use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter, Quota, Quotas, RateLimiter};
+use portunus::limit::{
+    BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter, Quota, Quotas, RateLimiter,
+};
 
 const THREADS: usize = 2;
 /// Many a minute and many an hour, so that an exhausted quota is not what is measured. Both count in slots.
@@ -36,8 +42,14 @@ struct Strict {
 impl Strict {
     fn new(keys: usize, quotas: Quotas) -> Self {
         let limiter = LocalLimiter::builder().most_buckets(keys).build();
-        let keys = families(keys).map(|family| (family, LimiterSlot::new())).collect();
-        let strict = Self { limiter, quotas, keys };
+        let keys = families(keys)
+            .map(|family| (family, LimiterSlot::new()))
+            .collect();
+        let strict = Self {
+            limiter,
+            quotas,
+            keys,
+        };
         for key in 0..strict.keys.len() {
             strict.by_slot(key);
         }
@@ -46,7 +58,10 @@ impl Strict {
 
     fn ask(&self, bucket: LimitBucket<'_>) -> bool {
         let answer = self.limiter.try_acquire(&LimitRequest::new(&[bucket], 1));
-        answer.and_then(Result::ok).expect("an answer at once").is_admitted()
+        answer
+            .and_then(Result::ok)
+            .expect("an answer at once")
+            .is_admitted()
     }
 
     /// The cell is found through the slot beside the cached key, as on the hot path.
@@ -57,7 +72,10 @@ impl Strict {
 
     /// The cell is found by the family's name.
     fn by_name(&self, key: usize) -> bool {
-        self.ask(LimitBucket::new(BucketId::Family(&self.keys[key].0), &self.quotas))
+        self.ask(LimitBucket::new(
+            BucketId::Family(&self.keys[key].0),
+            &self.quotas,
+        ))
     }
 }
 
@@ -94,7 +112,10 @@ fn families(keys: usize) -> impl Iterator<Item = KeyFamily> {
 }
 
 fn quotas(minute: u32, hour: u32) -> Quotas {
-    let quotas = [Quota::per_minute(minute.into()), Quota::per_hour(hour.into())];
+    let quotas = [
+        Quota::per_minute(minute.into()),
+        Quota::per_hour(hour.into()),
+    ];
     Quotas::new(quotas.into_iter().flatten()).expect("valid quotas")
 }
 
@@ -131,34 +152,61 @@ fn scattered(thread: usize, turn: u64, keys: usize) -> usize {
 fn one_thread(c: &mut Criterion) {
     let mut group = c.benchmark_group("one thread");
     let strict = Strict::new(1, quotas(MINUTE, HOUR));
-    group.bench_function("admitted/strict, by slot", |b| b.iter(|| strict.by_slot(black_box(0))));
-    group.bench_function("admitted/strict, by name", |b| b.iter(|| strict.by_name(black_box(0))));
+    group.bench_function("admitted/strict, by slot", |b| {
+        b.iter(|| strict.by_slot(black_box(0)))
+    });
+    group.bench_function("admitted/strict, by name", |b| {
+        b.iter(|| strict.by_name(black_box(0)))
+    });
     let gcra = Gcra::new(1, MINUTE, HOUR);
-    group.bench_function("admitted/governor, twice", |b| b.iter(|| gcra.ask(black_box(0))));
+    group.bench_function("admitted/governor, twice", |b| {
+        b.iter(|| gcra.ask(black_box(0)))
+    });
 
     let strict = Strict::new(1, quotas(1, 1000));
     assert!(!strict.by_slot(0));
-    group.bench_function("refused/strict, by slot", |b| b.iter(|| strict.by_slot(black_box(0))));
+    group.bench_function("refused/strict, by slot", |b| {
+        b.iter(|| strict.by_slot(black_box(0)))
+    });
     let gcra = Gcra::new(1, 1, 1000);
-    group.bench_function("refused/governor, once", |b| b.iter(|| gcra.ask(black_box(0))));
+    group.bench_function("refused/governor, once", |b| {
+        b.iter(|| gcra.ask(black_box(0)))
+    });
     group.finish();
 }
 
 fn two_threads(c: &mut Criterion) {
-    let many = env::var("LIMITER_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(100_000_usize);
+    let many = env::var("LIMITER_KEYS")
+        .ok()
+        .and_then(|keys| keys.parse().ok())
+        .unwrap_or(100_000_usize);
     for keys in [1, many] {
         let mut group = c.benchmark_group(format!("two threads, {keys} keys"));
         group.throughput(Throughput::Elements(THREADS as u64));
-        let key = |thread, turn| if keys == 1 { 0 } else { scattered(thread, turn, keys) };
+        let key = |thread, turn| {
+            if keys == 1 {
+                0
+            } else {
+                scattered(thread, turn, keys)
+            }
+        };
         // At a million keys the usual quotas: exact times for the minute, slots for the hour.
-        let (minute, hour) = if keys == 1 { (MINUTE, HOUR) } else { (60, 1000) };
+        let (minute, hour) = if keys == 1 {
+            (MINUTE, HOUR)
+        } else {
+            (60, 1000)
+        };
         {
             let strict = Strict::new(keys, quotas(minute, hour));
             group.bench_function("strict, by slot", |b| {
-                b.iter_custom(|times| together(times, |thread, turn| strict.by_slot(key(thread, turn))));
+                b.iter_custom(|times| {
+                    together(times, |thread, turn| strict.by_slot(key(thread, turn)))
+                });
             });
             group.bench_function("strict, by name", |b| {
-                b.iter_custom(|times| together(times, |thread, turn| strict.by_name(key(thread, turn))));
+                b.iter_custom(|times| {
+                    together(times, |thread, turn| strict.by_name(key(thread, turn)))
+                });
             });
         }
         let gcra = Gcra::new(keys, minute, hour);

@@ -24,22 +24,38 @@ async fn new_document(caller: KeyPrincipal) -> String {
 #[allow(clippy::print_stdout, reason = "the program's output")]
 async fn main() -> Result<(), Box<dyn Error>> {
     // What keys look like, and where they are kept: any type that implements `KeyStore`.
-    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+    let format = KeyFormat::builder("acme_")
+        .random(Alphabet::BASE62, 32)
+        .build()?;
     let store = MemoryStore::new();
 
     // A key for a customer, who may read. Its secret is shown this once; the store gets a digest.
     let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
-    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("document:read")]);
+    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
+        .with_scopes([scope!("document:read")]);
     let key = manager.issue(new).await?.key.reveal();
 
     // Made once: the clones in all workers share its limits.
-    let auth = Auth::new(Authenticator::builder(store).bearer([format]).limiter(LocalLimiter::default()).build()?);
+    let auth = Auth::new(
+        Authenticator::builder(store)
+            .bearer([format])
+            .limiter(LocalLimiter::default())
+            .build()?,
+    );
     let app = move || {
         App::new()
             .service(
                 web::resource("/documents")
-                    .route(web::get().to(documents).wrap(require_scope(scope!("document:read"))))
-                    .route(web::post().to(new_document).wrap(require_scope(scope!("document:write"))))
+                    .route(
+                        web::get()
+                            .to(documents)
+                            .wrap(require_scope(scope!("document:read"))),
+                    )
+                    .route(
+                        web::post()
+                            .to(new_document)
+                            .wrap(require_scope(scope!("document:write"))),
+                    )
                     .wrap(auth.clone()),
             )
             .route("/healthz", web::get().to(async || "ok"))
@@ -47,6 +63,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("curl -i http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
     println!("curl -i -X POST http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
-    HttpServer::new(app).bind(("127.0.0.1", 3000))?.run().await?;
+    HttpServer::new(app)
+        .bind(("127.0.0.1", 3000))?
+        .run()
+        .await?;
     Ok(())
 }

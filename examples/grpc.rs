@@ -18,10 +18,13 @@ use tower::ServiceBuilder;
 #[tokio::main]
 #[allow(clippy::print_stdout, reason = "the program's output")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+    let format = KeyFormat::builder("acme_")
+        .random(Alphabet::BASE62, 32)
+        .build()?;
     let store = MemoryStore::new();
     let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
-    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("health:read")]);
+    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
+        .with_scopes([scope!("health:read")]);
     let key = manager.issue(new).await?.key.reveal();
 
     // What has no entry may not be called.
@@ -42,6 +45,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "grpcurl -plaintext -import-path . -proto health.proto -H 'authorization: Bearer {key}' \\\n  \
          127.0.0.1:50051 grpc.health.v1.Health/Check"
     );
-    Server::builder().layer(layers).add_service(health).serve("127.0.0.1:50051".parse()?).await?;
+    Server::builder()
+        .layer(layers)
+        .add_service(health)
+        .serve("127.0.0.1:50051".parse()?)
+        .await?;
     Ok(())
 }

@@ -15,12 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use portunus::key::{Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyId, KeyRecord, KeyStatus, Owner, SigningState};
+use portunus::key::{
+    Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyId, KeyRecord, KeyStatus, Owner, SigningState,
+};
 use portunus::manage::{KeyManager, NewKey};
 use portunus::scope;
 use portunus::store::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey,
-    Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
+    StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +77,11 @@ fn hex(bytes: &[u8]) -> String {
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if rest.is_empty() { pairs.iter().map(digits).collect() } else { None }
+    if rest.is_empty() {
+        pairs.iter().map(digits).collect()
+    } else {
+        None
+    }
 }
 
 fn digest_text(digest: &KeyDigest) -> String {
@@ -84,7 +90,10 @@ fn digest_text(digest: &KeyDigest) -> String {
 
 fn parse_digest(text: &str) -> Option<KeyDigest> {
     let (scheme, bytes) = text.split_once(' ')?;
-    Some(KeyDigest::new(scheme.parse::<DigestScheme>().ok()?, from_hex(bytes)?.try_into().ok()?))
+    Some(KeyDigest::new(
+        scheme.parse::<DigestScheme>().ok()?,
+        from_hex(bytes)?.try_into().ok()?,
+    ))
 }
 
 /// Identifiers have no spaces, so that no two owners share a text.
@@ -93,7 +102,9 @@ fn owner_text(owner: &OwnerRef) -> Result<String, StoreError> {
         OwnerRef::Tenant(tenant) => Ok(tenant.to_string()),
         OwnerRef::TenantItself(tenant) => Ok(format!("{tenant} ")),
         OwnerRef::User(tenant, user) => Ok(format!("{tenant} {user}")),
-        newer => Err(StoreError::unavailable(format!("this store does not know {newer:?}"))),
+        newer => Err(StoreError::unavailable(format!(
+            "this store does not know {newer:?}"
+        ))),
     }
 }
 
@@ -114,11 +125,15 @@ fn place(record: &KeyRecord) -> (std::cmp::Reverse<SystemTime>, KeyId) {
 
 impl Kept {
     fn row(&self, id: &KeyId) -> Result<&Row, StoreError> {
-        self.keys.get(id).ok_or_else(|| StoreError::rejected(Rejected::Missing(id.clone())))
+        self.keys
+            .get(id)
+            .ok_or_else(|| StoreError::rejected(Rejected::Missing(id.clone())))
     }
 
     fn row_mut(&mut self, id: &KeyId) -> Result<&mut Row, StoreError> {
-        self.keys.get_mut(id).ok_or_else(|| StoreError::rejected(Rejected::Missing(id.clone())))
+        self.keys
+            .get_mut(id)
+            .ok_or_else(|| StoreError::rejected(Rejected::Missing(id.clone())))
     }
 
     /// The key that was set, if it still can be; else the newest of the owner's that can.
@@ -126,25 +141,43 @@ impl Kept {
         let set = self.primaries.get(&owner_text(owner)?);
         let records = self.keys.values().map(|row| &row.record);
         let able = records.filter(|record| owner.includes(record) && record.can_be_primary(at));
-        Ok(able.min_by_key(|record| (Some(&record.id) != set, place(record))).map(|record| record.id.clone()))
+        Ok(able
+            .min_by_key(|record| (Some(&record.id) != set, place(record)))
+            .map(|record| record.id.clone()))
     }
 
     fn check(&self, condition: &Condition) -> Result<(), StoreError> {
         let rejected = match condition {
             Condition::Version { id, version } => match self.row(id)?.record.version {
                 stored if stored == *version => return Ok(()),
-                stored => Rejected::Version { id: id.clone(), expected: *version, stored },
+                stored => Rejected::Version {
+                    id: id.clone(),
+                    expected: *version,
+                    stored,
+                },
             },
-            Condition::Primary { owner, key, at } if self.primary(owner, *at)? == *key => return Ok(()),
+            Condition::Primary { owner, key, at } if self.primary(owner, *at)? == *key => {
+                return Ok(());
+            }
             Condition::Primary { .. } => Rejected::Primary,
             Condition::ActiveKeysAtMost { owner, at, limit } => {
                 let records = self.keys.values().map(|row| &row.record);
-                match records.filter(|record| owner.includes(record) && record.counts_as_active(*at)).count() as u64 {
+                match records
+                    .filter(|record| owner.includes(record) && record.counts_as_active(*at))
+                    .count() as u64
+                {
                     active if active <= *limit => return Ok(()),
-                    active => Rejected::TooManyActive { active, limit: *limit },
+                    active => Rejected::TooManyActive {
+                        active,
+                        limit: *limit,
+                    },
                 }
             }
-            newer => return Err(StoreError::unavailable(format!("this store does not know {newer:?}"))),
+            newer => {
+                return Err(StoreError::unavailable(format!(
+                    "this store does not know {newer:?}"
+                )));
+            }
         };
         Err(StoreError::rejected(rejected))
     }
@@ -157,7 +190,16 @@ impl Kept {
                 }
                 let (digest, record) = (self.claim(digest, &record.id)?, KeyRecord::clone(record));
                 let (id, usage) = (record.id.clone(), (0, None, None));
-                self.keys.insert(id, Row { digest, record, usage, hours: BTreeMap::new(), signing: None });
+                self.keys.insert(
+                    id,
+                    Row {
+                        digest,
+                        record,
+                        usage,
+                        hours: BTreeMap::new(),
+                        signing: None,
+                    },
+                );
             }
             Change::Replace(record) => {
                 let row = self.row_mut(&record.id)?;
@@ -191,7 +233,11 @@ impl Kept {
             Change::SetSigning { id, state } => {
                 self.row_mut(id)?.signing = state.as_ref().map(|state| hex(state.as_bytes()));
             }
-            newer => return Err(StoreError::unavailable(format!("this store does not know {newer:?}"))),
+            newer => {
+                return Err(StoreError::unavailable(format!(
+                    "this store does not know {newer:?}"
+                )));
+            }
         }
         Ok(())
     }
@@ -208,10 +254,18 @@ impl Kept {
 
     /// What is on the disk must be understood to the last byte: a key that cannot be read must not look like none.
     fn understood(self) -> Result<Self, StoreError> {
-        if let Some(place) = self.digests.keys().position(|text| parse_digest(text).is_none()) {
+        if let Some(place) = self
+            .digests
+            .keys()
+            .position(|text| parse_digest(text).is_none())
+        {
             return Err(StoreError::corrupt(format!("digest number {}", place + 1)));
         }
-        match self.keys.iter().find(|(id, row)| self.digests.get(&row.digest) != Some(id) || row.record.id != **id) {
+        match self
+            .keys
+            .iter()
+            .find(|(id, row)| self.digests.get(&row.digest) != Some(id) || row.record.id != **id)
+        {
             Some((id, _)) => Err(StoreError::corrupt(format!("the digest or the id of {id}"))),
             None => Ok(self),
         }
@@ -223,17 +277,30 @@ impl FileStore {
     fn open(path: &Path) -> Result<Self, StoreError> {
         let kept = match fs::read(path) {
             // Where, and not what: a value may be a secret.
-            Ok(text) => serde_json::from_slice::<Kept>(&text)
-                .map_err(|error| StoreError::corrupt(format!("column {} of the file", error.column())))?,
+            Ok(text) => serde_json::from_slice::<Kept>(&text).map_err(|error| {
+                StoreError::corrupt(format!("column {} of the file", error.column()))
+            })?,
             Err(error) if error.kind() == ErrorKind::NotFound => Kept::default(),
             Err(error) => return Err(StoreError::unavailable(error)),
         };
         let kept = RwLock::new(Arc::new(kept.understood()?));
-        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), writing: Mutex::new(()), kept }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path: path.to_owned(),
+                writing: Mutex::new(()),
+                kept,
+            }),
+        })
     }
 
     fn read(&self) -> Arc<Kept> {
-        Arc::clone(&self.inner.kept.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .inner
+                .kept
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Edits a copy, writes it to the disk, and only then shows it: all or nothing.
@@ -243,14 +310,24 @@ impl FileStore {
     ) -> Result<T, StoreError> {
         let this = self.clone();
         let work = move || {
-            let _one_at_a_time = this.inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one_at_a_time = this
+                .inner
+                .writing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let mut kept = Kept::clone(&this.read());
             let done = edit(&mut kept)?;
             save(&this.inner.path, &kept).map_err(StoreError::unavailable)?;
-            *this.inner.kept.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(kept);
+            *this
+                .inner
+                .kept
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = Arc::new(kept);
             Ok(done)
         };
-        tokio::task::spawn_blocking(work).await.map_err(StoreError::unavailable)?
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(StoreError::unavailable)?
     }
 }
 
@@ -263,7 +340,12 @@ fn save(path: &Path, kept: &Kept) -> Result<(), Box<dyn Error + Send + Sync>> {
     fs::rename(&fresh, path)?;
     // The folder's entry is on the disk only when the folder is.
     #[cfg(unix)]
-    File::open(path.parent().filter(|it| *it != Path::new("")).unwrap_or(Path::new(".")))?.sync_all()?;
+    File::open(
+        path.parent()
+            .filter(|it| *it != Path::new(""))
+            .unwrap_or(Path::new(".")),
+    )?
+    .sync_all()?;
     Ok(())
 }
 
@@ -273,12 +355,23 @@ impl KeyStore for FileStore {
         let kept = self.read();
         let texts: Vec<String> = digests.iter().map(digest_text).collect();
         // A secret that was deleted under any scheme stays deleted.
-        let deleted = |text: &String| kept.digests.get(text).is_some_and(|id| !kept.keys.contains_key(id));
+        let deleted = |text: &String| {
+            kept.digests
+                .get(text)
+                .is_some_and(|id| !kept.keys.contains_key(id))
+        };
         if texts.iter().any(deleted) {
             return Ok(None);
         }
-        let row = |text: &String| kept.keys.get(kept.digests.get(text)?).filter(|row| row.digest == *text);
-        let mut found = digests.iter().zip(&texts).filter_map(|(digest, text)| Some((digest, row(text)?)));
+        let row = |text: &String| {
+            kept.keys
+                .get(kept.digests.get(text)?)
+                .filter(|row| row.digest == *text)
+        };
+        let mut found = digests
+            .iter()
+            .zip(&texts)
+            .filter_map(|(digest, text)| Some((digest, row(text)?)));
         // One that is revoked comes first, else the one of the first digest.
         let revoked = found.clone().find(|(_, row)| row.record.revoked.is_some());
         let found = revoked.or_else(|| found.next());
@@ -291,15 +384,25 @@ impl KeyStore for FileStore {
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let kept = self.read();
-        let after = query.after.as_ref().map(|cursor| (std::cmp::Reverse(cursor.created_at), cursor.id.clone()));
-        let is_later = |record: &KeyRecord| after.as_ref().is_none_or(|after| place(record) > *after);
-        let mut rows: Vec<&Row> =
-            kept.keys.values().filter(|row| query.selects(&row.record) && is_later(&row.record)).collect();
+        let after = query
+            .after
+            .as_ref()
+            .map(|cursor| (std::cmp::Reverse(cursor.created_at), cursor.id.clone()));
+        let is_later =
+            |record: &KeyRecord| after.as_ref().is_none_or(|after| place(record) > *after);
+        let mut rows: Vec<&Row> = kept
+            .keys
+            .values()
+            .filter(|row| query.selects(&row.record) && is_later(&row.record))
+            .collect();
         rows.sort_by_key(|row| place(&row.record));
         let limit = query.limit.clamp(1, 500);
         let last = rows.get(limit - 1).filter(|_| rows.len() > limit);
         let next = last.map(|row| Cursor::new(row.record.created_at, row.record.id.clone()));
-        Ok(Page::new(rows.into_iter().take(limit).map(listed).collect(), next))
+        Ok(Page::new(
+            rows.into_iter().take(limit).map(listed).collect(),
+            next,
+        ))
     }
 
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
@@ -308,19 +411,35 @@ impl KeyStore for FileStore {
 
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
         let kept = self.read();
-        let Some(text) = kept.keys.get(id).and_then(|row| row.signing.as_deref()) else { return Ok(None) };
+        let Some(text) = kept.keys.get(id).and_then(|row| row.signing.as_deref()) else {
+            return Ok(None);
+        };
         let state = from_hex(text).and_then(|bytes| SigningState::from_bytes(&bytes).ok());
-        state.map(Some).ok_or_else(|| StoreError::corrupt(format!("what {id} signs with")))
+        state
+            .map(Some)
+            .ok_or_else(|| StoreError::corrupt(format!("what {id} signs with")))
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         let batch = batch.clone();
         self.write(move |kept| {
-            let counts = |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
-            batch.conditions().iter().filter(|condition| !counts(condition)).try_for_each(|it| kept.check(it))?;
-            batch.changes().iter().try_for_each(|change| kept.change(change))?;
+            let counts =
+                |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
+            batch
+                .conditions()
+                .iter()
+                .filter(|condition| !counts(condition))
+                .try_for_each(|it| kept.check(it))?;
+            batch
+                .changes()
+                .iter()
+                .try_for_each(|change| kept.change(change))?;
             // How many keys there are is asked afterwards.
-            batch.conditions().iter().filter(counts).try_for_each(|it| kept.check(it))
+            batch
+                .conditions()
+                .iter()
+                .filter(counts)
+                .try_for_each(|it| kept.check(it))
         })
         .await
     }
@@ -329,12 +448,18 @@ impl KeyStore for FileStore {
         let batch = batch.to_vec();
         self.write(move |kept| {
             for delta in &batch {
-                let Some(row) = kept.keys.get_mut(&delta.id) else { continue };
+                let Some(row) = kept.keys.get_mut(&delta.id) else {
+                    continue;
+                };
                 let mut usage = listed(row).usage;
                 usage.add(delta);
                 row.usage = (usage.count, usage.last_used_at, usage.last_ip);
-                let start = HourOfUse::start_of(delta.last_used_at).duration_since(SystemTime::UNIX_EPOCH);
-                let hour = row.hours.entry(start.unwrap_or_default().as_secs()).or_default();
+                let start =
+                    HourOfUse::start_of(delta.last_used_at).duration_since(SystemTime::UNIX_EPOCH);
+                let hour = row
+                    .hours
+                    .entry(start.unwrap_or_default().as_secs())
+                    .or_default();
                 *hour = hour.saturating_add(delta.count);
             }
             Ok(())
@@ -342,20 +467,33 @@ impl KeyStore for FileStore {
         .await
     }
 
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         let kept = self.read();
         let hours = kept.keys.get(id).into_iter().flat_map(|row| &row.hours);
         let hours = hours.map(|(hour, count)| HourOfUse::new(instant(*hour), *count));
-        Ok(hours.filter(|hour| hour.start >= HourOfUse::start_of(from) && hour.start < to).collect())
+        Ok(hours
+            .filter(|hour| hour.start >= HourOfUse::start_of(from) && hour.start < to)
+            .collect())
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
         self.write(move |kept| {
-            let hours = |kept: &Kept| kept.keys.values().map(|row| row.hours.len() as u64).sum::<u64>();
+            let hours = |kept: &Kept| {
+                kept.keys
+                    .values()
+                    .map(|row| row.hours.len() as u64)
+                    .sum::<u64>()
+            };
             let all = hours(kept);
-            kept.keys
-                .values_mut()
-                .for_each(|row| row.hours.retain(|hour, _| instant(*hour) + HourOfUse::LENGTH >= before));
+            kept.keys.values_mut().for_each(|row| {
+                row.hours
+                    .retain(|hour, _| instant(*hour) + HourOfUse::LENGTH >= before)
+            });
             Ok(all - hours(kept))
         })
         .await
@@ -367,9 +505,16 @@ impl KeyStore for FileStore {
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("keys.json");
-    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-    let manager = || Ok::<_, Box<dyn Error>>(KeyManager::builder(FileStore::open(&path)?, format.clone()).build()?);
-    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("document:read")]);
+    let format = KeyFormat::builder("acme_")
+        .random(Alphabet::BASE62, 32)
+        .build()?;
+    let manager = || {
+        Ok::<_, Box<dyn Error>>(
+            KeyManager::builder(FileStore::open(&path)?, format.clone()).build()?,
+        )
+    };
+    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
+        .with_scopes([scope!("document:read")]);
     let key = manager()?.issue(new).await?.key.reveal();
     println!("issued {key}");
     // As in another process: all that is known stands in the file, and the secret does not.
@@ -393,7 +538,13 @@ mod tests {
     async fn the_file_keeps_what_a_store_promises() {
         let folder = tempfile::tempdir().unwrap();
         let number = AtomicUsize::new(0);
-        let fresh = || folder.path().join(format!("{}.json", number.fetch_add(1, Ordering::Relaxed)));
-        portunus::conformance::key_store(|| async { FileStore::open(&fresh()).unwrap() }).await.unwrap();
+        let fresh = || {
+            folder
+                .path()
+                .join(format!("{}.json", number.fetch_add(1, Ordering::Relaxed)))
+        };
+        portunus::conformance::key_store(|| async { FileStore::open(&fresh()).unwrap() })
+            .await
+            .unwrap();
     }
 }

@@ -21,24 +21,34 @@ async fn documents(caller: KeyPrincipal) -> String {
 #[allow(clippy::print_stdout, reason = "the program's output")]
 async fn main() -> Result<(), Box<dyn Error>> {
     // What keys look like, and where they are kept: any type that implements `KeyStore`.
-    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+    let format = KeyFormat::builder("acme_")
+        .random(Alphabet::BASE62, 32)
+        .build()?;
     let store = MemoryStore::new();
 
     // A key for a customer. Its secret is shown this once; the store gets a digest.
     let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
-    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("document:read")]);
+    let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
+        .with_scopes([scope!("document:read")]);
     let key = manager.issue(new).await?.key.reveal();
 
     // Every route says what it requires; one that says nothing does not compile.
     let auth = AuthLayer::new(Authenticator::builder(store).bearer([format]).build()?);
     let app: Router = ProtectedRouter::new(auth)
-        .route("/documents", get(documents).require(scope!("document:read")))
+        .route(
+            "/documents",
+            get(documents).require(scope!("document:read")),
+        )
         .route("/healthz", get(|| async { "ok" }).public())
         .into_router();
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     println!("curl -i http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
     // With the peer's address: failures are counted by client, and keys may be bound to networks.
-    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+    axum::serve(
+        listener,
+        app.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .await?;
     Ok(())
 }

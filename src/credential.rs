@@ -61,7 +61,10 @@ pub(crate) enum Credential<'a> {
 }
 
 /// Reads the credentials. Whatever is malformed is an error; whatever is of a foreign scheme is absent.
-pub(crate) fn read<'a>(head: &'a dyn RequestHead, accepted: &'a [Accepted]) -> Result<Credential<'a>, AuthError> {
+pub(crate) fn read<'a>(
+    head: &'a dyn RequestHead,
+    accepted: &'a [Accepted],
+) -> Result<Credential<'a>, AuthError> {
     let mut found = Credential::Absent;
     match head.single(FieldName::Authorization) {
         Single::Repeated => return Err(repeated()),
@@ -69,7 +72,10 @@ pub(crate) fn read<'a>(head: &'a dyn RequestHead, accepted: &'a [Accepted]) -> R
         Single::One(value) if value.len() > MAX_CREDENTIAL_LENGTH => return Err(malformed()),
         Single::One(value) => {
             let value = value.trim_ascii();
-            let end = value.iter().position(|&byte| byte == b' ').unwrap_or(value.len());
+            let end = value
+                .iter()
+                .position(|&byte| byte == b' ')
+                .unwrap_or(value.len());
             let (name, rest) = value.split_at(end);
             let scheme = if name.eq_ignore_ascii_case(b"bearer") {
                 Some(Scheme::Bearer)
@@ -78,26 +84,44 @@ pub(crate) fn read<'a>(head: &'a dyn RequestHead, accepted: &'a [Accepted]) -> R
             } else {
                 None
             };
-            if let Some(way) = accepted.iter().find(|way| Some(&way.scheme) == scheme.as_ref()) {
-                let start = rest.iter().position(|&byte| byte != b' ').unwrap_or(rest.len());
+            if let Some(way) = accepted
+                .iter()
+                .find(|way| Some(&way.scheme) == scheme.as_ref())
+            {
+                let start = rest
+                    .iter()
+                    .position(|&byte| byte != b' ')
+                    .unwrap_or(rest.len());
                 found = Credential::Presented(way, &rest[start..]);
             }
         }
     }
     for way in accepted {
-        let Scheme::Header(name) = &way.scheme else { continue };
+        let Scheme::Header(name) = &way.scheme else {
+            continue;
+        };
         match (head.single(FieldName::Other(name)), &found) {
             (Single::Absent, _) => {}
-            (Single::Repeated, _) | (Single::One(_), Credential::Presented(..)) => return Err(repeated()),
-            (Single::One(value), _) if value.len() > MAX_CREDENTIAL_LENGTH => return Err(malformed()),
-            (Single::One(value), Credential::Absent) => found = Credential::Presented(way, value.trim_ascii()),
+            (Single::Repeated, _) | (Single::One(_), Credential::Presented(..)) => {
+                return Err(repeated());
+            }
+            (Single::One(value), _) if value.len() > MAX_CREDENTIAL_LENGTH => {
+                return Err(malformed());
+            }
+            (Single::One(value), Credential::Absent) => {
+                found = Credential::Presented(way, value.trim_ascii())
+            }
         }
     }
     Ok(found)
 }
 
 /// Hands the text of the key to `then`, once its shape is right.
-pub(crate) fn with_key<R>(way: &Accepted, value: &[u8], then: impl FnOnce(&str) -> R) -> Result<R, AuthError> {
+pub(crate) fn with_key<R>(
+    way: &Accepted,
+    value: &[u8],
+    then: impl FnOnce(&str) -> R,
+) -> Result<R, AuthError> {
     match way.scheme {
         Scheme::Bearer => match shaped(&way.formats, value) {
             Ok(key) => Ok(then(key)),
@@ -108,12 +132,17 @@ pub(crate) fn with_key<R>(way: &Accepted, value: &[u8], then: impl FnOnce(&str) 
         Scheme::Header(_) => Ok(then(shaped(&way.formats, value)?)),
         Scheme::Basic => {
             let mut buffer = Zeroizing::new([0_u8; MAX_BASIC_LENGTH]);
-            let length = BASIC.decode_slice(value, &mut buffer[..]).map_err(|_| malformed())?;
+            let length = BASIC
+                .decode_slice(value, &mut buffer[..])
+                .map_err(|_| malformed())?;
             let pair = &buffer[..length];
             if pair.iter().any(u8::is_ascii_control) {
                 return Err(malformed());
             }
-            let colon = pair.iter().position(|&byte| byte == b':').ok_or_else(malformed)?;
+            let colon = pair
+                .iter()
+                .position(|&byte| byte == b':')
+                .ok_or_else(malformed)?;
             let (user, password) = (&pair[..colon], &pair[colon + 1..]);
             if !password.is_empty() {
                 return Err(AuthError::with_detail(
@@ -137,12 +166,18 @@ fn shaped<'k>(formats: &[KeyFormat], value: &'k [u8]) -> Result<&'k str, AuthErr
             Err(FormatMismatch::Shape) => {}
         }
     }
-    Err(if checksum { AuthError::new(ErrorCode::InvalidKey) } else { malformed() })
+    Err(if checksum {
+        AuthError::new(ErrorCode::InvalidKey)
+    } else {
+        malformed()
+    })
 }
 
 /// The text of a Bearer token, where it is one.
 pub(crate) fn token68(value: &[u8]) -> Option<&str> {
-    str::from_utf8(value).ok().filter(|text| is_token68(text.as_bytes()))
+    str::from_utf8(value)
+        .ok()
+        .filter(|text| is_token68(text.as_bytes()))
 }
 
 /// `token68` of RFC 9110 §11.2: some of its characters, then padding.

@@ -143,35 +143,95 @@ impl ErrorCode {
 
     const fn row(self) -> (&'static str, u16, &'static str) {
         match self {
-            Self::InvalidRequest => ("INVALID_REQUEST", 400, "The credentials are repeated, ambiguous or malformed"),
-            Self::ActorRequired => ("ACTOR_REQUIRED", 400, "This route needs to know which user the key acts for"),
+            Self::InvalidRequest => (
+                "INVALID_REQUEST",
+                400,
+                "The credentials are repeated, ambiguous or malformed",
+            ),
+            Self::ActorRequired => (
+                "ACTOR_REQUIRED",
+                400,
+                "This route needs to know which user the key acts for",
+            ),
             Self::MissingKey => ("MISSING_KEY", 401, "No API key was presented"),
-            Self::InvalidFormat => ("INVALID_FORMAT", 401, "The credentials do not have the shape of an API key"),
+            Self::InvalidFormat => (
+                "INVALID_FORMAT",
+                401,
+                "The credentials do not have the shape of an API key",
+            ),
             Self::InvalidKey => ("INVALID_KEY", 401, "The API key is not valid"),
             Self::KeyRevoked => ("KEY_REVOKED", 401, "The API key has been revoked"),
             Self::KeyExpired => ("KEY_EXPIRED", 401, "The API key has expired"),
             Self::KeyDisabled => ("KEY_DISABLED", 401, "The API key is not enabled"),
-            Self::WrongEnvironment => ("WRONG_ENVIRONMENT", 401, "The API key belongs to another environment"),
-            Self::InsufficientScope => ("INSUFFICIENT_SCOPE", 403, "The API key lacks a required scope"),
-            Self::IpNotAllowed => ("IP_NOT_ALLOWED", 403, "Access from this IP is not allowed for this API key"),
-            Self::UnknownActor => ("UNKNOWN_ACTOR", 403, "The API key may not act for this user"),
+            Self::WrongEnvironment => (
+                "WRONG_ENVIRONMENT",
+                401,
+                "The API key belongs to another environment",
+            ),
+            Self::InsufficientScope => (
+                "INSUFFICIENT_SCOPE",
+                403,
+                "The API key lacks a required scope",
+            ),
+            Self::IpNotAllowed => (
+                "IP_NOT_ALLOWED",
+                403,
+                "Access from this IP is not allowed for this API key",
+            ),
+            Self::UnknownActor => (
+                "UNKNOWN_ACTOR",
+                403,
+                "The API key may not act for this user",
+            ),
             Self::ReadOnlyKey => ("READ_ONLY_KEY", 403, "The API key is read-only"),
-            Self::WorkspaceForbidden => ("WORKSPACE_FORBIDDEN", 403, "The API key does not reach this workspace"),
+            Self::WorkspaceForbidden => (
+                "WORKSPACE_FORBIDDEN",
+                403,
+                "The API key does not reach this workspace",
+            ),
             Self::PlanRequired => ("PLAN_REQUIRED", 403, "The plan does not include this"),
-            Self::OwnerSuspended => ("OWNER_SUSPENDED", 403, "The owner of the API key is suspended"),
-            Self::InsecureTransport => ("INSECURE_TRANSPORT", 403, "The connection is not secure enough"),
+            Self::OwnerSuspended => (
+                "OWNER_SUSPENDED",
+                403,
+                "The owner of the API key is suspended",
+            ),
+            Self::InsecureTransport => (
+                "INSECURE_TRANSPORT",
+                403,
+                "The connection is not secure enough",
+            ),
             Self::Forbidden => ("FORBIDDEN", 403, "This is not allowed"),
             Self::NotFound => ("NOT_FOUND", 404, "There is nothing here"),
             Self::Conflict => ("CONFLICT", 409, "This clashes with what is stored"),
             Self::QuotaExceeded => ("QUOTA_EXCEEDED", 409, "No more API keys may be issued"),
-            Self::PreconditionFailed => ("PRECONDITION_FAILED", 412, "It has changed since it was read"),
+            Self::PreconditionFailed => (
+                "PRECONDITION_FAILED",
+                412,
+                "It has changed since it was read",
+            ),
             Self::InvalidBody => ("INVALID_BODY", 422, "The body cannot be accepted"),
             Self::RateLimited => ("RATE_LIMITED", 429, "Too many requests with this API key"),
             Self::TooManyFailures => ("TOO_MANY_FAILURES", 429, "Too many failed attempts"),
-            Self::StoreUnavailable => ("STORE_UNAVAILABLE", 503, "API keys cannot be checked right now"),
-            Self::DirectoryUnavailable => ("DIRECTORY_UNAVAILABLE", 503, "Users cannot be looked up right now"),
-            Self::VerifierUnavailable => ("VERIFIER_UNAVAILABLE", 503, "Tokens cannot be verified right now"),
-            Self::LimiterUnavailable => ("LIMITER_UNAVAILABLE", 503, "Rate limits cannot be checked right now"),
+            Self::StoreUnavailable => (
+                "STORE_UNAVAILABLE",
+                503,
+                "API keys cannot be checked right now",
+            ),
+            Self::DirectoryUnavailable => (
+                "DIRECTORY_UNAVAILABLE",
+                503,
+                "Users cannot be looked up right now",
+            ),
+            Self::VerifierUnavailable => (
+                "VERIFIER_UNAVAILABLE",
+                503,
+                "Tokens cannot be verified right now",
+            ),
+            Self::LimiterUnavailable => (
+                "LIMITER_UNAVAILABLE",
+                503,
+                "Rate limits cannot be checked right now",
+            ),
         }
     }
 
@@ -196,7 +256,9 @@ impl FromStr for ErrorCode {
     type Err = ParseErrorCodeError;
     fn from_str(text: &str) -> Result<Self, ParseErrorCodeError> {
         let found = Self::ALL.iter().find(|code| code.as_str() == text);
-        found.copied().ok_or_else(|| ParseErrorCodeError(text.chars().take(40).collect()))
+        found
+            .copied()
+            .ok_or_else(|| ParseErrorCodeError(text.chars().take(40).collect()))
     }
 }
 
@@ -246,7 +308,9 @@ pub struct MissingScope {
 impl fmt::Debug for Presented {
     /// Without whom it names: that is the caller's own text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presented").field("key_id", &self.record.id).finish_non_exhaustive()
+        f.debug_struct("Presented")
+            .field("key_id", &self.record.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -254,24 +318,41 @@ impl AuthError {
     /// An error with the code's own sentence.
     #[must_use]
     pub const fn new(code: ErrorCode) -> Self {
-        Self { code, detail: Cow::Borrowed(code.message()), more: None }
+        Self {
+            code,
+            detail: Cow::Borrowed(code.message()),
+            more: None,
+        }
     }
 
     /// An error with a sentence of its own. It must not carry a secret.
     #[must_use]
     pub fn with_detail(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), more: None }
+        Self {
+            code,
+            detail: detail.into(),
+            more: None,
+        }
     }
 
     /// `INSUFFICIENT_SCOPE`, with what was required and what was there.
     #[must_use]
     pub fn insufficient_scope(required: &Requirement, granted: &dyn ScopeSet) -> Self {
-        let detail = format!("The API key lacks a required scope: {}", required.explain(granted));
-        let missing = MissingScope { required: required.clone(), granted: granted.names() };
+        let detail = format!(
+            "The API key lacks a required scope: {}",
+            required.explain(granted)
+        );
+        let missing = MissingScope {
+            required: required.clone(),
+            granted: granted.names(),
+        };
         Self {
             code: ErrorCode::InsufficientScope,
             detail: detail.into(),
-            more: Some(Arc::new(More { missing: Some(Arc::new(missing)), ..More::default() })),
+            more: Some(Arc::new(More {
+                missing: Some(Arc::new(missing)),
+                ..More::default()
+            })),
         }
     }
 
@@ -283,7 +364,11 @@ impl AuthError {
             source: Some(Arc::from(source.into())),
             ..More::default()
         };
-        Self { code, detail: code.message().into(), more: Some(Arc::new(more)) }
+        Self {
+            code,
+            detail: code.message().into(),
+            more: Some(Arc::new(more)),
+        }
     }
 
     /// `RATE_LIMITED`, with how the windows stand and when a retry passes.
@@ -291,19 +376,34 @@ impl AuthError {
     pub fn rate_limited(decision: Decision) -> Self {
         let detail = match decision.violated().as_slice() {
             [] => Cow::Borrowed(ErrorCode::RateLimited.message()),
-            [name] => format!("Too many requests with this API key: the quota {name} is used up").into(),
-            names => {
-                format!("Too many requests with this API key: the quotas {} are used up", names.join(" and ")).into()
+            [name] => {
+                format!("Too many requests with this API key: the quota {name} is used up").into()
             }
+            names => format!(
+                "Too many requests with this API key: the quotas {} are used up",
+                names.join(" and ")
+            )
+            .into(),
         };
-        let more = More { retry_after: decision.retry_after(), limits: Some(decision), ..More::default() };
-        Self { code: ErrorCode::RateLimited, detail, more: Some(Arc::new(more)) }
+        let more = More {
+            retry_after: decision.retry_after(),
+            limits: Some(decision),
+            ..More::default()
+        };
+        Self {
+            code: ErrorCode::RateLimited,
+            detail,
+            more: Some(Arc::new(more)),
+        }
     }
 
     /// `TOO_MANY_FAILURES`, with when a retry passes.
     #[must_use]
     pub fn too_many_failures(retry_after: Duration) -> Self {
-        let more = More { retry_after: Some(retry_after), ..More::default() };
+        let more = More {
+            retry_after: Some(retry_after),
+            ..More::default()
+        };
         Self {
             code: ErrorCode::TooManyFailures,
             detail: ErrorCode::TooManyFailures.message().into(),
@@ -313,8 +413,15 @@ impl AuthError {
 
     /// The same error, of a caller who presented a real key.
     #[must_use]
-    pub(crate) fn presenting(self, record: &Arc<KeyRecord>, wanted: Option<&(ActorMode, UserRef)>) -> Self {
-        let presented = Presented { record: Arc::clone(record), wanted: wanted.cloned() };
+    pub(crate) fn presenting(
+        self,
+        record: &Arc<KeyRecord>,
+        wanted: Option<&(ActorMode, UserRef)>,
+    ) -> Self {
+        let presented = Presented {
+            record: Arc::clone(record),
+            wanted: wanted.cloned(),
+        };
         self.with(|more| more.presented = Some(presented))
     }
 
@@ -344,7 +451,11 @@ impl AuthError {
     /// The same error on a request that was counted: its answer tells how the windows stand.
     #[must_use]
     pub(crate) fn with_limits(self, decision: Option<Decision>) -> Self {
-        if decision.is_some() { self.with(|more| more.limits = decision) } else { self }
+        if decision.is_some() {
+            self.with(|more| more.limits = decision)
+        } else {
+            self
+        }
     }
 
     /// How the windows stand, on a request that was counted.
@@ -392,6 +503,10 @@ impl fmt::Display for AuthError {
 
 impl Error for AuthError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.more.as_ref()?.source.as_deref().map(|source| source as _)
+        self.more
+            .as_ref()?
+            .source
+            .as_deref()
+            .map(|source| source as _)
     }
 }

@@ -54,10 +54,11 @@ pub fn verify(key: &str, event_time: &str, event_type: &str, event_hash: &str) -
 
 fn hash(state: &SigningState, event_time: &str, event_type: &str) -> String {
     let mac = state.sign(format!("{event_time}{event_type}").as_bytes());
-    mac.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    mac.iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 impl KeyManager {
@@ -67,21 +68,39 @@ impl KeyManager {
     /// [`ManageError::Invalid`] for a type that is empty, longer than 200 bytes, begins with a digit, or has other than
     /// visible ASCII characters; [`ManageError::Conflict`] where the owner has no key that can sign; or the store giving no
     /// answer.
-    pub async fn sign_event(&self, owner: &Owner, event_type: &str) -> Result<SignedEvent, ManageError> {
-        let fits = event_type.len() <= LONGEST_TYPE && event_type.bytes().all(|byte| byte.is_ascii_graphic());
-        if !fits || event_type.bytes().next().is_none_or(|first| first.is_ascii_digit()) {
+    pub async fn sign_event(
+        &self,
+        owner: &Owner,
+        event_type: &str,
+    ) -> Result<SignedEvent, ManageError> {
+        let fits = event_type.len() <= LONGEST_TYPE
+            && event_type.bytes().all(|byte| byte.is_ascii_graphic());
+        if !fits
+            || event_type
+                .bytes()
+                .next()
+                .is_none_or(|first| first.is_ascii_digit())
+        {
             return Err(ManageError::Invalid {
                 field: "event_type",
                 reason: format!("1 to {LONGEST_TYPE} visible ASCII characters, the first no digit"),
             });
         }
         let now = self.now();
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
         let (primary, others) = self.signing_keys(owner, now).await?;
         let event_time = seconds.to_string();
         let hash = |state: &SigningState| hash(state, &event_time, event_type);
         let (event_hash, other_hashes) = (hash(&primary), others.iter().map(hash).collect());
-        Ok(SignedEvent { event_hash, other_hashes, event_type: event_type.to_owned(), event_time })
+        Ok(SignedEvent {
+            event_hash,
+            other_hashes,
+            event_type: event_type.to_owned(),
+            event_time,
+        })
     }
 
     /// The state of the primary key, and those of its neighbours by rotation that still work.
@@ -102,7 +121,10 @@ impl KeyManager {
         }
         let (primary, state) = found.ok_or(NONE)?;
         let mut others = Vec::new();
-        for id in [&primary.predecessor, &primary.successor].into_iter().flatten() {
+        for id in [&primary.predecessor, &primary.successor]
+            .into_iter()
+            .flatten()
+        {
             if self.works(id, now).await? {
                 others.extend(self.signing_state(id).await?);
             }

@@ -100,7 +100,9 @@ mod usage;
 mod verifier;
 
 pub use actor::{Actor, ActorMode};
-pub use authenticator::{Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Outcome, PendingAttempt};
+pub use authenticator::{
+    Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Outcome, PendingAttempt,
+};
 pub use clock::{Clock, SystemClock};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
 pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};

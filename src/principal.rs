@@ -45,7 +45,8 @@ pub trait Principal: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the key reaches a workspace: to filter what a handler lists.
     fn reaches(&self, workspace: &str) -> bool {
-        self.workspaces().is_none_or(|reached| reached.iter().any(|id| id.as_str() == workspace))
+        self.workspaces()
+            .is_none_or(|reached| reached.iter().any(|id| id.as_str() == workspace))
     }
 
     /// Checks a requirement inside of a handler, after the route's own. What needs the request (the method, a workspace in
@@ -81,7 +82,9 @@ pub(crate) struct KeyEntry {
 
 impl fmt::Debug for KeyEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyEntry").field("record", &self.record).finish_non_exhaustive()
+        f.debug_struct("KeyEntry")
+            .field("record", &self.record)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,7 +112,12 @@ impl KeyPrincipal {
         acting: Option<Arc<Acting>>,
         client_ip: Option<IpAddr>,
     ) -> Self {
-        Self { entry, mode, acting, client_ip }
+        Self {
+            entry,
+            mode,
+            acting,
+            client_ip,
+        }
     }
 
     #[cfg(any(feature = "actix-web", feature = "tower"))]
@@ -157,7 +165,11 @@ impl Principal for KeyPrincipal {
     }
     fn actor(&self) -> Actor<'_> {
         match self.acting_for() {
-            Some(user) => Actor { mode: self.mode, user_id: Some(&user.id), user_email: user.email.as_deref() },
+            Some(user) => Actor {
+                mode: self.mode,
+                user_id: Some(&user.id),
+                user_email: user.email.as_deref(),
+            },
             None => actor::as_owner(self.mode, self.owner()),
         }
     }

@@ -51,7 +51,9 @@ fn record(step: Step, told: &'static str, took: std::time::Duration) {
     match step {
         Step::Store => by_result!("portunus_store_seconds", "found" "missing"),
         Step::Limiter => by_result!("portunus_limiter_seconds", "admitted" "refused"),
-        Step::Directory | Step::OwnerStanding => by_result!("portunus_directory_seconds", "found" "missing"),
+        Step::Directory | Step::OwnerStanding => {
+            by_result!("portunus_directory_seconds", "found" "missing")
+        }
         Step::Verifier => by_result!("portunus_verifier_seconds", "found" "missing"),
     }
 }
@@ -130,7 +132,10 @@ pub(crate) async fn awaited<T: Told>(step: Step, ask: impl Future<Output = T>) -
 /// The rest of an attempt, in its span.
 pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
     #[cfg(feature = "tracing")]
-    let rest = tracing::Instrument::instrument(rest, tracing::debug_span!(target: "portunus", "authenticate"));
+    let rest = tracing::Instrument::instrument(
+        rest,
+        tracing::debug_span!(target: "portunus", "authenticate"),
+    );
     rest
 }
 
@@ -144,8 +149,12 @@ pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId
     if let Some(error) = error {
         let key_id = key.or(error.key_id()).map(tracing::field::display);
         match std::error::Error::source(error).filter(|_| error.status() == 503) {
-            Some(cause) => tracing::warn!(target: "portunus", code = error.code().as_str(), key_id, cause, "refused"),
-            None => tracing::debug!(target: "portunus", code = error.code().as_str(), key_id, "refused"),
+            Some(cause) => {
+                tracing::warn!(target: "portunus", code = error.code().as_str(), key_id, cause, "refused")
+            }
+            None => {
+                tracing::debug!(target: "portunus", code = error.code().as_str(), key_id, "refused")
+            }
         }
     }
     let _ = (error, key);
@@ -163,8 +172,12 @@ pub(crate) fn cache(which: Cache, hit: bool) {
     // Literals, so that nothing is allocated for them.
     #[cfg(feature = "metrics")]
     match (which, hit) {
-        (Cache::Keys, true) => metrics::counter!("portunus_cache_total", "cache" => "keys", "result" => "hit"),
-        (Cache::Keys, false) => metrics::counter!("portunus_cache_total", "cache" => "keys", "result" => "miss"),
+        (Cache::Keys, true) => {
+            metrics::counter!("portunus_cache_total", "cache" => "keys", "result" => "hit")
+        }
+        (Cache::Keys, false) => {
+            metrics::counter!("portunus_cache_total", "cache" => "keys", "result" => "miss")
+        }
         (Cache::Directory, true) => {
             metrics::counter!("portunus_cache_total", "cache" => "directory", "result" => "hit")
         }

@@ -45,13 +45,16 @@ impl UsageCell {
     fn take(&self, id: &KeyId) -> Option<UsageDelta> {
         let count = self.count.swap(0, Ordering::Relaxed);
         let ip = *self.last_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = SystemTime::UNIX_EPOCH + Duration::from_millis(self.last_used.load(Ordering::Relaxed));
+        let last =
+            SystemTime::UNIX_EPOCH + Duration::from_millis(self.last_used.load(Ordering::Relaxed));
         (count > 0).then(|| UsageDelta::new(id.clone(), count, last, ip))
     }
 }
 
 fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -76,7 +79,10 @@ impl UsageRecorder {
         if taken.is_empty() {
             return Ok(());
         }
-        store.record_usage(&taken).await.inspect_err(|_| self.put_back(&taken))
+        store
+            .record_usage(&taken)
+            .await
+            .inspect_err(|_| self.put_back(&taken))
     }
 
     fn take(&self) -> Vec<UsageDelta> {
@@ -95,7 +101,8 @@ impl UsageRecorder {
         for delta in deltas {
             let cell = self.cell(&delta.id);
             cell.count.fetch_add(delta.count, Ordering::Relaxed);
-            cell.last_used.fetch_max(millis(delta.last_used_at), Ordering::Relaxed);
+            cell.last_used
+                .fetch_max(millis(delta.last_used_at), Ordering::Relaxed);
             let mut last = cell.last_ip.lock().unwrap_or_else(PoisonError::into_inner);
             *last = last.or(delta.last_ip);
         }

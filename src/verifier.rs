@@ -91,7 +91,14 @@ impl VerifiedToken {
 
     /// The record that it stands for.
     pub(crate) fn into_record(self, now: SystemTime) -> Arc<KeyRecord> {
-        let mut record = KeyRecord::new(self.id, "token", KeyKind::AccessToken, self.environment, self.owner, now);
+        let mut record = KeyRecord::new(
+            self.id,
+            "token",
+            KeyKind::AccessToken,
+            self.environment,
+            self.owner,
+            now,
+        );
         record.scopes = self.scopes;
         record.expires_at = self.expires_at;
         record.access = self.access;

@@ -26,7 +26,9 @@ use portunus::manage::NewKey;
 use portunus::network::{AllowList, ClientIp, ForwardedHeader, TlsVersion, Transport};
 use portunus::policy::WorkspaceOf;
 use portunus::respond::{ErrorBody, ProblemDetails};
-use portunus::{AuthError, AuthenticatorBuilder, KeyPrincipal, Principal, RequestHead, Requirement};
+use portunus::{
+    AuthError, AuthenticatorBuilder, KeyPrincipal, Principal, RequestHead, Requirement,
+};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 /// A request as data, for both frameworks.
@@ -40,7 +42,13 @@ struct Ask {
 }
 
 fn ask() -> Ask {
-    Ask { method: "GET".into(), target: "/documents".into(), fields: vec![], peer: None, tls: None }
+    Ask {
+        method: "GET".into(),
+        target: "/documents".into(),
+        fields: vec![],
+        peer: None,
+        tls: None,
+    }
 }
 
 impl Ask {
@@ -77,7 +85,9 @@ impl Ask {
         *request.uri_mut() = self.target.parse().unwrap();
         for (name, value) in &self.fields {
             let name: http::HeaderName = name.parse().unwrap();
-            request.headers_mut().append(name, http::HeaderValue::from_bytes(value).unwrap());
+            request
+                .headers_mut()
+                .append(name, http::HeaderValue::from_bytes(value).unwrap());
         }
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(peer);
@@ -92,8 +102,10 @@ impl Ask {
         let method = actix_web::http::Method::from_bytes(self.method.as_bytes()).unwrap();
         let mut request = TestRequest::default().method(method).uri(&self.target);
         for (name, value) in &self.fields {
-            request = request
-                .append_header((name.as_str(), actix_web::http::header::HeaderValue::from_bytes(value).unwrap()));
+            request = request.append_header((
+                name.as_str(),
+                actix_web::http::header::HeaderValue::from_bytes(value).unwrap(),
+            ));
         }
         match self.peer {
             Some(peer) => request.peer_addr(peer),
@@ -123,7 +135,13 @@ impl Answer {
 }
 
 fn describe(principal: &KeyPrincipal) -> String {
-    format!("{} {:?} {:?} {:?}", principal.key_id(), principal.actor(), principal.client_ip(), principal.scopes())
+    format!(
+        "{} {:?} {:?} {:?}",
+        principal.key_id(),
+        principal.actor(),
+        principal.client_ip(),
+        principal.scopes()
+    )
 }
 
 /// Both adapters around the same handler, each with an authenticator of its own.
@@ -134,7 +152,10 @@ struct Both {
 
 impl Both {
     fn of(make: impl Fn() -> AuthenticatorBuilder) -> Self {
-        Self { auths: [(); 2].map(|()| make().build().unwrap()), requirement: None }
+        Self {
+            auths: [(); 2].map(|()| make().build().unwrap()),
+            requirement: None,
+        }
     }
     fn requiring(mut self, requirement: impl Into<Requirement>) -> Self {
         self.requirement = Some(requirement.into());
@@ -143,19 +164,38 @@ impl Both {
 
     async fn by_tower(&self, ask: &Ask) -> Answer {
         let handler = service_fn(|request: http::Request<()>| {
-            let text = request.extensions().get::<KeyPrincipal>().map_or("nobody".into(), describe);
-            ready(Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(text)))))
+            let text = request
+                .extensions()
+                .get::<KeyPrincipal>()
+                .map_or("nobody".into(), describe);
+            ready(Ok::<_, Infallible>(http::Response::new(Full::new(
+                Bytes::from(text),
+            ))))
         });
         let demand = self.requirement.clone().map(tower_adapter::require);
         let auth = AuthLayer::new(self.auths[0].clone());
-        let service = ServiceBuilder::new().layer(auth).option_layer(demand).service(handler);
+        let service = ServiceBuilder::new()
+            .layer(auth)
+            .option_layer(demand)
+            .service(handler);
         let response = service.oneshot(ask.tower()).await.unwrap();
-        let mut fields: Vec<_> =
-            response.headers().iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+        let mut fields: Vec<_> = response
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+            .collect();
         fields.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let told = response.extensions().get::<AuthError>().map(|error| format!("{error:?}"));
+        let told = response
+            .extensions()
+            .get::<AuthError>()
+            .map(|error| format!("{error:?}"));
         let status = response.status().as_u16();
-        Answer { status, fields, body: response.into_body().collect().await.unwrap().to_bytes(), told }
+        Answer {
+            status,
+            fields,
+            body: response.into_body().collect().await.unwrap().to_bytes(),
+            told,
+        }
     }
 
     async fn by_actix(&self, ask: &Ask) -> Answer {
@@ -174,7 +214,15 @@ impl Both {
         }
         let everything = || web::resource("{any:.*}").to(handler);
         match demand {
-            None => answer(init_service(App::new().service(everything()).wrap(auth)).await.call(request).await).await,
+            None => {
+                answer(
+                    init_service(App::new().service(everything()).wrap(auth))
+                        .await
+                        .call(request)
+                        .await,
+                )
+                .await
+            }
             Some(demand) => {
                 let app = App::new().service(everything()).wrap(demand).wrap(auth);
                 answer(init_service(app).await.call(request).await).await
@@ -190,16 +238,31 @@ impl Both {
     }
 }
 
-async fn answer<B: actix_web::body::MessageBody>(response: Result<ServiceResponse<B>, actix_web::Error>) -> Answer {
+async fn answer<B: actix_web::body::MessageBody>(
+    response: Result<ServiceResponse<B>, actix_web::Error>,
+) -> Answer {
     let response = response.unwrap();
     let headers = response.headers();
-    let mut fields: Vec<_> =
-        headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    let mut fields: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+        .collect();
     fields.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let told = response.response().extensions().get::<AuthError>().map(|error| format!("{error:?}"));
+    let told = response
+        .response()
+        .extensions()
+        .get::<AuthError>()
+        .map(|error| format!("{error:?}"));
     let status = response.status().as_u16();
-    let body = actix_web::body::to_bytes(response.into_body()).await.unwrap_or_else(|_| panic!("no body"));
-    Answer { status, fields, body, told }
+    let body = actix_web::body::to_bytes(response.into_body())
+        .await
+        .unwrap_or_else(|_| panic!("no body"));
+    Answer {
+        status,
+        fields,
+        body,
+        told,
+    }
 }
 
 #[actix_web::test]
@@ -220,8 +283,14 @@ async fn whatever_is_presented_is_answered_alike() {
         (ask().authorization("Token x"), 401),
         (ask().authorization("Digest username=\"x\""), 401),
         (ask().authorization(key.as_str()), 401),
-        (ask().authorization(basic(format!("{key}:").as_bytes())), 200),
-        (ask().authorization(basic(format!("{key}:password").as_bytes())), 401),
+        (
+            ask().authorization(basic(format!("{key}:").as_bytes())),
+            200,
+        ),
+        (
+            ask().authorization(basic(format!("{key}:password").as_bytes())),
+            401,
+        ),
         (ask().authorization(basic(key.as_bytes())), 401),
         (ask().authorization(basic(b"\xff\xfe:")), 401),
         (ask().authorization(basic(b"a\x00b:")), 401),
@@ -231,14 +300,20 @@ async fn whatever_is_presented_is_answered_alike() {
         (ask().bearer(&"a".repeat(1 << 20)), 401),
         (ask().authorization(b"\xff\xfe"), 401),
         (ask().authorization(b"Bearer \xff"), 400),
-        (ask().authorization([b"Bearer ", key.as_bytes(), b"\xa0"].concat()), 400),
+        (
+            ask().authorization([b"Bearer ", key.as_bytes(), b"\xa0"].concat()),
+            400,
+        ),
         (ask().bearer(&with_last_character_wrong(&key)), 401),
         (ask().bearer(&stranger()), 401),
         (ask().bearer(&format!("{key}x")), 401),
         (twice("Bearer x"), 400),
         (twice(&format!("Bearer {key}")), 400),
         (twice("Token x"), 400),
-        (ask().at(&format!("/documents?authorization=Bearer%20{key}")), 401),
+        (
+            ask().at(&format!("/documents?authorization=Bearer%20{key}")),
+            401,
+        ),
         (ask().bearer(&key).method("HEAD"), 200),
         (ask().method("HEAD"), 401),
         (ask().method("OPTIONS"), 401),
@@ -268,10 +343,19 @@ async fn however_a_key_stands_it_is_answered_alike() {
     let now = portunus::Clock::now(&house.clock);
     let changes: [(Change, u16); 6] = [
         (Box::new(move |record| record.expires_at = Some(now)), 401),
-        (Box::new(move |record| record.expires_at = Some(expiry)), 200),
+        (
+            Box::new(move |record| record.expires_at = Some(expiry)),
+            200,
+        ),
         (Box::new(|record| record.enabled = false), 401),
-        (Box::new(move |record| record.not_before = Some(expiry)), 401),
-        (Box::new(|record| record.allowed_ips = AllowList::parse(["203.0.113.0/24"]).ok()), 403),
+        (
+            Box::new(move |record| record.not_before = Some(expiry)),
+            401,
+        ),
+        (
+            Box::new(|record| record.allowed_ips = AllowList::parse(["203.0.113.0/24"]).ok()),
+            403,
+        ),
         (Box::new(|record| record.environment = common::test()), 401),
     ];
     for (change, status) in changes {
@@ -283,7 +367,10 @@ async fn however_a_key_stands_it_is_answered_alike() {
                 house.store.answer_late();
             }
             let both = Both::of(|| house.bearer().environment(common::live()));
-            assert_eq!(both.ask(&ask().bearer(&key).from("192.0.2.7")).await.status, status);
+            assert_eq!(
+                both.ask(&ask().bearer(&key).from("192.0.2.7")).await.status,
+                status
+            );
         }
     }
     let (key, record) = house.issue(&["a"]).await;
@@ -299,9 +386,17 @@ async fn an_outage_and_a_flood_are_answered_alike() {
     let quotas = || Quotas::new([Quota::per_minute(3).unwrap()]).ok();
     let both = Both::of(|| house.bearer().failure_quotas(quotas()));
     for expected in [401, 401, 401, 429, 429] {
-        assert_eq!(both.ask(&ask().bearer(&stranger()).from("192.0.2.7")).await.status, expected);
+        assert_eq!(
+            both.ask(&ask().bearer(&stranger()).from("192.0.2.7"))
+                .await
+                .status,
+            expected
+        );
     }
-    assert_eq!(both.ask(&ask().bearer(&key).from("192.0.2.7")).await.status, 200);
+    assert_eq!(
+        both.ask(&ask().bearer(&key).from("192.0.2.7")).await.status,
+        200
+    );
     for late in [false, true] {
         if late {
             house.store.answer_late();
@@ -324,7 +419,11 @@ fn store_corrupt(house: &House) {
 
 #[actix_web::test]
 async fn limits_are_told_alike_on_every_answer() {
-    for fields in [LimitFields::Standard, LimitFields::WithLegacy, LimitFields::Off] {
+    for fields in [
+        LimitFields::Standard,
+        LimitFields::WithLegacy,
+        LimitFields::Off,
+    ] {
         for late in [false, true] {
             let house = House::new();
             let (key, _) = house.issue(&["a"]).await;
@@ -333,18 +432,35 @@ async fn limits_are_told_alike_on_every_answer() {
             }
             let both = Both::of(|| {
                 let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
-                let quotas = Quotas::new([Quota::per_minute(3).unwrap(), Quota::per_hour(1000).unwrap()]).unwrap();
-                house.bearer().limiter(limiter).quotas(quotas).limit_fields(fields)
+                let quotas = Quotas::new([
+                    Quota::per_minute(3).unwrap(),
+                    Quota::per_hour(1000).unwrap(),
+                ])
+                .unwrap();
+                house
+                    .bearer()
+                    .limiter(limiter)
+                    .quotas(quotas)
+                    .limit_fields(fields)
             });
             let both = both.requiring(scope("a"));
             for expected in [200, 200, 200, 429, 429] {
                 let answer = both.ask(&ask().bearer(&key)).await;
                 assert_eq!(answer.status, expected);
-                assert_eq!(answer.field("ratelimit").is_some(), fields != LimitFields::Off);
+                assert_eq!(
+                    answer.field("ratelimit").is_some(),
+                    fields != LimitFields::Off
+                );
                 house.clock.advance(Duration::from_millis(700));
             }
             house.clock.advance(Duration::from_secs(60));
-            assert_eq!(both.requiring(scope("b")).ask(&ask().bearer(&key)).await.status, 403);
+            assert_eq!(
+                both.requiring(scope("b"))
+                    .ask(&ask().bearer(&key))
+                    .await
+                    .status,
+                403
+            );
         }
     }
 }
@@ -355,7 +471,11 @@ struct People;
 
 #[async_trait]
 impl Directory for People {
-    async fn resolve(&self, tenant: &TenantId, named: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
         let known = match named {
             UserRef::Id(id) => match id.as_str() {
                 "down" => return Err(DirectoryError::unavailable("ldap: no route to host")),
@@ -364,7 +484,10 @@ impl Directory for People {
             UserRef::Email(email) => email.eq_ignore_ascii_case("u1@acme.com"),
             _ => false,
         };
-        Ok(known.then(|| Arc::new(User::new(user("u1"), tenant.clone()).with_email("u1@acme.com"))))
+        Ok(
+            known
+                .then(|| Arc::new(User::new(user("u1"), tenant.clone()).with_email("u1@acme.com"))),
+        )
     }
 }
 
@@ -374,7 +497,8 @@ async fn whoever_a_key_acts_for_is_answered_alike() {
     let mut new = NewKey::new("app", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     new.delegation = Some(Delegation::On);
     let (app, _) = house.issue_new(new).await;
-    let mut new = NewKey::new("user", Owner::user(tenant("acme"), user("u1"))).with_scopes([scope("a")]);
+    let mut new =
+        NewKey::new("user", Owner::user(tenant("acme"), user("u1"))).with_scopes([scope("a")]);
     new.kind = KeyKind::User;
     let (own, _) = house.issue_new(new).await;
     let both = Both::of(|| house.bearer().directory(People)).requiring(scope("a"));
@@ -384,7 +508,11 @@ async fn whoever_a_key_acts_for_is_answered_alike() {
         (&app, vec![("x-user-id", "u2")], 403),
         (&app, vec![("x-user-id", "")], 400),
         (&app, vec![("x-user-id", "u1"), ("x-user-id", "u1")], 400),
-        (&app, vec![("x-user-id", "u1"), ("x-on-behalf-of", "u1")], 400),
+        (
+            &app,
+            vec![("x-user-id", "u1"), ("x-on-behalf-of", "u1")],
+            400,
+        ),
         (&app, vec![("x-on-behalf-of", "u1")], 200),
         (&app, vec![("x-on-behalf-email", "U1@acme.com")], 200),
         (&app, vec![("x-on-behalf-email", "u2@acme.com")], 403),
@@ -393,13 +521,17 @@ async fn whoever_a_key_acts_for_is_answered_alike() {
         (&own, vec![("x-user-id", "u2")], 403),
         (&own, vec![("x-on-behalf-of", "u1")], 403),
     ] {
-        let asked = fields.iter().fold(ask().bearer(key), |ask, (name, value)| ask.with(name, value));
+        let asked = fields.iter().fold(ask().bearer(key), |ask, (name, value)| {
+            ask.with(name, value)
+        });
         let answer = both.ask(&asked).await;
         assert_eq!(answer.status, status, "{asked:?}: {}", answer.text());
         let canonical = fields[0].0 == "x-on-behalf-email" && status == 200;
         assert_eq!(answer.field("x-user-id"), canonical.then_some("u1"));
     }
-    let odd = both.ask(&ask().bearer(&app).with("x-user-id", b"\xff")).await;
+    let odd = both
+        .ask(&ask().bearer(&app).with("x-user-id", b"\xff"))
+        .await;
     assert!([400, 403].contains(&odd.status), "{odd:?}");
 }
 
@@ -408,7 +540,9 @@ async fn requirements_are_answered_alike() {
     let house = House::new();
     let (reader, _) = house.issue(&["document:read"]).await;
     let (all, record) = house.issue(&["document:*"]).await;
-    house.change(&record.id, |record| record.access = Access::ReadOnly).await;
+    house
+        .change(&record.id, |record| record.access = Access::ReadOnly)
+        .await;
     let make = || house.bearer().realm("acme");
     for requirement in [
         Requirement::none(),
@@ -436,8 +570,14 @@ async fn requirements_are_answered_alike() {
 async fn a_workspace_in_the_path_is_read_alike() {
     let house = House::new();
     let (key, record) = house.issue(&[]).await;
-    house.change(&record.id, |record| record.workspaces = Some(vec![WorkspaceId::new("ws1").unwrap()])).await;
-    let both = Both::of(|| house.bearer()).requiring(Requirement::workspace(WorkspaceOf::path_after("workspaces")));
+    house
+        .change(&record.id, |record| {
+            record.workspaces = Some(vec![WorkspaceId::new("ws1").unwrap()])
+        })
+        .await;
+    let both = Both::of(|| house.bearer()).requiring(Requirement::workspace(
+        WorkspaceOf::path_after("workspaces"),
+    ));
     for (target, status) in [
         ("/workspaces/ws1/templates", 200),
         ("/workspaces/ws2/templates", 403),
@@ -450,7 +590,11 @@ async fn a_workspace_in_the_path_is_read_alike() {
         ("/templates?x=/workspaces/ws1", 403),
         ("/a%20b/workspaces/ws1/%ff", 200),
     ] {
-        assert_eq!(both.ask(&ask().bearer(&key).at(target)).await.status, status, "{target}");
+        assert_eq!(
+            both.ask(&ask().bearer(&key).at(target)).await.status,
+            status,
+            "{target}"
+        );
     }
 }
 
@@ -459,7 +603,9 @@ async fn the_clients_address_is_found_alike() {
     let house = House::new();
     let (key, record) = house.issue(&[]).await;
     let listed = || AllowList::parse(["203.0.113.42"]).ok();
-    house.change(&record.id, |record| record.allowed_ips = listed()).await;
+    house
+        .change(&record.id, |record| record.allowed_ips = listed())
+        .await;
     for header in [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded] {
         let (name, wrap): (_, fn(&str) -> String) = match header {
             ForwardedHeader::Forwarded => ("forwarded", |address| format!("for={address}")),
@@ -467,11 +613,22 @@ async fn the_clients_address_is_found_alike() {
         };
         let proxies = || ClientIp::behind(["10.0.0.0/8".parse().unwrap()], header.clone());
         let both = Both::of(|| house.bearer().client_ip(proxies()));
-        let one = |address: &str| ask().bearer(&key).from("10.0.0.1").with(name, wrap(address));
+        let one = |address: &str| {
+            ask()
+                .bearer(&key)
+                .from("10.0.0.1")
+                .with(name, wrap(address))
+        };
         for (asked, status) in [
             (one("203.0.113.42"), 200),
             (one("198.51.100.1"), 403),
-            (ask().bearer(&key).from("192.0.2.1").with(name, wrap("203.0.113.42")), 403),
+            (
+                ask()
+                    .bearer(&key)
+                    .from("192.0.2.1")
+                    .with(name, wrap("203.0.113.42")),
+                403,
+            ),
             (one("198.51.100.1").with(name, wrap("203.0.113.42")), 200),
             (one("203.0.113.42").with(name, wrap("198.51.100.1")), 403),
             (one(&format!("203.0.113.42, {}", wrap("198.51.100.1"))), 403),
@@ -503,9 +660,18 @@ async fn a_connection_is_judged_alike() {
         (asked().over(TlsVersion::V1_2), 403),
         (asked().over(TlsVersion::V1_3), 200),
         (asked().with("x-tls-version", "TLSv1.3"), 403),
-        (asked().with("x-tls-version", "TLSv1.3").from("192.0.2.1"), 403),
-        (asked().with("x-tls-version", "TLSv1.3").from("10.0.0.1"), 200),
-        (asked().with("x-tls-version", "TLSv1.2").from("10.0.0.1"), 403),
+        (
+            asked().with("x-tls-version", "TLSv1.3").from("192.0.2.1"),
+            403,
+        ),
+        (
+            asked().with("x-tls-version", "TLSv1.3").from("10.0.0.1"),
+            200,
+        ),
+        (
+            asked().with("x-tls-version", "TLSv1.2").from("10.0.0.1"),
+            403,
+        ),
     ] {
         assert_eq!(both.ask(&asked).await.status, status, "{asked:?}");
     }
@@ -516,14 +682,27 @@ async fn dialects_and_ways_to_present_a_key_are_alike() {
     let house = House::new();
     let (key, _) = house.issue(&["a"]).await;
     let words = |error: &AuthError, head: &dyn RequestHead| {
-        let text = format!("{} {} {} {:?}", head.method(), head.path(), error.code(), head.peer_ip());
+        let text = format!(
+            "{} {} {} {:?}",
+            head.method(),
+            head.path(),
+            error.code(),
+            head.peer_ip()
+        );
         ErrorBody::new("text/plain", text.into_bytes())
     };
-    let splits = |_: &AuthError, _: &dyn RequestHead| ErrorBody::new("text/plain\r\nSet-Cookie: a=b", b"x".to_vec());
+    let splits = |_: &AuthError, _: &dyn RequestHead| {
+        ErrorBody::new("text/plain\r\nSet-Cookie: a=b", b"x".to_vec())
+    };
     let makes: [&dyn Fn() -> AuthenticatorBuilder; 4] = [
         &|| house.bearer().renderer(words),
         &|| house.bearer().renderer(splits),
-        &|| house.bare().header("X-API-Key", [format()]).renderer(ProblemDetails::with_type_base("https://e.x/")),
+        &|| {
+            house
+                .bare()
+                .header("X-API-Key", [format()])
+                .renderer(ProblemDetails::with_type_base("https://e.x/"))
+        },
         &|| house.bearer().header("X-API-Key", [format()]).optional(),
     ];
     for make in makes {
@@ -564,7 +743,9 @@ async fn every_profile_answers_alike() {
         }
         let manager = profile.manager(house.store.clone()).build().unwrap();
         let owner = Owner::user(tenant("acme"), user("u1"));
-        let issued = manager.issue(NewKey::new("key", owner).with_scopes([scope("document:read")])).await;
+        let issued = manager
+            .issue(NewKey::new("key", owner).with_scopes([scope("document:read")]))
+            .await;
         let Ok(issued) = issued else { continue };
         let key = issued.key.reveal();
         let both = both.requiring(scope("document:write"));
@@ -582,10 +763,20 @@ async fn every_profile_answers_alike() {
 async fn the_peer_is_found_where_the_host_says() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
-    let auth = actix::Auth::new(house.bearer().build().unwrap()).peer(|_| Some(IpAddr::from([198, 51, 100, 7])));
+    let auth = actix::Auth::new(house.bearer().build().unwrap())
+        .peer(|_| Some(IpAddr::from([198, 51, 100, 7])));
     let handler = |caller: KeyPrincipal| ready(format!("{:?}", caller.client_ip()));
-    let app = init_service(App::new().service(web::resource("/documents").to(handler)).wrap(auth)).await;
-    let response = answer(app.call(ask().bearer(&key).from("192.0.2.7").actix().to_request()).await).await;
+    let app = init_service(
+        App::new()
+            .service(web::resource("/documents").to(handler))
+            .wrap(auth),
+    )
+    .await;
+    let response = answer(
+        app.call(ask().bearer(&key).from("192.0.2.7").actix().to_request())
+            .await,
+    )
+    .await;
     assert_eq!(response.text(), "Some(198.51.100.7)");
 }
 
@@ -593,14 +784,32 @@ async fn the_peer_is_found_where_the_host_says() {
 async fn calls_of_grpc_are_refused_alike() {
     let house = House::new();
     let (key, _) = house.issue(&["a"]).await;
-    for both in [Both::of(|| house.bearer()), Both::of(|| house.bearer()).requiring(scope("b"))] {
-        let call = || ask().method("POST").at("/a.B/C").with("content-type", "application/grpc+proto");
-        let demanded = if both.requirement.is_some() { Some("7") } else { None };
-        for (call, status) in
-            [(call(), Some("16")), (call().bearer(&stranger()), Some("16")), (call().bearer(&key), demanded)]
-        {
+    for both in [
+        Both::of(|| house.bearer()),
+        Both::of(|| house.bearer()).requiring(scope("b")),
+    ] {
+        let call = || {
+            ask()
+                .method("POST")
+                .at("/a.B/C")
+                .with("content-type", "application/grpc+proto")
+        };
+        let demanded = if both.requirement.is_some() {
+            Some("7")
+        } else {
+            None
+        };
+        for (call, status) in [
+            (call(), Some("16")),
+            (call().bearer(&stranger()), Some("16")),
+            (call().bearer(&key), demanded),
+        ] {
             let answer = both.ask(&call).await;
-            assert_eq!((answer.status, answer.field("grpc-status")), (200, status), "{call:?}");
+            assert_eq!(
+                (answer.status, answer.field("grpc-status")),
+                (200, status),
+                "{call:?}"
+            );
             assert_eq!(answer.body.is_empty(), status.is_some());
         }
     }

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use common::{Head, House};
 use portunus::Authenticator;
-use portunus::audit::{AuditError, AuditEvent, AuditReader, AuditSink, AuditTrail, EventQuery, MemoryAudit};
+use portunus::audit::{
+    AuditError, AuditEvent, AuditReader, AuditSink, AuditTrail, EventQuery, MemoryAudit,
+};
 use tokio::sync::Semaphore;
 
 /// A sink that fails or waits when it is told to, and keeps what it is given, as it is given.
@@ -26,7 +28,12 @@ struct Moody {
 impl Moody {
     fn new() -> Self {
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { kept: Arc::default(), fails: Arc::default(), gate, largest: Arc::default() }
+        Self {
+            kept: Arc::default(),
+            fails: Arc::default(),
+            gate,
+            largest: Arc::default(),
+        }
     }
     fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
@@ -35,7 +42,10 @@ impl Moody {
         self.kept.lock().unwrap().clone()
     }
     fn routes(&self) -> Vec<u32> {
-        self.kept().iter().filter_map(|event| event.route.as_ref()?.parse().ok()).collect()
+        self.kept()
+            .iter()
+            .filter_map(|event| event.route.as_ref()?.parse().ok())
+            .collect()
     }
     /// How many events the trail said were missing.
     fn told_missing(&self) -> u64 {
@@ -64,18 +74,33 @@ struct Desk {
 
 fn desk(sinks: &[&Moody], capacity: usize) -> Desk {
     let house = House::new();
-    let builder = AuditTrail::builder().capacity(capacity).failures_per_source(None).clock(house.clock.clone());
-    let trail = sinks.iter().fold(builder, |builder, sink| builder.sink((*sink).clone())).build();
+    let builder = AuditTrail::builder()
+        .capacity(capacity)
+        .failures_per_source(None)
+        .clock(house.clock.clone());
+    let trail = sinks
+        .iter()
+        .fold(builder, |builder, sink| builder.sink((*sink).clone()))
+        .build();
     let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
-    Desk { trail, authenticator }
+    Desk {
+        trail,
+        authenticator,
+    }
 }
 
 impl Desk {
     /// Notes one event for each of these.
     fn note(&self, routes: impl IntoIterator<Item = u32>) {
         for route in routes {
-            let witness = self.authenticator.witness(&Head::new().at(&route.to_string())).unwrap();
-            witness.answered(401, Some(&portunus::AuthError::new(portunus::ErrorCode::MissingKey)));
+            let witness = self
+                .authenticator
+                .witness(&Head::new().at(&route.to_string()))
+                .unwrap();
+            witness.answered(
+                401,
+                Some(&portunus::AuthError::new(portunus::ErrorCode::MissingKey)),
+            );
         }
     }
 }
@@ -129,7 +154,11 @@ async fn what_a_failing_sink_leaves_waiting_is_bounded_and_told() {
     assert!(sink.kept().len() <= 12, "{}", sink.kept().len());
     let kept = sink.routes().len() as u64;
     assert!(kept > 0 && sink.routes().is_sorted());
-    assert_eq!((kept + desk.trail.dropped(), kept + sink.told_missing()), (50, 50), "all that is missing is told");
+    assert_eq!(
+        (kept + desk.trail.dropped(), kept + sink.told_missing()),
+        (50, 50),
+        "all that is missing is told"
+    );
 }
 
 #[tokio::test]
@@ -143,7 +172,12 @@ async fn what_waits_for_a_failing_sink_is_not_worn_away_by_flushing_again() {
     }
     sink.fail(false);
     desk.trail.flush().await.unwrap();
-    assert_eq!((sink.routes(), desk.trail.dropped()), ((0..5).collect::<Vec<_>>(), 1), "{:?}", sink.kept());
+    assert_eq!(
+        (sink.routes(), desk.trail.dropped()),
+        ((0..5).collect::<Vec<_>>(), 1),
+        "{:?}",
+        sink.kept()
+    );
     assert_eq!(sink.told_missing(), 1);
 }
 
@@ -157,7 +191,11 @@ async fn a_sink_that_has_everything_is_not_told_that_something_is_missing() {
         desk.trail.flush().await.unwrap_err();
     }
     assert_eq!(good.routes().len(), 20);
-    assert_eq!(good.told_missing(), 0, "`count` is how many events are missing here");
+    assert_eq!(
+        good.told_missing(),
+        0,
+        "`count` is how many events are missing here"
+    );
 }
 
 #[tokio::test]
@@ -258,7 +296,9 @@ async fn many_threads_note_while_others_flush_and_nothing_is_lost_or_doubled() {
         }
         let desk = Arc::clone(&desk);
         scope.spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
             for _ in 0..50 {
                 runtime.block_on(desk.trail.flush()).unwrap();
             }
@@ -267,7 +307,11 @@ async fn many_threads_note_while_others_flush_and_nothing_is_lost_or_doubled() {
     desk.trail.flush().await.unwrap();
     let mut routes = sink.routes();
     for thread in 0..4 {
-        let of_thread: Vec<_> = routes.iter().copied().filter(|route| route / 10_000 == thread).collect();
+        let of_thread: Vec<_> = routes
+            .iter()
+            .copied()
+            .filter(|route| route / 10_000 == thread)
+            .collect();
         assert!(of_thread.is_sorted(), "each thread's own are in order");
     }
     routes.sort_unstable();
@@ -308,12 +352,19 @@ async fn pages_show_each_event_once_the_last_kept_first() {
                 break;
             }
         }
-        assert_eq!((pages, &seen), (95_usize.div_ceil(limit), &events), "limit {limit}");
+        assert_eq!(
+            (pages, &seen),
+            (95_usize.div_ceil(limit), &events),
+            "limit {limit}"
+        );
     }
     for limit in [0, usize::MAX] {
         let mut query = EventQuery::new();
         query.limit = limit;
-        assert_eq!(log.events(&query).await.unwrap().items.len(), limit.clamp(1, 95));
+        assert_eq!(
+            log.events(&query).await.unwrap().items.len(),
+            limit.clamp(1, 95)
+        );
     }
 }
 
@@ -327,7 +378,11 @@ async fn what_is_forgotten_or_added_between_two_pages_doubles_nothing() {
     let (_, fresh) = filled(20, 12).await;
     log.record(&fresh).await.unwrap();
     let second = log.events(&query).await.unwrap();
-    assert_eq!(second.items, [&events[14], &events[13], &events[12]].map(Clone::clone), "those that are left");
+    assert_eq!(
+        second.items,
+        [&events[14], &events[13], &events[12]].map(Clone::clone),
+        "those that are left"
+    );
     assert_eq!(second.next, None);
     log.record(&filled(20, 20).await.1).await.unwrap();
     assert_eq!(log.events(&query).await.unwrap().items, []);
@@ -341,7 +396,11 @@ async fn what_is_forgotten_or_added_between_two_pages_doubles_nothing() {
 async fn an_event_that_is_given_twice_is_kept_once() {
     let (log, events) = filled(100, 5).await;
     log.record(&events[3..]).await.unwrap();
-    assert_eq!(log.all().len(), 5, "AuditSink: one that is kept already (by its id) is not kept twice");
+    assert_eq!(
+        log.all().len(),
+        5,
+        "AuditSink: one that is kept already (by its id) is not kept twice"
+    );
 }
 
 #[tokio::test]

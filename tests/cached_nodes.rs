@@ -20,8 +20,8 @@ use portunus::key::{KeyDigest, KeyRecord, Revocation};
 use portunus::manage::KeyManager;
 use portunus::network::AllowList;
 use portunus::store::{
-    BusError, CachedStore, CachedStoreBuilder, Change, Invalidation, InvalidationBus, InvalidationListener, KeyStore,
-    LocalBus, MemoryStore, WriteBatch,
+    BusError, CachedStore, CachedStoreBuilder, Change, Invalidation, InvalidationBus,
+    InvalidationListener, KeyStore, LocalBus, MemoryStore, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use proptest::prelude::*;
@@ -66,12 +66,21 @@ impl Link {
         (one, other)
     }
     fn listener(&self) -> Arc<dyn InvalidationListener> {
-        self.0.listener.lock().unwrap().as_ref().unwrap().upgrade().unwrap()
+        self.0
+            .listener
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .upgrade()
+            .unwrap()
     }
     /// Tells what is waiting, in its order.
     fn deliver(&self) {
         let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap());
-        waiting.iter().for_each(|what| self.listener().invalidated(what));
+        waiting
+            .iter()
+            .for_each(|what| self.listener().invalidated(what));
     }
     fn lose(&self) {
         self.0.waiting.lock().unwrap().clear();
@@ -103,7 +112,12 @@ impl InvalidationBus for Link {
         for link in self.0.hub.lock().unwrap().iter() {
             link.0.waiting.lock().unwrap().push(what.clone());
         }
-        self.0.held.subscribe().wait_for(|held| !*held).await.unwrap();
+        self.0
+            .held
+            .subscribe()
+            .wait_for(|held| !*held)
+            .await
+            .unwrap();
         Ok(())
     }
 }
@@ -121,9 +135,21 @@ struct Nodes {
 impl Nodes {
     fn new() -> Self {
         let (clock, store, (link, others)) = (ManualClock::new(), MemoryStore::new(), Link::two());
-        let node = |bus: &Link| CachedStore::builder(store.clone()).clock(clock.clone()).bus(bus.clone()).build();
+        let node = |bus: &Link| {
+            CachedStore::builder(store.clone())
+                .clock(clock.clone())
+                .bus(bus.clone())
+                .build()
+        };
         let (one, other) = (node(&link), node(&others));
-        Self { clock, store, one, other, link, others }
+        Self {
+            clock,
+            store,
+            one,
+            other,
+            link,
+            others,
+        }
     }
     fn beat(&self) {
         self.link.beat(Duration::ZERO);
@@ -133,7 +159,12 @@ impl Nodes {
 
 fn local_nodes(store: &MemoryStore, clock: &ManualClock) -> (CachedStore, CachedStore) {
     let bus = LocalBus::new();
-    let node = || CachedStore::builder(store.clone()).clock(clock.clone()).bus(bus.clone()).build();
+    let node = || {
+        CachedStore::builder(store.clone())
+            .clock(clock.clone())
+            .bus(bus.clone())
+            .build()
+    };
     (node(), node())
 }
 
@@ -163,24 +194,43 @@ async fn whatever_narrows_or_widens_a_key_holds_for_the_next_request_on_every_no
         }
         let mut changed = (*store.get(&record(1).id).await.unwrap().unwrap().record).clone();
         change(&mut changed);
-        one.apply(&WriteBatch::new().update(changed.clone())).await.unwrap();
+        one.apply(&WriteBatch::new().update(changed.clone()))
+            .await
+            .unwrap();
         changed.version += 1;
         for node in [&one, &other] {
-            assert_eq!(**node.find(&[digest(1)]).await.unwrap().unwrap().record(), changed);
+            assert_eq!(
+                **node.find(&[digest(1)]).await.unwrap().unwrap().record(),
+                changed
+            );
         }
     }
-    one.apply(&WriteBatch::new().change(Change::Delete(record(1).id))).await.unwrap();
-    assert_eq!((stands(&one, 1).await, stands(&other, 1).await), (None, None));
+    one.apply(&WriteBatch::new().change(Change::Delete(record(1).id)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (stands(&one, 1).await, stands(&other, 1).await),
+        (None, None)
+    );
 }
 
 #[tokio::test]
 async fn a_key_that_was_unknown_works_everywhere_as_soon_as_it_is_issued() {
     let (store, clock) = (MemoryStore::new(), ManualClock::new());
     let (one, other) = local_nodes(&store, &clock);
-    assert_eq!((stands(&one, 1).await, stands(&other, 1).await), (None, None));
-    assert!(other.find_now(&[digest(1)]).unwrap().unwrap().is_none(), "remembered");
+    assert_eq!(
+        (stands(&one, 1).await, stands(&other, 1).await),
+        (None, None)
+    );
+    assert!(
+        other.find_now(&[digest(1)]).unwrap().unwrap().is_none(),
+        "remembered"
+    );
     one.apply(&insert(1)).await.unwrap();
-    assert_eq!((stands(&one, 1).await, stands(&other, 1).await), (Some(true), Some(true)));
+    assert_eq!(
+        (stands(&one, 1).await, stands(&other, 1).await),
+        (Some(true), Some(true))
+    );
 }
 
 #[tokio::test]
@@ -206,7 +256,11 @@ async fn a_bus_across_processes_tells_both_nodes() {
     nodes.one.apply(&insert(1)).await.unwrap();
     stands(&nodes.other, 1).await;
     nodes.one.apply(&revoke(1)).await.unwrap();
-    assert_eq!(stands(&nodes.one, 1).await, Some(false), "without hearing it back");
+    assert_eq!(
+        stands(&nodes.one, 1).await,
+        Some(false),
+        "without hearing it back"
+    );
     nodes.others.deliver();
     assert_eq!(stands(&nodes.other, 1).await, Some(false));
 }
@@ -216,15 +270,31 @@ async fn a_bus_across_processes_tells_both_nodes() {
 #[tokio::test]
 async fn without_a_bus_every_answer_lives_as_long_as_the_bound_and_no_longer() {
     let (store, clock) = (MemoryStore::new(), ManualClock::new());
-    let node = CachedStore::builder(store.clone()).clock(clock.clone()).staleness(Duration::from_secs(5)).build();
+    let node = CachedStore::builder(store.clone())
+        .clock(clock.clone())
+        .staleness(Duration::from_secs(5))
+        .build();
     store.apply(&insert(1)).await.unwrap();
-    assert_eq!((stands(&node, 1).await, stands(&node, 2).await, node.is_healthy()), (Some(true), None, false));
+    assert_eq!(
+        (
+            stands(&node, 1).await,
+            stands(&node, 2).await,
+            node.is_healthy()
+        ),
+        (Some(true), None, false)
+    );
     store.apply(&revoke(1)).await.unwrap();
     store.apply(&insert(2)).await.unwrap();
     clock.advance(Duration::from_secs(5) - MILLISECOND);
-    assert_eq!((stands(&node, 1).await, stands(&node, 2).await), (Some(true), None));
+    assert_eq!(
+        (stands(&node, 1).await, stands(&node, 2).await),
+        (Some(true), None)
+    );
     clock.advance(MILLISECOND);
-    assert_eq!((stands(&node, 1).await, stands(&node, 2).await), (Some(false), Some(true)));
+    assert_eq!(
+        (stands(&node, 1).await, stands(&node, 2).await),
+        (Some(false), Some(true))
+    );
 }
 
 #[tokio::test]
@@ -238,7 +308,9 @@ async fn whenever_the_bus_dies_a_revocation_holds_everywhere_within_the_bound() 
             nodes.beat();
             stands(&nodes.other, 1).await;
             nodes.clock.advance(until_heard);
-            nodes.others.beat(Duration::from_millis(age).min(until_revoked));
+            nodes
+                .others
+                .beat(Duration::from_millis(age).min(until_revoked));
             nodes.clock.advance(until_revoked);
             if looked_up_again {
                 stands(&nodes.other, 1).await;
@@ -256,12 +328,20 @@ async fn whenever_the_bus_dies_a_revocation_holds_everywhere_within_the_bound() 
 async fn news_that_are_older_than_the_bound_prove_nothing() {
     let nodes = Nodes::new();
     assert!(!nodes.other.is_healthy(), "nothing was heard yet");
-    for (age, healthy) in [(BOUND, false), (Duration::MAX, false), (BOUND / 2, true), (BOUND, true)] {
+    for (age, healthy) in [
+        (BOUND, false),
+        (Duration::MAX, false),
+        (BOUND / 2, true),
+        (BOUND, true),
+    ] {
         nodes.others.beat(age);
         assert_eq!(nodes.other.is_healthy(), healthy, "{age:?}");
     }
     nodes.clock.advance(BOUND / 2);
-    assert!(!nodes.other.is_healthy(), "an older proof does not prolong a newer one");
+    assert!(
+        !nodes.other.is_healthy(),
+        "an older proof does not prolong a newer one"
+    );
 }
 
 #[tokio::test]
@@ -269,20 +349,34 @@ async fn reconnecting_forgets_what_was_learned_while_nothing_was_heard() {
     let nodes = Nodes::new();
     nodes.beat();
     nodes.store.apply(&insert(1)).await.unwrap();
-    assert_eq!((stands(&nodes.other, 1).await, stands(&nodes.other, 2).await), (Some(true), None));
+    assert_eq!(
+        (stands(&nodes.other, 1).await, stands(&nodes.other, 2).await),
+        (Some(true), None)
+    );
     nodes.one.apply(&revoke(1)).await.unwrap();
     nodes.one.apply(&insert(2)).await.unwrap();
     nodes.others.lose();
-    nodes.others.listener().invalidated(&Invalidation::everything());
+    nodes
+        .others
+        .listener()
+        .invalidated(&Invalidation::everything());
     nodes.others.beat(Duration::ZERO);
-    assert_eq!((stands(&nodes.other, 1).await, stands(&nodes.other, 2).await), (Some(false), Some(true)));
+    assert_eq!(
+        (stands(&nodes.other, 1).await, stands(&nodes.other, 2).await),
+        (Some(false), Some(true))
+    );
 }
 
 #[tokio::test]
 async fn a_bound_without_an_end_is_a_bound() {
     let (clock, link) = (ManualClock::new(), Link::default());
-    let node = CachedStore::builder(MemoryStore::new()).clock(clock.clone()).bus(link.clone());
-    let node = node.staleness(Duration::MAX).time_to_live(Duration::MAX).build();
+    let node = CachedStore::builder(MemoryStore::new())
+        .clock(clock.clone())
+        .bus(link.clone());
+    let node = node
+        .staleness(Duration::MAX)
+        .time_to_live(Duration::MAX)
+        .build();
     link.listener().heard_all(Duration::ZERO);
     assert!(node.is_healthy());
     node.apply(&insert(1)).await.unwrap();
@@ -294,14 +388,22 @@ async fn a_bound_without_an_end_is_a_bound() {
 #[tokio::test]
 async fn where_nothing_may_be_stale_nothing_is_remembered_unless_the_bus_is_healthy() {
     let clock = ManualClock::new();
-    let node = |builder: CachedStoreBuilder| builder.clock(clock.clone()).staleness(Duration::ZERO).build();
+    let node = |builder: CachedStoreBuilder| {
+        builder
+            .clock(clock.clone())
+            .staleness(Duration::ZERO)
+            .build()
+    };
     let (deaf, hearing) = (
         node(CachedStore::builder(MemoryStore::new())),
         node(CachedStore::builder(MemoryStore::new()).bus(LocalBus::new())),
     );
     for (store, remembers) in [(&deaf, false), (&hearing, true)] {
         store.apply(&insert(1)).await.unwrap();
-        assert_eq!((stands(store, 1).await, stands(store, 2).await), (Some(true), None));
+        assert_eq!(
+            (stands(store, 1).await, stands(store, 2).await),
+            (Some(true), None)
+        );
         assert_eq!(store.find_now(&[digest(1)]).is_some(), remembers);
         assert_eq!(store.find_now(&[digest(2)]).is_some(), remembers);
     }
@@ -321,19 +423,35 @@ async fn what_the_bus_could_not_be_told_is_an_error_and_told_later_in_its_order(
     for number in [2, 1] {
         let error = nodes.one.apply(&revoke(number)).await.unwrap_err();
         assert!(error.as_rejected().is_none() && !error.is_corrupt());
-        assert_eq!(stands(&nodes.one, number).await, Some(false), "this node knows all the same");
+        assert_eq!(
+            stands(&nodes.one, number).await,
+            Some(false),
+            "this node knows all the same"
+        );
     }
     assert!(nodes.one.publish_untold().await.is_err());
     nodes.link.break_down(false);
     nodes.one.apply(&revoke(3)).await.unwrap();
-    let told: Vec<_> = nodes.link.0.published.lock().unwrap().iter().map(|what| what.keys[0].clone()).collect();
+    let told: Vec<_> = nodes
+        .link
+        .0
+        .published
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|what| what.keys[0].clone())
+        .collect();
     assert_eq!(told, [2, 1, 3].map(|number| record(number).id));
     nodes.others.deliver();
     for number in 1..=3 {
         assert_eq!(stands(&nodes.other, number).await, Some(false));
     }
     nodes.one.publish_untold().await.unwrap();
-    assert_eq!(nodes.link.0.published.lock().unwrap().len(), 3, "nothing is told twice");
+    assert_eq!(
+        nodes.link.0.published.lock().unwrap().len(),
+        3,
+        "nothing is told twice"
+    );
 }
 
 #[tokio::test]
@@ -345,7 +463,11 @@ async fn every_write_tries_to_tell_also_one_that_changes_no_key_or_is_rejected()
     for batch in [WriteBatch::new(), revoke(1)] {
         let before = nodes.link.0.attempts.load(Ordering::SeqCst);
         let _ = nodes.one.apply(&batch).await;
-        assert_eq!(nodes.link.0.attempts.load(Ordering::SeqCst), before + 1, "{batch:?}");
+        assert_eq!(
+            nodes.link.0.attempts.load(Ordering::SeqCst),
+            before + 1,
+            "{batch:?}"
+        );
     }
 }
 
@@ -379,7 +501,11 @@ async fn of_two_equal_changes_each_is_told_after_it_was_made() {
     nodes.link.hold_returns(false);
     first.await.unwrap();
     nodes.others.deliver();
-    assert_eq!(stands(&nodes.other, 1).await, Some(true), "it is disabled, not revoked");
+    assert_eq!(
+        stands(&nodes.other, 1).await,
+        Some(true),
+        "it is disabled, not revoked"
+    );
     // While another key is told of, the first is changed again; only now the second telling of its first change ends.
     nodes.link.hold_returns(true);
     let elsewhere = insert(2);
@@ -397,18 +523,28 @@ async fn of_two_equal_changes_each_is_told_after_it_was_made() {
 }
 
 #[tokio::test]
-async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere_within_the_bound() {
+async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere_within_the_bound()
+{
     let nodes = Nodes::new();
     nodes.beat();
     nodes.one.apply(&insert(1)).await.unwrap();
     stands(&nodes.other, 1).await;
-    let manager = KeyManager::builder(nodes.one.clone(), common::format()).environments([common::live()]);
+    let manager =
+        KeyManager::builder(nodes.one.clone(), common::format()).environments([common::live()]);
     let manager = manager.clock(nodes.clock.clone()).build().unwrap();
     nodes.link.break_down(true);
     assert!(manager.revoke(&record(1).id, None).await.is_err());
     nodes.link.break_down(false);
     // The operator tries again, and is told that the key is revoked.
-    assert!(manager.revoke(&record(1).id, None).await.unwrap().record.revoked.is_some());
+    assert!(
+        manager
+            .revoke(&record(1).id, None)
+            .await
+            .unwrap()
+            .record
+            .revoked
+            .is_some()
+    );
     for _ in 0..20 {
         nodes.clock.advance(BOUND / 20);
         nodes.beat();

@@ -33,7 +33,14 @@ async fn a_look_up_that_began_before_a_revocation_and_ends_after_it_is_not_remem
     node.store.let_reads_go();
     // Whoever asked before the revocation may hear what was true then; nobody after.
     assert_eq!(early.await, Some(true));
-    assert!(node.cache.find_now(&[digest(1)]).is_none_or(|found| found.unwrap().unwrap().record().revoked.is_some()));
+    assert!(
+        node.cache.find_now(&[digest(1)]).is_none_or(|found| found
+            .unwrap()
+            .unwrap()
+            .record()
+            .revoked
+            .is_some())
+    );
     assert_eq!(stands(&node.cache, 1).await, Some(false));
 }
 
@@ -90,14 +97,34 @@ async fn a_key_that_was_given_a_new_digest_during_a_look_up_is_found_under_it_on
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.hold_reads();
     let both = [digest(2), digest(1)];
-    let (old, new) = (begin(node.cache.find(&both[1..])), begin(node.cache.find(&both[..1])));
+    let (old, new) = (
+        begin(node.cache.find(&both[1..])),
+        begin(node.cache.find(&both[..1])),
+    );
     let either = begin(node.cache.find(&both));
-    let change = Change::Rehash { id: record(1).id, from: digest(1), to: digest(2) };
-    node.cache.apply(&WriteBatch::new().change(change)).await.unwrap();
+    let change = Change::Rehash {
+        id: record(1).id,
+        from: digest(1),
+        to: digest(2),
+    };
+    node.cache
+        .apply(&WriteBatch::new().change(change))
+        .await
+        .unwrap();
     node.store.let_reads_go();
-    assert!(old.await.unwrap().is_some() && new.await.unwrap().is_none() && either.await.unwrap().is_some());
-    assert_eq!(node.cache.find(&both).await.unwrap().unwrap().digest(), &digest(2));
-    assert_eq!((stands(&node.cache, 1).await, stands(&node.cache, 2).await), (None, Some(true)));
+    assert!(
+        old.await.unwrap().is_some()
+            && new.await.unwrap().is_none()
+            && either.await.unwrap().is_some()
+    );
+    assert_eq!(
+        node.cache.find(&both).await.unwrap().unwrap().digest(),
+        &digest(2)
+    );
+    assert_eq!(
+        (stands(&node.cache, 1).await, stands(&node.cache, 2).await),
+        (None, Some(true))
+    );
 }
 
 #[tokio::test]
@@ -109,7 +136,9 @@ async fn a_cache_that_was_cleared_during_a_look_up_does_not_remember_its_answer(
     node.cache.clear();
     node.store.let_reads_go();
     assert_eq!((known.await, unknown.await), (Some(true), None));
-    assert!(node.cache.find_now(&[digest(1)]).is_none() && node.cache.find_now(&[digest(2)]).is_none());
+    assert!(
+        node.cache.find_now(&[digest(1)]).is_none() && node.cache.find_now(&[digest(2)]).is_none()
+    );
 }
 
 #[tokio::test]
@@ -127,7 +156,11 @@ async fn what_happens_to_other_keys_costs_a_look_up_at_most_now_and_then() {
         assert_eq!(stands(&node.cache, number).await, Some(true));
     }
     // Two of 4096 slots may be one by chance; more than a few would be no chance.
-    assert!(node.store.finds() - before <= 3, "{}", node.store.finds() - before);
+    assert!(
+        node.store.finds() - before <= 3,
+        "{}",
+        node.store.finds() - before
+    );
 }
 
 #[tokio::test]
@@ -169,10 +202,16 @@ async fn a_thousand_misses_of_one_digest_at_once_are_one_look_up() {
     for number in [1, 2] {
         let before = node.store.finds();
         node.store.hold_reads();
-        let all: Vec<_> = (0..1000).map(|_| begin(stands(&node.cache, number))).collect();
+        let all: Vec<_> = (0..1000)
+            .map(|_| begin(stands(&node.cache, number)))
+            .collect();
         node.store.let_reads_go();
         let answers = join_all(all).await;
-        assert!(answers.iter().all(|answer| *answer == (number == 1).then_some(true)));
+        assert!(
+            answers
+                .iter()
+                .all(|answer| *answer == (number == 1).then_some(true))
+        );
         assert_eq!(node.store.finds() - before, 1);
     }
     assert_eq!(node.store.alive(), 0);
@@ -183,13 +222,23 @@ async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass()
     let node = Node::new();
     let new = portunus::manage::NewKey::new("key", Owner::tenant(tenant("acme")));
     let key = node.manager().issue(new).await.unwrap().key.reveal();
-    let authenticator = Authenticator::builder(node.cache.clone()).bearer([format()]).build().unwrap();
+    let authenticator = Authenticator::builder(node.cache.clone())
+        .bearer([format()])
+        .build()
+        .unwrap();
     let head = common::Head::bearer(&key);
     node.store.hold_reads();
     let before = node.store.finds();
-    let all: Vec<_> = (0..1000).map(|_| begin(authenticator.authenticate(&head))).collect();
+    let all: Vec<_> = (0..1000)
+        .map(|_| begin(authenticator.authenticate(&head)))
+        .collect();
     node.store.let_reads_go();
-    assert!(join_all(all).await.into_iter().all(|outcome| outcome.is_ok()));
+    assert!(
+        join_all(all)
+            .await
+            .into_iter()
+            .all(|outcome| outcome.is_ok())
+    );
     assert_eq!(node.store.finds() - before, 1);
 }
 
@@ -216,7 +265,10 @@ impl Clock for StoppingClock {
 #[tokio::test]
 async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_its_own() {
     let (clock, store) = (StoppingClock::default(), Gated::default());
-    let cache = CachedStore::builder(store.clone()).clock(clock.clone()).bus(LocalBus::new()).build();
+    let cache = CachedStore::builder(store.clone())
+        .clock(clock.clone())
+        .bus(LocalBus::new())
+        .build();
     cache.apply(&insert(1)).await.unwrap();
     store.hold_reads();
     let first = begin(stands(&cache, 1));
@@ -224,7 +276,12 @@ async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_it
     clock.0.0.store(2, Ordering::SeqCst);
     let second = std::thread::spawn({
         let cache = cache.clone();
-        move || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(stands(&cache, 1))
+        move || {
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .block_on(stands(&cache, 1))
+        }
     });
     let begun = std::time::Instant::now();
     while !clock.0.1.load(Ordering::SeqCst) && begun.elapsed() < PATIENCE {
@@ -269,7 +326,10 @@ async fn an_outage_after_an_answer_leaves_the_answer() {
     assert_eq!(stands(&node.cache, 1).await, Some(true));
     assert!(node.cache.find(&[digest(2)]).await.is_err());
     node.cache.apply(&revoke(1)).await.unwrap();
-    assert!(node.cache.find(&[digest(1)]).await.is_err(), "the old answer is no answer any more");
+    assert!(
+        node.cache.find(&[digest(1)]).await.is_err(),
+        "the old answer is no answer any more"
+    );
 }
 
 // ---- whoever asked goes away ----
@@ -290,7 +350,10 @@ async fn the_first_who_asked_may_go_away_and_the_others_are_answered() {
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     node.store.let_reads_go();
-    assert_eq!((soon(second).await.unwrap(), soon(third).await.unwrap()), (Some(true), Some(true)));
+    assert_eq!(
+        (soon(second).await.unwrap(), soon(third).await.unwrap()),
+        (Some(true), Some(true))
+    );
     assert_eq!((node.store.finds(), node.store.alive()), (1, 0));
 }
 
@@ -321,17 +384,23 @@ async fn an_answer_that_nobody_waited_for_is_not_given_to_whoever_asks_much_late
 fn a_look_up_that_was_given_up_blocks_nobody_who_asks_after_a_change() {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-            let node = Node::new();
-            node.cache.apply(&insert(1)).await.unwrap();
-            node.store.hold_reads();
-            drop(begin(stands(&node.cache, 1)));
-            node.cache.apply(&revoke(1)).await.unwrap();
-            node.store.let_reads_go();
-            done.send(stands(&node.cache, 1).await).unwrap();
-        });
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let node = Node::new();
+                node.cache.apply(&insert(1)).await.unwrap();
+                node.store.hold_reads();
+                drop(begin(stands(&node.cache, 1)));
+                node.cache.apply(&revoke(1)).await.unwrap();
+                node.store.let_reads_go();
+                done.send(stands(&node.cache, 1).await).unwrap();
+            });
     });
-    assert_eq!(ended.recv_timeout(PATIENCE).expect("this waits for ever"), Some(false));
+    assert_eq!(
+        ended.recv_timeout(PATIENCE).expect("this waits for ever"),
+        Some(false)
+    );
 }
 
 #[tokio::test]
@@ -365,7 +434,12 @@ async fn whoever_joins_while_the_store_panics_is_not_left_waiting() {
     node.store.reads_then(Then::PanicWithoutWaiting);
     let first = std::thread::spawn({
         let cache = node.cache.clone();
-        move || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(stands(&cache, 1))
+        move || {
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .block_on(stands(&cache, 1))
+        }
     });
     while node.store.finds() == 0 {
         std::thread::yield_now();
@@ -385,7 +459,10 @@ async fn two_who_know_a_key() -> (Node, CachedStore) {
     let node = Node::new();
     let neighbour = node.neighbour();
     node.cache.apply(&insert(1)).await.unwrap();
-    assert_eq!((stands(&node.cache, 1).await, stands(&neighbour, 1).await), (Some(true), Some(true)));
+    assert_eq!(
+        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (Some(true), Some(true))
+    );
     (node, neighbour)
 }
 
@@ -394,7 +471,10 @@ async fn a_write_that_was_applied_though_the_store_gave_no_answer_is_heard_every
     let (node, neighbour) = two_who_know_a_key().await;
     node.store.writes_then(Then::Fail);
     assert!(node.cache.apply(&revoke(1)).await.is_err());
-    assert_eq!((stands(&node.cache, 1).await, stands(&neighbour, 1).await), (Some(false), Some(false)));
+    assert_eq!(
+        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (Some(false), Some(false))
+    );
 }
 
 #[tokio::test]
@@ -406,7 +486,8 @@ async fn a_write_that_was_applied_and_whose_operator_hung_up_is_heard_on_this_no
 }
 
 #[tokio::test]
-async fn a_write_that_was_applied_and_whose_operator_hung_up_is_told_to_other_nodes_by_the_next_chance() {
+async fn a_write_that_was_applied_and_whose_operator_hung_up_is_told_to_other_nodes_by_the_next_chance()
+ {
     let (node, neighbour) = two_who_know_a_key().await;
     node.store.writes_then(Then::Never);
     drop(begin(node.cache.apply(&revoke(1))));
@@ -419,7 +500,12 @@ async fn a_write_that_panicked_after_it_was_applied_is_told_to_other_nodes_by_th
     let (node, neighbour) = two_who_know_a_key().await;
     node.store.writes_then(Then::Panic);
     let cache = node.cache.clone();
-    assert!(tokio::spawn(async move { cache.apply(&revoke(1)).await }).await.unwrap_err().is_panic());
+    assert!(
+        tokio::spawn(async move { cache.apply(&revoke(1)).await })
+            .await
+            .unwrap_err()
+            .is_panic()
+    );
     assert_eq!(stands(&node.cache, 1).await, Some(false));
     node.cache.publish_untold().await.unwrap();
     assert_eq!(stands(&neighbour, 1).await, Some(false));
@@ -431,11 +517,23 @@ async fn a_revocation_that_was_applied_late_and_then_acknowledged_holds_for_the_
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.writes_then(Then::FailAndCommitLate);
     assert!(node.manager().revoke(&record(1).id, None).await.is_err());
-    assert_eq!(stands(&node.cache, 1).await, Some(true), "not applied yet, and remembered");
+    assert_eq!(
+        stands(&node.cache, 1).await,
+        Some(true),
+        "not applied yet, and remembered"
+    );
     node.store.commit_late().await;
     // The operator tries again, and is told that the key is revoked.
     node.store.writes_then(Then::Answer);
-    assert!(node.manager().revoke(&record(1).id, None).await.unwrap().record.revoked.is_some());
+    assert!(
+        node.manager()
+            .revoke(&record(1).id, None)
+            .await
+            .unwrap()
+            .record
+            .revoked
+            .is_some()
+    );
     assert_eq!(stands(&node.cache, 1).await, Some(false));
 }
 
@@ -444,10 +542,17 @@ async fn a_rejected_write_is_told_as_such_and_leaves_the_answer_true() {
     let (node, neighbour) = two_who_know_a_key().await;
     let mut wrong = record(1);
     wrong.version = 9;
-    let error = node.cache.apply(&WriteBatch::new().update(wrong)).await.unwrap_err();
+    let error = node
+        .cache
+        .apply(&WriteBatch::new().update(wrong))
+        .await
+        .unwrap_err();
     assert!(error.as_rejected().is_some());
     let before = node.store.finds();
-    assert_eq!((stands(&node.cache, 1).await, stands(&neighbour, 1).await), (Some(true), Some(true)));
+    assert_eq!(
+        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (Some(true), Some(true))
+    );
     assert!(node.store.finds() - before <= 1);
 }
 
@@ -456,21 +561,32 @@ async fn a_rejected_write_is_told_as_such_and_leaves_the_answer_true() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn no_request_that_begins_after_a_revocation_was_acknowledged_is_let_in() {
     const ROUNDS: u64 = 10_000;
-    let cache =
-        CachedStore::builder(MemoryStore::new()).bus(LocalBus::new()).capacity(1000).unknown_capacity(100).build();
+    let cache = CachedStore::builder(MemoryStore::new())
+        .bus(LocalBus::new())
+        .capacity(1000)
+        .unknown_capacity(100)
+        .build();
     let revoked_below = Arc::new(AtomicUsize::new(0));
     let over = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..2_u64)
         .map(|reader| {
-            let (cache, revoked_below, over) = (cache.clone(), Arc::clone(&revoked_below), Arc::clone(&over));
+            let (cache, revoked_below, over) =
+                (cache.clone(), Arc::clone(&revoked_below), Arc::clone(&over));
             tokio::spawn(async move {
                 let mut asked = 0_u64;
                 while !over.load(Ordering::SeqCst) {
                     let below = revoked_below.load(Ordering::SeqCst) as u64;
                     // The key that is being issued and revoked right now, and one that has just been.
-                    let number = if (asked + reader).is_multiple_of(2) { below } else { below.saturating_sub(1) };
+                    let number = if (asked + reader).is_multiple_of(2) {
+                        below
+                    } else {
+                        below.saturating_sub(1)
+                    };
                     let answer = stands(&cache, number).await;
-                    assert!(number >= below || answer == Some(false), "key {number} of {below}: {answer:?}");
+                    assert!(
+                        number >= below || answer == Some(false),
+                        "key {number} of {below}: {answer:?}"
+                    );
                     asked += 1;
                     if asked.is_multiple_of(64) {
                         tokio::task::yield_now().await;

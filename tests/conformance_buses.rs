@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use portunus::conformance::{self, BusNodes, Violations};
-use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus, MemoryStore};
+use portunus::store::{
+    BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus, MemoryStore,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -92,17 +94,30 @@ impl Small {
     fn on(fabric: &Arc<Fabric>, how: How) -> Self {
         let (wire, messages) = unbounded_channel();
         let (listeners, kept) = (Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { how, wire, cut: AtomicBool::new(false), listeners, kept });
+        let shared = Arc::new(Shared {
+            how,
+            wire,
+            cut: AtomicBool::new(false),
+            listeners,
+            kept,
+        });
         fabric.nodes.lock().unwrap().push(Arc::clone(&shared));
         tokio::spawn(hear(Arc::downgrade(&shared), messages));
         tokio::spawn(beat(Arc::downgrade(&shared)));
-        Self { fabric: Arc::clone(fabric), shared }
+        Self {
+            fabric: Arc::clone(fabric),
+            shared,
+        }
     }
 }
 
 impl Drop for Small {
     fn drop(&mut self) {
-        self.fabric.nodes.lock().unwrap().retain(|node| !Arc::ptr_eq(node, &self.shared));
+        self.fabric
+            .nodes
+            .lock()
+            .unwrap()
+            .retain(|node| !Arc::ptr_eq(node, &self.shared));
     }
 }
 
@@ -127,18 +142,25 @@ impl Shared {
         let mut all = Vec::new();
         let mut listeners = self.listeners.lock().unwrap();
         if self.how == ForgetsOthersWithTheDead
-            && let Some(dead) = listeners.iter().position(|(who, _)| who.strong_count() == 0)
+            && let Some(dead) = listeners
+                .iter()
+                .position(|(who, _)| who.strong_count() == 0)
         {
             listeners.truncate(dead);
         }
         listeners.retain_mut(|(who, is_new)| {
-            let Some(who) = who.upgrade() else { return false };
+            let Some(who) = who.upgrade() else {
+                return false;
+            };
             let is_first = std::mem::take(is_new);
             all.push((who, is_first));
             true
         });
         drop(listeners);
-        for (who, _) in all.iter().filter(|(_, is_first)| *is_first && self.how != LateWithoutEverything) {
+        for (who, _) in all
+            .iter()
+            .filter(|(_, is_first)| *is_first && self.how != LateWithoutEverything)
+        {
             who.invalidated(&Invalidation::everything());
         }
         all.into_iter().map(|(who, _)| who).collect()
@@ -153,9 +175,14 @@ impl Shared {
         match self.how {
             RightAndVague => what = Invalidation::everything(),
             NoFingerprints => what.known.clear(),
-            RoundedFingerprints => what.known.iter_mut().for_each(|number| *number = *number as f64 as u64),
+            RoundedFingerprints => what
+                .known
+                .iter_mut()
+                .for_each(|number| *number = *number as f64 as u64),
             LowerCase => {
-                let lower = |id: &mut portunus::key::KeyId| *id = id.as_str().to_ascii_lowercase().parse().unwrap();
+                let lower = |id: &mut portunus::key::KeyId| {
+                    *id = id.as_str().to_ascii_lowercase().parse().unwrap()
+                };
                 what.keys.iter_mut().for_each(lower);
             }
             ShortPayloads => what.keys.truncate(256),
@@ -164,12 +191,17 @@ impl Shared {
         if self.how == RightInPieces && !what.everything {
             // Backwards, and the fingerprints once more.
             let keys = what.keys.iter().rev().map(|id| (Some(id.clone()), None));
-            let known = what.known.iter().chain(&what.known).map(|fingerprint| (None, Some(*fingerprint)));
+            let known = what
+                .known
+                .iter()
+                .chain(&what.known)
+                .map(|fingerprint| (None, Some(*fingerprint)));
             for (id, fingerprint) in keys.chain(known) {
                 let mut piece = Invalidation::default();
                 piece.keys.extend(id);
                 piece.known.extend(fingerprint);
-                told.iter().for_each(|listener| listener.invalidated(&piece));
+                told.iter()
+                    .for_each(|listener| listener.invalidated(&piece));
             }
             return;
         }
@@ -183,8 +215,14 @@ impl Shared {
     }
 
     fn heard_all(&self, age: Duration) {
-        let age = if self.how == NoAge { Duration::ZERO } else { age };
-        self.told().iter().for_each(|listener| listener.heard_all(age));
+        let age = if self.how == NoAge {
+            Duration::ZERO
+        } else {
+            age
+        };
+        self.told()
+            .iter()
+            .for_each(|listener| listener.heard_all(age));
     }
 }
 
@@ -193,11 +231,17 @@ async fn hear(node: Weak<Shared>, mut messages: UnboundedReceiver<(Instant, Mess
     let mut proven = false;
     while let Some((due, message)) = messages.recv().await {
         let Some(node) = node.upgrade() else { return };
-        let lag = if node.how == NoAge { LAG * 10 } else { Duration::ZERO };
+        let lag = if node.how == NoAge {
+            LAG * 10
+        } else {
+            Duration::ZERO
+        };
         tokio::time::sleep_until((due + lag).into()).await;
         match message {
             Message::Changed(what) => node.changed(&what),
-            Message::Beat(_) if matches!(node.how, NoProof | TimerForProof) || (node.how == OneProof && proven) => {}
+            Message::Beat(_)
+                if matches!(node.how, NoProof | TimerForProof)
+                    || (node.how == OneProof && proven) => {}
             Message::Beat(sent) => {
                 proven = true;
                 node.heard_all(sent.elapsed());
@@ -284,7 +328,14 @@ impl InvalidationBus for Small {
                 what.known.extend(one.known);
             }
         }
-        for node in self.fabric.nodes.lock().unwrap().iter().filter(|node| !node.is_cut()) {
+        for node in self
+            .fabric
+            .nodes
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|node| !node.is_cut())
+        {
             let is_own = Arc::ptr_eq(node, &self.shared);
             match how {
                 TellsOnlyOthers if is_own => {}
@@ -358,18 +409,22 @@ async fn small_buses_that_are_right_pass() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_wrong_bus_fails_by_the_name_of_its_fault() {
     const HEARD: &str = "what is changed on any node is heard by every listener of every node";
-    const EXACT: &str = "keys and fingerprints arrive whole, by themselves or as everything, and no others do";
+    const EXACT: &str =
+        "keys and fingerprints arrive whole, by themselves or as everything, and no others do";
     const TRUTH: &str = "who is told that all was heard has heard it";
     const HEALTH: &str = "health is told again and again, or once where nothing is ever missed";
     const LATE: &str = "a listener that comes late is told the truth from the beginning";
     const DROPPED: &str = "a listener that is dropped is let go, and harms no other";
-    const REVOKED: &str = "a key that is revoked on one node is refused on the other within the bound";
+    const REVOKED: &str =
+        "a key that is revoked on one node is refused on the other within the bound";
     const SILENT: &str = "a node that is cut off does not go on saying that it has heard all";
-    const MADE_UP: &str =
-        "what is changed while a node is cut off is heard there, or everything is, before it is well again";
+    const MADE_UP: &str = "what is changed while a node is cut off is heard there, or everything is, before it is well again";
     let cases = [
         (DropsEveryTenth, HEARD),
-        (DropsEveryTenth, "of many concurrent changes on several nodes none is lost"),
+        (
+            DropsEveryTenth,
+            "of many concurrent changes on several nodes none is lost",
+        ),
         (TellsOnlyOthers, HEARD),
         (TellsOnlyItself, HEARD),
         (TellsOnlyItself, REVOKED),
@@ -382,7 +437,10 @@ async fn each_wrong_bus_fails_by_the_name_of_its_fault() {
         (RoundedFingerprints, EXACT),
         (LowerCase, EXACT),
         (ShortPayloads, "a change of thousands of keys arrives whole"),
-        (OneSlot, "of many concurrent changes on several nodes none is lost"),
+        (
+            OneSlot,
+            "of many concurrent changes on several nodes none is lost",
+        ),
         (OneProof, HEALTH),
         (NoProof, HEALTH),
         (TimerForProof, TRUTH),
@@ -392,14 +450,26 @@ async fn each_wrong_bus_fails_by_the_name_of_its_fault() {
         (LateWithoutEverything, LATE),
         (KeepsListeners, DROPPED),
         (ForgetsOthersWithTheDead, DROPPED),
-        (StopsAtPanic, "a listener that panics makes no other trust what it has not heard"),
+        (
+            StopsAtPanic,
+            "a listener that panics makes no other trust what it has not heard",
+        ),
         (ProofWhileCut, SILENT),
-        (ProofWhileCut, "a node that is cut off refuses a revoked key within the bound"),
+        (
+            ProofWhileCut,
+            "a node that is cut off refuses a revoked key within the bound",
+        ),
         (ProofFromFormer, SILENT),
         (NothingMadeUp, MADE_UP),
         (MadeUpTooLate, MADE_UP),
-        (LosesItsOwn, "what a node that is cut off changes is heard by the others, or is an error"),
-        (SaysNeverMisses, "a node that is cut off refuses a revoked key within the bound"),
+        (
+            LosesItsOwn,
+            "what a node that is cut off changes is heard by the others, or is an error",
+        ),
+        (
+            SaysNeverMisses,
+            "a node that is cut off refuses a revoked key within the bound",
+        ),
     ];
     let mut tasks = JoinSet::new();
     let mut told: HashMap<How, Vec<String>> = HashMap::new();
@@ -410,10 +480,24 @@ async fn each_wrong_bus_fails_by_the_name_of_its_fault() {
     }
     for (how, outcome) in tasks.join_all().await {
         if let Err(violations) = outcome {
-            told.insert(how, violations.iter().map(|violation| violation.check().to_owned()).collect());
+            told.insert(
+                how,
+                violations
+                    .iter()
+                    .map(|violation| violation.check().to_owned())
+                    .collect(),
+            );
         }
     }
-    let missed = cases.iter().filter(|(how, expected)| told[how].iter().all(|check| check != expected));
-    let missed: Vec<_> = missed.map(|(how, expected)| format!("{how:?} by {expected:?}: {:#?}", told[how])).collect();
-    assert!(missed.is_empty(), "these had to fail otherwise: {}", missed.join("\n"));
+    let missed = cases
+        .iter()
+        .filter(|(how, expected)| told[how].iter().all(|check| check != expected));
+    let missed: Vec<_> = missed
+        .map(|(how, expected)| format!("{how:?} by {expected:?}: {:#?}", told[how]))
+        .collect();
+    assert!(
+        missed.is_empty(),
+        "these had to fail otherwise: {}",
+        missed.join("\n")
+    );
 }

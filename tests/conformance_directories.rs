@@ -42,14 +42,21 @@ struct People {
 }
 
 const PEOPLE: [(&str, &str, &str); 4] = [
-    ("acme", "0b6c5c5e-7a3d-4c1a-9a3f-3a0d5d2c1b11", "Ann.Klein@Example.com"),
+    (
+        "acme",
+        "0b6c5c5e-7a3d-4c1a-9a3f-3a0d5d2c1b11",
+        "Ann.Klein@Example.com",
+    ),
     ("acme", "sue", "sue@example.com"),
     ("other", "olaf", "olaf@example.org"),
     ("other", "cora", "cora@example.org"),
 ];
 
 fn people(how: How) -> People {
-    People { how, asked: AtomicU64::new(0) }
+    People {
+        how,
+        asked: AtomicU64::new(0),
+    }
 }
 
 fn facts() -> DirectoryFacts {
@@ -66,7 +73,9 @@ impl People {
     fn same_email(&self, stored: &str, asked: &str) -> bool {
         let plain = |text: &str| {
             let text = text.to_ascii_lowercase();
-            let Some((local, domain)) = text.split_once('@') else { return text };
+            let Some((local, domain)) = text.split_once('@') else {
+                return text;
+            };
             match self.how {
                 NoDots => format!("{}@{domain}", local.replace('.', "")),
                 NoTags => format!("{}@{domain}", local.split('+').next().unwrap()),
@@ -81,13 +90,19 @@ impl People {
         }
     }
 
-    fn look_up(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+    fn look_up(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
         let asked = self.asked.fetch_add(1, Ordering::SeqCst);
         if self.how == EverySecondAnswer && asked % 2 == 1 {
             return Ok(None);
         }
         if self.how == LongIsAnError && matches!(user, UserRef::Email(text) if text.len() > 254) {
-            return Err(DirectoryError::unavailable("value too long for type character varying(254)"));
+            return Err(DirectoryError::unavailable(
+                "value too long for type character varying(254)",
+            ));
         }
         let named = |(_, id, email): &&(&str, &str, &str)| match user {
             UserRef::Id(asked) => asked.as_str() == *id,
@@ -99,13 +114,16 @@ impl People {
             return match self.how {
                 UnknownIsAnError => Err(DirectoryError::unavailable("no rows returned")),
                 AnyoneById if matches!(user, UserRef::Id(_)) => {
-                    let UserRef::Id(id) = user else { return Ok(None) };
+                    let UserRef::Id(id) = user else {
+                        return Ok(None);
+                    };
                     Ok(Some(Arc::new(User::new(id.clone(), tenant.clone()))))
                 }
                 _ => Ok(None),
             };
         };
-        let mut person = User::new(UserId::new(id).unwrap(), TenantId::new(home).unwrap()).with_email(*email);
+        let mut person =
+            User::new(UserId::new(id).unwrap(), TenantId::new(home).unwrap()).with_email(*email);
         person.suspended = *id == "sue" && self.how != SuspendedUnmarked;
         if *home == tenant.as_str() {
             return Ok(Some(Arc::new(person)));
@@ -119,7 +137,9 @@ impl People {
         }
         match self.how {
             AnyTenant => Ok(Some(Arc::new(person))),
-            FoundButForeign => Err(DirectoryError::unavailable("the user belongs to another tenant")),
+            FoundButForeign => Err(DirectoryError::unavailable(
+                "the user belongs to another tenant",
+            )),
             _ => Ok(None),
         }
     }
@@ -127,12 +147,20 @@ impl People {
 
 #[async_trait]
 impl Directory for People {
-    async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
         tokio::task::yield_now().await;
         self.look_up(tenant, user)
     }
 
-    fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+    fn resolve_now(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         match self.how {
             AnswersNow => Some(self.look_up(tenant, user)),
             NowKnowsNobody => Some(Ok(None)),
@@ -146,7 +174,9 @@ async fn a_small_directory_that_is_right_passes() {
     for how in [Right, AnswersNow] {
         conformance::directory(people(how), facts()).await.unwrap();
         let shared: Arc<dyn Directory> = Arc::new(people(how));
-        conformance::directory(Arc::clone(&shared), facts()).await.unwrap();
+        conformance::directory(Arc::clone(&shared), facts())
+            .await
+            .unwrap();
     }
 }
 
@@ -162,33 +192,75 @@ async fn a_cached_directory_passes_with_room_for_all_and_with_room_for_few() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn facts_that_say_little_are_enough() {
-    let (tenant, other) = (TenantId::new("acme").unwrap(), TenantId::new("other").unwrap());
-    let few = DirectoryFacts::new(tenant, UserId::new(PEOPLE[0].1).unwrap(), other, UserId::new("olaf").unwrap());
+    let (tenant, other) = (
+        TenantId::new("acme").unwrap(),
+        TenantId::new("other").unwrap(),
+    );
+    let few = DirectoryFacts::new(
+        tenant,
+        UserId::new(PEOPLE[0].1).unwrap(),
+        other,
+        UserId::new("olaf").unwrap(),
+    );
     conformance::directory(people(Right), few).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_wrong_directory_fails_by_the_name_of_its_fault() {
     let cases = [
-        (AnyTenant, "users that are unknown and users of another tenant are both no one"),
-        (FoundButForeign, "users that are unknown and users of another tenant are both no one"),
-        (CaseMatters, "a user is found by e-mail address, whatever its case"),
+        (
+            AnyTenant,
+            "users that are unknown and users of another tenant are both no one",
+        ),
+        (
+            FoundButForeign,
+            "users that are unknown and users of another tenant are both no one",
+        ),
+        (
+            CaseMatters,
+            "a user is found by e-mail address, whatever its case",
+        ),
         (NoDots, "an e-mail address is not normalized further"),
         (NoTags, "an e-mail address is not normalized further"),
         (UnicodeCase, "an e-mail address is not normalized further"),
-        (Wildcards, "hostile identifiers are those of no one, and no error"),
-        (UnknownIsAnError, "users that are unknown and users of another tenant are both no one"),
-        (LongIsAnError, "hostile identifiers are those of no one, and no error"),
-        (CollaboratorUnmarked, "a collaborator is found from the tenant that was granted it, and told as one"),
-        (CollaboratorMoved, "a collaborator is found from the tenant that was granted it, and told as one"),
+        (
+            Wildcards,
+            "hostile identifiers are those of no one, and no error",
+        ),
+        (
+            UnknownIsAnError,
+            "users that are unknown and users of another tenant are both no one",
+        ),
+        (
+            LongIsAnError,
+            "hostile identifiers are those of no one, and no error",
+        ),
+        (
+            CollaboratorUnmarked,
+            "a collaborator is found from the tenant that was granted it, and told as one",
+        ),
+        (
+            CollaboratorMoved,
+            "a collaborator is found from the tenant that was granted it, and told as one",
+        ),
         (SuspendedUnmarked, "a suspended user is told as one"),
         (NowKnowsNobody, "a user is found by id from the own tenant"),
-        (EverySecondAnswer, "the same is answered however often it is asked"),
-        (AnyoneById, "users that are unknown and users of another tenant are both no one"),
+        (
+            EverySecondAnswer,
+            "the same is answered however often it is asked",
+        ),
+        (
+            AnyoneById,
+            "users that are unknown and users of another tenant are both no one",
+        ),
     ];
     for (how, expected) in cases {
-        let violations = conformance::directory(people(how), facts()).await.expect_err(&format!("{how:?} passes"));
-        let named = violations.iter().any(|violation| violation.check() == expected);
+        let violations = conformance::directory(people(how), facts())
+            .await
+            .expect_err(&format!("{how:?} passes"));
+        let named = violations
+            .iter()
+            .any(|violation| violation.check() == expected);
         assert!(named, "{how:?} had to fail by {expected:?}: {violations}");
     }
 }

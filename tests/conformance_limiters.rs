@@ -62,31 +62,61 @@ type Buckets = HashMap<String, Vec<(Duration, u64)>>;
 
 impl Log {
     fn new(how: How, clock: impl Clock) -> Self {
-        Self { how, clock: Arc::new(clock), buckets: Mutex::default(), apart: Mutex::default() }
+        Self {
+            how,
+            clock: Arc::new(clock),
+            buckets: Mutex::default(),
+            apart: Mutex::default(),
+        }
     }
 
     fn now(&self) -> Duration {
         let now = match self.how {
-            TimeOfDay => self.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap(),
+            TimeOfDay => self
+                .clock
+                .now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap(),
             _ => self.clock.monotonic(),
         };
-        if self.how == RightInMilliseconds { Duration::from_millis(now.as_millis().try_into().unwrap()) } else { now }
+        if self.how == RightInMilliseconds {
+            Duration::from_millis(now.as_millis().try_into().unwrap())
+        } else {
+            now
+        }
     }
 
     fn tick(&self) -> Duration {
-        if self.how == RightInMilliseconds { Duration::from_millis(1) } else { Duration::from_nanos(1) }
+        if self.how == RightInMilliseconds {
+            Duration::from_millis(1)
+        } else {
+            Duration::from_nanos(1)
+        }
     }
 
     /// Units that count in a window now.
     fn units(&self, log: &[(Duration, u64)], quota: &Quota, now: Duration) -> u64 {
         let window = quota.window();
-        let since =
-            |length: Duration| log.iter().filter(|(time, _)| *time + length >= now).map(|(_, units)| units).sum();
+        let since = |length: Duration| {
+            log.iter()
+                .filter(|(time, _)| *time + length >= now)
+                .map(|(_, units)| units)
+                .sum()
+        };
         let number = |time: Duration| time.as_nanos() / window.as_nanos();
         match self.how {
-            FixedWindow => log.iter().filter(|(time, _)| number(*time) == number(now)).map(|(_, units)| units).sum(),
+            FixedWindow => log
+                .iter()
+                .filter(|(time, _)| number(*time) == number(now))
+                .map(|(_, units)| units)
+                .sum(),
             SlidingCounter => {
-                let of = |n: u128| log.iter().filter(|(time, _)| number(*time) == n).map(|(_, u)| *u).sum::<u64>();
+                let of = |n: u128| {
+                    log.iter()
+                        .filter(|(time, _)| number(*time) == n)
+                        .map(|(_, u)| *u)
+                        .sum::<u64>()
+                };
                 let gone = (now.as_nanos() % window.as_nanos()) as f64 / window.as_nanos() as f64;
                 of(number(now)) + (of(number(now).wrapping_sub(1)) as f64 * (1.0 - gone)) as u64
             }
@@ -112,9 +142,14 @@ impl Log {
         if self.units(log, quota, now) + cost <= quota.limit() {
             return Duration::ZERO;
         }
-        let ends = log.iter().map(|(time, _)| *time + quota.window() + self.tick()).filter(|end| *end > now);
+        let ends = log
+            .iter()
+            .map(|(time, _)| *time + quota.window() + self.tick())
+            .filter(|end| *end > now);
         // The log is in the order of time.
-        let fits = ends.into_iter().find(|end| self.units(log, quota, *end) + cost <= quota.limit());
+        let fits = ends
+            .into_iter()
+            .find(|end| self.units(log, quota, *end) + cost <= quota.limit());
         match fits {
             Some(end) if self.how == WholeSeconds => Duration::from_secs((end - now).as_secs() + 1),
             Some(end) if self.how == TooLate => end - now + Duration::from_millis(5),
@@ -123,13 +158,33 @@ impl Log {
         }
     }
 
-    fn decide(&self, buckets: &mut Buckets, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
-        let least = request.buckets.iter().flat_map(|b| b.quotas.as_slice()).map(Quota::limit).min().unwrap();
+    fn decide(
+        &self,
+        buckets: &mut Buckets,
+        request: &LimitRequest<'_>,
+    ) -> Result<Decision, LimiterError> {
+        let least = request
+            .buckets
+            .iter()
+            .flat_map(|b| b.quotas.as_slice())
+            .map(Quota::limit)
+            .min()
+            .unwrap();
         let free = request.cost == 0 && self.how != FreeIsFree;
         if free || (request.cost > least && self.how != NoCostError) {
-            return Err(LimiterError::Cost { cost: request.cost, limit: least });
+            return Err(LimiterError::Cost {
+                cost: request.cost,
+                limit: least,
+            });
         }
-        let (now, cost) = (self.now(), if self.how == CostIsOne { 1 } else { request.cost });
+        let (now, cost) = (
+            self.now(),
+            if self.how == CostIsOne {
+                1
+            } else {
+                request.cost
+            },
+        );
         let mut keys = Vec::new();
         for bucket in request.buckets {
             for quota in bucket.quotas.as_slice() {
@@ -153,12 +208,17 @@ impl Log {
             }
         }
         let log = |buckets: &Buckets, key: &str| buckets.get(key).cloned().unwrap_or_default();
-        let waits: Vec<_> = keys.iter().map(|(key, quota)| self.wait(&log(buckets, key), quota, now, cost)).collect();
+        let waits: Vec<_> = keys
+            .iter()
+            .map(|(key, quota)| self.wait(&log(buckets, key), quota, now, cost))
+            .collect();
         let wait = waits.iter().copied().max().unwrap();
         let mut counted: Vec<&str> = Vec::new();
         for ((key, _), own) in keys.iter().zip(&waits) {
             let alone = matches!(self.how, EachBucketAlone | EachWindowAlone) && own.is_zero();
-            if (wait.is_zero() || alone || self.how == CountsRefused) && !counted.contains(&key.as_str()) {
+            if (wait.is_zero() || alone || self.how == CountsRefused)
+                && !counted.contains(&key.as_str())
+            {
                 counted.push(key);
             }
         }
@@ -169,18 +229,31 @@ impl Log {
             }
             log.push((now, cost));
         }
-        let mut told = if wait.is_zero() { Decision::admitted() } else { Decision::refused(wait) };
+        let mut told = if wait.is_zero() {
+            Decision::admitted()
+        } else {
+            Decision::refused(wait)
+        };
         let mut waits = waits.iter();
         let mut states = Vec::new();
         for bucket in request.buckets {
             let mut windows = Vec::new();
             for quota in bucket.quotas.as_slice() {
-                let (key, _) = keys.iter().find(|(key, other)| std::ptr::eq(*other, quota) && !key.is_empty()).unwrap();
+                let (key, _) = keys
+                    .iter()
+                    .find(|(key, other)| std::ptr::eq(*other, quota) && !key.is_empty())
+                    .unwrap();
                 let log = log(buckets, key);
                 let units = self.units(&log, quota, now);
-                let oldest = log.iter().map(|(time, _)| *time + quota.window() + self.tick()).find(|end| *end > now);
-                let reset = oldest.filter(|_| units > 0 && self.how != NoReset).map(|end| end - now);
-                let remaining = quota.limit().saturating_sub(units) + u64::from(self.how == WrongRemaining);
+                let oldest = log
+                    .iter()
+                    .map(|(time, _)| *time + quota.window() + self.tick())
+                    .find(|end| *end > now);
+                let reset = oldest
+                    .filter(|_| units > 0 && self.how != NoReset)
+                    .map(|end| end - now);
+                let remaining =
+                    quota.limit().saturating_sub(units) + u64::from(self.how == WrongRemaining);
                 let state = WindowState::new(remaining, reset);
                 let refused = !waits.next().unwrap().is_zero() && self.how != NothingViolated;
                 windows.push(if refused { state.violated() } else { state });
@@ -207,7 +280,10 @@ impl RateLimiter for Log {
             if decided.is_admitted() {
                 let mut buckets = self.buckets.lock().unwrap();
                 for bucket in request.buckets {
-                    buckets.entry(format!("{:?}", bucket.id)).or_default().push((self.now(), request.cost));
+                    buckets
+                        .entry(format!("{:?}", bucket.id))
+                        .or_default()
+                        .push((self.now(), request.cost));
                 }
             }
             return Ok(decided);
@@ -231,43 +307,104 @@ impl fmt::Debug for Log {
 
 async fn violations(how: How) -> Violations {
     let made = |clock: ManualClock| async move { Log::new(how, clock) };
-    conformance::rate_limiter(made).await.expect_err(&format!("a limiter that is wrong by {how:?} passes"))
+    conformance::rate_limiter(made)
+        .await
+        .expect_err(&format!("a limiter that is wrong by {how:?} passes"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_log_of_all_that_was_admitted_passes() {
-    conformance::rate_limiter(|clock| async { Log::new(Right, clock) }).await.unwrap();
-    conformance::rate_limiter(|clock| async { Log::new(RightInMilliseconds, clock) }).await.unwrap();
+    conformance::rate_limiter(|clock| async { Log::new(Right, clock) })
+        .await
+        .unwrap();
+    conformance::rate_limiter(|clock| async { Log::new(RightInMilliseconds, clock) })
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_wrong_limiter_fails_by_the_name_of_its_fault() {
-    const INTERVAL: &str = "no interval as long as a window admits more than its limit, wherever it begins";
+    const INTERVAL: &str =
+        "no interval as long as a window admits more than its limit, wherever it begins";
     let cases = [
         (FixedWindow, INTERVAL),
         (SlidingCounter, INTERVAL),
-        (Gcra, "a burst and a flood after it admit the limit in one window"),
+        (
+            Gcra,
+            "a burst and a flood after it admit the limit in one window",
+        ),
         (CountsRefused, "a refusal changes no window"),
-        (EachBucketAlone, "a request is counted in all of its buckets or in none"),
-        (EachWindowAlone, "a request is counted in all of its buckets or in none"),
-        (CostIsOne, "a request takes as many units as it costs, or none"),
-        (ForgetsOnCost, "a request takes as many units as it costs, or none"),
-        (NoCostError, "a request of no cost or above a quota is an error of its cost, and changes nothing"),
-        (FreeIsFree, "a request of no cost or above a quota is an error of its cost, and changes nothing"),
-        (WholeSeconds, "a lone retry passes when its wait is over, and not a millisecond before"),
-        (TooLate, "a lone retry passes when its wait is over, and not a millisecond before"),
-        (TooEarly, "a burst and a flood after it admit the limit in one window"),
-        (KeepsTooLong, "after a quiet window all units are there again"),
-        (ForgetsQuotas, "other quotas find what was admitted under the former ones"),
-        (ByNameOfQuota, "other quotas find what was admitted under the former ones"),
-        (ForgetsSoon, "nothing is forgotten within a long window, whatever else is asked"),
-        (OneNamespace, "buckets of other names and of other kinds are apart"),
+        (
+            EachBucketAlone,
+            "a request is counted in all of its buckets or in none",
+        ),
+        (
+            EachWindowAlone,
+            "a request is counted in all of its buckets or in none",
+        ),
+        (
+            CostIsOne,
+            "a request takes as many units as it costs, or none",
+        ),
+        (
+            ForgetsOnCost,
+            "a request takes as many units as it costs, or none",
+        ),
+        (
+            NoCostError,
+            "a request of no cost or above a quota is an error of its cost, and changes nothing",
+        ),
+        (
+            FreeIsFree,
+            "a request of no cost or above a quota is an error of its cost, and changes nothing",
+        ),
+        (
+            WholeSeconds,
+            "a lone retry passes when its wait is over, and not a millisecond before",
+        ),
+        (
+            TooLate,
+            "a lone retry passes when its wait is over, and not a millisecond before",
+        ),
+        (
+            TooEarly,
+            "a burst and a flood after it admit the limit in one window",
+        ),
+        (
+            KeepsTooLong,
+            "after a quiet window all units are there again",
+        ),
+        (
+            ForgetsQuotas,
+            "other quotas find what was admitted under the former ones",
+        ),
+        (
+            ByNameOfQuota,
+            "other quotas find what was admitted under the former ones",
+        ),
+        (
+            ForgetsSoon,
+            "nothing is forgotten within a long window, whatever else is asked",
+        ),
+        (
+            OneNamespace,
+            "buckets of other names and of other kinds are apart",
+        ),
         (TimeOfDay, "steps of the time of day change nothing"),
-        (LooksThenActs, "of many concurrent requests exactly as many pass as the limit says"),
-        (TryIsApart, "what try_acquire admits counts for acquire and the other way round"),
+        (
+            LooksThenActs,
+            "of many concurrent requests exactly as many pass as the limit says",
+        ),
+        (
+            TryIsApart,
+            "what try_acquire admits counts for acquire and the other way round",
+        ),
         (WrongRemaining, "a bucket admits its limit and no more"),
         (NoReset, "remaining units and resets are what is the case"),
-        (OrderLost, "a decision tells of each bucket and window in the order of the request"),
+        (
+            OrderLost,
+            "a decision tells of each bucket and window in the order of the request",
+        ),
         (NothingViolated, "a bucket admits its limit and no more"),
     ];
     let mut known: HashMap<How, Vec<String>> = HashMap::new();
@@ -275,12 +412,18 @@ async fn each_wrong_limiter_fails_by_the_name_of_its_fault() {
     for (how, expected) in cases {
         let told = match known.entry(how) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                new.insert(violations(how).await.iter().map(|violation| violation.check().to_owned()).collect())
-            }
+            Entry::Vacant(new) => new.insert(
+                violations(how)
+                    .await
+                    .iter()
+                    .map(|violation| violation.check().to_owned())
+                    .collect(),
+            ),
         };
         if !told.iter().any(|check| check == expected) {
-            missed.push(format!("{how:?} had to fail by {expected:?} and failed by {told:#?}"));
+            missed.push(format!(
+                "{how:?} had to fail by {expected:?} and failed by {told:#?}"
+            ));
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
@@ -297,14 +440,23 @@ async fn in_real_time_too_a_fixed_window_and_a_leaking_bucket_are_told() {
     }
     for (how, outcome) in tasks.join_all().await {
         let named = match how {
-            Gcra => "under a flood no second admits more than its limit, and none is refused too early",
-            _ => "bursts within a second admit its limit in all, wherever a limiter begins its windows",
+            Gcra => {
+                "under a flood no second admits more than its limit, and none is refused too early"
+            }
+            _ => {
+                "bursts within a second admit its limit in all, wherever a limiter begins its windows"
+            }
         };
         match outcome {
             Ok(()) => assert_eq!(how, Right),
             Err(violations) => {
                 assert!(how != Right, "{violations}");
-                assert!(violations.iter().any(|violation| violation.check() == named), "{how:?}: {violations}");
+                assert!(
+                    violations
+                        .iter()
+                        .any(|violation| violation.check() == named),
+                    "{how:?}: {violations}"
+                );
             }
         }
     }

@@ -24,7 +24,11 @@ fn expected(key: &str, time: &str, kind: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
     mac.update(time.as_bytes());
     mac.update(kind.as_bytes());
-    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    mac.finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn signing(desk: &Desk) -> KeyManager {
@@ -32,7 +36,11 @@ fn signing(desk: &Desk) -> KeyManager {
 }
 
 fn dropbox(desk: &Desk) -> KeyManager {
-    Profile::DropboxSign.manager(desk.store.clone()).clock(desk.clock.clone()).build().unwrap()
+    Profile::DropboxSign
+        .manager(desk.store.clone())
+        .clock(desk.clock.clone())
+        .build()
+        .unwrap()
 }
 
 fn signed_by(event: &SignedEvent, key: &str) -> bool {
@@ -40,7 +48,10 @@ fn signed_by(event: &SignedEvent, key: &str) -> bool {
 }
 
 fn also_signed_by(event: &SignedEvent, key: &str) -> bool {
-    event.other_hashes.iter().any(|hash| events::verify(key, &event.event_time, &event.event_type, hash))
+    event
+        .other_hashes
+        .iter()
+        .any(|hash| events::verify(key, &event.event_time, &event.event_type, hash))
 }
 
 async fn sign(manager: &KeyManager) -> SignedEvent {
@@ -58,7 +69,9 @@ fn the_published_example_is_signed_as_published() {
 fn a_signature_is_the_formula_for_thousands_of_random_keys_and_messages() {
     let mut dice = Dice(1);
     let text = |dice: &mut Dice, length: usize| -> String {
-        (0..length).map(|_| char::from(b' ' + u8::try_from(dice.below(95)).unwrap())).collect()
+        (0..length)
+            .map(|_| char::from(b' ' + u8::try_from(dice.below(95)).unwrap()))
+            .collect()
     };
     for round in 0..5000 {
         let (key_length, length) = (1 + dice.below(200), dice.below(301));
@@ -67,9 +80,16 @@ fn a_signature_is_the_formula_for_thousands_of_random_keys_and_messages() {
         let mut hash = expected(&key, time, kind);
         assert!(events::verify(&key, time, kind, &hash), "round {round}");
         let at = dice.below(64);
-        let altered = if hash.as_bytes()[at] == b'0' { "1" } else { "0" };
+        let altered = if hash.as_bytes()[at] == b'0' {
+            "1"
+        } else {
+            "0"
+        };
         hash.replace_range(at..=at, altered);
-        assert!(!events::verify(&key, time, kind, &hash), "round {round}, digit {at}");
+        assert!(
+            !events::verify(&key, time, kind, &hash),
+            "round {round}, digit {at}"
+        );
     }
 }
 
@@ -80,7 +100,10 @@ fn all_borders_of_padding_agree_with_the_formula() {
         let key = "k".repeat(key_length);
         for length in 0..=300 {
             let message = "m".repeat(length);
-            assert!(events::verify(&key, "", &message, &expected(&key, "", &message)), "{key_length}, {length}");
+            assert!(
+                events::verify(&key, "", &message, &expected(&key, "", &message)),
+                "{key_length}, {length}"
+            );
         }
     }
 }
@@ -88,14 +111,23 @@ fn all_borders_of_padding_agree_with_the_formula() {
 #[test]
 fn a_hash_of_another_length_another_case_or_other_characters_is_refused() {
     let hash = expected("key", "1", TYPE);
-    for wrong in
-        ["", &hash[..63], &format!("{hash}0"), &hash.to_uppercase(), &format!(" {hash}"), "é", &"\0".repeat(64)]
-    {
+    for wrong in [
+        "",
+        &hash[..63],
+        &format!("{hash}0"),
+        &hash.to_uppercase(),
+        &format!(" {hash}"),
+        "é",
+        &"\0".repeat(64),
+    ] {
         assert!(!events::verify("key", "1", TYPE, wrong), "{wrong:?}");
     }
-    for (key, time, kind) in
-        [("kex", "1", TYPE), ("key", "2", TYPE), ("key", "1", "account_confirmes"), ("", "1", TYPE)]
-    {
+    for (key, time, kind) in [
+        ("kex", "1", TYPE),
+        ("key", "2", TYPE),
+        ("key", "1", "account_confirmes"),
+        ("", "1", TYPE),
+    ] {
         assert!(!events::verify(key, time, kind, &hash));
     }
 }
@@ -107,7 +139,10 @@ async fn an_event_is_signed_with_the_primary_key_at_the_time_of_the_clock() {
     let (first, one) = issue(&manager, named("one")).await;
     let (second, two) = issue(&manager, named("two")).await;
     let event = sign(&manager).await;
-    assert_eq!((event.event_time.as_str(), event.event_type.as_str()), ("1800000000", TYPE));
+    assert_eq!(
+        (event.event_time.as_str(), event.event_type.as_str()),
+        ("1800000000", TYPE)
+    );
     assert_eq!(event.event_hash, expected(&first, "1800000000", TYPE));
     assert!(event.other_hashes.is_empty() && !signed_by(&event, &second));
     manager.make_primary(&two.id).await.unwrap();
@@ -115,7 +150,10 @@ async fn an_event_is_signed_with_the_primary_key_at_the_time_of_the_clock() {
     manager.revoke(&two.id, None).await.unwrap();
     assert!(signed_by(&sign(&manager).await, &first));
     manager.revoke(&one.id, None).await.unwrap();
-    assert_eq!(refused(manager.sign_event(&acme(), TYPE).await), ErrorCode::Conflict);
+    assert_eq!(
+        refused(manager.sign_event(&acme(), TYPE).await),
+        ErrorCode::Conflict
+    );
 }
 
 #[tokio::test]
@@ -124,10 +162,16 @@ async fn each_owner_has_its_own_signature() {
     let manager = signing(&desk);
     for owner in [acme(), ann(), globex()] {
         let (secret, _) = issue(&manager, NewKey::new("key", owner.clone())).await;
-        assert!(signed_by(&manager.sign_event(&owner, TYPE).await.unwrap(), &secret));
+        assert!(signed_by(
+            &manager.sign_event(&owner, TYPE).await.unwrap(),
+            &secret
+        ));
     }
     let nobody = Owner::user(tenant("acme"), user("nobody"));
-    assert_eq!(refused(manager.sign_event(&nobody, TYPE).await), ErrorCode::Conflict);
+    assert_eq!(
+        refused(manager.sign_event(&nobody, TYPE).await),
+        ErrorCode::Conflict
+    );
 }
 
 #[tokio::test]
@@ -136,11 +180,35 @@ async fn the_border_between_time_and_type_cannot_be_moved() {
     let manager = signing(&desk);
     issue(&manager, named("key")).await;
     let long = "x".repeat(201);
-    for wrong in ["", "0account", "9", " account", "account confirmed", "a\0", "a\n", "konto_bestätigt", &long] {
+    for wrong in [
+        "",
+        "0account",
+        "9",
+        " account",
+        "account confirmed",
+        "a\0",
+        "a\n",
+        "konto_bestätigt",
+        &long,
+    ] {
         let refused = manager.sign_event(&acme(), wrong).await;
-        assert!(matches!(refused, Err(ManageError::Invalid { field: "event_type", .. })), "{wrong:?}");
+        assert!(
+            matches!(
+                refused,
+                Err(ManageError::Invalid {
+                    field: "event_type",
+                    ..
+                })
+            ),
+            "{wrong:?}"
+        );
     }
-    for right in ["a", "account_confirmed", "signature_request.sent:2", &"x".repeat(200)] {
+    for right in [
+        "a",
+        "account_confirmed",
+        "signature_request.sent:2",
+        &"x".repeat(200),
+    ] {
         manager.sign_event(&acme(), right).await.unwrap();
     }
 }
@@ -154,13 +222,20 @@ async fn while_the_primary_key_is_rotated_events_carry_both_signatures() {
     let rotated = manager.rotate(&record.id, Some(HOUR)).await.unwrap();
     let fresh = rotated.key.reveal();
     let event = sign(&manager).await;
-    assert!(signed_by(&event, &old) && also_signed_by(&event, &fresh) && event.other_hashes.len() == 1);
+    assert!(
+        signed_by(&event, &old) && also_signed_by(&event, &fresh) && event.other_hashes.len() == 1
+    );
     manager.make_primary(&rotated.record.id).await.unwrap();
     let event = sign(&manager).await;
-    assert!(signed_by(&event, &fresh) && also_signed_by(&event, &old) && event.other_hashes.len() == 1);
+    assert!(
+        signed_by(&event, &fresh) && also_signed_by(&event, &old) && event.other_hashes.len() == 1
+    );
     desk.clock.advance(HOUR);
     let event = sign(&manager).await;
-    assert!(signed_by(&event, &fresh) && event.other_hashes.is_empty(), "the old key has ended");
+    assert!(
+        signed_by(&event, &fresh) && event.other_hashes.is_empty(),
+        "the old key has ended"
+    );
 }
 
 #[tokio::test]
@@ -186,16 +261,29 @@ async fn only_keys_that_can_sign_have_a_state_to_sign_with() {
     let manager = dropbox(&desk);
     let (secret, app) = issue(&manager, named("app")).await;
     let stored = desk.store.signing_state(&app.id).await.unwrap().unwrap();
-    assert_eq!(stored.sign(b"1account").to_vec(), hex_bytes(&expected(&secret, "1", "account")));
+    assert_eq!(
+        stored.sign(b"1account").to_vec(),
+        hex_bytes(&expected(&secret, "1", "account"))
+    );
     let mut token = NewKey::new("token", ann()).with_scopes([scope("account_access")]);
     token.kind = KeyKind::AccessToken;
     let token = manager.issue(token).await.unwrap();
     assert!(!desk.signs(&token.record.id).await);
-    assert_eq!(refused(manager.make_primary(&token.record.id).await), ErrorCode::Conflict);
+    assert_eq!(
+        refused(manager.make_primary(&token.record.id).await),
+        ErrorCode::Conflict
+    );
     let digest = ImportedDigest::from_hex("sha256", &"ab".repeat(32)).unwrap();
-    let imported = manager.import(NewImport::new(digest, named("imported"))).await.unwrap();
+    let imported = manager
+        .import(NewImport::new(digest, named("imported")))
+        .await
+        .unwrap();
     assert!(!desk.signs(&imported.record.id).await && !imported.record.may_be_primary);
-    let successor = manager.rotate(&imported.record.id, None).await.unwrap().record;
+    let successor = manager
+        .rotate(&imported.record.id, None)
+        .await
+        .unwrap()
+        .record;
     assert!(desk.signs(&successor.id).await && successor.may_be_primary);
     manager.revoke(&successor.id, None).await.unwrap();
     assert!(!desk.signs(&successor.id).await);
@@ -204,11 +292,17 @@ async fn only_keys_that_can_sign_have_a_state_to_sign_with() {
     assert!(!desk.signs(&app.id).await);
     let quiet = Desk::new();
     let (_, key) = issue(&quiet.host(), named("key")).await;
-    assert!(!quiet.signs(&key.id).await, "an API that signs nothing keeps nothing to sign with");
+    assert!(
+        !quiet.signs(&key.id).await,
+        "an API that signs nothing keeps nothing to sign with"
+    );
 }
 
 fn hex_bytes(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -216,17 +310,29 @@ async fn an_imported_key_never_becomes_primary_where_events_are_signed() {
     let desk = Desk::new();
     let manager = signing(&desk);
     let digest = |byte: u8| ImportedDigest::new("sha256", &[byte; 32]).unwrap();
-    let imported = manager.import(NewImport::new(digest(1), named("imported"))).await.unwrap();
+    let imported = manager
+        .import(NewImport::new(digest(1), named("imported")))
+        .await
+        .unwrap();
     assert!(!imported.primary);
     assert_eq!(
-        (desk.primary(&acme()).await, refused(manager.sign_event(&acme(), TYPE).await)),
+        (
+            desk.primary(&acme()).await,
+            refused(manager.sign_event(&acme(), TYPE).await)
+        ),
         (None, ErrorCode::Conflict)
     );
-    assert_eq!(refused(manager.make_primary(&imported.record.id).await), ErrorCode::Conflict);
+    assert_eq!(
+        refused(manager.make_primary(&imported.record.id).await),
+        ErrorCode::Conflict
+    );
     let issued = manager.issue(named("issued")).await.unwrap();
     assert!(issued.primary);
     desk.tick();
-    manager.import(NewImport::new(digest(2), named("imported later"))).await.unwrap();
+    manager
+        .import(NewImport::new(digest(2), named("imported later")))
+        .await
+        .unwrap();
     manager.revoke(&issued.record.id, None).await.unwrap();
     assert_eq!(desk.primary(&acme()).await, None);
     manager.enable(&imported.record.id).await.unwrap();
@@ -239,16 +345,31 @@ async fn a_state_cannot_authenticate_and_shows_nothing() {
     let manager = signing(&desk);
     let (secret, record) = issue(&manager, named("key")).await;
     let state = desk.store.signing_state(&record.id).await.unwrap().unwrap();
-    assert!(!state.as_bytes().windows(8).any(|part| secret.as_bytes().windows(8).any(|other| other == part)));
+    assert!(
+        !state
+            .as_bytes()
+            .windows(8)
+            .any(|part| secret.as_bytes().windows(8).any(|other| other == part))
+    );
     let digest = desk.hasher.digest(&secret).to_bytes();
-    assert!(!state.as_bytes().windows(32).any(|part| part == digest), "nor is the stored digest within it");
+    assert!(
+        !state.as_bytes().windows(32).any(|part| part == digest),
+        "nor is the stored digest within it"
+    );
     assert_eq!(format!("{state:?}"), "SigningState([redacted])");
-    let shown = format!("{manager:?} {:?} {:?}", manager.get(&record.id).await.unwrap(), sign(&manager).await);
+    let shown = format!(
+        "{manager:?} {:?} {:?}",
+        manager.get(&record.id).await.unwrap(),
+        sign(&manager).await
+    );
     assert!(!shown.contains(&secret[13..40]));
     assert_eq!(SigningState::from_bytes(state.as_bytes()).unwrap(), state);
     let mut other = *state.as_bytes();
     other[0] = 2;
-    assert!(SigningState::from_bytes(&other).is_err() && SigningState::from_bytes(&other[..64]).is_err());
+    assert!(
+        SigningState::from_bytes(&other).is_err()
+            && SigningState::from_bytes(&other[..64]).is_err()
+    );
 }
 
 #[tokio::test]
@@ -258,9 +379,18 @@ async fn an_operator_of_another_tenant_learns_nothing_by_asking_for_signatures()
     let (_, key) = issue(&manager, named("key")).await;
     let stranger = manager.by(operator("eve", "globex", Role::Owner));
     let known = stranger.sign_event(&acme(), TYPE).await.unwrap_err();
-    let unknown = stranger.sign_event(&Owner::tenant(tenant("nobody")), TYPE).await.unwrap_err();
-    assert!(!known.to_string().contains(key.id.as_str()), "another tenant's key is named: {known}");
-    assert_eq!((known.code(), known.to_string()), (unknown.code(), unknown.to_string()));
+    let unknown = stranger
+        .sign_event(&Owner::tenant(tenant("nobody")), TYPE)
+        .await
+        .unwrap_err();
+    assert!(
+        !known.to_string().contains(key.id.as_str()),
+        "another tenant's key is named: {known}"
+    );
+    assert_eq!(
+        (known.code(), known.to_string()),
+        (unknown.code(), unknown.to_string())
+    );
 }
 
 #[tokio::test]
@@ -268,14 +398,20 @@ async fn members_sign_nothing() {
     let desk = Desk::new();
     issue(&signing(&desk), named("key")).await;
     let member = signing(&desk).by(operator("mia", "acme", Role::Member));
-    assert_eq!(refused(member.sign_event(&acme(), TYPE).await), ErrorCode::Forbidden);
+    assert_eq!(
+        refused(member.sign_event(&acme(), TYPE).await),
+        ErrorCode::Forbidden
+    );
 }
 
 #[tokio::test]
 async fn an_event_is_signed_though_the_primary_key_ends_meanwhile() {
-    for (point, delete) in
-        [(Point::Get, false), (Point::Get, true), (Point::SigningState, false), (Point::SigningState, true)]
-    {
+    for (point, delete) in [
+        (Point::Get, false),
+        (Point::Get, true),
+        (Point::SigningState, false),
+        (Point::SigningState, true),
+    ] {
         let desk = Desk::new();
         let (_, one) = issue(&signing(&desk), named("one")).await;
         let (second, _) = issue(&signing(&desk), named("two")).await;
@@ -287,7 +423,10 @@ async fn an_event_is_signed_though_the_primary_key_ends_meanwhile() {
             }
         });
         let event = signing(&desk).sign_event(&acme(), TYPE).await;
-        assert!(event.as_ref().is_ok_and(|event| signed_by(event, &second)), "at {point:?}, {delete}: {event:?}");
+        assert!(
+            event.as_ref().is_ok_and(|event| signed_by(event, &second)),
+            "at {point:?}, {delete}: {event:?}"
+        );
     }
 }
 
@@ -306,7 +445,9 @@ async fn at_every_moment_of_a_long_rotation_some_signature_is_by_a_key_that_work
             secrets.push(rotated.key.reveal());
             last = rotated.record;
         }
-        let Ok(event) = manager.sign_event(&acme(), TYPE).await else { break };
+        let Ok(event) = manager.sign_event(&acme(), TYPE).await else {
+            break;
+        };
         let mut works = Vec::new();
         for secret in &secrets {
             if desk.refusal(secret).await.is_none() {
@@ -316,7 +457,11 @@ async fn at_every_moment_of_a_long_rotation_some_signature_is_by_a_key_that_work
         assert!(works.iter().any(|secret| signed_by(&event, secret)));
         for hash in &event.other_hashes {
             let by = |secret: &&&String| events::verify(secret, &event.event_time, TYPE, hash);
-            assert_eq!(works.iter().filter(by).count(), 1, "each by one key that works");
+            assert_eq!(
+                works.iter().filter(by).count(),
+                1,
+                "each by one key that works"
+            );
         }
     }
 }

@@ -61,7 +61,9 @@ impl Tree {
                 let writes = self.says().unwrap_or(writes);
                 parts.iter().fold(vec![Vec::new()], |ways, part| {
                     let more = part.ways(writes);
-                    ways.iter().flat_map(|way| more.iter().map(|more| [&way[..], more].concat())).collect()
+                    ways.iter()
+                        .flat_map(|way| more.iter().map(|more| [&way[..], more].concat()))
+                        .collect()
                 })
             }
             single => vec![vec![(single, writes)]],
@@ -87,7 +89,11 @@ impl Principal for Somebody {
         self.like.owner()
     }
     fn actor(&self) -> Actor<'_> {
-        let mode = if self.user.is_some() { ActorMode::Delegated } else { ActorMode::App };
+        let mode = if self.user.is_some() {
+            ActorMode::Delegated
+        } else {
+            ActorMode::App
+        };
         Actor::new(mode, self.user.as_ref(), None)
     }
     fn environment(&self) -> &Environment {
@@ -115,7 +121,10 @@ impl Somebody {
             Tree::Writing => self.access == Access::FullAccess,
             Tree::User => self.user.is_some(),
             Tree::Organization => self.workspaces.is_none() || (request && !writes),
-            Tree::Plan(at) => self.plan.as_ref().is_some_and(|plan| PLANS[*at..].contains(&plan.as_str())),
+            Tree::Plan(at) => self
+                .plan
+                .as_ref()
+                .is_some_and(|plan| PLANS[*at..].contains(&plan.as_str())),
             Tree::Any(_) | Tree::All(_) => unreachable!(),
         }
     }
@@ -125,8 +134,13 @@ impl Somebody {
         let by_method = method.is_some_and(|method| !["GET", "HEAD", "OPTIONS"].contains(&method));
         let closed = by_method && self.access == Access::ReadOnly;
         tree.ways(by_method).iter().any(|way| {
-            let says = way.iter().any(|(single, _)| matches!(single, Tree::Reading | Tree::Writing));
-            (says || !closed) && way.iter().all(|(single, writes)| self.holds(single, *writes, method.is_some()))
+            let says = way
+                .iter()
+                .any(|(single, _)| matches!(single, Tree::Reading | Tree::Writing));
+            (says || !closed)
+                && way
+                    .iter()
+                    .all(|(single, writes)| self.holds(single, *writes, method.is_some()))
         })
     }
 }
@@ -142,28 +156,48 @@ fn trees() -> impl Strategy<Value = Tree> {
     ];
     single.prop_recursive(3, 12, 3, |inner| {
         let several = prop::collection::vec(inner, 0..4);
-        prop_oneof![several.clone().prop_map(Tree::Any), several.prop_map(Tree::All)]
+        prop_oneof![
+            several.clone().prop_map(Tree::Any),
+            several.prop_map(Tree::All)
+        ]
     })
 }
 
 fn like() -> KeyPrincipal {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let house = House::new();
         let (key, _) = house.issue(&[]).await;
         let authenticator = house.bearer().environment(live()).build().unwrap();
-        authenticator.authenticate(&common::Head::bearer(&key)).await.unwrap().principal.unwrap()
+        authenticator
+            .authenticate(&common::Head::bearer(&key))
+            .await
+            .unwrap()
+            .principal
+            .unwrap()
     })
 }
 
 fn somebodies() -> impl Strategy<Value = Somebody> {
     let like = like();
     let scopes = prop::collection::vec(0..SCOPES.len() - 1, 0..4);
-    let facts = (scopes, any::<bool>(), any::<bool>(), prop::option::of(0..PLANS.len()), any::<bool>());
+    let facts = (
+        scopes,
+        any::<bool>(),
+        any::<bool>(),
+        prop::option::of(0..PLANS.len()),
+        any::<bool>(),
+    );
     facts.prop_map(move |(scopes, reads, confined, plan, acts)| Somebody {
         like: like.clone(),
         scopes: scopes.into_iter().map(|at| scope(SCOPES[at])).collect(),
-        access: if reads { Access::ReadOnly } else { Access::FullAccess },
+        access: if reads {
+            Access::ReadOnly
+        } else {
+            Access::FullAccess
+        },
         workspaces: confined.then(|| vec![WorkspaceId::new("ws1").unwrap()]),
         plan: plan.map(|at| PlanName::new(PLANS[at]).unwrap()),
         user: acts.then(|| user("u1")),
@@ -224,7 +258,16 @@ async fn an_explanation_names_full_access_where_the_check_refuses_for_want_of_it
     let request = Request::builder().method("POST").uri("/").body(()).unwrap();
     let head = HttpHead::new(&request, None);
     let requirement = Requirement::scope(scope("a"));
-    assert_eq!(requirement.check(&somebody, Some(&head)).unwrap_err().code(), ErrorCode::ReadOnlyKey);
+    assert_eq!(
+        requirement
+            .check(&somebody, Some(&head))
+            .unwrap_err()
+            .code(),
+        ErrorCode::ReadOnlyKey
+    );
     let explained = requirement.explain_for(&somebody, Some(&head)).to_string();
-    assert!(explained.contains("full access"), "whoever gets {explained:?} granted is refused again");
+    assert!(
+        explained.contains("full access"),
+        "whoever gets {explained:?} granted is refused again"
+    );
 }

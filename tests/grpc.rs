@@ -59,14 +59,22 @@ impl Health for Clinic {
             "hangs" => pending().await,
             "refuses" => {
                 let principal = who(&request).unwrap();
-                let error = principal.require(&Requirement::scope(scope("never:granted"))).unwrap_err();
+                let error = principal
+                    .require(&Requirement::scope(scope("never:granted")))
+                    .unwrap_err();
                 let status = principal.responder().grpc_status(&error);
-                Err(Status::with_details(Code::from_i32(status.code), status.message, status.details.into()))
+                Err(Status::with_details(
+                    Code::from_i32(status.code),
+                    status.message,
+                    status.details.into(),
+                ))
             }
             _ => {
                 let mut response = tonic::Response::new(HealthCheckResponse { status: 1 });
                 let name = who(&request).map_or("nobody", |principal| principal.key_id().as_str());
-                response.metadata_mut().insert("x-who", name.parse().unwrap());
+                response
+                    .metadata_mut()
+                    .insert("x-who", name.parse().unwrap());
                 Ok(response)
             }
         }
@@ -74,7 +82,10 @@ impl Health for Clinic {
 
     type WatchStream = Answers;
 
-    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<tonic::Response<Answers>, Status> {
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Answers>, Status> {
         let answers = (0..3).map(|status| Ok(HealthCheckResponse { status }));
         Ok(tonic::Response::new(Box::pin(tokio_stream::iter(answers))))
     }
@@ -96,14 +107,17 @@ fn methods() -> GrpcMethodsLayer {
 async fn serve(layer: AuthLayer, methods: GrpcMethodsLayer) -> Site {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let layer = layer.peer(|extensions| Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip()));
+    let layer =
+        layer.peer(|extensions| Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip()));
     let layers = ServiceBuilder::new()
         .layer(layer)
         .layer(methods)
         .map_response(|response: Response<Body>| response.map(EitherBody::inner));
     let clinic = Clinic::default();
     let called = Arc::clone(&clinic.called);
-    let router = Server::builder().layer(layers).add_service(HealthServer::new(clinic));
+    let router = Server::builder()
+        .layer(layers)
+        .add_service(HealthServer::new(clinic));
     tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     Site { address, called }
 }
@@ -114,18 +128,31 @@ async fn site(builder: AuthenticatorBuilder) -> Site {
 
 impl Site {
     async fn client(&self) -> HealthClient<Channel> {
-        HealthClient::new(Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap())
+        HealthClient::new(
+            Endpoint::from_shared(format!("http://{}", self.address))
+                .unwrap()
+                .connect()
+                .await
+                .unwrap(),
+        )
     }
 
-    async fn check(&self, authorization: &str) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        authorization: &str,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
         self.client().await.check(request(authorization, "")).await
     }
 }
 
 fn request(authorization: &str, service: &str) -> Request<HealthCheckRequest> {
-    let mut request = Request::new(HealthCheckRequest { service: service.into() });
+    let mut request = Request::new(HealthCheckRequest {
+        service: service.into(),
+    });
     if !authorization.is_empty() {
-        request.metadata_mut().insert("authorization", authorization.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("authorization", authorization.parse().unwrap());
     }
     request
 }
@@ -136,7 +163,10 @@ fn bearer(key: &str) -> String {
 
 /// The stable code, as a client reads it.
 fn reason(status: &Status) -> String {
-    status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}")).reason
+    status
+        .get_details_error_info()
+        .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"))
+        .reason
 }
 
 fn told(answer: Result<tonic::Response<HealthCheckResponse>, Status>) -> (Code, String) {
@@ -155,7 +185,10 @@ async fn a_call_with_a_key_reaches_the_handler_which_knows_the_caller() {
         let site = site(house.bearer()).await;
         for scheme in ["Bearer", "bEaReR", "bearer "] {
             let response = site.check(&format!("{scheme} {key}")).await.unwrap();
-            assert_eq!(response.metadata().get("x-who").unwrap(), record.id.as_str());
+            assert_eq!(
+                response.metadata().get("x-who").unwrap(),
+                record.id.as_str()
+            );
             assert_eq!(response.get_ref().status, 1);
         }
     }
@@ -169,7 +202,9 @@ async fn every_refusal_of_a_credential_is_a_status_whose_reason_is_the_stable_co
         house.manager().revoke(&record.id, None).await.unwrap();
         let (expired, record) = house.issue(&[]).await;
         let now = portunus::Clock::now(&house.clock);
-        house.change(&record.id, |record| record.expires_at = Some(now)).await;
+        house
+            .change(&record.id, |record| record.expires_at = Some(now))
+            .await;
         if late {
             house.store.answer_late();
         }
@@ -178,18 +213,38 @@ async fn every_refusal_of_a_credential_is_a_status_whose_reason_is_the_stable_co
             (String::new(), Code::Unauthenticated, "MISSING_KEY"),
             ("Token x".into(), Code::Unauthenticated, "MISSING_KEY"),
             (bearer("garbage"), Code::Unauthenticated, "INVALID_FORMAT"),
-            (bearer(&with_last_character_wrong(&stranger())), Code::Unauthenticated, "INVALID_KEY"),
+            (
+                bearer(&with_last_character_wrong(&stranger())),
+                Code::Unauthenticated,
+                "INVALID_KEY",
+            ),
             (bearer(&stranger()), Code::Unauthenticated, "INVALID_KEY"),
             (bearer(&revoked), Code::Unauthenticated, "KEY_REVOKED"),
             (bearer(&expired), Code::Unauthenticated, "KEY_EXPIRED"),
-            ("Bearer a, Bearer b".into(), Code::InvalidArgument, "INVALID_REQUEST"),
+            (
+                "Bearer a, Bearer b".into(),
+                Code::InvalidArgument,
+                "INVALID_REQUEST",
+            ),
         ] {
             let status = site.check(&authorization).await.unwrap_err();
-            assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{authorization:?}");
+            assert_eq!(
+                (status.code(), reason(&status).as_str()),
+                (code, expected),
+                "{authorization:?}"
+            );
             assert_eq!(status.get_details_error_info().unwrap().domain, "acme");
             assert!(!status.message().is_empty() && status.get_details_retry_info().is_none());
-            let challenge = status.metadata().get("www-authenticate").unwrap().to_str().unwrap();
-            assert!(challenge.starts_with(r#"Bearer realm="acme""#), "{challenge}");
+            let challenge = status
+                .metadata()
+                .get("www-authenticate")
+                .unwrap()
+                .to_str()
+                .unwrap();
+            assert!(
+                challenge.starts_with(r#"Bearer realm="acme""#),
+                "{challenge}"
+            );
         }
     }
 }
@@ -204,28 +259,79 @@ async fn scopes_are_demanded_method_by_method_and_unlisted_methods_are_refused()
     for key in [&watcher, &other] {
         client.check(request(&bearer(key), "")).await.unwrap();
     }
-    let stream = client.watch(request(&bearer(&watcher), "")).await.unwrap().into_inner();
+    let stream = client
+        .watch(request(&bearer(&watcher), ""))
+        .await
+        .unwrap()
+        .into_inner();
     let answers: Vec<i32> = stream.map(|answer| answer.unwrap().status).collect().await;
     assert_eq!(answers, [0, 1, 2]);
-    let status = client.watch(request(&bearer(&other), "")).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "INSUFFICIENT_SCOPE"));
-    assert!(status.message().contains("health:watch"), "{}", status.message());
+    let status = client
+        .watch(request(&bearer(&other), ""))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::PermissionDenied, "INSUFFICIENT_SCOPE")
+    );
+    assert!(
+        status.message().contains("health:watch"),
+        "{}",
+        status.message()
+    );
 
-    let only_check = GrpcMethods::new().method("/grpc.health.v1.Health/Check", Requirement::none()).build().unwrap();
+    let only_check = GrpcMethods::new()
+        .method("/grpc.health.v1.Health/Check", Requirement::none())
+        .build()
+        .unwrap();
     let site = serve(AuthLayer::new(house.bearer().build().unwrap()), only_check).await;
-    let status = site.client().await.watch(request(&bearer(&watcher), "")).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "FORBIDDEN"));
+    let status = site
+        .client()
+        .await
+        .watch(request(&bearer(&watcher), ""))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::PermissionDenied, "FORBIDDEN")
+    );
 }
 
 #[tokio::test]
 async fn a_public_method_needs_no_key_but_refuses_a_wrong_one() {
     let house = House::new();
-    let table = GrpcMethods::new().public_method("/grpc.health.v1.Health/Check").build().unwrap();
-    let site = serve(AuthLayer::new(house.bearer().optional().build().unwrap()), table).await;
-    assert_eq!(site.check("").await.unwrap().metadata().get("x-who").unwrap(), "nobody");
-    assert_eq!(told(site.check(&bearer(&stranger())).await), (Code::Unauthenticated, "INVALID_KEY".into()));
-    let status = site.client().await.watch(request("", "")).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "MISSING_KEY"));
+    let table = GrpcMethods::new()
+        .public_method("/grpc.health.v1.Health/Check")
+        .build()
+        .unwrap();
+    let site = serve(
+        AuthLayer::new(house.bearer().optional().build().unwrap()),
+        table,
+    )
+    .await;
+    assert_eq!(
+        site.check("")
+            .await
+            .unwrap()
+            .metadata()
+            .get("x-who")
+            .unwrap(),
+        "nobody"
+    );
+    assert_eq!(
+        told(site.check(&bearer(&stranger())).await),
+        (Code::Unauthenticated, "INVALID_KEY".into())
+    );
+    let status = site
+        .client()
+        .await
+        .watch(request("", ""))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::Unauthenticated, "MISSING_KEY")
+    );
 }
 
 #[tokio::test]
@@ -237,23 +343,49 @@ async fn a_limited_call_says_when_to_retry_and_then_passes() {
     let site = site(house.bearer().limiter(limiter).quotas(quotas)).await;
     for remaining in ["\"minute\";r=1;", "\"minute\";r=0;"] {
         let response = site.check(&bearer(&key)).await.unwrap();
-        let told = response.metadata().get("ratelimit").unwrap().to_str().unwrap();
+        let told = response
+            .metadata()
+            .get("ratelimit")
+            .unwrap()
+            .to_str()
+            .unwrap();
         assert!(told.starts_with(remaining), "{told}");
     }
     house.clock.advance(Duration::from_millis(1_500));
     let status = site.check(&bearer(&key)).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "RATE_LIMITED"));
-    let delay = status.get_details_retry_info().unwrap().retry_delay.unwrap();
-    assert!(delay > Duration::from_secs(58) && delay <= Duration::from_secs(60), "{delay:?}");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::ResourceExhausted, "RATE_LIMITED")
+    );
+    let delay = status
+        .get_details_retry_info()
+        .unwrap()
+        .retry_delay
+        .unwrap();
+    assert!(
+        delay > Duration::from_secs(58) && delay <= Duration::from_secs(60),
+        "{delay:?}"
+    );
     let metadata = status.metadata();
-    let pushback = metadata.get("grpc-retry-pushback-ms").unwrap().to_str().unwrap();
+    let pushback = metadata
+        .get("grpc-retry-pushback-ms")
+        .unwrap()
+        .to_str()
+        .unwrap();
     assert_eq!(pushback.parse(), Ok(delay.as_nanos().div_ceil(1_000_000)));
     assert!(metadata.get("ratelimit").is_some() && metadata.get("ratelimit-policy").is_some());
-    assert!(metadata.get("retry-after").is_none(), "no meaning beside a 200");
+    assert!(
+        metadata.get("retry-after").is_none(),
+        "no meaning beside a 200"
+    );
     let metadata = status.get_details_error_info().unwrap().metadata;
     assert_eq!(metadata.get("violated-policies").unwrap(), "minute");
     house.clock.advance(delay - Duration::from_millis(1));
-    assert_eq!(told(site.check(&bearer(&key)).await).0, Code::ResourceExhausted, "not earlier");
+    assert_eq!(
+        told(site.check(&bearer(&key)).await).0,
+        Code::ResourceExhausted,
+        "not earlier"
+    );
     house.clock.advance(Duration::from_millis(1));
     site.check(&bearer(&key)).await.unwrap();
 }
@@ -269,8 +401,14 @@ async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
         house.store.answer_nothing();
         let site = site(house.bearer()).await;
         let status = site.check(&bearer(&key)).await.unwrap_err();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STORE_UNAVAILABLE"));
-        assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(1)));
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unavailable, "STORE_UNAVAILABLE")
+        );
+        assert_eq!(
+            status.get_details_retry_info().unwrap().retry_delay,
+            Some(Duration::from_secs(1))
+        );
         assert!(!status.message().contains("db.internal"));
         house.store.answer_again();
         site.check(&bearer(&key)).await.unwrap();
@@ -281,16 +419,43 @@ async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
 async fn a_profile_decides_over_grpc_as_over_http() {
     let house = House::new();
     let profile = Profile::DropboxSign;
-    let manager = profile.manager(house.store.clone()).clock(house.clock.clone()).build().unwrap();
-    let key = manager.issue(NewKey::new("key", Owner::tenant(tenant("acme")))).await.unwrap().key.reveal();
-    let site = site(profile.authenticator(house.store.clone()).clock(house.clock.clone())).await;
+    let manager = profile
+        .manager(house.store.clone())
+        .clock(house.clock.clone())
+        .build()
+        .unwrap();
+    let key = manager
+        .issue(NewKey::new("key", Owner::tenant(tenant("acme"))))
+        .await
+        .unwrap()
+        .key
+        .reveal();
+    let site = site(
+        profile
+            .authenticator(house.store.clone())
+            .clock(house.clock.clone()),
+    )
+    .await;
     let basic = |pair: String| format!("Basic {}", base64(pair.as_bytes()));
     site.check(&basic(format!("{key}:"))).await.unwrap();
-    site.check(&basic(format!("{key}:")).replace("Basic", "bAsIc")).await.unwrap();
-    assert_eq!(told(site.check(&basic(format!("{key}:password"))).await).0, Code::Unauthenticated);
+    site.check(&basic(format!("{key}:")).replace("Basic", "bAsIc"))
+        .await
+        .unwrap();
+    assert_eq!(
+        told(site.check(&basic(format!("{key}:password"))).await).0,
+        Code::Unauthenticated
+    );
     let status = site.check(&bearer(&key)).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unauthenticated, "API keys are Basic only there");
-    assert_eq!(status.metadata().get_all("www-authenticate").iter().count(), 2, "one for each scheme");
+    assert_eq!(
+        status.code(),
+        Code::Unauthenticated,
+        "API keys are Basic only there"
+    );
+    assert_eq!(
+        status.metadata().get_all("www-authenticate").iter().count(),
+        2,
+        "one for each scheme"
+    );
 }
 
 #[tokio::test]
@@ -304,7 +469,10 @@ async fn the_address_of_the_peer_is_the_sockets() {
     let (here, elsewhere) = (issue("127.0.0.0/8").await, issue("203.0.113.0/24").await);
     let site = site(house.bearer()).await;
     site.check(&bearer(&here)).await.unwrap();
-    assert_eq!(told(site.check(&bearer(&elsewhere)).await), (Code::PermissionDenied, "IP_NOT_ALLOWED".into()));
+    assert_eq!(
+        told(site.check(&bearer(&elsewhere)).await),
+        (Code::PermissionDenied, "IP_NOT_ALLOWED".into())
+    );
 }
 
 #[tokio::test]
@@ -312,24 +480,46 @@ async fn a_handler_refuses_in_the_librarys_words() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
     let site = site(house.bearer()).await;
-    let status = site.client().await.check(request(&bearer(&key), "refuses")).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "INSUFFICIENT_SCOPE"));
+    let status = site
+        .client()
+        .await
+        .check(request(&bearer(&key), "refuses"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::PermissionDenied, "INSUFFICIENT_SCOPE")
+    );
 }
 
 #[tokio::test]
 async fn a_message_arrives_as_it_was_meant_and_never_too_long() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
-    for detail in ["100 % gesperrt\n– für Dich \u{1F511}".to_owned(), "ü".repeat(5_000)] {
+    for detail in [
+        "100 % gesperrt\n– für Dich \u{1F511}".to_owned(),
+        "ü".repeat(5_000),
+    ] {
         let refuse = detail.clone();
         let layer = AuthLayer::new(house.bearer().build().unwrap()).try_map_principal(move |_| {
             let error = AuthError::with_detail(ErrorCode::Forbidden, refuse.clone());
             async move { Err::<(), _>(error) }
         });
-        let status = serve(layer, methods()).await.check(&bearer(&key)).await.unwrap_err();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "FORBIDDEN"));
+        let status = serve(layer, methods())
+            .await
+            .check(&bearer(&key))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::PermissionDenied, "FORBIDDEN")
+        );
         assert!(detail.starts_with(status.message()), "{}", status.message());
-        assert!(status.message().len() >= detail.len().min(1_000), "{}", status.message().len());
+        assert!(
+            status.message().len() >= detail.len().min(1_000),
+            "{}",
+            status.message().len()
+        );
     }
 }
 
@@ -344,12 +534,20 @@ async fn event(trail: &AuditTrail, log: &MemoryAudit) -> AuditEvent {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), found).await.expect("an event")
+    tokio::time::timeout(Duration::from_secs(10), found)
+        .await
+        .expect("an event")
 }
 
 fn audited(house: &House) -> (AuditTrail, MemoryAudit) {
     let log = MemoryAudit::new(100);
-    (AuditTrail::builder().sink(log.clone()).clock(house.clock.clone()).build(), log)
+    (
+        AuditTrail::builder()
+            .sink(log.clone())
+            .clock(house.clock.clone())
+            .build(),
+        log,
+    )
 }
 
 #[tokio::test]
@@ -364,7 +562,10 @@ async fn a_call_that_its_caller_gives_up_is_audited_as_abandoned() {
         if by_deadline {
             hanging.set_timeout(Duration::from_secs(1));
             let code = client.check(hanging).await.unwrap_err().code();
-            assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
+            assert!(
+                matches!(code, Code::DeadlineExceeded | Code::Cancelled),
+                "{code:?}"
+            );
         } else {
             tokio::select! {
                 _ = client.check(hanging) => panic!("it hangs"),
@@ -372,7 +573,10 @@ async fn a_call_that_its_caller_gives_up_is_audited_as_abandoned() {
             }
         }
         let event = event(&trail, &log).await;
-        assert_eq!((event.outcome, event.status), (AuditOutcome::Abandoned, None));
+        assert_eq!(
+            (event.outcome, event.status),
+            (AuditOutcome::Abandoned, None)
+        );
         assert_eq!(event.key_id.as_ref(), Some(&record.id));
         assert_eq!(event.route.as_deref(), Some("/grpc.health.v1.Health/Check"));
     }
@@ -385,13 +589,19 @@ async fn a_refused_call_is_audited_with_the_status_of_the_same_refusal_over_http
     let site = site(house.bearer().audit(trail.clone())).await;
     site.check("").await.unwrap_err();
     let event = event(&trail, &log).await;
-    assert_eq!((event.outcome, event.status), (AuditOutcome::Refused(ErrorCode::MissingKey), Some(401)));
+    assert_eq!(
+        (event.outcome, event.status),
+        (AuditOutcome::Refused(ErrorCode::MissingKey), Some(401))
+    );
 }
 
 /// Literal header fields without indexing (RFC 7541 §6.2.2), without Huffman.
 fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
-    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+    fields
+        .iter()
+        .flat_map(|(name, value)| [vec![0], text(name), text(value)].concat())
+        .collect()
 }
 
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
@@ -414,8 +624,11 @@ async fn a_refusal_is_one_frame_of_headers_that_ends_the_stream_though_the_call_
         ("content-type", "application/grpc"),
         ("te", "trailers"),
     ]);
-    let opening =
-        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[]), &frame(HEADERS, END_HEADERS, 1, &call)];
+    let opening = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        &frame(4, 0, 0, &[]),
+        &frame(HEADERS, END_HEADERS, 1, &call),
+    ];
     socket.write_all(&opening.concat()).await.unwrap();
     // A ping after it: what stands before the answer to that is all there is.
     let mut pinged = false;
@@ -438,8 +651,13 @@ async fn a_refusal_is_one_frame_of_headers_that_ends_the_stream_though_the_call_
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .unwrap();
     assert_eq!(of_the_stream[0], (HEADERS, END_STREAM | END_HEADERS));
     let rest: Vec<_> = of_the_stream[1..].iter().map(|(kind, _)| *kind).collect();
-    assert!(rest.iter().all(|kind| *kind == 3), "nothing but a reset may follow: {rest:?}");
+    assert!(
+        rest.iter().all(|kind| *kind == 3),
+        "nothing but a reset may follow: {rest:?}"
+    );
 }

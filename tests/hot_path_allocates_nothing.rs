@@ -24,7 +24,13 @@ fn allocations(mut act: impl FnMut()) -> u64 {
 }
 
 fn passes(authenticator: &Authenticator, head: &dyn RequestHead) {
-    assert!(matches!(black_box(authenticator.attempt(head)), Attempt::Ready(Ok(Admission { principal: Some(_), .. }))));
+    assert!(matches!(
+        black_box(authenticator.attempt(head)),
+        Attempt::Ready(Ok(Admission {
+            principal: Some(_),
+            ..
+        }))
+    ));
 }
 
 fn issue(store: &MemoryStore, hasher: &KeyHasher, scopes: &[&str]) -> String {
@@ -34,8 +40,11 @@ fn issue(store: &MemoryStore, hasher: &KeyHasher, scopes: &[&str]) -> String {
         .build()
         .unwrap();
     let owner = portunus::key::Owner::tenant(common::tenant("acme"));
-    let new = portunus::manage::NewKey::new("key", owner).with_scopes(scopes.iter().map(|text| scope(text)));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let new = portunus::manage::NewKey::new("key", owner)
+        .with_scopes(scopes.iter().map(|text| scope(text)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(manager.issue(new)).unwrap().key.reveal()
 }
 
@@ -49,7 +58,11 @@ fn the_counter_counts() {
 fn a_hit_by_bearer_allocates_nothing() {
     let (store, hasher) = (MemoryStore::new(), KeyHasher::sha256());
     let key = issue(&store, &hasher, &["document:read"]);
-    let authenticator = Authenticator::builder(store).bearer([format()]).environment(common::live()).build().unwrap();
+    let authenticator = Authenticator::builder(store)
+        .bearer([format()])
+        .environment(common::live())
+        .build()
+        .unwrap();
     let head = Head::bearer(&key).from("192.0.2.1");
     assert_eq!(allocations(|| passes(&authenticator, &head)), 0);
 }
@@ -64,45 +77,68 @@ fn a_hit_by_basic_or_by_a_header_of_the_hosts_own_allocates_nothing() {
         .header("x-api-key", [format()])
         .build()
         .unwrap();
-    for head in [Head::basic(format!("{key}:").as_bytes()), Head::new().with("x-api-key", &key)] {
+    for head in [
+        Head::basic(format!("{key}:").as_bytes()),
+        Head::new().with("x-api-key", &key),
+    ] {
         assert_eq!(allocations(|| passes(&authenticator, &head)), 0);
     }
 }
 
 #[test]
 fn a_hit_under_a_pepper_among_several_allocates_nothing() {
-    let pepper = |version: u32| Pepper::new(version, &[u8::try_from(version).unwrap(); 32]).unwrap();
-    let hasher =
-        (2..8).fold(KeyHasher::hmac_sha256(pepper(1)), |hasher, old| hasher.accept_pepper(pepper(old)).unwrap());
+    let pepper =
+        |version: u32| Pepper::new(version, &[u8::try_from(version).unwrap(); 32]).unwrap();
+    let hasher = (2..8).fold(KeyHasher::hmac_sha256(pepper(1)), |hasher, old| {
+        hasher.accept_pepper(pepper(old)).unwrap()
+    });
     let store = MemoryStore::new();
     let key = issue(&store, &hasher, &[]);
-    let authenticator = Authenticator::builder(store).bearer([format()]).hasher(hasher).build().unwrap();
+    let authenticator = Authenticator::builder(store)
+        .bearer([format()])
+        .hasher(hasher)
+        .build()
+        .unwrap();
     let head = Head::bearer(&key);
     assert_eq!(allocations(|| passes(&authenticator, &head)), 0);
 }
 
 #[test]
 fn a_requirement_that_is_met_allocates_nothing() {
-    let grants: Vec<String> = (0..30).map(|number| format!("scope{number}:read")).collect();
+    let grants: Vec<String> = (0..30)
+        .map(|number| format!("scope{number}:read"))
+        .collect();
     let mut grants: Vec<&str> = grants.iter().map(String::as_str).collect();
     grants.push("document:*");
     let (store, hasher) = (MemoryStore::new(), KeyHasher::sha256());
     let key = issue(&store, &hasher, &grants);
-    let vocabulary: Vocabulary = ["document:write", "scope29:read"].map(scope).into_iter().collect();
-    let requirement = Requirement::any_of([scope("nothing:here"), scope("document:write")]).and(scope("scope29:read"));
-    let wildcards = Authenticator::builder(store.clone()).bearer([format()]).build().unwrap();
+    let vocabulary: Vocabulary = ["document:write", "scope29:read"]
+        .map(scope)
+        .into_iter()
+        .collect();
+    let requirement = Requirement::any_of([scope("nothing:here"), scope("document:write")])
+        .and(scope("scope29:read"));
+    let wildcards = Authenticator::builder(store.clone())
+        .bearer([format()])
+        .build()
+        .unwrap();
     let bits = Authenticator::builder(store)
         .bearer([format()])
         .scope_model(BitModel::new(&vocabulary).unwrap())
         .build()
         .unwrap();
     for authenticator in [wildcards, bits] {
-        let Attempt::Ready(Ok(Admission { principal: Some(principal), .. })) =
-            authenticator.attempt(&Head::bearer(&key))
+        let Attempt::Ready(Ok(Admission {
+            principal: Some(principal),
+            ..
+        })) = authenticator.attempt(&Head::bearer(&key))
         else {
             panic!("a hit")
         };
-        assert_eq!(allocations(|| assert!(principal.require(black_box(&requirement)).is_ok())), 0);
+        assert_eq!(
+            allocations(|| assert!(principal.require(black_box(&requirement)).is_ok())),
+            0
+        );
     }
 }
 
@@ -112,13 +148,20 @@ fn reading_a_key_allocates_nothing_whether_it_has_the_shape_or_not() {
     let key = stranger();
     let typo = with_last_character_wrong(&key);
     for text in [key.as_str(), &typo, "garbage", ""] {
-        assert_eq!(allocations(|| _ = black_box(format.parse(black_box(text)))), 0, "{text}");
+        assert_eq!(
+            allocations(|| _ = black_box(format.parse(black_box(text)))),
+            0,
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn garbage_and_unknown_keys_allocate_nothing() {
-    let loose = KeyFormat::builder("").random(Alphabet::BASE62, 40).build().unwrap();
+    let loose = KeyFormat::builder("")
+        .random(Alphabet::BASE62, 40)
+        .build()
+        .unwrap();
     let authenticator = Authenticator::builder(MemoryStore::new())
         .bearer([format(), loose.clone()])
         .basic([format()])
@@ -135,7 +178,12 @@ fn garbage_and_unknown_keys_allocate_nothing() {
         Head::bearer(&loose.generate(None, None).unwrap().reveal()),
         Head::bearer("a").with("authorization", "Bearer b"),
     ] {
-        let refuse = || assert!(matches!(black_box(authenticator.attempt(&head)), Attempt::Ready(Err(_))));
+        let refuse = || {
+            assert!(matches!(
+                black_box(authenticator.attempt(&head)),
+                Attempt::Ready(Err(_))
+            ))
+        };
         assert_eq!(allocations(refuse), 0);
     }
 }

@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use portunus::key::{
-    Access, Alphabet, Checksum, DigestScheme, Environment, FormatError, FormatMismatch, KeyDigest, KeyFormat,
-    KeyFormatBuilder, KeyHasher, KeyId, KeyKind, KeyRecord, KeyStatus, MAX_KEY_LENGTH, Metadata, Owner, Pepper,
-    PepperError, Revocation, TenantId, UserId,
+    Access, Alphabet, Checksum, DigestScheme, Environment, FormatError, FormatMismatch, KeyDigest,
+    KeyFormat, KeyFormatBuilder, KeyHasher, KeyId, KeyKind, KeyRecord, KeyStatus, MAX_KEY_LENGTH,
+    Metadata, Owner, Pepper, PepperError, Revocation, TenantId, UserId,
 };
 use proptest::prelude::*;
 
@@ -31,7 +31,11 @@ fn plain() -> KeyFormatBuilder {
 
 /// GitHub's published layout: `ghp_`, 30 base62 characters, six of checksum.
 fn github() -> KeyFormat {
-    KeyFormat::builder("ghp_").random(Alphabet::BASE62, 30).checksum(Checksum::Crc32Base62).build().unwrap()
+    KeyFormat::builder("ghp_")
+        .random(Alphabet::BASE62, 30)
+        .checksum(Checksum::Crc32Base62)
+        .build()
+        .unwrap()
 }
 
 // ---- parsing ----
@@ -47,14 +51,21 @@ fn environment_and_kind_are_read_from_the_key() {
     ] {
         let key = format!("{text}{RANDOM}");
         let parsed = format.parse(&key).unwrap();
-        assert_eq!((parsed.environment().unwrap().as_str(), parsed.kind()), (env, Some(kind)), "{key}");
+        assert_eq!(
+            (parsed.environment().unwrap().as_str(), parsed.kind()),
+            (env, Some(kind)),
+            "{key}"
+        );
         assert_eq!(parsed.random_length(), 32);
     }
 }
 
 #[test]
 fn a_format_without_tokens_reads_neither_environment_nor_kind() {
-    let format = KeyFormat::builder("").random(Alphabet::BASE62, 32).build().unwrap();
+    let format = KeyFormat::builder("")
+        .random(Alphabet::BASE62, 32)
+        .build()
+        .unwrap();
     let parsed = format.parse(RANDOM).unwrap();
     assert_eq!((parsed.environment(), parsed.kind()), (None, None));
 }
@@ -83,7 +94,11 @@ fn what_differs_in_one_part_has_the_wrong_shape() {
         format!("acme_live_sk_{}\u{e9}", &RANDOM[2..]),
         format!("acme_live_sk_{}\u{ff10}", &RANDOM[3..]),
     ] {
-        assert_eq!(format.parse(&wrong).unwrap_err(), FormatMismatch::Shape, "{wrong:?}");
+        assert_eq!(
+            format.parse(&wrong).unwrap_err(),
+            FormatMismatch::Shape,
+            "{wrong:?}"
+        );
     }
 }
 
@@ -92,7 +107,11 @@ fn only_the_accepted_lengths_parse() {
     let format = plain().accept_lengths(16..=64).build().unwrap();
     for length in 0..80 {
         let key = format!("acme_live_sk_{}", "a".repeat(length));
-        assert_eq!(format.parse(&key).is_ok(), (16..=64).contains(&length), "{length}");
+        assert_eq!(
+            format.parse(&key).is_ok(),
+            (16..=64).contains(&length),
+            "{length}"
+        );
     }
 }
 
@@ -100,7 +119,11 @@ fn only_the_accepted_lengths_parse() {
 fn a_key_longer_than_any_may_be_is_refused() {
     let format = plain().accept_lengths(16..=200).build().unwrap();
     assert!(format.longest() <= MAX_KEY_LENGTH);
-    assert!(format.parse(&format!("acme_live_sk_{}", "a".repeat(1 << 20))).is_err());
+    assert!(
+        format
+            .parse(&format!("acme_live_sk_{}", "a".repeat(1 << 20)))
+            .is_err()
+    );
 }
 
 #[test]
@@ -108,7 +131,10 @@ fn a_parsed_key_prints_without_its_random_part() {
     let format = plain().build().unwrap();
     let key = format!("acme_live_sk_{RANDOM}");
     let shown = format!("{:?}", format.parse(&key).unwrap());
-    assert!(shown.contains("live") && !shown.contains(&RANDOM[..8]), "{shown}");
+    assert!(
+        shown.contains("live") && !shown.contains(&RANDOM[..8]),
+        "{shown}"
+    );
 }
 
 proptest! {
@@ -215,7 +241,11 @@ fn a_wrong_length_is_a_matter_of_shape_whatever_the_checksum() {
 #[test]
 fn a_checksum_does_not_swallow_the_random_part() {
     for text in ["ghp_", "ghp_00000", "ghp_000000"] {
-        assert_eq!(github().parse(text).unwrap_err(), FormatMismatch::Shape, "{text}");
+        assert_eq!(
+            github().parse(text).unwrap_err(),
+            FormatMismatch::Shape,
+            "{text}"
+        );
     }
 }
 
@@ -227,13 +257,41 @@ fn formats_that_cannot_work_are_refused_when_they_are_built() {
     let strong = || builder().random(Alphabet::BASE62, 32);
     let cases: Vec<(&str, KeyFormatBuilder, FormatError)> = vec![
         ("no random part", builder(), FormatError::NoRandom),
-        ("124 bits", builder().random(Alphabet::HEX, 31), FormatError::TooWeak(124)),
-        ("125 bits", builder().random(Alphabet::BASE62, 21), FormatError::TooWeak(125)),
-        ("no random character", builder().random(Alphabet::BASE62, 0), FormatError::TooWeak(0)),
-        ("generated length below the accepted", strong().accept_lengths(33..=64), FormatError::Lengths),
-        ("generated length above the accepted", strong().accept_lengths(16..=31), FormatError::Lengths),
-        ("an empty random part accepted", strong().accept_lengths(0..=64), FormatError::Lengths),
-        ("longer than any key", strong().accept_lengths(16..=252), FormatError::TooLong(257)),
+        (
+            "124 bits",
+            builder().random(Alphabet::HEX, 31),
+            FormatError::TooWeak(124),
+        ),
+        (
+            "125 bits",
+            builder().random(Alphabet::BASE62, 21),
+            FormatError::TooWeak(125),
+        ),
+        (
+            "no random character",
+            builder().random(Alphabet::BASE62, 0),
+            FormatError::TooWeak(0),
+        ),
+        (
+            "generated length below the accepted",
+            strong().accept_lengths(33..=64),
+            FormatError::Lengths,
+        ),
+        (
+            "generated length above the accepted",
+            strong().accept_lengths(16..=31),
+            FormatError::Lengths,
+        ),
+        (
+            "an empty random part accepted",
+            strong().accept_lengths(0..=64),
+            FormatError::Lengths,
+        ),
+        (
+            "longer than any key",
+            strong().accept_lengths(16..=252),
+            FormatError::TooLong(257),
+        ),
         (
             "a space in the prefix",
             KeyFormat::builder("a b").random(Alphabet::BASE62, 32),
@@ -249,8 +307,16 @@ fn formats_that_cannot_work_are_refused_when_they_are_built() {
             KeyFormat::builder("\u{e9}_").random(Alphabet::BASE62, 32),
             FormatError::Token("\u{e9}_".into()),
         ),
-        ("an empty token", strong().kind("", KeyKind::App), FormatError::Token(String::new())),
-        ("a bad separator", strong().separator(":").kind("sk", KeyKind::App), FormatError::Token("sk".into())),
+        (
+            "an empty token",
+            strong().kind("", KeyKind::App),
+            FormatError::Token(String::new()),
+        ),
+        (
+            "a bad separator",
+            strong().separator(":").kind("sk", KeyKind::App),
+            FormatError::Token("sk".into()),
+        ),
     ];
     for (what, format, error) in cases {
         assert_eq!(format.build().unwrap_err(), error, "{what}");
@@ -259,7 +325,10 @@ fn formats_that_cannot_work_are_refused_when_they_are_built() {
 
 #[test]
 fn the_weakest_format_that_is_allowed_has_128_bits() {
-    let format = KeyFormat::builder("").random(Alphabet::HEX, 32).build().unwrap();
+    let format = KeyFormat::builder("")
+        .random(Alphabet::HEX, 32)
+        .build()
+        .unwrap();
     assert!((format.bits() - 128.0).abs() < 1e-9);
 }
 
@@ -267,11 +336,22 @@ fn the_weakest_format_that_is_allowed_has_128_bits() {
 fn tokens_that_cannot_be_told_apart_are_refused() {
     let live = || environment("live");
     let cases = [
-        KeyFormat::builder("").environment("live", live()).environment("live", environment("test")),
-        KeyFormat::builder("").environment("live", live()).environment("live_eu", environment("eu")),
-        KeyFormat::builder("").environment("live_eu", environment("eu")).environment("live", live()),
-        KeyFormat::builder("").kind("sk", KeyKind::App).kind("sk_user", KeyKind::User),
-        KeyFormat::builder("").separator("").kind("sk", KeyKind::App).kind("sku", KeyKind::User),
+        KeyFormat::builder("")
+            .environment("live", live())
+            .environment("live", environment("test")),
+        KeyFormat::builder("")
+            .environment("live", live())
+            .environment("live_eu", environment("eu")),
+        KeyFormat::builder("")
+            .environment("live_eu", environment("eu"))
+            .environment("live", live()),
+        KeyFormat::builder("")
+            .kind("sk", KeyKind::App)
+            .kind("sk_user", KeyKind::User),
+        KeyFormat::builder("")
+            .separator("")
+            .kind("sk", KeyKind::App)
+            .kind("sku", KeyKind::User),
     ];
     for format in cases {
         let error = format.random(Alphabet::BASE62, 32).build().unwrap_err();
@@ -282,22 +362,39 @@ fn tokens_that_cannot_be_told_apart_are_refused() {
 #[test]
 fn a_token_that_merely_contains_another_is_fine() {
     let format = plain().build().unwrap();
-    let key = format.generate(Some(&environment("live")), Some(KeyKind::User)).unwrap().reveal();
+    let key = format
+        .generate(Some(&environment("live")), Some(KeyKind::User))
+        .unwrap()
+        .reveal();
     assert_eq!(format.parse(&key).unwrap().kind(), Some(KeyKind::User));
 }
 
 #[test]
 fn lengths_beyond_all_bounds_are_an_error_and_no_overflow() {
     let unbounded = plain().accept_lengths(16..=usize::MAX).build();
-    assert!(matches!(unbounded, Err(FormatError::TooLong(_))), "{unbounded:?}");
-    let endless = KeyFormat::builder("acme_").random(Alphabet::BASE62, usize::MAX).build();
-    assert!(matches!(endless, Err(FormatError::TooLong(_))), "{endless:?}");
+    assert!(
+        matches!(unbounded, Err(FormatError::TooLong(_))),
+        "{unbounded:?}"
+    );
+    let endless = KeyFormat::builder("acme_")
+        .random(Alphabet::BASE62, usize::MAX)
+        .build();
+    assert!(
+        matches!(endless, Err(FormatError::TooLong(_))),
+        "{endless:?}"
+    );
 }
 
 #[test]
 fn an_alphabet_is_two_or_more_distinct_characters_that_a_field_can_carry() {
-    for wrong in ["", "a", "aa", "abca", "ab c", "ab:", "ab=", "ab\u{e9}", "ab\0", "ab\""] {
-        assert_eq!(Alphabet::new(wrong).unwrap_err(), FormatError::Alphabet, "{wrong:?}");
+    for wrong in [
+        "", "a", "aa", "abca", "ab c", "ab:", "ab=", "ab\u{e9}", "ab\0", "ab\"",
+    ] {
+        assert_eq!(
+            Alphabet::new(wrong).unwrap_err(),
+            FormatError::Alphabet,
+            "{wrong:?}"
+        );
     }
     for right in ["ab", "abcdefghijkmnpqrstuvwxyz23456789", "-._~+/"] {
         assert!(Alphabet::new(right).is_ok(), "{right}");
@@ -311,7 +408,10 @@ fn an_environment_is_1_to_32_lower_case_letters_digits_and_hyphens() {
     }
     for wrong in ["", "Live", "eu_1", "eu 1", "\u{e9}u", &"x".repeat(33)] {
         assert!(Environment::new(wrong).is_err(), "{wrong}");
-        assert!(serde_json::from_value::<Environment>(wrong.into()).is_err(), "{wrong}");
+        assert!(
+            serde_json::from_value::<Environment>(wrong.into()).is_err(),
+            "{wrong}"
+        );
     }
 }
 
@@ -322,9 +422,15 @@ fn a_generated_key_parses_as_what_was_asked_for() {
     let format = plain().checksum(Checksum::Crc32Base62).build().unwrap();
     for env in ["live", "test"] {
         for kind in [KeyKind::App, KeyKind::User] {
-            let key = format.generate(Some(&environment(env)), Some(kind)).unwrap().reveal();
+            let key = format
+                .generate(Some(&environment(env)), Some(kind))
+                .unwrap()
+                .reveal();
             let parsed = format.parse(&key).unwrap();
-            assert_eq!((parsed.environment().unwrap().as_str(), parsed.kind()), (env, Some(kind)));
+            assert_eq!(
+                (parsed.environment().unwrap().as_str(), parsed.kind()),
+                (env, Some(kind))
+            );
         }
     }
 }
@@ -335,31 +441,56 @@ fn a_place_without_a_token_for_what_was_asked_cannot_be_generated() {
     let live = environment("live");
     assert!(format.generate(None, Some(KeyKind::App)).is_err());
     assert!(format.generate(Some(&live), None).is_err());
-    assert!(format.generate(Some(&environment("staging")), Some(KeyKind::App)).is_err());
-    assert!(format.generate(Some(&live), Some(KeyKind::AccessToken)).is_err());
+    assert!(
+        format
+            .generate(Some(&environment("staging")), Some(KeyKind::App))
+            .is_err()
+    );
+    assert!(
+        format
+            .generate(Some(&live), Some(KeyKind::AccessToken))
+            .is_err()
+    );
 }
 
 #[test]
 fn what_a_format_allows_is_what_it_can_write() {
     let format = plain().build().unwrap();
-    assert!(format.allows_environment(&environment("live")) && !format.allows_environment(&environment("staging")));
+    assert!(
+        format.allows_environment(&environment("live"))
+            && !format.allows_environment(&environment("staging"))
+    );
     assert!(format.allows_kind(KeyKind::User) && !format.allows_kind(KeyKind::AccessToken));
-    let bare = KeyFormat::builder("").random(Alphabet::BASE62, 32).build().unwrap();
-    assert!(bare.allows_environment(&environment("staging")) && bare.allows_kind(KeyKind::AccessToken));
+    let bare = KeyFormat::builder("")
+        .random(Alphabet::BASE62, 32)
+        .build()
+        .unwrap();
+    assert!(
+        bare.allows_environment(&environment("staging")) && bare.allows_kind(KeyKind::AccessToken)
+    );
 }
 
 #[test]
 fn no_two_generated_keys_are_equal() {
     let format = plain().build().unwrap();
     let live = environment("live");
-    let keys: HashSet<_> =
-        (0..5000).map(|_| format.generate(Some(&live), Some(KeyKind::App)).unwrap().reveal()).collect();
+    let keys: HashSet<_> = (0..5000)
+        .map(|_| {
+            format
+                .generate(Some(&live), Some(KeyKind::App))
+                .unwrap()
+                .reveal()
+        })
+        .collect();
     assert_eq!(keys.len(), 5000);
 }
 
 /// The chi-square statistic of many generated characters against "each is equally likely".
 fn chi_square(alphabet: Alphabet, size: usize, length: usize, keys: usize) -> f64 {
-    let format = KeyFormat::builder("").random(alphabet, length).build().unwrap();
+    let format = KeyFormat::builder("")
+        .random(alphabet, length)
+        .build()
+        .unwrap();
     let mut counts: HashMap<char, f64> = HashMap::new();
     for _ in 0..keys {
         for c in format.generate(None, None).unwrap().reveal().chars() {
@@ -369,7 +500,10 @@ fn chi_square(alphabet: Alphabet, size: usize, length: usize, keys: usize) -> f6
     assert_eq!(counts.len(), size, "every character occurs");
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let expected = (keys * length) as f64 / size as f64;
-    counts.values().map(|count| (count - expected).powi(2) / expected).sum()
+    counts
+        .values()
+        .map(|count| (count - expected).powi(2) / expected)
+        .sum()
 }
 
 #[test]
@@ -393,16 +527,24 @@ fn a_plaintext_key_prints_redacted() {
     let key = github().generate(None, None).unwrap();
     let (shown, pretty) = (format!("{key:?}"), format!("{key:#?}"));
     let text = key.reveal();
-    assert!(!shown.contains(&text[4..10]) && !pretty.contains(&text[4..10]), "{shown}");
+    assert!(
+        !shown.contains(&text[4..10]) && !pretty.contains(&text[4..10]),
+        "{shown}"
+    );
 }
 
 #[test]
 fn a_mask_keeps_what_stands_before_the_random_part_and_the_last_four_characters() {
     let format = plain().checksum(Checksum::Crc32Base62).build().unwrap();
-    let key = format.generate(Some(&environment("live")), Some(KeyKind::User)).unwrap();
+    let key = format
+        .generate(Some(&environment("live")), Some(KeyKind::User))
+        .unwrap();
     let mask = format.mask(&key);
     let text = key.reveal();
-    assert_eq!(mask, format!("acme_live_user_sk_…{}", &text[text.len() - 4..]));
+    assert_eq!(
+        mask,
+        format!("acme_live_user_sk_…{}", &text[text.len() - 4..])
+    );
 }
 
 #[test]
@@ -419,7 +561,10 @@ fn digests_and_peppers_print_redacted() {
     assert_eq!(format!("{digest:?}"), "KeyDigest(sha256, [redacted])");
     let pepper = Pepper::new(3, b"the pepper of the house, 32 bytes").unwrap();
     let shown = format!("{:?} {:?}", pepper, KeyHasher::hmac_sha256(pepper.clone()));
-    assert!(!shown.contains("house") && !shown.contains("116, 104"), "{shown}");
+    assert!(
+        !shown.contains("house") && !shown.contains("116, 104"),
+        "{shown}"
+    );
 }
 
 // ---- digests ----
@@ -428,7 +573,10 @@ fn digests_and_peppers_print_redacted() {
 fn the_scheme_is_part_of_a_digest() {
     let bytes = KeyHasher::sha256().digest("abc").to_bytes();
     let plain = KeyDigest::new(DigestScheme::Sha256, bytes);
-    assert_ne!(plain, KeyDigest::new(DigestScheme::HmacSha256 { pepper: 1 }, bytes));
+    assert_ne!(
+        plain,
+        KeyDigest::new(DigestScheme::HmacSha256 { pepper: 1 }, bytes)
+    );
     assert_ne!(
         KeyDigest::new(DigestScheme::HmacSha256 { pepper: 2 }, bytes),
         KeyDigest::new(DigestScheme::HmacSha256 { pepper: 1 }, bytes)
@@ -442,40 +590,60 @@ fn digests_that_differ_in_any_one_byte_are_different() {
     for place in 0..32 {
         let mut other = bytes;
         other[place] ^= 1;
-        assert_ne!(digest, KeyDigest::new(DigestScheme::Sha256, other), "byte {place}");
+        assert_ne!(
+            digest,
+            KeyDigest::new(DigestScheme::Sha256, other),
+            "byte {place}"
+        );
     }
 }
 
 #[test]
 fn a_scheme_is_read_back_from_its_name_and_nothing_else_is() {
-    for scheme in
-        [DigestScheme::Sha256, DigestScheme::HmacSha256 { pepper: 0 }, DigestScheme::HmacSha256 { pepper: u32::MAX }]
-    {
+    for scheme in [
+        DigestScheme::Sha256,
+        DigestScheme::HmacSha256 { pepper: 0 },
+        DigestScheme::HmacSha256 { pepper: u32::MAX },
+    ] {
         assert_eq!(scheme.to_string().parse::<DigestScheme>().unwrap(), scheme);
     }
-    for wrong in
-        ["", "md5", "SHA256", "sha256 ", "hmac-sha256", "hmac-sha256:", "hmac-sha256:-1", "hmac-sha256:4294967296"]
-    {
+    for wrong in [
+        "",
+        "md5",
+        "SHA256",
+        "sha256 ",
+        "hmac-sha256",
+        "hmac-sha256:",
+        "hmac-sha256:-1",
+        "hmac-sha256:4294967296",
+    ] {
         assert!(wrong.parse::<DigestScheme>().is_err(), "{wrong:?}");
     }
 }
 
 #[test]
 fn a_short_pepper_is_refused() {
-    assert_eq!(Pepper::new(1, &[7; 31]).unwrap_err(), PepperError::TooShort(31));
+    assert_eq!(
+        Pepper::new(1, &[7; 31]).unwrap_err(),
+        PepperError::TooShort(31)
+    );
     assert!(Pepper::new(1, &[7; 32]).is_ok());
 }
 
 #[test]
 fn a_pepper_version_stands_once_and_eight_schemes_are_the_most() {
-    let pepper = |version: u32| Pepper::new(version, &[u8::try_from(version).unwrap(); 32]).unwrap();
+    let pepper =
+        |version: u32| Pepper::new(version, &[u8::try_from(version).unwrap(); 32]).unwrap();
     let twice = KeyHasher::hmac_sha256(pepper(1)).accept_pepper(pepper(1));
     assert_eq!(twice.unwrap_err(), PepperError::VersionTwice(1));
     let mut hasher = KeyHasher::hmac_sha256(pepper(1));
     for version in 2..=8 {
         hasher = hasher.accept_pepper(pepper(version)).unwrap();
     }
-    assert_eq!(hasher.accept_pepper(pepper(9)).unwrap_err(), PepperError::TooMany);
+    assert_eq!(
+        hasher.accept_pepper(pepper(9)).unwrap_err(),
+        PepperError::TooMany
+    );
 }
 
 #[test]
@@ -489,22 +657,39 @@ fn another_pepper_makes_another_digest() {
 
 #[test]
 fn an_id_is_1_to_128_visible_ascii_characters() {
-    for right in ["a", "key_1", "0b4a1c1e-7d4e-4a53-9d5e-1a0a0b6f8c11", &"x".repeat(128)] {
+    for right in [
+        "a",
+        "key_1",
+        "0b4a1c1e-7d4e-4a53-9d5e-1a0a0b6f8c11",
+        &"x".repeat(128),
+    ] {
         assert_eq!(KeyId::new(right).unwrap().as_str(), right);
     }
     for wrong in ["", " ", "a b", "a\n", "a\0", "\u{e9}", &"x".repeat(129)] {
         assert!(
-            TenantId::new(wrong).is_err() && UserId::new(wrong).is_err() && KeyId::new(wrong).is_err(),
+            TenantId::new(wrong).is_err()
+                && UserId::new(wrong).is_err()
+                && KeyId::new(wrong).is_err(),
             "{wrong:?}"
         );
-        assert!(serde_json::from_value::<TenantId>(wrong.into()).is_err(), "{wrong:?}");
+        assert!(
+            serde_json::from_value::<TenantId>(wrong.into()).is_err(),
+            "{wrong:?}"
+        );
     }
 }
 
 fn record() -> KeyRecord {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
     let owner = Owner::tenant(TenantId::new("acme").unwrap());
-    KeyRecord::new(KeyId::new("key_1").unwrap(), "name", KeyKind::App, environment("live"), owner, start)
+    KeyRecord::new(
+        KeyId::new("key_1").unwrap(),
+        "name",
+        KeyKind::App,
+        environment("live"),
+        owner,
+        start,
+    )
 }
 
 #[test]
@@ -523,7 +708,11 @@ fn the_status_tells_what_is_final_first() {
             |r| r.expires_at = Some(SystemTime::UNIX_EPOCH + Duration::new(2_000, 1)),
             KeyStatus::Active,
         ),
-        ("starts now", |r| r.not_before = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(2_000)), KeyStatus::Active),
+        (
+            "starts now",
+            |r| r.not_before = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(2_000)),
+            KeyStatus::Active,
+        ),
         (
             "starts in a nanosecond",
             |r| r.not_before = Some(SystemTime::UNIX_EPOCH + Duration::new(2_000, 1)),
@@ -551,7 +740,10 @@ fn the_status_tells_what_is_final_first() {
             |r| {
                 r.enabled = false;
                 r.expires_at = Some(SystemTime::UNIX_EPOCH);
-                r.revoked = Some(Revocation::new(SystemTime::UNIX_EPOCH + Duration::from_secs(9_000), None));
+                r.revoked = Some(Revocation::new(
+                    SystemTime::UNIX_EPOCH + Duration::from_secs(9_000),
+                    None,
+                ));
             },
             KeyStatus::Revoked,
         ),
@@ -575,7 +767,8 @@ fn access_tokens_never_count_against_a_quota() {
 #[test]
 fn a_record_survives_a_round_trip_through_json() {
     let mut record = record();
-    record.owner = Owner::user(TenantId::new("acme").unwrap(), UserId::new("u1").unwrap()).with_email("a@b.example");
+    record.owner = Owner::user(TenantId::new("acme").unwrap(), UserId::new("u1").unwrap())
+        .with_email("a@b.example");
     record.scopes = vec![portunus::scope!("document:*")];
     record.access = Access::ReadOnly;
     record.metadata = Metadata::from_json(r#"{"a":{"b":[1,null]}}"#).unwrap();
@@ -605,7 +798,10 @@ fn what_cannot_be_read_never_becomes_a_record() {
     ] {
         let mut record = whole.clone();
         record[field] = garbage.clone();
-        assert!(serde_json::from_value::<KeyRecord>(record).is_err(), "{field}: {garbage}");
+        assert!(
+            serde_json::from_value::<KeyRecord>(record).is_err(),
+            "{field}: {garbage}"
+        );
     }
 }
 
@@ -613,9 +809,20 @@ fn what_cannot_be_read_never_becomes_a_record() {
 fn metadata_is_an_object_of_at_most_16_kib() {
     let fits = format!(r#"{{"a":"{}"}}"#, "x".repeat(Metadata::MAX_LENGTH - 8));
     assert_eq!(fits.len(), Metadata::MAX_LENGTH);
-    assert_eq!(Metadata::from_json(&fits).unwrap().as_json().len(), Metadata::MAX_LENGTH);
+    assert_eq!(
+        Metadata::from_json(&fits).unwrap().as_json().len(),
+        Metadata::MAX_LENGTH
+    );
     let over = format!(r#"{{"a":"{}"}}"#, "x".repeat(Metadata::MAX_LENGTH - 7));
-    for wrong in [over.as_str(), "", "null", "[]", "1", r#"{"a":}"#, r#"{"a":1} x"#] {
+    for wrong in [
+        over.as_str(),
+        "",
+        "null",
+        "[]",
+        "1",
+        r#"{"a":}"#,
+        r#"{"a":1} x"#,
+    ] {
         assert!(Metadata::from_json(wrong).is_err(), "{wrong:.40}");
     }
 }

@@ -23,7 +23,12 @@ fn of(owner: Owner) -> NewKey {
 async fn the_first_key_of_each_owner_is_its_primary_one() {
     let desk = Desk::new();
     let manager = desk.host();
-    for owner in [acme(), ann(), Owner::user(tenant("acme"), user("bob")), globex()] {
+    for owner in [
+        acme(),
+        ann(),
+        Owner::user(tenant("acme"), user("bob")),
+        globex(),
+    ] {
         let first = manager.issue(of(owner.clone())).await.unwrap();
         desk.tick();
         let second = manager.issue(of(owner.clone())).await.unwrap();
@@ -39,7 +44,11 @@ async fn the_first_key_of_each_owner_is_its_primary_one() {
 #[tokio::test]
 async fn an_owner_is_the_same_whatever_the_address_and_the_environment() {
     let desk = Desk::new();
-    let first = desk.host().issue(of(ann().with_email("ann@example.com"))).await.unwrap();
+    let first = desk
+        .host()
+        .issue(of(ann().with_email("ann@example.com")))
+        .await
+        .unwrap();
     let mut elsewhere = of(ann());
     elsewhere.environment = Some(test());
     assert!(first.primary && !desk.host().issue(elsewhere).await.unwrap().primary);
@@ -52,7 +61,10 @@ async fn whichever_is_made_primary_takes_the_place_of_the_one_before() {
     let (_, one) = issue(&manager, named("one")).await;
     let (_, two) = issue(&manager, named("two")).await;
     let made = manager.make_primary(&two.id).await.unwrap();
-    assert!(made.primary && made.record == two, "being primary is no fact of the record");
+    assert!(
+        made.primary && made.record == two,
+        "being primary is no fact of the record"
+    );
     assert_eq!(desk.primary(&acme()).await, Some(two.id.clone()));
     assert!(!manager.get(&one.id).await.unwrap().primary);
     manager.make_primary(&two.id).await.unwrap();
@@ -64,7 +76,14 @@ async fn revoking_the_primary_key_promotes_the_newest_active_one() {
     let desk = Desk::new();
     let manager = desk.host();
     let mut keys = Vec::new();
-    for name in ["primary", "old", "newest that works", "expired", "revoked", "deleted"] {
+    for name in [
+        "primary",
+        "old",
+        "newest that works",
+        "expired",
+        "revoked",
+        "deleted",
+    ] {
         let end = (name == "expired").then(|| desk.now() + HOUR);
         let mut new = named(name);
         new.expires_at = end;
@@ -91,15 +110,26 @@ async fn an_expired_primary_key_is_replaced_at_that_instant_and_stays_replaced()
     let (_, primary) = issue(&manager, ending("primary", desk.now() + HOUR)).await;
     desk.tick();
     let (_, heir) = issue(&manager, named("heir")).await;
-    desk.clock.advance(HOUR - Duration::from_secs(1) - Duration::from_millis(1));
+    desk.clock
+        .advance(HOUR - Duration::from_secs(1) - Duration::from_millis(1));
     assert_eq!(desk.primary(&acme()).await, Some(primary.id.clone()));
     desk.clock.advance(Duration::from_millis(1));
     assert_eq!(desk.primary(&acme()).await, Some(heir.id.clone()));
     desk.tick();
     let later = manager.issue(named("newer than the heir")).await.unwrap();
-    assert!(!later.primary, "a newer key does not take the place of one that time has promoted");
+    assert!(
+        !later.primary,
+        "a newer key does not take the place of one that time has promoted"
+    );
     let revived = change(|change| change.expires_at = Some(None));
-    assert!(!manager.update(&primary.id, revived, None).await.unwrap().primary, "nor does one that comes back");
+    assert!(
+        !manager
+            .update(&primary.id, revived, None)
+            .await
+            .unwrap()
+            .primary,
+        "nor does one that comes back"
+    );
     assert_eq!(desk.primary(&acme()).await, Some(heir.id.clone()));
 }
 
@@ -115,7 +145,10 @@ async fn an_update_that_revives_a_key_does_not_take_the_place_of_a_key_that_time
     desk.clock.advance(HOUR);
     assert_eq!(desk.primary(&acme()).await, Some(heir.id.clone()));
     for id in [&newest.id, &primary.id] {
-        manager.update(id, change(|change| change.expires_at = Some(None)), None).await.unwrap();
+        manager
+            .update(id, change(|change| change.expires_at = Some(None)), None)
+            .await
+            .unwrap();
         assert_eq!(desk.primary(&acme()).await, Some(heir.id.clone()));
     }
 }
@@ -126,8 +159,14 @@ async fn ending_the_primary_key_by_a_change_promotes_as_well() {
     let manager = desk.host();
     let (_, one) = issue(&manager, named("one")).await;
     let (_, two) = issue(&manager, named("two")).await;
-    let ended =
-        manager.update(&one.id, change(|change| change.expires_at = Some(Some(desk.now()))), None).await.unwrap();
+    let ended = manager
+        .update(
+            &one.id,
+            change(|change| change.expires_at = Some(Some(desk.now()))),
+            None,
+        )
+        .await
+        .unwrap();
     assert!(!ended.primary);
     assert_eq!(desk.primary(&acme()).await, Some(two.id.clone()));
 }
@@ -174,7 +213,11 @@ async fn a_successor_takes_the_place_of_its_primary_key_also_after_the_clock_was
     let (_, other) = issue(&manager, named("other")).await;
     desk.clock.step_to(other.created_at - HOUR);
     let rotated = manager.rotate(&primary.id, None).await.unwrap();
-    assert_eq!(desk.primary(&acme()).await, Some(rotated.record.id.clone()), "rotation moves it to no unrelated key");
+    assert_eq!(
+        desk.primary(&acme()).await,
+        Some(rotated.record.id.clone()),
+        "rotation moves it to no unrelated key"
+    );
 }
 
 #[tokio::test]
@@ -185,8 +228,19 @@ async fn nothing_else_moves_it() {
     desk.tick();
     let (_, other) = issue(&manager, named("other")).await;
     manager.disable(&primary.id).await.unwrap();
-    assert_eq!(desk.primary(&acme()).await, Some(primary.id.clone()), "a disabled key counts as active");
-    manager.update(&primary.id, change(|change| change.name = Some("renamed".into())), None).await.unwrap();
+    assert_eq!(
+        desk.primary(&acme()).await,
+        Some(primary.id.clone()),
+        "a disabled key counts as active"
+    );
+    manager
+        .update(
+            &primary.id,
+            change(|change| change.name = Some("renamed".into())),
+            None,
+        )
+        .await
+        .unwrap();
     manager.enable(&primary.id).await.unwrap();
     manager.disable(&other.id).await.unwrap();
     manager.enable(&other.id).await.unwrap();
@@ -219,12 +273,17 @@ async fn what_has_ended_cannot_be_made_primary() {
     manager.revoke(&revoked.id, None).await.unwrap();
     manager.delete(&deleted.id).await.unwrap();
     desk.clock.advance(HOUR);
-    for (id, code) in
-        [(&revoked.id, ErrorCode::Conflict), (&expired.id, ErrorCode::Conflict), (&deleted.id, ErrorCode::NotFound)]
-    {
+    for (id, code) in [
+        (&revoked.id, ErrorCode::Conflict),
+        (&expired.id, ErrorCode::Conflict),
+        (&deleted.id, ErrorCode::NotFound),
+    ] {
         assert_eq!(refused(manager.make_primary(id).await), code);
         let event = desk.last_event().await;
-        assert_eq!((event.action, event.outcome), (Action::KeyMakePrimary, AuditOutcome::Refused(code)));
+        assert_eq!(
+            (event.action, event.outcome),
+            (Action::KeyMakePrimary, AuditOutcome::Refused(code))
+        );
     }
     assert_eq!(desk.primary(&acme()).await, Some(keeps.id.clone()));
 }
@@ -236,7 +295,8 @@ async fn a_key_that_ends_while_it_is_made_primary_leaves_exactly_one() {
     let (_, keeps) = issue(&manager, named("keeps")).await;
     let (_, brief) = issue(&manager, ending("brief", desk.now() + HOUR)).await;
     let clock = desk.clock.clone();
-    desk.store.once(Point::BeforeApply, async move { clock.advance(HOUR) });
+    desk.store
+        .once(Point::BeforeApply, async move { clock.advance(HOUR) });
     let _ = manager.make_primary(&brief.id).await;
     assert_eq!(desk.primary(&acme()).await, Some(keeps.id.clone()));
 }
@@ -250,7 +310,10 @@ async fn a_key_that_is_revoked_while_it_is_made_primary_is_not() {
     desk.store.once(Point::BeforeApply, async move {
         manager.revoke(&id, None).await.unwrap();
     });
-    assert_eq!(refused(desk.host().make_primary(&other.id).await), ErrorCode::Conflict);
+    assert_eq!(
+        refused(desk.host().make_primary(&other.id).await),
+        ErrorCode::Conflict
+    );
     assert_eq!(desk.primary(&acme()).await, Some(keeps.id.clone()));
 }
 
@@ -263,13 +326,30 @@ async fn a_primary_key_is_deleted_only_where_its_owner_has_no_other_active_one()
     issue(&manager, of(ann())).await;
     issue(&manager, of(globex())).await;
     manager.disable(&other.id).await.unwrap();
-    assert_eq!(refused(manager.delete(&primary.id).await), ErrorCode::Conflict, "a disabled key is an active one");
+    assert_eq!(
+        refused(manager.delete(&primary.id).await),
+        ErrorCode::Conflict,
+        "a disabled key is an active one"
+    );
     let event = desk.last_event().await;
-    assert_eq!((event.action, event.outcome), (Action::KeyDelete, AuditOutcome::Refused(ErrorCode::Conflict)));
+    assert_eq!(
+        (event.action, event.outcome),
+        (
+            Action::KeyDelete,
+            AuditOutcome::Refused(ErrorCode::Conflict)
+        )
+    );
     manager.revoke(&other.id, None).await.unwrap();
     manager.delete(&primary.id).await.unwrap();
-    assert_eq!(desk.primary(&acme()).await, None, "other owners' keys are no reason");
-    assert_eq!(refused(manager.delete(&primary.id).await), ErrorCode::NotFound);
+    assert_eq!(
+        desk.primary(&acme()).await,
+        None,
+        "other owners' keys are no reason"
+    );
+    assert_eq!(
+        refused(manager.delete(&primary.id).await),
+        ErrorCode::NotFound
+    );
 }
 
 #[tokio::test]
@@ -281,7 +361,10 @@ async fn a_key_that_becomes_primary_while_it_is_deleted_is_not_deleted() {
     desk.store.once(Point::BeforeApply, async move {
         manager.make_primary(&id).await.unwrap();
     });
-    assert_eq!(refused(desk.host().delete(&two.id).await), ErrorCode::Conflict);
+    assert_eq!(
+        refused(desk.host().delete(&two.id).await),
+        ErrorCode::Conflict
+    );
     assert_eq!(desk.primary(&acme()).await, Some(two.id.clone()));
     desk.host().delete(&one.id).await.unwrap();
 }
@@ -294,7 +377,10 @@ async fn the_last_key_is_not_deleted_as_primary_while_another_is_issued() {
     desk.store.once(Point::BeforeApply, async move {
         manager.issue(named("another")).await.unwrap();
     });
-    assert_eq!(refused(desk.host().delete(&only.id).await), ErrorCode::Conflict);
+    assert_eq!(
+        refused(desk.host().delete(&only.id).await),
+        ErrorCode::Conflict
+    );
     assert_eq!(desk.primary(&acme()).await, Some(only.id.clone()));
 }
 
@@ -321,14 +407,24 @@ async fn the_flag_in_lists_is_the_owners_at_the_time_of_the_list() {
     let (_, heir) = issue(&manager, named("heir")).await;
     let primaries = async |at| {
         let page = manager.list(ListQuery::new(at)).await.unwrap();
-        ids(&page.items.into_iter().filter(|key| key.primary).collect::<Vec<_>>())
+        ids(&page
+            .items
+            .into_iter()
+            .filter(|key| key.primary)
+            .collect::<Vec<_>>())
     };
     assert_eq!(primaries(desk.now()).await, std::slice::from_ref(&brief.id));
-    assert_eq!(primaries(desk.now() + DAY).await, std::slice::from_ref(&heir.id));
+    assert_eq!(
+        primaries(desk.now() + DAY).await,
+        std::slice::from_ref(&heir.id)
+    );
     let mut one = ListQuery::new(desk.now());
     one.limit = 1;
     let page = manager.list(one.clone()).await.unwrap();
-    assert!(!page.items[0].primary, "also where the primary one is on another page");
+    assert!(
+        !page.items[0].primary,
+        "also where the primary one is on another page"
+    );
     one.after = page.next;
     assert!(manager.list(one).await.unwrap().items[0].primary);
 }
@@ -352,6 +448,10 @@ async fn an_outage_of_reads_does_not_lose_the_secret_of_a_key_that_was_issued() 
     let issued = desk.host().issue(named("key")).await;
     desk.store.recover();
     let kept = desk.all().await.len();
-    assert_eq!(usize::from(issued.is_ok()), kept, "an active key, counted, whose secret nobody has: {issued:?}");
+    assert_eq!(
+        usize::from(issued.is_ok()),
+        kept,
+        "an active key, counted, whose secret nobody has: {issued:?}"
+    );
     assert!(desk.store.list(&ListQuery::new(desk.now())).await.is_ok());
 }

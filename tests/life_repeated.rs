@@ -36,7 +36,10 @@ async fn a_request_that_is_repeated_makes_one_key_and_shows_its_secret_once() {
     let first = manager.issue(with(&request)).await.unwrap();
     assert!(!first.key.reveal().is_empty());
     for _ in 0..3 {
-        assert_eq!(done_before(manager.issue(with(&request)).await).record.id, first.record.id);
+        assert_eq!(
+            done_before(manager.issue(with(&request)).await).record.id,
+            first.record.id
+        );
     }
     assert_eq!(desk.all().await.len(), 1);
 }
@@ -46,7 +49,10 @@ async fn the_same_idempotency_key_with_another_request_is_an_error() {
     let desk = Desk::new();
     let manager = desk.host();
     manager.issue(with(&request("k1", "body"))).await.unwrap();
-    let other = manager.issue(with(&request("k1", "another body"))).await.unwrap_err();
+    let other = manager
+        .issue(with(&request("k1", "another body")))
+        .await
+        .unwrap_err();
     assert_eq!(other.code(), ErrorCode::InvalidBody);
     assert_eq!(desk.all().await.len(), 1);
 }
@@ -75,9 +81,12 @@ async fn of_many_at_once_one_makes_the_key() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..30 {
         let manager = desk.host();
-        tasks.spawn(
-            async move { manager.issue(with(&request("k", "body"))).await.map(|issued| issued.record.id.clone()) },
-        );
+        tasks.spawn(async move {
+            manager
+                .issue(with(&request("k", "body")))
+                .await
+                .map(|issued| issued.record.id.clone())
+        });
     }
     let (mut made, mut told) = (Vec::new(), Vec::new());
     for outcome in tasks.join_all().await {
@@ -97,9 +106,15 @@ async fn a_rotation_that_is_repeated_makes_one_successor() {
     let manager = desk.host();
     let (_, record) = issue(&manager, named("key")).await;
     let request = Idempotency::new("olga", "rotate", "k", b"{}").unwrap();
-    let rotated = manager.rotate_once(&record.id, Some(HOUR), Some(request.clone())).await.unwrap();
+    let rotated = manager
+        .rotate_once(&record.id, Some(HOUR), Some(request.clone()))
+        .await
+        .unwrap();
     assert_eq!(rotated.record.family, record.family);
-    match manager.rotate_once(&record.id, Some(HOUR), Some(request)).await {
+    match manager
+        .rotate_once(&record.id, Some(HOUR), Some(request))
+        .await
+    {
         Err(ManageError::DoneBefore(key)) => assert_eq!(key.record.id, rotated.record.id),
         other => panic!("{other:?}"),
     }
@@ -115,7 +130,10 @@ async fn what_was_deleted_is_not_made_again_by_repeating() {
     let request = request("k", "body");
     let first = manager.issue(with(&request)).await.unwrap();
     manager.delete(&first.record.id).await.unwrap();
-    assert_eq!(manager.issue(with(&request)).await.unwrap_err().code(), ErrorCode::Conflict);
+    assert_eq!(
+        manager.issue(with(&request)).await.unwrap_err().code(),
+        ErrorCode::Conflict
+    );
 }
 
 #[test]

@@ -20,8 +20,8 @@ use http_body_util::{BodyExt, Full};
 use portunus::adapter::tower::AuthLayer;
 use portunus::key::{KeyFamily, Owner, TenantId};
 use portunus::limit::{
-    BucketId, Decision, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot, LocalLimiter, OnOutage,
-    Quota, QuotaError, Quotas, RateLimiter, WindowState,
+    BucketId, Decision, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot,
+    LocalLimiter, OnOutage, Quota, QuotaError, Quotas, RateLimiter, WindowState,
 };
 use portunus::manage::NewKey;
 use portunus::network::{ClientIp, ForwardedHeader};
@@ -97,7 +97,11 @@ impl Drop for Seed {
 
 /// Walks of this many steps in all: the numbers are for an optimized build, the others make do with a tenth.
 fn walks(steps: u64, each: u64, walk: impl Fn(&mut Random, u64)) {
-    let steps = if cfg!(debug_assertions) { steps / 10 } else { steps };
+    let steps = if cfg!(debug_assertions) {
+        steps / 10
+    } else {
+        steps
+    };
     for seed in 0..steps / each {
         let _seed = Seed(seed);
         walk(&mut Random(seed), each);
@@ -105,7 +109,12 @@ fn walks(steps: u64, each: u64, walk: impl Fn(&mut Random, u64)) {
 }
 
 fn quota(limit: u64, window: u64) -> Quota {
-    Quota::new(&format!("q{limit}-{window}"), limit, Duration::from_nanos(window)).unwrap()
+    Quota::new(
+        &format!("q{limit}-{window}"),
+        limit,
+        Duration::from_nanos(window),
+    )
+    .unwrap()
 }
 
 fn quotas<const N: usize>(list: [(u64, u64); N]) -> Quotas {
@@ -124,8 +133,14 @@ fn limiter(time: &Time) -> LocalLimiter {
     LocalLimiter::builder().clock(time.clone()).build()
 }
 
-fn try_ask(limiter: &LocalLimiter, buckets: &[LimitBucket<'_>], cost: u64) -> Result<Decision, LimiterError> {
-    limiter.try_acquire(&LimitRequest::new(buckets, cost)).expect("it never has to be awaited")
+fn try_ask(
+    limiter: &LocalLimiter,
+    buckets: &[LimitBucket<'_>],
+    cost: u64,
+) -> Result<Decision, LimiterError> {
+    limiter
+        .try_acquire(&LimitRequest::new(buckets, cost))
+        .expect("it never has to be awaited")
 }
 
 fn ask(limiter: &LocalLimiter, buckets: &[LimitBucket<'_>], cost: u64) -> Decision {
@@ -134,20 +149,33 @@ fn ask(limiter: &LocalLimiter, buckets: &[LimitBucket<'_>], cost: u64) -> Decisi
 
 /// One request of cost 1 on a bucket of this name.
 fn one(limiter: &LocalLimiter, name: &str, quotas: &Quotas) -> Decision {
-    ask(limiter, &[LimitBucket::new(BucketId::Custom(name), quotas)], 1)
+    ask(
+        limiter,
+        &[LimitBucket::new(BucketId::Custom(name), quotas)],
+        1,
+    )
 }
 
 /// How many of so many requests pass.
 fn admitted(limiter: &LocalLimiter, name: &str, quotas: &Quotas, requests: u64) -> u64 {
-    (0..requests).map(|_| u64::from(one(limiter, name, quotas).is_admitted())).sum()
+    (0..requests)
+        .map(|_| u64::from(one(limiter, name, quotas).is_admitted()))
+        .sum()
 }
 
 fn windows(decision: &Decision) -> Vec<WindowState> {
-    decision.buckets().flat_map(|(_, windows)| windows).copied().collect()
+    decision
+        .buckets()
+        .flat_map(|(_, windows)| windows)
+        .copied()
+        .collect()
 }
 
 fn remaining(decision: &Decision) -> Vec<u64> {
-    windows(decision).iter().map(|window| window.remaining).collect()
+    windows(decision)
+        .iter()
+        .map(|window| window.remaining)
+        .collect()
 }
 
 fn retry(decision: &Decision) -> u64 {
@@ -162,7 +190,12 @@ struct Past(Vec<(u64, u64)>);
 
 impl Past {
     fn units_since(&self, since: u64) -> u64 {
-        self.0.iter().rev().take_while(|(time, _)| *time >= since).map(|(_, units)| units).sum()
+        self.0
+            .iter()
+            .rev()
+            .take_while(|(time, _)| *time >= since)
+            .map(|(_, units)| units)
+            .sum()
     }
 
     /// Units in the closed interval of this length that ends now.
@@ -174,7 +207,11 @@ impl Past {
     fn most_within(&self, length: u64) -> u64 {
         let (mut last, mut units, mut most) = (0, 0, 0);
         for &(begin, own) in &self.0 {
-            while let Some((_, more)) = self.0.get(last).filter(|(time, _)| *time <= begin.saturating_add(length)) {
+            while let Some((_, more)) = self
+                .0
+                .get(last)
+                .filter(|(time, _)| *time <= begin.saturating_add(length))
+            {
                 units += more;
                 last += 1;
             }
@@ -190,28 +227,71 @@ const MOST_EXACT: u64 = 64;
 /// Units that may still count at most: those of the window, and for slots of the 256th part before it and a tick.
 fn may_count(past: &Past, quota: &Quota, now: u64) -> u64 {
     let window = window_of(quota);
-    let late = if quota.limit() <= MOST_EXACT { 0 } else { window / 256 + 1 };
+    let late = if quota.limit() <= MOST_EXACT {
+        0
+    } else {
+        window / 256 + 1
+    };
     past.units_within(window + late, now)
 }
 
 /// Holds a decision about one bucket, made at `now`, against all that the bucket had admitted before.
-fn check(past: &Past, quotas: &Quotas, cost: u64, now: u64, decision: &Decision, windows: &[WindowState]) {
+fn check(
+    past: &Past,
+    quotas: &Quotas,
+    cost: u64,
+    now: u64,
+    decision: &Decision,
+    windows: &[WindowState],
+) {
     let admitted = if decision.is_admitted() { cost } else { 0 };
     assert_eq!(windows.len(), quotas.as_slice().len());
     for (quota, window) in quotas.as_slice().iter().zip(windows) {
         let (limit, length) = (quota.limit(), window_of(quota));
         let (must, may) = (past.units_within(length, now), may_count(past, quota, now));
-        let context = || format!("{quota:?} at {now}, cost {cost}: {must} to {may} count; {decision:?}");
+        let context =
+            || format!("{quota:?} at {now}, cost {cost}: {must} to {may} count; {decision:?}");
         // Never more than the limit; never refused while the limit was not reached.
-        assert!(!decision.is_admitted() || must + cost <= limit, "too many: {}", context());
-        assert!(!window.violated || may + cost > limit, "refused too early: {}", context());
-        assert!(decision.is_admitted() || window.violated || must + cost <= limit, "not violated: {}", context());
+        assert!(
+            !decision.is_admitted() || must + cost <= limit,
+            "too many: {}",
+            context()
+        );
+        assert!(
+            !window.violated || may + cost > limit,
+            "refused too early: {}",
+            context()
+        );
+        assert!(
+            decision.is_admitted() || window.violated || must + cost <= limit,
+            "not violated: {}",
+            context()
+        );
         // What is told is what is the case.
-        assert!(window.remaining <= limit.saturating_sub(must + admitted), "{}", context());
-        assert!(window.remaining >= limit.saturating_sub(may + admitted), "{}", context());
-        assert_eq!(window.reset.is_none(), window.remaining == limit, "{}", context());
+        assert!(
+            window.remaining <= limit.saturating_sub(must + admitted),
+            "{}",
+            context()
+        );
+        assert!(
+            window.remaining >= limit.saturating_sub(may + admitted),
+            "{}",
+            context()
+        );
+        assert_eq!(
+            window.reset.is_none(),
+            window.remaining == limit,
+            "{}",
+            context()
+        );
         let longest = Duration::from_nanos(length + length / 256 + 1);
-        assert!(window.reset.is_none_or(|reset| Duration::ZERO < reset && reset <= longest), "{}", context());
+        assert!(
+            window
+                .reset
+                .is_none_or(|reset| Duration::ZERO < reset && reset <= longest),
+            "{}",
+            context()
+        );
     }
     assert_eq!(decision.is_admitted(), decision.violated().is_empty());
 }
@@ -236,7 +316,13 @@ fn random_quotas(random: &mut Random) -> Quotas {
             5..=6 => HOUR,
             7 => 24 * HOUR,
             8 => random.between(SECOND, 300 * SECOND),
-            _ => random.pick(&[SECOND + 1, SECOND + 255, MINUTE - 1, MINUTE + 1, HOUR + 12_345]),
+            _ => random.pick(&[
+                SECOND + 1,
+                SECOND + 255,
+                MINUTE - 1,
+                MINUTE + 1,
+                HOUR + 12_345,
+            ]),
         };
         let new = quota(limit, window);
         if list.iter().all(|known| known.name() != new.name()) {
@@ -256,7 +342,8 @@ fn random_cost(random: &mut Random, most: u64) -> u64 {
 
 /// The next step in time: at once, a tick, about as fast as the quota allows, whole seconds, just a window, or hours.
 fn random_step(random: &mut Random, quotas: &Quotas) -> u64 {
-    let quota = &quotas.as_slice()[usize::try_from(random.below(quotas.as_slice().len() as u64)).unwrap()];
+    let quota =
+        &quotas.as_slice()[usize::try_from(random.below(quotas.as_slice().len() as u64)).unwrap()];
     let (window, limit) = (window_of(quota), quota.limit());
     match random.below(20) {
         0..=8 => 0,
@@ -264,7 +351,9 @@ fn random_step(random: &mut Random, quotas: &Quotas) -> u64 {
         10..=14 => random.below(2 * window / limit + 2),
         15..=16 => random.between(1, 3) * SECOND,
         17 => random.below(window / 16),
-        18 if random.one_in(4) => (window + random.pick(&[0, 1, window / 256, window / 256 + 1])) - random.below(2),
+        18 if random.one_in(4) => {
+            (window + random.pick(&[0, 1, window / 256, window / 256 + 1])) - random.below(2)
+        }
         18 => random.below(window / 256 + 2),
         _ if random.one_in(20) => random.between(1, 30) * HOUR,
         _ => random.below(window / 2),
@@ -276,7 +365,13 @@ fn random_step(random: &mut Random, quotas: &Quotas) -> u64 {
 #[test]
 fn in_a_million_random_steps_no_interval_has_too_many_and_no_refusal_is_too_early() {
     walks(1_000_000, 2_000, |random, steps| {
-        let start = random.pick(&[0, 1, 17 * SECOND, 1_000_000 * SECOND + 123, 40_000_000 * SECOND]);
+        let start = random.pick(&[
+            0,
+            1,
+            17 * SECOND,
+            1_000_000 * SECOND + 123,
+            40_000_000 * SECOND,
+        ]);
         let time = Time::at(start);
         let (limiter, quotas) = (limiter(&time), random_quotas(random));
         let bucket = [LimitBucket::new(BucketId::Custom("one"), &quotas)];
@@ -304,14 +399,20 @@ fn in_a_million_random_steps_no_interval_has_too_many_and_no_refusal_is_too_earl
             match random.below(8) {
                 // A lone retry passes just then, and not a tick before.
                 0 | 1 => {
-                    assert!(!act(now + wait - 1, cost, &mut past).is_admitted(), "a tick early");
+                    assert!(
+                        !act(now + wait - 1, cost, &mut past).is_admitted(),
+                        "a tick early"
+                    );
                     now += wait;
                     assert!(act(now, cost, &mut past).is_admitted(), "on time");
                 }
                 // In whole seconds, which is what a header tells.
                 2 => {
                     let whole = wait.div_ceil(SECOND) * SECOND;
-                    assert!(!act(now + whole - SECOND, cost, &mut past).is_admitted(), "a second early");
+                    assert!(
+                        !act(now + whole - SECOND, cost, &mut past).is_admitted(),
+                        "a second early"
+                    );
                     now += whole;
                     assert!(act(now, cost, &mut past).is_admitted(), "on the second");
                 }
@@ -319,9 +420,16 @@ fn in_a_million_random_steps_no_interval_has_too_many_and_no_refusal_is_too_earl
             }
         }
         for quota in quotas.as_slice() {
-            assert!(past.most_within(window_of(quota)) <= quota.limit(), "{quota:?}");
+            assert!(
+                past.most_within(window_of(quota)) <= quota.limit(),
+                "{quota:?}"
+            );
         }
-        assert!(past.0.len() > 20, "{} admissions, {refusals} refusals: the walk shows nothing", past.0.len());
+        assert!(
+            past.0.len() > 20,
+            "{} admissions, {refusals} refusals: the walk shows nothing",
+            past.0.len()
+        );
     });
 }
 
@@ -341,9 +449,15 @@ fn a_request_is_counted_in_all_of_its_buckets_or_in_none() {
             let pace = random.pick(&[0, 1, 2]);
             now += random_step(random, &kinds[pace]);
             time.set(now);
-            let which = [random.pick(&[0, 1, 2]), random.pick(&[0, 1]), random.pick(&[0, 1])];
-            let chosen: Vec<(usize, usize)> =
-                (0..3).filter(|_| !random.one_in(4)).map(|kind| (kind, which[kind])).collect();
+            let which = [
+                random.pick(&[0, 1, 2]),
+                random.pick(&[0, 1]),
+                random.pick(&[0, 1]),
+            ];
+            let chosen: Vec<(usize, usize)> = (0..3)
+                .filter(|_| !random.one_in(4))
+                .map(|kind| (kind, which[kind]))
+                .collect();
             if chosen.is_empty() {
                 continue;
             }
@@ -356,10 +470,18 @@ fn a_request_is_counted_in_all_of_its_buckets_or_in_none() {
                         _ => BucketId::Custom(custom[which]),
                     };
                     let bucket = LimitBucket::new(id, &kinds[kind]);
-                    if random.one_in(2) { bucket.with_slot(&slots[kind][which]) } else { bucket }
+                    if random.one_in(2) {
+                        bucket.with_slot(&slots[kind][which])
+                    } else {
+                        bucket
+                    }
                 })
                 .collect();
-            let most = chosen.iter().map(|&(kind, _)| least(&kinds[kind])).min().unwrap();
+            let most = chosen
+                .iter()
+                .map(|&(kind, _)| least(&kinds[kind]))
+                .min()
+                .unwrap();
             let cost = random_cost(random, most);
             let decision = ask(&limiter, &buckets, cost);
             assert_eq!(decision.buckets().count(), chosen.len());
@@ -368,13 +490,18 @@ fn a_request_is_counted_in_all_of_its_buckets_or_in_none() {
                 check(&pasts[kind][which], quotas, cost, now, &decision, windows);
             }
             if decision.is_admitted() {
-                chosen.iter().for_each(|&(kind, which)| pasts[kind][which].0.push((now, cost)));
+                chosen
+                    .iter()
+                    .for_each(|&(kind, which)| pasts[kind][which].0.push((now, cost)));
             }
         }
         for (kind, pasts) in pasts.iter().enumerate() {
             for past in pasts {
                 for quota in kinds[kind].as_slice() {
-                    assert!(past.most_within(window_of(quota)) <= quota.limit(), "{quota:?}");
+                    assert!(
+                        past.most_within(window_of(quota)) <= quota.limit(),
+                        "{quota:?}"
+                    );
                 }
             }
         }
@@ -401,7 +528,10 @@ fn a_clock_that_steps_back_an_hour_lets_no_more_pass_in_real_time() {
             }
         }
         for quota in quotas.as_slice() {
-            assert!(past.most_within(window_of(quota)) <= quota.limit(), "{quota:?}");
+            assert!(
+                past.most_within(window_of(quota)) <= quota.limit(),
+                "{quota:?}"
+            );
         }
     });
 }
@@ -458,13 +588,20 @@ fn when_quotas_change_history_stays_as_far_back_as_the_old_windows_reached() {
             time.set(now);
             let quotas = &sets[set];
             let cost = random_cost(random, least(quotas));
-            let decision = ask(&limiter, &[LimitBucket::new(BucketId::Custom("one"), quotas)], cost);
+            let decision = ask(
+                &limiter,
+                &[LimitBucket::new(BucketId::Custom("one"), quotas)],
+                cost,
+            );
             if decision.is_admitted() {
                 past.0.push((now, cost));
                 for quota in quotas.as_slice() {
                     let since = (now - window_of(quota)).max(known_since);
                     let units = past.units_since(since);
-                    assert!(units <= quota.limit(), "{units} units for {quota:?} at {now}, known since {known_since}");
+                    assert!(
+                        units <= quota.limit(),
+                        "{units} units for {quota:?} at {now}, known since {known_since}"
+                    );
                 }
             }
         }
@@ -472,8 +609,16 @@ fn when_quotas_change_history_stays_as_far_back_as_the_old_windows_reached() {
         let quotas = &sets[set];
         now += widest(quotas) + widest(quotas) / 256 + 1;
         time.set(now);
-        let decision = ask(&limiter, &[LimitBucket::new(BucketId::Custom("one"), quotas)], 1);
-        let full: Vec<u64> = quotas.as_slice().iter().map(|quota| quota.limit() - 1).collect();
+        let decision = ask(
+            &limiter,
+            &[LimitBucket::new(BucketId::Custom("one"), quotas)],
+            1,
+        );
+        let full: Vec<u64> = quotas
+            .as_slice()
+            .iter()
+            .map(|quota| quota.limit() - 1)
+            .collect();
         assert_eq!(remaining(&decision), full);
     });
 }
@@ -492,7 +637,11 @@ fn a_quota_that_is_lowered_and_raised_again_still_knows_what_was_admitted() {
             time.advance(SECOND);
             assert_eq!(admitted(&limiter, "one", &set(5), 10), 0);
             time.advance(SECOND);
-            assert_eq!(admitted(&limiter, "one", &set(limit), 200), 0, "{limit} per minute, an hour: {with_an_hour}");
+            assert_eq!(
+                admitted(&limiter, "one", &set(limit), 200),
+                0,
+                "{limit} per minute, an hour: {with_an_hour}"
+            );
         }
     }
 }
@@ -508,7 +657,10 @@ fn a_quota_that_is_lowered_refuses_until_enough_is_past() {
     // Thirty seconds for sixty, and ten are allowed: the last ten were at 25 to 29.5 seconds.
     let ten = quotas([(10, MINUTE)]);
     let refused = one(&limiter, "one", &ten);
-    assert_eq!((refused.is_admitted(), remaining(&refused)), (false, vec![0]));
+    assert_eq!(
+        (refused.is_admitted(), remaining(&refused)),
+        (false, vec![0])
+    );
     assert_eq!(retry(&refused), 55 * SECOND + 1);
     time.advance(55 * SECOND);
     assert_eq!(admitted(&limiter, "one", &ten, 20), 0);
@@ -522,8 +674,15 @@ fn a_quota_that_is_raised_admits_the_difference() {
     let limiter = limiter(&time);
     for (before, after) in [(10, 60), (10, 500), (100, 500), (100, 70_000)] {
         let name = format!("{before}-{after}");
-        assert_eq!(admitted(&limiter, &name, &quotas([(before, MINUTE)]), before + 10), before);
-        assert_eq!(admitted(&limiter, &name, &quotas([(after, MINUTE)]), after + 10), after - before, "{name}");
+        assert_eq!(
+            admitted(&limiter, &name, &quotas([(before, MINUTE)]), before + 10),
+            before
+        );
+        assert_eq!(
+            admitted(&limiter, &name, &quotas([(after, MINUTE)]), after + 10),
+            after - before,
+            "{name}"
+        );
     }
 }
 
@@ -535,7 +694,10 @@ fn a_window_that_is_added_knows_what_the_others_remember() {
     time.advance(MINUTE);
     let both = quotas([(60, MINUTE), (100, HOUR)]);
     let refused = one(&limiter, "one", &both);
-    assert_eq!((refused.is_admitted(), remaining(&refused)), (false, vec![0, 40]));
+    assert_eq!(
+        (refused.is_admitted(), remaining(&refused)),
+        (false, vec![0, 40])
+    );
     time.advance(1);
     assert_eq!(admitted(&limiter, "one", &both, 100), 40);
     // Removed and added again, it knows what was admitted in between.
@@ -555,7 +717,11 @@ fn a_window_that_is_widened_or_narrowed_counts_what_lies_in_it() {
         assert_eq!(admitted(&limiter, "one", &hour, 200), 0, "widened");
         time.advance(MINUTE);
         assert_eq!(admitted(&limiter, "one", &hour, 200), 0, "widened");
-        assert_eq!(admitted(&limiter, "one", &minute, 200), limit, "narrowed, and all of it is past");
+        assert_eq!(
+            admitted(&limiter, "one", &minute, 200),
+            limit,
+            "narrowed, and all of it is past"
+        );
         assert_eq!(admitted(&limiter, "one", &hour, 200), 0);
     }
 }
@@ -563,7 +729,11 @@ fn a_window_that_is_widened_or_narrowed_counts_what_lies_in_it() {
 #[test]
 fn requests_under_changing_quotas_do_not_hold_back_each_other_for_ever() {
     // Two keys of one family, each with quotas of its own, and neither gives up asking.
-    for (one_window, other_window) in [(7 * SECOND, 90 * SECOND), (MINUTE, HOUR), (61_001_000_000, 97_003_000_000)] {
+    for (one_window, other_window) in [
+        (7 * SECOND, 90 * SECOND),
+        (MINUTE, HOUR),
+        (61_001_000_000, 97_003_000_000),
+    ] {
         let time = Time::at(HOUR);
         let limiter = limiter(&time);
         let sets = [quotas([(100, one_window)]), quotas([(100, other_window)])];
@@ -590,30 +760,62 @@ fn a_quota_of_nothing_cannot_be_and_a_cost_above_one_can_never_pass() {
     assert_eq!(Quota::new("a", 0, minute), Err(QuotaError::Limit(0)));
     assert_eq!(Quota::per_minute(0), Err(QuotaError::Limit(0)));
     assert_eq!(Quota::per_hour(0), Err(QuotaError::Limit(0)));
-    assert_eq!(Quota::new("a", 1 << 32, minute), Err(QuotaError::Limit(1 << 32)));
+    assert_eq!(
+        Quota::new("a", 1 << 32, minute),
+        Err(QuotaError::Limit(1 << 32))
+    );
     assert!(Quota::new("a", (1 << 32) - 1, minute).is_ok());
-    for window in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(400 * 86400 + 1), Duration::MAX] {
+    for window in [
+        Duration::ZERO,
+        Duration::from_millis(999),
+        Duration::from_secs(400 * 86400 + 1),
+        Duration::MAX,
+    ] {
         assert_eq!(Quota::new("a", 1, window), Err(QuotaError::Window(window)));
     }
     for name in ["", "A", "a b", "a\"", "ä", "a\n", &"a".repeat(33)] {
-        assert!(matches!(Quota::new(name, 1, minute), Err(QuotaError::Name(_))), "{name:?}");
+        assert!(
+            matches!(Quota::new(name, 1, minute), Err(QuotaError::Name(_))),
+            "{name:?}"
+        );
     }
     assert_eq!(Quotas::new([]), Err(QuotaError::List));
-    assert_eq!(Quotas::new([Quota::per_minute(1).unwrap(), Quota::per_minute(2).unwrap()]), Err(QuotaError::List));
-    assert!(serde_json::from_str::<Quotas>(r#"[{"name":"a","limit":0,"window_ns":60000000000}]"#).is_err());
+    assert_eq!(
+        Quotas::new([Quota::per_minute(1).unwrap(), Quota::per_minute(2).unwrap()]),
+        Err(QuotaError::List)
+    );
+    assert!(
+        serde_json::from_str::<Quotas>(r#"[{"name":"a","limit":0,"window_ns":60000000000}]"#)
+            .is_err()
+    );
     assert!(serde_json::from_str::<Quotas>("[]").is_err());
 
     let time = Time::at(HOUR);
     let limiter = limiter(&time);
-    let (family, wide, narrow) =
-        (KeyFamily::new("f").unwrap(), quotas([(60, MINUTE), (1000, HOUR)]), quotas([(5, HOUR)]));
-    let buckets =
-        [LimitBucket::new(BucketId::Family(&family), &wide), LimitBucket::new(BucketId::Custom("narrow"), &narrow)];
-    for (buckets, cost, limit) in [(&buckets[..1], 61, 60), (&buckets[..], 6, 5), (&buckets[..], u64::MAX, 5)] {
+    let (family, wide, narrow) = (
+        KeyFamily::new("f").unwrap(),
+        quotas([(60, MINUTE), (1000, HOUR)]),
+        quotas([(5, HOUR)]),
+    );
+    let buckets = [
+        LimitBucket::new(BucketId::Family(&family), &wide),
+        LimitBucket::new(BucketId::Custom("narrow"), &narrow),
+    ];
+    for (buckets, cost, limit) in [
+        (&buckets[..1], 61, 60),
+        (&buckets[..], 6, 5),
+        (&buckets[..], u64::MAX, 5),
+    ] {
         let error = try_ask(&limiter, buckets, cost).unwrap_err();
-        assert!(matches!(error, LimiterError::Cost { cost: c, limit: l } if (c, l) == (cost, limit)), "{error}");
+        assert!(
+            matches!(error, LimiterError::Cost { cost: c, limit: l } if (c, l) == (cost, limit)),
+            "{error}"
+        );
     }
-    assert!(matches!(try_ask(&limiter, &buckets, 0), Err(LimiterError::Cost { cost: 0, .. })));
+    assert!(matches!(
+        try_ask(&limiter, &buckets, 0),
+        Err(LimiterError::Cost { cost: 0, .. })
+    ));
     // None of that has counted.
     assert_eq!(remaining(&ask(&limiter, &buckets, 5)), [55, 995, 0]);
 }
@@ -625,7 +827,10 @@ fn quotas_are_stored_and_read_as_they_are() {
         stored,
         r#"[{"name":"minute","limit":60,"window_ns":60000000000},{"name":"hour","limit":1000,"window_ns":3600000000000}]"#
     );
-    assert_eq!(serde_json::from_str::<Quotas>(&stored).unwrap(), Quotas::default());
+    assert_eq!(
+        serde_json::from_str::<Quotas>(&stored).unwrap(),
+        Quotas::default()
+    );
 }
 
 #[test]
@@ -634,8 +839,18 @@ fn buckets_are_one_of_each_kind_in_their_order() {
     let (family, quotas) = (KeyFamily::new("f").unwrap(), quotas([(5, MINUTE)]));
     let family = LimitBucket::new(BucketId::Family(&family), &quotas);
     let custom = |name| LimitBucket::new(BucketId::Custom(name), &quotas);
-    for wrong in [vec![custom("a"), family], vec![family, family], vec![custom("a"), custom("b")]] {
-        assert!(matches!(try_ask(&limiter, &wrong, 1), Err(LimiterError::Unavailable(_))), "{wrong:?}");
+    for wrong in [
+        vec![custom("a"), family],
+        vec![family, family],
+        vec![custom("a"), custom("b")],
+    ] {
+        assert!(
+            matches!(
+                try_ask(&limiter, &wrong, 1),
+                Err(LimiterError::Unavailable(_))
+            ),
+            "{wrong:?}"
+        );
     }
     assert_eq!(remaining(&ask(&limiter, &[family, custom("a")], 1)), [4, 4]);
 }
@@ -648,14 +863,21 @@ fn sixty_at_the_end_of_a_minute_are_all_for_the_next_sixty_seconds() {
     let limiter = limiter(&time);
     let quotas = Quotas::default();
     for left in (0..60).rev() {
-        assert_eq!(remaining(&one(&limiter, "one", &quotas)), [left, left + 940]);
+        assert_eq!(
+            remaining(&one(&limiter, "one", &quotas)),
+            [left, left + 940]
+        );
     }
     // The flood: a request every hundredth of a second, for as long as the sixty are within a minute.
     for now in (59_900_000_000..=119_900_000_000_u64).step_by(10_000_000) {
         time.set(now);
         let refused = one(&limiter, "one", &quotas);
         assert_eq!(retry(&refused), 119_900_000_001 - now);
-        assert_eq!(remaining(&refused), [0, 940], "a refusal counts in no window");
+        assert_eq!(
+            remaining(&refused),
+            [0, 940],
+            "a refusal counts in no window"
+        );
         assert_eq!(refused.violated(), ["minute"]);
     }
     time.advance(1);
@@ -673,7 +895,10 @@ fn what_the_hour_refuses_leaves_the_minute_as_it_was() {
     assert_eq!(admitted(&limiter, "one", &quotas, 40), 40);
     for _ in 0..1000 {
         let refused = one(&limiter, "one", &quotas);
-        assert_eq!((refused.is_admitted(), remaining(&refused)), (false, vec![20, 0]));
+        assert_eq!(
+            (refused.is_admitted(), remaining(&refused)),
+            (false, vec![20, 0])
+        );
         assert_eq!(refused.violated(), [format!("q100-{HOUR}")]);
     }
     time.advance(MINUTE + 1);
@@ -691,9 +916,15 @@ fn a_cost_is_admitted_whole_or_not_at_all() {
     assert!(ask(&limiter, &bucket, 4).is_admitted());
     time.advance(SECOND);
     let refused = ask(&limiter, &bucket, 3);
-    assert_eq!((remaining(&refused), retry(&refused)), (vec![2], 58 * SECOND + 1));
+    assert_eq!(
+        (remaining(&refused), retry(&refused)),
+        (vec![2], 58 * SECOND + 1)
+    );
     let refused = ask(&limiter, &bucket, 7);
-    assert_eq!((remaining(&refused), retry(&refused)), (vec![2], 59 * SECOND + 1));
+    assert_eq!(
+        (remaining(&refused), retry(&refused)),
+        (vec![2], 59 * SECOND + 1)
+    );
     assert!(ask(&limiter, &bucket, 2).is_admitted());
 }
 
@@ -701,17 +932,32 @@ fn a_cost_is_admitted_whole_or_not_at_all() {
 fn eight_threads_on_one_key_share_its_sixty() {
     for round in 0..50 {
         let limiter = limiter(&Time::at(HOUR));
-        let (family, quotas, slot) = (KeyFamily::new("f").unwrap(), Quotas::default(), LimiterSlot::new());
+        let (family, quotas, slot) = (
+            KeyFamily::new("f").unwrap(),
+            Quotas::default(),
+            LimiterSlot::new(),
+        );
         let passed: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|thread| {
                     let bucket = LimitBucket::new(BucketId::Family(&family), &quotas);
-                    let bucket = [if (thread + round) % 2 == 0 { bucket.with_slot(&slot) } else { bucket }];
+                    let bucket = [if (thread + round) % 2 == 0 {
+                        bucket.with_slot(&slot)
+                    } else {
+                        bucket
+                    }];
                     let limiter = &limiter;
-                    scope.spawn(move || (0..40).map(|_| u64::from(ask(limiter, &bucket, 1).is_admitted())).sum::<u64>())
+                    scope.spawn(move || {
+                        (0..40)
+                            .map(|_| u64::from(ask(limiter, &bucket, 1).is_admitted()))
+                            .sum::<u64>()
+                    })
                 })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
         });
         assert_eq!(passed, 60);
     }
@@ -726,7 +972,8 @@ fn threads_with_the_same_buckets_in_turn_neither_wait_for_ever_nor_admit_too_man
     let counts: Vec<[u64; 4]> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8_u64)
             .map(|seed| {
-                let (limiter, families, tenants, own, shared) = (&limiter, &families, &tenants, &own, &shared);
+                let (limiter, families, tenants, own, shared) =
+                    (&limiter, &families, &tenants, &own, &shared);
                 scope.spawn(move || {
                     let (mut random, mut count) = (Random(seed), [0; 4]);
                     for _ in 0..2_000 {
@@ -744,7 +991,10 @@ fn threads_with_the_same_buckets_in_turn_neither_wait_for_ever_nor_admit_too_man
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     let sum = |place: usize| counts.iter().map(|count| count[place]).sum::<u64>();
     assert_eq!((sum(2), sum(3)), (3_000, 3_000));
@@ -756,7 +1006,10 @@ fn threads_with_the_same_buckets_in_turn_neither_wait_for_ever_nor_admit_too_man
 #[test]
 fn with_every_cell_live_newcomers_are_an_outage_and_nobody_is_forgotten() {
     let time = Time::at(HOUR);
-    let limiter = LocalLimiter::builder().most_buckets(100).clock(time.clone()).build();
+    let limiter = LocalLimiter::builder()
+        .most_buckets(100)
+        .clock(time.clone())
+        .build();
     let quotas = Quotas::default();
     for key in 0..100 {
         assert_eq!(admitted(&limiter, &format!("key {key}"), &quotas, 59), 59);
@@ -764,16 +1017,32 @@ fn with_every_cell_live_newcomers_are_an_outage_and_nobody_is_forgotten() {
     for key in 0..1000 {
         time.advance(SECOND / 100);
         let name = format!("newcomer {key}");
-        let error = try_ask(&limiter, &[LimitBucket::new(BucketId::Custom(&name), &quotas)], 1).unwrap_err();
+        let error = try_ask(
+            &limiter,
+            &[LimitBucket::new(BucketId::Custom(&name), &quotas)],
+            1,
+        )
+        .unwrap_err();
         assert!(matches!(error, LimiterError::Full(100)), "{error}");
         assert_eq!(limiter.live_buckets(), 100);
     }
     for key in 0..100 {
-        assert_eq!(admitted(&limiter, &format!("key {key}"), &quotas, 5), 1, "the old ones are known, and served");
+        assert_eq!(
+            admitted(&limiter, &format!("key {key}"), &quotas, 5),
+            1,
+            "the old ones are known, and served"
+        );
     }
     // Not before the widest window is past, and then without being told.
     time.set(2 * HOUR + 10 * SECOND);
-    assert!(try_ask(&limiter, &[LimitBucket::new(BucketId::Custom("newcomer"), &quotas)], 1).is_err());
+    assert!(
+        try_ask(
+            &limiter,
+            &[LimitBucket::new(BucketId::Custom("newcomer"), &quotas)],
+            1
+        )
+        .is_err()
+    );
     time.advance(HOUR / 256 + 2 * SECOND);
     for key in 0..100 {
         assert!(one(&limiter, &format!("newcomer {key}"), &quotas).is_admitted());
@@ -783,11 +1052,23 @@ fn with_every_cell_live_newcomers_are_an_outage_and_nobody_is_forgotten() {
 
 #[test]
 fn the_bucket_that_finds_no_room_leaves_the_others_of_its_request_uncounted() {
-    let limiter = LocalLimiter::builder().most_buckets(1).clock(Time::at(HOUR)).build();
-    let (family, tenant, quotas) = (KeyFamily::new("f").unwrap(), TenantId::new("t").unwrap(), quotas([(5, MINUTE)]));
-    let buckets =
-        [LimitBucket::new(BucketId::Family(&family), &quotas), LimitBucket::new(BucketId::Tenant(&tenant), &quotas)];
-    assert!(matches!(try_ask(&limiter, &buckets, 1), Err(LimiterError::Full(1))));
+    let limiter = LocalLimiter::builder()
+        .most_buckets(1)
+        .clock(Time::at(HOUR))
+        .build();
+    let (family, tenant, quotas) = (
+        KeyFamily::new("f").unwrap(),
+        TenantId::new("t").unwrap(),
+        quotas([(5, MINUTE)]),
+    );
+    let buckets = [
+        LimitBucket::new(BucketId::Family(&family), &quotas),
+        LimitBucket::new(BucketId::Tenant(&tenant), &quotas),
+    ];
+    assert!(matches!(
+        try_ask(&limiter, &buckets, 1),
+        Err(LimiterError::Full(1))
+    ));
     assert_eq!(remaining(&ask(&limiter, &buckets[..1], 1)), [4]);
 }
 
@@ -799,7 +1080,11 @@ fn a_slot_that_is_kept_across_sweeping_never_admits_twice_the_quota() {
     let (slot, fresh) = (LimiterSlot::new(), LimiterSlot::new());
     let bucket = LimitBucket::new(BucketId::Family(&family), &quotas);
     let by_slot = [bucket.with_slot(&slot)];
-    let pass = |bucket: &[LimitBucket<'_>]| (0..100).filter(|_| ask(&limiter, bucket, 1).is_admitted()).count();
+    let pass = |bucket: &[LimitBucket<'_>]| {
+        (0..100)
+            .filter(|_| ask(&limiter, bucket, 1).is_admitted())
+            .count()
+    };
     for round in 0..5 {
         assert_eq!(pass(&by_slot), 60, "round {round}");
         // The cell is idle and swept, while the slot still points to it: by whatever way it is found now, it is one.
@@ -810,11 +1095,22 @@ fn a_slot_that_is_kept_across_sweeping_never_admits_twice_the_quota() {
         match round {
             0 | 3 => assert_eq!((pass(&[bucket]), pass(&by_slot)), (60, 0)),
             1 => assert_eq!((pass(&by_slot), pass(&[bucket])), (60, 0)),
-            _ => assert_eq!((pass(&[bucket.with_slot(&fresh)]), pass(&by_slot), pass(&[bucket])), (60, 0, 0)),
+            _ => assert_eq!(
+                (
+                    pass(&[bucket.with_slot(&fresh)]),
+                    pass(&by_slot),
+                    pass(&[bucket])
+                ),
+                (60, 0, 0)
+            ),
         }
         limiter.sweep();
         time.advance(MINUTE);
-        assert_eq!((pass(&by_slot), pass(&[bucket])), (0, 0), "the minute includes both of its ends");
+        assert_eq!(
+            (pass(&by_slot), pass(&[bucket])),
+            (0, 0),
+            "the minute includes both of its ends"
+        );
         time.advance(1);
     }
 }
@@ -828,7 +1124,9 @@ fn a_slot_that_is_dropped_forgets_nothing() {
         // A key that is evicted from a cache, or read anew after a change, comes with a new slot.
         let slot = LimiterSlot::new();
         let bucket = [LimitBucket::new(BucketId::Family(&family), &quotas).with_slot(&slot)];
-        let passed = (0..10).filter(|_| ask(&limiter, &bucket, 1).is_admitted()).count();
+        let passed = (0..10)
+            .filter(|_| ask(&limiter, &bucket, 1).is_admitted())
+            .count();
         assert_eq!(passed, if turn < 6 { 10 } else { 0 });
         time.advance(SECOND);
         limiter.sweep();
@@ -839,9 +1137,17 @@ fn a_slot_that_is_dropped_forgets_nothing() {
 fn two_limiters_with_one_slot_count_apart() {
     let time = Time::at(HOUR);
     let (first, second) = (limiter(&time), limiter(&time));
-    let (family, quotas, slot) = (KeyFamily::new("f").unwrap(), quotas([(60, MINUTE)]), LimiterSlot::new());
+    let (family, quotas, slot) = (
+        KeyFamily::new("f").unwrap(),
+        quotas([(60, MINUTE)]),
+        LimiterSlot::new(),
+    );
     let bucket = [LimitBucket::new(BucketId::Family(&family), &quotas).with_slot(&slot)];
-    let pass = |limiter: &LocalLimiter| (0..100).filter(|_| ask(limiter, &bucket, 1).is_admitted()).count();
+    let pass = |limiter: &LocalLimiter| {
+        (0..100)
+            .filter(|_| ask(limiter, &bucket, 1).is_admitted())
+            .count()
+    };
     assert_eq!((pass(&first), pass(&second)), (60, 60));
     assert_eq!((pass(&first), pass(&second)), (0, 0));
     assert_eq!((first.live_buckets(), second.live_buckets()), (1, 1));
@@ -852,9 +1158,20 @@ fn two_limiters_with_one_slot_count_apart() {
 #[test]
 fn buckets_of_one_name_and_different_kinds_are_apart() {
     let limiter = limiter(&Time::at(HOUR));
-    let (family, tenant, quotas) = (KeyFamily::new("x").unwrap(), TenantId::new("x").unwrap(), quotas([(5, MINUTE)]));
-    for id in [BucketId::Family(&family), BucketId::Tenant(&tenant), BucketId::Custom("x")] {
-        assert_eq!(remaining(&ask(&limiter, &[LimitBucket::new(id, &quotas)], 5)), [0]);
+    let (family, tenant, quotas) = (
+        KeyFamily::new("x").unwrap(),
+        TenantId::new("x").unwrap(),
+        quotas([(5, MINUTE)]),
+    );
+    for id in [
+        BucketId::Family(&family),
+        BucketId::Tenant(&tenant),
+        BucketId::Custom("x"),
+    ] {
+        assert_eq!(
+            remaining(&ask(&limiter, &[LimitBucket::new(id, &quotas)], 5)),
+            [0]
+        );
     }
     assert_eq!(limiter.live_buckets(), 3);
 }
@@ -862,7 +1179,10 @@ fn buckets_of_one_name_and_different_kinds_are_apart() {
 #[test]
 fn sweeping_while_others_ask_forgets_nobody() {
     let time = Time::at(HOUR);
-    let limiter = LocalLimiter::builder().most_buckets(64).clock(time.clone()).build();
+    let limiter = LocalLimiter::builder()
+        .most_buckets(64)
+        .clock(time.clone())
+        .build();
     let quotas = quotas([(50, HOUR)]);
     let done = AtomicBool::new(false);
     let passed: Vec<u64> = std::thread::scope(|scope| {
@@ -885,7 +1205,10 @@ fn sweeping_while_others_ask_forgets_nobody() {
                 })
             })
             .collect();
-        let passed = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let passed = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
         done.store(true, Ordering::Relaxed);
         passed
     });
@@ -896,13 +1219,17 @@ fn sweeping_while_others_ask_forgets_nobody() {
 
 fn fields(authenticator: &Authenticator, decision: &Decision) -> Vec<(&'static str, String)> {
     let mut fields = Vec::new();
-    authenticator.responder().limit_fields(decision, &mut |name, value| fields.push((name, value)));
+    authenticator
+        .responder()
+        .limit_fields(decision, &mut |name, value| fields.push((name, value)));
     fields
 }
 
 /// An authenticator's builder with a limiter on the house's clock.
 fn limited(house: &House) -> portunus::AuthenticatorBuilder {
-    house.bearer().limiter(LocalLimiter::builder().clock(house.clock.clone()).build())
+    house
+        .bearer()
+        .limiter(LocalLimiter::builder().clock(house.clock.clone()).build())
 }
 
 async fn admission(authenticator: &Authenticator, head: &Head) -> Admission {
@@ -910,7 +1237,10 @@ async fn admission(authenticator: &Authenticator, head: &Head) -> Admission {
 }
 
 async fn refusal(authenticator: &Authenticator, head: &Head) -> AuthError {
-    authenticator.authenticate(head).await.expect_err("a refusal")
+    authenticator
+        .authenticate(head)
+        .await
+        .expect_err("a refusal")
 }
 
 /// How many of so many requests pass; all others must be refused for the quota.
@@ -919,14 +1249,22 @@ async fn passed(authenticator: &Authenticator, head: &Head, requests: usize) -> 
     for _ in 0..requests {
         match authenticator.authenticate(head).await {
             Ok(_) => passed += 1,
-            Err(error) => assert_eq!((error.code(), error.status()), (ErrorCode::RateLimited, 429)),
+            Err(error) => assert_eq!(
+                (error.code(), error.status()),
+                (ErrorCode::RateLimited, 429)
+            ),
         }
     }
     passed
 }
 
 async fn left(authenticator: &Authenticator, head: &Head) -> Vec<u64> {
-    remaining(&admission(authenticator, head).await.limits.expect("counted"))
+    remaining(
+        &admission(authenticator, head)
+            .await
+            .limits
+            .expect("counted"),
+    )
 }
 
 /// Calls a service behind the layer; the answer's fields about limits, its status and its body.
@@ -934,17 +1272,38 @@ async fn call(authenticator: &Authenticator, key: &str) -> (u16, Vec<(String, St
     let inner = service_fn(|_: Request<()>| async {
         Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
     });
-    let request = Request::get("/documents").header("authorization", format!("Bearer {key}")).body(()).unwrap();
-    let response = AuthLayer::new(authenticator.clone()).layer(inner).call(request).await.unwrap();
-    let told =
-        |name: &str| name.contains("ratelimit") || ["retry-after", "cache-control", "content-type"].contains(&name);
-    let fields = response.headers().iter().filter(|(name, _)| told(name.as_str()));
-    let fields = fields.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
-    (response.status().as_u16(), fields, response.into_body().collect().await.unwrap().to_bytes())
+    let request = Request::get("/documents")
+        .header("authorization", format!("Bearer {key}"))
+        .body(())
+        .unwrap();
+    let response = AuthLayer::new(authenticator.clone())
+        .layer(inner)
+        .call(request)
+        .await
+        .unwrap();
+    let told = |name: &str| {
+        name.contains("ratelimit")
+            || ["retry-after", "cache-control", "content-type"].contains(&name)
+    };
+    let fields = response
+        .headers()
+        .iter()
+        .filter(|(name, _)| told(name.as_str()));
+    let fields = fields
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    (
+        response.status().as_u16(),
+        fields,
+        response.into_body().collect().await.unwrap().to_bytes(),
+    )
 }
 
 fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
-    fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 const POLICY: &str = r#""minute";q=60;w=60, "hour";q=1000;w=3600"#;
@@ -957,7 +1316,13 @@ async fn every_answer_tells_all_windows_and_how_they_stand() {
     // Both ends of a window belong to it, so a unit comes back in the second after the last one of the minute.
     let (status, fields, _) = call(&authenticator, &key).await;
     let state = r#""minute";r=59;t=61, "hour";r=999;t=3613"#;
-    assert_eq!((status, fields), (200, pairs(&[("ratelimit-policy", POLICY), ("ratelimit", state)])));
+    assert_eq!(
+        (status, fields),
+        (
+            200,
+            pairs(&[("ratelimit-policy", POLICY), ("ratelimit", state)])
+        )
+    );
 
     for _ in 1..60 {
         call(&authenticator, &key).await;
@@ -1000,19 +1365,41 @@ async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
     let error = refusal(&authenticator, &Head::bearer(&key)).await;
     assert_eq!(error.limits().unwrap().violated(), ["minute", "hour"]);
     assert_eq!(error.retry_after(), Some(Duration::from_nanos(HOUR + 1)));
-    assert_eq!(error.detail(), "Too many requests with this API key: the quotas minute and hour are used up");
+    assert_eq!(
+        error.detail(),
+        "Too many requests with this API key: the quotas minute and hour are used up"
+    );
     let answer = authenticator.responder().answer(&error, &Head::new());
-    let field = |name: &str| answer.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| &**value);
-    assert_eq!(field("ratelimit"), Some(r#""minute";r=0;t=61, "hour";r=0;t=3601"#));
+    let field = |name: &str| {
+        answer
+            .fields
+            .iter()
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| &**value)
+    };
+    assert_eq!(
+        field("ratelimit"),
+        Some(r#""minute";r=0;t=61, "hour";r=0;t=3601"#)
+    );
     assert_eq!(field("retry-after"), Some("3601"));
-    assert_eq!(answer.fields.iter().filter(|(name, _)| *name == "cache-control").count(), 1);
+    assert_eq!(
+        answer
+            .fields
+            .iter()
+            .filter(|(name, _)| *name == "cache-control")
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn older_fields_are_told_on_request_and_none_if_switched_off() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
-    let legacy = limited(&house).limit_fields(LimitFields::WithLegacy).build().unwrap();
+    let legacy = limited(&house)
+        .limit_fields(LimitFields::WithLegacy)
+        .build()
+        .unwrap();
     let (_, fields, _) = call(&legacy, &key).await;
     let expected = [
         ("ratelimit-policy", POLICY),
@@ -1029,17 +1416,30 @@ async fn older_fields_are_told_on_request_and_none_if_switched_off() {
     }
     house.clock.advance(Duration::from_secs(61));
     let (_, fields, _) = call(&legacy, &key).await;
-    let x: Vec<_> = fields.iter().filter(|(name, _)| name.starts_with("x-")).map(|(_, value)| value.as_str()).collect();
+    let x: Vec<_> = fields
+        .iter()
+        .filter(|(name, _)| name.starts_with("x-"))
+        .map(|(_, value)| value.as_str())
+        .collect();
     assert_eq!(x[..2], ["1000", "26"]);
 
     let (key, _) = house.issue(&[]).await;
-    let off = limited(&house).limit_fields(LimitFields::Off).build().unwrap();
+    let off = limited(&house)
+        .limit_fields(LimitFields::Off)
+        .build()
+        .unwrap();
     assert_eq!(call(&off, &key).await.1, []);
     assert_eq!(passed(&off, &Head::bearer(&key), 100).await, 59);
     let (status, fields, _) = call(&off, &key).await;
     assert_eq!(status, 429);
-    assert!(fields.iter().all(|(name, _)| !name.contains("ratelimit")), "{fields:?}");
-    assert!(fields.iter().any(|(name, _)| name == "retry-after"), "{fields:?}");
+    assert!(
+        fields.iter().all(|(name, _)| !name.contains("ratelimit")),
+        "{fields:?}"
+    );
+    assert!(
+        fields.iter().any(|(name, _)| name == "retry-after"),
+        "{fields:?}"
+    );
 }
 
 #[tokio::test]
@@ -1047,7 +1447,10 @@ async fn without_a_limiter_nothing_is_limited_or_told() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
     let authenticator = house.bearer().build().unwrap();
-    assert_eq!(passed(&authenticator, &Head::bearer(&key), 2000).await, 2000);
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&key), 2000).await,
+        2000
+    );
     assert_eq!(call(&authenticator, &key).await.1, []);
 }
 
@@ -1055,13 +1458,21 @@ async fn without_a_limiter_nothing_is_limited_or_told() {
 async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_after_it_is() {
     let house = House::new();
     let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
-    let authenticator = house.bearer().limiter(limiter.clone()).environment(common::live()).build().unwrap();
+    let authenticator = house
+        .bearer()
+        .limiter(limiter.clone())
+        .environment(common::live())
+        .build()
+        .unwrap();
     let (key, record) = house.issue(&[]).await;
     let switch = |enabled: bool| house.change(&record.id, move |record| record.enabled = enabled);
     switch(false).await;
     for _ in 0..200 {
         let error = refusal(&authenticator, &Head::bearer(&key)).await;
-        assert_eq!((error.code(), error.limits().is_some()), (ErrorCode::KeyDisabled, false));
+        assert_eq!(
+            (error.code(), error.limits().is_some()),
+            (ErrorCode::KeyDisabled, false)
+        );
     }
     assert_eq!(limiter.live_buckets(), 0);
     switch(true).await;
@@ -1073,10 +1484,16 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
         Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
     });
     let mut service = AuthLayer::new(authenticator.clone()).layer(needs_more.layer(inner));
-    let request = Request::get("/").header("authorization", format!("Bearer {key}")).body(()).unwrap();
+    let request = Request::get("/")
+        .header("authorization", format!("Bearer {key}"))
+        .body(())
+        .unwrap();
     let response = service.call(request).await.unwrap();
     assert_eq!(response.status(), 403);
-    assert_eq!(response.headers()["ratelimit"], r#""minute";r=58;t=61, "hour";r=998;t=3613"#);
+    assert_eq!(
+        response.headers()["ratelimit"],
+        r#""minute";r=58;t=61, "hour";r=998;t=3613"#
+    );
 
     // As is one that names another user than the key's.
     let mut new = NewKey::new("user key", Owner::user(tenant("acme"), common::user("u1")));
@@ -1087,7 +1504,11 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
     assert_eq!(remaining(error.limits().expect("counted")), [59, 999]);
     let told = fields(&authenticator, error.limits().unwrap());
     let answer = authenticator.responder().answer(&error, &Head::new());
-    assert!(told.iter().all(|(name, value)| answer.fields.contains(&(*name, value.into()))), "{answer:?}");
+    assert!(
+        told.iter()
+            .all(|(name, value)| answer.fields.contains(&(*name, value.into()))),
+        "{answer:?}"
+    );
 }
 
 // ---- as callers meet it: whose quota ----
@@ -1095,7 +1516,10 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
 #[tokio::test]
 async fn a_key_has_its_own_quotas_or_the_default() {
     let house = House::new();
-    let authenticator = limited(&house).quotas(Quotas::new([Quota::per_minute(7).unwrap()]).unwrap()).build().unwrap();
+    let authenticator = limited(&house)
+        .quotas(Quotas::new([Quota::per_minute(7).unwrap()]).unwrap())
+        .build()
+        .unwrap();
     let (plain, _) = house.issue(&[]).await;
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme")));
     new.quotas = Some(Quotas::new([Quota::per_minute(3).unwrap()]).unwrap());
@@ -1104,10 +1528,14 @@ async fn a_key_has_its_own_quotas_or_the_default() {
     assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 3);
     // Changed while the service runs: what was admitted still counts.
     house
-        .change(&record.id, |record| record.quotas = Some(Quotas::new([Quota::per_minute(5).unwrap()]).unwrap()))
+        .change(&record.id, |record| {
+            record.quotas = Some(Quotas::new([Quota::per_minute(5).unwrap()]).unwrap())
+        })
         .await;
     assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 2);
-    house.change(&record.id, |record| record.quotas = None).await;
+    house
+        .change(&record.id, |record| record.quotas = None)
+        .await;
     assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 2);
 }
 
@@ -1116,7 +1544,11 @@ async fn a_key_and_its_successors_share_one_quota() {
     let house = House::new();
     let authenticator = limited(&house).build().unwrap();
     let (old, record) = house.issue(&[]).await;
-    let rotated = house.manager().rotate(&record.id, Some(Duration::from_secs(3600))).await.unwrap();
+    let rotated = house
+        .manager()
+        .rotate(&record.id, Some(Duration::from_secs(3600)))
+        .await
+        .unwrap();
     let (new, (other, _)) = (rotated.key.reveal(), house.issue(&[]).await);
     assert_eq!(passed(&authenticator, &Head::bearer(&old), 40).await, 40);
     assert_eq!(passed(&authenticator, &Head::bearer(&new), 40).await, 20);
@@ -1132,7 +1564,9 @@ async fn a_record_that_changes_forgets_nothing_of_what_was_admitted() {
     let mut all = 0;
     for turn in 0..8 {
         all += passed(&authenticator, &Head::bearer(&key), 10).await;
-        house.change(&record.id, |record| record.name = format!("name {turn}")).await;
+        house
+            .change(&record.id, |record| record.name = format!("name {turn}"))
+            .await;
     }
     assert_eq!(all, 60);
 }
@@ -1140,13 +1574,19 @@ async fn a_record_that_changes_forgets_nothing_of_what_was_admitted() {
 #[tokio::test]
 async fn all_keys_of_a_tenant_share_its_quota_beside_their_own() {
     let house = House::new();
-    let shared = Quotas::new([Quota::new("tenant", 100, Duration::from_secs(60)).unwrap()]).unwrap();
+    let shared =
+        Quotas::new([Quota::new("tenant", 100, Duration::from_secs(60)).unwrap()]).unwrap();
     let authenticator = limited(&house).tenant_quotas(shared).build().unwrap();
     let (first, _) = house.issue(&[]).await;
     let (second, _) = house.issue(&[]).await;
-    let (other, _) = house.issue_new(NewKey::new("key", Owner::tenant(tenant("other")))).await;
+    let (other, _) = house
+        .issue_new(NewKey::new("key", Owner::tenant(tenant("other"))))
+        .await;
     assert_eq!(passed(&authenticator, &Head::bearer(&first), 100).await, 60);
-    assert_eq!(passed(&authenticator, &Head::bearer(&second), 100).await, 40);
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&second), 100).await,
+        40
+    );
     let error = refusal(&authenticator, &Head::bearer(&second)).await;
     assert_eq!(error.limits().unwrap().violated(), ["tenant"]);
     // The tenant refused, so the key's own windows are as they were.
@@ -1159,24 +1599,42 @@ async fn all_keys_of_a_tenant_share_its_quota_beside_their_own() {
 #[tokio::test]
 async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
     let house = House::new();
-    let exports = Quotas::new([Quota::new("exports", 25, Duration::from_secs(3600)).unwrap()]).unwrap();
+    let exports =
+        Quotas::new([Quota::new("exports", 25, Duration::from_secs(3600)).unwrap()]).unwrap();
     let authenticator = limited(&house)
         .cost(|head: &dyn RequestHead| if head.path() == "/bulk" { 10 } else { 1 })
         .bucket(move |head: &dyn RequestHead| {
-            head.path().starts_with("/exports").then(|| ("exports".to_owned(), exports.clone()))
+            head.path()
+                .starts_with("/exports")
+                .then(|| ("exports".to_owned(), exports.clone()))
         })
         .build()
         .unwrap();
     let (key, _) = house.issue(&[]).await;
-    assert_eq!(left(&authenticator, &Head::bearer(&key).at("/bulk")).await, [50, 990]);
+    assert_eq!(
+        left(&authenticator, &Head::bearer(&key).at("/bulk")).await,
+        [50, 990]
+    );
     assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [49, 989]);
-    assert_eq!(left(&authenticator, &Head::bearer(&key).at("/exports/7")).await, [48, 988, 24]);
-    assert_eq!(passed(&authenticator, &Head::bearer(&key).at("/exports/8"), 30).await, 24);
-    assert_eq!(passed(&authenticator, &Head::bearer(&key).at("/bulk"), 10).await, 2);
+    assert_eq!(
+        left(&authenticator, &Head::bearer(&key).at("/exports/7")).await,
+        [48, 988, 24]
+    );
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&key).at("/exports/8"), 30).await,
+        24
+    );
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&key).at("/bulk"), 10).await,
+        2
+    );
     assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [3, 943]);
     // The bucket belongs to nobody's key.
     let (other, _) = house.issue(&[]).await;
-    assert_eq!(passed(&authenticator, &Head::bearer(&other).at("/exports/9"), 30).await, 0);
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&other).at("/exports/9"), 30).await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -1185,9 +1643,17 @@ async fn a_cost_that_can_never_pass_is_the_hosts_error_in_every_mode() {
         for cost in [0, 61] {
             let house = House::new();
             let (key, _) = house.issue(&[]).await;
-            let authenticator = limited(&house).on_limiter_outage(mode).cost(move |_| cost).build().unwrap();
+            let authenticator = limited(&house)
+                .on_limiter_outage(mode)
+                .cost(move |_| cost)
+                .build()
+                .unwrap();
             let error = refusal(&authenticator, &Head::bearer(&key)).await;
-            assert_eq!((error.code(), error.status()), (ErrorCode::LimiterUnavailable, 503), "{mode:?}, {cost}");
+            assert_eq!(
+                (error.code(), error.status()),
+                (ErrorCode::LimiterUnavailable, 503),
+                "{mode:?}, {cost}"
+            );
         }
     }
 }
@@ -1221,11 +1687,17 @@ struct Remote {
 
 impl Remote {
     fn new(house: &House, awaited: bool) -> Self {
-        Self { local: LocalLimiter::builder().clock(house.clock.clone()).build(), awaited, down: Arc::default() }
+        Self {
+            local: LocalLimiter::builder().clock(house.clock.clone()).build(),
+            awaited,
+            down: Arc::default(),
+        }
     }
     fn answer(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         match self.down.load(Ordering::SeqCst) {
-            true => Err(LimiterError::Unavailable("connection refused by limits.internal".into())),
+            true => Err(LimiterError::Unavailable(
+                "connection refused by limits.internal".into(),
+            )),
             false => self.local.try_acquire(request).unwrap(),
         }
     }
@@ -1234,7 +1706,10 @@ impl Remote {
 #[async_trait]
 impl RateLimiter for Remote {
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
-        assert!(self.awaited, "what can be answered at once is not asked again");
+        assert!(
+            self.awaited,
+            "what can be answered at once is not asked again"
+        );
         tokio::task::yield_now().await;
         self.answer(request)
     }
@@ -1251,14 +1726,21 @@ async fn a_limiter_that_must_be_awaited_limits_the_same() {
         if late_store {
             house.store.answer_late();
         }
-        let authenticator = house.bearer().limiter(Remote::new(&house, true)).build().unwrap();
+        let authenticator = house
+            .bearer()
+            .limiter(Remote::new(&house, true))
+            .build()
+            .unwrap();
         assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [59, 999]);
         assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 59);
         assert_eq!(authenticator.limiter_outages(), 0);
         let (status, fields, _) = call(&authenticator, &key).await;
         assert_eq!(status, 429);
         assert!(
-            fields.contains(&("ratelimit".into(), r#""minute";r=0;t=61, "hour";r=940;t=3613"#.into())),
+            fields.contains(&(
+                "ratelimit".into(),
+                r#""minute";r=0;t=61, "hour";r=940;t=3613"#.into()
+            )),
             "{fields:?}"
         );
     }
@@ -1289,13 +1771,24 @@ async fn while_the_limiter_is_down_closed_refuses_and_open_lets_pass_untold() {
         let (key, _) = house.issue(&[]).await;
         let remote = Remote::new(&house, awaited);
         remote.down.store(true, Ordering::SeqCst);
-        let builder = |mode| house.bearer().limiter(remote.clone()).on_limiter_outage(mode);
+        let builder = |mode| {
+            house
+                .bearer()
+                .limiter(remote.clone())
+                .on_limiter_outage(mode)
+        };
         let closed = builder(OnOutage::Closed).build().unwrap();
         let (status, fields, body) = call(&closed, &key).await;
         assert_eq!(status, 503);
-        assert!(fields.contains(&("retry-after".into(), "1".into())), "{fields:?}");
+        assert!(
+            fields.contains(&("retry-after".into(), "1".into())),
+            "{fields:?}"
+        );
         let body = String::from_utf8_lossy(&body);
-        assert!(body.contains("LIMITER_UNAVAILABLE") && !body.contains("internal"), "{body}");
+        assert!(
+            body.contains("LIMITER_UNAVAILABLE") && !body.contains("internal"),
+            "{body}"
+        );
         let open = builder(OnOutage::Open).build().unwrap();
         assert_eq!(passed(&open, &Head::bearer(&key), 300).await, 300);
         let (status, fields, _) = call(&open, &key).await;
@@ -1310,12 +1803,25 @@ async fn while_the_limiter_is_down_closed_refuses_and_open_lets_pass_untold() {
 #[tokio::test]
 async fn a_full_limiter_is_an_outage_for_newcomers_only() {
     let house = House::new();
-    let full = || LocalLimiter::builder().most_buckets(1).clock(house.clock.clone()).build();
-    let closed = house.bearer().limiter(full()).on_limiter_outage(OnOutage::Closed).build().unwrap();
+    let full = || {
+        LocalLimiter::builder()
+            .most_buckets(1)
+            .clock(house.clock.clone())
+            .build()
+    };
+    let closed = house
+        .bearer()
+        .limiter(full())
+        .on_limiter_outage(OnOutage::Closed)
+        .build()
+        .unwrap();
     let (first, _) = house.issue(&[]).await;
     let (second, _) = house.issue(&[]).await;
     assert_eq!(passed(&closed, &Head::bearer(&first), 10).await, 10);
-    assert_eq!(refusal(&closed, &Head::bearer(&second)).await.code(), ErrorCode::LimiterUnavailable);
+    assert_eq!(
+        refusal(&closed, &Head::bearer(&second)).await.code(),
+        ErrorCode::LimiterUnavailable
+    );
     assert_eq!(passed(&closed, &Head::bearer(&first), 100).await, 50);
     let local = house.bearer().limiter(full()).build().unwrap();
     assert_eq!(passed(&local, &Head::bearer(&first), 100).await, 60);
@@ -1349,12 +1855,32 @@ async fn a_client_may_present_a_hundred_unknown_keys_a_minute() {
     let client = Head::bearer(&stranger()).from("192.0.2.1");
     assert_eq!(codes(&authenticator, &client, 150).await, (100, 50));
     // Others are not concerned.
-    assert_eq!(codes(&authenticator, &Head::bearer(&stranger()).from("192.0.2.2"), 100).await, (100, 0));
+    assert_eq!(
+        codes(
+            &authenticator,
+            &Head::bearer(&stranger()).from("192.0.2.2"),
+            100
+        )
+        .await,
+        (100, 0)
+    );
     let error = refusal(&authenticator, &client).await;
     let answer = authenticator.responder().answer(&error, &client);
-    let field = |name: &str| answer.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.to_string());
-    assert_eq!((answer.status, field("cache-control").as_deref()), (429, Some("no-store")));
-    assert_eq!((field("ratelimit"), field("www-authenticate")), (None, None));
+    let field = |name: &str| {
+        answer
+            .fields
+            .iter()
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| value.to_string())
+    };
+    assert_eq!(
+        (answer.status, field("cache-control").as_deref()),
+        (429, Some("no-store"))
+    );
+    assert_eq!(
+        (field("ratelimit"), field("www-authenticate")),
+        (None, None)
+    );
     let wait: u64 = field("retry-after").unwrap().parse().unwrap();
     assert!((60..=61).contains(&wait), "{wait}");
     house.clock.advance(Duration::from_secs(wait - 1));
@@ -1368,7 +1894,10 @@ async fn failures_and_keys_do_not_touch_each_others_counts() {
     let house = House::new();
     let authenticator = limited(&house).build().unwrap();
     let (key, _) = house.issue(&[]).await;
-    let (good, bad) = (Head::bearer(&key).from("192.0.2.1"), Head::bearer(&stranger()).from("192.0.2.1"));
+    let (good, bad) = (
+        Head::bearer(&key).from("192.0.2.1"),
+        Head::bearer(&stranger()).from("192.0.2.1"),
+    );
     assert_eq!(codes(&authenticator, &bad, 99).await, (99, 0));
     assert_eq!(left(&authenticator, &good).await, [59, 999]);
     // The success has reset nothing.
@@ -1391,13 +1920,19 @@ async fn a_store_that_must_be_awaited_is_not_asked_for_a_client_that_failed_too_
     let error = refusal(&authenticator, &Head::bearer(&key).from("192.0.2.1")).await;
     assert_eq!(error.code(), ErrorCode::TooManyFailures);
     assert_eq!(house.store.finds(), asked);
-    assert_eq!(left(&authenticator, &Head::bearer(&key).from("192.0.2.2")).await, [59, 999]);
+    assert_eq!(
+        left(&authenticator, &Head::bearer(&key).from("192.0.2.2")).await,
+        [59, 999]
+    );
 }
 
 #[tokio::test]
 async fn failures_are_counted_by_the_address_that_a_client_cannot_change() {
     let house = House::new();
-    let proxies = ClientIp::behind(["10.0.0.0/8".parse().unwrap()], ForwardedHeader::XForwardedFor);
+    let proxies = ClientIp::behind(
+        ["10.0.0.0/8".parse().unwrap()],
+        ForwardedHeader::XForwardedFor,
+    );
     let authenticator = limited(&house).client_ip(proxies).build().unwrap();
     let key = stranger();
     let mut all = (0, 0);
@@ -1408,22 +1943,49 @@ async fn failures_are_counted_by_the_address_that_a_client_cannot_change() {
     };
     // Whatever it writes itself, by whatever notation, and by all addresses of its /64.
     for number in 0..150_u32 {
-        try_from(Head::bearer(&key).from("192.0.2.1").with("x-forwarded-for", format!("203.0.113.{number}"))).await;
+        try_from(
+            Head::bearer(&key)
+                .from("192.0.2.1")
+                .with("x-forwarded-for", format!("203.0.113.{number}")),
+        )
+        .await;
     }
-    assert_eq!(try_from(Head::bearer(&key).from("::ffff:192.0.2.1")).await, (100, 51));
     assert_eq!(
-        try_from(Head::bearer(&key).from("10.0.0.1").with("x-forwarded-for", "9.9.9.9, 192.0.2.1")).await,
+        try_from(Head::bearer(&key).from("::ffff:192.0.2.1")).await,
+        (100, 51)
+    );
+    assert_eq!(
+        try_from(
+            Head::bearer(&key)
+                .from("10.0.0.1")
+                .with("x-forwarded-for", "9.9.9.9, 192.0.2.1")
+        )
+        .await,
         (100, 52)
     );
     for number in 0..149_u64 {
         try_from(Head::bearer(&key).from(&format!("2001:db8::{:x}:1", number * 77))).await;
     }
-    assert_eq!(try_from(Head::bearer(&key).from("2001:db8::ffff:ffff:ffff:ffff")).await, (200, 102));
-    assert_eq!(try_from(Head::bearer(&key).from("2001:db8:0:1::1")).await, (201, 102), "the next /64");
+    assert_eq!(
+        try_from(Head::bearer(&key).from("2001:db8::ffff:ffff:ffff:ffff")).await,
+        (200, 102)
+    );
+    assert_eq!(
+        try_from(Head::bearer(&key).from("2001:db8:0:1::1")).await,
+        (201, 102),
+        "the next /64"
+    );
     // Clients without an address share one count.
     for number in 0..150 {
-        let head = Head::bearer(&key).from("10.0.0.1").with("x-forwarded-for", format!("unknown-{number}"));
-        try_from(if number % 2 == 0 { head } else { Head::bearer(&key) }).await;
+        let head = Head::bearer(&key)
+            .from("10.0.0.1")
+            .with("x-forwarded-for", format!("unknown-{number}"));
+        try_from(if number % 2 == 0 {
+            head
+        } else {
+            Head::bearer(&key)
+        })
+        .await;
     }
     assert_eq!(all, (301, 152));
 }
@@ -1439,13 +2001,24 @@ async fn what_is_no_key_at_all_is_no_failure() {
             (client(), ErrorCode::MissingKey),
             (with("garbage"), ErrorCode::InvalidFormat),
             // A typing error: told as an unknown key, but no look-up was made for it.
-            (with(&common::with_last_character_wrong(&stranger())), ErrorCode::InvalidKey),
+            (
+                with(&common::with_last_character_wrong(&stranger())),
+                ErrorCode::InvalidKey,
+            ),
         ] {
             assert_eq!(refusal(&authenticator, &head).await.code(), code);
         }
     }
     assert_eq!(house.store.finds(), 0);
-    assert_eq!(codes(&authenticator, &Head::bearer(&stranger()).from("192.0.2.1"), 101).await, (100, 1));
+    assert_eq!(
+        codes(
+            &authenticator,
+            &Head::bearer(&stranger()).from("192.0.2.1"),
+            101
+        )
+        .await,
+        (100, 1)
+    );
 }
 
 #[tokio::test]
@@ -1465,7 +2038,10 @@ async fn with_as_many_failures_as_are_told_apart(house: &House) -> Authenticator
     let head = Head::bearer(&stranger());
     for number in 0..50_000_u32 {
         let address = IpAddr::V4((0x0b00_0000 + number).into()).to_string();
-        assert_eq!(codes(&authenticator, &head.clone().from(&address), 1).await, (1, 0));
+        assert_eq!(
+            codes(&authenticator, &head.clone().from(&address), 1).await,
+            (1, 0)
+        );
     }
     authenticator
 }
@@ -1477,12 +2053,21 @@ async fn when_no_more_addresses_are_told_apart_newcomers_share_one_count() {
     let mut all = (0, 0);
     for number in 0..300_u32 {
         let address = IpAddr::V4((0x0c00_0000 + number % 7).into()).to_string();
-        let (invalid, too_many) = codes(&authenticator, &Head::bearer(&stranger()).from(&address), 1).await;
+        let (invalid, too_many) =
+            codes(&authenticator, &Head::bearer(&stranger()).from(&address), 1).await;
         all = (all.0 + invalid, all.1 + too_many);
     }
     assert_eq!(all, (100, 200));
     // The old ones are known as before.
-    assert_eq!(codes(&authenticator, &Head::bearer(&stranger()).from("11.0.0.1"), 100).await, (99, 1));
+    assert_eq!(
+        codes(
+            &authenticator,
+            &Head::bearer(&stranger()).from("11.0.0.1"),
+            100
+        )
+        .await,
+        (99, 1)
+    );
 }
 
 #[tokio::test]

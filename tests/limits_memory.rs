@@ -2,13 +2,20 @@
 //!
 //! A binary of its own, because counting replaces the allocator of the whole program.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 use std::time::Duration;
 
 use allocation_counter::measure;
 use portunus::key::KeyFamily;
-use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter, Quotas, RateLimiter};
+use portunus::limit::{
+    BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter, Quotas, RateLimiter,
+};
 use portunus::testing::ManualClock;
 
 const BUCKETS: usize = 10_000;
@@ -20,13 +27,23 @@ struct Keys(Vec<(KeyFamily, LimiterSlot)>);
 impl Keys {
     fn new() -> Self {
         let name = |number| KeyFamily::new(&format!("key_{number:022}")).unwrap();
-        Self((0..BUCKETS).map(|number| (name(number), LimiterSlot::new())).collect())
+        Self(
+            (0..BUCKETS)
+                .map(|number| (name(number), LimiterSlot::new()))
+                .collect(),
+        )
     }
 
     fn ask(&self, limiter: &LocalLimiter, quotas: &Quotas) {
         for (family, slot) in &self.0 {
             let bucket = [LimitBucket::new(BucketId::Family(family), quotas).with_slot(slot)];
-            assert!(limiter.try_acquire(&LimitRequest::new(&bucket, 1)).unwrap().unwrap().is_admitted());
+            assert!(
+                limiter
+                    .try_acquire(&LimitRequest::new(&bucket, 1))
+                    .unwrap()
+                    .unwrap()
+                    .is_admitted()
+            );
         }
     }
 }
@@ -87,9 +104,16 @@ fn idle_buckets_give_their_memory_back() {
         drop(keys);
         limiter.sweep();
     });
-    assert!(windows + cells > live * 9 / 10, "{} of {live}", windows + cells);
+    assert!(
+        windows + cells > live * 9 / 10,
+        "{} of {live}",
+        windows + cells
+    );
     let tables = -held(|| drop(limiter));
-    assert!(windows + cells + tables >= live, "{windows} + {cells} + {tables} of {live}");
+    assert!(
+        windows + cells + tables >= live,
+        "{windows} + {cells} + {tables} of {live}"
+    );
 }
 
 #[test]
@@ -103,7 +127,13 @@ fn requests_that_need_room_sweep_without_being_told() {
     for number in 0..200 {
         let family = name(number);
         let bucket = [LimitBucket::new(BucketId::Family(&family), &quotas)];
-        assert!(limiter.try_acquire(&LimitRequest::new(&bucket, 1)).unwrap().unwrap().is_admitted());
+        assert!(
+            limiter
+                .try_acquire(&LimitRequest::new(&bucket, 1))
+                .unwrap()
+                .unwrap()
+                .is_admitted()
+        );
     }
     assert_eq!(limiter.live_buckets(), 200);
 }

@@ -24,7 +24,9 @@ use portunus::limit::{LocalLimiter, Quota, Quotas};
 use portunus::manage::NewKey;
 use portunus::policy::PlanOrder;
 use portunus::respond::{ErrorBody, from_error};
-use portunus::{ActorMode, AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
+use portunus::{
+    ActorMode, AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement,
+};
 use tower::ServiceExt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +52,14 @@ struct People;
 
 #[async_trait::async_trait]
 impl Directory for People {
-    async fn resolve(&self, tenant: &TenantId, named: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
-        let UserRef::Id(id) = named else { return Ok(None) };
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        let UserRef::Id(id) = named else {
+            return Ok(None);
+        };
         Ok(Some(Arc::new(User::new(id.clone(), tenant.clone()))))
     }
 }
@@ -66,33 +74,53 @@ struct Door {
 
 async fn door(late: bool) -> Door {
     let (house, log) = (House::new(), MemoryAudit::new(100));
-    let trail = AuditTrail::builder().sink(log.clone()).clock(house.clock.clone()).build();
+    let trail = AuditTrail::builder()
+        .sink(log.clone())
+        .clock(house.clock.clone())
+        .build();
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     new.delegation = Some(Delegation::On);
     let (key, record) = house.issue_new(new).await;
     if late {
         house.store.answer_late();
     }
-    Door { house, trail, log, key, record }
+    Door {
+        house,
+        trail,
+        log,
+        key,
+        record,
+    }
 }
 
 impl Door {
     /// With a quota, a directory, a trail and words of its own.
     fn builder(&self) -> AuthenticatorBuilder {
-        let limiter = LocalLimiter::builder().clock(self.house.clock.clone()).build();
+        let limiter = LocalLimiter::builder()
+            .clock(self.house.clock.clone())
+            .build();
         let quotas = Quotas::new([Quota::per_minute(10).unwrap()]).unwrap();
         let words = from_error(|error: &AuthError| {
-            let mine = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Closed>);
+            let mine =
+                std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Closed>);
             ErrorBody::json(format!(r#"{{"oops":"{}","closed":{mine}}}"#, error.code()))
         });
-        let builder = self.house.bearer().directory(People).audit(self.trail.clone());
+        let builder = self
+            .house
+            .bearer()
+            .directory(People)
+            .audit(self.trail.clone());
         builder.limiter(limiter).quotas(quotas).renderer(words)
     }
     fn layer(&self) -> AuthLayer {
         AuthLayer::new(self.builder().build().unwrap())
     }
     fn request(&self) -> Request<Body> {
-        Request::builder().uri("/").header("authorization", format!("Bearer {}", self.key)).body(Body::empty()).unwrap()
+        Request::builder()
+            .uri("/")
+            .header("authorization", format!("Bearer {}", self.key))
+            .body(Body::empty())
+            .unwrap()
     }
     async fn event(&self) -> AuditEvent {
         self.trail.flush().await.unwrap();
@@ -107,7 +135,9 @@ async fn name(customer: Option<Caller<Customer>>) -> String {
 }
 
 fn behind(layer: AuthLayer) -> Router {
-    Router::new().route("/", routing::get(name)).route_layer(layer)
+    Router::new()
+        .route("/", routing::get(name))
+        .route_layer(layer)
 }
 
 async fn ask(app: &Router, request: Request<Body>) -> Response {
@@ -115,7 +145,13 @@ async fn ask(app: &Router, request: Request<Body>) -> Response {
 }
 
 async fn text(response: Response) -> String {
-    String::from_utf8(axum::body::to_bytes(response.into_body(), 10_000).await.unwrap().to_vec()).unwrap()
+    String::from_utf8(
+        axum::body::to_bytes(response.into_body(), 10_000)
+            .await
+            .unwrap()
+            .to_vec(),
+    )
+    .unwrap()
 }
 
 // ---- mapping ----
@@ -143,11 +179,23 @@ async fn the_host_is_asked_once_for_each_request_that_was_let_through() {
             assert_eq!(*asked.lock().unwrap(), vec![door.record.id.clone(); times]);
         }
         let mut wrong = door.request();
-        wrong.headers_mut().insert("authorization", HeaderValue::from_static("Bearer garbage"));
+        wrong
+            .headers_mut()
+            .insert("authorization", HeaderValue::from_static("Bearer garbage"));
         assert_eq!(ask(&app, wrong).await.status(), 401);
         assert_eq!(ask(&app, Request::new(Body::empty())).await.status(), 401);
-        let unknown = ask(&app, Request::builder().uri("/nowhere").body(Body::empty()).unwrap()).await;
-        assert_eq!((unknown.status(), asked.lock().unwrap().len()), (StatusCode::NOT_FOUND, 3));
+        let unknown = ask(
+            &app,
+            Request::builder()
+                .uri("/nowhere")
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await;
+        assert_eq!(
+            (unknown.status(), asked.lock().unwrap().len()),
+            (StatusCode::NOT_FOUND, 3)
+        );
     }
 }
 
@@ -162,16 +210,34 @@ async fn the_host_is_not_asked_about_nobody_and_what_another_layer_left_is_taken
             async move { Ok::<_, Closed>(Customer(name.into())) }
         })
     };
-    let by_header = door.house.bare().header("x-api-key", [common::format()]).optional().build().unwrap();
+    let by_header = door
+        .house
+        .bare()
+        .header("x-api-key", [common::format()])
+        .optional()
+        .build()
+        .unwrap();
     let inner = || AuthLayer::new(by_header.clone());
     let nobody = behind(mapped(inner(), "inner"));
-    assert_eq!(text(ask(&nobody, Request::new(Body::empty())).await).await, "nobody");
+    assert_eq!(
+        text(ask(&nobody, Request::new(Body::empty())).await).await,
+        "nobody"
+    );
     assert_eq!(asked.load(Ordering::SeqCst), 0);
-    for inner in [mapped(inner(), "inner"), inner().map_principal(|_| Customer("inner".into()))] {
+    for inner in [
+        mapped(inner(), "inner"),
+        inner().map_principal(|_| Customer("inner".into())),
+    ] {
         let both = behind(inner).route_layer(mapped(door.layer(), "outer"));
-        assert_eq!(text(ask(&both, door.request()).await).await, "nobody", "here it is nobody");
+        assert_eq!(
+            text(ask(&both, door.request()).await).await,
+            "nobody",
+            "here it is nobody"
+        );
         let mut request = door.request();
-        request.headers_mut().insert("x-api-key", HeaderValue::from_str(&door.key).unwrap());
+        request
+            .headers_mut()
+            .insert("x-api-key", HeaderValue::from_str(&door.key).unwrap());
         assert_eq!(text(ask(&both, request).await).await, "inner");
     }
 }
@@ -181,37 +247,63 @@ async fn a_refusal_of_the_host_is_answered_in_its_words_with_the_quota_and_is_au
     for late in [false, true] {
         let door = door(late).await;
         let later = Arc::<AtomicUsize>::default();
-        let layer = door.layer().try_map_principal(async |_| Err::<Customer, _>(Closed)).try_map_principal({
-            let later = Arc::clone(&later);
-            move |_| {
-                later.fetch_add(1, Ordering::SeqCst);
-                async { Ok::<_, Closed>(7_u8) }
-            }
-        });
-        let app: Router =
-            Router::new().route("/", routing::get(async || -> &str { panic!("never") })).route_layer(layer);
+        let layer = door
+            .layer()
+            .try_map_principal(async |_| Err::<Customer, _>(Closed))
+            .try_map_principal({
+                let later = Arc::clone(&later);
+                move |_| {
+                    later.fetch_add(1, Ordering::SeqCst);
+                    async { Ok::<_, Closed>(7_u8) }
+                }
+            });
+        let app: Router = Router::new()
+            .route("/", routing::get(async || -> &str { panic!("never") }))
+            .route_layer(layer);
         let response = ask(&app, door.request()).await;
-        assert_eq!((response.status().as_u16(), later.load(Ordering::SeqCst)), (403, 0));
+        assert_eq!(
+            (response.status().as_u16(), later.load(Ordering::SeqCst)),
+            (403, 0)
+        );
         let field = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(
-            (field("ratelimit-policy").as_str(), field("cache-control").as_str()),
+            (
+                field("ratelimit-policy").as_str(),
+                field("cache-control").as_str()
+            ),
             ("\"minute\";q=10;w=60", "no-store")
         );
         assert!(field("ratelimit").starts_with("\"minute\";r=9;t="));
-        assert_eq!(response.extensions().get::<AuthError>().unwrap().key_id(), Some(&door.record.id));
-        assert_eq!(text(response).await, r#"{"oops":"FORBIDDEN","closed":true}"#);
+        assert_eq!(
+            response.extensions().get::<AuthError>().unwrap().key_id(),
+            Some(&door.record.id)
+        );
+        assert_eq!(
+            text(response).await,
+            r#"{"oops":"FORBIDDEN","closed":true}"#
+        );
         let event = door.event().await;
-        assert_eq!((event.outcome.as_str(), event.status), ("FORBIDDEN", Some(403)));
-        assert_eq!((event.key_id, event.scopes), (Some(door.record.id.clone()), vec!["a".to_owned()]));
+        assert_eq!(
+            (event.outcome.as_str(), event.status),
+            ("FORBIDDEN", Some(403))
+        );
+        assert_eq!(
+            (event.key_id, event.scopes),
+            (Some(door.record.id.clone()), vec!["a".to_owned()])
+        );
     }
 }
 
 #[tokio::test]
 async fn a_refusal_of_the_host_for_a_delegated_request_names_the_user_who_was_acted_for() {
     let door = door(false).await;
-    let layer = door.layer().try_map_principal(async |_| Err::<Customer, _>(Closed));
+    let layer = door
+        .layer()
+        .try_map_principal(async |_| Err::<Customer, _>(Closed));
     let mut request = door.request();
-    request.headers_mut().insert("x-on-behalf-of", HeaderValue::from_static("u1"));
+    request
+        .headers_mut()
+        .insert("x-on-behalf-of", HeaderValue::from_static("u1"));
     ask(&behind(layer), request).await;
     let event = door.event().await;
     assert_eq!(event.mode, Some(ActorMode::Delegated));
@@ -222,7 +314,9 @@ async fn a_refusal_of_the_host_for_a_delegated_request_names_the_user_who_was_ac
 async fn a_refusal_that_the_host_keeps_and_gives_again_is_told_like_a_fresh_one() {
     static KEPT: LazyLock<AuthError> = LazyLock::new(|| Closed.into());
     let door = door(false).await;
-    let layer = door.layer().try_map_principal(async |_| Err::<Customer, _>(KEPT.clone()));
+    let layer = door
+        .layer()
+        .try_map_principal(async |_| Err::<Customer, _>(KEPT.clone()));
     let response = ask(&behind(layer), door.request()).await;
     assert!(response.headers().contains_key("ratelimit"));
     assert_eq!(door.event().await.key_id, Some(door.record.id.clone()));
@@ -231,7 +325,9 @@ async fn a_refusal_that_the_host_keeps_and_gives_again_is_told_like_a_fresh_one(
 #[tokio::test]
 async fn a_client_that_goes_away_while_the_host_is_asked_is_abandoned_with_its_key() {
     let door = door(false).await;
-    let layer = door.layer().try_map_principal(async |_| pending::<Result<Customer, Closed>>().await);
+    let layer = door
+        .layer()
+        .try_map_principal(async |_| pending::<Result<Customer, Closed>>().await);
     let app = behind(layer);
     let request = door.request();
     let asking = tokio::spawn(async move { ask(&app, request).await });
@@ -242,18 +338,29 @@ async fn a_client_that_goes_away_while_the_host_is_asked_is_abandoned_with_its_k
     assert!(asking.await.unwrap_err().is_cancelled());
     let event = door.event().await;
     assert_eq!(event.outcome.as_str(), "ABANDONED");
-    assert_eq!(event.key_id, Some(door.record.id.clone()), "its quota was used, and who used it is known");
+    assert_eq!(
+        event.key_id,
+        Some(door.record.id.clone()),
+        "its quota was used, and who used it is known"
+    );
 }
 
 #[tokio::test]
 async fn a_mapping_that_panics_lets_nobody_in() {
     let door = door(false).await;
-    let layer = door.layer().try_map_principal(async |principal: KeyPrincipal| {
-        assert!(principal.key_id().as_str().is_empty(), "oops");
-        Ok::<_, Closed>(Customer(String::new()))
-    });
+    let layer = door
+        .layer()
+        .try_map_principal(async |principal: KeyPrincipal| {
+            assert!(principal.key_id().as_str().is_empty(), "oops");
+            Ok::<_, Closed>(Customer(String::new()))
+        });
     let (app, request) = (behind(layer), door.request());
-    assert!(tokio::spawn(async move { ask(&app, request).await }).await.unwrap_err().is_panic());
+    assert!(
+        tokio::spawn(async move { ask(&app, request).await })
+            .await
+            .unwrap_err()
+            .is_panic()
+    );
     assert_eq!(door.event().await.outcome.as_str(), "ABANDONED");
 }
 
@@ -284,7 +391,10 @@ async fn by_call(principal: KeyPrincipal, request: Request<Body>) -> Response {
 async fn a_requirement_says_the_same_as_a_layer_an_extractor_and_a_call() {
     let door = door(false).await;
     let app: Router = Router::new()
-        .route("/layer", routing::any(|| async { "in" }).require(Mixed::requirement().clone()))
+        .route(
+            "/layer",
+            routing::any(|| async { "in" }).require(Mixed::requirement().clone()),
+        )
         .route("/extractor", routing::any(async |_: Granted<Mixed>| "in"))
         .route("/call", routing::any(by_call))
         .route_layer(door.layer());
@@ -304,16 +414,30 @@ async fn a_requirement_says_the_same_as_a_layer_an_extractor_and_a_call() {
             *request.uri_mut() = path.parse().unwrap();
             *request.method_mut() = http::Method::POST;
             if let Some(user) = user {
-                request.headers_mut().insert("x-user-id", HeaderValue::from_static(user));
+                request
+                    .headers_mut()
+                    .insert("x-user-id", HeaderValue::from_static(user));
             }
             let response = ask(&app, request).await;
-            let code = response.extensions().get::<AuthError>().map_or("OK", |error| error.code().as_str());
+            let code = response
+                .extensions()
+                .get::<AuthError>()
+                .map_or("OK", |error| error.code().as_str());
             assert_eq!(code, expected, "{path}");
             let fields = ["www-authenticate", "content-type", "cache-control"];
-            let fields = fields.map(|name| response.headers().get(name).cloned().filter(|_| code != "OK"));
+            let fields = fields.map(|name| {
+                response
+                    .headers()
+                    .get(name)
+                    .cloned()
+                    .filter(|_| code != "OK")
+            });
             answers.push((response.status(), fields, text(response).await));
             door.house.clock.advance(std::time::Duration::from_secs(10));
         }
-        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+        assert!(
+            answers.windows(2).all(|pair| pair[0] == pair[1]),
+            "{answers:?}"
+        );
     }
 }

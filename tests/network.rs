@@ -85,8 +85,16 @@ fn what_could_be_read_in_two_ways_is_no_network() {
     ] {
         assert!(text.parse::<Cidr>().is_err(), "{text:?}");
         let error = AllowList::parse(["192.0.2.1", text]).unwrap_err();
-        assert!(matches!(error, AllowListError::Entry(_)), "{text:?}: {error}");
-        assert!(error.to_string().contains("neither an IP address nor a CIDR range"), "{error}");
+        assert!(
+            matches!(error, AllowListError::Entry(_)),
+            "{text:?}: {error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("neither an IP address nor a CIDR range"),
+            "{error}"
+        );
     }
 }
 
@@ -145,14 +153,30 @@ fn a_network_has_its_own_addresses_and_no_others() {
         ("::/0", "::ffff:192.0.2.1", false),
         ("::ffff:0:0/95", "192.0.2.1", false),
         ("::ffff:0:0/95", "::fffe:0:1", true),
-        ("2001:db8::/32", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", true),
+        (
+            "2001:db8::/32",
+            "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+            true,
+        ),
         ("2001:db8::/32", "2001:db9::", false),
         ("2001:db8::/127", "2001:db8::1", true),
         ("2001:db8::/127", "2001:db8::2", false),
     ] {
-        assert_eq!(cidr(network).contains(ip(address)), contains, "{address} in {network}");
-        assert_eq!(list(&[network]).contains(ip(address)), contains, "{address} in [{network}]");
-        assert_eq!(list(&["192.0.2.254", network]).contains(ip(address)), contains, "{address} in [.., {network}]");
+        assert_eq!(
+            cidr(network).contains(ip(address)),
+            contains,
+            "{address} in {network}"
+        );
+        assert_eq!(
+            list(&[network]).contains(ip(address)),
+            contains,
+            "{address} in [{network}]"
+        );
+        assert_eq!(
+            list(&["192.0.2.254", network]).contains(ip(address)),
+            contains,
+            "{address} in [.., {network}]"
+        );
     }
 }
 
@@ -164,7 +188,11 @@ fn a_network_of_one_address_is_made_of_it() {
 
 #[test]
 fn an_error_quotes_no_more_than_64_characters() {
-    let error = "x".repeat(1_000_000).parse::<Cidr>().unwrap_err().to_string();
+    let error = "x"
+        .repeat(1_000_000)
+        .parse::<Cidr>()
+        .unwrap_err()
+        .to_string();
     assert!(error.len() < 150, "{}", error.len());
 }
 
@@ -181,35 +209,54 @@ fn an_empty_list_cannot_be_set() {
 
 #[test]
 fn a_list_takes_a_thousand_entries_and_not_one_more() {
-    let entries: Vec<String> = (0..1001).map(|n| format!("10.0.{}.{}", n / 256, n % 256)).collect();
+    let entries: Vec<String> = (0..1001)
+        .map(|n| format!("10.0.{}.{}", n / 256, n % 256))
+        .collect();
     let longest = AllowList::parse(&entries[..1000]).unwrap();
     assert_eq!(longest.entries().len(), 1000);
     assert!(longest.contains(ip("10.0.3.231")) && !longest.contains(ip("10.0.3.232")));
     assert_eq!(AllowList::parse(&entries), Err(AllowListError::TooLong));
-    assert_eq!(AllowList::new(entries.iter().map(|entry| cidr(entry)).collect()), Err(AllowListError::TooLong));
-    assert_eq!(AllowList::parse(std::iter::repeat("10.0.0.1")), Err(AllowListError::TooLong));
+    assert_eq!(
+        AllowList::new(entries.iter().map(|entry| cidr(entry)).collect()),
+        Err(AllowListError::TooLong)
+    );
+    assert_eq!(
+        AllowList::parse(std::iter::repeat("10.0.0.1")),
+        Err(AllowListError::TooLong)
+    );
 }
 
 #[test]
 fn the_first_bad_entry_of_a_list_is_named() {
-    let error = AllowList::parse(["10.0.0.0/8", "bad-1", "bad-2"]).unwrap_err().to_string();
-    assert!(error.contains("bad-1") && !error.contains("bad-2"), "{error}");
+    let error = AllowList::parse(["10.0.0.0/8", "bad-1", "bad-2"])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("bad-1") && !error.contains("bad-2"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_list_is_stored_as_its_entries_and_read_with_the_same_rules() {
-    let written = serde_json::to_string(&list(&["10.1.2.3/8", "::ffff:192.0.2.1", "2001:db8::/32"])).unwrap();
+    let written =
+        serde_json::to_string(&list(&["10.1.2.3/8", "::ffff:192.0.2.1", "2001:db8::/32"])).unwrap();
     assert_eq!(written, r#"["10.0.0.0/8","192.0.2.1","2001:db8::/32"]"#);
     let read: AllowList = serde_json::from_str(&written).unwrap();
     assert_eq!(read, list(&["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]));
     assert!(serde_json::from_str::<AllowList>(r#"["10.0.0.0/8","010.0.0.1"]"#).is_err());
-    assert_eq!(format!("{read:?}"), "AllowList([Cidr(10.0.0.0/8), Cidr(192.0.2.1), Cidr(2001:db8::/32)])");
+    assert_eq!(
+        format!("{read:?}"),
+        "AllowList([Cidr(10.0.0.0/8), Cidr(192.0.2.1), Cidr(2001:db8::/32)])"
+    );
 }
 
 fn networks() -> impl Strategy<Value = IpNet> {
     prop_oneof![
-        (any::<u32>(), 0..=32_u8).prop_map(|(bits, prefix)| Ipv4Net::new(bits.into(), prefix).unwrap().into()),
-        (any::<u128>(), 0..=128_u8).prop_map(|(bits, prefix)| Ipv6Net::new(bits.into(), prefix).unwrap().into()),
+        (any::<u32>(), 0..=32_u8)
+            .prop_map(|(bits, prefix)| Ipv4Net::new(bits.into(), prefix).unwrap().into()),
+        (any::<u128>(), 0..=128_u8)
+            .prop_map(|(bits, prefix)| Ipv6Net::new(bits.into(), prefix).unwrap().into()),
     ]
 }
 
@@ -257,13 +304,21 @@ fn behind(header: ForwardedHeader) -> ClientIp {
 }
 
 fn by_xff(peer: &str, lines: &[&str]) -> Option<String> {
-    let head = lines.iter().fold(Head::new().from(peer), |head, line| head.with("x-forwarded-for", line));
-    behind(ForwardedHeader::XForwardedFor).resolve(&head).map(|ip| ip.to_string())
+    let head = lines.iter().fold(Head::new().from(peer), |head, line| {
+        head.with("x-forwarded-for", line)
+    });
+    behind(ForwardedHeader::XForwardedFor)
+        .resolve(&head)
+        .map(|ip| ip.to_string())
 }
 
 fn assert_xff(table: &[(&str, &[&str], Option<&str>)]) {
     for (peer, lines, expected) in table {
-        assert_eq!(by_xff(peer, lines).as_deref(), *expected, "{lines:?} from {peer}");
+        assert_eq!(
+            by_xff(peer, lines).as_deref(),
+            *expected,
+            "{lines:?} from {peer}"
+        );
     }
 }
 
@@ -286,15 +341,43 @@ fn the_client_is_the_first_hop_from_the_right_that_is_not_trusted() {
     assert_xff(&[
         ("10.0.0.1", &["203.0.113.1"], Some("203.0.113.1")),
         ("::ffff:10.0.0.1", &["203.0.113.1"], Some("203.0.113.1")),
-        ("10.0.0.1", &["203.0.113.1, 10.0.0.2, 10.0.0.3"], Some("203.0.113.1")),
+        (
+            "10.0.0.1",
+            &["203.0.113.1, 10.0.0.2, 10.0.0.3"],
+            Some("203.0.113.1"),
+        ),
         // The client wrote the first address itself, to be taken for somebody who is allowed.
-        ("10.0.0.1", &["203.0.113.42, 198.51.100.66"], Some("198.51.100.66")),
-        ("10.0.0.1", &["203.0.113.42,198.51.100.66,10.0.0.2"], Some("198.51.100.66")),
-        ("10.0.0.1", &["10.0.0.9, 198.51.100.66"], Some("198.51.100.66")),
-        ("10.0.0.1", &["2001:db8::7, 2001:db8:aaaa::1"], Some("2001:db8::7")),
-        ("::1", &["203.0.113.1, ::ffff:10.0.0.2"], Some("203.0.113.1")),
+        (
+            "10.0.0.1",
+            &["203.0.113.42, 198.51.100.66"],
+            Some("198.51.100.66"),
+        ),
+        (
+            "10.0.0.1",
+            &["203.0.113.42,198.51.100.66,10.0.0.2"],
+            Some("198.51.100.66"),
+        ),
+        (
+            "10.0.0.1",
+            &["10.0.0.9, 198.51.100.66"],
+            Some("198.51.100.66"),
+        ),
+        (
+            "10.0.0.1",
+            &["2001:db8::7, 2001:db8:aaaa::1"],
+            Some("2001:db8::7"),
+        ),
+        (
+            "::1",
+            &["203.0.113.1, ::ffff:10.0.0.2"],
+            Some("203.0.113.1"),
+        ),
         ("10.0.0.1", &["::ffff:203.0.113.1"], Some("203.0.113.1")),
-        ("10.0.0.1", &[" \t203.0.113.1\t , \t10.0.0.2 "], Some("203.0.113.1")),
+        (
+            "10.0.0.1",
+            &[" \t203.0.113.1\t , \t10.0.0.2 "],
+            Some("203.0.113.1"),
+        ),
     ]);
 }
 
@@ -315,9 +398,21 @@ fn behind_a_trusted_peer_nothing_told_is_nobody_known() {
 #[test]
 fn repeated_lines_are_one_list() {
     assert_xff(&[
-        ("10.0.0.1", &["198.51.100.1", "10.0.0.2"], Some("198.51.100.1")),
-        ("10.0.0.1", &["203.0.113.42", "198.51.100.66"], Some("198.51.100.66")),
-        ("10.0.0.1", &["203.0.113.42, 198.51.100.66", "10.0.0.3, 10.0.0.2"], Some("198.51.100.66")),
+        (
+            "10.0.0.1",
+            &["198.51.100.1", "10.0.0.2"],
+            Some("198.51.100.1"),
+        ),
+        (
+            "10.0.0.1",
+            &["203.0.113.42", "198.51.100.66"],
+            Some("198.51.100.66"),
+        ),
+        (
+            "10.0.0.1",
+            &["203.0.113.42, 198.51.100.66", "10.0.0.3, 10.0.0.2"],
+            Some("198.51.100.66"),
+        ),
         ("10.0.0.1", &["203.0.113.42", ""], None),
     ]);
 }
@@ -326,26 +421,57 @@ fn repeated_lines_are_one_list() {
 fn addresses_may_have_brackets_and_ports() {
     assert_xff(&[
         ("10.0.0.1", &["203.0.113.1:4711"], Some("203.0.113.1")),
-        ("10.0.0.1", &["203.0.113.1:4711, 10.0.0.2:80"], Some("203.0.113.1")),
+        (
+            "10.0.0.1",
+            &["203.0.113.1:4711, 10.0.0.2:80"],
+            Some("203.0.113.1"),
+        ),
         ("10.0.0.1", &["[2001:db8::7]"], Some("2001:db8::7")),
-        ("10.0.0.1", &["[2001:db8::7]:443, [::1]:1"], Some("2001:db8::7")),
-        ("10.0.0.1", &["[::ffff:203.0.113.1]:443"], Some("203.0.113.1")),
+        (
+            "10.0.0.1",
+            &["[2001:db8::7]:443, [::1]:1"],
+            Some("2001:db8::7"),
+        ),
+        (
+            "10.0.0.1",
+            &["[::ffff:203.0.113.1]:443"],
+            Some("203.0.113.1"),
+        ),
         // Seven groups and what looks like a port are eight groups.
-        ("10.0.0.1", &["2001:db8:1:2:3:4:5:443"], Some("2001:db8:1:2:3:4:5:443")),
+        (
+            "10.0.0.1",
+            &["2001:db8:1:2:3:4:5:443"],
+            Some("2001:db8:1:2:3:4:5:443"),
+        ),
     ]);
 }
 
 #[test]
 fn what_stands_left_of_the_client_is_not_looked_at() {
     assert_xff(&[
-        ("10.0.0.1", &["garbage, 198.51.100.66"], Some("198.51.100.66")),
-        ("10.0.0.1", &["\"; DROP TABLE, , ,, 198.51.100.66, 10.0.0.2"], Some("198.51.100.66")),
-        ("10.0.0.1", &["garbage", "", "198.51.100.66"], Some("198.51.100.66")),
+        (
+            "10.0.0.1",
+            &["garbage, 198.51.100.66"],
+            Some("198.51.100.66"),
+        ),
+        (
+            "10.0.0.1",
+            &["\"; DROP TABLE, , ,, 198.51.100.66, 10.0.0.2"],
+            Some("198.51.100.66"),
+        ),
+        (
+            "10.0.0.1",
+            &["garbage", "", "198.51.100.66"],
+            Some("198.51.100.66"),
+        ),
     ]);
     let mut bytes = vec![0xff; 100];
     bytes.extend(b",198.51.100.66");
     let head = Head::new().from("10.0.0.1").with("x-forwarded-for", bytes);
-    assert_eq!(behind(ForwardedHeader::XForwardedFor).resolve(&head), Some(ip("198.51.100.66")));
+    assert_eq!(
+        behind(ForwardedHeader::XForwardedFor).resolve(&head),
+        Some(ip("198.51.100.66"))
+    );
 }
 
 #[test]
@@ -388,10 +514,20 @@ fn what_cannot_be_read_on_the_way_leaves_nobody_known() {
     ] {
         assert_eq!(by_xff("10.0.0.1", &[hop]), None, "{hop:?}");
         assert_eq!(by_xff("10.0.0.1", &["203.0.113.42", hop]), None, "{hop:?}");
-        assert_eq!(by_xff("10.0.0.1", &["203.0.113.42", hop, "10.0.0.2"]), None, "{hop:?}");
-        assert_eq!(by_xff("10.0.0.1", &[&format!("203.0.113.42,{hop},10.0.0.2")]), None, "{hop:?}");
+        assert_eq!(
+            by_xff("10.0.0.1", &["203.0.113.42", hop, "10.0.0.2"]),
+            None,
+            "{hop:?}"
+        );
+        assert_eq!(
+            by_xff("10.0.0.1", &[&format!("203.0.113.42,{hop},10.0.0.2")]),
+            None,
+            "{hop:?}"
+        );
     }
-    let head = Head::new().from("10.0.0.1").with("x-forwarded-for", b"203.0.113.42,\xff");
+    let head = Head::new()
+        .from("10.0.0.1")
+        .with("x-forwarded-for", b"203.0.113.42,\xff");
     assert_eq!(behind(ForwardedHeader::XForwardedFor).resolve(&head), None);
 }
 
@@ -413,7 +549,10 @@ fn a_long_list_is_walked_to_its_end() {
     let long = format!("203.0.113.1{}", ", 10.0.0.2".repeat(5_000));
     assert_eq!(by_xff("10.0.0.1", &[&long]).as_deref(), Some("203.0.113.1"));
     let long = format!("{}198.51.100.66", "203.0.113.1, ".repeat(5_000));
-    assert_eq!(by_xff("10.0.0.1", &[&long]).as_deref(), Some("198.51.100.66"));
+    assert_eq!(
+        by_xff("10.0.0.1", &[&long]).as_deref(),
+        Some("198.51.100.66")
+    );
 }
 
 #[test]
@@ -425,7 +564,9 @@ fn without_a_peer_nothing_is_known() {
 
 #[test]
 fn an_empty_set_of_proxies_trusts_nobody() {
-    let head = Head::new().from("10.0.0.1").with("x-forwarded-for", "203.0.113.1");
+    let head = Head::new()
+        .from("10.0.0.1")
+        .with("x-forwarded-for", "203.0.113.1");
     let nobody = ClientIp::behind([], ForwardedHeader::XForwardedFor);
     assert_eq!(nobody.resolve(&head), Some(ip("10.0.0.1")));
 }
@@ -444,8 +585,12 @@ fn by_peer_no_header_is_read() {
 // ---- Forwarded ----
 
 fn by_forwarded(peer: &str, lines: &[&str]) -> Option<String> {
-    let head = lines.iter().fold(Head::new().from(peer), |head, line| head.with("forwarded", line));
-    behind(ForwardedHeader::Forwarded).resolve(&head).map(|ip| ip.to_string())
+    let head = lines.iter().fold(Head::new().from(peer), |head, line| {
+        head.with("forwarded", line)
+    });
+    behind(ForwardedHeader::Forwarded)
+        .resolve(&head)
+        .map(|ip| ip.to_string())
 }
 
 #[test]
@@ -454,7 +599,10 @@ fn forwarded_tells_the_client_in_its_for_parameter() {
         ("for=203.0.113.1", "203.0.113.1"),
         ("For=203.0.113.1", "203.0.113.1"),
         ("FOR=203.0.113.1;Proto=https", "203.0.113.1"),
-        ("proto=https;for=203.0.113.1;by=10.0.0.1;host=example.com", "203.0.113.1"),
+        (
+            "proto=https;for=203.0.113.1;by=10.0.0.1;host=example.com",
+            "203.0.113.1",
+        ),
         ("for=203.0.113.1;", "203.0.113.1"),
         (";;for=203.0.113.1;;", "203.0.113.1"),
         ("for=203.0.113.1 ; proto=https", "203.0.113.1"),
@@ -465,21 +613,44 @@ fn forwarded_tells_the_client_in_its_for_parameter() {
         ("for=\"[2001:db8::7]:4711\"", "2001:db8::7"),
         ("for=\"[::ffff:203.0.113.1]\"", "203.0.113.1"),
         ("for=203.0.113.1, for=10.0.0.2", "203.0.113.1"),
-        ("for=203.0.113.1,for=10.0.0.2;by=10.0.0.1, for=\"[::1]:80\"", "203.0.113.1"),
+        (
+            "for=203.0.113.1,for=10.0.0.2;by=10.0.0.1, for=\"[::1]:80\"",
+            "203.0.113.1",
+        ),
         ("for=203.0.113.42, for=198.51.100.66", "198.51.100.66"),
         ("for=unknown, for=198.51.100.66", "198.51.100.66"),
         // A comma or a semicolon between quotes ends nothing.
-        ("for=203.0.113.1;host=\"a,for=198.51.100.66;b\"", "203.0.113.1"),
-        ("host=\", for=198.51.100.66, \";for=203.0.113.1", "203.0.113.1"),
-        ("host=\"a\\\", for=198.51.100.66\";for=203.0.113.1", "203.0.113.1"),
+        (
+            "for=203.0.113.1;host=\"a,for=198.51.100.66;b\"",
+            "203.0.113.1",
+        ),
+        (
+            "host=\", for=198.51.100.66, \";for=203.0.113.1",
+            "203.0.113.1",
+        ),
+        (
+            "host=\"a\\\", for=198.51.100.66\";for=203.0.113.1",
+            "203.0.113.1",
+        ),
     ] {
-        assert_eq!(by_forwarded("10.0.0.1", &[line]).as_deref(), Some(expected), "{line}");
+        assert_eq!(
+            by_forwarded("10.0.0.1", &[line]).as_deref(),
+            Some(expected),
+            "{line}"
+        );
     }
     assert_eq!(
-        by_forwarded("10.0.0.1", &["for=203.0.113.1", "for=10.0.0.3, for=10.0.0.2"]).as_deref(),
+        by_forwarded(
+            "10.0.0.1",
+            &["for=203.0.113.1", "for=10.0.0.3, for=10.0.0.2"]
+        )
+        .as_deref(),
         Some("203.0.113.1")
     );
-    assert_eq!(by_forwarded("192.0.2.9", &["for=203.0.113.1"]).as_deref(), Some("192.0.2.9"));
+    assert_eq!(
+        by_forwarded("192.0.2.9", &["for=203.0.113.1"]).as_deref(),
+        Some("192.0.2.9")
+    );
 }
 
 #[test]
@@ -535,20 +706,31 @@ fn what_forwarded_does_not_tell_is_not_known() {
     }
     assert_eq!(by_forwarded("10.0.0.1", &[]), None);
     assert_eq!(by_forwarded("10.0.0.1", &["for=203.0.113.1", ""]), None);
-    let head = Head::new().from("10.0.0.1").with("forwarded", b"for=203.0.113.1;x=\"\xff\"");
+    let head = Head::new()
+        .from("10.0.0.1")
+        .with("forwarded", b"for=203.0.113.1;x=\"\xff\"");
     assert_eq!(behind(ForwardedHeader::Forwarded).resolve(&head), None);
 }
 
 #[test]
 fn forwarded_is_walked_for_24_hops() {
     let hops = |trusted: usize| format!("for=203.0.113.1{}", ", for=10.0.0.2".repeat(trusted));
-    assert_eq!(by_forwarded("10.0.0.1", &[&hops(23)]).as_deref(), Some("203.0.113.1"));
+    assert_eq!(
+        by_forwarded("10.0.0.1", &[&hops(23)]).as_deref(),
+        Some("203.0.113.1")
+    );
     assert_eq!(by_forwarded("10.0.0.1", &[&hops(24)]), None);
     // What was written beyond them does not hide the rightmost.
     let long = format!("{}for=198.51.100.66", "for=203.0.113.42, ".repeat(1_000));
-    assert_eq!(by_forwarded("10.0.0.1", &[&long]).as_deref(), Some("198.51.100.66"));
+    assert_eq!(
+        by_forwarded("10.0.0.1", &[&long]).as_deref(),
+        Some("198.51.100.66")
+    );
     let lines = ["for=203.0.113.1"; 17];
-    assert_eq!(by_forwarded("10.0.0.1", &lines[..16]).as_deref(), Some("203.0.113.1"));
+    assert_eq!(
+        by_forwarded("10.0.0.1", &lines[..16]).as_deref(),
+        Some("203.0.113.1")
+    );
     assert_eq!(by_forwarded("10.0.0.1", &lines), None);
 }
 
@@ -557,9 +739,14 @@ fn forwarded_is_walked_for_24_hops() {
 #[test]
 fn a_single_header_stands_once() {
     let cdn = behind(ForwardedHeader::single("CF-Connecting-IP"));
-    assert_eq!(ForwardedHeader::single("CF-Connecting-IP"), ForwardedHeader::Single("cf-connecting-ip".into()));
+    assert_eq!(
+        ForwardedHeader::single("CF-Connecting-IP"),
+        ForwardedHeader::Single("cf-connecting-ip".into())
+    );
     let of = |peer: &str, lines: &[&str]| {
-        let head = lines.iter().fold(Head::new().from(peer), |head, line| head.with("CF-Connecting-IP", line));
+        let head = lines.iter().fold(Head::new().from(peer), |head, line| {
+            head.with("CF-Connecting-IP", line)
+        });
         cdn.resolve(&head).map(|ip| ip.to_string())
     };
     for (peer, lines, expected) in [
@@ -576,7 +763,11 @@ fn a_single_header_stands_once() {
         ("10.0.0.1", &["10.0.0.9"], Some("10.0.0.9")),
         ("192.0.2.9", &["203.0.113.1"], Some("192.0.2.9")),
     ] {
-        assert_eq!(of(peer, lines).as_deref(), expected, "{lines:?} from {peer}");
+        assert_eq!(
+            of(peer, lines).as_deref(),
+            expected,
+            "{lines:?} from {peer}"
+        );
     }
 }
 
@@ -588,9 +779,21 @@ fn behind_a_number_of_proxies_it_is_the_hop_that_the_outermost_wrote() {
         (0, &["203.0.113.1"][..], Some("192.0.2.9")),
         (1, &["203.0.113.1"], Some("203.0.113.1")),
         (1, &["203.0.113.42, 198.51.100.66"], Some("198.51.100.66")),
-        (2, &["203.0.113.42, 198.51.100.66, 10.0.0.2"], Some("198.51.100.66")),
-        (2, &["203.0.113.42", "198.51.100.66", "10.0.0.2"], Some("198.51.100.66")),
-        (3, &["203.0.113.1, 198.51.100.66, 10.0.0.2"], Some("203.0.113.1")),
+        (
+            2,
+            &["203.0.113.42, 198.51.100.66, 10.0.0.2"],
+            Some("198.51.100.66"),
+        ),
+        (
+            2,
+            &["203.0.113.42", "198.51.100.66", "10.0.0.2"],
+            Some("198.51.100.66"),
+        ),
+        (
+            3,
+            &["203.0.113.1, 198.51.100.66, 10.0.0.2"],
+            Some("203.0.113.1"),
+        ),
         (4, &["203.0.113.1, 198.51.100.66, 10.0.0.2"], None),
         (2, &["203.0.113.1, garbage"], None),
         (1, &["garbage, 203.0.113.1"], Some("203.0.113.1")),
@@ -598,14 +801,30 @@ fn behind_a_number_of_proxies_it_is_the_hop_that_the_outermost_wrote() {
         (1, &[""], None),
         (usize::MAX, &["203.0.113.1"], None),
     ] {
-        let head = lines.iter().fold(Head::new().from("192.0.2.9"), |head, line| head.with("x-forwarded-for", line));
+        let head = lines
+            .iter()
+            .fold(Head::new().from("192.0.2.9"), |head, line| {
+                head.with("x-forwarded-for", line)
+            });
         let found = ClientIp::behind_hops(proxies, ForwardedHeader::XForwardedFor).resolve(&head);
-        assert_eq!(found.map(|ip| ip.to_string()).as_deref(), expected, "{proxies} proxies, {lines:?}");
+        assert_eq!(
+            found.map(|ip| ip.to_string()).as_deref(),
+            expected,
+            "{proxies} proxies, {lines:?}"
+        );
     }
-    let head = Head::new().with("forwarded", "for=203.0.113.1, for=10.0.0.2").with("x-real-ip", "203.0.113.7");
+    let head = Head::new()
+        .with("forwarded", "for=203.0.113.1, for=10.0.0.2")
+        .with("x-real-ip", "203.0.113.7");
     let found = |proxies, header| ClientIp::behind_hops(proxies, header).resolve(&head);
-    assert_eq!(found(2, ForwardedHeader::Forwarded), Some(ip("203.0.113.1")));
-    assert_eq!(found(1, ForwardedHeader::single("x-real-ip")), Some(ip("203.0.113.7")));
+    assert_eq!(
+        found(2, ForwardedHeader::Forwarded),
+        Some(ip("203.0.113.1"))
+    );
+    assert_eq!(
+        found(1, ForwardedHeader::single("x-real-ip")),
+        Some(ip("203.0.113.7"))
+    );
     assert_eq!(found(2, ForwardedHeader::single("x-real-ip")), None);
 }
 
@@ -635,10 +854,22 @@ fn no_header_but_the_configured_one_is_looked_at() {
         ("forwarded", ForwardedHeader::Forwarded),
         ("x-real-ip", ForwardedHeader::single("X-Real-IP")),
     ] {
-        assert_eq!(behind(header.clone()).resolve(&others(name)), None, "{name}");
-        let value = if name == "forwarded" { "for=203.0.113.1" } else { "203.0.113.1" };
+        assert_eq!(
+            behind(header.clone()).resolve(&others(name)),
+            None,
+            "{name}"
+        );
+        let value = if name == "forwarded" {
+            "for=203.0.113.1"
+        } else {
+            "203.0.113.1"
+        };
         let head = others(name).with(name, value);
-        assert_eq!(behind(header).resolve(&head), Some(ip("203.0.113.1")), "{name}");
+        assert_eq!(
+            behind(header).resolve(&head),
+            Some(ip("203.0.113.1")),
+            "{name}"
+        );
     }
 }
 
@@ -725,7 +956,10 @@ proptest! {
 // ---- allow-lists on the one path ----
 
 async fn outcome(authenticator: &Authenticator, head: &Head) -> Result<Option<IpAddr>, ErrorCode> {
-    let admission = authenticator.authenticate(head).await.map_err(|error| error.code())?;
+    let admission = authenticator
+        .authenticate(head)
+        .await
+        .map_err(|error| error.code())?;
     Ok(admission.principal.unwrap().client_ip())
 }
 
@@ -742,7 +976,10 @@ async fn a_key_with_an_allow_list_works_from_there_only() {
         (from("203.0.113.42", ""), Ok("203.0.113.42")),
         (from("::ffff:203.0.113.42", ""), Ok("203.0.113.42")),
         (from("10.0.0.1", "198.51.100.200"), Ok("198.51.100.200")),
-        (from("10.0.0.1", "8.8.8.8, 198.51.100.200:555, 10.0.0.2"), Ok("198.51.100.200")),
+        (
+            from("10.0.0.1", "8.8.8.8, 198.51.100.200:555, 10.0.0.2"),
+            Ok("198.51.100.200"),
+        ),
         (from("8.8.8.8", "203.0.113.42"), Err(())),
         (from("10.0.0.1", "203.0.113.42, 8.8.8.8"), Err(())),
         (from("10.0.0.1", "203.0.113.42, unknown"), Err(())),
@@ -750,9 +987,14 @@ async fn a_key_with_an_allow_list_works_from_there_only() {
         (from("10.0.0.1", ""), Err(())),
         (Head::bearer(&key).from("10.0.0.1"), Err(())),
         (Head::bearer(&key), Err(())),
-        (Head::bearer(&key).with("x-forwarded-for", "203.0.113.42"), Err(())),
+        (
+            Head::bearer(&key).with("x-forwarded-for", "203.0.113.42"),
+            Err(()),
+        ),
     ] {
-        let expected = expected.map(|text| Some(ip(text))).map_err(|()| ErrorCode::IpNotAllowed);
+        let expected = expected
+            .map(|text| Some(ip(text)))
+            .map_err(|()| ErrorCode::IpNotAllowed);
         assert_eq!(outcome(&authenticator, &head).await, expected, "{head:?}");
     }
 }
@@ -761,8 +1003,14 @@ async fn a_key_with_an_allow_list_works_from_there_only() {
 async fn a_key_without_an_allow_list_works_from_nowhere_known() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().client_ip(behind(ForwardedHeader::Forwarded)).build().unwrap();
-    let head = Head::bearer(&key).from("10.0.0.1").with("forwarded", "for=_hidden");
+    let authenticator = house
+        .bearer()
+        .client_ip(behind(ForwardedHeader::Forwarded))
+        .build()
+        .unwrap();
+    let head = Head::bearer(&key)
+        .from("10.0.0.1")
+        .with("forwarded", "for=_hidden");
     assert_eq!(outcome(&authenticator, &head).await, Ok(None));
 }
 
@@ -775,22 +1023,52 @@ async fn allsign_says_that_the_address_is_not_allowed() {
     let key = manager.issue(new).await.unwrap().key.reveal();
     let authenticator = Profile::AllSign.authenticator(store).build().unwrap();
     let mut answers = HashSet::new();
-    for head in [Head::bearer(&key), Head::bearer(&key).from("203.0.113.43"), Head::bearer(&key).from("2001:db8::1")] {
+    for head in [
+        Head::bearer(&key),
+        Head::bearer(&key).from("203.0.113.43"),
+        Head::bearer(&key).from("2001:db8::1"),
+    ] {
         let error = authenticator.authenticate(&head).await.unwrap_err();
-        assert_eq!((error.code(), error.status()), (ErrorCode::IpNotAllowed, 403));
+        assert_eq!(
+            (error.code(), error.status()),
+            (ErrorCode::IpNotAllowed, 403)
+        );
         let answer = authenticator.responder().answer(&error, &head);
         assert_eq!(answer.status, 403);
         assert_eq!(
             String::from_utf8_lossy(&answer.body),
             r#"{"detail": "Access from this IP is not allowed for this API key"}"#
         );
-        assert!(answer.fields.contains(&("content-type", "application/json".into())), "{answer:?}");
-        assert!(answer.fields.contains(&("cache-control", "no-store".into())), "{answer:?}");
-        assert!(answer.fields.iter().all(|(name, _)| *name != "www-authenticate"), "{answer:?}");
+        assert!(
+            answer
+                .fields
+                .contains(&("content-type", "application/json".into())),
+            "{answer:?}"
+        );
+        assert!(
+            answer
+                .fields
+                .contains(&("cache-control", "no-store".into())),
+            "{answer:?}"
+        );
+        assert!(
+            answer
+                .fields
+                .iter()
+                .all(|(name, _)| *name != "www-authenticate"),
+            "{answer:?}"
+        );
         answers.insert(format!("{answer:?}"));
     }
-    assert_eq!(answers.len(), 1, "an address that is not known is told apart from a wrong one");
+    assert_eq!(
+        answers.len(),
+        1,
+        "an address that is not known is told apart from a wrong one"
+    );
     let mapped: IpAddr = Ipv6Addr::from([0, 0, 0, 0, 0, 0xffff, 0xcb00, 0x712a]).into();
     let head = Head::bearer(&key).from(&mapped.to_string());
-    assert_eq!(outcome(&authenticator, &head).await, Ok(Some(ip("203.0.113.42"))));
+    assert_eq!(
+        outcome(&authenticator, &head).await,
+        Ok(Some(ip("203.0.113.42")))
+    );
 }

@@ -17,13 +17,15 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use common::{Head, format, live, scope, stranger, tenant, test, with_last_character_wrong};
-use portunus::key::{DigestScheme, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Owner, Pepper, SigningState};
+use portunus::key::{
+    DigestScheme, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Owner, Pepper, SigningState,
+};
 use portunus::manage::{IssueRules, KeyManager, ManageError, NewKey};
 use portunus::policy::Requirement;
 use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet};
 use portunus::store::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey,
-    Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
+    StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
@@ -39,7 +41,11 @@ struct LogStore {
 /// Not what the lines say: signing states stand among them.
 impl std::fmt::Debug for LogStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LogStore({} lines)", self.log.lock().unwrap().lines().count())
+        write!(
+            f,
+            "LogStore({} lines)",
+            self.log.lock().unwrap().lines().count()
+        )
     }
 }
 
@@ -70,7 +76,8 @@ impl LogStore {
 fn read(log: &str) -> Result<Told, StoreError> {
     let mut told = Told::default();
     for (number, line) in log.lines().enumerate() {
-        told.hear(line).ok_or_else(|| StoreError::corrupt(format!("line {}", number + 1)))?;
+        told.hear(line)
+            .ok_or_else(|| StoreError::corrupt(format!("line {}", number + 1)))?;
     }
     Ok(told)
 }
@@ -80,7 +87,9 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn from_hex(hex: &str) -> Option<Vec<u8>> {
-    hex.split(' ').map(|byte| u8::from_str_radix(byte, 16).ok()).collect()
+    hex.split(' ')
+        .map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect()
 }
 
 fn digest_to_text(digest: &KeyDigest) -> String {
@@ -89,7 +98,10 @@ fn digest_to_text(digest: &KeyDigest) -> String {
 
 fn digest_from_text(text: &str) -> Option<KeyDigest> {
     let (scheme, hex) = text.split_once(' ')?;
-    Some(KeyDigest::new(scheme.parse::<DigestScheme>().ok()?, from_hex(hex)?.try_into().ok()?))
+    Some(KeyDigest::new(
+        scheme.parse::<DigestScheme>().ok()?,
+        from_hex(hex)?.try_into().ok()?,
+    ))
 }
 
 fn owner_to_text(owner: &OwnerRef) -> String {
@@ -119,11 +131,23 @@ impl Told {
         let parts: Vec<&str> = line.split('\t').collect();
         match parts.as_slice() {
             ["insert", digest, json] => {
-                let (digest, record) = (digest_from_text(digest)?, serde_json::from_str::<KeyRecord>(json).ok()?);
+                let (digest, record) = (
+                    digest_from_text(digest)?,
+                    serde_json::from_str::<KeyRecord>(json).ok()?,
+                );
                 self.ids_ever.insert(record.id.to_string());
                 self.digests_ever.push((digest, record.id.to_string()));
                 let (usage, by_hour) = (Usage::default(), BTreeMap::new());
-                self.keys.insert(record.id.to_string(), Key { digest, record, usage, by_hour, signing: None });
+                self.keys.insert(
+                    record.id.to_string(),
+                    Key {
+                        digest,
+                        record,
+                        usage,
+                        by_hour,
+                        signing: None,
+                    },
+                );
             }
             ["replace", json] => {
                 let record = serde_json::from_str::<KeyRecord>(json).ok()?;
@@ -137,13 +161,15 @@ impl Told {
             }
             ["delete", id] => drop(self.keys.remove(*id)?),
             ["sign", id, hex] => {
-                let state = (!hex.is_empty()).then(|| SigningState::from_bytes(&from_hex(hex.trim())?).ok());
+                let state = (!hex.is_empty())
+                    .then(|| SigningState::from_bytes(&from_hex(hex.trim())?).ok());
                 self.keys.get_mut(*id)?.signing = state.flatten();
             }
             ["forget", json] => {
                 let before = serde_json::from_str::<SystemTime>(json).ok()?;
                 for key in self.keys.values_mut() {
-                    key.by_hour.retain(|start, _| *start + HourOfUse::LENGTH >= before);
+                    key.by_hour
+                        .retain(|start, _| *start + HourOfUse::LENGTH >= before);
                 }
             }
             ["primary", owner, id] => {
@@ -167,34 +193,56 @@ impl Told {
     }
 
     fn live(&self, id: &KeyId) -> Result<&Key, Rejected> {
-        self.keys.get(id.as_str()).ok_or_else(|| Rejected::Missing(id.clone()))
+        self.keys
+            .get(id.as_str())
+            .ok_or_else(|| Rejected::Missing(id.clone()))
     }
 
     fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Option<&KeyId> {
-        let set = self.primaries.iter().find(|(of, _)| of == owner).map(|(_, id)| id);
+        let set = self
+            .primaries
+            .iter()
+            .find(|(of, _)| of == owner)
+            .map(|(_, id)| id);
         let records = self.keys.values().map(|key| &key.record);
         let able = records.filter(|record| owner.includes(record) && record.can_be_primary(at));
-        able.min_by_key(|record| (Some(&record.id) != set, place(record))).map(|record| &record.id)
+        able.min_by_key(|record| (Some(&record.id) != set, place(record)))
+            .map(|record| &record.id)
     }
 
     fn check(&self, condition: &Condition) -> Result<(), StoreError> {
         let rejected = match condition {
-            Condition::Version { id, version } => match self.live(id).map(|key| key.record.version) {
+            Condition::Version { id, version } => match self.live(id).map(|key| key.record.version)
+            {
                 Ok(stored) if stored == *version => return Ok(()),
-                Ok(stored) => Rejected::Version { id: id.clone(), expected: *version, stored },
+                Ok(stored) => Rejected::Version {
+                    id: id.clone(),
+                    expected: *version,
+                    stored,
+                },
                 Err(missing) => missing,
             },
-            Condition::Primary { owner, key, at } if self.primary(owner, *at) == key.as_ref() => return Ok(()),
+            Condition::Primary { owner, key, at } if self.primary(owner, *at) == key.as_ref() => {
+                return Ok(());
+            }
             Condition::Primary { .. } => Rejected::Primary,
             Condition::ActiveKeysAtMost { owner, at, limit } => {
                 let records = self.keys.values().map(|key| &key.record);
-                match records.filter(|record| owner.includes(record) && record.counts_as_active(*at)).count() as u64 {
+                match records
+                    .filter(|record| owner.includes(record) && record.counts_as_active(*at))
+                    .count() as u64
+                {
                     active if active <= *limit => return Ok(()),
-                    active => Rejected::TooManyActive { active, limit: *limit },
+                    active => Rejected::TooManyActive {
+                        active,
+                        limit: *limit,
+                    },
                 }
             }
             other => {
-                return Err(StoreError::unavailable(format!("a condition that is newer than this store: {other:?}")));
+                return Err(StoreError::unavailable(format!(
+                    "a condition that is newer than this store: {other:?}"
+                )));
             }
         };
         Err(StoreError::rejected(rejected))
@@ -202,7 +250,8 @@ impl Told {
 
     /// The line that tells of a change, where it may happen.
     fn line(&self, change: &Change) -> Result<String, StoreError> {
-        let json = |record: &KeyRecord| serde_json::to_string(record).map_err(StoreError::unavailable);
+        let json =
+            |record: &KeyRecord| serde_json::to_string(record).map_err(StoreError::unavailable);
         match change {
             Change::Insert { digest, record } => {
                 if self.ids_ever.contains(record.id.as_str()) {
@@ -211,7 +260,11 @@ impl Told {
                 if self.knows(digest) {
                     return Err(StoreError::rejected(Rejected::DigestKnown));
                 }
-                Ok(format!("insert\t{}\t{}", digest_to_text(digest), json(record)?))
+                Ok(format!(
+                    "insert\t{}\t{}",
+                    digest_to_text(digest),
+                    json(record)?
+                ))
             }
             Change::Replace(record) => {
                 let stored = &self.live(&record.id).map_err(StoreError::rejected)?.record;
@@ -220,11 +273,17 @@ impl Told {
                 }
                 Ok(format!("replace\t{}", json(record)?))
             }
-            Change::Rehash { id, from, to } => match self.live(id).map_err(StoreError::rejected)?.digest {
-                stored if stored != *from => Err(StoreError::rejected(Rejected::Missing(id.clone()))),
-                _ if from != to && self.knows(to) => Err(StoreError::rejected(Rejected::DigestKnown)),
-                _ => Ok(format!("rehash\t{id}\t{}", digest_to_text(to))),
-            },
+            Change::Rehash { id, from, to } => {
+                match self.live(id).map_err(StoreError::rejected)?.digest {
+                    stored if stored != *from => {
+                        Err(StoreError::rejected(Rejected::Missing(id.clone())))
+                    }
+                    _ if from != to && self.knows(to) => {
+                        Err(StoreError::rejected(Rejected::DigestKnown))
+                    }
+                    _ => Ok(format!("rehash\t{id}\t{}", digest_to_text(to))),
+                }
+            }
             Change::Delete(id) => {
                 self.live(id).map_err(StoreError::rejected)?;
                 Ok(format!("delete\t{id}"))
@@ -241,9 +300,16 @@ impl Told {
             }
             Change::SetSigning { id, state } => {
                 self.live(id).map_err(StoreError::rejected)?;
-                Ok(format!("sign\t{id}\t{}", state.as_ref().map_or(String::new(), |state| hex(state.as_bytes()))))
+                Ok(format!(
+                    "sign\t{id}\t{}",
+                    state
+                        .as_ref()
+                        .map_or(String::new(), |state| hex(state.as_bytes()))
+                ))
             }
-            other => Err(StoreError::unavailable(format!("a change that is newer than this store: {other:?}"))),
+            other => Err(StoreError::unavailable(format!(
+                "a change that is newer than this store: {other:?}"
+            ))),
         }
     }
 }
@@ -262,11 +328,15 @@ impl KeyStore for LogStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         tokio::task::yield_now().await;
         let told = self.read()?;
-        let ended = |(digest, id): &(KeyDigest, String)| digests.contains(digest) && !told.keys.contains_key(id);
+        let ended = |(digest, id): &(KeyDigest, String)| {
+            digests.contains(digest) && !told.keys.contains_key(id)
+        };
         if told.digests_ever.iter().any(ended) {
             return Ok(None);
         }
-        let mut found = digests.iter().filter_map(|digest| told.keys.values().find(|key| key.digest == *digest));
+        let mut found = digests
+            .iter()
+            .filter_map(|digest| told.keys.values().find(|key| key.digest == *digest));
         let revoked = found.clone().find(|key| key.record.revoked.is_some());
         let found = revoked.or_else(|| found.next());
         Ok(found.map(|key| Arc::new(StoredKey::new(key.digest, key.record.clone()))))
@@ -279,17 +349,28 @@ impl KeyStore for LogStore {
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let told = self.read()?;
-        let after = query.after.as_ref().map(|cursor| (std::cmp::Reverse(cursor.created_at), cursor.id.clone()));
+        let after = query
+            .after
+            .as_ref()
+            .map(|cursor| (std::cmp::Reverse(cursor.created_at), cursor.id.clone()));
         let mut keys: Vec<_> = told
             .keys
             .values()
-            .filter(|key| query.selects(&key.record) && after.as_ref().is_none_or(|after| place(&key.record) > *after))
+            .filter(|key| {
+                query.selects(&key.record)
+                    && after
+                        .as_ref()
+                        .is_none_or(|after| place(&key.record) > *after)
+            })
             .collect();
         keys.sort_by_key(|key| place(&key.record));
         let limit = query.limit.clamp(1, 500);
         let last = keys.get(limit - 1).filter(|_| keys.len() > limit);
         let next = last.map(|key| Cursor::new(key.record.created_at, key.record.id.clone()));
-        Ok(Page::new(keys.into_iter().take(limit).map(listed).collect(), next))
+        Ok(Page::new(
+            keys.into_iter().take(limit).map(listed).collect(),
+            next,
+        ))
     }
 
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
@@ -297,20 +378,30 @@ impl KeyStore for LogStore {
     }
 
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        Ok(self.read()?.live(id).ok().and_then(|key| key.signing.clone()))
+        Ok(self
+            .read()?
+            .live(id)
+            .ok()
+            .and_then(|key| key.signing.clone()))
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         let mut log = self.log.lock().unwrap();
         let mut told = read(&log)?;
-        let afterwards = |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
-        for condition in batch.conditions().iter().filter(|condition| !afterwards(condition)) {
+        let afterwards =
+            |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
+        for condition in batch
+            .conditions()
+            .iter()
+            .filter(|condition| !afterwards(condition))
+        {
             told.check(condition)?;
         }
         let mut lines = String::new();
         for change in batch.changes() {
             let line = told.line(change)?;
-            told.hear(&line).ok_or_else(|| StoreError::corrupt("what was just written"))?;
+            told.hear(&line)
+                .ok_or_else(|| StoreError::corrupt("what was just written"))?;
             lines.push_str(&line);
             lines.push('\n');
         }
@@ -326,26 +417,45 @@ impl KeyStore for LogStore {
         let told = read(&log)?;
         let mut lines = String::new();
         for delta in batch.iter().filter(|delta| told.live(&delta.id).is_ok()) {
-            let last = serde_json::to_string(&(delta.last_used_at, delta.last_ip)).map_err(StoreError::unavailable)?;
-            writeln!(lines, "used\t{}\t{}\t{last}", delta.id, delta.count).map_err(StoreError::unavailable)?;
+            let last = serde_json::to_string(&(delta.last_used_at, delta.last_ip))
+                .map_err(StoreError::unavailable)?;
+            writeln!(lines, "used\t{}\t{}\t{last}", delta.id, delta.count)
+                .map_err(StoreError::unavailable)?;
         }
         log.push_str(&lines);
         Ok(())
     }
 
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         let told = self.read()?;
         let hours = told.live(id).into_iter().flat_map(|key| &key.by_hour);
-        let within = hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
-        Ok(within.map(|(start, count)| HourOfUse::new(*start, *count)).collect())
+        let within =
+            hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
+        Ok(within
+            .map(|(start, count)| HourOfUse::new(*start, *count))
+            .collect())
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
         let mut log = self.log.lock().unwrap();
-        let hours = |told: &Told| told.keys.values().map(|key| key.by_hour.len()).sum::<usize>();
+        let hours = |told: &Told| {
+            told.keys
+                .values()
+                .map(|key| key.by_hour.len())
+                .sum::<usize>()
+        };
         let known = hours(&read(&log)?);
-        writeln!(log, "forget\t{}", serde_json::to_string(&before).map_err(StoreError::unavailable)?)
-            .map_err(StoreError::unavailable)?;
+        writeln!(
+            log,
+            "forget\t{}",
+            serde_json::to_string(&before).map_err(StoreError::unavailable)?
+        )
+        .map_err(StoreError::unavailable)?;
         Ok((known - hours(&read(&log)?)) as u64)
     }
 }
@@ -363,9 +473,23 @@ struct Role {
 }
 
 const ROLES: &[Role] = &[
-    Role { name: "role:viewer", may: &["document:read"] },
-    Role { name: "role:editor", may: &["document:read", "document:write"] },
-    Role { name: "role:admin", may: &["document:read", "document:write", "document:delete", "document:*"] },
+    Role {
+        name: "role:viewer",
+        may: &["document:read"],
+    },
+    Role {
+        name: "role:editor",
+        may: &["document:read", "document:write"],
+    },
+    Role {
+        name: "role:admin",
+        may: &[
+            "document:read",
+            "document:write",
+            "document:delete",
+            "document:*",
+        ],
+    },
 ];
 
 #[derive(Debug)]
@@ -373,7 +497,9 @@ struct Held(Vec<&'static Role>);
 
 impl ScopeSet for Held {
     fn grants(&self, required: &Scope) -> bool {
-        self.0.iter().any(|role| role.may.contains(&required.as_str()))
+        self.0
+            .iter()
+            .any(|role| role.may.contains(&required.as_str()))
     }
     fn visit(&self, see: &mut dyn FnMut(&str)) {
         self.0.iter().for_each(|role| see(role.name));
@@ -402,7 +528,11 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        Self { clock: ManualClock::new(), store: LogStore::default(), hasher: KeyHasher::sha256() }
+        Self {
+            clock: ManualClock::new(),
+            store: LogStore::default(),
+            hasher: KeyHasher::sha256(),
+        }
     }
 
     fn manager(&self) -> KeyManager {
@@ -437,7 +567,9 @@ impl Host {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_log_keeps_what_a_store_promises() {
-    portunus::conformance::key_store(|| async { LogStore::default() }).await.unwrap();
+    portunus::conformance::key_store(|| async { LogStore::default() })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -445,10 +577,18 @@ async fn a_key_in_the_log_is_accepted_and_a_stranger_is_not() {
     let host = Host::new();
     let (key, record) = host.issue("role:viewer").await;
     let authenticator = host.authenticator();
-    let principal = authenticator.authenticate(&Head::bearer(&key)).await.unwrap().principal.unwrap();
+    let principal = authenticator
+        .authenticate(&Head::bearer(&key))
+        .await
+        .unwrap()
+        .principal
+        .unwrap();
     assert_eq!(principal.record(), &*record);
     for wrong in [stranger(), with_last_character_wrong(&key)] {
-        let error = authenticator.authenticate(&Head::bearer(&wrong)).await.unwrap_err();
+        let error = authenticator
+            .authenticate(&Head::bearer(&wrong))
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidKey);
     }
 }
@@ -456,7 +596,9 @@ async fn a_key_in_the_log_is_accepted_and_a_stranger_is_not() {
 #[test]
 fn a_store_that_must_be_awaited_is_awaited() {
     let host = Host::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let (key, record) = runtime.block_on(host.issue("role:viewer"));
     let Attempt::Pending(pending) = host.authenticator().attempt(&Head::bearer(&key)) else {
         panic!("this store never answers at once")
@@ -464,7 +606,10 @@ fn a_store_that_must_be_awaited_is_awaited() {
     let _inside = runtime.enter();
     let mut pending = pin!(pending);
     let mut context = Context::from_waker(Waker::noop());
-    assert!(pending.as_mut().poll(&mut context).is_pending(), "it really waits");
+    assert!(
+        pending.as_mut().poll(&mut context).is_pending(),
+        "it really waits"
+    );
     let principal = runtime.block_on(pending).unwrap().principal.unwrap();
     assert_eq!(principal.key_id(), &record.id);
 }
@@ -479,13 +624,32 @@ async fn roles_imply_what_they_imply() {
         ("role:admin", [true, true, true, true]),
     ] {
         let (key, _) = host.issue(role).await;
-        let principal = authenticator.authenticate(&Head::bearer(&key)).await.unwrap().principal.unwrap();
-        for (required, met) in ["document:read", "document:write", "document:delete", "document:*"].into_iter().zip(may)
+        let principal = authenticator
+            .authenticate(&Head::bearer(&key))
+            .await
+            .unwrap()
+            .principal
+            .unwrap();
+        for (required, met) in [
+            "document:read",
+            "document:write",
+            "document:delete",
+            "document:*",
+        ]
+        .into_iter()
+        .zip(may)
         {
             let requirement = Requirement::scope(scope(required));
-            assert_eq!(principal.require(&requirement).is_ok(), met, "{role} for {required}");
+            assert_eq!(
+                principal.require(&requirement).is_ok(),
+                met,
+                "{role} for {required}"
+            );
         }
-        assert!(principal.require(&scope(role).into()).is_err(), "a role's name is no permission");
+        assert!(
+            principal.require(&scope(role).into()).is_err(),
+            "a role's name is no permission"
+        );
         assert_eq!(principal.scopes().names(), [role]);
     }
 }
@@ -494,18 +658,35 @@ async fn roles_imply_what_they_imply() {
 async fn a_refusal_and_an_explanation_speak_of_roles() {
     let host = Host::new();
     let (key, _) = host.issue("role:editor").await;
-    let principal = host.authenticator().authenticate(&Head::bearer(&key)).await.unwrap().principal.unwrap();
-    let error = principal.require(&scope("document:delete").into()).unwrap_err();
+    let principal = host
+        .authenticator()
+        .authenticate(&Head::bearer(&key))
+        .await
+        .unwrap()
+        .principal
+        .unwrap();
+    let error = principal
+        .require(&scope("document:delete").into())
+        .unwrap_err();
     assert_eq!(error.missing_scope().unwrap().granted, ["role:editor"]);
     let write = Requirement::scope(scope("document:write"));
-    assert!(write.explain(principal.scopes()).to_string().starts_with("document:write granted by "));
+    assert!(
+        write
+            .explain(principal.scopes())
+            .to_string()
+            .starts_with("document:write granted by ")
+    );
 }
 
 #[tokio::test]
 async fn a_key_whose_role_means_nothing_is_refused_and_not_guessed_at() {
     let host = Host::new();
     let (key, _) = host.issue("*").await;
-    let error = host.authenticator().authenticate(&Head::bearer(&key)).await.unwrap_err();
+    let error = host
+        .authenticator()
+        .authenticate(&Head::bearer(&key))
+        .await
+        .unwrap_err();
     assert_eq!(error.status(), 503);
 }
 
@@ -514,10 +695,26 @@ async fn a_revocation_in_the_log_holds_for_the_next_request() {
     let host = Host::new();
     let (key, record) = host.issue("role:viewer").await;
     let authenticator = host.authenticator();
-    authenticator.authenticate(&Head::bearer(&key)).await.unwrap();
-    let revoked = host.manager().revoke(&record.id, Some("lost")).await.unwrap();
-    assert_eq!((revoked.record.version, revoked.record.status(host.clock.now())), (2, KeyStatus::Revoked));
-    let error = authenticator.authenticate(&Head::bearer(&key)).await.unwrap_err();
+    authenticator
+        .authenticate(&Head::bearer(&key))
+        .await
+        .unwrap();
+    let revoked = host
+        .manager()
+        .revoke(&record.id, Some("lost"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            revoked.record.version,
+            revoked.record.status(host.clock.now())
+        ),
+        (2, KeyStatus::Revoked)
+    );
+    let error = authenticator
+        .authenticate(&Head::bearer(&key))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), ErrorCode::KeyRevoked);
 }
 
@@ -525,20 +722,38 @@ async fn a_revocation_in_the_log_holds_for_the_next_request() {
 async fn revoking_again_changes_nothing_and_keeps_the_first_reason() {
     let host = Host::new();
     let (_, record) = host.issue("role:viewer").await;
-    let first = host.manager().revoke(&record.id, Some("lost")).await.unwrap();
+    let first = host
+        .manager()
+        .revoke(&record.id, Some("lost"))
+        .await
+        .unwrap();
     host.clock.advance(std::time::Duration::from_secs(60));
-    assert_eq!(host.manager().revoke(&record.id, Some("stolen")).await.unwrap(), first);
+    assert_eq!(
+        host.manager()
+            .revoke(&record.id, Some("stolen"))
+            .await
+            .unwrap(),
+        first
+    );
     let unknown = KeyId::new("key_unknown").unwrap();
-    assert!(matches!(host.manager().revoke(&unknown, None).await, Err(ManageError::NotFound(id)) if id == unknown));
+    assert!(
+        matches!(host.manager().revoke(&unknown, None).await, Err(ManageError::NotFound(id)) if id == unknown)
+    );
 }
 
 #[tokio::test]
 async fn the_log_holds_no_secret() {
     let host = Host::new();
     let (key, record) = host.issue("role:viewer").await;
-    host.authenticator().authenticate(&Head::bearer(&key)).await.unwrap();
+    host.authenticator()
+        .authenticate(&Head::bearer(&key))
+        .await
+        .unwrap();
     let log = host.store.log.lock().unwrap().clone();
-    assert!(log.contains(record.id.as_str()) && log.contains(&key[key.len() - 4..]), "all but the secret is there");
+    assert!(
+        log.contains(record.id.as_str()) && log.contains(&key[key.len() - 4..]),
+        "all but the secret is there"
+    );
     assert!(!log.contains(&key[13..key.len() - 4]), "{log}");
 }
 
@@ -555,8 +770,16 @@ async fn a_line_that_cannot_be_read_refuses_everybody_and_lets_nobody_in() {
     ] {
         assert!(whole.contains(from), "{from}");
         *host.store.log.lock().unwrap() = whole.replace(from, to);
-        let error = host.authenticator().authenticate(&Head::bearer(&key)).await.unwrap_err();
-        assert_eq!((error.code(), error.status()), (ErrorCode::StoreUnavailable, 503), "{to}");
+        let error = host
+            .authenticator()
+            .authenticate(&Head::bearer(&key))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.code(), error.status()),
+            (ErrorCode::StoreUnavailable, 503),
+            "{to}"
+        );
     }
 }
 
@@ -564,17 +787,37 @@ async fn a_line_that_cannot_be_read_refuses_everybody_and_lets_nobody_in() {
 async fn a_pepper_that_is_introduced_later_reaches_the_log() {
     let mut host = Host::new();
     let (key, record) = host.issue("role:viewer").await;
-    host.hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[1; 32]).unwrap()).accept_sha256().unwrap();
+    host.hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[1; 32]).unwrap())
+        .accept_sha256()
+        .unwrap();
     let authenticator = host.authenticator();
     for _ in 0..3 {
         assert_eq!(
-            authenticator.authenticate(&Head::bearer(&key)).await.unwrap().principal.unwrap().key_id(),
+            authenticator
+                .authenticate(&Head::bearer(&key))
+                .await
+                .unwrap()
+                .principal
+                .unwrap()
+                .key_id(),
             &record.id
         );
     }
-    assert_eq!(host.store.log.lock().unwrap().lines().filter(|line| line.starts_with("rehash\t")).count(), 1);
+    assert_eq!(
+        host.store
+            .log
+            .lock()
+            .unwrap()
+            .lines()
+            .filter(|line| line.starts_with("rehash\t"))
+            .count(),
+        1
+    );
     host.hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[1; 32]).unwrap());
-    host.authenticator().authenticate(&Head::bearer(&key)).await.unwrap();
+    host.authenticator()
+        .authenticate(&Head::bearer(&key))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -583,12 +826,21 @@ async fn usage_reaches_the_log_and_outlives_the_process() {
     let (key, record) = host.issue("role:viewer").await;
     for _ in 0..2 {
         let authenticator = host.authenticator();
-        authenticator.authenticate(&Head::bearer(&key)).await.unwrap();
-        authenticator.authenticate(&Head::bearer(&key)).await.unwrap();
+        authenticator
+            .authenticate(&Head::bearer(&key))
+            .await
+            .unwrap();
+        authenticator
+            .authenticate(&Head::bearer(&key))
+            .await
+            .unwrap();
         authenticator.usage().flush(&host.store).await.unwrap();
     }
     let usage = host.manager().get(&record.id).await.unwrap().usage;
-    assert_eq!((usage.count, usage.last_used_at), (4, Some(host.clock.now())));
+    assert_eq!(
+        (usage.count, usage.last_used_at),
+        (4, Some(host.clock.now()))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -597,9 +849,22 @@ async fn the_managers_quota_holds_on_the_log_too() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let manager = host.manager();
-        tasks.spawn(async move { manager.issue(NewKey::new("key", Owner::tenant(tenant("acme")))).await.is_ok() });
+        tasks.spawn(async move {
+            manager
+                .issue(NewKey::new("key", Owner::tenant(tenant("acme"))))
+                .await
+                .is_ok()
+        });
     }
-    assert_eq!(tasks.join_all().await.into_iter().filter(|&issued| issued).count(), 4);
+    assert_eq!(
+        tasks
+            .join_all()
+            .await
+            .into_iter()
+            .filter(|&issued| issued)
+            .count(),
+        4
+    );
 }
 
 #[tokio::test]
@@ -615,7 +880,12 @@ async fn a_page_of_the_log_follows_the_one_before() {
     let first = host.manager().list(query.clone()).await.unwrap();
     query.after = first.next;
     let second = host.manager().list(query.clone()).await.unwrap();
-    let seen: Vec<_> = first.items.iter().chain(&second.items).map(|key| key.record.id.clone()).collect();
+    let seen: Vec<_> = first
+        .items
+        .iter()
+        .chain(&second.items)
+        .map(|key| key.record.id.clone())
+        .collect();
     assert_eq!((seen, second.next), (newest_first, None));
 }
 
@@ -625,11 +895,26 @@ async fn arcs_and_boxes_of_a_store_and_of_a_model_are_as_good_as_they_are() {
     let (key, _) = host.issue("role:viewer").await;
     let arc: Arc<dyn KeyStore> = Arc::new(host.store.clone());
     let boxed: Box<dyn KeyStore> = Box::new(Arc::clone(&arc));
-    let models: [Arc<dyn ScopeModel>; 2] = [Arc::new(Roles), Arc::new(Box::new(Roles) as Box<dyn ScopeModel>)];
+    let models: [Arc<dyn ScopeModel>; 2] = [
+        Arc::new(Roles),
+        Arc::new(Box::new(Roles) as Box<dyn ScopeModel>),
+    ];
     let [one, other] = models;
-    for builder in [Authenticator::builder(arc).scope_model(one), Authenticator::builder(boxed).scope_model(other)] {
-        let authenticator = builder.bearer([format()]).clock(host.clock.clone()).build().unwrap();
-        let principal = authenticator.authenticate(&Head::bearer(&key)).await.unwrap().principal.unwrap();
+    for builder in [
+        Authenticator::builder(arc).scope_model(one),
+        Authenticator::builder(boxed).scope_model(other),
+    ] {
+        let authenticator = builder
+            .bearer([format()])
+            .clock(host.clock.clone())
+            .build()
+            .unwrap();
+        let principal = authenticator
+            .authenticate(&Head::bearer(&key))
+            .await
+            .unwrap()
+            .principal
+            .unwrap();
         assert!(principal.require(&scope("document:read").into()).is_ok());
     }
 }
@@ -658,9 +943,18 @@ async fn a_principal_of_the_hosts_own_is_checked_like_the_librarys() {
     }
     let host = Host::new();
     let (key, _) = host.issue("role:admin").await;
-    let principal = host.authenticator().authenticate(&Head::bearer(&key)).await.unwrap().principal.unwrap();
+    let principal = host
+        .authenticator()
+        .authenticate(&Head::bearer(&key))
+        .await
+        .unwrap()
+        .principal
+        .unwrap();
     let read = Requirement::scope(scope("document:read"));
     assert!(principal.require(&read).is_ok());
     let own: Box<dyn Principal> = Box::new(Impersonated(principal));
-    assert_eq!(own.require(&read).unwrap_err().code(), ErrorCode::InsufficientScope);
+    assert_eq!(
+        own.require(&read).unwrap_err().code(),
+        ErrorCode::InsufficientScope
+    );
 }

@@ -32,7 +32,10 @@ fn all_keys(profile: Profile) -> Vec<(KeyFormat, Environment, KeyKind)> {
 fn every_generated_key_parses_fits_one_block_and_cannot_be_guessed() {
     for &profile in Profile::ALL {
         for (format, environment, kind) in all_keys(profile) {
-            let key = format.generate(Some(&environment), Some(kind)).unwrap().reveal();
+            let key = format
+                .generate(Some(&environment), Some(kind))
+                .unwrap()
+                .reveal();
             assert!(format.parse(&key).is_ok(), "{profile}");
             // SHA-256 pads to 64 bytes with nine of its own.
             assert!(key.len() <= 55, "{profile}: {} bytes", key.len());
@@ -45,7 +48,11 @@ fn every_generated_key_parses_fits_one_block_and_cannot_be_guessed() {
 fn keys_look_as_documented() {
     let made = |profile: Profile, environment: &str, kind| {
         let environment = Environment::new(environment).unwrap();
-        profile.key_format().generate(Some(&environment), Some(kind)).unwrap().reveal()
+        profile
+            .key_format()
+            .generate(Some(&environment), Some(kind))
+            .unwrap()
+            .reveal()
     };
     for (environment, kind, start) in [
         ("live", KeyKind::App, "allsign_live_sk_"),
@@ -55,12 +62,18 @@ fn keys_look_as_documented() {
     ] {
         let key = made(Profile::AllSign, environment, kind);
         let random = key.strip_prefix(start).unwrap();
-        assert!(random.len() == 32 && random.bytes().all(|b| b.is_ascii_alphanumeric()), "{key}");
+        assert!(
+            random.len() == 32 && random.bytes().all(|b| b.is_ascii_alphanumeric()),
+            "{key}"
+        );
     }
     let key = made(Profile::InSigner, "production", KeyKind::App);
     assert!(key.starts_with("isk_") && key.len() == 48, "{key}");
     let key = made(Profile::DropboxSign, "production", KeyKind::App);
-    assert!(key.len() == 48 && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{key}");
+    assert!(
+        key.len() == 48 && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+        "{key}"
+    );
 }
 
 #[test]
@@ -78,17 +91,30 @@ fn allsign_accepts_random_parts_of_16_to_64_characters() {
     let format = Profile::AllSign.key_format();
     for length in [15, 16, 32, 64, 65] {
         let key = format!("allsign_live_sk_{}", "a".repeat(length));
-        assert_eq!(format.parse(&key).is_ok(), (16..=64).contains(&length), "{length}");
+        assert_eq!(
+            format.parse(&key).is_ok(),
+            (16..=64).contains(&length),
+            "{length}"
+        );
     }
 }
 
 fn manager(profile: Profile, house: &House) -> KeyManager {
-    profile.manager(house.store.clone()).clock(house.clock.clone()).build().unwrap()
+    profile
+        .manager(house.store.clone())
+        .clock(house.clock.clone())
+        .build()
+        .unwrap()
 }
 
 fn authenticator(profile: Profile, house: &House) -> Authenticator {
     // IUSign's demand for TLS 1.3 has tests of its own.
-    profile.authenticator(house.store.clone()).clock(house.clock.clone()).transport(None).build().unwrap()
+    profile
+        .authenticator(house.store.clone())
+        .clock(house.clock.clone())
+        .transport(None)
+        .build()
+        .unwrap()
 }
 
 fn app_key() -> NewKey {
@@ -114,8 +140,17 @@ async fn every_profile_issues_keys_that_it_accepts() {
                 Profile::DropboxSign => Head::basic(format!("{key}:").as_bytes()),
                 _ => Head::bearer(&key),
             };
-            let principal = authenticator(profile, &house).authenticate(&head).await.unwrap().principal.unwrap();
-            assert_eq!((principal.key_id(), principal.environment()), (&issued.record.id, &environment), "{profile}");
+            let principal = authenticator(profile, &house)
+                .authenticate(&head)
+                .await
+                .unwrap()
+                .principal
+                .unwrap();
+            assert_eq!(
+                (principal.key_id(), principal.environment()),
+                (&issued.record.id, &environment),
+                "{profile}"
+            );
         }
     }
 }
@@ -125,8 +160,20 @@ async fn an_environment_of_another_api_cannot_be_issued_for() {
     for &profile in Profile::ALL {
         let mut new = app_key();
         new.environment = Some(Environment::new("elsewhere").unwrap());
-        let error = manager(profile, &House::new()).issue(new).await.unwrap_err();
-        assert!(matches!(error, ManageError::Invalid { field: "environment", .. }), "{profile}: {error}");
+        let error = manager(profile, &House::new())
+            .issue(new)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ManageError::Invalid {
+                    field: "environment",
+                    ..
+                }
+            ),
+            "{profile}: {error}"
+        );
     }
 }
 
@@ -140,30 +187,74 @@ async fn a_misspelt_scope_cannot_be_granted() {
         (Profile::AllSign, "*", "Document:Write"),
     ] {
         let manager = manager(profile, &House::new());
-        manager.issue(app_key().with_scopes([scope(known)])).await.unwrap();
-        let error = manager.issue(app_key().with_scopes([scope(known), scope(unknown)])).await.unwrap_err();
-        assert!(matches!(error, ManageError::Invalid { field: "scopes", .. }), "{unknown}: {error}");
+        manager
+            .issue(app_key().with_scopes([scope(known)]))
+            .await
+            .unwrap();
+        let error = manager
+            .issue(app_key().with_scopes([scope(known), scope(unknown)]))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ManageError::Invalid {
+                    field: "scopes",
+                    ..
+                }
+            ),
+            "{unknown}: {error}"
+        );
     }
 }
 
 // ---- Dropbox Sign's two kinds of credentials ----
 
 #[tokio::test]
-async fn dropbox_sign_takes_api_keys_by_basic_and_access_tokens_by_bearer_and_never_the_other_way_round() {
+async fn dropbox_sign_takes_api_keys_by_basic_and_access_tokens_by_bearer_and_never_the_other_way_round()
+ {
     let house = House::new();
     let manager = manager(Profile::DropboxSign, &house);
     let key = manager.issue(app_key()).await.unwrap().key.reveal();
-    let token = manager.issue(access_token().with_scopes([scope("account_access")])).await.unwrap().key.reveal();
+    let token = manager
+        .issue(access_token().with_scopes([scope("account_access")]))
+        .await
+        .unwrap()
+        .key
+        .reveal();
     let authenticator = authenticator(Profile::DropboxSign, &house);
     let basic = |text: &str| Head::basic(format!("{text}:").as_bytes());
     let everything = Requirement::all_of([scope("account_access"), scope("template_access")]);
-    let by_key = authenticator.authenticate(&basic(&key)).await.unwrap().principal.unwrap();
-    assert!(by_key.require(&everything).is_ok(), "API keys carry no scopes and may do everything");
-    let by_token = authenticator.authenticate(&Head::bearer(&token)).await.unwrap().principal.unwrap();
+    let by_key = authenticator
+        .authenticate(&basic(&key))
+        .await
+        .unwrap()
+        .principal
+        .unwrap();
+    assert!(
+        by_key.require(&everything).is_ok(),
+        "API keys carry no scopes and may do everything"
+    );
+    let by_token = authenticator
+        .authenticate(&Head::bearer(&token))
+        .await
+        .unwrap()
+        .principal
+        .unwrap();
     assert!(by_token.require(&scope("account_access").into()).is_ok());
-    assert!(by_token.require(&everything).is_err(), "access tokens may do what their scopes say");
+    assert!(
+        by_token.require(&everything).is_err(),
+        "access tokens may do what their scopes say"
+    );
     for head in [Head::bearer(&key), basic(&token)] {
-        assert_eq!(authenticator.authenticate(&head).await.unwrap_err().status(), 401);
+        assert_eq!(
+            authenticator
+                .authenticate(&head)
+                .await
+                .unwrap_err()
+                .status(),
+            401
+        );
     }
 }
 
@@ -176,7 +267,16 @@ async fn dropbox_sign_issues_four_keys_and_any_number_of_access_tokens() {
         manager.issue(app_key()).await.unwrap();
     }
     let error = manager.issue(app_key()).await.unwrap_err();
-    assert!(matches!(error, ManageError::QuotaExceeded { active: 5, limit: 4 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            ManageError::QuotaExceeded {
+                active: 5,
+                limit: 4
+            }
+        ),
+        "{error}"
+    );
     manager.issue(access_token()).await.unwrap();
 }
 
@@ -186,28 +286,63 @@ async fn dropbox_sign_keys_neither_expire_nor_carry_scopes_and_access_tokens_liv
     let manager = manager(Profile::DropboxSign, &house);
     let mut expiring = app_key();
     expiring.expires_at = Some(house.clock.now() + std::time::Duration::from_secs(60));
-    for (new, field) in [(expiring, "expires_at"), (app_key().with_scopes([scope("account_access")]), "scopes")] {
+    for (new, field) in [
+        (expiring, "expires_at"),
+        (app_key().with_scopes([scope("account_access")]), "scopes"),
+    ] {
         let error = manager.issue(new).await.unwrap_err();
-        assert!(matches!(error, ManageError::Invalid { field: f, .. } if f == field), "{error}");
+        assert!(
+            matches!(error, ManageError::Invalid { field: f, .. } if f == field),
+            "{error}"
+        );
     }
     let token = manager.issue(access_token()).await.unwrap();
-    assert_eq!(token.record.expires_at, Some(house.clock.now() + std::time::Duration::from_secs(3600)));
+    assert_eq!(
+        token.record.expires_at,
+        Some(house.clock.now() + std::time::Duration::from_secs(3600))
+    );
     let head = Head::bearer(&token.key.reveal());
     house.clock.advance(std::time::Duration::from_secs(3600));
-    let error = authenticator(Profile::DropboxSign, &house).authenticate(&head).await.unwrap_err();
+    let error = authenticator(Profile::DropboxSign, &house)
+        .authenticate(&head)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), ErrorCode::KeyExpired);
 }
 
 #[tokio::test]
 async fn an_access_token_needs_an_api_that_has_them_and_a_user() {
-    for profile in [Profile::AllSign, Profile::InSigner, Profile::Yousign, Profile::IuSign] {
-        let error = manager(profile, &House::new()).issue(access_token()).await.unwrap_err();
-        assert!(matches!(error, ManageError::Invalid { field: "kind", .. }), "{profile}: {error}");
+    for profile in [
+        Profile::AllSign,
+        Profile::InSigner,
+        Profile::Yousign,
+        Profile::IuSign,
+    ] {
+        let error = manager(profile, &House::new())
+            .issue(access_token())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, ManageError::Invalid { field: "kind", .. }),
+            "{profile}: {error}"
+        );
     }
     let mut nobodys = access_token();
     nobodys.owner = Owner::tenant(tenant("acme"));
-    let error = manager(Profile::DropboxSign, &House::new()).issue(nobodys).await.unwrap_err();
-    assert!(matches!(error, ManageError::Invalid { field: "owner.user_id", .. }), "{error}");
+    let error = manager(Profile::DropboxSign, &House::new())
+        .issue(nobodys)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ManageError::Invalid {
+                field: "owner.user_id",
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -225,7 +360,10 @@ async fn yousign_issues_two_hundred_active_keys_over_all_environments() {
         let issued = manager.issue(new(number)).await.unwrap();
         first.get_or_insert(issued.record.id.clone());
     }
-    assert!(matches!(manager.issue(new(0)).await, Err(ManageError::QuotaExceeded { limit: 200, .. })));
+    assert!(matches!(
+        manager.issue(new(0)).await,
+        Err(ManageError::QuotaExceeded { limit: 200, .. })
+    ));
     manager.revoke(&first.unwrap(), None).await.unwrap();
     manager.issue(new(1)).await.unwrap();
 }
@@ -235,12 +373,18 @@ async fn yousign_issues_two_hundred_active_keys_over_all_environments() {
 fn body(profile: Profile, error: &AuthError) -> (String, String) {
     let authenticator = profile.authenticator(House::new().store).build().unwrap();
     let answer = authenticator.responder().answer(error, &Head::new());
-    (answer.fields[0].1.to_string(), String::from_utf8(answer.body.to_vec()).unwrap())
+    (
+        answer.fields[0].1.to_string(),
+        String::from_utf8(answer.body.to_vec()).unwrap(),
+    )
 }
 
 fn missing(requirement: impl Into<Requirement>, granted: &[&str]) -> AuthError {
     let granted: Vec<Scope> = granted.iter().map(|text| scope(text)).collect();
-    AuthError::insufficient_scope(&requirement.into(), &*WildcardModel.compile(&granted).unwrap())
+    AuthError::insufficient_scope(
+        &requirement.into(),
+        &*WildcardModel.compile(&granted).unwrap(),
+    )
 }
 
 #[test]
@@ -255,11 +399,26 @@ fn allsign_speaks_as_documented() {
             AuthError::new(ErrorCode::InvalidFormat),
             r#"{"detail": "Invalid API key format. Expected: allsign_{env}_{type}_{random}"}"#,
         ),
-        (AuthError::new(ErrorCode::InvalidKey), r#"{"detail": "Invalid or expired API key"}"#),
-        (AuthError::new(ErrorCode::KeyRevoked), r#"{"detail": "Invalid or expired API key"}"#),
-        (AuthError::new(ErrorCode::KeyExpired), r#"{"detail": "Invalid or expired API key"}"#),
-        (AuthError::new(ErrorCode::WrongEnvironment), r#"{"detail": "Invalid or expired API key"}"#),
-        (AuthError::new(ErrorCode::NotFound), r#"{"detail": "Not Found"}"#),
+        (
+            AuthError::new(ErrorCode::InvalidKey),
+            r#"{"detail": "Invalid or expired API key"}"#,
+        ),
+        (
+            AuthError::new(ErrorCode::KeyRevoked),
+            r#"{"detail": "Invalid or expired API key"}"#,
+        ),
+        (
+            AuthError::new(ErrorCode::KeyExpired),
+            r#"{"detail": "Invalid or expired API key"}"#,
+        ),
+        (
+            AuthError::new(ErrorCode::WrongEnvironment),
+            r#"{"detail": "Invalid or expired API key"}"#,
+        ),
+        (
+            AuthError::new(ErrorCode::NotFound),
+            r#"{"detail": "Not Found"}"#,
+        ),
         (
             missing(scope("document:write"), &["document:read", "signature:*"]),
             r#"{"detail": "Insufficient permissions. Required: document:write or document:*. Your scopes: document:read, signature:*"}"#,
@@ -273,7 +432,10 @@ fn allsign_speaks_as_documented() {
             r#"{"detail": "Insufficient permissions. Required: document:*. Your scopes: document:read"}"#,
         ),
     ] {
-        assert_eq!(body(Profile::AllSign, &error), ("application/json".into(), expected.into()));
+        assert_eq!(
+            body(Profile::AllSign, &error),
+            ("application/json".into(), expected.into())
+        );
     }
 }
 
@@ -297,7 +459,10 @@ fn insigner_speaks_problem_documents_with_the_code_as_last_member() {
             r#"{ "type": "https://docs.insigner.com/errors/too-many-requests", "title": "Too Many Requests", "status": 429, "detail": "slowly", "code": "RATE_LIMITED"}"#,
         ),
     ] {
-        assert_eq!(body(Profile::InSigner, &error), ("application/problem+json".into(), expected.into()));
+        assert_eq!(
+            body(Profile::InSigner, &error),
+            ("application/problem+json".into(), expected.into())
+        );
     }
 }
 
@@ -329,7 +494,10 @@ fn dropbox_sign_speaks_as_documented() {
             r#"{"error":{"error_msg":"a\"b","error_name":"unavailable"}}"#,
         ),
     ] {
-        assert_eq!(body(Profile::DropboxSign, &error), ("application/json".into(), expected.into()));
+        assert_eq!(
+            body(Profile::DropboxSign, &error),
+            ("application/json".into(), expected.into())
+        );
     }
 }
 
@@ -339,8 +507,8 @@ fn every_dialect_gives_valid_json_for_every_code_and_repeats_no_status_wrongly()
         for &code in ErrorCode::ALL {
             let error = AuthError::with_detail(code, "quotes \" and \\ and \n and \u{1F511}");
             let (media, text) = body(profile, &error);
-            let json: serde_json::Value =
-                serde_json::from_str(&text).unwrap_or_else(|why| panic!("{profile} {code}: {why}: {text}"));
+            let json: serde_json::Value = serde_json::from_str(&text)
+                .unwrap_or_else(|why| panic!("{profile} {code}: {why}: {text}"));
             if media == "application/problem+json" {
                 assert_eq!(json["status"], code.status(), "{profile} {code}");
                 assert_eq!(json["code"], code.as_str(), "{profile} {code}");
@@ -358,13 +526,22 @@ fn the_realm_and_the_schemes_of_challenges_are_the_profiles() {
         (Profile::IuSign, vec![r#"Bearer realm="iusign""#]),
         (
             Profile::DropboxSign,
-            vec![r#"Basic realm="dropbox-sign", charset="UTF-8""#, r#"Bearer realm="dropbox-sign""#],
+            vec![
+                r#"Basic realm="dropbox-sign", charset="UTF-8""#,
+                r#"Bearer realm="dropbox-sign""#,
+            ],
         ),
     ] {
         let authenticator = profile.authenticator(House::new().store).build().unwrap();
-        let answer = authenticator.responder().answer(&AuthError::new(ErrorCode::MissingKey), &Head::new());
-        let lines: Vec<_> =
-            answer.fields.iter().filter(|(name, _)| *name == "www-authenticate").map(|(_, line)| &**line).collect();
+        let answer = authenticator
+            .responder()
+            .answer(&AuthError::new(ErrorCode::MissingKey), &Head::new());
+        let lines: Vec<_> = answer
+            .fields
+            .iter()
+            .filter(|(name, _)| *name == "www-authenticate")
+            .map(|(_, line)| &**line)
+            .collect();
         assert_eq!(lines, expected, "{profile}");
     }
 }

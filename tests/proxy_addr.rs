@@ -3,7 +3,12 @@
 //! `vectors/proxy-addr/generate.js` made the cases. Each is held against two things: what the other library answered, and a
 //! slow walk written out here that also names where the two part on purpose. A difference without a name fails.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 
@@ -54,30 +59,45 @@ fn is_mapped(bits: u128) -> bool {
 
 impl Range {
     fn parse(text: &str) -> Self {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let (address, prefix) = text
+            .split_once('/')
+            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let address: IpAddr = address.parse().unwrap();
         let base = bits(address);
         let prefix = match prefix {
             None => 128,
             Some(prefix) => prefix.parse::<u32>().unwrap() + if address.is_ipv4() { 96 } else { 0 },
         };
-        Self { base, prefix, beyond_mapped: is_mapped(base) && prefix < 96 }
+        Self {
+            base,
+            prefix,
+            beyond_mapped: is_mapped(base) && prefix < 96,
+        }
     }
 
     fn contains(&self, address: IpAddr) -> bool {
         let address = bits(address);
         // IPv4 lies in IPv4 ranges only, and IPv6 in IPv6 ranges only.
         is_mapped(address) == (is_mapped(self.base) && self.prefix >= 96)
-            && (address ^ self.base).checked_shr(128 - self.prefix).unwrap_or(0) == 0
+            && (address ^ self.base)
+                .checked_shr(128 - self.prefix)
+                .unwrap_or(0)
+                == 0
     }
 }
 
 /// The client, by a walk from right to left; and the reasons for which `proxy-addr` may have come to another.
 fn walk(trusted: &[Range], peer: &str, header: Option<&str>) -> (Option<IpAddr>, BTreeSet<Reason>) {
-    let mut reasons: BTreeSet<_> = has_dotted_tail(peer).then_some(Reason::DottedTail).into_iter().collect();
+    let mut reasons: BTreeSet<_> = has_dotted_tail(peer)
+        .then_some(Reason::DottedTail)
+        .into_iter()
+        .collect();
     let peer: IpAddr = peer.parse().unwrap();
     let is_trusted = |address: IpAddr, reasons: &mut BTreeSet<Reason>| {
-        let by = trusted.iter().filter(|range| range.contains(address)).collect::<Vec<_>>();
+        let by = trusted
+            .iter()
+            .filter(|range| range.contains(address))
+            .collect::<Vec<_>>();
         if !by.is_empty() && by.iter().all(|range| range.beyond_mapped) {
             reasons.insert(Reason::RangeBeyondMapped);
         }
@@ -124,13 +144,21 @@ fn walk(trusted: &[Range], peer: &str, header: Option<&str>) -> (Option<IpAddr>,
 }
 
 fn has_dotted_tail(address: &str) -> bool {
-    address.contains("::") && address.contains('.') && !address.to_ascii_lowercase().starts_with("::ffff:")
+    address.contains("::")
+        && address.contains('.')
+        && !address.to_ascii_lowercase().starts_with("::ffff:")
 }
 
 fn without_port(hop: &str) -> Option<IpAddr> {
     let bracketed = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']'));
-    let plain = bracketed.and_then(|hop| hop.parse::<std::net::Ipv6Addr>().ok()).map(IpAddr::V6);
-    plain.or_else(|| hop.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip()))
+    let plain = bracketed
+        .and_then(|hop| hop.parse::<std::net::Ipv6Addr>().ok())
+        .map(IpAddr::V6);
+    plain.or_else(|| {
+        hop.parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|socket| socket.ip())
+    })
 }
 
 #[test]
@@ -149,7 +177,9 @@ fn every_answer_is_proxy_addrs_or_differs_for_a_reason_that_has_a_name() {
             continue;
         }
         let line = line.replace("\\t", "\t");
-        let [set, peer, told, theirs] = line.split('|').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let [set, peer, told, theirs] = line.split('|').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
         let ranges = &trust[set.parse::<usize>().unwrap()];
         let header = told.strip_prefix('=');
 
@@ -167,7 +197,9 @@ fn every_answer_is_proxy_addrs_or_differs_for_a_reason_that_has_a_name() {
         if ours.is_some() && theirs.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()) == ours {
             same += 1;
         } else {
-            let reason = *why.first().unwrap_or_else(|| panic!("no reason: {line}, {ours:?} (trusted: {ranges:?})"));
+            let reason = *why
+                .first()
+                .unwrap_or_else(|| panic!("no reason: {line}, {ours:?} (trusted: {ranges:?})"));
             *reasons.entry(reason).or_default() += 1;
         }
         cases += 1;

@@ -64,41 +64,61 @@ async fn site(late: bool, quota: Option<u64>) -> Site {
     let mut builder = house.bearer();
     if let Some(limit) = quota {
         let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
-        builder = builder.limiter(limiter).quotas(Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap());
+        builder = builder
+            .limiter(limiter)
+            .quotas(Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap());
     }
     let (parts, receiver) = mpsc::channel(1);
     let receiver: Parts = Arc::new(Mutex::new(Some(receiver)));
     let next = |receiver: Parts| ReceiverStream::new(receiver.lock().unwrap().take().unwrap());
     let (for_events, for_body) = (Arc::clone(&receiver), receiver);
     let events = move || {
-        let stream = next(Arc::clone(&for_events)).map(|part| Ok::<_, Infallible>(Event::default().data(part)));
+        let stream = next(Arc::clone(&for_events))
+            .map(|part| Ok::<_, Infallible>(Event::default().data(part)));
         async { Sse::new(stream) }
     };
     let body = move || {
-        let stream = next(Arc::clone(&for_body)).map(|part| Ok::<_, Infallible>(Bytes::from_static(part.as_bytes())));
+        let stream = next(Arc::clone(&for_body))
+            .map(|part| Ok::<_, Infallible>(Bytes::from_static(part.as_bytes())));
         async { Body::from_stream(stream) }
     };
     let app = ProtectedRouter::new(AuthLayer::new(builder.build().unwrap()))
         .route("/", get(|| async { "ok" }).any_key())
-        .route("/upload", post(|body: Bytes| async move { body.len().to_string() }).any_key())
+        .route(
+            "/upload",
+            post(|body: Bytes| async move { body.len().to_string() }).any_key(),
+        )
         .route("/socket", get(echo).require(scope("a")))
         .route("/events", get(events).require(scope("a")))
         .route("/body", get(body).require(scope("a")))
-        .route("/mirror", post(|body: Body| async { Body::from_stream(body.into_data_stream()) }).require(scope("a")))
+        .route(
+            "/mirror",
+            post(|body: Body| async { Body::from_stream(body.into_data_stream()) })
+                .require(scope("a")),
+        )
         .into_router();
-    Site { address: serve(app).await, key, weak, parts }
+    Site {
+        address: serve(app).await,
+        key,
+        weak,
+        parts,
+    }
 }
 
 // ---- HTTP/2 ----
 
 async fn h2(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
-    let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap())
+        .await
+        .unwrap();
     tokio::spawn(connection);
     client
 }
 
 fn request(method: &str, path: &str, key: &str) -> Request<()> {
-    let mut request = Request::builder().method(method).uri(format!("http://localhost{path}"));
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("http://localhost{path}"));
     if !key.is_empty() {
         request = request.header("authorization", format!("Bearer {key}"));
     }
@@ -125,14 +145,29 @@ async fn many_streams_of_one_connection_are_limited_exactly() {
             let (client, key) = (client.clone(), site.key.clone());
             async move {
                 let mut client = soon(client.ready()).await.unwrap();
-                answer(client.send_request(request("GET", "/", &key), true).unwrap().0).await
+                answer(
+                    client
+                        .send_request(request("GET", "/", &key), true)
+                        .unwrap()
+                        .0,
+                )
+                .await
             }
         });
         let answers = join_all(calls).await;
-        let of = |status: u16| answers.iter().filter(|(known, _)| *known == status).collect::<Vec<_>>();
+        let of = |status: u16| {
+            answers
+                .iter()
+                .filter(|(known, _)| *known == status)
+                .collect::<Vec<_>>()
+        };
         assert_eq!((of(200).len(), of(429).len()), (60, 240));
         assert!(of(200).iter().all(|(_, body)| body == "ok"));
-        assert!(of(429).iter().all(|(_, body)| serde_json::from_slice::<serde_json::Value>(body).is_ok()));
+        assert!(
+            of(429)
+                .iter()
+                .all(|(_, body)| serde_json::from_slice::<serde_json::Value>(body).is_ok())
+        );
     }
 }
 
@@ -144,10 +179,14 @@ async fn a_stream_that_is_refused_before_its_body_leaves_the_connection_as_it_wa
         for _ in 0..20 {
             client = soon(client.ready()).await.unwrap();
             // The body is never sent, and its end never told.
-            let (response, _unsent) = client.send_request(request("POST", "/upload", &stranger()), false).unwrap();
+            let (response, _unsent) = client
+                .send_request(request("POST", "/upload", &stranger()), false)
+                .unwrap();
             assert_eq!(answer(response).await.0, 401);
         }
-        let (response, mut body) = client.send_request(request("POST", "/upload", &site.key), false).unwrap();
+        let (response, mut body) = client
+            .send_request(request("POST", "/upload", &site.key), false)
+            .unwrap();
         body.send_data(Bytes::from_static(b"hello"), true).unwrap();
         assert_eq!(answer(response).await, (200, Bytes::from_static(b"5")));
     }
@@ -156,9 +195,13 @@ async fn a_stream_that_is_refused_before_its_body_leaves_the_connection_as_it_wa
 // ---- WebSocket ----
 
 fn socket(address: SocketAddr, key: &str) -> Request<()> {
-    let mut request = format!("ws://{address}/socket").into_client_request().unwrap();
+    let mut request = format!("ws://{address}/socket")
+        .into_client_request()
+        .unwrap();
     if !key.is_empty() {
-        request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        request
+            .headers_mut()
+            .insert("authorization", format!("Bearer {key}").parse().unwrap());
     }
     request
 }
@@ -167,21 +210,41 @@ fn socket(address: SocketAddr, key: &str) -> Request<()> {
 async fn a_websocket_opens_with_a_key_and_is_refused_before_the_upgrade_without() {
     for late in [false, true] {
         let site = site(late, None).await;
-        let (mut open, response) = soon(connect_async(socket(site.address, &site.key))).await.unwrap();
+        let (mut open, response) = soon(connect_async(socket(site.address, &site.key)))
+            .await
+            .unwrap();
         assert_eq!(response.status(), 101);
         let greeting = soon(open.next()).await.unwrap().unwrap();
-        assert!(greeting.into_text().unwrap().starts_with("key_"), "the handler knows the caller");
+        assert!(
+            greeting.into_text().unwrap().starts_with("key_"),
+            "the handler knows the caller"
+        );
         for text in ["one", "two"] {
             open.send(Message::text(text)).await.unwrap();
-            assert_eq!(soon(open.next()).await.unwrap().unwrap(), Message::text(text));
+            assert_eq!(
+                soon(open.next()).await.unwrap().unwrap(),
+                Message::text(text)
+            );
         }
-        for (key, status) in [("", 401), ("garbage", 401), (&stranger(), 401), (&site.weak, 403)] {
-            let Err(Error::Http(refusal)) = soon(connect_async(socket(site.address, key))).await else {
+        for (key, status) in [
+            ("", 401),
+            ("garbage", 401),
+            (&stranger(), 401),
+            (&site.weak, 403),
+        ] {
+            let Err(Error::Http(refusal)) = soon(connect_async(socket(site.address, key))).await
+            else {
                 panic!("an answer of HTTP")
             };
             assert_eq!(refusal.status(), status);
-            assert!(refusal.headers().contains_key("www-authenticate") && !refusal.headers().contains_key("upgrade"));
-            assert_eq!(refusal.headers()["content-type"], "application/problem+json");
+            assert!(
+                refusal.headers().contains_key("www-authenticate")
+                    && !refusal.headers().contains_key("upgrade")
+            );
+            assert_eq!(
+                refusal.headers()["content-type"],
+                "application/problem+json"
+            );
         }
     }
 }
@@ -190,15 +253,29 @@ async fn a_websocket_opens_with_a_key_and_is_refused_before_the_upgrade_without(
 
 #[tokio::test]
 async fn each_part_of_a_streamed_answer_arrives_before_the_next_is_made() {
-    for (late, path) in [(false, "/body"), (true, "/body"), (false, "/events"), (true, "/events")] {
+    for (late, path) in [
+        (false, "/body"),
+        (true, "/body"),
+        (false, "/events"),
+        (true, "/events"),
+    ] {
         let site = site(late, None).await;
         let mut wire = Wire::to(site.address).await;
         let authorization = format!("Bearer {}", site.key);
-        let reply = wire.ask(&format!("GET {path}"), &[("authorization", &authorization)]).await;
-        assert_eq!((reply.status, reply.get("transfer-encoding")), (200, Some("chunked")));
+        let reply = wire
+            .ask(&format!("GET {path}"), &[("authorization", &authorization)])
+            .await;
+        assert_eq!(
+            (reply.status, reply.get("transfer-encoding")),
+            (200, Some("chunked"))
+        );
         for part in ["one", "two", "three"] {
             site.parts.send(part).await.unwrap();
-            let expected = if path == "/events" { format!("data: {part}\n\n") } else { part.to_owned() };
+            let expected = if path == "/events" {
+                format!("data: {part}\n\n")
+            } else {
+                part.to_owned()
+            };
             assert_eq!(wire.chunk().await, expected);
         }
         drop(site.parts);
@@ -211,8 +288,14 @@ async fn each_part_of_a_streamed_request_reaches_the_handler_before_the_next_is_
     for late in [false, true] {
         let site = site(late, None).await;
         let mut wire = Wire::to(site.address).await;
-        let fields = [("authorization", format!("Bearer {}", site.key)), ("transfer-encoding", "chunked".into())];
-        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let fields = [
+            ("authorization", format!("Bearer {}", site.key)),
+            ("transfer-encoding", "chunked".into()),
+        ];
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         let reply = wire.ask("POST /mirror", &fields).await;
         assert_eq!(reply.status, 200);
         for part in ["one", "two", "three"] {

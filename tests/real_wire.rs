@@ -28,17 +28,29 @@ struct Site {
 
 fn protected(auth: AuthLayer) -> Router {
     ProtectedRouter::new(auth)
-        .route("/take", post(|body: Bytes| async move { body.len().to_string() }).require(scope("a")))
-        .route("/closed", post(|body: Bytes| async move { body.len().to_string() }).require(scope("b")))
+        .route(
+            "/take",
+            post(|body: Bytes| async move { body.len().to_string() }).require(scope("a")),
+        )
+        .route(
+            "/closed",
+            post(|body: Bytes| async move { body.len().to_string() }).require(scope("b")),
+        )
         .route("/give", get(|| async { "a document" }).require(scope("a")))
-        .route("/give/closed", get(|| async { "a document" }).require(scope("b")))
+        .route(
+            "/give/closed",
+            get(|| async { "a document" }).require(scope("b")),
+        )
         .into_router()
 }
 
 /// A service without axum's routing, which knows nothing of `HEAD`.
 fn plain(auth: &AuthLayer) -> Router {
     let inner = service_fn(|request: Request<Body>| async move {
-        let length = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap().len();
+        let length = axum::body::to_bytes(request.into_body(), usize::MAX)
+            .await
+            .unwrap()
+            .len();
         Ok::<_, Infallible>(Response::new(Body::from(length.to_string())))
     });
     Router::new().fallback_service(auth.layer(inner))
@@ -54,15 +66,28 @@ async fn sites() -> Vec<Site> {
             house.store.answer_late();
         }
         let auth = AuthLayer::new(house.bearer().build().unwrap());
-        let address = serve(if routed { protected(auth) } else { plain(&auth) }).await;
-        sites.push(Site { address, key, house });
+        let address = serve(if routed {
+            protected(auth)
+        } else {
+            plain(&auth)
+        })
+        .await;
+        sites.push(Site {
+            address,
+            key,
+            house,
+        });
     }
     sites
 }
 
 /// The field of a key, as a line; none where there is no key.
 fn line(key: &str) -> String {
-    if key.is_empty() { String::new() } else { format!("authorization: Bearer {key}\r\n") }
+    if key.is_empty() {
+        String::new()
+    } else {
+        format!("authorization: Bearer {key}\r\n")
+    }
 }
 
 #[tokio::test]
@@ -71,15 +96,27 @@ async fn who_expects_100_continue_gets_it_with_a_key_and_the_final_status_withou
         for key in ["", "garbage", &stranger()] {
             let mut wire = Wire::to(site.address).await;
             let fields = format!("content-length: 5\r\nexpect: 100-continue\r\n{}", line(key));
-            wire.send(format!("POST /take HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")).await;
+            wire.send(format!(
+                "POST /take HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n"
+            ))
+            .await;
             let reply = wire.reply().await;
             assert_eq!(reply.status, 401, "and no 100 before it");
             assert!(wire.body(&reply).await.contains("code"));
-            assert!(wire.is_closed().await, "a body that was not asked for cannot be told from a next request");
+            assert!(
+                wire.is_closed().await,
+                "a body that was not asked for cannot be told from a next request"
+            );
         }
         let mut wire = Wire::to(site.address).await;
-        let fields = format!("content-length: 5\r\nexpect: 100-continue\r\n{}", line(&site.key));
-        wire.send(format!("POST /take HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")).await;
+        let fields = format!(
+            "content-length: 5\r\nexpect: 100-continue\r\n{}",
+            line(&site.key)
+        );
+        wire.send(format!(
+            "POST /take HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n"
+        ))
+        .await;
         assert_eq!(wire.reply().await.status, 100);
         wire.send("hello").await;
         let reply = wire.reply().await;
@@ -91,20 +128,32 @@ async fn who_expects_100_continue_gets_it_with_a_key_and_the_final_status_withou
 async fn a_missing_scope_is_told_before_the_body_is_asked_for() {
     let site = &sites().await[0];
     let mut wire = Wire::to(site.address).await;
-    let fields = format!("content-length: 5\r\nexpect: 100-continue\r\n{}", line(&site.key));
-    wire.send(format!("POST /closed HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")).await;
+    let fields = format!(
+        "content-length: 5\r\nexpect: 100-continue\r\n{}",
+        line(&site.key)
+    );
+    wire.send(format!(
+        "POST /closed HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n"
+    ))
+    .await;
     assert_eq!(wire.reply().await.status, 403);
 }
 
 #[tokio::test]
 async fn a_large_body_is_refused_before_it_is_sent() {
     for site in sites().await {
-        for body in
-            ["content-length: 10485760\r\n", "content-length: 1099511627776\r\n", "transfer-encoding: chunked\r\n"]
-        {
+        for body in [
+            "content-length: 10485760\r\n",
+            "content-length: 1099511627776\r\n",
+            "transfer-encoding: chunked\r\n",
+        ] {
             for key in ["", "garbage", &stranger()] {
                 let mut wire = Wire::to(site.address).await;
-                wire.send(format!("POST /take HTTP/1.1\r\nhost: localhost\r\n{body}{}\r\n", line(key))).await;
+                wire.send(format!(
+                    "POST /take HTTP/1.1\r\nhost: localhost\r\n{body}{}\r\n",
+                    line(key)
+                ))
+                .await;
                 let reply = wire.reply().await;
                 assert_eq!(reply.status, 401, "{body}");
                 _ = wire.body(&reply).await;
@@ -114,7 +163,10 @@ async fn a_large_body_is_refused_before_it_is_sent() {
         site.house.store.answer_nothing();
         let mut wire = Wire::to(site.address).await;
         let fields = format!("content-length: 10485760\r\n{}", line(&site.key));
-        wire.send(format!("POST /take HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")).await;
+        wire.send(format!(
+            "POST /take HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n"
+        ))
+        .await;
         assert_eq!(wire.reply().await.status, 503);
     }
 }
@@ -124,13 +176,17 @@ async fn a_refusal_whose_body_was_sent_leaves_the_connection_to_the_next_request
     for site in sites().await {
         let mut wire = Wire::to(site.address).await;
         for _ in 0..3 {
-            wire.send("POST /take HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhello").await;
+            wire.send("POST /take HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhello")
+                .await;
             let reply = wire.reply().await;
             assert_eq!(reply.status, 401);
             wire.body(&reply).await;
         }
         let fields = format!("content-length: 5\r\n{}", line(&site.key));
-        wire.send(format!("POST /take HTTP/1.1\r\nhost: localhost\r\n{fields}\r\nhello")).await;
+        wire.send(format!(
+            "POST /take HTTP/1.1\r\nhost: localhost\r\n{fields}\r\nhello"
+        ))
+        .await;
         let reply = wire.reply().await;
         assert_eq!((reply.status, wire.body(&reply).await.as_str()), (200, "5"));
     }
@@ -147,7 +203,10 @@ async fn head_is_refused_as_get_is_but_without_the_body() {
             ("/give", Some(&unknown)),
             ("/give/closed", Some(&known)),
         ] {
-            let fields: Vec<_> = authorization.map(|value| ("authorization", value)).into_iter().collect();
+            let fields: Vec<_> = authorization
+                .map(|value| ("authorization", value))
+                .into_iter()
+                .collect();
             let mut wire = Wire::to(site.address).await;
             let get = wire.ask(&format!("GET {path}"), &fields).await;
             let body = wire.body(&get).await;
@@ -162,7 +221,12 @@ async fn head_is_refused_as_get_is_but_without_the_body() {
             assert_eq!(same(&head), same(&get), "{path} {authorization:?}");
             assert_eq!(head.content_length(), Some(body.len()));
             // Had there been a body, it would stand before this.
-            assert_eq!(wire.ask("GET /give", &[("authorization", &known)]).await.status, 200);
+            assert_eq!(
+                wire.ask("GET /give", &[("authorization", &known)])
+                    .await
+                    .status,
+                200
+            );
         }
     }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use portunus::policy::{Explanation, Requirement};
 use portunus::scope;
 use portunus::scope::{
-    BitModel, MAX_SCOPE_LENGTH, Scope, ScopeModel, ScopeSet, UnknownScope, Vocabulary, WildcardModel, WildcardScopes,
+    BitModel, MAX_SCOPE_LENGTH, Scope, ScopeModel, ScopeSet, UnknownScope, Vocabulary,
+    WildcardModel, WildcardScopes,
 };
 use proptest::prelude::*;
 
@@ -18,7 +19,9 @@ fn s(text: &str) -> Scope {
 }
 
 fn set(grants: &[&str]) -> Arc<dyn ScopeSet> {
-    WildcardModel.compile(&grants.iter().map(|text| s(text)).collect::<Vec<_>>()).unwrap()
+    WildcardModel
+        .compile(&grants.iter().map(|text| s(text)).collect::<Vec<_>>())
+        .unwrap()
 }
 
 // ---- the rules ----
@@ -79,14 +82,22 @@ const RULES: &[(&str, &str, bool)] = &[
 #[test]
 fn a_grant_covers_what_the_rules_say() {
     for &(grant, required, covers) in RULES {
-        assert_eq!(s(grant).covers(&s(required)), covers, "{grant} for {required}");
+        assert_eq!(
+            s(grant).covers(&s(required)),
+            covers,
+            "{grant} for {required}"
+        );
     }
 }
 
 #[test]
 fn a_set_of_one_grants_what_the_grant_covers() {
     for &(grant, required, covers) in RULES {
-        assert_eq!(set(&[grant]).grants(&s(required)), covers, "{grant} for {required}");
+        assert_eq!(
+            set(&[grant]).grants(&s(required)),
+            covers,
+            "{grant} for {required}"
+        );
     }
 }
 
@@ -146,14 +157,28 @@ fn what_is_no_scope_cannot_be_made() {
         assert!(Scope::new(wrong).is_err(), "{wrong:?}");
         assert!(wrong.parse::<Scope>().is_err(), "{wrong:?}");
         assert!(Scope::try_from(wrong.to_owned()).is_err(), "{wrong:?}");
-        assert!(serde_json::from_value::<Scope>(wrong.into()).is_err(), "{wrong:?}");
+        assert!(
+            serde_json::from_value::<Scope>(wrong.into()).is_err(),
+            "{wrong:?}"
+        );
     }
 }
 
 #[test]
 fn names_of_128_bytes_and_all_characters_of_a_scope_token_are_scopes() {
     let longest = "a".repeat(MAX_SCOPE_LENGTH);
-    for right in ["a", "*", "a:*", "a.*", "a:b.c", "!", "#$%&'()+,-/", ";<=>?@[]^_`{|}~", "https://x/y", &longest] {
+    for right in [
+        "a",
+        "*",
+        "a:*",
+        "a.*",
+        "a:b.c",
+        "!",
+        "#$%&'()+,-/",
+        ";<=>?@[]^_`{|}~",
+        "https://x/y",
+        &longest,
+    ] {
         let valid = Scope::new(right).is_ok();
         // A `//` is no empty segment: only `:` and `.` separate.
         assert!(valid, "{right}");
@@ -185,8 +210,17 @@ proptest! {
 #[test]
 fn the_error_shows_what_was_wrong_and_not_all_of_a_megabyte() {
     let error = Scope::new("doc*").unwrap_err().to_string();
-    assert!(error.contains("doc*") && error.contains("whole last segment"), "{error}");
-    assert!(Scope::new(&"x".repeat(1 << 20)).unwrap_err().to_string().len() < 200);
+    assert!(
+        error.contains("doc*") && error.contains("whole last segment"),
+        "{error}"
+    );
+    assert!(
+        Scope::new(&"x".repeat(1 << 20))
+            .unwrap_err()
+            .to_string()
+            .len()
+            < 200
+    );
 }
 
 #[test]
@@ -201,9 +235,19 @@ fn a_scope_is_equal_to_another_of_the_same_text_however_it_was_made() {
 fn a_scope_survives_a_round_trip_and_shows_its_text() {
     let scope = s("document:*");
     assert_eq!(serde_json::to_string(&scope).unwrap(), r#""document:*""#);
-    assert_eq!(serde_json::from_str::<Scope>(r#""document:*""#).unwrap(), scope);
-    assert!(serde_json::from_str::<Scope>(r#""document:*""#).unwrap().is_wildcard());
-    assert_eq!((scope.to_string(), format!("{scope:?}")), ("document:*".into(), "Scope(document:*)".into()));
+    assert_eq!(
+        serde_json::from_str::<Scope>(r#""document:*""#).unwrap(),
+        scope
+    );
+    assert!(
+        serde_json::from_str::<Scope>(r#""document:*""#)
+            .unwrap()
+            .is_wildcard()
+    );
+    assert_eq!(
+        (scope.to_string(), format!("{scope:?}")),
+        ("document:*".into(), "Scope(document:*)".into())
+    );
     assert_eq!(String::from(scope), "document:*");
 }
 
@@ -229,7 +273,10 @@ fn the_wildcard_above_a_name_is_one_segment_shorter() {
 /// The rules of the house, taken literally: names as segments and separators.
 fn slow_covers(grant: &str, required: &str) -> bool {
     fn apart(name: &str) -> (Vec<&str>, Vec<char>) {
-        (name.split([':', '.']).collect(), name.chars().filter(|c| matches!(c, ':' | '.')).collect())
+        (
+            name.split([':', '.']).collect(),
+            name.chars().filter(|c| matches!(c, ':' | '.')).collect(),
+        )
     }
     if grant == "*" {
         return true;
@@ -239,7 +286,8 @@ fn slow_covers(grant: &str, required: &str) -> bool {
     match granted.split_last() {
         Some((&"*", fixed)) => {
             asked.len() > fixed.len()
-                && (0..fixed.len()).all(|at| asked[at] == fixed[at] && between_asked[at] == between_granted[at])
+                && (0..fixed.len())
+                    .all(|at| asked[at] == fixed[at] && between_asked[at] == between_granted[at])
         }
         _ => grant == required,
     }
@@ -248,14 +296,21 @@ fn slow_covers(grant: &str, required: &str) -> bool {
 #[test]
 fn the_slow_model_agrees_with_the_table() {
     for &(grant, required, covers) in RULES {
-        assert_eq!(slow_covers(grant, required), covers, "{grant} for {required}");
+        assert_eq!(
+            slow_covers(grant, required),
+            covers,
+            "{grant} for {required}"
+        );
     }
 }
 
 /// Names that are often related: few segments of few words, with either separator.
 fn name() -> impl Strategy<Value = Scope> {
     let segment = prop::sample::select(vec!["a", "b", "ab", "A"]);
-    let more = prop::collection::vec((prop::sample::select(vec![":", "."]), segment.clone()), 0..4);
+    let more = prop::collection::vec(
+        (prop::sample::select(vec![":", "."]), segment.clone()),
+        0..4,
+    );
     (segment, more, any::<bool>(), 0_u8..20).prop_map(|(first, more, wildcard, everything)| {
         if everything == 0 {
             return s("*");
@@ -271,7 +326,9 @@ fn name() -> impl Strategy<Value = Scope> {
 }
 
 fn slow_grants(grants: &[Scope], required: &Scope) -> bool {
-    grants.iter().any(|grant| slow_covers(grant.as_str(), required.as_str()))
+    grants
+        .iter()
+        .any(|grant| slow_covers(grant.as_str(), required.as_str()))
 }
 
 proptest! {
@@ -349,25 +406,44 @@ fn outside_of_the_vocabulary_bits_are_granted_by_nothing_but_everything() {
     let vocabulary: Vocabulary = [s("document:read")].into_iter().collect();
     let model = BitModel::new(&vocabulary).unwrap();
     for grant in ["template:read", "template:*"] {
-        assert!(!model.compile(&[s(grant)]).unwrap().grants(&s("template:read")), "{grant}");
+        assert!(
+            !model
+                .compile(&[s(grant)])
+                .unwrap()
+                .grants(&s("template:read")),
+            "{grant}"
+        );
     }
-    assert!(model.compile(&[s("*")]).unwrap().grants(&s("template:read")));
+    assert!(
+        model
+            .compile(&[s("*")])
+            .unwrap()
+            .grants(&s("template:read"))
+    );
 }
 
 #[test]
 fn bits_beyond_the_first_word_are_told_apart() {
-    let names: Vec<Scope> = (0..250).map(|number| s(&format!("scope{number}"))).collect();
+    let names: Vec<Scope> = (0..250)
+        .map(|number| s(&format!("scope{number}")))
+        .collect();
     let model = BitModel::new(&names.iter().cloned().collect()).unwrap();
     for (at, name) in names.iter().enumerate() {
         let compiled = model.compile(std::slice::from_ref(name)).unwrap();
-        let granted: Vec<usize> = (0..names.len()).filter(|&other| compiled.grants(&names[other])).collect();
+        let granted: Vec<usize> = (0..names.len())
+            .filter(|&other| compiled.grants(&names[other]))
+            .collect();
         assert_eq!(granted, [at]);
     }
 }
 
 #[test]
 fn a_vocabulary_of_256_names_and_wildcards_fits_and_of_257_does_not() {
-    let of = |count: usize| (0..count).map(|number| s(&format!("scope{number}"))).collect::<Vocabulary>();
+    let of = |count: usize| {
+        (0..count)
+            .map(|number| s(&format!("scope{number}")))
+            .collect::<Vocabulary>()
+    };
     assert!(BitModel::new(&of(255)).is_ok()); // and `*`
     let error = BitModel::new(&of(256)).unwrap_err();
     assert!(error.to_string().contains("257"), "{error}");
@@ -377,7 +453,10 @@ fn a_vocabulary_of_256_names_and_wildcards_fits_and_of_257_does_not() {
 fn a_set_shows_its_grants_in_the_order_in_which_they_were_given() {
     let names = ["template:read", "document:*", "a", "document:read"];
     assert_eq!(set(&names).names(), names);
-    let many: Vec<String> = (0..20).rev().map(|number| format!("scope{number}")).collect();
+    let many: Vec<String> = (0..20)
+        .rev()
+        .map(|number| format!("scope{number}"))
+        .collect();
     let compiled: WildcardScopes = many.iter().map(|text| s(text)).collect();
     assert_eq!(compiled.names(), many);
 }
@@ -389,7 +468,10 @@ fn pointers_to_a_set_are_the_set() {
     for set in [&arc as &dyn ScopeSet, &boxed] {
         assert!(set.grants(&s("document:read")) && !set.grants(&s("template:read")));
         assert_eq!(set.names(), ["document:*"]);
-        assert_eq!(set.granted_by(&s("document:read")).as_deref(), Some("document:*"));
+        assert_eq!(
+            set.granted_by(&s("document:read")).as_deref(),
+            Some("document:*")
+        );
         assert_eq!(set.granted_by(&s("template:read")), None);
     }
 }
@@ -421,11 +503,23 @@ fn requirements_combine_as_any_and_all() {
         (one_of(&["a", "b"]).and(s("c")), vec!["a", "b"], false),
         (each_of(&["a", "b"]).or(s("c")), vec!["c"], true),
         (each_of(&["a", "b"]).or(s("c")), vec!["a"], false),
-        (Requirement::all_of([one_of(&["a"]), one_of(&[])]), vec!["*"], false),
-        (Requirement::any_of([one_of(&[]), one_of(&["a"])]), vec!["a"], true),
+        (
+            Requirement::all_of([one_of(&["a"]), one_of(&[])]),
+            vec!["*"],
+            false,
+        ),
+        (
+            Requirement::any_of([one_of(&[]), one_of(&["a"])]),
+            vec!["a"],
+            true,
+        ),
         (Requirement::from(s("a:*")), vec!["a:b"], false),
     ] {
-        assert_eq!(requirement.is_met_by(&*set(&grants)), met, "{requirement} by {grants:?}");
+        assert_eq!(
+            requirement.is_met_by(&*set(&grants)),
+            met,
+            "{requirement} by {grants:?}"
+        );
     }
 }
 
@@ -441,7 +535,10 @@ fn a_requirement_reads_as_a_sentence() {
         (each_of(&["a", "b"]), "a and b"),
         (one_of(&["a", "b"]).and(s("c")), "(any of a, b) and c"),
         (each_of(&["a", "b"]).or(s("c")), "any of (a and b), c"),
-        (each_of(&["a", "b"]).and(each_of(&["c", "d"])), "(a and b) and (c and d)"),
+        (
+            each_of(&["a", "b"]).and(each_of(&["c", "d"])),
+            "(a and b) and (c and d)",
+        ),
     ] {
         assert_eq!(requirement.to_string(), text);
     }
@@ -451,13 +548,25 @@ fn a_requirement_reads_as_a_sentence() {
 fn an_explanation_says_which_grant_met_or_what_is_missing() {
     for (requirement, grants, text) in [
         (Requirement::none(), vec![], "nothing was required"),
-        (Requirement::scope(s("a:b")), vec!["c", "a:*"], "a:b granted by a:*"),
-        (each_of(&["a:b", "c"]), vec!["c", "a:*"], "a:b granted by a:*, c granted by c"),
+        (
+            Requirement::scope(s("a:b")),
+            vec!["c", "a:*"],
+            "a:b granted by a:*",
+        ),
+        (
+            each_of(&["a:b", "c"]),
+            vec!["c", "a:*"],
+            "a:b granted by a:*, c granted by c",
+        ),
         (one_of(&["x", "c"]), vec!["c"], "c granted by c"),
         (Requirement::scope(s("a")), vec![], "missing a"),
         (each_of(&["a", "b"]), vec!["a"], "missing b"),
         (each_of(&["a", "b", "c"]), vec!["b"], "missing a and c"),
-        (one_of(&["a", "b"]).and(s("c")), vec!["c"], "missing any of a, b"),
+        (
+            one_of(&["a", "b"]).and(s("c")),
+            vec!["c"],
+            "missing any of a, b",
+        ),
         (one_of(&[]), vec!["*"], "missing what nobody has"),
     ] {
         assert_eq!(requirement.explain(&*set(&grants)).to_string(), text);
@@ -467,14 +576,22 @@ fn an_explanation_says_which_grant_met_or_what_is_missing() {
 #[test]
 fn an_explanation_is_of_the_kind_that_the_decision_was() {
     let requirement = one_of(&["a", "b"]).and(s("c"));
-    assert!(matches!(requirement.explain(&*set(&["a", "c"])), Explanation::Met(by) if by.len() == 2));
-    assert!(matches!(requirement.explain(&*set(&["a"])), Explanation::Missing(what) if what == s("c").into()));
+    assert!(
+        matches!(requirement.explain(&*set(&["a", "c"])), Explanation::Met(by) if by.len() == 2)
+    );
+    assert!(
+        matches!(requirement.explain(&*set(&["a"])), Explanation::Missing(what) if what == s("c").into())
+    );
 }
 
 #[test]
 fn the_first_alternative_names_what_a_challenge_asks_for() {
     let names = |requirement: &Requirement| -> Vec<String> {
-        requirement.first_alternative().iter().map(ToString::to_string).collect()
+        requirement
+            .first_alternative()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     };
     assert_eq!(names(&one_of(&["a", "b"])), ["a"]);
     assert_eq!(names(&each_of(&["a", "b"])), ["a", "b"]);
@@ -489,7 +606,10 @@ fn a_requirement_lists_its_scopes_and_says_whether_it_is_one_or_a_choice() {
     assert_eq!(nested.scopes(), [&s("a"), &s("b"), &s("c")]);
     assert_eq!((nested.single(), nested.alternatives()), (None, None));
     assert_eq!(one_of(&["a"]).single(), Some(&s("a")));
-    assert_eq!(one_of(&["a", "b"]).alternatives(), Some(vec![&s("a"), &s("b")]));
+    assert_eq!(
+        one_of(&["a", "b"]).alternatives(),
+        Some(vec![&s("a"), &s("b")])
+    );
     assert_eq!(each_of(&["a", "b"]).alternatives(), None);
 }
 
@@ -497,7 +617,9 @@ fn a_requirement_lists_its_scopes_and_says_whether_it_is_one_or_a_choice() {
 
 #[test]
 fn a_vocabulary_knows_declared_names_wildcards_over_them_and_everything() {
-    let vocabulary: Vocabulary = [s("document:read"), s("document:write"), s("webhooks.*")].into_iter().collect();
+    let vocabulary: Vocabulary = [s("document:read"), s("document:write"), s("webhooks.*")]
+        .into_iter()
+        .collect();
     for (scope, known) in [
         ("document:read", true),
         ("document:*", true),
@@ -518,7 +640,10 @@ fn a_vocabulary_knows_declared_names_wildcards_over_them_and_everything() {
 #[test]
 fn the_first_unknown_scope_is_named() {
     let vocabulary: Vocabulary = [s("a"), s("b")].into_iter().collect();
-    assert_eq!(vocabulary.check(&[s("a"), s("x"), s("y")]), Err(UnknownScope("x".into())));
+    assert_eq!(
+        vocabulary.check(&[s("a"), s("x"), s("y")]),
+        Err(UnknownScope("x".into()))
+    );
     assert_eq!(vocabulary.check(&[s("b"), s("*")]), Ok(()));
     assert_eq!(vocabulary.check(&[]), Ok(()));
 }

@@ -65,7 +65,10 @@ impl<D: Directory> CachedDirectory<D> {
         {
             return Some(Some(user));
         }
-        self.missing.get(key).filter(|until| now < *until).map(|_| None)
+        self.missing
+            .get(key)
+            .filter(|until| now < *until)
+            .map(|_| None)
     }
 
     fn remember(&self, key: (TenantId, UserRef), asked: Duration, answer: Option<&Arc<User>>) {
@@ -86,7 +89,11 @@ impl<D: Directory> CachedDirectory<D> {
 
 #[async_trait]
 impl<D: Directory> Directory for CachedDirectory<D> {
-    async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
         let key = (tenant.clone(), user.clone());
         if let Some(remembered) = self.remembered(&key) {
             telemetry::cache(telemetry::Cache::Directory, true);
@@ -106,7 +113,11 @@ impl<D: Directory> Directory for CachedDirectory<D> {
         Ok(answer)
     }
 
-    fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+    fn resolve_now(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         match self.remembered(&(tenant.clone(), user.clone())) {
             Some(remembered) => {
                 telemetry::cache(telemetry::Cache::Directory, true);

@@ -24,10 +24,18 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the directory gives no answer: the request is refused with 503 `DIRECTORY_UNAVAILABLE`.
-    async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError>;
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError>;
 
     /// The same for directories that can answer without waiting; `None` (the default) says that this one must be awaited.
-    fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+    fn resolve_now(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         let _ = (tenant, user);
         None
     }
@@ -65,7 +73,14 @@ impl User {
     /// A user of a tenant, who may do whatever the key may.
     #[must_use]
     pub fn new(id: UserId, tenant_id: TenantId) -> Self {
-        Self { id, email: None, tenant_id, collaborates: false, scopes: None, suspended: false }
+        Self {
+            id,
+            email: None,
+            tenant_id,
+            collaborates: false,
+            scopes: None,
+            suspended: false,
+        }
     }
 
     /// The same with an e-mail address.

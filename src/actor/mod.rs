@@ -73,8 +73,16 @@ pub struct Actor<'a> {
 impl<'a> Actor<'a> {
     /// Somebody who acts: for a [`Principal`](crate::Principal) of the host's own.
     #[must_use]
-    pub const fn new(mode: ActorMode, user_id: Option<&'a UserId>, user_email: Option<&'a str>) -> Self {
-        Self { mode, user_id, user_email }
+    pub const fn new(
+        mode: ActorMode,
+        user_id: Option<&'a UserId>,
+        user_email: Option<&'a str>,
+    ) -> Self {
+        Self {
+            mode,
+            user_id,
+            user_email,
+        }
     }
 }
 
@@ -88,5 +96,9 @@ pub(crate) fn own_mode(kind: KeyKind) -> ActorMode {
 
 /// The owner as the actor.
 pub(crate) fn as_owner(mode: ActorMode, owner: &Owner) -> Actor<'_> {
-    Actor { mode, user_id: owner.user_id.as_ref(), user_email: owner.user_email.as_deref() }
+    Actor {
+        mode,
+        user_id: owner.user_id.as_ref(),
+        user_email: owner.user_email.as_deref(),
+    }
 }

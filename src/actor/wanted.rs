@@ -10,7 +10,11 @@ use crate::request::{FieldName, RequestHead, Single};
 const LONGEST: usize = 320;
 
 /// The fields that name a user.
-const FIELDS: [FieldName<'static>; 3] = [FieldName::UserId, FieldName::OnBehalfOf, FieldName::OnBehalfEmail];
+const FIELDS: [FieldName<'static>; 3] = [
+    FieldName::UserId,
+    FieldName::OnBehalfOf,
+    FieldName::OnBehalfEmail,
+];
 
 /// Which identifiers name users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,16 +53,26 @@ impl Wanted {
                 return Err(unclear(name, "stands beside another that names a user"));
             }
             let text = std::str::from_utf8(value).ok();
-            let text = text.filter(|t| !t.is_empty() && t.len() <= LONGEST && t.bytes().all(|b| b.is_ascii_graphic()));
+            let text = text.filter(|t| {
+                !t.is_empty() && t.len() <= LONGEST && t.bytes().all(|b| b.is_ascii_graphic())
+            });
             let text = text.ok_or_else(|| unclear(name, "names nobody"))?;
             let user = match name {
-                FieldName::UserId => by_id(text, ids).ok_or_else(|| unclear(name, "is no user id"))?,
-                FieldName::OnBehalfEmail => by_email(text).ok_or_else(|| unclear(name, "is no e-mail address"))?,
-                _ => {
-                    by_email(text).or_else(|| by_id(text, UserIds::Any)).ok_or_else(|| unclear(name, "names nobody"))?
+                FieldName::UserId => {
+                    by_id(text, ids).ok_or_else(|| unclear(name, "is no user id"))?
                 }
+                FieldName::OnBehalfEmail => {
+                    by_email(text).ok_or_else(|| unclear(name, "is no e-mail address"))?
+                }
+                _ => by_email(text)
+                    .or_else(|| by_id(text, UserIds::Any))
+                    .ok_or_else(|| unclear(name, "names nobody"))?,
             };
-            let mode = if name == FieldName::OnBehalfOf { ActorMode::Delegated } else { ActorMode::AppUser };
+            let mode = if name == FieldName::OnBehalfOf {
+                ActorMode::Delegated
+            } else {
+                ActorMode::AppUser
+            };
             wanted = Self::User(mode, user);
         }
         Ok(wanted)
@@ -67,7 +81,11 @@ impl Wanted {
 
 fn by_id(text: &str, ids: UserIds) -> Option<UserRef> {
     let uuid = is_uuid(text);
-    let id = if uuid { UserId::new(&text.to_ascii_lowercase()) } else { UserId::new(text) };
+    let id = if uuid {
+        UserId::new(&text.to_ascii_lowercase())
+    } else {
+        UserId::new(text)
+    };
     (uuid || ids == UserIds::Any).then_some(())?;
     id.ok().map(UserRef::Id)
 }
@@ -87,5 +105,8 @@ pub(crate) fn is_uuid(text: &str) -> bool {
 }
 
 fn unclear(name: FieldName<'_>, how: &str) -> AuthError {
-    AuthError::with_detail(ErrorCode::InvalidRequest, format!("The field {} {how}", name.as_str()))
+    AuthError::with_detail(
+        ErrorCode::InvalidRequest,
+        format!("The field {} {how}", name.as_str()),
+    )
 }

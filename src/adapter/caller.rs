@@ -12,7 +12,10 @@ use crate::principal::KeyPrincipal;
 
 /// Why a host's own type is missing, though there is a principal.
 pub(super) fn no_such_caller() -> AuthError {
-    AuthError::with_detail(ErrorCode::Forbidden, "This route asks for a type of caller that nothing makes")
+    AuthError::with_detail(
+        ErrorCode::Forbidden,
+        "This route asks for a type of caller that nothing makes",
+    )
 }
 
 /// The host's own type for a caller, made by a mapping of the layer: `map_principal` or `try_map_principal`.
@@ -66,7 +69,10 @@ pub struct Granted<D> {
 
 impl<D> Granted<D> {
     pub(super) fn new(principal: KeyPrincipal) -> Self {
-        Self { principal, demand: PhantomData }
+        Self {
+            principal,
+            demand: PhantomData,
+        }
     }
 
     /// The principal.

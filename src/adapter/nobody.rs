@@ -15,6 +15,9 @@ pub(crate) fn no_principal(passed_as_nobody: bool) -> AuthError {
         AuthError::new(ErrorCode::MissingKey)
     } else {
         // Closed, and told apart for whoever forgot the layer.
-        AuthError::with_detail(ErrorCode::MissingKey, "No authentication ran for this route, so nobody may use it")
+        AuthError::with_detail(
+            ErrorCode::MissingKey,
+            "No authentication ran for this route, so nobody may use it",
+        )
     }
 }

@@ -105,7 +105,10 @@ impl AuditEvent {
     /// Whether somebody took part in it under this name: a user's id, an e-mail address in any case, an operator's name.
     #[must_use]
     pub fn involves(&self, who: &str) -> bool {
-        [&self.actor, &self.subject].into_iter().flatten().any(|party| party.is(who))
+        [&self.actor, &self.subject]
+            .into_iter()
+            .flatten()
+            .any(|party| party.is(who))
     }
 }
 
@@ -128,21 +131,33 @@ impl Party {
     /// A user; `None` where neither is known.
     #[must_use]
     pub fn user(id: Option<&UserId>, email: Option<&str>) -> Option<Self> {
-        let party = Self { user_id: id.cloned(), user_email: email.map(str::to_owned), name: None };
+        let party = Self {
+            user_id: id.cloned(),
+            user_email: email.map(str::to_owned),
+            name: None,
+        };
         (party.user_id.is_some() || party.user_email.is_some()).then_some(party)
     }
 
     /// An operator.
     #[must_use]
     pub fn operator(name: impl Into<String>) -> Self {
-        Self { name: Some(name.into()), ..Self::default() }
+        Self {
+            name: Some(name.into()),
+            ..Self::default()
+        }
     }
 
     /// Whether somebody goes by this name here.
     #[must_use]
     pub fn is(&self, who: &str) -> bool {
-        self.user_id.as_ref().is_some_and(|id| id.as_str().eq_ignore_ascii_case(who))
-            || self.user_email.as_deref().is_some_and(|email| email.eq_ignore_ascii_case(who))
+        self.user_id
+            .as_ref()
+            .is_some_and(|id| id.as_str().eq_ignore_ascii_case(who))
+            || self
+                .user_email
+                .as_deref()
+                .is_some_and(|email| email.eq_ignore_ascii_case(who))
             || self.name.as_deref() == Some(who)
     }
 }
@@ -251,7 +266,9 @@ impl FromStr for AuditOutcome {
     /// In any case (ASCII).
     fn from_str(text: &str) -> Result<Self, ParseOutcomeError> {
         let codes = ErrorCode::ALL.iter().map(|code| Self::Refused(*code));
-        let mut all = [Self::Ok, Self::Abandoned, Self::Failed].into_iter().chain(codes);
+        let mut all = [Self::Ok, Self::Abandoned, Self::Failed]
+            .into_iter()
+            .chain(codes);
         let found = all.find(|outcome| outcome.as_str().eq_ignore_ascii_case(text));
         found.ok_or_else(|| ParseOutcomeError(text.chars().take(40).collect()))
     }
@@ -316,7 +333,9 @@ impl Serialize for EventId {
 
 impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -324,14 +343,20 @@ impl<'de> Deserialize<'de> for EventId {
 mod rfc3339 {
     use super::{Deserialize, Deserializer, Serializer, SystemTime};
 
-    pub(super) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        at: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         // What lies outside of the years 1970 to 9999 cannot be written.
         let last = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(253_402_300_799_999);
         let shown = (*at).clamp(SystemTime::UNIX_EPOCH, last);
         serializer.collect_str(&humantime::format_rfc3339_millis(shown))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-        humantime::parse_rfc3339(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
+        humantime::parse_rfc3339(&String::deserialize(deserializer)?)
+            .map_err(serde::de::Error::custom)
     }
 }

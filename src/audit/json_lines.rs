@@ -33,7 +33,10 @@ impl ChainKey {
     /// A key of 32 bytes or more; `None` where there are fewer.
     #[must_use]
     pub fn new(secret: &[u8]) -> Option<Self> {
-        Hmac::new_from_slice(secret).ok().filter(|_| secret.len() >= 32).map(Self)
+        Hmac::new_from_slice(secret)
+            .ok()
+            .filter(|_| secret.len() >= 32)
+            .map(Self)
     }
 }
 
@@ -71,7 +74,10 @@ impl ChainHead {
         Self { lines, hash }
     }
 
-    const EMPTY: Self = Self { lines: 0, hash: [0; 32] };
+    const EMPTY: Self = Self {
+        lines: 0,
+        hash: [0; 32],
+    };
 }
 
 impl fmt::Display for ChainHead {
@@ -91,7 +97,10 @@ impl FromStr for ChainHead {
     fn from_str(text: &str) -> Result<Self, ParseChainHeadError> {
         let (lines, hash) = text.split_once(' ').ok_or(ParseChainHeadError)?;
         let lines = lines.parse().map_err(|_| ParseChainHeadError)?;
-        Ok(Self { lines, hash: from_hex(hash).ok_or(ParseChainHeadError)? })
+        Ok(Self {
+            lines,
+            hash: from_hex(hash).ok_or(ParseChainHeadError)?,
+        })
     }
 }
 
@@ -162,9 +171,17 @@ struct Line {
 /// Reads one line without its end.
 fn read_line(line: &[u8], key: Option<&ChainKey>) -> Result<(Line, Hash), &'static str> {
     const SHAPE: &str = "it is no line of an audit chain";
-    let (content, tail) = line.split_at_checked(line.len().wrapping_sub(TAIL)).ok_or(SHAPE)?;
-    let stated = tail.strip_prefix(MARK).and_then(|tail| tail.strip_suffix(br#""}"#)).ok_or(SHAPE)?;
-    let stated = str::from_utf8(stated).ok().and_then(from_hex).ok_or(SHAPE)?;
+    let (content, tail) = line
+        .split_at_checked(line.len().wrapping_sub(TAIL))
+        .ok_or(SHAPE)?;
+    let stated = tail
+        .strip_prefix(MARK)
+        .and_then(|tail| tail.strip_suffix(br#""}"#))
+        .ok_or(SHAPE)?;
+    let stated = str::from_utf8(stated)
+        .ok()
+        .and_then(from_hex)
+        .ok_or(SHAPE)?;
     let actual = hash(key, content);
     if !bool::from(stated.ct_eq(&actual)) {
         return Err("its content does not have its hash");
@@ -181,18 +198,27 @@ fn read_line(line: &[u8], key: Option<&ChainKey>) -> Result<(Line, Hash), &'stat
 /// # Errors
 /// [`VerifyError::Altered`] with the first line that does not fit. Where the chain ends before `known`, or has another
 /// line there, that is the first missing line.
-pub fn verify(lines: impl Read, key: Option<&ChainKey>, known: Option<&ChainHead>) -> Result<ChainHead, VerifyError> {
+pub fn verify(
+    lines: impl Read,
+    key: Option<&ChainKey>,
+    known: Option<&ChainHead>,
+) -> Result<ChainHead, VerifyError> {
     let mut reader = BufReader::new(lines);
     let mut head = ChainHead::EMPTY;
     let altered = |line, why| Err(VerifyError::Altered(Altered { line, why }));
     loop {
         let mut line = Vec::new();
-        reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        reader
+            .by_ref()
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line)?;
         if line.is_empty() {
             break;
         }
         let number = head.lines + 1;
-        let Some(content) = line.strip_suffix(b"\n") else { return altered(number, "it is cut off") };
+        let Some(content) = line.strip_suffix(b"\n") else {
+            return altered(number, "it is cut off");
+        };
         let (read, hash) = match read_line(content, key) {
             Ok(read) => read,
             Err(why) => return altered(number, why),
@@ -200,16 +226,23 @@ pub fn verify(lines: impl Read, key: Option<&ChainKey>, known: Option<&ChainHead
         let _ = &read.event;
         if from_hex(&read.prev) != Some(head.hash) {
             return match read.seq {
-                seq if seq == number && head.lines > 0 => {
-                    altered(number - 1, "it was written anew, or the line after it was: they do not fit")
-                }
-                _ => altered(number, "lines are missing before it, or it does not belong here"),
+                seq if seq == number && head.lines > 0 => altered(
+                    number - 1,
+                    "it was written anew, or the line after it was: they do not fit",
+                ),
+                _ => altered(
+                    number,
+                    "lines are missing before it, or it does not belong here",
+                ),
             };
         }
         if read.seq != number {
             return altered(number, "its number is not that of its place");
         }
-        head = ChainHead { lines: number, hash };
+        head = ChainHead {
+            lines: number,
+            hash,
+        };
         if let Some(known) = known
             && known.lines == number
             && known.hash != hash
@@ -218,7 +251,9 @@ pub fn verify(lines: impl Read, key: Option<&ChainKey>, known: Option<&ChainHead
         }
     }
     match known {
-        Some(known) if known.lines > head.lines => altered(head.lines + 1, "it is missing, as all after it"),
+        Some(known) if known.lines > head.lines => {
+            altered(head.lines + 1, "it is missing, as all after it")
+        }
         _ => Ok(head),
     }
 }
@@ -285,12 +320,28 @@ impl JsonLines {
         let head = match last {
             None => ChainHead::EMPTY,
             Some(line) => match read_line(&line, key.as_ref()) {
-                Ok((line, hash)) => ChainHead { lines: line.seq, hash },
-                Err(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the last line: {why}"))),
+                Ok((line, hash)) => ChainHead {
+                    lines: line.seq,
+                    hash,
+                },
+                Err(why) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("the last line: {why}"),
+                    ));
+                }
             },
         };
         file.set_len(length)?;
-        Ok(Self { writer: Mutex::new(Writer { file, length, head, recent: Recent::default() }), key })
+        Ok(Self {
+            writer: Mutex::new(Writer {
+                file,
+                length,
+                head,
+                recent: Recent::default(),
+            }),
+            key,
+        })
     }
 
     /// The end of the chain, to be kept elsewhere.
@@ -310,12 +361,21 @@ fn last_line(file: &mut File) -> io::Result<(u64, Option<Vec<u8>>)> {
     let whole = tail.iter().rposition(|&byte| byte == b'\n');
     // What a crash has cut off begins as a line does, or was never written at all; anything else is not ours to take away.
     let rest = &tail[whole.map_or(0, |last| last + 1)..];
-    let begins = rest.iter().zip(BEGIN).all(|(byte, own)| byte == own) || rest.iter().all(|&byte| byte == 0);
+    let begins =
+        rest.iter().zip(BEGIN).all(|(byte, own)| byte == own) || rest.iter().all(|&byte| byte == 0);
     if !begins || (whole.is_none() && start > 0) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is no audit chain"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the file is no audit chain",
+        ));
     }
-    let Some(last) = whole else { return Ok((0, None)) };
-    let line = tail[..last].rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    let Some(last) = whole else {
+        return Ok((0, None));
+    };
+    let line = tail[..last]
+        .rsplit(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default();
     Ok((start + last as u64 + 1, Some(line.to_vec())))
 }
 
@@ -328,18 +388,29 @@ impl Writer {
             }
             fresh.push(event.id);
             let begin = text.len();
-            write!(text, r#"{{"seq":{},"prev":"{}","event":"#, head.lines + 1, Hex(&head.hash))?;
+            write!(
+                text,
+                r#"{{"seq":{},"prev":"{}","event":"#,
+                head.lines + 1,
+                Hex(&head.hash)
+            )?;
             let json = serde_json::to_vec(event)?;
             match json.len() < LONGEST_EVENT {
                 true => text.extend_from_slice(&json),
                 false => serde_json::to_writer(&mut text, &without_texts(event))?,
             }
-            head = ChainHead { lines: head.lines + 1, hash: hash(key, &text[begin..]) };
+            head = ChainHead {
+                lines: head.lines + 1,
+                hash: hash(key, &text[begin..]),
+            };
             text.extend_from_slice(MARK);
             writeln!(text, r#"{}"}}"#, Hex(&head.hash))?;
         }
         self.file.seek(SeekFrom::Start(self.length))?;
-        let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all(&text)
+            .and_then(|()| self.file.sync_data());
         match written {
             Ok(()) => {
                 self.length += text.len() as u64;
@@ -371,12 +442,17 @@ fn without_texts(event: &AuditEvent) -> AuditEvent {
 #[async_trait]
 impl AuditSink for JsonLines {
     async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError> {
-        self.writer.lock().append(events, self.key.as_ref()).map_err(AuditError::unavailable)
+        self.writer
+            .lock()
+            .append(events, self.key.as_ref())
+            .map_err(AuditError::unavailable)
     }
 }
 
 impl fmt::Debug for JsonLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JsonLines").field("lines", &self.writer.lock().head.lines).finish_non_exhaustive()
+        f.debug_struct("JsonLines")
+            .field("lines", &self.writer.lock().head.lines)
+            .finish_non_exhaustive()
     }
 }

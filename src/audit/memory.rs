@@ -28,7 +28,10 @@ impl MemoryAudit {
     /// Keeps this many events, at least one.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { kept: Arc::default(), capacity: capacity.max(1) }
+        Self {
+            kept: Arc::default(),
+            capacity: capacity.max(1),
+        }
     }
 
     /// All events that are kept, the oldest first.
@@ -64,20 +67,29 @@ impl AuditReader for MemoryAudit {
         let kept = self.kept.lock();
         let limit = query.limit.clamp(1, 500);
         let places = (kept.forgotten..).zip(&kept.events);
-        let within =
-            places.filter(|(place, event)| query.before.is_none_or(|end| *place < end) && query.selects(event));
+        let within = places.filter(|(place, event)| {
+            query.before.is_none_or(|end| *place < end) && query.selects(event)
+        });
         // The place is that of the last event shown: what comes after it in the list was kept before it.
         let mut found: Vec<(u64, &AuditEvent)> = within.collect();
         found.reverse();
         let more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|(place, _)| *place);
-        Ok(EventPage::new(found.into_iter().map(|(_, event)| event.clone()).collect(), next))
+        Ok(EventPage::new(
+            found.into_iter().map(|(_, event)| event.clone()).collect(),
+            next,
+        ))
     }
 }
 
 impl fmt::Debug for MemoryAudit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryAudit({} of {})", self.kept.lock().events.len(), self.capacity)
+        write!(
+            f,
+            "MemoryAudit({} of {})",
+            self.kept.lock().events.len(),
+            self.capacity
+        )
     }
 }

@@ -28,9 +28,12 @@ mod trail;
 mod witness;
 
 pub use event::{
-    Action, AuditEvent, AuditOutcome, EventId, ParseActionError, ParseEventIdError, ParseOutcomeError, Party,
+    Action, AuditEvent, AuditOutcome, EventId, ParseActionError, ParseEventIdError,
+    ParseOutcomeError, Party,
 };
-pub use json_lines::{Altered, ChainHead, ChainKey, JsonLines, ParseChainHeadError, VerifyError, verify};
+pub use json_lines::{
+    Altered, ChainHead, ChainKey, JsonLines, ParseChainHeadError, VerifyError, verify,
+};
 pub use memory::MemoryAudit;
 pub use request_id::RequestId;
 pub use sink::{AuditError, AuditReader, AuditSink, EventPage, EventQuery};

@@ -21,7 +21,8 @@ impl RequestId {
     /// The id that this text is; `None` where it is empty, too long, or has other characters.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        let harmless = (1..=Self::MAX_LENGTH).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        let harmless = (1..=Self::MAX_LENGTH).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_graphic());
         harmless.then(|| Self(text.to_owned()))
     }
 
@@ -50,6 +51,8 @@ impl fmt::Display for RequestId {
 impl<'de> Deserialize<'de> for RequestId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::new(&text).ok_or_else(|| serde::de::Error::custom("a request id is 1 to 128 visible ASCII characters"))
+        Self::new(&text).ok_or_else(|| {
+            serde::de::Error::custom("a request id is 1 to 128 visible ASCII characters")
+        })
     }
 }

@@ -71,11 +71,19 @@ impl EventQuery {
     /// Whether an event belongs into the list. Where a log cannot ask its database, it asks this.
     #[must_use]
     pub fn selects(&self, event: &AuditEvent) -> bool {
-        self.tenant.as_ref().is_none_or(|tenant| event.tenant_id.as_ref() == Some(tenant))
+        self.tenant
+            .as_ref()
+            .is_none_or(|tenant| event.tenant_id.as_ref() == Some(tenant))
             && self.within_workspaces.as_ref().is_none_or(|own| {
-                event.workspaces.as_ref().is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
+                event
+                    .workspaces
+                    .as_ref()
+                    .is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
             })
-            && self.key_id.as_ref().is_none_or(|id| event.key_id.as_ref() == Some(id))
+            && self
+                .key_id
+                .as_ref()
+                .is_none_or(|id| event.key_id.as_ref() == Some(id))
             && self.actor.as_deref().is_none_or(|who| event.involves(who))
             && self.outcome.is_none_or(|outcome| event.outcome == outcome)
             && self.action.is_none_or(|action| event.action == action)

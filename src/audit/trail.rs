@@ -88,9 +88,21 @@ impl Ids {
         // Uniqueness, not secrecy: where the system has no randomness, keys cannot be issued either, and this must not
         // keep a service from starting.
         let random = rand::rngs::SysRng.try_fill_bytes(&mut bytes).is_ok();
-        let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let process = if random { u64::from_le_bytes(bytes) } else { u64::try_from(clock()).unwrap_or_default() };
-        Self { process, count: AtomicU64::new(1) }
+        let clock = || {
+            SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_nanos()
+        };
+        let process = if random {
+            u64::from_le_bytes(bytes)
+        } else {
+            u64::try_from(clock()).unwrap_or_default()
+        };
+        Self {
+            process,
+            count: AtomicU64::new(1),
+        }
     }
 
     fn next(&self) -> u128 {
@@ -112,7 +124,10 @@ impl AuditTrail {
     /// A trail to these sinks: each gets every event.
     #[must_use]
     pub fn new<S: AuditSink>(sinks: impl IntoIterator<Item = S>) -> Self {
-        sinks.into_iter().fold(Self::builder(), AuditTrailBuilder::sink).build()
+        sinks
+            .into_iter()
+            .fold(Self::builder(), AuditTrailBuilder::sink)
+            .build()
     }
 
     /// Describes a trail.
@@ -121,7 +136,9 @@ impl AuditTrail {
             sinks: Vec::new(),
             capacity: 16_384,
             successes: true,
-            failures: Quota::per_minute(100).and_then(|quota| Quotas::new([quota])).ok(),
+            failures: Quota::per_minute(100)
+                .and_then(|quota| Quotas::new([quota]))
+                .ok(),
             clock: Arc::new(SystemClock::default()),
         }
     }
@@ -159,7 +176,12 @@ impl AuditTrail {
 
     /// An event of now, to be filled in and noted.
     pub(crate) fn event(&self, action: Action, outcome: AuditOutcome) -> AuditEvent {
-        AuditEvent::new(self.next_id(), to_the_millisecond(self.shared.clock.now()), action, outcome)
+        AuditEvent::new(
+            self.next_id(),
+            to_the_millisecond(self.shared.clock.now()),
+            action,
+            outcome,
+        )
     }
 
     /// Keeps an act of management, whatever else waits.
@@ -178,7 +200,9 @@ impl AuditTrail {
 
     /// Whether a failure of this source is to be kept: of the key where one was presented, else of the client.
     pub(super) fn keeps_failure(&self, key: Option<&KeyId>, client: Option<IpAddr>) -> bool {
-        let Some(throttle) = &self.shared.throttle else { return true };
+        let Some(throttle) = &self.shared.throttle else {
+            return true;
+        };
         let over = match key {
             Some(key) => throttle.keys.count_name(key.as_str()),
             None => throttle.clients.count(client),
@@ -209,15 +233,24 @@ impl AuditTrail {
 
 /// As every sink can keep it.
 fn to_the_millisecond(at: SystemTime) -> SystemTime {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    SystemTime::UNIX_EPOCH
+        + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Shared {
     /// Moves what waits in the queue to what each sink has yet to take.
     fn take(&self, unwritten: &mut [Unwritten]) {
         let mut fresh = Vec::new();
-        let kept = |event, act| Arc::new(Kept { event, act, given_up: AtomicBool::new(false) });
+        let kept = |event, act| {
+            Arc::new(Kept {
+                event,
+                act,
+                given_up: AtomicBool::new(false),
+            })
+        };
         // Not until it is empty: whoever flushes must not work for ever for those who fill it.
         for _ in 0..self.queue.capacity() {
             match self.queue.pop() {
@@ -226,26 +259,50 @@ impl Shared {
                 None => break,
             }
         }
-        fresh.extend(self.overflow.lock().drain(..).map(|event| kept(event, true)));
-        unwritten.iter_mut().for_each(|unwritten| unwritten.waiting.extend(fresh.iter().cloned()));
+        fresh.extend(
+            self.overflow
+                .lock()
+                .drain(..)
+                .map(|event| kept(event, true)),
+        );
+        unwritten
+            .iter_mut()
+            .for_each(|unwritten| unwritten.waiting.extend(fresh.iter().cloned()));
     }
 
     /// Writes to one sink what it has not taken yet, and how much is missing, where it was not told.
-    async fn write(&self, sink: &dyn AuditSink, unwritten: &mut Unwritten) -> Result<(), AuditError> {
+    async fn write(
+        &self,
+        sink: &dyn AuditSink,
+        unwritten: &mut Unwritten,
+    ) -> Result<(), AuditError> {
         while !unwritten.waiting.is_empty() {
-            let batch: Vec<_> = unwritten.waiting.iter().take(BATCH).map(|kept| kept.event.clone()).collect();
+            let batch: Vec<_> = unwritten
+                .waiting
+                .iter()
+                .take(BATCH)
+                .map(|kept| kept.event.clone())
+                .collect();
             sink.record(&batch).await?;
             unwritten.waiting.drain(..batch.len());
         }
         // What other sinks were not given is not missing here.
-        let (full, throttled) = (self.dropped_by_the_queue(), self.throttled.load(Ordering::Relaxed));
+        let (full, throttled) = (
+            self.dropped_by_the_queue(),
+            self.throttled.load(Ordering::Relaxed),
+        );
         let missing = full + throttled + unwritten.given_up;
         if missing > unwritten.told {
-            let (id, at) = (EventId::new(self.ids.next()), to_the_millisecond(self.clock.now()));
+            let (id, at) = (
+                EventId::new(self.ids.next()),
+                to_the_millisecond(self.clock.now()),
+            );
             let mut event = AuditEvent::new(id, at, Action::EventsLost, AuditOutcome::Ok);
             event.count = Some(missing - unwritten.told);
             let dropped = full + unwritten.given_up;
-            event.detail = Some(format!("since the start: {dropped} dropped, {throttled} throttled"));
+            event.detail = Some(format!(
+                "since the start: {dropped} dropped, {throttled} throttled"
+            ));
             sink.record(&[event]).await?;
             unwritten.told = missing;
         }
@@ -254,7 +311,10 @@ impl Shared {
 
     /// Gives up the oldest requests that a failing sink has not taken, down to the capacity; never an act of management.
     fn bound(&self, unwritten: &mut Unwritten) {
-        let mut excess = unwritten.waiting.len().saturating_sub(self.queue.capacity());
+        let mut excess = unwritten
+            .waiting
+            .len()
+            .saturating_sub(self.queue.capacity());
         unwritten.waiting.retain(|kept| {
             let goes = excess > 0 && !kept.act;
             if goes {
@@ -323,10 +383,15 @@ impl AuditTrailBuilder {
             shared: Arc::new(Shared {
                 queue: ArrayQueue::new(self.capacity),
                 overflow: Mutex::default(),
-                unwritten: async_lock::Mutex::new(self.sinks.iter().map(|_| Unwritten::default()).collect()),
+                unwritten: async_lock::Mutex::new(
+                    self.sinks.iter().map(|_| Unwritten::default()).collect(),
+                ),
                 sinks: self.sinks,
                 successes: self.successes,
-                throttle: self.failures.map(|quotas| Throttle { keys: limits(&quotas), clients: limits(&quotas) }),
+                throttle: self.failures.map(|quotas| Throttle {
+                    keys: limits(&quotas),
+                    clients: limits(&quotas),
+                }),
                 clock: self.clock,
                 ids: Ids::new(),
                 dropped: AtomicU64::new(0),
@@ -339,6 +404,8 @@ impl AuditTrailBuilder {
 
 impl fmt::Debug for AuditTrailBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditTrailBuilder").field("sinks", &self.sinks).finish_non_exhaustive()
+        f.debug_struct("AuditTrailBuilder")
+            .field("sinks", &self.sinks)
+            .finish_non_exhaustive()
     }
 }

@@ -65,7 +65,11 @@ impl Witness {
             None if is_key(head.path()) => {
                 let segments: Vec<_> = head.path().split('/').map(shown).collect();
                 let route = segments.join("/");
-                Cow::Owned(if is_key(&route) { REDACTED.to_owned() } else { route })
+                Cow::Owned(if is_key(&route) {
+                    REDACTED.to_owned()
+                } else {
+                    route
+                })
             }
             None => Cow::Borrowed(head.path()),
         };
@@ -80,7 +84,10 @@ impl Witness {
             outcome: AuditOutcome::Abandoned,
             status: None,
         };
-        Self { trail: trail.clone(), noted: Some(Box::new(noted)) }
+        Self {
+            trail: trail.clone(),
+            noted: Some(Box::new(noted)),
+        }
     }
 
     /// The id of the request: the caller's or a made one.
@@ -102,8 +109,12 @@ impl Witness {
             // A refused gRPC call is answered under 200; what is told is the refusal.
             let refused = error.filter(|_| status == 200);
             noted.status = Some(refused.map_or(status, AuthError::status));
-            noted.outcome = error.map_or(AuditOutcome::Ok, |error| AuditOutcome::Refused(error.code()));
-            if let (Who::Nobody, Some(presented)) = (&noted.who, error.and_then(AuthError::presented)) {
+            noted.outcome = error.map_or(AuditOutcome::Ok, |error| {
+                AuditOutcome::Refused(error.code())
+            });
+            if let (Who::Nobody, Some(presented)) =
+                (&noted.who, error.and_then(AuthError::presented))
+            {
                 noted.who = Who::Refused(presented.clone());
             }
         }
@@ -119,12 +130,16 @@ impl Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        let Some(noted) = self.noted.take() else { return };
+        let Some(noted) = self.noted.take() else {
+            return;
+        };
         let kept = match (noted.outcome, noted.record()) {
             // Nobody was let through as nobody: there is nothing to tell.
             (AuditOutcome::Ok, None) => false,
             (AuditOutcome::Ok, Some(_)) => self.trail.keeps_successes(),
-            (_, record) => self.trail.keeps_failure(record.map(|record| &record.id), noted.client_ip),
+            (_, record) => self
+                .trail
+                .keeps_failure(record.map(|record| &record.id), noted.client_ip),
         };
         if kept {
             self.trail.note(noted);
@@ -148,8 +163,14 @@ impl Noted {
             event.key_id = Some(record.id.clone());
             event.environment = Some(record.environment.clone());
             event.workspaces.clone_from(&record.workspaces);
-            event.actor = Party::user(record.owner.user_id.as_ref(), record.owner.user_email.as_deref());
-            event.detail = record.successor.as_ref().map(|successor| format!("rotated; its successor is {successor}"));
+            event.actor = Party::user(
+                record.owner.user_id.as_ref(),
+                record.owner.user_email.as_deref(),
+            );
+            event.detail = record
+                .successor
+                .as_ref()
+                .map(|successor| format!("rotated; its successor is {successor}"));
         }
         match &self.who {
             Who::Nobody => {}
@@ -163,7 +184,12 @@ impl Noted {
                 let (mode, subject) = asked(&presented.record, presented.wanted.as_ref());
                 event.mode = Some(mode);
                 event.subject = subject;
-                event.scopes = presented.record.scopes.iter().map(ToString::to_string).collect();
+                event.scopes = presented
+                    .record
+                    .scopes
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
             }
         }
         event.client_ip = self.client_ip;
@@ -192,8 +218,14 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
-        let hex = after.get(..2).and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
-        let (byte, skipped) = if *first == b'%' { hex.map_or((*first, 0), |byte| (byte, 2)) } else { (*first, 0) };
+        let hex = after
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
+        let (byte, skipped) = if *first == b'%' {
+            hex.map_or((*first, 0), |byte| (byte, 2))
+        } else {
+            (*first, 0)
+        };
         bytes.push(byte);
         rest = &after[skipped..];
     }
@@ -207,6 +239,8 @@ pub(crate) fn shortened(text: &str, longest: usize) -> String {
 
 impl fmt::Debug for Witness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Witness").field("request_id", &self.request_id()).finish_non_exhaustive()
+        f.debug_struct("Witness")
+            .field("request_id", &self.request_id())
+            .finish_non_exhaustive()
     }
 }

@@ -31,11 +31,16 @@ impl Admission {
     /// # Errors
     /// `MISSING_KEY` for nobody.
     pub fn into_principal(self) -> Result<KeyPrincipal, AuthError> {
-        self.principal.ok_or_else(|| AuthError::new(ErrorCode::MissingKey))
+        self.principal
+            .ok_or_else(|| AuthError::new(ErrorCode::MissingKey))
     }
 
     pub(super) fn nobody() -> Self {
-        Self { principal: None, limits: None, canonical_user: None }
+        Self {
+            principal: None,
+            limits: None,
+            canonical_user: None,
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use crate::audit::AuditTrail;
 use crate::clock::{Clock, SystemClock};
 use crate::credential::{Accepted, Scheme};
 use crate::key::{Environment, KeyFormat, KeyHasher, KeyKind};
-use crate::limit::{FailureLimits, LimitFields, LocalLimiter, OnOutage, Quota, Quotas, RateLimiter};
+use crate::limit::{
+    FailureLimits, LimitFields, LocalLimiter, OnOutage, Quota, Quotas, RateLimiter,
+};
 use crate::network::{ClientIp, Transport};
 use crate::request::RequestHead;
 use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
@@ -76,7 +78,9 @@ impl AuthenticatorBuilder {
             usage: UsageRecorder::default(),
             transport: None,
             client_ip: ClientIp::peer(),
-            failure_quotas: Quota::per_minute(100).and_then(|quota| Quotas::new([quota])).ok(),
+            failure_quotas: Quota::per_minute(100)
+                .and_then(|quota| Quotas::new([quota]))
+                .ok(),
             limiter: None,
             on_outage: OnOutage::default(),
             quotas: Quotas::default(),
@@ -112,7 +116,10 @@ impl AuthenticatorBuilder {
     fn accept(mut self, scheme: Scheme, formats: impl IntoIterator<Item = KeyFormat>) -> Self {
         match self.accepted.iter_mut().find(|way| way.scheme == scheme) {
             Some(way) => way.formats.extend(formats),
-            None => self.accepted.push(Accepted { scheme, formats: formats.into_iter().collect() }),
+            None => self.accepted.push(Accepted {
+                scheme,
+                formats: formats.into_iter().collect(),
+            }),
         }
         self
     }
@@ -215,7 +222,10 @@ impl AuthenticatorBuilder {
 
     /// How many units a request takes; 1 unless set. A cost of 0, or above a quota, is an error of the host's and answered
     /// with 503.
-    pub fn cost(mut self, cost_of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static) -> Self {
+    pub fn cost(
+        mut self,
+        cost_of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static,
+    ) -> Self {
         self.cost_of = Some(Arc::new(cost_of));
         self
     }
@@ -275,9 +285,17 @@ impl AuthenticatorBuilder {
     pub fn build(mut self) -> Result<Authenticator, BuildError> {
         let foreign = |way: &Accepted| way.scheme == Scheme::Bearer && self.verifier.is_some();
         if self.verifier.is_some() && !self.accepted.iter().any(foreign) {
-            self.accepted.push(Accepted { scheme: Scheme::Bearer, formats: Vec::new() });
+            self.accepted.push(Accepted {
+                scheme: Scheme::Bearer,
+                formats: Vec::new(),
+            });
         }
-        if self.accepted.is_empty() || self.accepted.iter().any(|way| way.formats.is_empty() && !foreign(way)) {
+        if self.accepted.is_empty()
+            || self
+                .accepted
+                .iter()
+                .any(|way| way.formats.is_empty() && !foreign(way))
+        {
             return Err(BuildError::NoFormat);
         }
         for way in &self.accepted {
@@ -306,7 +324,9 @@ impl AuthenticatorBuilder {
                 environment: self.environment,
                 unscoped: self.unscoped,
                 optional: self.optional,
-                failures: self.failure_quotas.map(|quotas| FailureLimits::new(quotas, &clock)),
+                failures: self
+                    .failure_quotas
+                    .map(|quotas| FailureLimits::new(quotas, &clock)),
                 clock,
                 usage: self.usage,
                 transport: self.transport,
@@ -348,6 +368,8 @@ fn may_carry_a_key(name: &str) -> bool {
 
 impl fmt::Debug for AuthenticatorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthenticatorBuilder").field("accepted", &self.accepted).finish_non_exhaustive()
+        f.debug_struct("AuthenticatorBuilder")
+            .field("accepted", &self.accepted)
+            .finish_non_exhaustive()
     }
 }

@@ -24,18 +24,32 @@ impl Inner {
         digests: &[KeyDigest],
         facts: &Facts,
     ) -> Result<(Arc<StoredKey>, Arc<KeyEntry>), AuthError> {
-        let found = found.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))?;
-        let stored = found.as_ref().map(|stored| stored.digest()).or(digests.first());
-        let matches = digests.iter().fold(false, |any, digest| any | (Some(digest) == stored));
-        let (Some(stored), true) = (found, matches) else { return Err(self.unknown(facts)) };
-        let entry = stored.compiled().get_or_try_make(self.tag, || self.compile(stored.record()));
+        let found =
+            found.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))?;
+        let stored = found
+            .as_ref()
+            .map(|stored| stored.digest())
+            .or(digests.first());
+        let matches = digests
+            .iter()
+            .fold(false, |any, digest| any | (Some(digest) == stored));
+        let (Some(stored), true) = (found, matches) else {
+            return Err(self.unknown(facts));
+        };
+        let entry = stored
+            .compiled()
+            .get_or_try_make(self.tag, || self.compile(stored.record()));
         let entry = entry.map_err(|error| error.presenting(stored.record(), None))?;
         Ok((stored, entry))
     }
 
     /// A well-formed key that no store knows: counted against the client, never against any key.
     pub(super) fn unknown(&self, facts: &Facts) -> AuthError {
-        match self.failures.as_ref().and_then(|failures| failures.count(facts.client_ip)) {
+        match self
+            .failures
+            .as_ref()
+            .and_then(|failures| failures.count(facts.client_ip))
+        {
             Some(wait) => AuthError::too_many_failures(wait),
             None => AuthError::new(ErrorCode::InvalidKey),
         }
@@ -43,13 +57,18 @@ impl Inner {
 
     /// Whether a text that is none of the credentials must be taken for a key all the same, and kept out of every log.
     pub(super) fn gives_away(&self, text: &str) -> bool {
-        self.accepted.iter().flat_map(|way| &way.formats).any(|format| format.gives_away(text))
+        self.accepted
+            .iter()
+            .flat_map(|way| &way.formats)
+            .any(|format| format.gives_away(text))
     }
 
     pub(super) fn scopes_of(&self, record: &KeyRecord) -> Result<Arc<dyn ScopeSet>, AuthError> {
         const EVERYTHING: &[Scope] = &[scope!("*")];
         let unscoped = self.unscoped.contains(&record.kind);
-        let scopes = self.scope_model.compile(if unscoped { EVERYTHING } else { &record.scopes });
+        let scopes = self
+            .scope_model
+            .compile(if unscoped { EVERYTHING } else { &record.scopes });
         // A grant that cannot be understood refuses the key: nobody can tell what it was meant to allow.
         scopes.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))
     }
@@ -60,7 +79,9 @@ impl Inner {
             record: Arc::clone(record),
             scopes: self.scopes_of(record)?,
             delegated: match &record.delegation {
-                Delegation::Only(scopes) => Some(self.scope_model.compile(scopes).map_err(unreadable)?),
+                Delegation::Only(scopes) => {
+                    Some(self.scope_model.compile(scopes).map_err(unreadable)?)
+                }
                 Delegation::Off | Delegation::On => None,
             },
             quotas: record.quotas.as_ref().unwrap_or(&self.quotas).apart(),
@@ -72,33 +93,58 @@ impl Inner {
     }
 
     /// What the key has, what its delegation permits, and what the user has: what all of these grant.
-    pub(super) fn authority(&self, entry: &KeyEntry, user: &User) -> Result<Arc<dyn ScopeSet>, AuthError> {
-        let of_user = user.scopes.as_ref().map(|scopes| self.scope_model.compile(scopes)).transpose();
-        let of_user = of_user.map_err(|error| AuthError::unavailable(ErrorCode::DirectoryUnavailable, error))?;
+    pub(super) fn authority(
+        &self,
+        entry: &KeyEntry,
+        user: &User,
+    ) -> Result<Arc<dyn ScopeSet>, AuthError> {
+        let of_user = user
+            .scopes
+            .as_ref()
+            .map(|scopes| self.scope_model.compile(scopes))
+            .transpose();
+        let of_user = of_user
+            .map_err(|error| AuthError::unavailable(ErrorCode::DirectoryUnavailable, error))?;
         let mut sets = vec![Arc::clone(&entry.scopes)];
         sets.extend(entry.delegated.clone());
         sets.extend(of_user);
-        Ok(if sets.len() == 1 { sets.remove(0) } else { Arc::new(Intersection::of(sets)) })
+        Ok(if sets.len() == 1 {
+            sets.remove(0)
+        } else {
+            Arc::new(Intersection::of(sets))
+        })
     }
 
     /// Step 6: a key of another environment than the one that is served.
     pub(super) fn environment(&self, record: &KeyRecord) -> Result<(), AuthError> {
         match &self.environment {
-            Some(bound) if *bound != record.environment => Err(AuthError::new(ErrorCode::WrongEnvironment)),
+            Some(bound) if *bound != record.environment => {
+                Err(AuthError::new(ErrorCode::WrongEnvironment))
+            }
             _ => Ok(()),
         }
     }
 
     pub(super) fn is_stale(&self, stored: &StoredKey) -> bool {
         stored.digest().scheme() != self.hasher.scheme()
-            && self.clock.monotonic() >= Duration::from_millis(self.next_rehash.load(Ordering::Relaxed))
+            && self.clock.monotonic()
+                >= Duration::from_millis(self.next_rehash.load(Ordering::Relaxed))
     }
 
     /// Stores the key under the current scheme, once; the attempt comes to the same whatever comes of that.
-    pub(super) fn rehash(self: &Arc<Self>, stored: Arc<StoredKey>, to: KeyDigest, attempt: Attempt) -> Attempt {
+    pub(super) fn rehash(
+        self: &Arc<Self>,
+        stored: Arc<StoredKey>,
+        to: KeyDigest,
+        attempt: Attempt,
+    ) -> Attempt {
         let this = Arc::clone(self);
         Attempt::Pending(PendingAttempt(Box::pin(async move {
-            let change = Change::Rehash { id: stored.record().id.clone(), from: *stored.digest(), to };
+            let change = Change::Rehash {
+                id: stored.record().id.clone(),
+                from: *stored.digest(),
+                to,
+            };
             match this.store.apply(&WriteBatch::new().change(change)).await {
                 Ok(()) => {}
                 // Another request, or another node, was quicker.

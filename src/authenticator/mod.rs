@@ -133,7 +133,10 @@ impl Authenticator {
     ///
     /// # Errors
     /// Whatever refuses the request.
-    pub fn authenticate(&self, head: &dyn RequestHead) -> impl Future<Output = Outcome> + Send + use<> {
+    pub fn authenticate(
+        &self,
+        head: &dyn RequestHead,
+    ) -> impl Future<Output = Outcome> + Send + use<> {
         self.attempt(head).outcome()
     }
 
@@ -148,10 +151,14 @@ impl Authenticator {
 
     /// The fields that may carry a key, by their names in lower case: to be kept out of logs.
     pub fn secret_fields(&self) -> impl Iterator<Item = &str> {
-        let own = self.inner.accepted.iter().filter_map(|way| match &way.scheme {
-            Scheme::Header(name) => Some(name.as_str()),
-            Scheme::Bearer | Scheme::Basic => None,
-        });
+        let own = self
+            .inner
+            .accepted
+            .iter()
+            .filter_map(|way| match &way.scheme {
+                Scheme::Header(name) => Some(name.as_str()),
+                Scheme::Bearer | Scheme::Basic => None,
+            });
         std::iter::once("authorization").chain(own)
     }
 
@@ -161,14 +168,23 @@ impl Authenticator {
     pub fn witness(&self, head: &dyn RequestHead) -> Option<Witness> {
         let trail = self.inner.audit.as_ref()?;
         let is_key = |text: &str| self.inner.gives_away(text);
-        Some(Witness::new(trail, head, self.inner.client_ip.resolve(head), self.request_id(head), &is_key))
+        Some(Witness::new(
+            trail,
+            head,
+            self.inner.client_ip.resolve(head),
+            self.request_id(head),
+            &is_key,
+        ))
     }
 
     /// The id of a request: what a layer further out has said, else the caller's `X-Request-Id` where it stands once and is
     /// harmless; not with a key in it. Else one is made, where there is an audit that would tell of it.
     #[must_use]
     pub fn request_id(&self, head: &dyn RequestHead) -> Option<RequestId> {
-        let given = head.request_id().and_then(RequestId::new).or_else(|| RequestId::of(head));
+        let given = head
+            .request_id()
+            .and_then(RequestId::new)
+            .or_else(|| RequestId::of(head));
         let given = given.filter(|id| !self.inner.gives_away(id.as_str()));
         given.or_else(|| self.inner.audit.as_ref()?.make_request_id())
     }
@@ -214,7 +230,10 @@ impl Authenticator {
     /// How many requests the limiter gave no answer for.
     #[must_use]
     pub fn limiter_outages(&self) -> u64 {
-        self.inner.limits.as_ref().map_or(0, |limits| limits.outages.load(Ordering::Relaxed))
+        self.inner
+            .limits
+            .as_ref()
+            .map_or(0, |limits| limits.outages.load(Ordering::Relaxed))
     }
 
     /// The store that keys are looked up in.

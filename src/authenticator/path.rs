@@ -43,28 +43,43 @@ impl Inner {
         Facts {
             now: self.clock.now(),
             client_ip: self.client_ip.resolve(head),
-            secure: self.transport.as_ref().is_none_or(|transport| transport.is_met_by(head)),
+            secure: self
+                .transport
+                .as_ref()
+                .is_none_or(|transport| transport.is_met_by(head)),
             wanted: Wanted::read(head, self.user_ids),
             token: None,
             cost: self.cost_of.as_ref().map_or(1, |cost_of| cost_of(head)),
-            bucket: self.bucket_of.as_ref().and_then(|bucket_of| bucket_of(head)),
+            bucket: self
+                .bucket_of
+                .as_ref()
+                .and_then(|bucket_of| bucket_of(head)),
         }
     }
 
     /// A Bearer token of the verifier's, by its shape.
     fn foreign(&self, way: &Accepted, value: &[u8]) -> Option<Zeroizing<String>> {
-        let verifier = self.verifier.as_ref().filter(|_| way.scheme == Scheme::Bearer)?;
+        let verifier = self
+            .verifier
+            .as_ref()
+            .filter(|_| way.scheme == Scheme::Bearer)?;
         let text = credential::token68(value)?;
-        verifier.recognizes(text).then(|| Zeroizing::new(text.to_owned()))
+        verifier
+            .recognizes(text)
+            .then(|| Zeroizing::new(text.to_owned()))
     }
 
     /// Steps 3 and 4: the digest, and the key that is stored under it; now if the store can, else in the continuation.
     fn look_up(self: &Arc<Self>, key: &str, facts: Facts) -> Attempt {
         let current = self.hasher.digest(key);
-        match telemetry::timed(Step::Store, || self.store.find_now(slice::from_ref(&current))) {
+        match telemetry::timed(Step::Store, || {
+            self.store.find_now(slice::from_ref(&current))
+        }) {
             // Nothing under the current scheme, or nothing yet: perhaps under an older one. And at its first use a key is asked
             // for under all: the same secret may have been ended under an older one.
-            Some(Ok(None)) | None if self.hasher.has_older() => self.look_up_all(key, current, facts),
+            Some(Ok(None)) | None if self.hasher.has_older() => {
+                self.look_up_all(key, current, facts)
+            }
             Some(Ok(Some(new))) if self.hasher.has_older() && !new.compiled().has(self.tag) => {
                 self.look_up_all(key, current, facts)
             }
@@ -92,13 +107,17 @@ impl Inner {
             let found = telemetry::awaited(Step::Store, this.store.find(digests.as_slice())).await;
             // A key may have expired while its store was asked.
             facts.now = this.clock.now();
-            this.proceed(found, digests.as_slice(), facts).outcome().await
+            this.proceed(found, digests.as_slice(), facts)
+                .outcome()
+                .await
         })))
     }
 
     /// Step 4 for a token that somebody else issued: always awaited.
     fn verify(self: &Arc<Self>, token: Zeroizing<String>, mut facts: Facts) -> Attempt {
-        let Some(verifier) = self.verifier.clone() else { return Attempt::Ready(Err(self.unknown(&facts))) };
+        let Some(verifier) = self.verifier.clone() else {
+            return Attempt::Ready(Err(self.unknown(&facts)));
+        };
         if let Some(error) = self.blocked(&facts) {
             return Attempt::Ready(Err(error));
         }
@@ -106,7 +125,8 @@ impl Inner {
         Attempt::Pending(PendingAttempt(Box::pin(async move {
             let answer = telemetry::awaited(Step::Verifier, verifier.verify(&token)).await;
             facts.now = this.clock.now();
-            let verified = answer.map_err(|error| AuthError::unavailable(ErrorCode::VerifierUnavailable, error))?;
+            let verified = answer
+                .map_err(|error| AuthError::unavailable(ErrorCode::VerifierUnavailable, error))?;
             let token = verified.ok_or_else(|| this.unknown(&facts))?;
             let entry = this.compile(&token.into_record(facts.now))?;
             this.stand(entry, facts).outcome().await
@@ -148,8 +168,12 @@ impl Inner {
 
     /// Step 5, its last part: how the key's owner stands; now if that can be told, else in the continuation.
     fn owner(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
-        let Some(owners) = &self.owner_standing else { return self.place(entry, facts) };
-        if let Some(answer) = telemetry::timed(Step::OwnerStanding, || owners.standing_now(&entry.record.owner)) {
+        let Some(owners) = &self.owner_standing else {
+            return self.place(entry, facts);
+        };
+        if let Some(answer) = telemetry::timed(Step::OwnerStanding, || {
+            owners.standing_now(&entry.record.owner)
+        }) {
             return match stands(answer) {
                 Ok(()) => self.place(entry, facts),
                 Err(error) => self.refused(error, &entry, &facts),
@@ -157,7 +181,8 @@ impl Inner {
         }
         let (this, owners) = (Arc::clone(self), Arc::clone(owners));
         Attempt::Pending(PendingAttempt(Box::pin(async move {
-            let answer = telemetry::awaited(Step::OwnerStanding, owners.standing(&entry.record.owner)).await;
+            let answer =
+                telemetry::awaited(Step::OwnerStanding, owners.standing(&entry.record.owner)).await;
             match stands(answer) {
                 Ok(()) => this.place(entry, facts).outcome().await,
                 Err(error) => this.refused(error, &entry, &facts).outcome().await,
@@ -179,16 +204,22 @@ impl Inner {
 
     /// Step 7: all windows at once; now if the limiter can, else in the continuation.
     fn limit(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
-        let Some(limits) = &self.limits else { return self.act(entry, facts, None) };
+        let Some(limits) = &self.limits else {
+            return self.act(entry, facts, None);
+        };
         let decided = telemetry::timed(Step::Limiter, || {
-            self.with_buckets(&entry, &facts, |request| limits.limiter.try_acquire(request))
+            self.with_buckets(&entry, &facts, |request| {
+                limits.limiter.try_acquire(request)
+            })
         });
         if let Some(decided) = decided {
             return self.limited(limits, entry, facts, decided);
         }
         let this = Arc::clone(self);
         Attempt::Pending(PendingAttempt(Box::pin(async move {
-            let Some(limits) = &this.limits else { return this.act(entry, facts, None).outcome().await };
+            let Some(limits) = &this.limits else {
+                return this.act(entry, facts, None).outcome().await;
+            };
             let decided = {
                 let buckets = this.buckets(&entry, &facts);
                 let request = LimitRequest::new(&buckets, facts.cost);
@@ -216,20 +247,33 @@ impl Inner {
             match (limits.on_outage, error) {
                 (OnOutage::Closed, error) => Err(error),
                 (OnOutage::Open, _) => Ok(Decision::admitted()),
-                (OnOutage::Local, _) => self.with_buckets(&entry, &facts, |request| limits.stand_in.decide(request)),
+                (OnOutage::Local, _) => {
+                    self.with_buckets(&entry, &facts, |request| limits.stand_in.decide(request))
+                }
             }
         });
         match decided {
             Ok(decision) if decision.is_admitted() => self.act(entry, facts, Some(decision)),
             Ok(decision) => self.refused(AuthError::rate_limited(decision), &entry, &facts),
-            Err(error) => self.refused(AuthError::unavailable(ErrorCode::LimiterUnavailable, error), &entry, &facts),
+            Err(error) => self.refused(
+                AuthError::unavailable(ErrorCode::LimiterUnavailable, error),
+                &entry,
+                &facts,
+            ),
         }
     }
 
     /// Step 8: the owner, or whom the directory knows by what the request says; now if it can, else in the continuation.
-    fn act(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts, limits: Option<Decision>) -> Attempt {
+    fn act(
+        self: &Arc<Self>,
+        entry: Arc<KeyEntry>,
+        facts: Facts,
+        limits: Option<Decision>,
+    ) -> Attempt {
         let wanted = match &facts.wanted {
-            Ok(Wanted::User(mode, user)) if !is_own_user(&entry.record, *mode, user) => (*mode, user.clone()),
+            Ok(Wanted::User(mode, user)) if !is_own_user(&entry.record, *mode, user) => {
+                (*mode, user.clone())
+            }
             Ok(_) => return Attempt::Ready(Ok(finish(entry, &facts, limits, None))),
             Err(error) => return self.refused(error.clone().with_limits(limits), &entry, &facts),
         };
@@ -240,8 +284,9 @@ impl Inner {
                 return Attempt::Ready(Err(self.presenting(error, &entry, Some(&wanted))));
             }
         };
-        let answer =
-            telemetry::timed(Step::Directory, || directory.resolve_now(&entry.record.owner.tenant_id, &wanted.1));
+        let answer = telemetry::timed(Step::Directory, || {
+            directory.resolve_now(&entry.record.owner.tenant_id, &wanted.1)
+        });
         if let Some(answer) = answer {
             return Attempt::Ready(self.acting(entry, &facts, limits, &wanted, answer));
         }
@@ -264,27 +309,43 @@ impl Inner {
     ) -> Outcome {
         let refused = match answer {
             Err(error) => AuthError::unavailable(ErrorCode::DirectoryUnavailable, error),
-            Ok(Some(user)) if may_act_for(&entry.record, &user) => match self.authority(&entry, &user) {
-                Ok(scopes) => {
-                    let canonical = wanted.0 == ActorMode::AppUser && matches!(wanted.1, UserRef::Email(_));
-                    let canonical_user = canonical.then(|| user.id.clone());
-                    let acting = Some((wanted.0, Arc::new(Acting { user, scopes })));
-                    return Ok(Admission { canonical_user, ..finish(entry, facts, limits, acting) });
+            Ok(Some(user)) if may_act_for(&entry.record, &user) => {
+                match self.authority(&entry, &user) {
+                    Ok(scopes) => {
+                        let canonical =
+                            wanted.0 == ActorMode::AppUser && matches!(wanted.1, UserRef::Email(_));
+                        let canonical_user = canonical.then(|| user.id.clone());
+                        let acting = Some((wanted.0, Arc::new(Acting { user, scopes })));
+                        return Ok(Admission {
+                            canonical_user,
+                            ..finish(entry, facts, limits, acting)
+                        });
+                    }
+                    Err(error) => error,
                 }
-                Err(error) => error,
-            },
+            }
             Ok(_) => AuthError::new(ErrorCode::UnknownActor),
         };
         Err(self.presenting(refused.with_limits(limits), &entry, Some(wanted)))
     }
 
-    fn with_buckets<R>(&self, entry: &KeyEntry, facts: &Facts, then: impl FnOnce(&LimitRequest<'_>) -> R) -> R {
+    fn with_buckets<R>(
+        &self,
+        entry: &KeyEntry,
+        facts: &Facts,
+        then: impl FnOnce(&LimitRequest<'_>) -> R,
+    ) -> R {
         then(&LimitRequest::new(&self.buckets(entry, facts), facts.cost))
     }
 
-    fn buckets<'a>(&'a self, entry: &'a KeyEntry, facts: &'a Facts) -> SmallVec<[LimitBucket<'a>; 3]> {
+    fn buckets<'a>(
+        &'a self,
+        entry: &'a KeyEntry,
+        facts: &'a Facts,
+    ) -> SmallVec<[LimitBucket<'a>; 3]> {
         let record = &entry.record;
-        let family = LimitBucket::new(BucketId::Family(&record.family), &entry.quotas).with_slot(&entry.family_slot);
+        let family = LimitBucket::new(BucketId::Family(&record.family), &entry.quotas)
+            .with_slot(&entry.family_slot);
         let mut buckets = SmallVec::new();
         buckets.push(family);
         if let Some(quotas) = &self.tenant_quotas {
@@ -307,7 +368,12 @@ impl Inner {
     }
 
     /// The error with whose key it was, for the audit; not with a key that was written where a user's name belongs.
-    fn presenting(&self, error: AuthError, entry: &KeyEntry, wanted: Option<&(ActorMode, UserRef)>) -> AuthError {
+    fn presenting(
+        &self,
+        error: AuthError,
+        entry: &KeyEntry,
+        wanted: Option<&(ActorMode, UserRef)>,
+    ) -> AuthError {
         let is_name = |(_, user): &&(ActorMode, UserRef)| match user {
             UserRef::Id(id) => !self.gives_away(id.as_str()),
             UserRef::Email(email) => !self.gives_away(email),
@@ -317,7 +383,10 @@ impl Inner {
 
     /// The answer to a client that has failed too often to be worth a look-up.
     fn blocked(&self, facts: &Facts) -> Option<AuthError> {
-        let wait = self.failures.as_ref().and_then(|failures| failures.blocked(facts.client_ip))?;
+        let wait = self
+            .failures
+            .as_ref()
+            .and_then(|failures| failures.blocked(facts.client_ip))?;
         Some(AuthError::too_many_failures(wait))
     }
 }
@@ -330,7 +399,14 @@ fn finish(
     acting: Option<(ActorMode, Arc<Acting>)>,
 ) -> Admission {
     entry.usage.count(facts.now, facts.client_ip);
-    let (mode, acting) = acting.map_or_else(|| (actor::own_mode(entry.record.kind), None), |(mode, a)| (mode, Some(a)));
+    let (mode, acting) = acting.map_or_else(
+        || (actor::own_mode(entry.record.kind), None),
+        |(mode, a)| (mode, Some(a)),
+    );
     let principal = KeyPrincipal::new(entry, mode, acting, facts.client_ip);
-    Admission { principal: Some(principal), limits, canonical_user: None }
+    Admission {
+        principal: Some(principal),
+        limits,
+        canonical_user: None,
+    }
 }

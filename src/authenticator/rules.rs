@@ -10,13 +10,19 @@ use crate::key::{Delegation, KeyKind, KeyRecord, KeyStatus, UserId};
 
 /// Step 6: a connection as secure as demanded.
 pub(super) fn transport(facts: &Facts) -> Result<(), AuthError> {
-    if facts.secure { Ok(()) } else { Err(AuthError::new(ErrorCode::InsecureTransport)) }
+    if facts.secure {
+        Ok(())
+    } else {
+        Err(AuthError::new(ErrorCode::InsecureTransport))
+    }
 }
 
 /// Step 6: an address on the key's allow-list, where it has one; an unknown address is on none.
 pub(super) fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(), AuthError> {
     match &record.allowed_ips {
-        Some(list) if !client_ip.is_some_and(|ip| list.contains(ip)) => Err(AuthError::new(ErrorCode::IpNotAllowed)),
+        Some(list) if !client_ip.is_some_and(|ip| list.contains(ip)) => {
+            Err(AuthError::new(ErrorCode::IpNotAllowed))
+        }
         _ => Ok(()),
     }
 }
@@ -29,7 +35,9 @@ pub(super) fn is_own_user(record: &KeyRecord, mode: ActorMode, named: &UserRef) 
         own == id || (is_uuid(id.as_str()) && own.as_str().eq_ignore_ascii_case(id.as_str()))
     };
     let is_own = |id: &UserId| own.is_some_and(|own| same(own, id));
-    record.kind != KeyKind::App && mode == ActorMode::AppUser && matches!(named, UserRef::Id(id) if is_own(id))
+    record.kind != KeyKind::App
+        && mode == ActorMode::AppUser
+        && matches!(named, UserRef::Id(id) if is_own(id))
 }
 
 /// Delegation is a permission of the key, and of applications' keys only.
@@ -46,8 +54,13 @@ pub(super) fn may_act_for(record: &KeyRecord, user: &User) -> bool {
 pub(super) fn stands(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
     match answer {
         Ok(Standing::Good) => Ok(()),
-        Ok(Standing::Suspended | Standing::RoleLost) => Err(AuthError::new(ErrorCode::OwnerSuspended)),
-        Err(error) => Err(AuthError::unavailable(ErrorCode::DirectoryUnavailable, error)),
+        Ok(Standing::Suspended | Standing::RoleLost) => {
+            Err(AuthError::new(ErrorCode::OwnerSuspended))
+        }
+        Err(error) => Err(AuthError::unavailable(
+            ErrorCode::DirectoryUnavailable,
+            error,
+        )),
     }
 }
 
@@ -58,6 +71,8 @@ pub(super) fn standing(record: &KeyRecord, now: SystemTime) -> Result<(), AuthEr
         KeyStatus::Revoked => AuthError::new(ErrorCode::KeyRevoked),
         KeyStatus::Expired => AuthError::new(ErrorCode::KeyExpired),
         KeyStatus::Disabled => AuthError::new(ErrorCode::KeyDisabled),
-        KeyStatus::NotYetValid => AuthError::with_detail(ErrorCode::KeyDisabled, "The API key is not valid yet"),
+        KeyStatus::NotYetValid => {
+            AuthError::with_detail(ErrorCode::KeyDisabled, "The API key is not valid yet")
+        }
     })
 }

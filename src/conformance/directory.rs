@@ -71,7 +71,10 @@ impl DirectoryFacts {
     /// leaves out a dot or adds a `+tag`.
     #[must_use]
     pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = String>) -> Self {
-        self.aliases = aliases.into_iter().map(|alias| alias.to_ascii_lowercase()).collect();
+        self.aliases = aliases
+            .into_iter()
+            .map(|alias| alias.to_ascii_lowercase())
+            .collect();
         self
     }
 
@@ -143,7 +146,10 @@ checks!(Tried {
 /// Every check that failed, with what was seen.
 pub async fn directory(directory: impl Directory, facts: DirectoryFacts) -> Result<(), Violations> {
     let mut suite = Suite::new("directory");
-    let tried = Tried { directory: Arc::new(directory), facts };
+    let tried = Tried {
+        directory: Arc::new(directory),
+        facts,
+    };
     for (sentence, check) in CHECKS {
         suite.check(*sentence, check(tried.clone())).await;
     }
@@ -156,8 +162,18 @@ impl Tried {
         let before = self.directory.resolve_now(tenant, user).transpose()?;
         let answer = self.directory.resolve(tenant, user).await?;
         // Before, as a cache may only answer then; and after, when it may have learned.
-        for now in [before, self.directory.resolve_now(tenant, user).transpose()?].into_iter().flatten() {
-            ensure_eq!(now, answer, "what resolve_now answers about {user:?}, beside resolve");
+        for now in [
+            before,
+            self.directory.resolve_now(tenant, user).transpose()?,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            ensure_eq!(
+                now,
+                answer,
+                "what resolve_now answers about {user:?}, beside resolve"
+            );
         }
         Ok(answer)
     }
@@ -173,31 +189,67 @@ fn by(id: &UserId) -> UserRef {
 
 /// The user of the facts, in good standing and of this tenant itself.
 fn is_own(user: Option<Arc<User>>, id: &UserId, tenant: &TenantId, how: &str) -> Checked {
-    let Some(user) = user else { return Err(Failure::new(format!("{id} was not found from {tenant} by {how}"))) };
-    ensure!(user.id.as_str().eq_ignore_ascii_case(id.as_str()), "{} was found for {id} by {how}", user.id);
-    ensure_eq!(user.tenant_id, *tenant, "the tenant of {id}, found by {how}");
-    ensure_eq!((user.collaborates, user.suspended), (false, false), "whether {id} collaborates and is suspended");
+    let Some(user) = user else {
+        return Err(Failure::new(format!(
+            "{id} was not found from {tenant} by {how}"
+        )));
+    };
+    ensure!(
+        user.id.as_str().eq_ignore_ascii_case(id.as_str()),
+        "{} was found for {id} by {how}",
+        user.id
+    );
+    ensure_eq!(
+        user.tenant_id,
+        *tenant,
+        "the tenant of {id}, found by {how}"
+    );
+    ensure_eq!(
+        (user.collaborates, user.suspended),
+        (false, false),
+        "whether {id} collaborates and is suspended"
+    );
     Ok(())
 }
 
 async fn by_id(tried: Tried) -> Checked {
     let facts = &tried.facts;
-    is_own(tried.ask(&facts.tenant, &by(&facts.user)).await?, &facts.user, &facts.tenant, "id")?;
-    let other = tried.ask(&facts.other_tenant, &by(&facts.other_user)).await?;
+    is_own(
+        tried.ask(&facts.tenant, &by(&facts.user)).await?,
+        &facts.user,
+        &facts.tenant,
+        "id",
+    )?;
+    let other = tried
+        .ask(&facts.other_tenant, &by(&facts.other_user))
+        .await?;
     is_own(other, &facts.other_user, &facts.other_tenant, "id")
 }
 
 async fn by_email(tried: Tried) -> Checked {
     let facts = &tried.facts;
-    let pairs =
-        [(&facts.tenant, &facts.user, &facts.email), (&facts.other_tenant, &facts.other_user, &facts.other_email)];
+    let pairs = [
+        (&facts.tenant, &facts.user, &facts.email),
+        (&facts.other_tenant, &facts.other_user, &facts.other_email),
+    ];
     for (tenant, user, email) in pairs {
         let Some(email) = email else { continue };
         let mixed: String = email
             .char_indices()
-            .map(|(at, c)| if at % 2 == 0 { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
+            .map(|(at, c)| {
+                if at % 2 == 0 {
+                    c.to_ascii_uppercase()
+                } else {
+                    c.to_ascii_lowercase()
+                }
+            })
             .collect();
-        for spelt in [email.to_ascii_lowercase(), email.clone(), email.to_ascii_uppercase(), mixed] {
+        for spelt in [
+            email.to_ascii_lowercase(),
+            email.clone(),
+            email.to_ascii_uppercase(),
+            mixed,
+        ] {
             is_own(tried.by_email(tenant, &spelt).await?, user, tenant, &spelt)?;
         }
     }
@@ -206,11 +258,16 @@ async fn by_email(tried: Tried) -> Checked {
 
 async fn not_normalized(tried: Tried) -> Checked {
     let facts = &tried.facts;
-    let Some(email) = facts.email.as_ref().map(|email| email.to_ascii_lowercase()) else { return Ok(()) };
+    let Some(email) = facts.email.as_ref().map(|email| email.to_ascii_lowercase()) else {
+        return Ok(());
+    };
     let Some((local, domain)) = email.rsplit_once('@') else {
         return Err(Failure::new("the e-mail address of the facts has no @"));
     };
-    let (plain, first) = (local.split('+').next().unwrap_or(local), local.chars().next().unwrap_or('x'));
+    let (plain, first) = (
+        local.split('+').next().unwrap_or(local),
+        local.chars().next().unwrap_or('x'),
+    );
     let others = [
         format!("{local}+tag@{domain}"),
         format!("{plain}@{domain}"),
@@ -231,7 +288,10 @@ async fn not_normalized(tried: Tried) -> Checked {
         email.replacen('e', "e\u{301}", 1),
         email.replacen('.', "\u{ff0e}", 1),
     ];
-    for other in others.into_iter().filter(|other| *other != email && !facts.aliases.contains(other)) {
+    for other in others
+        .into_iter()
+        .filter(|other| *other != email && !facts.aliases.contains(other))
+    {
         let found = tried.by_email(&facts.tenant, &other).await?;
         ensure!(
             found.is_none(),
@@ -251,38 +311,90 @@ async fn foreign(tried: Tried) -> Checked {
     };
     for tenant in [&facts.tenant, &facts.other_tenant] {
         none(tenant, by(&facts.unknown), "an unknown user").await?;
-        none(tenant, UserRef::Email(facts.unknown_email.clone()), "an unknown address").await?;
+        none(
+            tenant,
+            UserRef::Email(facts.unknown_email.clone()),
+            "an unknown address",
+        )
+        .await?;
     }
-    none(&facts.tenant, by(&facts.other_user), "a user of another tenant").await?;
-    none(&facts.other_tenant, by(&facts.user), "a user of another tenant").await?;
+    none(
+        &facts.tenant,
+        by(&facts.other_user),
+        "a user of another tenant",
+    )
+    .await?;
+    none(
+        &facts.other_tenant,
+        by(&facts.user),
+        "a user of another tenant",
+    )
+    .await?;
     if let Some(email) = &facts.other_email {
-        none(&facts.tenant, UserRef::Email(email.to_ascii_lowercase()), "an address of another tenant").await?;
+        none(
+            &facts.tenant,
+            UserRef::Email(email.to_ascii_lowercase()),
+            "an address of another tenant",
+        )
+        .await?;
     }
     if let Some(email) = &facts.email {
-        none(&facts.other_tenant, UserRef::Email(email.to_ascii_lowercase()), "an address of another tenant").await?;
+        none(
+            &facts.other_tenant,
+            UserRef::Email(email.to_ascii_lowercase()),
+            "an address of another tenant",
+        )
+        .await?;
     }
     // A tenant that is no one's, and an id that is no address.
     let nowhere = valid(TenantId::new("conformance-no-such-tenant"));
     none(&nowhere, by(&facts.user), "a user").await?;
-    none(&facts.tenant, UserRef::Email(facts.user.to_string()), "an id in the place of an address").await
+    none(
+        &facts.tenant,
+        UserRef::Email(facts.user.to_string()),
+        "an id in the place of an address",
+    )
+    .await
 }
 
 async fn collaborator(tried: Tried) -> Checked {
     let facts = &tried.facts;
-    let Some((id, home)) = &facts.collaborator else { return Ok(()) };
-    let Some(user) = tried.ask(&facts.tenant, &by(id)).await? else {
-        return Err(Failure::new(format!("the collaborator {id} was not found from {}", facts.tenant)));
+    let Some((id, home)) = &facts.collaborator else {
+        return Ok(());
     };
-    ensure!(user.collaborates, "the collaborator {id} is not told as one");
-    ensure_eq!(user.tenant_id, *home, "the tenant of the collaborator: the own one, not the asking one");
-    is_own(tried.ask(home, &by(id)).await?, id, home, "id, from the own tenant")
+    let Some(user) = tried.ask(&facts.tenant, &by(id)).await? else {
+        return Err(Failure::new(format!(
+            "the collaborator {id} was not found from {}",
+            facts.tenant
+        )));
+    };
+    ensure!(
+        user.collaborates,
+        "the collaborator {id} is not told as one"
+    );
+    ensure_eq!(
+        user.tenant_id,
+        *home,
+        "the tenant of the collaborator: the own one, not the asking one"
+    );
+    is_own(
+        tried.ask(home, &by(id)).await?,
+        id,
+        home,
+        "id, from the own tenant",
+    )
 }
 
 async fn suspended(tried: Tried) -> Checked {
     let facts = &tried.facts;
-    let Some(id) = &facts.suspended else { return Ok(()) };
+    let Some(id) = &facts.suspended else {
+        return Ok(());
+    };
     let user = tried.ask(&facts.tenant, &by(id)).await?;
-    ensure!(user.as_ref().is_some_and(|user| user.suspended), "the suspended user {id} is told as {user:?}");
+    ensure!(
+        user.as_ref().is_some_and(|user| user.suspended),
+        "the suspended user {id} is told as {user:?}"
+    );
     Ok(())
 }
 
@@ -320,8 +432,15 @@ async fn hostile(tried: Tried) -> Checked {
         &long,
     ];
     for text in texts {
-        let mut asked = vec![UserRef::Email(text.to_owned()), UserRef::Email(format!("{text}@example.com"))];
-        asked.extend(UserId::new(&text[..text.len().min(128)]).ok().map(UserRef::Id));
+        let mut asked = vec![
+            UserRef::Email(text.to_owned()),
+            UserRef::Email(format!("{text}@example.com")),
+        ];
+        asked.extend(
+            UserId::new(&text[..text.len().min(128)])
+                .ok()
+                .map(UserRef::Id),
+        );
         for user in asked {
             no_one(&tried, &facts.tenant, &user).await?;
         }
@@ -329,7 +448,14 @@ async fn hostile(tried: Tried) -> Checked {
             no_one(&tried, &tenant, &by(&facts.user)).await?;
         }
     }
-    for text in ["", " ", "\n", "\u{e4}\u{1f511}@example.com", "\u{202e}@example.com", "a\u{ffff}b@example.com"] {
+    for text in [
+        "",
+        " ",
+        "\n",
+        "\u{e4}\u{1f511}@example.com",
+        "\u{202e}@example.com",
+        "a\u{ffff}b@example.com",
+    ] {
         no_one(&tried, &facts.tenant, &UserRef::Email(text.to_owned())).await?;
     }
     Ok(())
@@ -338,7 +464,10 @@ async fn hostile(tried: Tried) -> Checked {
 async fn no_one(tried: &Tried, tenant: &TenantId, user: &UserRef) -> Checked {
     match tried.ask(tenant, user).await {
         Ok(None) => Ok(()),
-        Ok(Some(found)) => Err(Failure::new(format!("{user:?} from {tenant:?} is {}", found.id))),
+        Ok(Some(found)) => Err(Failure::new(format!(
+            "{user:?} from {tenant:?} is {}",
+            found.id
+        ))),
         Err(Failure { seen }) => Err(Failure::new(format!("{user:?} from {tenant:?}: {seen}"))),
     }
 }
@@ -351,7 +480,12 @@ async fn concurrent(tried: Tried) -> Checked {
             let facts = &tried.facts;
             for turn in 0..10 {
                 if (task + turn) % 2 == 0 {
-                    is_own(tried.ask(&facts.tenant, &by(&facts.user)).await?, &facts.user, &facts.tenant, "id")?;
+                    is_own(
+                        tried.ask(&facts.tenant, &by(&facts.user)).await?,
+                        &facts.user,
+                        &facts.tenant,
+                        "id",
+                    )?;
                 } else {
                     no_one(&tried, &facts.tenant, &by(&facts.other_user)).await?;
                 }
@@ -368,12 +502,21 @@ async fn concurrent(tried: Tried) -> Checked {
 async fn again(tried: Tried) -> Checked {
     let facts = &tried.facts;
     let mut asked = vec![by(&facts.user), by(&facts.other_user), by(&facts.unknown)];
-    asked.extend(facts.email.iter().map(|email| UserRef::Email(email.to_ascii_lowercase())));
+    asked.extend(
+        facts
+            .email
+            .iter()
+            .map(|email| UserRef::Email(email.to_ascii_lowercase())),
+    );
     for tenant in [&facts.tenant, &facts.other_tenant] {
         for user in &asked {
             let first = tried.ask(tenant, user).await?;
             for _ in 0..3 {
-                ensure_eq!(tried.ask(tenant, user).await?, first, "{user:?} from {tenant}, asked again");
+                ensure_eq!(
+                    tried.ask(tenant, user).await?,
+                    first,
+                    "{user:?} from {tenant}, asked again"
+                );
             }
         }
     }

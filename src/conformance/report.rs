@@ -60,9 +60,20 @@ impl Violations {
 
 impl fmt::Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} checks of this {} failed:", self.failed.len(), self.checks, self.subject)?;
+        write!(
+            f,
+            "{} of {} checks of this {} failed:",
+            self.failed.len(),
+            self.checks,
+            self.subject
+        )?;
         for violation in &self.failed {
-            write!(f, "\n- {}\n  {}", violation.check, violation.seen.replace('\n', "\n  "))?;
+            write!(
+                f,
+                "\n- {}\n  {}",
+                violation.check,
+                violation.seen.replace('\n', "\n  ")
+            )?;
         }
         Ok(())
     }
@@ -141,7 +152,11 @@ pub(super) struct Suite(Violations);
 
 impl Suite {
     pub(super) fn new(subject: &'static str) -> Self {
-        Self(Violations { subject, checks: 0, failed: Vec::new() })
+        Self(Violations {
+            subject,
+            checks: 0,
+            failed: Vec::new(),
+        })
     }
 
     pub(super) async fn check(
@@ -156,7 +171,10 @@ impl Suite {
             Ok(Err(ended)) => Some(how_it_ended(ended)),
             Err(_) => {
                 task.abort();
-                Some(format!("it was not done after {} seconds", TIME_LIMIT.as_secs()))
+                Some(format!(
+                    "it was not done after {} seconds",
+                    TIME_LIMIT.as_secs()
+                ))
             }
         };
         self.0.checks += 1;
@@ -165,12 +183,19 @@ impl Suite {
                 seen.truncate(end);
                 seen.push('…');
             }
-            self.0.failed.push(Violation { check: sentence.into(), seen });
+            self.0.failed.push(Violation {
+                check: sentence.into(),
+                seen,
+            });
         }
     }
 
     pub(super) fn finish(self) -> Result<(), Violations> {
-        if self.0.failed.is_empty() { Ok(()) } else { Err(self.0) }
+        if self.0.failed.is_empty() {
+            Ok(())
+        } else {
+            Err(self.0)
+        }
     }
 }
 

@@ -7,7 +7,10 @@
 //! A load balancer in `10.0.0.0/8` that appends to `X-Forwarded-For`:
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
-#![cfg_attr(not(feature = "testing"), doc = "```ignore (needs the feature testing)")]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "```ignore (needs the feature testing)"
+)]
 //! use portunus::ErrorCode;
 //! use portunus::network::{AllowList, ClientIp, ForwardedHeader};
 //! use portunus::testing::{TestKeys, TestRequest};
@@ -62,7 +65,10 @@
 //! that you name:
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
-#![cfg_attr(not(feature = "testing"), doc = "```ignore (needs the feature testing)")]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "```ignore (needs the feature testing)"
+)]
 //! use portunus::network::{TlsVersion, Transport};
 //! use portunus::testing::{TestKeys, TestRequest};
 //!

@@ -14,7 +14,10 @@
 //! # A first program
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
-#![cfg_attr(not(feature = "testing"), doc = "```ignore (needs the feature testing)")]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "```ignore (needs the feature testing)"
+)]
 //! use std::sync::Arc;
 //!
 //! use async_trait::async_trait;

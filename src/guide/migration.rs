@@ -6,7 +6,10 @@
 //! What your table has of a key is hopefully a digest and no plaintext. It is taken over as it is:
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
-#![cfg_attr(not(feature = "testing"), doc = "```ignore (needs the feature testing)")]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "```ignore (needs the feature testing)"
+)]
 //! use portunus::key::{Alphabet, KeyFormat, KeyHasher, Owner, Pepper};
 //! use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey};
 //! use portunus::store::MemoryStore;

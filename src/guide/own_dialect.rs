@@ -7,7 +7,10 @@
 //! there for long.
 //!
 #![cfg_attr(all(feature = "axum", feature = "testing"), doc = "```")]
-#![cfg_attr(not(all(feature = "axum", feature = "testing")), doc = "```ignore (needs the features axum and testing)")]
+#![cfg_attr(
+    not(all(feature = "axum", feature = "testing")),
+    doc = "```ignore (needs the features axum and testing)"
+)]
 //! use axum::Router;
 //! use axum::body::{Body, to_bytes};
 //! use axum::http::Request;

@@ -48,7 +48,10 @@
 //! With the feature `conformance` in your `dev-dependencies`, the suite tries each promise on a fresh store:
 //!
 #![cfg_attr(feature = "conformance", doc = "```")]
-#![cfg_attr(not(feature = "conformance"), doc = "```ignore (needs the feature conformance)")]
+#![cfg_attr(
+    not(feature = "conformance"),
+    doc = "```ignore (needs the feature conformance)"
+)]
 //! use portunus::conformance;
 //! use portunus::store::MemoryStore;
 //!

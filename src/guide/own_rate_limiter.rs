@@ -9,7 +9,10 @@
 //! what it lacks is the art of forgetting whole buckets.
 //!
 #![cfg_attr(feature = "conformance", doc = "```")]
-#![cfg_attr(not(feature = "conformance"), doc = "```ignore (needs the feature conformance)")]
+#![cfg_attr(
+    not(feature = "conformance"),
+    doc = "```ignore (needs the feature conformance)"
+)]
 //! use std::collections::HashMap;
 //! use std::sync::{Arc, Mutex, PoisonError};
 //! use std::time::Duration;

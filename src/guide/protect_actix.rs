@@ -7,7 +7,10 @@
 //! It issues a key and asks five times. In place of the five requests, a service goes on with `HttpServer::new(app)`.
 //!
 #![cfg_attr(feature = "actix-web", doc = "```")]
-#![cfg_attr(not(feature = "actix-web"), doc = "```ignore (needs the feature actix-web)")]
+#![cfg_attr(
+    not(feature = "actix-web"),
+    doc = "```ignore (needs the feature actix-web)"
+)]
 //! use actix_web::test::{TestRequest, call_service, init_service};
 //! use actix_web::{App, web};
 //! use portunus::adapter::actix::{Auth, require_scope};

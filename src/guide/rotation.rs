@@ -6,7 +6,10 @@
 //! # A first program
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
-#![cfg_attr(not(feature = "testing"), doc = "```ignore (needs the feature testing)")]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "```ignore (needs the feature testing)"
+)]
 //! use std::time::Duration;
 //!
 //! use portunus::ErrorCode;

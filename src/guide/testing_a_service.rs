@@ -16,7 +16,10 @@
 //! The app takes its authenticator as an argument, so that the test can bring its own. Everything else is the service's.
 //!
 #![cfg_attr(all(feature = "axum", feature = "testing"), doc = "```")]
-#![cfg_attr(not(all(feature = "axum", feature = "testing")), doc = "```ignore (needs the features axum and testing)")]
+#![cfg_attr(
+    not(all(feature = "axum", feature = "testing")),
+    doc = "```ignore (needs the features axum and testing)"
+)]
 //! use std::time::Duration;
 //!
 //! use axum::Router;

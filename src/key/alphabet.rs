@@ -18,9 +18,11 @@ pub struct Alphabet {
 
 impl Alphabet {
     /// `0-9A-Za-z`: 5.95 bits a character.
-    pub const BASE62: Self = Self::from_static(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
+    pub const BASE62: Self =
+        Self::from_static(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
     /// `A-Za-z0-9-_`, the URL-safe alphabet of RFC 4648 §5: 6 bits a character.
-    pub const URL_SAFE: Self = Self::from_static(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+    pub const URL_SAFE: Self =
+        Self::from_static(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
     /// `0-9a-f`: 4 bits a character.
     pub const HEX: Self = Self::from_static(b"0123456789abcdef");
 
@@ -31,14 +33,20 @@ impl Alphabet {
     /// `token68` character.
     pub fn new(characters: &'static str) -> Result<Self, FormatError> {
         match members(characters.as_bytes()) {
-            Some(members) => Ok(Self { characters: characters.as_bytes(), members }),
+            Some(members) => Ok(Self {
+                characters: characters.as_bytes(),
+                members,
+            }),
             None => Err(FormatError::Alphabet),
         }
     }
 
     const fn from_static(characters: &'static [u8]) -> Self {
         match members(characters) {
-            Some(members) => Self { characters, members },
+            Some(members) => Self {
+                characters,
+                members,
+            },
             None => panic!("the library's own alphabets are valid"),
         }
     }
@@ -47,7 +55,8 @@ impl Alphabet {
     #[must_use]
     pub fn contains_all(&self, text: &[u8]) -> bool {
         // No early exit: the loop stays free of branches, and the text is short.
-        text.iter().fold(true, |all, &byte| all & self.members[byte as usize])
+        text.iter()
+            .fold(true, |all, &byte| all & self.members[byte as usize])
     }
 
     /// The bits of randomness in `length` characters.
@@ -59,13 +68,19 @@ impl Alphabet {
     }
 
     /// Appends `length` characters from the operating system's randomness, each equally likely.
-    pub(super) fn fill(&self, length: usize, into: &mut Zeroizing<Vec<u8>>) -> Result<(), GenerateError> {
+    pub(super) fn fill(
+        &self,
+        length: usize,
+        into: &mut Zeroizing<Vec<u8>>,
+    ) -> Result<(), GenerateError> {
         // Rejection sampling: bits beyond the alphabet are thrown away, never folded back, which would favour some.
         let mask = u8::try_from(self.characters.len().next_power_of_two() - 1).unwrap_or(u8::MAX);
         let wanted = into.len() + length;
         let mut pool = Zeroizing::new([0_u8; 64]);
         while into.len() < wanted {
-            SysRng.try_fill_bytes(&mut pool[..]).map_err(|error| GenerateError::new(error.to_string()))?;
+            SysRng
+                .try_fill_bytes(&mut pool[..])
+                .map_err(|error| GenerateError::new(error.to_string()))?;
             for byte in pool.iter() {
                 if let Some(&character) = self.characters.get(usize::from(byte & mask)) {
                     into.push(character);
@@ -91,7 +106,11 @@ const fn members(characters: &[u8]) -> Option<[bool; 256]> {
         members[byte as usize] = true;
         at += 1;
     }
-    if characters.len() < 2 { None } else { Some(members) }
+    if characters.len() < 2 {
+        None
+    } else {
+        Some(members)
+    }
 }
 
 /// `token68` of RFC 9110 §11.2, without the padding.

@@ -48,7 +48,10 @@ impl FromStr for DigestScheme {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unknown = || ParseDigestSchemeError(text.chars().take(40).collect());
         match text.strip_prefix("hmac-sha256:") {
-            Some(version) => version.parse().map(|pepper| Self::HmacSha256 { pepper }).map_err(|_| unknown()),
+            Some(version) => version
+                .parse()
+                .map(|pepper| Self::HmacSha256 { pepper })
+                .map_err(|_| unknown()),
             None if text == "sha256" => Ok(Self::Sha256),
             None if text == "sha512" => Ok(Self::Sha512),
             None => Err(unknown()),
@@ -152,7 +155,8 @@ impl Pepper {
         if secret.len() < 32 {
             return Err(PepperError::TooShort(secret.len()));
         }
-        let keyed = Hmac::new_from_slice(secret).map_err(|_| PepperError::TooShort(secret.len()))?;
+        let keyed =
+            Hmac::new_from_slice(secret).map_err(|_| PepperError::TooShort(secret.len()))?;
         Ok(Self { version, keyed })
     }
 }
@@ -178,7 +182,9 @@ impl Method {
         match self {
             Self::Sha256 => DigestScheme::Sha256,
             Self::Sha512 => DigestScheme::Sha512,
-            Self::HmacSha256(pepper) => DigestScheme::HmacSha256 { pepper: pepper.version },
+            Self::HmacSha256(pepper) => DigestScheme::HmacSha256 {
+                pepper: pepper.version,
+            },
         }
     }
 
@@ -226,13 +232,19 @@ impl KeyHasher {
     /// SHA-256 without a pepper.
     #[must_use]
     pub fn sha256() -> Self {
-        Self { current: Method::Sha256, older: Vec::new() }
+        Self {
+            current: Method::Sha256,
+            older: Vec::new(),
+        }
     }
 
     /// HMAC-SHA256 under a pepper.
     #[must_use]
     pub fn hmac_sha256(pepper: Pepper) -> Self {
-        Self { current: Method::HmacSha256(pepper), older: Vec::new() }
+        Self {
+            current: Method::HmacSha256(pepper),
+            older: Vec::new(),
+        }
     }
 
     /// Also accepts keys stored under an older pepper.
@@ -262,13 +274,19 @@ impl KeyHasher {
     /// Whether keys stored under this scheme are found.
     #[must_use]
     pub fn accepts(&self, scheme: DigestScheme) -> bool {
-        std::iter::once(&self.current).chain(&self.older).any(|method| method.scheme() == scheme)
+        std::iter::once(&self.current)
+            .chain(&self.older)
+            .any(|method| method.scheme() == scheme)
     }
 
     fn accept(mut self, method: Method) -> Result<Self, PepperError> {
-        let known = std::iter::once(&self.current).chain(&self.older).any(|m| m.scheme() == method.scheme());
+        let known = std::iter::once(&self.current)
+            .chain(&self.older)
+            .any(|m| m.scheme() == method.scheme());
         match method.scheme() {
-            DigestScheme::HmacSha256 { pepper } if known => return Err(PepperError::VersionTwice(pepper)),
+            DigestScheme::HmacSha256 { pepper } if known => {
+                return Err(PepperError::VersionTwice(pepper));
+            }
             _ if known => return Ok(self),
             _ if self.older.len() + 1 == MAX_SCHEMES => return Err(PepperError::TooMany),
             _ => self.older.push(method),
@@ -295,7 +313,10 @@ impl KeyHasher {
 
     /// The digests that the key may be stored under, in the order of their schemes, `current` first.
     pub(crate) fn candidates(&self, key: &str, current: KeyDigest) -> Candidates {
-        let mut all = Candidates { digests: [current; MAX_SCHEMES], count: 1 };
+        let mut all = Candidates {
+            digests: [current; MAX_SCHEMES],
+            count: 1,
+        };
         for (place, method) in all.digests[1..].iter_mut().zip(&self.older) {
             *place = method.digest(key.as_bytes());
             all.count += 1;
@@ -322,7 +343,11 @@ mod tests {
     use super::*;
 
     fn hex(digest: &KeyDigest) -> String {
-        digest.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        digest
+            .to_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     #[test]
@@ -337,9 +362,12 @@ mod tests {
     #[test]
     fn hmac_sha_256_agrees_with_the_standard() {
         // RFC 4231, test case 6: a key of 131 bytes 0xaa.
-        let Ok(pepper) = Pepper::new(1, &[0xaa; 131]) else { panic!("131 bytes are enough") };
+        let Ok(pepper) = Pepper::new(1, &[0xaa; 131]) else {
+            panic!("131 bytes are enough")
+        };
         assert_eq!(
-            hex(&KeyHasher::hmac_sha256(pepper).digest("Test Using Larger Than Block-Size Key - Hash Key First")),
+            hex(&KeyHasher::hmac_sha256(pepper)
+                .digest("Test Using Larger Than Block-Size Key - Hash Key First")),
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
         );
     }
@@ -347,6 +375,9 @@ mod tests {
     #[test]
     fn bytes_and_words_are_one_value() {
         let bytes = std::array::from_fn(|place| u8::try_from(place).unwrap_or(0));
-        assert_eq!(KeyDigest::new(DigestScheme::Sha256, bytes).to_bytes(), bytes);
+        assert_eq!(
+            KeyDigest::new(DigestScheme::Sha256, bytes).to_bytes(),
+            bytes
+        );
     }
 }

@@ -172,11 +172,16 @@ impl KeyFormat {
     /// # Errors
     /// [`FormatMismatch::Checksum`] where only the checksum is wrong, else [`FormatMismatch::Shape`].
     pub fn parse<'a>(&'a self, text: &'a str) -> Result<ParsedKey<'a>, FormatMismatch> {
-        let rest = text.strip_prefix(self.prefix.as_str()).ok_or(FormatMismatch::Shape)?;
+        let rest = text
+            .strip_prefix(self.prefix.as_str())
+            .ok_or(FormatMismatch::Shape)?;
         let (environment, rest) = strip_token(&self.environments, rest)?;
         let (kind, rest) = strip_token(&self.kinds, rest)?;
         let checked = self.checksum.map_or(0, Checksum::length);
-        let length = rest.len().checked_sub(checked).ok_or(FormatMismatch::Shape)?;
+        let length = rest
+            .len()
+            .checked_sub(checked)
+            .ok_or(FormatMismatch::Shape)?;
         if !self.accepted.contains(&length) {
             return Err(FormatMismatch::Shape);
         }
@@ -184,11 +189,18 @@ impl KeyFormat {
         if !self.alphabet.contains_all(random.as_bytes()) {
             return Err(FormatMismatch::Shape);
         }
-        if self.checksum.is_some_and(|checksum| checksum.of(random.as_bytes()) != sum.as_bytes()) {
+        if self
+            .checksum
+            .is_some_and(|checksum| checksum.of(random.as_bytes()) != sum.as_bytes())
+        {
             // A checksum of foreign characters is no typing error of one of ours, but it costs the same answer.
             return Err(FormatMismatch::Checksum);
         }
-        Ok(ParsedKey { environment, kind: kind.copied(), random })
+        Ok(ParsedKey {
+            environment,
+            kind: kind.copied(),
+            random,
+        })
     }
 
     /// Makes a new key from the operating system's randomness.
@@ -236,7 +248,8 @@ impl KeyFormat {
         }
         text.match_indices(&self.prefix).any(|(place, prefix)| {
             let rest = &text.as_bytes()[place + prefix.len()..];
-            rest.get(..shortest).is_some_and(|random| random.iter().all(u8::is_ascii_graphic))
+            rest.get(..shortest)
+                .is_some_and(|random| random.iter().all(u8::is_ascii_graphic))
         })
     }
 
@@ -244,9 +257,9 @@ impl KeyFormat {
     #[must_use]
     pub fn mask(&self, key: &PlaintextKey) -> String {
         let text = key.as_str();
-        let secret = self
-            .parse(text)
-            .map_or(text.len(), |parsed| parsed.random.len() + self.checksum.map_or(0, Checksum::length));
+        let secret = self.parse(text).map_or(text.len(), |parsed| {
+            parsed.random.len() + self.checksum.map_or(0, Checksum::length)
+        });
         let last = text.len().saturating_sub(4);
         let visible = text.get(..text.len() - secret).unwrap_or_default();
         format!("{visible}…{}", text.get(last..).unwrap_or_default())
@@ -273,18 +286,27 @@ impl KeyFormat {
     /// The length of the longest key that is accepted, in bytes.
     #[must_use]
     pub fn longest(&self) -> usize {
-        let around = self.prefix.len() + longest_token(&self.environments) + longest_token(&self.kinds);
-        around.saturating_add(*self.accepted.end()).saturating_add(self.checksum.map_or(0, Checksum::length))
+        let around =
+            self.prefix.len() + longest_token(&self.environments) + longest_token(&self.kinds);
+        around
+            .saturating_add(*self.accepted.end())
+            .saturating_add(self.checksum.map_or(0, Checksum::length))
     }
 }
 
-fn strip_token<'a, T>(tokens: &'a [(String, T)], text: &'a str) -> Result<(Option<&'a T>, &'a str), FormatMismatch> {
+fn strip_token<'a, T>(
+    tokens: &'a [(String, T)],
+    text: &'a str,
+) -> Result<(Option<&'a T>, &'a str), FormatMismatch> {
     if tokens.is_empty() {
         return Ok((None, text));
     }
     tokens
         .iter()
-        .find_map(|(token, value)| text.strip_prefix(token.as_str()).map(|rest| (Some(value), rest)))
+        .find_map(|(token, value)| {
+            text.strip_prefix(token.as_str())
+                .map(|rest| (Some(value), rest))
+        })
         .ok_or(FormatMismatch::Shape)
 }
 
@@ -303,7 +325,11 @@ fn token_for<'a, T: PartialEq + fmt::Debug>(
 }
 
 fn longest_token<T>(tokens: &[(String, T)]) -> usize {
-    tokens.iter().map(|(token, _)| token.len()).max().unwrap_or(0)
+    tokens
+        .iter()
+        .map(|(token, _)| token.len())
+        .max()
+        .unwrap_or(0)
 }
 
 /// Describes a [`KeyFormat`] part by part.
@@ -390,14 +416,19 @@ impl KeyFormatBuilder {
     }
 }
 
-fn with_separator<T>(tokens: Vec<(String, T)>, separator: &str) -> Result<Vec<(String, T)>, FormatError> {
+fn with_separator<T>(
+    tokens: Vec<(String, T)>,
+    separator: &str,
+) -> Result<Vec<(String, T)>, FormatError> {
     let mut ready: Vec<(String, T)> = Vec::with_capacity(tokens.len());
     for (token, value) in tokens {
         let written = format!("{token}{separator}");
         if token.is_empty() || !written.bytes().all(is_token68) {
             return Err(FormatError::Token(token));
         }
-        let clash = ready.iter().find(|(other, _)| other.starts_with(&written) || written.starts_with(other.as_str()));
+        let clash = ready
+            .iter()
+            .find(|(other, _)| other.starts_with(&written) || written.starts_with(other.as_str()));
         if let Some((other, _)) = clash {
             return Err(FormatError::Ambiguous(other.clone(), written));
         }

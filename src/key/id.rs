@@ -152,7 +152,9 @@ impl KeyId {
     /// Whether the text has the shape of identifiers that the library makes: those that it draws, and those that follow from
     /// an idempotency key.
     pub(crate) fn is_of_the_librarys_shape(&self) -> bool {
-        let Some(rest) = self.as_str().strip_prefix("key_") else { return false };
+        let Some(rest) = self.as_str().strip_prefix("key_") else {
+            return false;
+        };
         match rest.strip_prefix("once_") {
             Some(hash) => hash.len() == 40 && Alphabet::HEX.contains_all(hash.as_bytes()),
             None => rest.len() == 22 && Alphabet::BASE62.contains_all(rest.as_bytes()),

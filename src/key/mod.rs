@@ -17,12 +17,15 @@ pub(crate) use alphabet::is_token68;
 pub use checksum::Checksum;
 pub(crate) use digest::Candidates;
 pub use digest::{DigestScheme, KeyDigest, KeyHasher, ParseDigestSchemeError, Pepper, PepperError};
-pub use format::{FormatError, FormatMismatch, GenerateError, KeyFormat, KeyFormatBuilder, MAX_KEY_LENGTH, ParsedKey};
+pub use format::{
+    FormatError, FormatMismatch, GenerateError, KeyFormat, KeyFormatBuilder, MAX_KEY_LENGTH,
+    ParsedKey,
+};
 pub use id::{IdError, KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 pub use kind::{Environment, KeyKind};
 pub use record::{
-    Access, Delegation, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, ParseAccessError, ParseKeyStatusError,
-    Revocation,
+    Access, Delegation, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, ParseAccessError,
+    ParseKeyStatusError, Revocation,
 };
 pub use secret::PlaintextKey;
 pub use signing::{ParseSigningStateError, SigningState};

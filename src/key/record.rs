@@ -33,13 +33,21 @@ impl Owner {
     /// A tenant as owner.
     #[must_use]
     pub fn tenant(tenant_id: TenantId) -> Self {
-        Self { tenant_id, user_id: None, user_email: None }
+        Self {
+            tenant_id,
+            user_id: None,
+            user_email: None,
+        }
     }
 
     /// A user of a tenant as owner.
     #[must_use]
     pub fn user(tenant_id: TenantId, user_id: UserId) -> Self {
-        Self { tenant_id, user_id: Some(user_id), user_email: None }
+        Self {
+            tenant_id,
+            user_id: Some(user_id),
+            user_email: None,
+        }
     }
 
     /// The same owner with an e-mail address.
@@ -87,7 +95,9 @@ pub struct ParseAccessError(String);
 impl FromStr for Access {
     type Err = ParseAccessError;
     fn from_str(name: &str) -> Result<Self, ParseAccessError> {
-        let found = [Self::FullAccess, Self::ReadOnly].into_iter().find(|access| access.as_str() == name);
+        let found = [Self::FullAccess, Self::ReadOnly]
+            .into_iter()
+            .find(|access| access.as_str() == name);
         found.ok_or_else(|| ParseAccessError(name.chars().take(40).collect()))
     }
 }
@@ -163,8 +173,16 @@ pub struct ParseKeyStatusError(String);
 impl FromStr for KeyStatus {
     type Err = ParseKeyStatusError;
     fn from_str(text: &str) -> Result<Self, ParseKeyStatusError> {
-        let mut all = [Self::Active, Self::NotYetValid, Self::Expired, Self::Disabled, Self::Revoked].into_iter();
-        all.find(|known| known.as_str() == text).ok_or_else(|| ParseKeyStatusError(text.chars().take(40).collect()))
+        let mut all = [
+            Self::Active,
+            Self::NotYetValid,
+            Self::Expired,
+            Self::Disabled,
+            Self::Revoked,
+        ]
+        .into_iter();
+        all.find(|known| known.as_str() == text)
+            .ok_or_else(|| ParseKeyStatusError(text.chars().take(40).collect()))
     }
 }
 
@@ -176,7 +194,10 @@ impl fmt::Display for KeyStatus {
 
 /// A JSON object of the host's own, kept beside a key: at most 16 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "serde_json::Map<String, serde_json::Value>", into = "serde_json::Map<String, serde_json::Value>")]
+#[serde(
+    try_from = "serde_json::Map<String, serde_json::Value>",
+    into = "serde_json::Map<String, serde_json::Value>"
+)]
 pub struct Metadata(String);
 
 /// Why a text is no metadata.
@@ -239,7 +260,9 @@ impl From<Metadata> for serde_json::Map<String, serde_json::Value> {
 }
 
 /// A restriction that may be absent, but not left out: a record that lost the field is no record.
-fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     Option::deserialize(deserializer)
 }
 
@@ -375,7 +398,8 @@ impl KeyRecord {
     /// tokens never do.
     #[must_use]
     pub fn counts_as_active(&self, now: SystemTime) -> bool {
-        self.kind != KeyKind::AccessToken && !matches!(self.status(now), KeyStatus::Revoked | KeyStatus::Expired)
+        self.kind != KeyKind::AccessToken
+            && !matches!(self.status(now), KeyStatus::Revoked | KeyStatus::Expired)
     }
 
     /// Whether two records are of one owner (tenant and user) and one family: of one key, they always are.

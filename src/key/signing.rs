@@ -85,8 +85,16 @@ impl SigningState {
 const BLOCK: usize = 64;
 
 /// FIPS 180-4 §5.3.3.
-const INITIAL: [u32; 8] =
-    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+const INITIAL: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
 
 /// The SHA-256 of one block that led to `state`, and a message after it (FIPS 180-4 §5.1.1).
 fn finish(state: &[u8], message: &[u8]) -> [u8; 32] {

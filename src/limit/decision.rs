@@ -32,7 +32,11 @@ impl WindowState {
     /// A window that did not refuse.
     #[must_use]
     pub const fn new(remaining: u64, reset: Option<Duration>) -> Self {
-        Self { remaining, reset, violated: false }
+        Self {
+            remaining,
+            reset,
+            violated: false,
+        }
     }
 
     /// The same window, as one that refused.
@@ -46,17 +50,28 @@ impl WindowState {
 impl Decision {
     /// The request passes.
     pub fn admitted() -> Self {
-        Self { retry_after: None, buckets: SmallVec::new() }
+        Self {
+            retry_after: None,
+            buckets: SmallVec::new(),
+        }
     }
 
     /// The request does not pass; a lone retry passes after exactly this time.
     pub fn refused(retry_after: Duration) -> Self {
-        Self { retry_after: Some(retry_after), buckets: SmallVec::new() }
+        Self {
+            retry_after: Some(retry_after),
+            buckets: SmallVec::new(),
+        }
     }
 
     /// The decision with how the windows of a bucket stand, one for each of its quotas, in their order.
-    pub fn with_bucket(mut self, quotas: &Quotas, windows: impl IntoIterator<Item = WindowState>) -> Self {
-        self.buckets.push((quotas.clone(), windows.into_iter().collect()));
+    pub fn with_bucket(
+        mut self,
+        quotas: &Quotas,
+        windows: impl IntoIterator<Item = WindowState>,
+    ) -> Self {
+        self.buckets
+            .push((quotas.clone(), windows.into_iter().collect()));
         self
     }
 
@@ -74,7 +89,9 @@ impl Decision {
 
     /// The quotas and windows of each bucket, in the request's order.
     pub fn buckets(&self) -> impl Iterator<Item = (&Quotas, &[WindowState])> {
-        self.buckets.iter().map(|(quotas, windows)| (quotas, windows.as_slice()))
+        self.buckets
+            .iter()
+            .map(|(quotas, windows)| (quotas, windows.as_slice()))
     }
 
     /// The names of the quotas that refused.

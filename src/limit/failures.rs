@@ -25,8 +25,17 @@ pub(crate) struct FailureLimits {
 
 impl FailureLimits {
     pub(crate) fn new(quotas: Quotas, clock: &Arc<dyn Clock>) -> Self {
-        let of = |most| LocalLimiter::builder().most_buckets(most).clock(Arc::clone(clock)).build();
-        Self { by_client: of(MOST_ADDRESSES), newcomers: of(1), quotas }
+        let of = |most| {
+            LocalLimiter::builder()
+                .most_buckets(most)
+                .clock(Arc::clone(clock))
+                .build()
+        };
+        Self {
+            by_client: of(MOST_ADDRESSES),
+            newcomers: of(1),
+            quotas,
+        }
     }
 
     /// How long this client must wait before another key of its is looked up; `None` if it need not.
@@ -48,8 +57,13 @@ impl FailureLimits {
 
     /// The same for whoever has this name.
     pub(crate) fn count_name(&self, name: &str) -> Option<Duration> {
-        let by_client = self.by_client.decide(&LimitRequest::new(&[self.bucket(name)], 1));
-        let decided = by_client.or_else(|_| self.newcomers.decide(&LimitRequest::new(&[self.bucket(NEWCOMERS)], 1)));
+        let by_client = self
+            .by_client
+            .decide(&LimitRequest::new(&[self.bucket(name)], 1));
+        let decided = by_client.or_else(|_| {
+            self.newcomers
+                .decide(&LimitRequest::new(&[self.bucket(NEWCOMERS)], 1))
+        });
         decided.ok().as_ref().and_then(Decision::retry_after)
     }
 

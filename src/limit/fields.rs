@@ -30,7 +30,12 @@ impl LimitFields {
             let _ = write!(policy, "{between}{quotas}");
             for (quota, window) in quotas.as_slice().iter().zip(windows) {
                 let between = if state.is_empty() { "" } else { ", " };
-                let _ = write!(state, "{between}\"{}\";r={}", quota.name(), window.remaining);
+                let _ = write!(
+                    state,
+                    "{between}\"{}\";r={}",
+                    quota.name(),
+                    window.remaining
+                );
                 if let Some(reset) = window.reset {
                     let _ = write!(state, ";t={}", whole_seconds(reset));
                 }
@@ -43,16 +48,23 @@ impl LimitFields {
         {
             add("x-ratelimit-limit", quota.limit().to_string());
             add("x-ratelimit-remaining", window.remaining.to_string());
-            add("x-ratelimit-reset", window.reset.map_or(0, whole_seconds).to_string());
+            add(
+                "x-ratelimit-reset",
+                window.reset.map_or(0, whole_seconds).to_string(),
+            );
         }
     }
 }
 
 /// The window with the smallest share left.
 fn nearest(decision: &Decision) -> Option<(&Quota, &WindowState)> {
-    let windows = decision.buckets().flat_map(|(quotas, windows)| quotas.as_slice().iter().zip(windows));
+    let windows = decision
+        .buckets()
+        .flat_map(|(quotas, windows)| quotas.as_slice().iter().zip(windows));
     windows.min_by(|(a, x), (b, y)| {
-        let share = |window: &WindowState, other: &Quota| u128::from(window.remaining) * u128::from(other.limit());
+        let share = |window: &WindowState, other: &Quota| {
+            u128::from(window.remaining) * u128::from(other.limit())
+        };
         share(x, b).cmp(&share(y, a))
     })
 }

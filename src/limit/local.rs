@@ -20,7 +20,10 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use super::window::{Recorder, nanos};
-use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, Quota, Quotas, RateLimiter, WindowState};
+use super::{
+    BucketId, Decision, LimitBucket, LimitRequest, LimiterError, Quota, Quotas, RateLimiter,
+    WindowState,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::key::{KeyFamily, TenantId};
 
@@ -106,7 +109,10 @@ impl Default for LocalLimiter {
 impl LocalLimiter {
     /// Starts a limiter.
     pub fn builder() -> LocalLimiterBuilder {
-        LocalLimiterBuilder { clock: None, most: 250_000 }
+        LocalLimiterBuilder {
+            clock: None,
+            most: 250_000,
+        }
     }
 
     /// How many buckets are live: admitted something within their widest window, or have not been swept since.
@@ -139,15 +145,22 @@ impl LocalLimiter {
             }
             return Ok(state.tell(decision(wait), bucket.quotas, now, request.cost));
         }
-        let cells: SmallVec<[Found<'_>; 3]> =
-            request.buckets.iter().map(|bucket| self.inner.find(bucket, now)).collect();
+        let cells: SmallVec<[Found<'_>; 3]> = request
+            .buckets
+            .iter()
+            .map(|bucket| self.inner.find(bucket, now))
+            .collect();
         // Locked in the order of their kinds, one cell of each, so that no two requests wait for each other.
-        let mut states: SmallVec<[MutexGuard<'_, State>; 3]> = cells.iter().map(|cell| cell.0.lock()).collect();
+        let mut states: SmallVec<[MutexGuard<'_, State>; 3]> =
+            cells.iter().map(|cell| cell.0.lock()).collect();
         let now = states.iter().fold(now, |now, state| now.max(state.now));
         for (state, bucket) in states.iter_mut().zip(request.buckets) {
             self.inner.prepare(state, bucket.quotas, now)?;
         }
-        let waits = states.iter().zip(request.buckets).map(|(state, b)| state.wait(b.quotas, now, request.cost));
+        let waits = states
+            .iter()
+            .zip(request.buckets)
+            .map(|(state, b)| state.wait(b.quotas, now, request.cost));
         let wait = waits.max().unwrap_or(0);
         let mut told = decision(wait);
         for (state, bucket) in states.iter_mut().zip(request.buckets) {
@@ -169,7 +182,10 @@ impl LocalLimiter {
             return None;
         }
         state.now = now;
-        state.recorders.iter_mut().for_each(|recorder| recorder.advance(now));
+        state
+            .recorders
+            .iter_mut()
+            .for_each(|recorder| recorder.advance(now));
         Some(Duration::from_nanos(state.wait(bucket.quotas, now, 1)))
     }
 
@@ -180,19 +196,38 @@ impl LocalLimiter {
 }
 
 fn decision(wait: u64) -> Decision {
-    if wait == 0 { Decision::admitted() } else { Decision::refused(Duration::from_nanos(wait)) }
+    if wait == 0 {
+        Decision::admitted()
+    } else {
+        Decision::refused(Duration::from_nanos(wait))
+    }
 }
 
 /// Refuses what could never pass, and what would lock one cell twice.
 fn check(request: &LimitRequest<'_>) -> Result<(), LimiterError> {
-    let least = request.buckets.iter().map(|bucket| bucket.quotas.least()).min().unwrap_or(u64::MAX);
+    let least = request
+        .buckets
+        .iter()
+        .map(|bucket| bucket.quotas.least())
+        .min()
+        .unwrap_or(u64::MAX);
     if request.cost == 0 || request.cost > least {
-        return Err(LimiterError::Cost { cost: request.cost, limit: least });
+        return Err(LimiterError::Cost {
+            cost: request.cost,
+            limit: least,
+        });
     }
-    if request.buckets.iter().map(|bucket| kind(bucket.id)).is_sorted_by(|one, next| one < next) {
+    if request
+        .buckets
+        .iter()
+        .map(|bucket| kind(bucket.id))
+        .is_sorted_by(|one, next| one < next)
+    {
         Ok(())
     } else {
-        Err(LimiterError::Unavailable("buckets must be one of each kind, in their order".into()))
+        Err(LimiterError::Unavailable(
+            "buckets must be one of each kind, in their order".into(),
+        ))
     }
 }
 
@@ -207,13 +242,19 @@ fn kind(id: BucketId<'_>) -> u8 {
 impl State {
     /// Each quota's recorder with its limit, in the quotas' order.
     fn windows<'s>(&'s self, quotas: &'s Quotas) -> impl Iterator<Item = (&'s Recorder, u64)> {
-        let recorders = self.places.iter().filter_map(|place| self.recorders.get(usize::from(*place)));
+        let recorders = self
+            .places
+            .iter()
+            .filter_map(|place| self.recorders.get(usize::from(*place)));
         recorders.zip(quotas.as_slice().iter().map(Quota::limit))
     }
 
     /// How long the slowest of the windows makes units wait; zero if they fit.
     fn wait(&self, quotas: &Quotas, now: u64, units: u64) -> u64 {
-        self.windows(quotas).map(|(recorder, limit)| recorder.wait(now, units, limit)).max().unwrap_or(0)
+        self.windows(quotas)
+            .map(|(recorder, limit)| recorder.wait(now, units, limit))
+            .max()
+            .unwrap_or(0)
     }
 
     /// The decision with how the windows stand.
@@ -222,7 +263,11 @@ impl State {
         let windows = self.windows(quotas).map(|(recorder, limit)| {
             let remaining = limit.saturating_sub(recorder.live());
             let told = WindowState::new(remaining, recorder.reset(now).map(Duration::from_nanos));
-            if refused && recorder.wait(now, units, limit) > 0 { told.violated() } else { told }
+            if refused && recorder.wait(now, units, limit) > 0 {
+                told.violated()
+            } else {
+                told
+            }
         });
         decision.with_bucket(quotas, windows)
     }
@@ -238,26 +283,52 @@ impl State {
 
     /// Takes other quotas: their lengths that are new begin with what all others remember.
     fn take(&mut self, quotas: &Quotas, now: u64) {
-        self.recorders.iter_mut().for_each(|recorder| recorder.advance(now));
-        let serves = |recorder: &Recorder, quota: &Quota| recorder.serves(nanos(quota.window()), quota.limit());
+        self.recorders
+            .iter_mut()
+            .for_each(|recorder| recorder.advance(now));
+        let serves = |recorder: &Recorder, quota: &Quota| {
+            recorder.serves(nanos(quota.window()), quota.limit())
+        };
         let mut history = None;
         for quota in quotas.as_slice() {
-            if self.recorders.iter().all(|recorder| !serves(recorder, quota)) {
+            if self
+                .recorders
+                .iter()
+                .all(|recorder| !serves(recorder, quota))
+            {
                 let mut recorder = Recorder::new(nanos(quota.window()), quota.limit());
                 recorder.inherit(history.get_or_insert_with(|| self.history(now)), now);
                 self.recorders.push(recorder);
             }
         }
-        let needed = |recorder: &Recorder| quotas.as_slice().iter().any(|quota| serves(recorder, quota));
-        self.recorders.retain(|recorder| needed(recorder) || recorder.live() > 0);
+        let needed = |recorder: &Recorder| {
+            quotas
+                .as_slice()
+                .iter()
+                .any(|quota| serves(recorder, quota))
+        };
+        self.recorders
+            .retain(|recorder| needed(recorder) || recorder.live() > 0);
         // Widest first: what the narrow ones remember is in the wide ones too, only coarser.
-        self.recorders.sort_by_key(|recorder| (!needed(recorder), Reverse(recorder.length())));
+        self.recorders
+            .sort_by_key(|recorder| (!needed(recorder), Reverse(recorder.length())));
         self.recorders.truncate(MOST_RECORDERS);
-        let place = |quota| self.recorders.iter().position(|recorder| serves(recorder, quota));
-        self.places = quotas.as_slice().iter().filter_map(place).filter_map(|place| u8::try_from(place).ok()).collect();
+        let place = |quota| {
+            self.recorders
+                .iter()
+                .position(|recorder| serves(recorder, quota))
+        };
+        self.places = quotas
+            .as_slice()
+            .iter()
+            .filter_map(place)
+            .filter_map(|place| u8::try_from(place).ok())
+            .collect();
         let live = self.recorders.iter().filter(|recorder| recorder.live() > 0);
         let widest = live.map(Recorder::length).max().unwrap_or(0);
-        self.idle_at = self.idle_at.max(now.saturating_add(widest).saturating_add(widest / 256));
+        self.idle_at = self
+            .idle_at
+            .max(now.saturating_add(widest).saturating_add(widest / 256));
         self.quotas = Some(quotas.clone());
     }
 
@@ -276,10 +347,16 @@ impl State {
             if covered > 0 {
                 let since = now.saturating_sub(covered);
                 let known: u64 = history.iter().map(|(_, units)| units).sum();
-                let recent: u64 = older.iter().filter(|(time, _)| *time >= since).map(|(_, units)| units).sum();
+                let recent: u64 = older
+                    .iter()
+                    .filter(|(time, _)| *time >= since)
+                    .map(|(_, units)| units)
+                    .sum();
                 older.retain(|(time, _)| *time < since);
                 // Units of a slot that reaches over the edge, on its older side.
-                older.extend(Some((since, recent.saturating_sub(known))).filter(|(_, units)| *units > 0));
+                older.extend(
+                    Some((since, recent.saturating_sub(known))).filter(|(_, units)| *units > 0),
+                );
             }
             older.append(&mut history);
             history = older;
@@ -341,7 +418,10 @@ impl Inner {
             }
         }
         state.now = now;
-        state.recorders.iter_mut().for_each(|recorder| recorder.advance(now));
+        state
+            .recorders
+            .iter_mut()
+            .for_each(|recorder| recorder.advance(now));
         Ok(())
     }
 
@@ -356,14 +436,18 @@ impl Inner {
         }
         let take = || {
             let more = |live: usize| (live < self.most).then_some(live + 1);
-            self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+            self.live
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
         };
         if take() {
             return Ok(());
         }
-        let due = self.next_full_sweep.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
-            (now >= at).then_some(now.saturating_add(SWEEP_ALL_EVERY))
-        });
+        let due = self
+            .next_full_sweep
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
+                (now >= at).then_some(now.saturating_add(SWEEP_ALL_EVERY))
+            });
         if due.is_ok() {
             for shard in &self.shards {
                 if let Some(mut shard) = shard.try_lock() {
@@ -371,7 +455,11 @@ impl Inner {
                 }
             }
         }
-        if take() { Ok(()) } else { Err(LimiterError::Full(self.most)) }
+        if take() {
+            Ok(())
+        } else {
+            Err(LimiterError::Full(self.most))
+        }
     }
 
     /// Takes the recorders from idle cells, and cells without recorders out of the map where nothing points to them. Under
@@ -379,10 +467,15 @@ impl Inner {
     fn sweep(&self, shard: &mut Shard, now: u64) {
         shard.next_sweep = now.saturating_add(SWEEP_EVERY);
         let keep = |cell: &Arc<Cell>| {
-            let Some(mut state) = cell.0.try_lock() else { return true };
+            let Some(mut state) = cell.0.try_lock() else {
+                return true;
+            };
             if state.quotas.is_some() && state.idle_at < now {
                 let seen = state.now;
-                *state = State { now: seen, ..State::default() };
+                *state = State {
+                    now: seen,
+                    ..State::default()
+                };
                 self.live.fetch_sub(1, Ordering::Relaxed);
             }
             state.quotas.is_some() || Arc::strong_count(cell) > 1
@@ -450,7 +543,9 @@ impl LocalLimiterBuilder {
         LocalLimiter {
             inner: Arc::new(Inner {
                 id: IDS.fetch_add(1, Ordering::Relaxed),
-                clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::default())),
+                clock: self
+                    .clock
+                    .unwrap_or_else(|| Arc::new(SystemClock::default())),
                 hasher: RandomState::new(),
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
                 live: AtomicUsize::new(0),

@@ -95,7 +95,11 @@ impl<'a> LimitBucket<'a> {
     /// A bucket without a slot.
     #[must_use]
     pub const fn new(id: BucketId<'a>, quotas: &'a Quotas) -> Self {
-        Self { id, quotas, slot: None }
+        Self {
+            id,
+            quotas,
+            slot: None,
+        }
     }
 
     /// The same with a slot.
@@ -129,14 +133,20 @@ impl LimiterSlot {
     /// An empty slot.
     #[must_use]
     pub const fn new() -> Self {
-        Self { filled: OnceLock::new() }
+        Self {
+            filled: OnceLock::new(),
+        }
     }
 
     /// What the limiter with this number has put here.
     #[must_use]
     pub fn get<T: 'static>(&self, limiter: u64) -> Option<&T> {
         let (owner, value) = self.filled.get()?;
-        if *owner == limiter { value.downcast_ref() } else { None }
+        if *owner == limiter {
+            value.downcast_ref()
+        } else {
+            None
+        }
     }
 
     /// Puts a pointer here, unless there is one. `limiter` is a number that no other limiter in the process uses.
@@ -217,7 +227,9 @@ pub struct ParseOnOutageError(String);
 impl FromStr for OnOutage {
     type Err = ParseOnOutageError;
     fn from_str(name: &str) -> Result<Self, ParseOnOutageError> {
-        let found = [Self::Local, Self::Closed, Self::Open].into_iter().find(|mode| mode.as_str() == name);
+        let found = [Self::Local, Self::Closed, Self::Open]
+            .into_iter()
+            .find(|mode| mode.as_str() == name);
         found.ok_or_else(|| ParseOnOutageError(name.chars().take(40).collect()))
     }
 }

@@ -63,7 +63,11 @@ impl Quota {
         if window < Duration::from_secs(1) || window > LONGEST {
             return Err(QuotaError::Window(window));
         }
-        Ok(Self { name: name.into(), limit, window })
+        Ok(Self {
+            name: name.into(),
+            limit,
+            window,
+        })
     }
 
     /// A quota per minute, named `minute`.
@@ -104,14 +108,22 @@ impl Quota {
 impl TryFrom<Plain> for Quota {
     type Error = QuotaError;
     fn try_from(plain: Plain) -> Result<Self, QuotaError> {
-        Self::new(&plain.name, plain.limit, Duration::from_nanos(plain.window_ns))
+        Self::new(
+            &plain.name,
+            plain.limit,
+            Duration::from_nanos(plain.window_ns),
+        )
     }
 }
 
 impl From<Quota> for Plain {
     fn from(quota: Quota) -> Self {
         let window_ns = u64::try_from(quota.window.as_nanos()).unwrap_or(u64::MAX);
-        Self { name: quota.name.as_ref().into(), limit: quota.limit, window_ns }
+        Self {
+            name: quota.name.as_ref().into(),
+            limit: quota.limit,
+            window_ns,
+        }
     }
 }
 
@@ -136,7 +148,10 @@ impl Quotas {
     /// No quota, over 16, or two of one name.
     pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, QuotaError> {
         let quotas: Vec<Quota> = quotas.into_iter().take(MOST_QUOTAS + 1).collect();
-        let twice = quotas.iter().enumerate().any(|(at, quota)| quotas[..at].iter().any(|q| q.name == quota.name));
+        let twice = quotas
+            .iter()
+            .enumerate()
+            .any(|(at, quota)| quotas[..at].iter().any(|q| q.name == quota.name));
         if quotas.is_empty() || quotas.len() > MOST_QUOTAS || twice {
             return Err(QuotaError::List);
         }
@@ -168,8 +183,11 @@ impl Quotas {
 /// 60 a minute and 1000 an hour.
 impl Default for Quotas {
     fn default() -> Self {
-        let quota =
-            |name: &str, limit, seconds| Quota { name: name.into(), limit, window: Duration::from_secs(seconds) };
+        let quota = |name: &str, limit, seconds| Quota {
+            name: name.into(),
+            limit,
+            window: Duration::from_secs(seconds),
+        };
         Self([quota("minute", 60, 60), quota("hour", 1000, 3600)].into())
     }
 }
@@ -201,7 +219,11 @@ impl fmt::Display for Quotas {
             let between = if at == 0 { "" } else { ", " };
             // A window that is no whole number of seconds is told as the next longer one.
             let seconds = quota.window.as_secs() + u64::from(quota.window.subsec_nanos() > 0);
-            write!(f, "{between}\"{}\";q={};w={seconds}", quota.name, quota.limit)?;
+            write!(
+                f,
+                "{between}\"{}\";q={};w={seconds}",
+                quota.name, quota.limit
+            )?;
         }
         Ok(())
     }

@@ -69,7 +69,11 @@ impl Recorder {
             Ok(limit) if limit <= MOST_EXACT => Kind::Exact(Exact::new(limit)),
             _ => Kind::Slotted(Slotted::new(length)),
         };
-        Self { length, small: is_small(limit), kind }
+        Self {
+            length,
+            small: is_small(limit),
+            kind,
+        }
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -109,7 +113,10 @@ impl Recorder {
     /// Remembers units at `now`, after `advance`.
     pub(super) fn remember(&mut self, now: u64, units: u64) {
         if let Kind::Exact(ring) = &mut self.kind {
-            match usize::try_from(units).ok().and_then(|units| units.checked_add(ring.live)) {
+            match usize::try_from(units)
+                .ok()
+                .and_then(|units| units.checked_add(ring.live))
+            {
                 Some(live) if live <= MOST_EXACT => {
                     ring.hold(live);
                     (0..units).for_each(|_| ring.push(now));
@@ -145,7 +152,10 @@ impl Recorder {
     fn gone_at(&self, units: u64) -> u64 {
         match &self.kind {
             // Strictly older than W: one nanosecond past.
-            Kind::Exact(ring) => ring.nth(units).saturating_add(self.length).saturating_add(1),
+            Kind::Exact(ring) => ring
+                .nth(units)
+                .saturating_add(self.length)
+                .saturating_add(1),
             Kind::Slotted(ring) => ring.gone_at(units, self.length),
         }
     }
@@ -155,7 +165,12 @@ impl Recorder {
         match &self.kind {
             Kind::Exact(ring) => (1..=ring.live as u64).map(|n| (ring.nth(n), 1)).collect(),
             Kind::Slotted(ring) => (ring.oldest..ring.oldest + ring.counts.len())
-                .map(|slot| (slot.saturating_add(1).saturating_mul(ring.step) - 1, ring.counts.get(slot)))
+                .map(|slot| {
+                    (
+                        slot.saturating_add(1).saturating_mul(ring.step) - 1,
+                        ring.counts.get(slot),
+                    )
+                })
                 .filter(|(_, units)| *units > 0)
                 .collect(),
         }
@@ -179,7 +194,11 @@ impl Recorder {
 
 impl Exact {
     fn new(capacity: usize) -> Self {
-        Self { times: vec![0; capacity.max(1)].into(), oldest: 0, live: 0 }
+        Self {
+            times: vec![0; capacity.max(1)].into(),
+            oldest: 0,
+            live: 0,
+        }
     }
 
     /// Makes room for this many units in all.
@@ -203,7 +222,10 @@ impl Exact {
     }
 
     /// The time of the nth oldest unit, from 1.
-    #[expect(clippy::cast_possible_truncation, reason = "n is at most the number of live units")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "n is at most the number of live units"
+    )]
     fn nth(&self, n: u64) -> u64 {
         self.times[(self.oldest + n as usize - 1) % self.times.len()]
     }
@@ -214,17 +236,26 @@ impl Slotted {
         let step = (length / SLOTS_PER_WINDOW).max(1);
         // One slot for now, one for the oldest that is not yet past, and all between.
         let slots = usize::try_from(length / step + 2).unwrap_or(usize::MAX);
-        Self { counts: Counts::Narrow(vec![0; slots].into()), step, oldest: 0, live: 0 }
+        Self {
+            counts: Counts::Narrow(vec![0; slots].into()),
+            step,
+            oldest: 0,
+            live: 0,
+        }
     }
 
     /// The first instant at which nothing in the slot can share an interval of this length with it: a unit at the very
     /// start of the slot is then kept `step` longer than need be, one at its very end not at all.
     fn slot_gone_at(&self, slot: u64, length: u64) -> u64 {
-        slot.saturating_add(1).saturating_mul(self.step).saturating_add(length)
+        slot.saturating_add(1)
+            .saturating_mul(self.step)
+            .saturating_add(length)
     }
 
     fn advance(&mut self, now: u64, length: u64) {
-        while self.live > 0 && (self.counts.get(self.oldest) == 0 || self.slot_gone_at(self.oldest, length) <= now) {
+        while self.live > 0
+            && (self.counts.get(self.oldest) == 0 || self.slot_gone_at(self.oldest, length) <= now)
+        {
             self.live -= self.counts.get(self.oldest);
             self.counts.set(self.oldest, 0);
             self.oldest += 1;
@@ -236,7 +267,8 @@ impl Slotted {
             self.oldest = time / self.step;
         }
         let slot = (time / self.step).max(self.oldest);
-        self.counts.set(slot, self.counts.get(slot).saturating_add(units));
+        self.counts
+            .set(slot, self.counts.get(slot).saturating_add(units));
         self.live += units;
     }
 
@@ -263,7 +295,10 @@ impl Counts {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a remainder by the length fits the length's type")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a remainder by the length fits the length's type"
+    )]
     fn place(&self, slot: u64) -> usize {
         (slot % self.len()) as usize
     }

@@ -37,7 +37,11 @@ pub struct IssueRules {
 
 impl IssueRules {
     pub(super) fn delegation_of(&self, kind: KeyKind) -> Delegation {
-        if kind == KeyKind::App { self.delegation.clone() } else { Delegation::Off }
+        if kind == KeyKind::App {
+            self.delegation.clone()
+        } else {
+            Delegation::Off
+        }
     }
 }
 
@@ -66,8 +70,14 @@ impl KeyManagerBuilder {
     }
 
     /// Issues keys of these kinds in a format of their own.
-    pub fn format_for(mut self, kinds: impl IntoIterator<Item = KeyKind>, format: KeyFormat) -> Self {
-        self.inner.formats.insert(0, (kinds.into_iter().collect(), format));
+    pub fn format_for(
+        mut self,
+        kinds: impl IntoIterator<Item = KeyKind>,
+        format: KeyFormat,
+    ) -> Self {
+        self.inner
+            .formats
+            .insert(0, (kinds.into_iter().collect(), format));
         self
     }
 
@@ -96,7 +106,10 @@ impl KeyManagerBuilder {
     }
 
     /// How many active keys a tenant may have, where it differs from the rules' number: `None` leaves that.
-    pub fn active_keys_of(mut self, of: impl Fn(&TenantId) -> Option<u64> + Send + Sync + 'static) -> Self {
+    pub fn active_keys_of(
+        mut self,
+        of: impl Fn(&TenantId) -> Option<u64> + Send + Sync + 'static,
+    ) -> Self {
         self.inner.active_keys_of = Some(Arc::new(of));
         self
     }
@@ -125,19 +138,31 @@ impl KeyManagerBuilder {
     /// Where a format cannot write an environment that keys may be issued for.
     pub fn build(mut self) -> Result<KeyManager, FormatError> {
         if self.inner.environments.is_empty() {
-            self.inner.environments.push(Environment::new("production")?);
+            self.inner
+                .environments
+                .push(Environment::new("production")?);
         }
         for environment in &self.inner.environments {
-            if !self.inner.formats.iter().all(|(_, format)| format.allows_environment(environment)) {
+            if !self
+                .inner
+                .formats
+                .iter()
+                .all(|(_, format)| format.allows_environment(environment))
+            {
                 return Err(FormatError::Environment(environment.to_string()));
             }
         }
-        Ok(KeyManager { inner: Arc::new(self.inner), operator: Arc::new(Operator::host()) })
+        Ok(KeyManager {
+            inner: Arc::new(self.inner),
+            operator: Arc::new(Operator::host()),
+        })
     }
 }
 
 impl fmt::Debug for KeyManagerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyManagerBuilder").field("formats", &self.inner.formats).finish_non_exhaustive()
+        f.debug_struct("KeyManagerBuilder")
+            .field("formats", &self.inner.formats)
+            .finish_non_exhaustive()
     }
 }

@@ -70,13 +70,24 @@ impl KeyChange {
             ("expires_at", self.expires_at.is_some()),
             ("enabled", self.enabled.is_some()),
         ];
-        all.into_iter().filter(|(_, changes)| *changes).map(|(name, _)| name).collect()
+        all.into_iter()
+            .filter(|(_, changes)| *changes)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// All that it does: switching a key on or off is an act of its own, whatever else is changed with it.
     fn actions(&self) -> impl Iterator<Item = Action> {
-        let switches = self.enabled.map(|enabled| if enabled { Action::KeyEnable } else { Action::KeyDisable });
-        switches.into_iter().chain(Some(self.action()).filter(|action| *action == Action::KeyUpdate))
+        let switches = self.enabled.map(|enabled| {
+            if enabled {
+                Action::KeyEnable
+            } else {
+                Action::KeyDisable
+            }
+        });
+        switches
+            .into_iter()
+            .chain(Some(self.action()).filter(|action| *action == Action::KeyUpdate))
     }
 
     fn action(&self) -> Action {
@@ -117,11 +128,18 @@ impl KeyManager {
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Changed`], [`ManageError::Conflict`] for a
     /// revoked key, [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`] where it would
     /// be active again, or the store giving no answer.
-    pub async fn update(&self, id: &KeyId, change: KeyChange, version: Option<u64>) -> Result<ManagedKey, ManageError> {
+    pub async fn update(
+        &self,
+        id: &KeyId,
+        change: KeyChange,
+        version: Option<u64>,
+    ) -> Result<ManagedKey, ManageError> {
         let (action, fields) = (change.action(), change.fields());
         let mut watch = self.watch(action);
         let changed = self.try_update(id, change, version, &mut watch).await;
-        watch.ended(changed.as_ref().map(|key| &*key.record), || Some(fields.join(", ")));
+        watch.ended(changed.as_ref().map(|key| &*key.record), || {
+            Some(fields.join(", "))
+        });
         changed
     }
 
@@ -130,7 +148,15 @@ impl KeyManager {
     /// # Errors
     /// As for [`update`](Self::update).
     pub async fn enable(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
-        self.update(id, KeyChange { enabled: Some(true), ..KeyChange::default() }, None).await
+        self.update(
+            id,
+            KeyChange {
+                enabled: Some(true),
+                ..KeyChange::default()
+            },
+            None,
+        )
+        .await
     }
 
     /// Switches a key off: it is refused from the next request on, until it is switched on again.
@@ -138,7 +164,15 @@ impl KeyManager {
     /// # Errors
     /// As for [`update`](Self::update).
     pub async fn disable(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
-        self.update(id, KeyChange { enabled: Some(false), ..KeyChange::default() }, None).await
+        self.update(
+            id,
+            KeyChange {
+                enabled: Some(false),
+                ..KeyChange::default()
+            },
+            None,
+        )
+        .await
     }
 
     async fn try_update(
@@ -148,7 +182,10 @@ impl KeyManager {
         version: Option<u64>,
         watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
-        for (field, time) in [("not_before", &mut change.not_before), ("expires_at", &mut change.expires_at)] {
+        for (field, time) in [
+            ("not_before", &mut change.not_before),
+            ("expires_at", &mut change.expires_at),
+        ] {
             if let Some(Some(at)) = time {
                 *at = check_time(field, *at)?;
             }
@@ -160,11 +197,16 @@ impl KeyManager {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
             let before = &listed.record;
-            change.actions().try_for_each(|action| self.may(action, before))?;
+            change
+                .actions()
+                .try_for_each(|action| self.may(action, before))?;
             if let Some(expected) = version
                 && before.version != expected
             {
-                return Err(ManageError::Changed { expected, stored: before.version });
+                return Err(ManageError::Changed {
+                    expected,
+                    stored: before.version,
+                });
             }
             if before.revoked.is_some() {
                 return Err(ManageError::Conflict("a revoked key stays as it is"));
@@ -172,17 +214,31 @@ impl KeyManager {
             self.check_change(before, &change, now)?;
             let mut record = (**before).clone();
             change.clone().apply(&mut record);
-            change.actions().try_for_each(|action| self.may(action, &record))?;
+            change
+                .actions()
+                .try_for_each(|action| self.may(action, &record))?;
             self.may_grant(&record, Some(before))?;
             if record == **before {
                 return Ok(self.done(record, listed.usage).await);
             }
-            let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
+            let pin = Change::PinPrimary {
+                owner: OwnerRef::of(&record.owner),
+                at: now,
+            };
             let batch = WriteBatch::new().change(pin.clone());
             // It may end while this is under way, and others take its place.
             let longer = is_later(record.expires_at, before.expires_at);
-            let batch = if longer { self.within_quota(batch, &record, now) } else { batch };
-            match self.inner.store.apply(&batch.update(record.clone()).change(pin)).await {
+            let batch = if longer {
+                self.within_quota(batch, &record, now)
+            } else {
+                batch
+            };
+            match self
+                .inner
+                .store
+                .apply(&batch.update(record.clone()).change(pin))
+                .await
+            {
                 Ok(()) => {
                     record.version += 1;
                     return Ok(self.done(record, listed.usage).await);
@@ -194,7 +250,12 @@ impl KeyManager {
         Err(ManageError::Contended)
     }
 
-    fn check_change(&self, before: &KeyRecord, change: &KeyChange, now: SystemTime) -> Result<(), ManageError> {
+    fn check_change(
+        &self,
+        before: &KeyRecord,
+        change: &KeyChange,
+        now: SystemTime,
+    ) -> Result<(), ManageError> {
         if let Some(name) = &change.name {
             check_name(name)?;
         }
@@ -204,8 +265,16 @@ impl KeyManager {
         if let Some(scopes) = &change.scopes {
             self.check_scopes(before.kind, scopes)?;
         }
-        if before.kind != KeyKind::App && change.delegation.as_ref().is_some_and(|to| *to != Delegation::Off) {
-            return Err(ManageError::invalid("delegation", "only application keys can act for users"));
+        if before.kind != KeyKind::App
+            && change
+                .delegation
+                .as_ref()
+                .is_some_and(|to| *to != Delegation::Off)
+        {
+            return Err(ManageError::invalid(
+                "delegation",
+                "only application keys can act for users",
+            ));
         }
         self.check_delegation(change.delegation.as_ref())?;
         if let Some(workspaces) = &change.workspaces {
@@ -213,13 +282,23 @@ impl KeyManager {
         }
         if let Some(end) = change.expires_at {
             if before.successor.is_some() && is_later(end, before.expires_at) {
-                return Err(ManageError::invalid("expires_at", "a rotated key does not outlive its grace"));
+                return Err(ManageError::invalid(
+                    "expires_at",
+                    "a rotated key does not outlive its grace",
+                ));
             }
-            if self.inner.rules.never_expire && before.kind != KeyKind::AccessToken && end.is_some() {
-                return Err(ManageError::invalid("expires_at", "API keys of this API cannot be set to expire"));
+            if self.inner.rules.never_expire && before.kind != KeyKind::AccessToken && end.is_some()
+            {
+                return Err(ManageError::invalid(
+                    "expires_at",
+                    "API keys of this API cannot be set to expire",
+                ));
             }
             if before.kind == KeyKind::AccessToken && end.is_none() {
-                return Err(ManageError::invalid("expires_at", "an access token always expires"));
+                return Err(ManageError::invalid(
+                    "expires_at",
+                    "an access token always expires",
+                ));
             }
             if end.is_some_and(|end| end < now) {
                 return Err(ManageError::invalid("expires_at", "it lies in the past"));

@@ -22,21 +22,30 @@ pub(super) const LATEST: Duration = Duration::from_secs(253_402_300_799);
 pub(super) fn check_time(field: &'static str, at: SystemTime) -> Result<SystemTime, ManageError> {
     match at.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) if since <= LATEST => Ok(to_the_millisecond(at)),
-        _ => Err(ManageError::invalid(field, "it lies before 1970 or after the year 9999")),
+        _ => Err(ManageError::invalid(
+            field,
+            "it lies before 1970 or after the year 9999",
+        )),
     }
 }
 
 pub(super) fn to_the_millisecond(at: SystemTime) -> SystemTime {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     at - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
 }
 
 /// A beginning before the end.
-pub(super) fn check_order(not_before: Option<SystemTime>, expires_at: Option<SystemTime>) -> Result<(), ManageError> {
+pub(super) fn check_order(
+    not_before: Option<SystemTime>,
+    expires_at: Option<SystemTime>,
+) -> Result<(), ManageError> {
     match (not_before, expires_at) {
-        (Some(start), Some(end)) if start >= end => {
-            Err(ManageError::invalid("not_before", "it is not before expires_at"))
-        }
+        (Some(start), Some(end)) if start >= end => Err(ManageError::invalid(
+            "not_before",
+            "it is not before expires_at",
+        )),
         _ => Ok(()),
     }
 }
@@ -46,7 +55,10 @@ pub(super) fn check_line(field: &'static str, text: &str) -> Result<(), ManageEr
     check_text(field, text)?;
     let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
     if text.contains(|c: char| c == '\n' || turns(c)) {
-        return Err(ManageError::invalid(field, "one line, without characters that turn its direction"));
+        return Err(ManageError::invalid(
+            field,
+            "one line, without characters that turn its direction",
+        ));
     }
     Ok(())
 }
@@ -54,7 +66,10 @@ pub(super) fn check_line(field: &'static str, text: &str) -> Result<(), ManageEr
 /// A text for people: bounded, and without control characters.
 pub(super) fn check_text(field: &'static str, text: &str) -> Result<(), ManageError> {
     if text.chars().count() > MAX_TEXT_LENGTH {
-        return Err(ManageError::invalid(field, format!("at most {MAX_TEXT_LENGTH} characters")));
+        return Err(ManageError::invalid(
+            field,
+            format!("at most {MAX_TEXT_LENGTH} characters"),
+        ));
     }
     if text.chars().any(|c| c.is_control() && c != '\n') {
         return Err(ManageError::invalid(field, "no control characters"));

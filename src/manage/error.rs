@@ -69,14 +69,19 @@ impl ManageError {
             Self::Invalid { .. } => ErrorCode::InvalidBody,
             Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
-            Self::Conflict(_) | Self::DigestKnown | Self::DoneBefore(_) | Self::Contended => ErrorCode::Conflict,
+            Self::Conflict(_) | Self::DigestKnown | Self::DoneBefore(_) | Self::Contended => {
+                ErrorCode::Conflict
+            }
             Self::Changed { .. } => ErrorCode::PreconditionFailed,
             Self::Generate(_) | Self::Store(_) => ErrorCode::StoreUnavailable,
         }
     }
 
     pub(super) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
-        Self::Invalid { field, reason: reason.into() }
+        Self::Invalid {
+            field,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -89,7 +94,10 @@ impl From<UnknownScope> for ManageError {
 impl From<StoreError> for ManageError {
     fn from(error: StoreError) -> Self {
         match error.as_rejected() {
-            Some(Rejected::TooManyActive { active, limit }) => Self::QuotaExceeded { active: *active, limit: *limit },
+            Some(Rejected::TooManyActive { active, limit }) => Self::QuotaExceeded {
+                active: *active,
+                limit: *limit,
+            },
             Some(Rejected::Missing(id)) => Self::NotFound(id.clone()),
             Some(Rejected::DigestKnown) => Self::DigestKnown,
             _ => Self::Store(error),

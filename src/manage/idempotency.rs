@@ -27,14 +27,28 @@ impl Idempotency {
     /// [`ManageError::Invalid`] for a key that is empty, longer than 255 bytes, or has other than visible ASCII characters.
     pub fn new(who: &str, call: &str, key: &str, request: &[u8]) -> Result<Self, ManageError> {
         if key.is_empty() || key.len() > 255 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ManageError::invalid("Idempotency-Key", "1 to 255 visible ASCII characters"));
+            return Err(ManageError::invalid(
+                "Idempotency-Key",
+                "1 to 255 visible ASCII characters",
+            ));
         }
         let mut id = "key_once_".to_owned();
         // Each part with its length, so that no two lists of parts are one text.
-        push_hex(&mut id, [who, call, key].iter().map(|part| (part.len(), part.as_bytes())), 20);
+        push_hex(
+            &mut id,
+            [who, call, key]
+                .iter()
+                .map(|part| (part.len(), part.as_bytes())),
+            20,
+        );
         let mut fingerprint = String::new();
-        push_hex(&mut fingerprint, std::iter::once((request.len(), request)), 16);
-        let id = KeyId::new(&id).map_err(|error| ManageError::invalid("Idempotency-Key", error.to_string()))?;
+        push_hex(
+            &mut fingerprint,
+            std::iter::once((request.len(), request)),
+            16,
+        );
+        let id = KeyId::new(&id)
+            .map_err(|error| ManageError::invalid("Idempotency-Key", error.to_string()))?;
         Ok(Self { id, fingerprint })
     }
 
@@ -61,10 +75,20 @@ fn push_hex<'p>(text: &mut String, parts: impl Iterator<Item = (usize, &'p [u8])
 
 impl KeyManager {
     /// What the same request has come to before, if it has.
-    pub(super) async fn done_before(&self, request: &Idempotency) -> Result<Option<ManagedKey>, ManageError> {
-        let Some(listed) = self.inner.store.get(&request.id).await? else { return Ok(None) };
-        if listed.record.origin.as_ref() != Some(&request.fingerprint) || !self.operator.sees(&listed.record) {
-            return Err(ManageError::invalid("Idempotency-Key", "it was used for another request"));
+    pub(super) async fn done_before(
+        &self,
+        request: &Idempotency,
+    ) -> Result<Option<ManagedKey>, ManageError> {
+        let Some(listed) = self.inner.store.get(&request.id).await? else {
+            return Ok(None);
+        };
+        if listed.record.origin.as_ref() != Some(&request.fingerprint)
+            || !self.operator.sees(&listed.record)
+        {
+            return Err(ManageError::invalid(
+                "Idempotency-Key",
+                "it was used for another request",
+            ));
         }
         let primary = self.is_primary(&listed.record, self.now()).await?;
         Ok(Some(self.managed(listed, primary)))
@@ -74,7 +98,9 @@ impl KeyManager {
     pub(super) async fn known(&self, request: &Idempotency) -> ManageError {
         match self.done_before(request).await {
             Ok(Some(done)) => ManageError::DoneBefore(Box::new(done)),
-            Ok(None) => ManageError::Conflict("this was done before, and the key was deleted since"),
+            Ok(None) => {
+                ManageError::Conflict("this was done before, and the key was deleted since")
+            }
             Err(error) => error,
         }
     }

@@ -27,10 +27,15 @@ impl ImportedDigest {
     pub fn from_hex(scheme: &str, hex: &str) -> Result<Self, ManageError> {
         let text = hex.as_bytes();
         let digits = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
-        let hexadecimal = text.iter().all(u8::is_ascii_hexdigit) && text.len().is_multiple_of(2) && text.len() <= 128;
+        let hexadecimal = text.iter().all(u8::is_ascii_hexdigit)
+            && text.len().is_multiple_of(2)
+            && text.len() <= 128;
         let bytes: Option<Vec<u8>> = text.as_chunks::<2>().0.iter().map(digits).collect();
         let bytes = bytes.filter(|_| hexadecimal);
-        Self::new(scheme, &bytes.ok_or_else(|| ManageError::invalid("digest", "it is not hexadecimal"))?)
+        Self::new(
+            scheme,
+            &bytes.ok_or_else(|| ManageError::invalid("digest", "it is not hexadecimal"))?,
+        )
     }
 
     /// The same, from base64 (RFC 4648 §4 or §5), with or without padding.
@@ -40,9 +45,18 @@ impl ImportedDigest {
     pub fn from_base64(scheme: &str, text: &str) -> Result<Self, ManageError> {
         const LENIENT: GeneralPurposeConfig =
             GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-        let alphabet = if text.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
-        let bytes = (text.len() <= 128).then(|| GeneralPurpose::new(alphabet, LENIENT).decode(text).ok()).flatten();
-        Self::new(scheme, &bytes.ok_or_else(|| ManageError::invalid("digest", "it is not base64"))?)
+        let alphabet = if text.contains(['-', '_']) {
+            &alphabet::URL_SAFE
+        } else {
+            &alphabet::STANDARD
+        };
+        let bytes = (text.len() <= 128)
+            .then(|| GeneralPurpose::new(alphabet, LENIENT).decode(text).ok())
+            .flatten();
+        Self::new(
+            scheme,
+            &bytes.ok_or_else(|| ManageError::invalid("digest", "it is not base64"))?,
+        )
     }
 
     /// The same, from its bytes.
@@ -50,10 +64,20 @@ impl ImportedDigest {
     /// # Errors
     /// [`ManageError::Invalid`] for an unknown scheme or another length than the scheme's.
     pub fn new(scheme: &str, bytes: &[u8]) -> Result<Self, ManageError> {
-        let scheme = scheme.parse().map_err(|error| ManageError::invalid("digest", format!("{error}")))?;
-        let right = if scheme == DigestScheme::Sha512 { 64 } else { 32 };
-        let length =
-            || ManageError::invalid("digest", format!("{scheme} has {right} bytes, these are {}", bytes.len()));
+        let scheme = scheme
+            .parse()
+            .map_err(|error| ManageError::invalid("digest", format!("{error}")))?;
+        let right = if scheme == DigestScheme::Sha512 {
+            64
+        } else {
+            32
+        };
+        let length = || {
+            ManageError::invalid(
+                "digest",
+                format!("{scheme} has {right} bytes, these are {}", bytes.len()),
+            )
+        };
         Ok(Self(match scheme {
             DigestScheme::Sha512 => KeyDigest::of_sha512(bytes.try_into().map_err(|_| length())?),
             DigestScheme::Sha256 | DigestScheme::HmacSha256 { .. } => {
@@ -79,7 +103,11 @@ impl NewImport {
     /// A key of this digest.
     #[must_use]
     pub fn new(digest: ImportedDigest, key: NewKey) -> Self {
-        Self { digest, key, last_four: None }
+        Self {
+            digest,
+            key,
+            last_four: None,
+        }
     }
 }
 
@@ -99,14 +127,21 @@ impl KeyManager {
 
     async fn try_import(
         &self,
-        NewImport { digest, key, last_four }: NewImport,
+        NewImport {
+            digest,
+            key,
+            last_four,
+        }: NewImport,
         watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
         let now = self.now();
         self.format_of(key.kind)?;
         let scheme = digest.0.scheme();
         if !self.inner.hasher.accepts(scheme) {
-            return Err(ManageError::invalid("digest", format!("keys under {scheme} are not accepted here")));
+            return Err(ManageError::invalid(
+                "digest",
+                format!("keys under {scheme} are not accepted here"),
+            ));
         }
         let mut record = self.record_of(key, now)?;
         if let Some(last) = &last_four {
@@ -127,12 +162,18 @@ impl KeyManager {
     /// What a key was rotated to, as its managers see it.
     #[must_use]
     pub fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
-        self.managed(Listed::new(Arc::clone(&rotated.record), Usage::default()), rotated.primary)
+        self.managed(
+            Listed::new(Arc::clone(&rotated.record), Usage::default()),
+            rotated.primary,
+        )
     }
 
     /// What was issued, as its managers see it.
     #[must_use]
     pub fn overview(&self, issued: &Issued) -> ManagedKey {
-        self.managed(Listed::new(Arc::clone(&issued.record), Usage::default()), issued.primary)
+        self.managed(
+            Listed::new(Arc::clone(&issued.record), Usage::default()),
+            issued.primary,
+        )
     }
 }

@@ -9,8 +9,8 @@ use super::watch::Watch;
 use super::{Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
 use crate::key::{
-    Access, Delegation, Environment, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey,
-    PlanName, SigningState, WorkspaceId,
+    Access, Delegation, Environment, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata,
+    Owner, PlaintextKey, PlanName, SigningState, WorkspaceId,
 };
 use crate::limit::Quotas;
 use crate::network::AllowList;
@@ -154,7 +154,11 @@ impl KeyManager {
         issued
     }
 
-    async fn try_issue(&self, mut new: NewKey, watch: &mut Watch<'_>) -> Result<Issued, ManageError> {
+    async fn try_issue(
+        &self,
+        mut new: NewKey,
+        watch: &mut Watch<'_>,
+    ) -> Result<Issued, ManageError> {
         let now = self.now();
         let format = self.format_of(new.kind)?;
         let (kind, request) = (new.kind, new.idempotency.take());
@@ -168,7 +172,9 @@ impl KeyManager {
         let key = format.generate(Some(&record.environment), Some(kind))?;
         record.masked = format.mask(&key);
         let digest = self.inner.hasher.digest(key.as_str());
-        let inserted = self.insert(&record, digest, self.signing_of(&record, &key), now).await;
+        let inserted = self
+            .insert(&record, digest, self.signing_of(&record, &key), now)
+            .await;
         match (inserted, request) {
             (Err(ManageError::Store(error)), Some(request)) if is_known(&error) => {
                 return Err(self.known(&request).await);
@@ -177,24 +183,47 @@ impl KeyManager {
         }
         // It is there: nothing that fails from here on may lose its only secret.
         let primary = self.is_primary(&record, now).await.unwrap_or(false);
-        Ok(Issued { key, record: Arc::new(record), primary })
+        Ok(Issued {
+            key,
+            record: Arc::new(record),
+            primary,
+        })
     }
 
     /// The record of a key that may be made, without what depends on its secret.
-    pub(super) fn record_of(&self, mut new: NewKey, now: SystemTime) -> Result<KeyRecord, ManageError> {
+    pub(super) fn record_of(
+        &self,
+        mut new: NewKey,
+        now: SystemTime,
+    ) -> Result<KeyRecord, ManageError> {
         let mut seen = HashSet::new();
         new.scopes.retain(|scope| seen.insert(scope.clone()));
         let environment = self.environment_of(&new)?;
-        new.not_before = new.not_before.map(|at| check_time("not_before", at)).transpose()?;
-        new.expires_at = new.expires_at.map(|at| check_time("expires_at", at)).transpose()?;
+        new.not_before = new
+            .not_before
+            .map(|at| check_time("not_before", at))
+            .transpose()?;
+        new.expires_at = new
+            .expires_at
+            .map(|at| check_time("expires_at", at))
+            .transpose()?;
         self.check(&new, now)?;
-        let mut record = KeyRecord::new(KeyId::generate()?, new.name, new.kind, environment, new.owner, now);
+        let mut record = KeyRecord::new(
+            KeyId::generate()?,
+            new.name,
+            new.kind,
+            environment,
+            new.owner,
+            now,
+        );
         record.description = new.description;
         record.scopes = new.scopes;
         record.access = new.access;
         record.workspaces = new.workspaces;
         record.plan = new.plan;
-        record.delegation = new.delegation.unwrap_or_else(|| self.inner.rules.delegation_of(record.kind));
+        record.delegation = new
+            .delegation
+            .unwrap_or_else(|| self.inner.rules.delegation_of(record.kind));
         record.allowed_ips = new.allowed_ips;
         record.quotas = new.quotas;
         record.metadata = new.metadata;
@@ -202,7 +231,9 @@ impl KeyManager {
         record.expires_at = new.expires_at;
         if record.kind == KeyKind::AccessToken && record.expires_at.is_none() {
             let lifetime = self.inner.rules.access_token_lifetime;
-            record.expires_at = lifetime.map(|lifetime| check_time("expires_at", ends(now, lifetime)?)).transpose()?;
+            record.expires_at = lifetime
+                .map(|lifetime| check_time("expires_at", ends(now, lifetime)?))
+                .transpose()?;
         }
         Ok(record)
     }
@@ -216,8 +247,13 @@ impl KeyManager {
         now: SystemTime,
     ) -> Result<(), ManageError> {
         // Pinned before too, so that a newer key does not take the place of one that time has made the primary.
-        let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
-        let batch = WriteBatch::new().change(pin).join(self.insertion(record, digest, signing, now));
+        let pin = Change::PinPrimary {
+            owner: OwnerRef::of(&record.owner),
+            at: now,
+        };
+        let batch = WriteBatch::new()
+            .change(pin)
+            .join(self.insertion(record, digest, signing, now));
         Ok(self.inner.store.apply(&batch).await?)
     }
 
@@ -229,36 +265,67 @@ impl KeyManager {
         signing: Option<SigningState>,
         now: SystemTime,
     ) -> WriteBatch {
-        let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
-        let insert = Change::Insert { digest, record: Box::new(record.clone()) };
+        let pin = Change::PinPrimary {
+            owner: OwnerRef::of(&record.owner),
+            at: now,
+        };
+        let insert = Change::Insert {
+            digest,
+            record: Box::new(record.clone()),
+        };
         let mut batch = WriteBatch::new().change(insert).change(pin);
         if signing.is_some() {
-            batch = batch.change(Change::SetSigning { id: record.id.clone(), state: signing });
+            batch = batch.change(Change::SetSigning {
+                id: record.id.clone(),
+                state: signing,
+            });
         }
         self.within_quota(batch, record, now)
     }
 
     /// The same batch under the quota of active keys, where the key counts.
-    pub(super) fn within_quota(&self, batch: WriteBatch, record: &KeyRecord, now: SystemTime) -> WriteBatch {
+    pub(super) fn within_quota(
+        &self,
+        batch: WriteBatch,
+        record: &KeyRecord,
+        now: SystemTime,
+    ) -> WriteBatch {
         if !record.counts_as_active(now) {
             return batch;
         }
         let of_tenant = self.inner.active_keys(&record.owner.tenant_id);
-        let of_tenant = of_tenant.map(|limit| (OwnerRef::Tenant(record.owner.tenant_id.clone()), limit));
-        let of_owner = self.inner.rules.active_keys_per_owner.map(|limit| (OwnerRef::of(&record.owner), limit));
+        let of_tenant =
+            of_tenant.map(|limit| (OwnerRef::Tenant(record.owner.tenant_id.clone()), limit));
+        let of_owner = self
+            .inner
+            .rules
+            .active_keys_per_owner
+            .map(|limit| (OwnerRef::of(&record.owner), limit));
         let limits = [of_tenant, of_owner].into_iter().flatten();
-        limits.fold(batch, |batch, (owner, limit)| batch.require(Condition::ActiveKeysAtMost { owner, at: now, limit }))
+        limits.fold(batch, |batch, (owner, limit)| {
+            batch.require(Condition::ActiveKeysAtMost {
+                owner,
+                at: now,
+                limit,
+            })
+        })
     }
 
     fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {
         let known = &self.inner.environments;
         match &new.environment {
             // Never empty: build() saw to it.
-            None => known.first().cloned().ok_or_else(|| ManageError::invalid("environment", "there is none")),
+            None => known
+                .first()
+                .cloned()
+                .ok_or_else(|| ManageError::invalid("environment", "there is none")),
             Some(asked) if known.contains(asked) => Ok(asked.clone()),
             Some(asked) => {
                 let names: Vec<_> = known.iter().map(Environment::as_str).collect();
-                Err(ManageError::invalid("environment", format!("{asked} is none of {}", names.join(", "))))
+                Err(ManageError::invalid(
+                    "environment",
+                    format!("{asked} is none of {}", names.join(", ")),
+                ))
             }
         }
     }
@@ -266,31 +333,56 @@ impl KeyManager {
     pub(super) fn format_of(&self, kind: KeyKind) -> Result<&KeyFormat, ManageError> {
         let formats = &self.inner.formats;
         let own = formats.iter().find(|(kinds, _)| kinds.contains(&kind));
-        let any = || formats.iter().find(|(kinds, _)| kinds.is_empty() && kind != KeyKind::AccessToken);
+        let any = || {
+            formats
+                .iter()
+                .find(|(kinds, _)| kinds.is_empty() && kind != KeyKind::AccessToken)
+        };
         own.or_else(any)
             .map(|(_, format)| format)
             .filter(|format| format.allows_kind(kind))
-            .ok_or_else(|| ManageError::invalid("kind", format!("this API has no keys of kind {kind}")))
+            .ok_or_else(|| {
+                ManageError::invalid("kind", format!("this API has no keys of kind {kind}"))
+            })
     }
 
     fn check(&self, new: &NewKey, now: SystemTime) -> Result<(), ManageError> {
         check_name(&new.name)?;
-        check_text("description", new.description.as_deref().unwrap_or_default())?;
-        check_line("owner.user_email", new.owner.user_email.as_deref().unwrap_or_default())?;
+        check_text(
+            "description",
+            new.description.as_deref().unwrap_or_default(),
+        )?;
+        check_line(
+            "owner.user_email",
+            new.owner.user_email.as_deref().unwrap_or_default(),
+        )?;
         if new.kind != KeyKind::App && new.owner.user_id.is_none() {
-            return Err(ManageError::invalid("owner.user_id", format!("a key of kind {} needs a user", new.kind)));
+            return Err(ManageError::invalid(
+                "owner.user_id",
+                format!("a key of kind {} needs a user", new.kind),
+            ));
         }
         self.check_scopes(new.kind, &new.scopes)?;
-        if new.kind != KeyKind::App && new.delegation.as_ref().is_some_and(|delegation| *delegation != Delegation::Off)
+        if new.kind != KeyKind::App
+            && new
+                .delegation
+                .as_ref()
+                .is_some_and(|delegation| *delegation != Delegation::Off)
         {
-            return Err(ManageError::invalid("delegation", "only application keys can act for users"));
+            return Err(ManageError::invalid(
+                "delegation",
+                "only application keys can act for users",
+            ));
         }
         self.check_delegation(new.delegation.as_ref())?;
         check_workspaces(new.workspaces.as_deref())?;
         let rules = &self.inner.rules;
         let api_key = new.kind != KeyKind::AccessToken;
         if api_key && rules.never_expire && new.expires_at.is_some() {
-            return Err(ManageError::invalid("expires_at", "API keys of this API cannot be set to expire"));
+            return Err(ManageError::invalid(
+                "expires_at",
+                "API keys of this API cannot be set to expire",
+            ));
         }
         if new.expires_at.is_some_and(|end| end <= now) {
             return Err(ManageError::invalid("expires_at", "it lies in the past"));
@@ -299,14 +391,20 @@ impl KeyManager {
     }
 
     /// What acting for somebody gives at most: scopes that may be granted at all.
-    pub(super) fn check_delegation(&self, delegation: Option<&Delegation>) -> Result<(), ManageError> {
+    pub(super) fn check_delegation(
+        &self,
+        delegation: Option<&Delegation>,
+    ) -> Result<(), ManageError> {
         match delegation {
-            Some(Delegation::Only(scopes)) => {
-                self.check_scopes(KeyKind::AccessToken, scopes).map_err(|error| match error {
-                    ManageError::Invalid { reason, .. } => ManageError::Invalid { field: "delegation", reason },
+            Some(Delegation::Only(scopes)) => self
+                .check_scopes(KeyKind::AccessToken, scopes)
+                .map_err(|error| match error {
+                    ManageError::Invalid { reason, .. } => ManageError::Invalid {
+                        field: "delegation",
+                        reason,
+                    },
                     error => error,
-                })
-            }
+                }),
             Some(Delegation::Off | Delegation::On) | None => Ok(()),
         }
     }
@@ -314,10 +412,16 @@ impl KeyManager {
     /// Scopes that may be granted at all.
     pub(super) fn check_scopes(&self, kind: KeyKind, scopes: &[Scope]) -> Result<(), ManageError> {
         if scopes.len() > MOST_SCOPES {
-            return Err(ManageError::invalid("scopes", format!("at most {MOST_SCOPES} scopes")));
+            return Err(ManageError::invalid(
+                "scopes",
+                format!("at most {MOST_SCOPES} scopes"),
+            ));
         }
         if kind != KeyKind::AccessToken && self.inner.rules.unscoped && !scopes.is_empty() {
-            return Err(ManageError::invalid("scopes", "API keys of this API carry no scopes"));
+            return Err(ManageError::invalid(
+                "scopes",
+                "API keys of this API carry no scopes",
+            ));
         }
         match &self.inner.vocabulary {
             Some(vocabulary) => Ok(vocabulary.check(scopes)?),
@@ -337,14 +441,19 @@ const MOST_WORKSPACES: usize = 1000;
 /// Some workspaces, or all; never a list of none.
 pub(super) fn check_workspaces(workspaces: Option<&[WorkspaceId]>) -> Result<(), ManageError> {
     match workspaces.map(<[WorkspaceId]>::len) {
-        Some(0) => Err(ManageError::invalid("workspaces", "a workspace-scoped key needs at least one")),
-        Some(count) if count > MOST_WORKSPACES => {
-            Err(ManageError::invalid("workspaces", format!("at most {MOST_WORKSPACES} workspaces")))
-        }
+        Some(0) => Err(ManageError::invalid(
+            "workspaces",
+            "a workspace-scoped key needs at least one",
+        )),
+        Some(count) if count > MOST_WORKSPACES => Err(ManageError::invalid(
+            "workspaces",
+            format!("at most {MOST_WORKSPACES} workspaces"),
+        )),
         _ => Ok(()),
     }
 }
 
 fn ends(now: SystemTime, lifetime: Duration) -> Result<SystemTime, ManageError> {
-    now.checked_add(lifetime).ok_or_else(|| ManageError::invalid("expires_at", "it is too far away"))
+    now.checked_add(lifetime)
+        .ok_or_else(|| ManageError::invalid("expires_at", "it is too far away"))
 }

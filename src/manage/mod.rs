@@ -37,7 +37,9 @@ use check::to_the_millisecond;
 
 use crate::audit::{Action, AuditTrail};
 use crate::clock::Clock;
-use crate::key::{Delegation, Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId};
+use crate::key::{
+    Delegation, Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId,
+};
 use crate::scope;
 use crate::scope::{Scope, ScopeModel, ScopeSet, Vocabulary, WildcardModel};
 use crate::store::{Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Usage};
@@ -109,7 +111,10 @@ impl KeyManager {
     /// by the audit. Without this it is the service itself that acts ([`Operator::host`]).
     #[must_use]
     pub fn by(&self, operator: Operator) -> Self {
-        Self { inner: Arc::clone(&self.inner), operator: Arc::new(operator) }
+        Self {
+            inner: Arc::clone(&self.inner),
+            operator: Arc::new(operator),
+        }
     }
 
     /// The trail that acts are noted in, where they are.
@@ -159,7 +164,10 @@ impl KeyManager {
             let primary = primaries.get(&owner).and_then(Option::as_ref) == Some(&listed.record.id);
             items.push(self.managed(listed, primary));
         }
-        Ok(KeyPage { items, next: page.next })
+        Ok(KeyPage {
+            items,
+            next: page.next,
+        })
     }
 
     /// A query as far as the operator may see: of its tenant, and of what the policy lets it see there.
@@ -206,14 +214,19 @@ impl KeyManager {
 
     /// Whether the operator may make or change a key so that it grants this. What it granted before, others have given.
     fn may_grant(&self, record: &KeyRecord, before: Option<&KeyRecord>) -> Result<(), ManageError> {
-        let Some(own) = &self.operator.authority else { return Ok(()) };
+        let Some(own) = &self.operator.authority else {
+            return Ok(());
+        };
         if self.inner.policy.may_exceed_authority(&self.operator) {
             return Ok(());
         }
         let compile = |scopes: &[Scope]| {
-            WildcardModel.compile(scopes).map_err(|error| ManageError::invalid("scopes", error.to_string()))
+            WildcardModel
+                .compile(scopes)
+                .map_err(|error| ManageError::invalid("scopes", error.to_string()))
         };
-        let given: Vec<_> = before.map_or_else(Vec::new, |before| granted(before).cloned().collect());
+        let given: Vec<_> =
+            before.map_or_else(Vec::new, |before| granted(before).cloned().collect());
         let (own, given) = (compile(own)?, compile(&given)?);
         // Where keys have no scopes they may do everything.
         const EVERYTHING: &Scope = &scope!("*");
@@ -221,15 +234,20 @@ impl KeyManager {
         let everything = (unscoped && before.is_none()).then_some(EVERYTHING);
         let beyond = |scope: &&Scope| !own.grants(scope) && !given.grants(scope);
         match everything.into_iter().chain(granted(record)).find(beyond) {
-            Some(beyond) => {
-                Err(Denied::because(format!("You may not grant {beyond}: you do not have it yourself")).into())
-            }
+            Some(beyond) => Err(Denied::because(format!(
+                "You may not grant {beyond}: you do not have it yourself"
+            ))
+            .into()),
             None => Ok(()),
         }
     }
 
     async fn is_primary(&self, record: &KeyRecord, at: SystemTime) -> Result<bool, ManageError> {
-        let primary = self.inner.store.primary(&OwnerRef::of(&record.owner), at).await?;
+        let primary = self
+            .inner
+            .store
+            .primary(&OwnerRef::of(&record.owner), at)
+            .await?;
         Ok(primary.as_ref() == Some(&record.id))
     }
 
@@ -246,7 +264,12 @@ impl KeyManager {
         let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
         let due = self.inner.rules.rotate_every.filter(|_| may_rotate);
         let rotation_due = due.and_then(|every| record.created_at.checked_add(every));
-        ManagedKey { record, usage: listed.usage, primary, rotation_due }
+        ManagedKey {
+            record,
+            usage: listed.usage,
+            primary,
+            rotation_due,
+        }
     }
 
     /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.
@@ -267,6 +290,8 @@ fn granted(record: &KeyRecord) -> impl Iterator<Item = &Scope> {
 
 impl fmt::Debug for KeyManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyManager").field("store", &self.inner.store).finish_non_exhaustive()
+        f.debug_struct("KeyManager")
+            .field("store", &self.inner.store)
+            .finish_non_exhaustive()
     }
 }

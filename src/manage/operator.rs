@@ -65,7 +65,14 @@ impl Operator {
     }
 
     fn at(name: impl Into<String>, place: Place) -> Self {
-        Self { name: name.into(), place, workspaces: Vec::new(), authority: None, client_ip: None, request_id: None }
+        Self {
+            name: name.into(),
+            place,
+            workspaces: Vec::new(),
+            authority: None,
+            client_ip: None,
+            request_id: None,
+        }
     }
 
     /// The same as a member of these workspaces.
@@ -115,7 +122,8 @@ impl Operator {
     }
 
     pub(super) fn sees(&self, record: &KeyRecord) -> bool {
-        self.tenant().is_none_or(|tenant| record.owner.tenant_id == *tenant)
+        self.tenant()
+            .is_none_or(|tenant| record.owner.tenant_id == *tenant)
     }
 }
 
@@ -188,8 +196,12 @@ impl OperatorPolicy for ByRole {
         match (operator.role(), &key.workspaces) {
             (Role::Owner, _) => Ok(()),
             (Role::Member, _) => Err(Denied::because("Members may not manage keys")),
-            (Role::Admin, Some(reached)) if !reached.iter().all(|id| operator.workspaces.contains(id)) => {
-                Err(Denied::because("This key reaches workspaces that you do not belong to"))
+            (Role::Admin, Some(reached))
+                if !reached.iter().all(|id| operator.workspaces.contains(id)) =>
+            {
+                Err(Denied::because(
+                    "This key reaches workspaces that you do not belong to",
+                ))
             }
             (Role::Admin, _) => Ok(()),
         }

@@ -16,10 +16,16 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long, or the store giving no answer.
-    pub async fn revoke(&self, id: &KeyId, reason: Option<&str>) -> Result<ManagedKey, ManageError> {
+    pub async fn revoke(
+        &self,
+        id: &KeyId,
+        reason: Option<&str>,
+    ) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyRevoke);
         let revoked = self.try_revoke(id, reason, &mut watch).await;
-        watch.ended(revoked.as_ref().map(|key| &*key.record), || reason.map(|why| self.harmless(why)));
+        watch.ended(revoked.as_ref().map(|key| &*key.record), || {
+            reason.map(|why| self.harmless(why))
+        });
         revoked
     }
 
@@ -39,19 +45,36 @@ impl KeyManager {
                 // Whoever asks again may never have heard that it was done: then perhaps nobody else has, either. A write
                 // that changes nothing tells every node once more.
                 let again = WriteBatch::new()
-                    .require(Condition::Version { id: id.clone(), version: record.version })
-                    .change(Change::SetSigning { id: id.clone(), state: None });
+                    .require(Condition::Version {
+                        id: id.clone(),
+                        version: record.version,
+                    })
+                    .change(Change::SetSigning {
+                        id: id.clone(),
+                        state: None,
+                    });
                 match self.inner.store.apply(&again).await {
                     Ok(()) => return Ok(self.managed(listed, false)),
-                    Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => continue,
+                    Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {
+                        continue;
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
             record.revoked = Some(Revocation::new(now, reason.map(str::to_owned)));
-            let pin = Change::PinPrimary { owner: OwnerRef::of(&record.owner), at: now };
+            let pin = Change::PinPrimary {
+                owner: OwnerRef::of(&record.owner),
+                at: now,
+            };
             // Whoever has the store must not sign with a key that has ended.
-            let forget = Change::SetSigning { id: id.clone(), state: None };
-            let batch = WriteBatch::new().update(record.clone()).change(forget).change(pin);
+            let forget = Change::SetSigning {
+                id: id.clone(),
+                state: None,
+            };
+            let batch = WriteBatch::new()
+                .update(record.clone())
+                .change(forget)
+                .change(pin);
             match self.inner.store.apply(&batch).await {
                 Ok(()) => {
                     record.version += 1;
@@ -77,7 +100,11 @@ impl KeyManager {
         deleted.map(drop)
     }
 
-    async fn try_delete(&self, id: &KeyId, watch: &mut Watch<'_>) -> Result<ManagedKey, ManageError> {
+    async fn try_delete(
+        &self,
+        id: &KeyId,
+        watch: &mut Watch<'_>,
+    ) -> Result<ManagedKey, ManageError> {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyDelete, &listed.record)?;
@@ -85,11 +112,22 @@ impl KeyManager {
             let primary = self.inner.store.primary(&owner, now).await?;
             let is_primary = primary.as_ref() == Some(id);
             let condition = match is_primary {
-                true => Condition::ActiveKeysAtMost { owner: owner.clone(), at: now, limit: 0 },
-                false => Condition::Primary { owner: owner.clone(), key: primary, at: now },
+                true => Condition::ActiveKeysAtMost {
+                    owner: owner.clone(),
+                    at: now,
+                    limit: 0,
+                },
+                false => Condition::Primary {
+                    owner: owner.clone(),
+                    key: primary,
+                    at: now,
+                },
             };
             let batch = WriteBatch::new()
-                .require(Condition::Version { id: id.clone(), version: listed.record.version })
+                .require(Condition::Version {
+                    id: id.clone(),
+                    version: listed.record.version,
+                })
                 .require(condition)
                 .change(Change::Delete(id.clone()))
                 .change(Change::PinPrimary { owner, at: now });
@@ -97,7 +135,9 @@ impl KeyManager {
                 Ok(()) => return Ok(self.managed(listed, is_primary)),
                 Err(error) => match error.as_rejected() {
                     Some(Rejected::TooManyActive { .. }) => {
-                        return Err(ManageError::Conflict("the primary key of an owner who has another active one"));
+                        return Err(ManageError::Conflict(
+                            "the primary key of an owner who has another active one",
+                        ));
                     }
                     Some(Rejected::Version { .. } | Rejected::Primary) => {}
                     _ => return Err(error.into()),
@@ -119,7 +159,11 @@ impl KeyManager {
         made
     }
 
-    async fn try_make_primary(&self, id: &KeyId, watch: &mut Watch<'_>) -> Result<ManagedKey, ManageError> {
+    async fn try_make_primary(
+        &self,
+        id: &KeyId,
+        watch: &mut Watch<'_>,
+    ) -> Result<ManagedKey, ManageError> {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyMakePrimary, &listed.record)?;
@@ -127,12 +171,20 @@ impl KeyManager {
                 return Err(ManageError::Conflict("an imported key cannot sign events"));
             }
             if !listed.record.can_be_primary(now) {
-                return Err(ManageError::Conflict("only an active API key can be the primary one"));
+                return Err(ManageError::Conflict(
+                    "only an active API key can be the primary one",
+                ));
             }
             let owner = OwnerRef::of(&listed.record.owner);
             let batch = WriteBatch::new()
-                .require(Condition::Version { id: id.clone(), version: listed.record.version })
-                .change(Change::SetPrimary { owner, key: id.clone() });
+                .require(Condition::Version {
+                    id: id.clone(),
+                    version: listed.record.version,
+                })
+                .change(Change::SetPrimary {
+                    owner,
+                    key: id.clone(),
+                });
             match self.inner.store.apply(&batch).await {
                 Ok(()) => return Ok(self.managed(listed, true)),
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}

@@ -34,7 +34,11 @@ impl KeyManager {
     /// [`ManageError::Conflict`] for a key that has ended or has a successor already, [`ManageError::Invalid`] for a grace
     /// that cannot be and for access tokens, [`ManageError::QuotaExceeded`] (the successor counts),
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], or the store giving no answer.
-    pub async fn rotate(&self, id: &KeyId, grace: Option<Duration>) -> Result<Rotated, ManageError> {
+    pub async fn rotate(
+        &self,
+        id: &KeyId,
+        grace: Option<Duration>,
+    ) -> Result<Rotated, ManageError> {
         self.rotate_once(id, grace, None).await
     }
 
@@ -54,7 +58,12 @@ impl KeyManager {
             watch.forget();
             return rotated;
         }
-        let successor = || Some(format!("its successor is {}", rotated.as_ref().ok()?.record.id));
+        let successor = || {
+            Some(format!(
+                "its successor is {}",
+                rotated.as_ref().ok()?.record.id
+            ))
+        };
         watch.ended(rotated.as_ref().map(|rotated| &*rotated.old), successor);
         rotated
     }
@@ -68,7 +77,10 @@ impl KeyManager {
     ) -> Result<Rotated, ManageError> {
         let stay = self.inner.rules.rotated_keys_stay;
         if stay && grace.is_some() {
-            return Err(ManageError::invalid("grace_seconds", "here a rotated key works until it is deleted"));
+            return Err(ManageError::invalid(
+                "grace_seconds",
+                "here a rotated key works until it is deleted",
+            ));
         }
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
@@ -80,15 +92,27 @@ impl KeyManager {
             }
             let mut old = (*listed.record).clone();
             if old.kind == KeyKind::AccessToken {
-                return Err(ManageError::invalid("kind", "access tokens are issued anew, not rotated"));
+                return Err(ManageError::invalid(
+                    "kind",
+                    "access tokens are issued anew, not rotated",
+                ));
             }
             if let Some(successor) = &old.successor
-                && self.inner.store.get(successor).await?.is_some_and(|one| one.record.counts_as_active(now))
+                && self
+                    .inner
+                    .store
+                    .get(successor)
+                    .await?
+                    .is_some_and(|one| one.record.counts_as_active(now))
             {
-                return Err(ManageError::Conflict("this key has a successor already: rotate that one"));
+                return Err(ManageError::Conflict(
+                    "this key has a successor already: rotate that one",
+                ));
             }
             if !old.counts_as_active(now) {
-                return Err(ManageError::Conflict("a key that has ended cannot be rotated"));
+                return Err(ManageError::Conflict(
+                    "a key that has ended cannot be rotated",
+                ));
             }
             let format = self.format_of(old.kind)?;
             let key = format.generate(Some(&old.environment), Some(old.kind))?;
@@ -102,15 +126,23 @@ impl KeyManager {
             old.successor = Some(record.id.clone());
             if !stay {
                 let too_long = || ManageError::invalid("grace_seconds", "it is too long");
-                let end = now.checked_add(grace.unwrap_or_default()).ok_or_else(too_long)?;
+                let end = now
+                    .checked_add(grace.unwrap_or_default())
+                    .ok_or_else(too_long)?;
                 let end = check_time("grace_seconds", end).map_err(|_| too_long())?;
                 old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
             }
             let digest = self.inner.hasher.digest(key.as_str());
             let insertion = self.insertion(&record, digest, self.signing_of(&record, &key), now);
             // Pinned before, so that nothing but the end of the old key gives its place away; then to the successor.
-            let pin = Change::PinPrimary { owner: OwnerRef::of(&old.owner), at: now };
-            let mut batch = WriteBatch::new().change(pin).update(old.clone()).join(insertion);
+            let pin = Change::PinPrimary {
+                owner: OwnerRef::of(&old.owner),
+                at: now,
+            };
+            let mut batch = WriteBatch::new()
+                .change(pin)
+                .update(old.clone())
+                .join(insertion);
             let owner = OwnerRef::of(&old.owner);
             let mut is_primary = false;
             if !old.counts_as_active(now) {
@@ -119,18 +151,37 @@ impl KeyManager {
                 if primary.as_ref() == Some(&old.id) {
                     is_primary = true;
                     batch = batch
-                        .require(Condition::Primary { owner: owner.clone(), key: primary, at: now })
-                        .change(Change::SetPrimary { owner, key: record.id.clone() });
+                        .require(Condition::Primary {
+                            owner: owner.clone(),
+                            key: primary,
+                            at: now,
+                        })
+                        .change(Change::SetPrimary {
+                            owner,
+                            key: record.id.clone(),
+                        });
                 }
-                batch = batch.change(Change::SetSigning { id: old.id.clone(), state: None });
+                batch = batch.change(Change::SetSigning {
+                    id: old.id.clone(),
+                    state: None,
+                });
             }
             match self.inner.store.apply(&batch).await {
                 Ok(()) => {
                     old.version += 1;
-                    return Ok(Rotated { key, record: Arc::new(record), primary: is_primary, old: Arc::new(old) });
+                    return Ok(Rotated {
+                        key,
+                        record: Arc::new(record),
+                        primary: is_primary,
+                        old: Arc::new(old),
+                    });
                 }
                 Err(error) if request.is_some() && is_known(&error) => {}
-                Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. } | Rejected::Primary)) => {}
+                Err(error)
+                    if matches!(
+                        error.as_rejected(),
+                        Some(Rejected::Version { .. } | Rejected::Primary)
+                    ) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -144,10 +195,19 @@ fn successor_of(old: &KeyRecord, id: KeyId, now: SystemTime) -> KeyRecord {
     new.version = 1;
     new.created_at = now;
     // As long as the old one was to live. Where the clock was set back meanwhile, that began now at the latest.
-    let lifetime = |end: SystemTime| end.duration_since(old.created_at.min(now)).unwrap_or_default();
-    let anew = |end| now.checked_add(lifetime(end)).ok_or(()).and_then(|end| check_time("", end).map_err(drop));
+    let lifetime = |end: SystemTime| {
+        end.duration_since(old.created_at.min(now))
+            .unwrap_or_default()
+    };
+    let anew = |end| {
+        now.checked_add(lifetime(end))
+            .ok_or(())
+            .and_then(|end| check_time("", end).map_err(drop))
+    };
     // What would last beyond what can be told ends with what can be.
-    new.expires_at = old.expires_at.map(|end| anew(end).unwrap_or(SystemTime::UNIX_EPOCH + LATEST));
+    new.expires_at = old
+        .expires_at
+        .map(|end| anew(end).unwrap_or(SystemTime::UNIX_EPOCH + LATEST));
     // A beginning that has passed says nothing any more.
     new.not_before = old.not_before.filter(|start| *start > now);
     new.predecessor = Some(old.id.clone());

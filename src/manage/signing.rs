@@ -5,7 +5,11 @@ use crate::key::{KeyKind, KeyRecord, PlaintextKey, SigningState};
 
 impl KeyManager {
     /// The state that signs with a key, where the API signs events.
-    pub(super) fn signing_of(&self, record: &KeyRecord, key: &PlaintextKey) -> Option<SigningState> {
+    pub(super) fn signing_of(
+        &self,
+        record: &KeyRecord,
+        key: &PlaintextKey,
+    ) -> Option<SigningState> {
         let signs = self.inner.rules.sign_events && record.kind != KeyKind::AccessToken;
         signs.then(|| SigningState::of(key.as_str()))
     }
@@ -17,11 +21,19 @@ impl KeyManager {
         owner: &crate::key::Owner,
         at: std::time::SystemTime,
     ) -> Result<Option<std::sync::Arc<KeyRecord>>, super::ManageError> {
-        if self.operator.tenant().is_some_and(|own| *own != owner.tenant_id) {
+        if self
+            .operator
+            .tenant()
+            .is_some_and(|own| *own != owner.tenant_id)
+        {
             return Ok(None);
         }
         for _ in 0..super::ATTEMPTS {
-            let primary = self.inner.store.primary(&crate::store::OwnerRef::of(owner), at).await?;
+            let primary = self
+                .inner
+                .store
+                .primary(&crate::store::OwnerRef::of(owner), at)
+                .await?;
             let Some(id) = primary else { return Ok(None) };
             // It may be deleted in just this moment: then there is another one, or none.
             if let Some(listed) = self.inner.store.get(&id).await? {

@@ -21,13 +21,23 @@ impl KeyManager {
     }
 
     async fn try_verify(&self, key: &str) -> Result<Option<ManagedKey>, ManageError> {
-        if !self.inner.formats.iter().any(|(_, format)| format.parse(key).is_ok()) {
+        if !self
+            .inner
+            .formats
+            .iter()
+            .any(|(_, format)| format.parse(key).is_ok())
+        {
             return Ok(None);
         }
         let hasher = &self.inner.hasher;
         let digests = hasher.candidates(key, hasher.digest(key));
-        let Some(stored) = self.inner.store.find(digests.as_slice()).await? else { return Ok(None) };
-        let matches = digests.as_slice().iter().fold(false, |any, digest| any | (digest == stored.digest()));
+        let Some(stored) = self.inner.store.find(digests.as_slice()).await? else {
+            return Ok(None);
+        };
+        let matches = digests
+            .as_slice()
+            .iter()
+            .fold(false, |any, digest| any | (digest == stored.digest()));
         if !matches || !self.operator.sees(stored.record()) {
             return Ok(None);
         }

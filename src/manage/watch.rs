@@ -17,7 +17,13 @@ const LONGEST_NAME: usize = 320;
 impl KeyManager {
     /// Watches an act of management, so that it is noted however it ends: also where whoever asked goes away meanwhile.
     pub(super) fn watch(&self, action: Action) -> Watch<'_> {
-        Watch { manager: self, action, asked: None, about: None, noted: false }
+        Watch {
+            manager: self,
+            action,
+            asked: None,
+            about: None,
+            noted: false,
+        }
     }
 
     /// The key that somebody is about to do this to, before it is known what exactly: as [`get`](Self::get), but that it is
@@ -45,7 +51,9 @@ impl KeyManager {
         watch.about = about.map(|record| Arc::new(record.clone()));
         let detail = match why.code() {
             // The field, without what stood in it.
-            ErrorCode::InvalidBody | ErrorCode::InvalidRequest => why.detail().split(':').next().unwrap_or_default(),
+            ErrorCode::InvalidBody | ErrorCode::InvalidRequest => {
+                why.detail().split(':').next().unwrap_or_default()
+            }
             _ => why.detail(),
         };
         watch.refused(why.code(), detail);
@@ -56,7 +64,11 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Forbidden`].
     pub fn admitted(&self) -> Result<(), ManageError> {
-        let admitted = self.inner.policy.admits(&self.operator).map_err(ManageError::from);
+        let admitted = self
+            .inner
+            .policy
+            .admits(&self.operator)
+            .map_err(ManageError::from);
         if let Err(error) = &admitted {
             self.watch(Action::Manage).ended(Err(error), || None);
         }
@@ -65,7 +77,12 @@ impl KeyManager {
 
     /// What a person wrote, for an event: not if it may have a secret in it.
     pub(super) fn harmless(&self, text: &str) -> String {
-        if self.inner.formats.iter().any(|(_, format)| format.gives_away(text)) {
+        if self
+            .inner
+            .formats
+            .iter()
+            .any(|(_, format)| format.gives_away(text))
+        {
             return "[redacted]".to_owned();
         }
         shortened(text, 4 * MAX_TEXT_LENGTH)
@@ -97,7 +114,11 @@ impl Watch<'_> {
         self.about = Some(Arc::new(record.clone()));
     }
 
-    pub(super) fn ended(mut self, done: Result<&KeyRecord, &ManageError>, detail: impl FnOnce() -> Option<String>) {
+    pub(super) fn ended(
+        mut self,
+        done: Result<&KeyRecord, &ManageError>,
+        detail: impl FnOnce() -> Option<String>,
+    ) {
         match done {
             Ok(record) => {
                 self.note(AuditOutcome::Ok, |event| {
@@ -107,7 +128,9 @@ impl Watch<'_> {
                 });
             }
             // Their texts name what was asked for.
-            Err(ManageError::NotFound(_)) => self.refused(ErrorCode::NotFound, "there is no such key"),
+            Err(ManageError::NotFound(_)) => {
+                self.refused(ErrorCode::NotFound, "there is no such key")
+            }
             Err(ManageError::Invalid { field, .. }) => self.refused(ErrorCode::InvalidBody, field),
             Err(error) => self.refused(error.code(), &error.to_string()),
         }
@@ -115,7 +138,9 @@ impl Watch<'_> {
 
     fn refused(mut self, code: ErrorCode, why: &str) {
         let why = self.manager.harmless(why);
-        self.note(AuditOutcome::Refused(code), |event| event.detail = Some(why));
+        self.note(AuditOutcome::Refused(code), |event| {
+            event.detail = Some(why)
+        });
     }
 
     /// There was nothing to do, and nothing to tell.
@@ -125,7 +150,9 @@ impl Watch<'_> {
 
     fn note(&mut self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
         self.noted = true;
-        let Some(trail) = self.manager.audit().cloned() else { return };
+        let Some(trail) = self.manager.audit().cloned() else {
+            return;
+        };
         let operator = self.manager.operator();
         let mut event = trail.event(self.action, outcome);
         event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
@@ -135,7 +162,10 @@ impl Watch<'_> {
             name(&mut event, record);
         }
         // One that is to be made has no id that anybody knows; and what no key is known by may be a secret.
-        event.key_id = self.asked.take().filter(|id| self.about.is_some() || id.is_of_the_librarys_shape());
+        event.key_id = self
+            .asked
+            .take()
+            .filter(|id| self.about.is_some() || id.is_of_the_librarys_shape());
         fill(&mut event);
         // An operator's acts stand in its own tenant, whatever it asked for.
         event.tenant_id = operator.tenant().cloned().or(event.tenant_id);

@@ -58,9 +58,14 @@ impl AllowList {
     ///
     /// # Errors
     /// The first entry that is none; a list without entries, or with more than [`MOST`](Self::MOST).
-    pub fn parse<T: AsRef<str>>(entries: impl IntoIterator<Item = T>) -> Result<Self, AllowListError> {
-        let entries: Vec<Cidr> =
-            entries.into_iter().take(Self::MOST + 1).map(|entry| entry.as_ref().parse()).collect::<Result<_, _>>()?;
+    pub fn parse<T: AsRef<str>>(
+        entries: impl IntoIterator<Item = T>,
+    ) -> Result<Self, AllowListError> {
+        let entries: Vec<Cidr> = entries
+            .into_iter()
+            .take(Self::MOST + 1)
+            .map(|entry| entry.as_ref().parse())
+            .collect::<Result<_, _>>()?;
         Self::new(entries)
     }
 
@@ -90,11 +95,17 @@ impl AllowList {
         match address.to_canonical() {
             IpAddr::V4(address) => {
                 let bits = address.to_bits();
-                self.0.v4.iter().any(|(network, mask)| bits & mask == *network)
+                self.0
+                    .v4
+                    .iter()
+                    .any(|(network, mask)| bits & mask == *network)
             }
             IpAddr::V6(address) => {
                 let bits = address.to_bits();
-                self.0.v6.iter().any(|(network, mask)| bits & mask == *network)
+                self.0
+                    .v6
+                    .iter()
+                    .any(|(network, mask)| bits & mask == *network)
             }
         }
     }

@@ -36,7 +36,9 @@ impl FromStr for Cidr {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
-        parse(text).map(Self).ok_or_else(|| CidrError(text.chars().take(64).collect()))
+        parse(text)
+            .map(Self)
+            .ok_or_else(|| CidrError(text.chars().take(64).collect()))
     }
 }
 
@@ -58,7 +60,9 @@ fn parse(text: &str) -> Option<IpNet> {
     };
     match (address, address.to_canonical()) {
         // A range that reaches beyond the mapped addresses stays IPv6.
-        (IpAddr::V6(_), IpAddr::V4(mapped)) if prefix >= 96 => IpNet::new(mapped.into(), prefix - 96).ok(),
+        (IpAddr::V6(_), IpAddr::V4(mapped)) if prefix >= 96 => {
+            IpNet::new(mapped.into(), prefix - 96).ok()
+        }
         _ => IpNet::new(address, prefix).ok(),
     }
     .map(|network| network.trunc())
@@ -85,7 +89,11 @@ impl From<IpAddr> for Cidr {
 /// A single address without its prefix length, a range with it.
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 

@@ -31,8 +31,14 @@ pub struct ClientIp(Strategy);
 #[derive(Debug, Clone)]
 enum Strategy {
     Peer,
-    Behind { trusted: Vec<Cidr>, header: ForwardedHeader },
-    Hops { proxies: usize, header: ForwardedHeader },
+    Behind {
+        trusted: Vec<Cidr>,
+        header: ForwardedHeader,
+    },
+    Hops {
+        proxies: usize,
+        header: ForwardedHeader,
+    },
 }
 
 /// The one header that trusted proxies set. Others are never looked at.
@@ -104,14 +110,24 @@ impl ClientIp {
     ///
     /// An empty set trusts nobody. Private ranges are not trusted unless they are named.
     pub fn behind(trusted: impl IntoIterator<Item = Cidr>, header: ForwardedHeader) -> Self {
-        Self(Strategy::Behind { trusted: trusted.into_iter().collect(), header: header.in_lower_case() })
+        Self(Strategy::Behind {
+            trusted: trusted.into_iter().collect(),
+            header: header.in_lower_case(),
+        })
     }
 
     /// Behind exactly this many proxies, whose addresses are not known beforehand: the hop which the outermost of them
     /// wrote. Only where nobody can reach the service around them.
     #[must_use]
     pub fn behind_hops(proxies: usize, header: ForwardedHeader) -> Self {
-        Self(if proxies == 0 { Strategy::Peer } else { Strategy::Hops { proxies, header: header.in_lower_case() } })
+        Self(if proxies == 0 {
+            Strategy::Peer
+        } else {
+            Strategy::Hops {
+                proxies,
+                header: header.in_lower_case(),
+            }
+        })
     }
 
     /// The client's address, if it is known. IPv4-mapped IPv6 is returned as IPv4. Allocates nothing.
@@ -129,7 +145,8 @@ impl ClientIp {
                 let mut hops = Hops::of(header, head)?;
                 loop {
                     match hops.next_from_the_right()? {
-                        hop if is_trusted(hop) && !matches!(header, ForwardedHeader::Single(_)) => {}
+                        hop if is_trusted(hop) && !matches!(header, ForwardedHeader::Single(_)) => {
+                        }
                         hop => return Some(hop),
                     }
                 }
@@ -179,13 +196,23 @@ impl<'a> Hops<'a> {
                         count += 1;
                     })?;
                 }
-                Some(Self::Parsed { hops, last: count, first: count.saturating_sub(MOST_HOPS) })
+                Some(Self::Parsed {
+                    hops,
+                    last: count,
+                    first: count.saturating_sub(MOST_HOPS),
+                })
             }
             ForwardedHeader::Single(name) => match head.single(FieldName::Other(name)) {
                 Single::One(value) => {
                     let mut hops = [None; MOST_HOPS];
-                    hops[0] = std::str::from_utf8(value.trim_ascii()).ok().and_then(parse_hop);
-                    Some(Self::Parsed { hops, first: 0, last: 1 })
+                    hops[0] = std::str::from_utf8(value.trim_ascii())
+                        .ok()
+                        .and_then(parse_hop);
+                    Some(Self::Parsed {
+                        hops,
+                        first: 0,
+                        last: 1,
+                    })
                 }
                 Single::Absent | Single::Repeated => None,
             },
@@ -204,7 +231,9 @@ impl<'a> Hops<'a> {
                     Some(rest) => *line = rest,
                     None => *count -= 1,
                 }
-                std::str::from_utf8(last.trim_ascii()).ok().and_then(parse_hop)
+                std::str::from_utf8(last.trim_ascii())
+                    .ok()
+                    .and_then(parse_hop)
             }
             Self::Parsed { hops, first, last } => {
                 *last = last.checked_sub(1).filter(|last| last >= first)?;
@@ -214,7 +243,10 @@ impl<'a> Hops<'a> {
     }
 }
 
-fn lines<'a>(head: &'a dyn RequestHead, name: FieldName<'_>) -> Option<([&'a [u8]; MOST_LINES], usize)> {
+fn lines<'a>(
+    head: &'a dyn RequestHead,
+    name: FieldName<'_>,
+) -> Option<([&'a [u8]; MOST_LINES], usize)> {
     let mut lines: [&[u8]; MOST_LINES] = [&[]; MOST_LINES];
     let (mut count, mut fits) = (0, true);
     head.visit(name, &mut |line| match lines.get_mut(count) {
@@ -237,7 +269,11 @@ pub(super) fn parse_hop(text: &str) -> Option<IpAddr> {
         Some(bracketed) => {
             let (address, rest) = bracketed.split_once(']')?;
             let address = IpAddr::V6(address.parse().ok()?);
-            (address, rest.strip_prefix(':').map_or_else(|| rest.is_empty().then_some("0"), Some)?)
+            (
+                address,
+                rest.strip_prefix(':')
+                    .map_or_else(|| rest.is_empty().then_some("0"), Some)?,
+            )
         }
         None => match text.parse::<IpAddr>() {
             Ok(address) => (address, "0"),
@@ -253,7 +289,12 @@ pub(super) fn parse_hop(text: &str) -> Option<IpAddr> {
 /// A port, or an obfuscated one (RFC 7239 §6.2).
 fn is_port(text: &str) -> bool {
     match text.strip_prefix('_') {
-        Some(rest) => !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
+        Some(rest) => {
+            !rest.is_empty()
+                && rest
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        }
         None => text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok(),
     }
 }

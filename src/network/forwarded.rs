@@ -64,7 +64,10 @@ fn value(text: &str) -> Option<(&str, &str)> {
             }
         }
         None => {
-            let end = text.bytes().position(|byte| !is_tchar(byte)).unwrap_or(text.len());
+            let end = text
+                .bytes()
+                .position(|byte| !is_tchar(byte))
+                .unwrap_or(text.len());
             (end > 0).then(|| text.split_at(end))
         }
     }

@@ -36,7 +36,9 @@ impl fmt::Display for TlsVersion {
 
 /// A text that names no version of TLS.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no version of TLS {0:?}: there are TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3, and https for an unknown one")]
+#[error(
+    "no version of TLS {0:?}: there are TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3, and https for an unknown one"
+)]
 pub struct ParseTlsVersionError(String);
 
 /// As OpenSSL names versions (`TLSv1.3`), or `https` for an unknown one.
@@ -74,7 +76,11 @@ impl Transport {
     /// This version of TLS, or a newer one.
     #[must_use]
     pub const fn tls(least: TlsVersion) -> Self {
-        Self { least, proxies: Vec::new(), header: None }
+        Self {
+            least,
+            proxies: Vec::new(),
+            header: None,
+        }
     }
 
     /// Also where a proxy in one of these networks says so in this header, which it always sets: `TLSv1.3`, or `https` for
@@ -90,11 +96,15 @@ impl Transport {
     #[must_use]
     pub fn is_met_by(&self, head: &dyn RequestHead) -> bool {
         head.tls().is_some_and(|version| version >= self.least)
-            || self.said_by_a_proxy(head).is_some_and(|version| version >= self.least)
+            || self
+                .said_by_a_proxy(head)
+                .is_some_and(|version| version >= self.least)
     }
 
     fn said_by_a_proxy(&self, head: &dyn RequestHead) -> Option<TlsVersion> {
-        let peer = head.peer_ip().filter(|peer| self.proxies.iter().any(|network| network.contains(*peer)));
+        let peer = head
+            .peer_ip()
+            .filter(|peer| self.proxies.iter().any(|network| network.contains(*peer)));
         match (peer, head.single(FieldName::Other(self.header.as_deref()?))) {
             (Some(_), Single::One(value)) => str::from_utf8(value.trim_ascii()).ok()?.parse().ok(),
             _ => None,

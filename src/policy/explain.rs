@@ -31,13 +31,20 @@ impl Requirement {
     /// # }
     /// ```
     #[must_use]
-    pub fn explain_for<P: Principal + ?Sized>(&self, principal: &P, request: Option<&dyn RequestHead>) -> Explanation {
-        let writes = request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
+    pub fn explain_for<P: Principal + ?Sized>(
+        &self,
+        principal: &P,
+        request: Option<&dyn RequestHead>,
+    ) -> Explanation {
+        let writes =
+            request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
         let mut met = Vec::new();
         let missing = self.explain_in(principal, request, writes, &mut met);
         match (self.check(principal, request), missing) {
             (Ok(()), _) => Explanation::Met(met),
-            (Err(error), Some(missing)) if error.code() != ErrorCode::ReadOnlyKey => Explanation::Missing(missing),
+            (Err(error), Some(missing)) if error.code() != ErrorCode::ReadOnlyKey => {
+                Explanation::Missing(missing)
+            }
             // Whatever else is missing: the method writes, and the key only reads.
             (Err(_), _) => Explanation::Missing(Self::writing()),
         }
@@ -54,8 +61,14 @@ impl Requirement {
         match &self.0 {
             Node::Any(alternatives) => {
                 let way = |alternative: &&Self| alternative.met(principal, request, writes).ok();
-                let says = alternatives.iter().find(|alternative| way(alternative) == Some(Way::Said));
-                let first = says.or_else(|| alternatives.iter().find(|alternative| way(alternative).is_some()));
+                let says = alternatives
+                    .iter()
+                    .find(|alternative| way(alternative) == Some(Way::Said));
+                let first = says.or_else(|| {
+                    alternatives
+                        .iter()
+                        .find(|alternative| way(alternative).is_some())
+                });
                 match first {
                     Some(first) => first.explain_in(principal, request, writes, met),
                     None => Some(self.clone()),
@@ -63,12 +76,17 @@ impl Requirement {
             }
             Node::All(parts) => {
                 let writes = self.says_writes().unwrap_or(writes);
-                let missing = parts.iter().filter_map(|part| part.explain_in(principal, request, writes, met));
+                let missing = parts
+                    .iter()
+                    .filter_map(|part| part.explain_in(principal, request, writes, met));
                 all_of(missing.collect())
             }
             _ => match self.met(principal, request, writes) {
                 Ok(_) => {
-                    met.extend(self.because(principal, request).map(|because| (self.clone(), because)));
+                    met.extend(
+                        self.because(principal, request)
+                            .map(|because| (self.clone(), because)),
+                    );
                     None
                 }
                 Err(_) => Some(self.clone()),
@@ -77,7 +95,11 @@ impl Requirement {
     }
 
     /// What meets a single requirement that is met.
-    fn because<P: Principal + ?Sized>(&self, principal: &P, request: Option<&dyn RequestHead>) -> Option<String> {
+    fn because<P: Principal + ?Sized>(
+        &self,
+        principal: &P,
+        request: Option<&dyn RequestHead>,
+    ) -> Option<String> {
         Some(match &self.0 {
             Node::Scope(scope) => principal.scopes().granted_by(scope)?,
             Node::Reading => "the route only reads".into(),
@@ -85,9 +107,12 @@ impl Requirement {
             Node::User => format!("{} acts", principal.actor().user_id?),
             Node::Workspace(of) => match principal.workspaces() {
                 None => "the key reaches the whole organization".into(),
-                Some(_) => request.and_then(|request| of.find(request, |id| format!("the key reaches {id}")))?,
+                Some(_) => request
+                    .and_then(|request| of.find(request, |id| format!("the key reaches {id}")))?,
             },
-            Node::Organization if principal.workspaces().is_none() => "the key reaches the whole organization".into(),
+            Node::Organization if principal.workspaces().is_none() => {
+                "the key reaches the whole organization".into()
+            }
             Node::Organization => "the request only reads".into(),
             Node::Plan(_) => format!("the plan is {}", principal.plan()?),
             Node::Any(_) | Node::All(_) => return None,
@@ -109,7 +134,10 @@ impl Requirement {
     fn missing(&self, granted: &dyn ScopeSet) -> Self {
         match &self.0 {
             Node::All(parts) => {
-                let left = parts.iter().filter(|r| !r.is_met_by(granted)).map(|r| r.missing(granted));
+                let left = parts
+                    .iter()
+                    .filter(|r| !r.is_met_by(granted))
+                    .map(|r| r.missing(granted));
                 all_of(left.collect()).unwrap_or_else(|| self.clone())
             }
             _ => self.clone(),
@@ -118,7 +146,9 @@ impl Requirement {
 
     fn collect_met(&self, granted: &dyn ScopeSet, met: &mut Vec<(Self, String)>) {
         match &self.0 {
-            Node::Scope(scope) => met.extend(granted.granted_by(scope).map(|by| (self.clone(), by))),
+            Node::Scope(scope) => {
+                met.extend(granted.granted_by(scope).map(|by| (self.clone(), by)))
+            }
             Node::Any(alternatives) => {
                 if let Some(first) = alternatives.iter().find(|r| r.is_met_by(granted)) {
                     first.collect_met(granted, met);
@@ -146,7 +176,11 @@ impl fmt::Display for Explanation {
             Self::Met(met) => {
                 for (at, (required, because)) in met.iter().enumerate() {
                     let between = if at == 0 { "" } else { ", " };
-                    let says = if matches!(required.0, Node::Scope(_)) { " granted by" } else { ":" };
+                    let says = if matches!(required.0, Node::Scope(_)) {
+                        " granted by"
+                    } else {
+                        ":"
+                    };
                     write!(f, "{between}{required}{says} {because}")?;
                 }
                 Ok(())

@@ -31,8 +31,15 @@ impl PlanOrder {
     /// # Errors
     /// A name that is none, or one that stands twice.
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, PlanError> {
-        let names = names.into_iter().map(PlanName::new).collect::<Result<Vec<_>, _>>()?;
-        match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        let names = names
+            .into_iter()
+            .map(PlanName::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        match names
+            .iter()
+            .enumerate()
+            .find(|(at, name)| names[..*at].contains(name))
+        {
             Some((_, name)) => Err(PlanError::Twice(name.clone())),
             None => Ok(Self(names.into())),
         }
@@ -51,7 +58,10 @@ impl PlanOrder {
     pub fn at_least(&self, least: &str) -> Result<Requirement, PlanError> {
         let rank = self.0.iter().position(|plan| plan.as_str() == least);
         let rank = rank.ok_or_else(|| PlanError::Unknown(least.chars().take(40).collect()))?;
-        Ok(Requirement::plan(AtLeast { order: self.clone(), rank }))
+        Ok(Requirement::plan(AtLeast {
+            order: self.clone(),
+            rank,
+        }))
     }
 }
 
@@ -66,12 +76,22 @@ impl AtLeast {
     /// Whether a plan is high enough. No plan, and one that is not in the order, are not.
     #[must_use]
     pub fn is_met_by(&self, plan: Option<&PlanName>) -> bool {
-        plan.is_some_and(|plan| self.order.0.iter().skip(self.rank).any(|known| known == plan))
+        plan.is_some_and(|plan| {
+            self.order
+                .0
+                .iter()
+                .skip(self.rank)
+                .any(|known| known == plan)
+        })
     }
 }
 
 impl fmt::Display for AtLeast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "plan {} or higher", self.order.0.get(self.rank).map_or("?", PlanName::as_str))
+        write!(
+            f,
+            "plan {} or higher",
+            self.order.0.get(self.rank).map_or("?", PlanName::as_str)
+        )
     }
 }

@@ -91,7 +91,9 @@ impl Requirement {
 
     /// At least one of these. An empty list can never be met: it fails closed.
     pub fn any_of<R: Into<Self>>(alternatives: impl IntoIterator<Item = R>) -> Self {
-        Self(Node::Any(alternatives.into_iter().map(Into::into).collect()))
+        Self(Node::Any(
+            alternatives.into_iter().map(Into::into).collect(),
+        ))
     }
 
     /// All of these.
@@ -120,7 +122,8 @@ impl Requirement {
         principal: &P,
         request: Option<&dyn RequestHead>,
     ) -> Result<(), AuthError> {
-        let by_method = request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
+        let by_method =
+            request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
         let closed = by_method && principal.access() != Access::FullAccess;
         if closed && !self.says_access() {
             return Err(AuthError::new(ErrorCode::ReadOnlyKey));
@@ -155,7 +158,8 @@ impl Requirement {
                         Err(error) => first = first.or(Some(error)),
                     }
                 }
-                return way.ok_or_else(|| first.unwrap_or_else(|| AuthError::new(ErrorCode::Forbidden)));
+                return way
+                    .ok_or_else(|| first.unwrap_or_else(|| AuthError::new(ErrorCode::Forbidden)));
             }
             Node::All(parts) => {
                 let writes = self.says_writes().unwrap_or(writes);
@@ -177,20 +181,25 @@ impl Requirement {
                 (!somebody).then_some(ErrorCode::ActorRequired)
             }
             Node::Workspace(of) => {
-                let reached = request.and_then(|request| of.find(request, |workspace| principal.reaches(workspace)));
+                let reached = request
+                    .and_then(|request| of.find(request, |workspace| principal.reaches(workspace)));
                 (reached != Some(true)).then_some(ErrorCode::WorkspaceForbidden)
             }
             Node::Organization => {
                 let reads = request.is_some() && !writes;
-                (principal.workspaces().is_some() && !reads).then_some(ErrorCode::WorkspaceForbidden)
+                (principal.workspaces().is_some() && !reads)
+                    .then_some(ErrorCode::WorkspaceForbidden)
             }
-            Node::Plan(least) => (!least.is_met_by(principal.plan())).then_some(ErrorCode::PlanRequired),
+            Node::Plan(least) => {
+                (!least.is_met_by(principal.plan())).then_some(ErrorCode::PlanRequired)
+            }
         };
         match refused {
             None => Ok(Way::Unsaid),
-            Some(ErrorCode::PlanRequired) => {
-                Err(AuthError::with_detail(ErrorCode::PlanRequired, format!("This needs {self}")))
-            }
+            Some(ErrorCode::PlanRequired) => Err(AuthError::with_detail(
+                ErrorCode::PlanRequired,
+                format!("This needs {self}"),
+            )),
             Some(code) => Err(AuthError::new(code)),
         }
     }
@@ -201,7 +210,10 @@ impl Requirement {
             Node::Writing => Some(true),
             Node::Reading => Some(false),
             // Where both are said, it writes.
-            Node::All(parts) => parts.iter().filter_map(Self::says_writes).reduce(|one, other| one || other),
+            Node::All(parts) => parts
+                .iter()
+                .filter_map(Self::says_writes)
+                .reduce(|one, other| one || other),
             _ => None,
         }
     }
@@ -250,7 +262,9 @@ impl Requirement {
         match &self.0 {
             Node::Scope(scope) => vec![scope],
             Node::Any(alternatives) => {
-                let first = alternatives.iter().find(|alternative| alternative.can_be_met());
+                let first = alternatives
+                    .iter()
+                    .find(|alternative| alternative.can_be_met());
                 first.map_or_else(Vec::new, Self::first_alternative)
             }
             Node::All(parts) => parts.iter().flat_map(Self::first_alternative).collect(),
@@ -263,7 +277,8 @@ impl Requirement {
     /// [first alternative](Self::first_alternative) alone.
     #[must_use]
     pub fn scope_sets(&self) -> Vec<Vec<&Scope>> {
-        self.all_scope_sets().unwrap_or_else(|| vec![self.first_alternative()])
+        self.all_scope_sets()
+            .unwrap_or_else(|| vec![self.first_alternative()])
     }
 
     fn all_scope_sets(&self) -> Option<Vec<Vec<&Scope>>> {
@@ -283,8 +298,11 @@ impl Requirement {
                     if sets.len() * more.len() > MOST {
                         return None;
                     }
-                    let both =
-                        |set: &Vec<_>| more.iter().map(|more| [set.as_slice(), more].concat()).collect::<Vec<_>>();
+                    let both = |set: &Vec<_>| {
+                        more.iter()
+                            .map(|more| [set.as_slice(), more].concat())
+                            .collect::<Vec<_>>()
+                    };
                     sets = sets.iter().flat_map(both).collect();
                 }
             }
@@ -298,7 +316,9 @@ impl Requirement {
     pub fn scopes(&self) -> Vec<&Scope> {
         match &self.0 {
             Node::Scope(scope) => vec![scope],
-            Node::Any(several) | Node::All(several) => several.iter().flat_map(Self::scopes).collect(),
+            Node::Any(several) | Node::All(several) => {
+                several.iter().flat_map(Self::scopes).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -356,8 +376,13 @@ impl fmt::Display for Requirement {
             if at > 0 {
                 f.write_str(between)?;
             }
-            let nested = matches!(&requirement.0, Node::Any(inner) | Node::All(inner) if inner.len() > 1);
-            if nested && several.len() > 1 { write!(f, "({requirement})")? } else { requirement.fmt(f)? }
+            let nested =
+                matches!(&requirement.0, Node::Any(inner) | Node::All(inner) if inner.len() > 1);
+            if nested && several.len() > 1 {
+                write!(f, "({requirement})")?
+            } else {
+                requirement.fmt(f)?
+            }
         }
         Ok(())
     }

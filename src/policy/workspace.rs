@@ -34,16 +34,26 @@ impl WorkspaceOf {
     }
 
     /// What a function of the host's says. `None` means that no workspace is named, which no key reaches.
-    pub fn function(resolve: impl Fn(&dyn RequestHead) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub fn function(
+        resolve: impl Fn(&dyn RequestHead) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
         Self(Kind::Function(Arc::new(resolve)))
     }
 
     /// Calls `then` with the workspace, if the request names one.
-    pub(super) fn find<R>(&self, request: &dyn RequestHead, then: impl FnOnce(&str) -> R) -> Option<R> {
+    pub(super) fn find<R>(
+        &self,
+        request: &dyn RequestHead,
+        then: impl FnOnce(&str) -> R,
+    ) -> Option<R> {
         let then = |workspace: &str| (!workspace.is_empty()).then(|| then(workspace));
         match &self.0 {
             Kind::PathAfter(segment) => {
-                let mut segments = request.path().split('/').skip_while(|part| part != segment).skip(1);
+                let mut segments = request
+                    .path()
+                    .split('/')
+                    .skip_while(|part| part != segment)
+                    .skip(1);
                 segments.next().and_then(then)
             }
             Kind::Header(name) => match request.single(FieldName::Other(name)) {
@@ -58,8 +68,11 @@ impl WorkspaceOf {
 impl PartialEq for WorkspaceOf {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Kind::PathAfter(one), Kind::PathAfter(other)) | (Kind::Header(one), Kind::Header(other)) => one == other,
-            (Kind::Function(one), Kind::Function(other)) => ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other)),
+            (Kind::PathAfter(one), Kind::PathAfter(other))
+            | (Kind::Header(one), Kind::Header(other)) => one == other,
+            (Kind::Function(one), Kind::Function(other)) => {
+                ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+            }
             _ => false,
         }
     }

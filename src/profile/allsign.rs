@@ -26,9 +26,12 @@ impl RejectionRenderer for Dialect {
     fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
         let detail = match (error.code(), error.missing_scope()) {
             (ErrorCode::MissingKey, _) => {
-                "Missing Authorization header. Use: Authorization: Bearer allsign_live_sk_xxx".into()
+                "Missing Authorization header. Use: Authorization: Bearer allsign_live_sk_xxx"
+                    .into()
             }
-            (ErrorCode::InvalidFormat, _) => "Invalid API key format. Expected: allsign_{env}_{type}_{random}".into(),
+            (ErrorCode::InvalidFormat, _) => {
+                "Invalid API key format. Expected: allsign_{env}_{type}_{random}".into()
+            }
             (ErrorCode::InsufficientScope, Some(missing)) => insufficient(missing),
             // One text for all that is wrong with a well-formed key.
             (code, _) if code.status() == 401 => "Invalid or expired API key".into(),
@@ -80,12 +83,21 @@ impl RequestMetadata {
     #[must_use]
     pub fn of(event: &AuditEvent) -> Option<Self> {
         let mode = event.mode?;
-        let name = |party: &Party| party.user_email.clone().or_else(|| party.user_id.as_ref().map(ToString::to_string));
+        let name = |party: &Party| {
+            party
+                .user_email
+                .clone()
+                .or_else(|| party.user_id.as_ref().map(ToString::to_string))
+        };
         let owner = event.actor.as_ref().and_then(name);
         let for_somebody = matches!(mode, ActorMode::AppUser | ActorMode::Delegated);
         Some(Self {
             api_key_owner: owner.or_else(|| event.tenant_id.as_ref().map(ToString::to_string))?,
-            on_behalf_of: event.subject.as_ref().filter(|_| for_somebody).and_then(name),
+            on_behalf_of: event
+                .subject
+                .as_ref()
+                .filter(|_| for_somebody)
+                .and_then(name),
             scopes: event.scopes.clone(),
             mode,
         })

@@ -6,8 +6,11 @@ use crate::respond::{ErrorBody, RejectionRenderer};
 use crate::scope;
 use crate::scope::Scope;
 
-pub(super) const SCOPES: &[Scope] =
-    &[scope!("account_access"), scope!("signature_request_access"), scope!("template_access")];
+pub(super) const SCOPES: &[Scope] = &[
+    scope!("account_access"),
+    scope!("signature_request_access"),
+    scope!("template_access"),
+];
 
 pub(super) struct Dialect;
 
@@ -26,6 +29,9 @@ impl RejectionRenderer for Dialect {
             code if code.status() == 401 && code != ErrorCode::MissingKey => "Unauthorized api key",
             _ => error.detail(),
         };
-        ErrorBody::json(format!(r#"{{"error":{{"error_msg":{},"error_name":"{name}"}}}}"#, super::json(message)))
+        ErrorBody::json(format!(
+            r#"{{"error":{{"error_msg":{},"error_name":"{name}"}}}}"#,
+            super::json(message)
+        ))
     }
 }

@@ -37,7 +37,11 @@ impl RejectionRenderer for Dialect {
     fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
         let title = reason_phrase(error.status());
         let slug = slug(&title.replace(' ', "_"));
-        let detail = if error.status() == 401 { "Invalid or missing API key" } else { error.detail() };
+        let detail = if error.status() == 401 {
+            "Invalid or missing API key"
+        } else {
+            error.detail()
+        };
         // The documentation's example, spaces included, with the code as its last member.
         ErrorBody::problem_json(format!(
             r#"{{ "type": "https://docs.insigner.com/errors/{slug}", "title": "{title}", "status": {}, "detail": {}, "code": "{}"}}"#,

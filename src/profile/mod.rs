@@ -27,7 +27,9 @@ pub use allsign::RequestMetadata;
 
 use crate::actor::UserIds;
 use crate::authenticator::{Authenticator, AuthenticatorBuilder};
-use crate::key::{Alphabet, Delegation, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind};
+use crate::key::{
+    Alphabet, Delegation, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind,
+};
 use crate::manage::{IssueRules, KeyManager, KeyManagerBuilder};
 use crate::network::{TlsVersion, Transport};
 use crate::respond::{ProblemDetails, RejectionRenderer};
@@ -59,7 +61,9 @@ impl FromStr for Profile {
     type Err = ParseProfileError;
     fn from_str(name: &str) -> Result<Self, ParseProfileError> {
         let found = Self::ALL.iter().find(|profile| profile.name() == name);
-        found.copied().ok_or_else(|| ParseProfileError(name.chars().take(40).collect()))
+        found
+            .copied()
+            .ok_or_else(|| ParseProfileError(name.chars().take(40).collect()))
     }
 }
 
@@ -71,7 +75,13 @@ impl fmt::Display for Profile {
 
 impl Profile {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::AllSign, Self::InSigner, Self::Yousign, Self::IuSign, Self::DropboxSign];
+    pub const ALL: &'static [Self] = &[
+        Self::AllSign,
+        Self::InSigner,
+        Self::Yousign,
+        Self::IuSign,
+        Self::DropboxSign,
+    ];
 
     /// The name: `allsign`, `insigner`, `yousign`, `iusign`, `dropbox-sign`. It is the realm of challenges too.
     #[must_use]
@@ -161,15 +171,20 @@ impl Profile {
 
     /// Starts an authenticator as the API's: formats, schemes, dialect and realm are set.
     pub fn authenticator(self, store: impl KeyStore) -> AuthenticatorBuilder {
-        let builder = Authenticator::builder(store).realm(self.name()).renderer(self.renderer());
+        let builder = Authenticator::builder(store)
+            .realm(self.name())
+            .renderer(self.renderer());
         match self.access_token_format() {
-            Some(token) => {
-                builder.basic([self.key_format()]).bearer([token]).grant_everything_to([KeyKind::App, KeyKind::User])
+            Some(token) => builder
+                .basic([self.key_format()])
+                .bearer([token])
+                .grant_everything_to([KeyKind::App, KeyKind::User]),
+            None if self == Self::IuSign => builder
+                .bearer([self.key_format()])
+                .transport(Some(Transport::tls(TlsVersion::V1_3))),
+            None if self == Self::AllSign => {
+                builder.bearer([self.key_format()]).user_ids(UserIds::Uuid)
             }
-            None if self == Self::IuSign => {
-                builder.bearer([self.key_format()]).transport(Some(Transport::tls(TlsVersion::V1_3)))
-            }
-            None if self == Self::AllSign => builder.bearer([self.key_format()]).user_ids(UserIds::Uuid),
             None => builder.bearer([self.key_format()]),
         }
     }
@@ -208,7 +223,10 @@ fn constant(format: KeyFormatBuilder) -> KeyFormat {
     known(format.build())
 }
 
-#[expect(clippy::expect_used, reason = "the inputs are this file's constants, and a test builds every profile")]
+#[expect(
+    clippy::expect_used,
+    reason = "the inputs are this file's constants, and a test builds every profile"
+)]
 fn known<T>(built: Result<T, FormatError>) -> T {
     built.expect("the profiles' own constants are valid")
 }

@@ -20,7 +20,10 @@ impl Challenges {
             schemes.push(Scheme::Bearer);
         }
         // A quoted-string without what would end it or need escaping.
-        let realm = realm.chars().filter(|&c| (' '..='~').contains(&c) && c != '"' && c != '\\').collect();
+        let realm = realm
+            .chars()
+            .filter(|&c| (' '..='~').contains(&c) && c != '"' && c != '\\')
+            .collect();
         Self { realm, schemes }
     }
 
@@ -31,7 +34,9 @@ impl Challenges {
     /// The lines that go with an error: none, where its status asks for none.
     pub(crate) fn of(&self, error: &AuthError) -> impl Iterator<Item = String> {
         let kind = error.code().challenge();
-        self.schemes.iter().filter_map(move |scheme| self.line(scheme, kind?, error))
+        self.schemes
+            .iter()
+            .filter_map(move |scheme| self.line(scheme, kind?, error))
     }
 
     fn line(&self, scheme: &Scheme, kind: ChallengeError, error: &AuthError) -> Option<String> {
@@ -43,7 +48,9 @@ impl Challenges {
             Scheme::Basic | Scheme::Header(_) if refused => return None,
             Scheme::Basic => return Some(format!(r#"Basic realm="{realm}", charset="UTF-8""#)),
             // No registered scheme describes a header of its own; 401 must carry some challenge all the same.
-            Scheme::Header(name) => return Some(format!(r#"ApiKey realm="{realm}", header="{name}""#)),
+            Scheme::Header(name) => {
+                return Some(format!(r#"ApiKey realm="{realm}", header="{name}""#));
+            }
         };
         line.push_str(match kind {
             ChallengeError::None => "",
@@ -53,7 +60,12 @@ impl Challenges {
         });
         if let Some(missing) = error.missing_scope() {
             // Scope tokens have neither quotes nor backslashes (RFC 6749 §3.3).
-            let scopes: Vec<_> = missing.required.first_alternative().iter().map(|s| s.as_str()).collect();
+            let scopes: Vec<_> = missing
+                .required
+                .first_alternative()
+                .iter()
+                .map(|s| s.as_str())
+                .collect();
             // An empty one is not allowed (RFC 6750 §3).
             if !scopes.is_empty() {
                 let _ = write!(line, r#", scope="{}""#, scopes.join(" "));

@@ -53,7 +53,11 @@ impl GrpcStatus {
         let mut message = error.detail().trim().to_owned();
         message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
         let details = details(code, &message, error, domain);
-        Self { code, message, details }
+        Self {
+            code,
+            message,
+            details,
+        }
     }
 
     /// The fields of a response of trailers only, as far as the status makes them.
@@ -62,7 +66,10 @@ impl GrpcStatus {
             ("content-type", "application/grpc".into()),
             ("grpc-status", self.code.to_string().into()),
             ("grpc-message", percent_encoded(&self.message).into()),
-            ("grpc-status-details-bin", STANDARD_NO_PAD.encode(&self.details).into()),
+            (
+                "grpc-status-details-bin",
+                STANDARD_NO_PAD.encode(&self.details).into(),
+            ),
         ];
         if let Some(wait) = error.retry_after() {
             fields.push(("grpc-retry-pushback-ms", pushback(wait).into()));
@@ -73,10 +80,14 @@ impl GrpcStatus {
 
 /// Whether a request is a gRPC call.
 pub(super) fn is_call(request: &dyn RequestHead) -> bool {
-    let Single::One(value) = request.single(FieldName::Other("content-type")) else { return false };
+    let Single::One(value) = request.single(FieldName::Other("content-type")) else {
+        return false;
+    };
     const TYPE: &[u8] = b"application/grpc";
     let (name, rest) = value.split_at(value.len().min(TYPE.len()));
-    request.method() == "POST" && name.eq_ignore_ascii_case(TYPE) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
+    request.method() == "POST"
+        && name.eq_ignore_ascii_case(TYPE)
+        && matches!(rest, [] | [b'+' | b';' | b' ', ..])
 }
 
 /// The number of the status: the one whose mapping to HTTP, in `google/rpc/code.proto`, is the error's.
@@ -112,7 +123,9 @@ fn percent_encoded(text: &str) -> String {
 
 /// Whole milliseconds, never early; a wait beyond what the field can say is a plea not to retry.
 fn pushback(wait: Duration) -> String {
-    i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(-1).to_string()
+    i32::try_from(wait.as_nanos().div_ceil(1_000_000))
+        .unwrap_or(-1)
+        .to_string()
 }
 
 /// `google.rpc.Status`: code 1, message 2, details 3.

@@ -34,8 +34,14 @@ pub struct ErrorBody {
 
 impl ErrorBody {
     /// A body of this media type.
-    pub fn new(content_type: impl Into<Cow<'static, str>>, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
-        Self { content_type: content_type.into(), bytes: bytes.into() }
+    pub fn new(
+        content_type: impl Into<Cow<'static, str>>,
+        bytes: impl Into<Cow<'static, [u8]>>,
+    ) -> Self {
+        Self {
+            content_type: content_type.into(),
+            bytes: bytes.into(),
+        }
     }
 
     /// A body of type `application/json`.
@@ -112,8 +118,16 @@ pub struct Responder {
 }
 
 impl Responder {
-    pub(crate) fn new(renderer: Arc<dyn RejectionRenderer>, challenges: Challenges, limit_fields: LimitFields) -> Self {
-        Self { renderer, challenges, limit_fields }
+    pub(crate) fn new(
+        renderer: Arc<dyn RejectionRenderer>,
+        challenges: Challenges,
+        limit_fields: LimitFields,
+    ) -> Self {
+        Self {
+            renderer,
+            challenges,
+            limit_fields,
+        }
     }
 
     /// Calls `add` with each field that tells how the windows stand, for the answer to a request that was counted.
@@ -126,20 +140,37 @@ impl Responder {
     pub fn answer(&self, error: &AuthError, request: &dyn RequestHead) -> Answer {
         let is_call = grpc::is_call(request);
         let (status, mut fields, body) = if is_call {
-            (200, self.grpc_status(error).fields(error), Cow::Borrowed(&[][..]))
+            (
+                200,
+                self.grpc_status(error).fields(error),
+                Cow::Borrowed(&[][..]),
+            )
         } else {
             let body = self.renderer.render(error, request);
-            let fields = vec![("content-type", body.content_type), ("cache-control", Cow::Borrowed("no-store"))];
+            let fields = vec![
+                ("content-type", body.content_type),
+                ("cache-control", Cow::Borrowed("no-store")),
+            ];
             (error.status(), fields, body.bytes)
         };
-        fields.extend(self.challenges.of(error).map(|line| ("www-authenticate", Cow::Owned(line))));
+        fields.extend(
+            self.challenges
+                .of(error)
+                .map(|line| ("www-authenticate", Cow::Owned(line))),
+        );
         if let Some(wait) = error.retry_after().filter(|_| !is_call) {
             fields.push(("retry-after", Cow::Owned(whole_seconds(wait).to_string())));
         }
         if let Some(limits) = error.limits() {
-            self.limit_fields(limits, &mut |name, value| fields.push((name, Cow::Owned(value))));
+            self.limit_fields(limits, &mut |name, value| {
+                fields.push((name, Cow::Owned(value)))
+            });
         }
-        Answer { status, fields, body }
+        Answer {
+            status,
+            fields,
+            body,
+        }
     }
 
     /// The error as a status of gRPC, whose reasons are of the domain that the challenges have as their realm.
@@ -152,12 +183,18 @@ impl Responder {
 /// Problem documents under the realm `api`: what answers where no authenticator is at hand.
 impl Default for Responder {
     fn default() -> Self {
-        Self::new(Arc::new(ProblemDetails::new()), Challenges::new("api", &[]), LimitFields::default())
+        Self::new(
+            Arc::new(ProblemDetails::new()),
+            Challenges::new("api", &[]),
+            LimitFields::default(),
+        )
     }
 }
 
 impl fmt::Debug for Responder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Responder").field("challenges", &self.challenges).finish_non_exhaustive()
+        f.debug_struct("Responder")
+            .field("challenges", &self.challenges)
+            .finish_non_exhaustive()
     }
 }

@@ -25,7 +25,9 @@ impl ProblemDetails {
     /// Problems whose type is a base, which ends in `/`, and the code in lower case: `…/invalid-key`.
     #[must_use]
     pub fn with_type_base(base: impl Into<String>) -> Self {
-        Self { type_base: Some(base.into()) }
+        Self {
+            type_base: Some(base.into()),
+        }
     }
 }
 
@@ -49,8 +51,13 @@ impl RejectionRenderer for ProblemDetails {
     fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
         let violated_policies = error.limits().map(Decision::violated).unwrap_or_default();
         let (r#type, title) = match &self.type_base {
-            _ if error.code() == ErrorCode::RateLimited => (QUOTA_EXCEEDED.0.into(), QUOTA_EXCEEDED.1),
-            Some(base) => (format!("{base}{}", slug(error.code().as_str())), reason_phrase(error.status())),
+            _ if error.code() == ErrorCode::RateLimited => {
+                (QUOTA_EXCEEDED.0.into(), QUOTA_EXCEEDED.1)
+            }
+            Some(base) => (
+                format!("{base}{}", slug(error.code().as_str())),
+                reason_phrase(error.status()),
+            ),
             None => ("about:blank".into(), reason_phrase(error.status())),
         };
         let problem = Problem {

@@ -44,14 +44,19 @@ impl BitModel {
         let mut all = vec![const { Scope::from_static("*") }];
         for name in vocabulary.names() {
             all.push(name.clone());
-            all.extend(std::iter::successors(name.parent_wildcard(), Scope::parent_wildcard));
+            all.extend(std::iter::successors(
+                name.parent_wildcard(),
+                Scope::parent_wildcard,
+            ));
         }
         all.sort();
         all.dedup();
         if all.len() > BITS {
             return Err(BitModelError(all.len()));
         }
-        Ok(Self { numbering: Arc::new(Numbering(all.into())) })
+        Ok(Self {
+            numbering: Arc::new(Numbering(all.into())),
+        })
     }
 }
 
@@ -64,7 +69,12 @@ impl ScopeModel for BitModel {
             }
         }
         let everything = names.iter().any(|grant| grant.as_str() == "*");
-        Ok(Arc::new(BitScopes { bits, everything, names: names.into(), numbering: Arc::clone(&self.numbering) }))
+        Ok(Arc::new(BitScopes {
+            bits,
+            everything,
+            names: names.into(),
+            numbering: Arc::clone(&self.numbering),
+        }))
     }
 }
 
@@ -80,7 +90,10 @@ pub struct BitScopes {
 impl ScopeSet for BitScopes {
     fn grants(&self, required: &Scope) -> bool {
         self.everything
-            || self.numbering.of(required).is_some_and(|number| self.bits[number / 64] >> (number % 64) & 1 == 1)
+            || self
+                .numbering
+                .of(required)
+                .is_some_and(|number| self.bits[number / 64] >> (number % 64) & 1 == 1)
     }
 
     fn visit(&self, see: &mut dyn FnMut(&str)) {

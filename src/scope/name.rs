@@ -52,7 +52,10 @@ impl Scope {
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         match check(text.as_bytes()) {
-            Ok(wildcard) => Self { text: Text::Static(text), wildcard },
+            Ok(wildcard) => Self {
+                text: Text::Static(text),
+                wildcard,
+            },
             Err(_) => panic!("not a scope: see portunus::scope::Scope"),
         }
     }
@@ -64,8 +67,14 @@ impl Scope {
     /// segment, or a `*` that is not its whole last segment.
     pub fn new(text: &str) -> Result<Self, ScopeError> {
         match check(text.as_bytes()) {
-            Ok(wildcard) => Ok(Self { text: Text::Shared(text.into()), wildcard }),
-            Err(reason) => Err(ScopeError { text: text.chars().take(64).collect(), reason }),
+            Ok(wildcard) => Ok(Self {
+                text: Text::Shared(text.into()),
+                wildcard,
+            }),
+            Err(reason) => Err(ScopeError {
+                text: text.chars().take(64).collect(),
+                reason,
+            }),
         }
     }
 
@@ -101,7 +110,10 @@ impl Scope {
     pub fn parent_wildcard(&self) -> Option<Self> {
         let name = self.as_str().trim_end_matches([':', '.', '*']);
         let cut = if self.wildcard { name } else { self.as_str() }.rfind([':', '.'])?;
-        self.as_str().get(..=cut).map(|prefix| Self { text: Text::Shared(format!("{prefix}*").into()), wildcard: true })
+        self.as_str().get(..=cut).map(|prefix| Self {
+            text: Text::Shared(format!("{prefix}*").into()),
+            wildcard: true,
+        })
     }
 }
 

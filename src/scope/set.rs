@@ -86,10 +86,18 @@ impl FromIterator<Scope> for WildcardScopes {
         let grants: Box<[Scope]> = scopes.into_iter().collect();
         let mut sorted = Vec::new();
         if grants.len() > FEW {
-            sorted.extend((0_u32..).zip(&grants).filter(|(_, grant)| !grant.is_wildcard()).map(|(at, _)| at));
+            sorted.extend(
+                (0_u32..)
+                    .zip(&grants)
+                    .filter(|(_, grant)| !grant.is_wildcard())
+                    .map(|(at, _)| at),
+            );
             sorted.sort_by(|&a, &b| grants[a as usize].cmp(&grants[b as usize]));
         }
-        Self { grants, sorted_literals: sorted.into() }
+        Self {
+            grants,
+            sorted_literals: sorted.into(),
+        }
     }
 }
 
@@ -98,8 +106,13 @@ impl ScopeSet for WildcardScopes {
         if self.sorted_literals.is_empty() {
             return self.grants.iter().any(|grant| grant.covers(required));
         }
-        self.sorted_literals.binary_search_by(|&at| self.grants[at as usize].cmp(required)).is_ok()
-            || self.grants.iter().any(|grant| grant.is_wildcard() && grant.covers(required))
+        self.sorted_literals
+            .binary_search_by(|&at| self.grants[at as usize].cmp(required))
+            .is_ok()
+            || self
+                .grants
+                .iter()
+                .any(|grant| grant.is_wildcard() && grant.covers(required))
     }
 
     fn visit(&self, see: &mut dyn FnMut(&str)) {

@@ -17,7 +17,9 @@ pub struct UnknownScope(pub String);
 
 impl FromIterator<Scope> for Vocabulary {
     fn from_iter<I: IntoIterator<Item = Scope>>(names: I) -> Self {
-        Self { names: names.into_iter().collect() }
+        Self {
+            names: names.into_iter().collect(),
+        }
     }
 }
 
@@ -32,7 +34,10 @@ impl Vocabulary {
     #[must_use]
     pub fn knows(&self, scope: &Scope) -> bool {
         scope.as_str() == "*"
-            || self.names.iter().any(|name| name == scope || (scope.is_wildcard() && scope.covers(name)))
+            || self
+                .names
+                .iter()
+                .any(|name| name == scope || (scope.is_wildcard() && scope.covers(name)))
     }
 
     /// Checks a list of grants.

@@ -48,7 +48,10 @@ impl Invalidation {
     /// Everything.
     #[must_use]
     pub fn everything() -> Self {
-        Self { everything: true, ..Self::default() }
+        Self {
+            everything: true,
+            ..Self::default()
+        }
     }
 
     /// Whether nothing is to be forgotten.
@@ -68,7 +71,9 @@ impl Invalidation {
         let bytes = digest.to_bytes();
         // The same on every node, whatever it runs on.
         scheme.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            ^ bytes.as_chunks::<8>().0.iter().fold(0_u64, |all, word| all.rotate_left(7) ^ u64::from_le_bytes(*word))
+            ^ bytes.as_chunks::<8>().0.iter().fold(0_u64, |all, word| {
+                all.rotate_left(7) ^ u64::from_le_bytes(*word)
+            })
     }
 }
 
@@ -153,8 +158,15 @@ impl InvalidationBus for LocalBus {
     }
 
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
-        let listeners: Vec<_> = self.listeners.lock().iter().filter_map(Weak::upgrade).collect();
-        listeners.iter().for_each(|listener| listener.invalidated(what));
+        let listeners: Vec<_> = self
+            .listeners
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        listeners
+            .iter()
+            .for_each(|listener| listener.invalidated(what));
         Ok(())
     }
 

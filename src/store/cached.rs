@@ -28,8 +28,8 @@ use quick_cache::sync::Cache;
 use self::epochs::Epochs;
 use self::flights::{Flights, Joined};
 use super::{
-    HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed, OwnerRef, Page,
-    StoreError, StoredKey, UsageDelta, WriteBatch,
+    HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed,
+    OwnerRef, Page, StoreError, StoredKey, UsageDelta, WriteBatch,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::key::{KeyDigest, KeyId, SigningState};
@@ -155,7 +155,11 @@ impl Shared {
 
     /// Whether what was learned then still counts.
     fn counts(&self, mark: Mark, now: Duration) -> bool {
-        let most = if self.is_healthy(now) { self.time_to_live } else { self.staleness.min(self.time_to_live) };
+        let most = if self.is_healthy(now) {
+            self.time_to_live
+        } else {
+            self.staleness.min(self.time_to_live)
+        };
         now.saturating_sub(mark.began) < most
     }
 
@@ -164,15 +168,25 @@ impl Shared {
         let now = self.clock.monotonic();
         let mut all_unknown = !digests.is_empty();
         for (place, digest) in digests.iter().enumerate() {
-            if let Some(Known { stored, mark, before }) = self.known.get(digest)
+            if let Some(Known {
+                stored,
+                mark,
+                before,
+            }) = self.known.get(digest)
                 && self.counts(mark, now)
                 && self.epochs.holds_key(&stored.record().id, mark.epoch)
             {
                 // Of several digests that are known the first counts: those before it must still be unknown.
                 let still_unknown = |digest: &KeyDigest| {
-                    before.contains(digest) && self.epochs.holds_digest(Invalidation::fingerprint(digest), mark.epoch)
+                    before.contains(digest)
+                        && self
+                            .epochs
+                            .holds_digest(Invalidation::fingerprint(digest), mark.epoch)
                 };
-                return digests[..place].iter().all(still_unknown).then_some(Some(stored));
+                return digests[..place]
+                    .iter()
+                    .all(still_unknown)
+                    .then_some(Some(stored));
             }
             let unknown = self.unknown.get(digest);
             let holds = |Unknown { mark, asked }: Unknown| {
@@ -190,16 +204,37 @@ impl Shared {
         match answer {
             Some(stored) => {
                 // One that took longer does not take the place of what was learned since.
-                if self.known.get(stored.digest()).is_some_and(|known| known.mark.number > mark.number) {
+                if self
+                    .known
+                    .get(stored.digest())
+                    .is_some_and(|known| known.mark.number > mark.number)
+                {
                     return;
                 }
-                let before = digests.iter().take_while(|digest| *digest != stored.digest()).copied().collect();
-                self.known.insert(*stored.digest(), Known { stored: Arc::clone(stored), mark, before });
+                let before = digests
+                    .iter()
+                    .take_while(|digest| *digest != stored.digest())
+                    .copied()
+                    .collect();
+                self.known.insert(
+                    *stored.digest(),
+                    Known {
+                        stored: Arc::clone(stored),
+                        mark,
+                        before,
+                    },
+                );
             }
             None => {
                 let asked: Option<Arc<[KeyDigest]>> = (digests.len() > 1).then(|| digests.into());
                 for digest in digests {
-                    self.unknown.insert(*digest, Unknown { mark, asked: asked.clone() });
+                    self.unknown.insert(
+                        *digest,
+                        Unknown {
+                            mark,
+                            asked: asked.clone(),
+                        },
+                    );
                 }
             }
         }
@@ -208,7 +243,11 @@ impl Shared {
     fn mark(&self) -> Mark {
         // The epoch first: what is invalidated in between makes the mark older, never newer.
         let epoch = self.epochs.now();
-        Mark { number: self.number(), epoch, began: self.clock.monotonic() }
+        Mark {
+            number: self.number(),
+            epoch,
+            began: self.clock.monotonic(),
+        }
     }
 
     fn number(&self) -> u64 {
@@ -217,7 +256,12 @@ impl Shared {
 
     /// Keeps in mind what the bus is to be told.
     fn is_to_be_told(&self, what: Invalidation) {
-        if self.bus.as_ref().is_none_or(InvalidationBus::is_told_by_the_store) || what.is_empty() {
+        if self
+            .bus
+            .as_ref()
+            .is_none_or(InvalidationBus::is_told_by_the_store)
+            || what.is_empty()
+        {
             return;
         }
         let mut untold = self.untold.lock();
@@ -232,7 +276,9 @@ impl Shared {
     async fn publish(&self) -> Result<(), StoreError> {
         let Some(bus) = &self.bus else { return Ok(()) };
         loop {
-            let Some((number, next)) = self.untold.lock().front().cloned() else { return Ok(()) };
+            let Some((number, next)) = self.untold.lock().front().cloned() else {
+                return Ok(());
+            };
             bus.publish(&next).await.map_err(StoreError::unavailable)?;
             // Somebody else may have told the same meanwhile; telling twice harms nobody.
             self.untold.lock().retain(|(waiting, _)| *waiting != number);
@@ -307,7 +353,10 @@ impl KeyStore for CachedStore {
         }
     }
 
-    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         let remembered = self.shared.remembered(digests)?;
         telemetry::cache(telemetry::Cache::Keys, true);
         Some(Ok(remembered))
@@ -330,9 +379,15 @@ impl KeyStore for CachedStore {
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        let mut forget = ForgetAtLast { shared: &self.shared, what: Invalidation::of(batch) };
+        let mut forget = ForgetAtLast {
+            shared: &self.shared,
+            what: Invalidation::of(batch),
+        };
         let applied = self.shared.store.apply(batch).await;
-        if applied.as_ref().is_err_and(|error| error.as_rejected().is_some()) {
+        if applied
+            .as_ref()
+            .is_err_and(|error| error.as_rejected().is_some())
+        {
             // Nothing was changed.
             forget.what = Invalidation::default();
         }
@@ -347,7 +402,12 @@ impl KeyStore for CachedStore {
         self.shared.store.record_usage(batch).await
     }
 
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         self.shared.store.usage_by_hour(id, from, to).await
     }
 
@@ -432,6 +492,8 @@ impl CachedStoreBuilder {
 
 impl fmt::Debug for CachedStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CachedStoreBuilder").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("CachedStoreBuilder")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey,
-    Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
+    StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
@@ -85,7 +85,10 @@ impl MemoryStore {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A batch is applied to a plan first, so that a panic cannot leave half of one behind.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look_up(&self, digests: &[KeyDigest]) -> Option<Arc<StoredKey>> {
@@ -102,7 +105,9 @@ impl MemoryStore {
                     found = Some(key);
                 }
             }
-            let found = found.filter(|_| !digests.iter().any(|digest| ended.contains(digest))).map(Arc::clone);
+            let found = found
+                .filter(|_| !digests.iter().any(|digest| ended.contains(digest)))
+                .map(Arc::clone);
             // A key that moved from one of the digests to another meanwhile may have been missed under both.
             if before == self.shared.generation.load(Ordering::SeqCst) {
                 return found;
@@ -113,18 +118,33 @@ impl MemoryStore {
 
 impl State {
     fn live(&self, id: &KeyId) -> Result<&Entry, Rejected> {
-        self.keys.get(id).filter(|entry| !entry.deleted).ok_or_else(|| Rejected::Missing(id.clone()))
+        self.keys
+            .get(id)
+            .filter(|entry| !entry.deleted)
+            .ok_or_else(|| Rejected::Missing(id.clone()))
     }
 
     fn live_mut(&mut self, id: &KeyId) -> Result<&mut Entry, Rejected> {
-        self.keys.get_mut(id).filter(|entry| !entry.deleted).ok_or_else(|| Rejected::Missing(id.clone()))
+        self.keys
+            .get_mut(id)
+            .filter(|entry| !entry.deleted)
+            .ok_or_else(|| Rejected::Missing(id.clone()))
     }
 
     /// The one that was set, if it still can be it, else the newest that can.
     fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Option<&KeyId> {
         let can = |entry: &&Entry| owner.includes(&entry.record) && entry.record.can_be_primary(at);
-        let set = self.primaries.get(owner).and_then(|id| self.live(id).ok()).filter(can);
-        let newest = || self.order.keys().filter_map(|(_, id)| self.live(id).ok()).find(can);
+        let set = self
+            .primaries
+            .get(owner)
+            .and_then(|id| self.live(id).ok())
+            .filter(can);
+        let newest = || {
+            self.order
+                .keys()
+                .filter_map(|(_, id)| self.live(id).ok())
+                .find(can)
+        };
         set.or_else(newest).map(|entry| &entry.record.id)
     }
 
@@ -132,17 +152,28 @@ impl State {
         match condition {
             Condition::Version { id, version } => match self.live(id)?.record.version {
                 stored if stored == *version => Ok(()),
-                stored => Err(Rejected::Version { id: id.clone(), expected: *version, stored }),
+                stored => Err(Rejected::Version {
+                    id: id.clone(),
+                    expected: *version,
+                    stored,
+                }),
             },
-            Condition::Primary { owner, key, at } if self.primary(owner, *at) == key.as_ref() => Ok(()),
+            Condition::Primary { owner, key, at } if self.primary(owner, *at) == key.as_ref() => {
+                Ok(())
+            }
             Condition::Primary { .. } => Err(Rejected::Primary),
             Condition::ActiveKeysAtMost { owner, at, limit } => {
                 let counts = |entry: &&Entry| {
-                    !entry.deleted && owner.includes(&entry.record) && entry.record.counts_as_active(*at)
+                    !entry.deleted
+                        && owner.includes(&entry.record)
+                        && entry.record.counts_as_active(*at)
                 };
                 match self.keys.values().filter(counts).count() as u64 {
                     active if active <= *limit => Ok(()),
-                    active => Err(Rejected::TooManyActive { active, limit: *limit }),
+                    active => Err(Rejected::TooManyActive {
+                        active,
+                        limit: *limit,
+                    }),
                 }
             }
         }
@@ -159,7 +190,10 @@ impl State {
                     return Err(Rejected::DigestKnown);
                 }
                 fresh.push(*digest);
-                self.order.insert((std::cmp::Reverse(record.created_at), record.id.clone()), ());
+                self.order.insert(
+                    (std::cmp::Reverse(record.created_at), record.id.clone()),
+                    (),
+                );
                 let entry = Entry {
                     digest: *digest,
                     former: Vec::new(),
@@ -176,10 +210,16 @@ impl State {
                 if !entry.record.is_of_the_same_owner(record) {
                     return Err(Rejected::Owner(record.id.clone()));
                 }
-                let before = (std::cmp::Reverse(entry.record.created_at), record.id.clone());
+                let before = (
+                    std::cmp::Reverse(entry.record.created_at),
+                    record.id.clone(),
+                );
                 entry.record = Arc::new((**record).clone());
                 self.order.remove(&before);
-                self.order.insert((std::cmp::Reverse(record.created_at), record.id.clone()), ());
+                self.order.insert(
+                    (std::cmp::Reverse(record.created_at), record.id.clone()),
+                    (),
+                );
             }
             Change::Rehash { id, from, to } => {
                 // First whether somebody else was quicker.
@@ -231,7 +271,10 @@ impl KeyStore for MemoryStore {
         Ok(self.look_up(digests))
     }
 
-    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         Some(Ok(self.look_up(digests)))
     }
 
@@ -243,7 +286,9 @@ impl KeyStore for MemoryStore {
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let state = self.state();
         let start = match &query.after {
-            Some(after) => std::ops::Bound::Excluded((std::cmp::Reverse(after.created_at), after.id.clone())),
+            Some(after) => {
+                std::ops::Bound::Excluded((std::cmp::Reverse(after.created_at), after.id.clone()))
+            }
             None => std::ops::Bound::Unbounded,
         };
         let limit = query.limit.clamp(1, 500);
@@ -267,19 +312,32 @@ impl KeyStore for MemoryStore {
     }
 
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        Ok(self.state().live(id).ok().and_then(|entry| entry.signing.clone()))
+        Ok(self
+            .state()
+            .live(id)
+            .ok()
+            .and_then(|entry| entry.signing.clone()))
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         let mut state = self.state();
-        let (after, before): (Vec<_>, Vec<_>) =
-            batch.conditions().iter().partition(|c| matches!(c, Condition::ActiveKeysAtMost { .. }));
+        let (after, before): (Vec<_>, Vec<_>) = batch
+            .conditions()
+            .iter()
+            .partition(|c| matches!(c, Condition::ActiveKeysAtMost { .. }));
         for condition in before {
             state.check(condition).map_err(StoreError::rejected)?;
         }
         let mut undo = Undo::of(&state, batch);
-        let made = batch.changes().iter().try_for_each(|change| state.make(change, &mut undo.fresh));
-        if let Err(rejected) = made.and_then(|()| after.into_iter().try_for_each(|condition| state.check(condition))) {
+        let made = batch
+            .changes()
+            .iter()
+            .try_for_each(|change| state.make(change, &mut undo.fresh));
+        if let Err(rejected) = made.and_then(|()| {
+            after
+                .into_iter()
+                .try_for_each(|condition| state.check(condition))
+        }) {
             undo.restore(&mut state);
             return Err(StoreError::rejected(rejected));
         }
@@ -293,25 +351,38 @@ impl KeyStore for MemoryStore {
         for delta in batch {
             if let Ok(entry) = state.live_mut(&delta.id) {
                 entry.usage.add(delta);
-                let hour = entry.by_hour.entry(HourOfUse::start_of(delta.last_used_at)).or_default();
+                let hour = entry
+                    .by_hour
+                    .entry(HourOfUse::start_of(delta.last_used_at))
+                    .or_default();
                 *hour = hour.saturating_add(delta.count);
             }
         }
         Ok(())
     }
 
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         let state = self.state();
         let hours = state.live(id).into_iter().flat_map(|entry| &entry.by_hour);
-        let within = hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
-        Ok(within.map(|(start, count)| HourOfUse::new(*start, *count)).collect())
+        let within =
+            hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
+        Ok(within
+            .map(|(start, count)| HourOfUse::new(*start, *count))
+            .collect())
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         for entry in self.state().keys.values_mut() {
             let known = entry.by_hour.len();
-            entry.by_hour.retain(|start, _| *start + HourOfUse::LENGTH >= before);
+            entry
+                .by_hour
+                .retain(|start, _| *start + HourOfUse::LENGTH >= before);
             forgotten += (known - entry.by_hour.len()) as u64;
         }
         Ok(forgotten)
@@ -332,13 +403,20 @@ struct Undo {
 
 impl Undo {
     fn of(state: &State, batch: &WriteBatch) -> Self {
-        let mut undo = Self { entries: Vec::new(), primaries: Vec::new(), fresh: Vec::new() };
+        let mut undo = Self {
+            entries: Vec::new(),
+            primaries: Vec::new(),
+            fresh: Vec::new(),
+        };
         for change in batch.changes() {
             let id = match change {
                 Change::Insert { record, .. } | Change::Replace(record) => &record.id,
-                Change::Rehash { id, .. } | Change::SetSigning { id, .. } | Change::Delete(id) => id,
+                Change::Rehash { id, .. } | Change::SetSigning { id, .. } | Change::Delete(id) => {
+                    id
+                }
                 Change::SetPrimary { owner, .. } | Change::PinPrimary { owner, .. } => {
-                    undo.primaries.push((owner.clone(), state.primaries.get(owner).cloned()));
+                    undo.primaries
+                        .push((owner.clone(), state.primaries.get(owner).cloned()));
                     continue;
                 }
             };
@@ -378,11 +456,18 @@ impl Undo {
         let now = |id: &KeyId| state.keys.get(id).filter(|entry| !entry.deleted);
         for (id, _) in &self.entries {
             if let Some(entry) = now(id) {
-                map.insert(entry.digest, Arc::new(StoredKey::new(entry.digest, Arc::clone(&entry.record))));
+                map.insert(
+                    entry.digest,
+                    Arc::new(StoredKey::new(entry.digest, Arc::clone(&entry.record))),
+                );
             } else if let Some(deleted) = state.keys.get(id) {
-                deleted.former.iter().chain([&deleted.digest]).for_each(|digest| {
-                    ended.insert(*digest);
-                });
+                deleted
+                    .former
+                    .iter()
+                    .chain([&deleted.digest])
+                    .for_each(|digest| {
+                        ended.insert(*digest);
+                    });
             }
         }
         shared.generation.fetch_add(1, Ordering::SeqCst);

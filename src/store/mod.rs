@@ -26,7 +26,8 @@ pub use memory::MemoryStore;
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
 use crate::key::{
-    Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, Owner, SigningState, TenantId, UserId, WorkspaceId,
+    Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, Owner, SigningState, TenantId, UserId,
+    WorkspaceId,
 };
 
 /// A storage of keys.
@@ -51,7 +52,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
 
     /// The same as [`find`](Self::find), for stores that can answer without waiting; `None` (the default) says that this
     /// one must be awaited.
-    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         let _ = digests;
         None
     }
@@ -100,7 +104,12 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Where storage gives no answer.
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError>;
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError>;
 
     /// Forgets the counts of hours that ended before this instant, not of one that ends just then; totals stay. Returns how many hours of keys that were.
     ///
@@ -132,7 +141,10 @@ impl HourOfUse {
     /// When the hour of an instant began.
     #[must_use]
     pub fn start_of(at: SystemTime) -> SystemTime {
-        let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % Self::LENGTH.as_secs())
     }
 }
@@ -151,7 +163,11 @@ impl StoredKey {
     /// A key with the digest that is stored for it.
     #[must_use]
     pub fn new(digest: KeyDigest, record: impl Into<Arc<KeyRecord>>) -> Self {
-        Self { digest, record: record.into(), compiled: Compiled::default() }
+        Self {
+            digest,
+            record: record.into(),
+            compiled: Compiled::default(),
+        }
     }
 
     /// The stored digest.
@@ -173,7 +189,10 @@ impl StoredKey {
 
 impl fmt::Debug for StoredKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredKey").field("digest", &self.digest).field("record", &self.record).finish_non_exhaustive()
+        f.debug_struct("StoredKey")
+            .field("digest", &self.digest)
+            .field("record", &self.record)
+            .finish_non_exhaustive()
     }
 }
 
@@ -218,7 +237,11 @@ impl Compiled {
                 Some(entry) => place = &entry.next,
                 None => {
                     let value = make()?;
-                    let entry = CompiledFor { tag, value: Arc::clone(&value) as _, next: OnceLock::new() };
+                    let entry = CompiledFor {
+                        tag,
+                        value: Arc::clone(&value) as _,
+                        next: OnceLock::new(),
+                    };
                     // Somebody else may have been quicker: their entry stays, this value is used once.
                     let _ = place.set(Box::new(entry));
                     return Ok(value);
@@ -257,7 +280,9 @@ impl OwnerRef {
     pub fn includes(&self, record: &KeyRecord) -> bool {
         match self {
             Self::Tenant(tenant) => record.owner.tenant_id == *tenant,
-            Self::TenantItself(tenant) => record.owner.tenant_id == *tenant && record.owner.user_id.is_none(),
+            Self::TenantItself(tenant) => {
+                record.owner.tenant_id == *tenant && record.owner.user_id.is_none()
+            }
             Self::User(tenant, user) => {
                 record.owner.tenant_id == *tenant && record.owner.user_id.as_ref() == Some(user)
             }
@@ -281,7 +306,10 @@ impl Usage {
     /// Adds what was counted since. Times never move back.
     pub fn add(&mut self, delta: &UsageDelta) {
         self.count = self.count.saturating_add(delta.count);
-        if self.last_used_at.is_none_or(|last| last <= delta.last_used_at) {
+        if self
+            .last_used_at
+            .is_none_or(|last| last <= delta.last_used_at)
+        {
             self.last_used_at = Some(delta.last_used_at);
             self.last_ip = delta.last_ip.or(self.last_ip);
         }
@@ -306,7 +334,12 @@ impl UsageDelta {
     /// Usage to record.
     #[must_use]
     pub fn new(id: KeyId, count: u64, last_used_at: SystemTime, last_ip: Option<IpAddr>) -> Self {
-        Self { id, count, last_used_at, last_ip }
+        Self {
+            id,
+            count,
+            last_used_at,
+            last_ip,
+        }
     }
 }
 
@@ -324,7 +357,10 @@ impl Listed {
     /// A record with its usage.
     #[must_use]
     pub fn new(record: impl Into<Arc<KeyRecord>>, usage: Usage) -> Self {
-        Self { record: record.into(), usage }
+        Self {
+            record: record.into(),
+            usage,
+        }
     }
 }
 
@@ -369,17 +405,33 @@ impl ListQuery {
     /// Whether a record belongs into the list. Where a store cannot ask its database, it asks this.
     #[must_use]
     pub fn selects(&self, record: &KeyRecord) -> bool {
-        let has = |text: &str, part: &str| text.to_ascii_lowercase().contains(&part.to_ascii_lowercase());
-        self.tenant.as_ref().is_none_or(|tenant| record.owner.tenant_id == *tenant)
+        let has = |text: &str, part: &str| {
+            text.to_ascii_lowercase()
+                .contains(&part.to_ascii_lowercase())
+        };
+        self.tenant
+            .as_ref()
+            .is_none_or(|tenant| record.owner.tenant_id == *tenant)
             && self.within_workspaces.as_ref().is_none_or(|own| {
-                record.workspaces.as_ref().is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
+                record
+                    .workspaces
+                    .as_ref()
+                    .is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
             })
-            && self.status.is_none_or(|status| record.status(self.now) == status)
-            && self.environment.as_ref().is_none_or(|environment| record.environment == *environment)
+            && self
+                .status
+                .is_none_or(|status| record.status(self.now) == status)
+            && self
+                .environment
+                .as_ref()
+                .is_none_or(|environment| record.environment == *environment)
             && self.text.as_deref().is_none_or(|part| {
                 has(&record.name, part)
                     || has(&record.masked, part)
-                    || record.description.as_deref().is_some_and(|text| has(text, part))
+                    || record
+                        .description
+                        .as_deref()
+                        .is_some_and(|text| has(text, part))
             })
     }
 }

@@ -116,9 +116,13 @@ impl WriteBatch {
 
     /// A record with new facts: its version is raised by one, and must still be what it was.
     pub fn update(self, mut record: KeyRecord) -> Self {
-        let condition = Condition::Version { id: record.id.clone(), version: record.version };
+        let condition = Condition::Version {
+            id: record.id.clone(),
+            version: record.version,
+        };
         record.version += 1;
-        self.require(condition).change(Change::Replace(Box::new(record)))
+        self.require(condition)
+            .change(Change::Replace(Box::new(record)))
     }
 
     /// The batch with all conditions and changes of another, after its own.

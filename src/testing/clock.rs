@@ -38,7 +38,9 @@ impl ManualClock {
     /// A clock at this time of day.
     #[must_use]
     pub fn at(now: SystemTime) -> Self {
-        Self { time: Arc::new(Mutex::new((now, Duration::from_secs(1_000_000)))) }
+        Self {
+            time: Arc::new(Mutex::new((now, Duration::from_secs(1_000_000)))),
+        }
     }
 
     /// Moves on: the time of day and the monotonic time.

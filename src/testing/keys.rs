@@ -29,13 +29,21 @@ impl TestKeys {
     /// No keys yet; they will begin with `test_`.
     #[must_use]
     pub fn new() -> Self {
-        Self::of(valid(KeyFormat::builder("test_").random(Alphabet::BASE62, 32).build()))
+        Self::of(valid(
+            KeyFormat::builder("test_")
+                .random(Alphabet::BASE62, 32)
+                .build(),
+        ))
     }
 
     /// No keys yet; they will be of the service's own format.
     #[must_use]
     pub fn of(format: KeyFormat) -> Self {
-        Self { store: MemoryStore::new(), format, clock: ManualClock::new() }
+        Self {
+            store: MemoryStore::new(),
+            format,
+            clock: ManualClock::new(),
+        }
     }
 
     /// The secret of a new application key of a tenant.
@@ -67,8 +75,12 @@ impl TestKeys {
         scopes: impl IntoIterator<Item = &'s str>,
         describe: impl FnOnce(&mut NewKey),
     ) -> Issued {
-        let scopes: Vec<_> = scopes.into_iter().map(|name| valid(Scope::new(name))).collect();
-        let mut new = NewKey::new("a key for tests", Owner::tenant(valid(tenant.parse()))).with_scopes(scopes);
+        let scopes: Vec<_> = scopes
+            .into_iter()
+            .map(|name| valid(Scope::new(name)))
+            .collect();
+        let mut new = NewKey::new("a key for tests", Owner::tenant(valid(tenant.parse())))
+            .with_scopes(scopes);
         describe(&mut new);
         valid(at_once(valid(self.manager().build()).issue(new)))
     }
@@ -90,13 +102,18 @@ impl TestKeys {
     /// # Panics
     /// Where there is none.
     pub fn revoke(&self, key: &str) {
-        valid(at_once(valid(self.manager().build()).revoke(&self.id_of(key), None)));
+        valid(at_once(
+            valid(self.manager().build()).revoke(&self.id_of(key), None),
+        ));
     }
 
     /// An authenticator of these keys, as Bearer and as Basic, by this clock: to be built as the service's own is.
     pub fn authenticator(&self) -> AuthenticatorBuilder {
         let format = || [self.format.clone()];
-        Authenticator::builder(self.store.clone()).bearer(format()).basic(format()).clock(self.clock.clone())
+        Authenticator::builder(self.store.clone())
+            .bearer(format())
+            .basic(format())
+            .clock(self.clock.clone())
     }
 
     /// A manager of these keys, by this clock.
@@ -125,5 +142,7 @@ impl TestKeys {
 
 /// What a store in memory answers without waiting.
 fn at_once<T>(answer: impl Future<Output = T>) -> T {
-    answer.now_or_never().unwrap_or_else(|| panic!("a store in memory never waits"))
+    answer
+        .now_or_never()
+        .unwrap_or_else(|| panic!("a store in memory never waits"))
 }

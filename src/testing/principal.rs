@@ -48,13 +48,23 @@ impl TestPrincipal {
     /// # Panics
     /// Where a name is none.
     pub fn user(tenant: &str, user: &str) -> Self {
-        Self::new(KeyKind::User, Owner::user(valid(tenant.parse()), valid(user.parse())))
+        Self::new(
+            KeyKind::User,
+            Owner::user(valid(tenant.parse()), valid(user.parse())),
+        )
     }
 
     fn new(kind: KeyKind, owner: Owner) -> Self {
         let (id, now) = (valid(KeyId::new("key_of_a_test")), ManualClock::new().now());
         Self {
-            record: KeyRecord::new(id, "a key for tests", kind, valid("production".parse()), owner, now),
+            record: KeyRecord::new(
+                id,
+                "a key for tests",
+                kind,
+                valid("production".parse()),
+                owner,
+                now,
+            ),
             acting: None,
             client_ip: None,
             model: Arc::new(WildcardModel),
@@ -67,7 +77,10 @@ impl TestPrincipal {
     /// # Panics
     /// Where a scope has no valid name.
     pub fn scopes<'s>(mut self, scopes: impl IntoIterator<Item = &'s str>) -> Self {
-        self.record.scopes = scopes.into_iter().map(|name| valid(Scope::new(name))).collect();
+        self.record.scopes = scopes
+            .into_iter()
+            .map(|name| valid(Scope::new(name)))
+            .collect();
         self
     }
 
@@ -82,7 +95,12 @@ impl TestPrincipal {
     /// # Panics
     /// Where a workspace has no valid name.
     pub fn workspaces<'w>(mut self, workspaces: impl IntoIterator<Item = &'w str>) -> Self {
-        self.record.workspaces = Some(workspaces.into_iter().map(|name| valid(name.parse())).collect());
+        self.record.workspaces = Some(
+            workspaces
+                .into_iter()
+                .map(|name| valid(name.parse()))
+                .collect(),
+        );
         self
     }
 
@@ -148,7 +166,13 @@ impl TestPrincipal {
                 let mut sets: Vec<Arc<dyn ScopeSet>> = vec![Arc::clone(&scopes)];
                 sets.extend(user.scopes.as_deref().map(compile));
                 let scopes = Arc::new(Intersection::of(sets));
-                (mode, Some(Arc::new(Acting { user: Arc::new(user), scopes })))
+                (
+                    mode,
+                    Some(Arc::new(Acting {
+                        user: Arc::new(user),
+                        scopes,
+                    })),
+                )
             }
         };
         let entry = KeyEntry {

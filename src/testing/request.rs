@@ -24,7 +24,13 @@ pub struct TestRequest {
 impl TestRequest {
     /// A request without any field, from nowhere.
     pub fn new(method: &str, path: &str) -> Self {
-        Self { method: method.into(), path: path.into(), fields: Vec::new(), peer: None, tls: None }
+        Self {
+            method: method.into(),
+            path: path.into(),
+            fields: Vec::new(),
+            peer: None,
+            tls: None,
+        }
     }
 
     /// `GET`.
@@ -39,7 +45,8 @@ impl TestRequest {
 
     /// One more line of a field, after those before.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.fields.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self.fields
+            .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         self
     }
 
@@ -50,7 +57,10 @@ impl TestRequest {
 
     /// `Authorization: Basic`, with the key as the user.
     pub fn basic(self, key: &str) -> Self {
-        self.field("authorization", format!("Basic {}", STANDARD.encode(format!("{key}:"))))
+        self.field(
+            "authorization",
+            format!("Basic {}", STANDARD.encode(format!("{key}:"))),
+        )
     }
 
     /// The address at the other end of the connection.
@@ -87,7 +97,11 @@ impl RequestHead for TestRequest {
     }
 
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
-        for (_, value) in self.fields.iter().filter(|(field, _)| field == name.as_str()) {
+        for (_, value) in self
+            .fields
+            .iter()
+            .filter(|(field, _)| field == name.as_str())
+        {
             if see(value).is_break() {
                 return;
             }

@@ -11,11 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation, SigningState};
+use portunus::key::{
+    DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation, SigningState,
+};
 use portunus::manage::KeyManager;
 use portunus::store::{
-    CachedStore, Change, HourOfUse, KeyStore, ListQuery, Listed, LocalBus, MemoryStore, OwnerRef, Page, StoreError,
-    StoredKey, UsageDelta, WriteBatch,
+    CachedStore, Change, HourOfUse, KeyStore, ListQuery, Listed, LocalBus, MemoryStore, OwnerRef,
+    Page, StoreError, StoredKey, UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use tokio::sync::watch;
@@ -123,7 +125,12 @@ impl KeyStore for Gated {
             panic!("a store with a bug");
         }
         let answer = self.inner.find(digests).await;
-        self.gate.reads_open.subscribe().wait_for(|open| *open).await.unwrap();
+        self.gate
+            .reads_open
+            .subscribe()
+            .wait_for(|open| *open)
+            .await
+            .unwrap();
         let then = *self.gate.read.lock().unwrap();
         match then {
             Then::Fail => Err(StoreError::unavailable("the connection was lost")),
@@ -137,11 +144,15 @@ impl KeyStore for Gated {
         let then = *self.gate.written.lock().unwrap();
         if then == Then::FailAndCommitLate {
             self.gate.late.lock().unwrap().push(batch.clone());
-            return Err(StoreError::unavailable("the connection was lost before the answer to COMMIT"));
+            return Err(StoreError::unavailable(
+                "the connection was lost before the answer to COMMIT",
+            ));
         }
         self.inner.apply(batch).await?;
         match then {
-            Then::Fail => Err(StoreError::unavailable("the connection was lost after COMMIT")),
+            Then::Fail => Err(StoreError::unavailable(
+                "the connection was lost after COMMIT",
+            )),
             Then::Never => std::future::pending().await,
             Then::Panic => panic!("a store with a bug"),
             _ => Ok(()),
@@ -160,7 +171,12 @@ impl KeyStore for Gated {
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
         self.inner.signing_state(id).await
     }
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         self.inner.usage_by_hour(id, from, to).await
     }
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
@@ -181,20 +197,38 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new() -> Self {
         let (clock, store, bus) = (ManualClock::new(), Gated::default(), LocalBus::new());
-        let cache = CachedStore::builder(store.clone()).clock(clock.clone()).bus(bus.clone()).build();
-        Self { clock, store, bus, cache }
+        let cache = CachedStore::builder(store.clone())
+            .clock(clock.clone())
+            .bus(bus.clone())
+            .build();
+        Self {
+            clock,
+            store,
+            bus,
+            cache,
+        }
     }
 
     /// Without a bus: others may write, and nobody tells.
     pub(crate) fn deaf() -> Self {
         let (clock, store) = (ManualClock::new(), Gated::default());
-        let cache = CachedStore::builder(store.clone()).clock(clock.clone()).build();
-        Self { clock, store, bus: LocalBus::new(), cache }
+        let cache = CachedStore::builder(store.clone())
+            .clock(clock.clone())
+            .build();
+        Self {
+            clock,
+            store,
+            bus: LocalBus::new(),
+            cache,
+        }
     }
 
     /// Another node on the same store and bus.
     pub(crate) fn neighbour(&self) -> CachedStore {
-        CachedStore::builder(self.store.inner.clone()).clock(self.clock.clone()).bus(self.bus.clone()).build()
+        CachedStore::builder(self.store.inner.clone())
+            .clock(self.clock.clone())
+            .bus(self.bus.clone())
+            .build()
     }
 
     pub(crate) fn manager(&self) -> KeyManager {
@@ -220,7 +254,10 @@ pub(crate) fn record(number: u64) -> KeyRecord {
 }
 
 pub(crate) fn insert(number: u64) -> WriteBatch {
-    WriteBatch::new().change(Change::Insert { digest: digest(number), record: Box::new(record(number)) })
+    WriteBatch::new().change(Change::Insert {
+        digest: digest(number),
+        record: Box::new(record(number)),
+    })
 }
 
 pub(crate) fn revoke(number: u64) -> WriteBatch {
@@ -244,5 +281,7 @@ pub(crate) fn begin<'a, F: Future + 'a>(future: F) -> Pin<Box<F>> {
 
 /// The same future, but no hang.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("this waits for ever")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("this waits for ever")
 }

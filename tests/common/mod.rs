@@ -11,13 +11,14 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use portunus::key::{
-    Alphabet, Checksum, Environment, KeyDigest, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, SigningState,
-    TenantId, UserId,
+    Alphabet, Checksum, Environment, KeyDigest, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord,
+    Owner, SigningState, TenantId, UserId,
 };
 use portunus::manage::{KeyManager, NewKey};
 use portunus::request::FieldName;
 use portunus::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey, UsageDelta, WriteBatch,
+    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey,
+    UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus::{Authenticator, AuthenticatorBuilder, RequestHead, Scope};
@@ -32,7 +33,10 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new() -> Self {
-        Self { path: "/documents".into(), ..Self::default() }
+        Self {
+            path: "/documents".into(),
+            ..Self::default()
+        }
     }
 
     /// `Authorization: Bearer KEY`.
@@ -89,10 +93,16 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let group = (0..3).fold(0_usize, |group, at| group << 8 | usize::from(chunk.get(at).copied().unwrap_or(0)));
+        let group = (0..3).fold(0_usize, |group, at| {
+            group << 8 | usize::from(chunk.get(at).copied().unwrap_or(0))
+        });
         for place in 0..4 {
             let digit = DIGITS[group >> (18 - 6 * place) & 63];
-            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+            text.push(if place <= chunk.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
         }
     }
     text
@@ -133,7 +143,10 @@ pub(crate) fn user(name: &str) -> UserId {
 
 /// A well-formed key of [`format`] that nobody issued.
 pub(crate) fn stranger() -> String {
-    format().generate(Some(&live()), Some(KeyKind::App)).unwrap().reveal()
+    format()
+        .generate(Some(&live()), Some(KeyKind::App))
+        .unwrap()
+        .reveal()
 }
 
 /// The key with its last character exchanged for another of the alphabet.
@@ -152,7 +165,11 @@ pub(crate) struct House {
 
 impl House {
     pub(crate) fn new() -> Self {
-        Self { clock: ManualClock::new(), store: Watched::default(), hasher: KeyHasher::sha256() }
+        Self {
+            clock: ManualClock::new(),
+            store: Watched::default(),
+            hasher: KeyHasher::sha256(),
+        }
     }
 
     pub(crate) fn manager(&self) -> KeyManager {
@@ -166,7 +183,9 @@ impl House {
 
     /// An authenticator's builder without a way to present a key.
     pub(crate) fn bare(&self) -> AuthenticatorBuilder {
-        Authenticator::builder(self.store.clone()).hasher(self.hasher.clone()).clock(self.clock.clone())
+        Authenticator::builder(self.store.clone())
+            .hasher(self.hasher.clone())
+            .clock(self.clock.clone())
     }
 
     pub(crate) fn bearer(&self) -> AuthenticatorBuilder {
@@ -175,7 +194,8 @@ impl House {
 
     pub(crate) async fn issue(&self, scopes: &[&str]) -> (String, Arc<KeyRecord>) {
         let scopes = scopes.iter().map(|text| scope(text));
-        self.issue_new(NewKey::new("test key", Owner::tenant(tenant("acme"))).with_scopes(scopes)).await
+        self.issue_new(NewKey::new("test key", Owner::tenant(tenant("acme"))).with_scopes(scopes))
+            .await
     }
 
     pub(crate) async fn issue_new(&self, new: NewKey) -> (String, Arc<KeyRecord>) {
@@ -187,7 +207,10 @@ impl House {
     pub(crate) async fn change(&self, id: &KeyId, change: impl FnOnce(&mut KeyRecord)) {
         let mut record = (*self.store.get(id).await.unwrap().unwrap().record).clone();
         change(&mut record);
-        self.store.apply(&WriteBatch::new().update(record)).await.unwrap();
+        self.store
+            .apply(&WriteBatch::new().update(record))
+            .await
+            .unwrap();
     }
 }
 
@@ -262,7 +285,10 @@ impl KeyStore for Watched {
         self.look_up(digests)
     }
 
-    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         if self.told.slow.load(Ordering::SeqCst) {
             return None;
         }
@@ -286,7 +312,12 @@ impl KeyStore for Watched {
         self.inner.signing_state(id).await
     }
 
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         self.inner.usage_by_hour(id, from, to).await
     }
 

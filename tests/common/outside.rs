@@ -19,10 +19,18 @@ pub(crate) struct People;
 
 #[async_trait]
 impl Directory for People {
-    async fn resolve(&self, tenant: &TenantId, named: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
         match named {
-            UserRef::Id(id) if id.as_str() == "u1" => Ok(Some(Arc::new(User::new(id.clone(), tenant.clone())))),
-            UserRef::Id(id) if id.as_str() == "down" => Err(DirectoryError::unavailable("ldap: no route to host")),
+            UserRef::Id(id) if id.as_str() == "u1" => {
+                Ok(Some(Arc::new(User::new(id.clone(), tenant.clone()))))
+            }
+            UserRef::Id(id) if id.as_str() == "down" => {
+                Err(DirectoryError::unavailable("ldap: no route to host"))
+            }
             _ => Ok(None),
         }
     }
@@ -47,7 +55,11 @@ impl TokenVerifier for Issuer {
     async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError> {
         let owner = Owner::user(tenant("acme"), user("u1"));
         match token {
-            "eyJ.good" => Ok(Some(VerifiedToken::new("grant".parse().unwrap(), owner, live()))),
+            "eyJ.good" => Ok(Some(VerifiedToken::new(
+                "grant".parse().unwrap(),
+                owner,
+                live(),
+            ))),
             "eyJ.down" => Err(VerifierError::unavailable("connection refused")),
             _ => Ok(None),
         }
@@ -61,7 +73,9 @@ pub(crate) struct Down;
 #[async_trait]
 impl RateLimiter for Down {
     async fn acquire(&self, _: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
-        Err(LimiterError::Unavailable("redis: connection refused".into()))
+        Err(LimiterError::Unavailable(
+            "redis: connection refused".into(),
+        ))
     }
 }
 

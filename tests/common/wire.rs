@@ -13,7 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it takes too long")
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it takes too long")
 }
 
 /// Serves an app on a free port, HTTP/1.1 and HTTP/2.
@@ -34,7 +36,10 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
     pub(crate) fn content_length(&self) -> Option<usize> {
         self.get("content-length").map(|text| text.parse().unwrap())
@@ -49,7 +54,10 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn to(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+        Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+            read: Vec::new(),
+        }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -58,8 +66,14 @@ impl Wire {
 
     /// A request without a body: its first line, then its fields.
     pub(crate) async fn ask(&mut self, line: &str, fields: &[(&str, &str)]) -> Reply {
-        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.send(format!("{line} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")).await;
+        let fields: String = fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        self.send(format!(
+            "{line} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n"
+        ))
+        .await;
         self.reply().await
     }
 
@@ -74,11 +88,19 @@ impl Wire {
 
     async fn through(&mut self, end: &[u8]) -> String {
         loop {
-            if let Some(at) = self.read.windows(end.len()).position(|window| window == end) {
+            if let Some(at) = self
+                .read
+                .windows(end.len())
+                .position(|window| window == end)
+            {
                 let taken = self.read.drain(..at + end.len()).collect();
                 return String::from_utf8(taken).unwrap();
             }
-            assert!(self.more().await, "closed in the middle of {:?}", String::from_utf8_lossy(&self.read));
+            assert!(
+                self.more().await,
+                "closed in the middle of {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
         }
     }
 
@@ -86,9 +108,21 @@ impl Wire {
     pub(crate) async fn reply(&mut self) -> Reply {
         let head = self.through(b"\r\n\r\n").await;
         let mut lines = head.trim_end().split("\r\n");
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
         let fields = lines.map(|line| line.split_once(": ").unwrap());
-        Reply { status, fields: fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect() }
+        Reply {
+            status,
+            fields: fields
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+                .collect(),
+        }
     }
 
     pub(crate) async fn exactly(&mut self, count: usize) -> String {
@@ -99,13 +133,16 @@ impl Wire {
     }
 
     pub(crate) async fn body(&mut self, reply: &Reply) -> String {
-        self.exactly(reply.content_length().expect("a content-length")).await
+        self.exactly(reply.content_length().expect("a content-length"))
+            .await
     }
 
     /// The next chunk of a chunked body; the last one is empty.
     pub(crate) async fn chunk(&mut self) -> String {
         let size = self.through(b"\r\n").await;
-        let text = self.exactly(usize::from_str_radix(size.trim_end(), 16).unwrap() + 2).await;
+        let text = self
+            .exactly(usize::from_str_radix(size.trim_end(), 16).unwrap() + 2)
+            .await;
         text.trim_end_matches("\r\n").to_owned()
     }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use portunus::key::{Delegation, KeyDigest, KeyId, KeyRecord, SigningState};
 use portunus::store::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected, StoreError, StoredKey,
-    Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
+    StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
 };
 
 /// In which way the store is wrong, if it is.
@@ -109,61 +109,108 @@ impl State {
     }
 
     fn row(&mut self, id: &KeyId) -> Result<&mut Row, Rejected> {
-        let row = self.rows.iter_mut().find(|row| row.record.id == *id && !row.deleted);
+        let row = self
+            .rows
+            .iter_mut()
+            .find(|row| row.record.id == *id && !row.deleted);
         row.ok_or_else(|| Rejected::Missing(id.clone()))
     }
 
     fn find(&self, how: How, digests: &[KeyDigest]) -> Option<Arc<StoredKey>> {
         let same = |one: &KeyDigest, other: &KeyDigest| match how {
-            DigestPrefix => one.scheme() == other.scheme() && one.to_bytes()[..16] == other.to_bytes()[..16],
+            DigestPrefix => {
+                one.scheme() == other.scheme() && one.to_bytes()[..16] == other.to_bytes()[..16]
+            }
             AnyScheme => one.to_bytes() == other.to_bytes(),
             _ => one == other,
         };
-        let digests = if how == FirstCandidate { &digests[..digests.len().min(1)] } else { digests };
+        let digests = if how == FirstCandidate {
+            &digests[..digests.len().min(1)]
+        } else {
+            digests
+        };
         let ended = |id: &KeyId| !self.live().any(|row| row.record.id == *id);
-        if how != SecondLife && self.digests_ever.iter().any(|(digest, id)| digests.contains(digest) && ended(id)) {
+        if how != SecondLife
+            && self
+                .digests_ever
+                .iter()
+                .any(|(digest, id)| digests.contains(digest) && ended(id))
+        {
             return None;
         }
-        let rows = || self.live().filter(|row| how != RevokedHidden || row.record.revoked.is_none());
-        let mut found =
-            digests.iter().filter_map(|digest| Some((rows().find(|row| same(digest, &row.digest))?, digest)));
-        let revoked = found.clone().find(|(row, _)| row.record.revoked.is_some() && how != OtherLife);
+        let rows = || {
+            self.live()
+                .filter(|row| how != RevokedHidden || row.record.revoked.is_none())
+        };
+        let mut found = digests
+            .iter()
+            .filter_map(|digest| Some((rows().find(|row| same(digest, &row.digest))?, digest)));
+        let revoked = found
+            .clone()
+            .find(|(row, _)| row.record.revoked.is_some() && how != OtherLife);
         let (row, asked) = revoked.or_else(|| found.next())?;
         Some(Arc::new(StoredKey::new(*asked, worn(how, &row.record))))
     }
 
     fn primary(&self, how: How, owner: &OwnerRef, at: SystemTime) -> Option<KeyId> {
-        let set = self.primaries.iter().find(|(of, _)| of == owner).map(|(_, key)| key);
+        let set = self
+            .primaries
+            .iter()
+            .find(|(of, _)| of == owner)
+            .map(|(_, key)| key);
         if how == NoPromotion
             && let Some(set) = set
         {
-            return self.live().find(|row| row.record.id == *set).map(|row| row.record.id.clone());
+            return self
+                .live()
+                .find(|row| row.record.id == *set)
+                .map(|row| row.record.id.clone());
         }
         let can = |record: &KeyRecord| match how {
             TokensPrimary => record.may_be_primary && record.revoked.is_none(),
             _ => record.can_be_primary(at),
         };
-        let mut able: Vec<_> = self.live().map(|row| &row.record).filter(|r| owner.includes(r) && can(r)).collect();
+        let mut able: Vec<_> = self
+            .live()
+            .map(|row| &row.record)
+            .filter(|r| owner.includes(r) && can(r))
+            .collect();
         able.sort_by_key(|record| place(record));
         if how == OldestPromoted {
             able.reverse();
         }
-        able.iter().find(|record| Some(&record.id) == set).or(able.first()).map(|record| record.id.clone())
+        able.iter()
+            .find(|record| Some(&record.id) == set)
+            .or(able.first())
+            .map(|record| record.id.clone())
     }
 
     fn check(&mut self, how: How, condition: &Condition) -> Result<(), Rejected> {
         match condition {
             Condition::Version { id, version } => match self.row(id)?.record.version {
                 stored if stored == *version || how == LostUpdate => Ok(()),
-                stored => Err(Rejected::Version { id: id.clone(), expected: *version, stored }),
+                stored => Err(Rejected::Version {
+                    id: id.clone(),
+                    expected: *version,
+                    stored,
+                }),
             },
-            Condition::Primary { owner, key, at } if self.primary(how, owner, *at) == *key => Ok(()),
+            Condition::Primary { owner, key, at } if self.primary(how, owner, *at) == *key => {
+                Ok(())
+            }
             Condition::ActiveKeysAtMost { owner, at, limit } => {
-                let mine = self.live().map(|row| &row.record).filter(|record| owner.includes(record));
-                let counts = |r: &&KeyRecord| r.counts_as_active(*at) && (how != DisabledFree || r.enabled);
+                let mine = self
+                    .live()
+                    .map(|row| &row.record)
+                    .filter(|record| owner.includes(record));
+                let counts =
+                    |r: &&KeyRecord| r.counts_as_active(*at) && (how != DisabledFree || r.enabled);
                 match mine.filter(counts).count() as u64 {
                     active if active <= *limit => Ok(()),
-                    active => Err(Rejected::TooManyActive { active, limit: *limit }),
+                    active => Err(Rejected::TooManyActive {
+                        active,
+                        limit: *limit,
+                    }),
                 }
             }
             _ => Err(Rejected::Primary),
@@ -181,7 +228,11 @@ impl State {
     fn make(&mut self, how: How, change: &Change) -> Result<(), Rejected> {
         match change {
             Change::Insert { digest, record } => {
-                if self.rows.iter().any(|row| row.record.id == record.id && !(how == ForgetsIds && row.deleted)) {
+                if self
+                    .rows
+                    .iter()
+                    .any(|row| row.record.id == record.id && !(how == ForgetsIds && row.deleted))
+                {
                     return Err(Rejected::IdKnown(record.id.clone()));
                 }
                 if self.knows(how, digest) {
@@ -190,13 +241,21 @@ impl State {
                 self.digests_ever.push((*digest, record.id.clone()));
                 let record = (**record).clone();
                 let (usage, by_hour) = (Usage::default(), BTreeMap::new());
-                self.rows.push(Row { digest: *digest, record, usage, by_hour, signing: None, deleted: false });
+                self.rows.push(Row {
+                    digest: *digest,
+                    record,
+                    usage,
+                    by_hour,
+                    signing: None,
+                    deleted: false,
+                });
             }
             Change::Replace(record) => {
                 let row = self.row(&record.id)?;
                 let (stored, moved) = (&row.record.owner, &record.owner);
                 let same = how != EmailIsOwner || stored.user_email == moved.user_email;
-                let same = same && (&stored.tenant_id, &stored.user_id) == (&moved.tenant_id, &moved.user_id);
+                let same = same
+                    && (&stored.tenant_id, &stored.user_id) == (&moved.tenant_id, &moved.user_id);
                 let same = same || how == ReplacesOwner;
                 if !same || (row.record.family != record.family && how != ReplacesFamily) {
                     return Err(Rejected::Owner(record.id.clone()));
@@ -241,17 +300,31 @@ impl State {
             ConditionsAfter => true,
             _ => is_quota(condition),
         };
-        for condition in batch.conditions().iter().filter(|condition| !late(condition)) {
+        for condition in batch
+            .conditions()
+            .iter()
+            .filter(|condition| !late(condition))
+        {
             self.check(how, condition)?;
         }
-        batch.changes().iter().try_for_each(|change| self.make(how, change))?;
-        batch.conditions().iter().filter(late).try_for_each(|condition| self.check(how, condition))
+        batch
+            .changes()
+            .iter()
+            .try_for_each(|change| self.make(how, change))?;
+        batch
+            .conditions()
+            .iter()
+            .filter(late)
+            .try_for_each(|condition| self.check(how, condition))
     }
 
     fn record(&mut self, how: How, delta: &UsageDelta) -> Result<(), Rejected> {
         let row = self.row(&delta.id)?;
         row.usage.add(delta);
-        let hour = row.by_hour.entry(HourOfUse::start_of(delta.last_used_at)).or_default();
+        let hour = row
+            .by_hour
+            .entry(HourOfUse::start_of(delta.last_used_at))
+            .or_default();
         *hour = hour.saturating_add(delta.count);
         match how {
             UsageMovesBack => row.usage.last_used_at = Some(delta.last_used_at),
@@ -274,7 +347,9 @@ fn worn(how: How, record: &KeyRecord) -> KeyRecord {
         NoExpiry => worn.expires_at = None,
         WholeSeconds => worn.created_at = whole(worn.created_at),
         EmptyIsAbsent => worn.workspaces = worn.workspaces.filter(|list| !list.is_empty()),
-        OnlyNoneIsOn if worn.delegation == Delegation::Only(Vec::new()) => worn.delegation = Delegation::On,
+        OnlyNoneIsOn if worn.delegation == Delegation::Only(Vec::new()) => {
+            worn.delegation = Delegation::On
+        }
         _ => {}
     }
     worn
@@ -293,23 +368,34 @@ fn like(text: &[char], pattern: &[char]) -> bool {
 
 impl Small {
     pub(crate) fn new(how: How) -> Self {
-        Self { how, state: Arc::default() }
+        Self {
+            how,
+            state: Arc::default(),
+        }
     }
 
     fn selects(&self, query: &ListQuery, record: &KeyRecord) -> bool {
-        let Some(part) = &query.text else { return query.selects(record) };
+        let Some(part) = &query.text else {
+            return query.selects(record);
+        };
         let mut rest = query.clone();
-        let texts = [Some(&record.name), Some(&record.masked), record.description.as_ref()];
+        let texts = [
+            Some(&record.name),
+            Some(&record.masked),
+            record.description.as_ref(),
+        ];
         let mut texts = texts.into_iter().flatten();
         let chars = |text: &str| text.to_ascii_lowercase().chars().collect::<Vec<_>>();
         match self.how {
             Wildcards => {
                 rest.text = None;
-                rest.selects(record) && texts.any(|text| like(&chars(text), &chars(&format!("%{part}%"))))
+                rest.selects(record)
+                    && texts.any(|text| like(&chars(text), &chars(&format!("%{part}%"))))
             }
             UnicodeCase => {
                 rest.text = None;
-                rest.selects(record) && texts.any(|text| text.to_lowercase().contains(&part.to_lowercase()))
+                rest.selects(record)
+                    && texts.any(|text| text.to_lowercase().contains(&part.to_lowercase()))
             }
             _ => query.selects(record),
         }
@@ -319,21 +405,41 @@ impl Small {
 #[async_trait]
 impl KeyStore for Small {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-        assert!(self.how != Panics || digests.len() < 2, "more candidates than expected");
+        assert!(
+            self.how != Panics || digests.len() < 2,
+            "more candidates than expected"
+        );
         let mut state = self.state.lock().unwrap();
         let found = state.find(self.how, digests);
         if matches!(self.how, StaleHit | StaleMiss) && found.is_some() == (self.how == StaleHit) {
-            let bytes: Vec<_> = digests.iter().map(|digest| (digest.scheme(), digest.to_bytes())).collect();
-            return Ok(state.remembered.entry(format!("{bytes:?}")).or_insert(found).clone());
+            let bytes: Vec<_> = digests
+                .iter()
+                .map(|digest| (digest.scheme(), digest.to_bytes()))
+                .collect();
+            return Ok(state
+                .remembered
+                .entry(format!("{bytes:?}"))
+                .or_insert(found)
+                .clone());
         }
         if matches!(self.how, StaleHit | StaleMiss) {
-            let bytes: Vec<_> = digests.iter().map(|digest| (digest.scheme(), digest.to_bytes())).collect();
-            return Ok(state.remembered.get(&format!("{bytes:?}")).cloned().unwrap_or(found));
+            let bytes: Vec<_> = digests
+                .iter()
+                .map(|digest| (digest.scheme(), digest.to_bytes()))
+                .collect();
+            return Ok(state
+                .remembered
+                .get(&format!("{bytes:?}"))
+                .cloned()
+                .unwrap_or(found));
         }
         Ok(found)
     }
 
-    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         let mut state = self.state.lock().unwrap();
         let found = state.find(self.how, digests);
         let key = format!("{:?}", digests.first().map(KeyDigest::to_bytes));
@@ -342,13 +448,21 @@ impl KeyStore for Small {
 
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
         let mut state = self.state.lock().unwrap();
-        Ok(state.row(id).ok().map(|row| Listed::new(worn(self.how, &row.record), row.usage)))
+        Ok(state
+            .row(id)
+            .ok()
+            .map(|row| Listed::new(worn(self.how, &row.record), row.usage)))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let mut state = self.state.lock().unwrap();
         let shown = |row: &&Row| self.how == ShowsDeleted || !row.deleted;
-        let mut rows: Vec<_> = state.rows.iter().filter(shown).filter(|row| self.selects(query, &row.record)).collect();
+        let mut rows: Vec<_> = state
+            .rows
+            .iter()
+            .filter(shown)
+            .filter(|row| self.selects(query, &row.record))
+            .collect();
         rows.sort_by_key(|row| place(&worn(self.how, &row.record)));
         let start = query.after.as_ref().map_or(0, |after| match self.how {
             ByOffset => state.offsets[&after.id],
@@ -357,10 +471,14 @@ impl KeyStore for Small {
                 place(&worn(self.how, &row.record)) <= (Reverse(after.created_at), after.id.clone())
             }),
         });
-        let limit = query.limit.clamp(1, if self.how == NoLimit { usize::MAX } else { 500 });
+        let limit = query
+            .limit
+            .clamp(1, if self.how == NoLimit { usize::MAX } else { 500 });
         let more = rows.len().saturating_sub(start) > limit;
         let rows = rows.into_iter().skip(start).take(limit);
-        let items: Vec<_> = rows.map(|row| Listed::new(worn(self.how, &row.record), row.usage)).collect();
+        let items: Vec<_> = rows
+            .map(|row| Listed::new(worn(self.how, &row.record), row.usage))
+            .collect();
         let last = items.last().filter(|_| more).map(|key| &key.record);
         let next = last.map(|record| Cursor::new(record.created_at, record.id.clone()));
         if let Some(next) = &next {
@@ -378,7 +496,10 @@ impl KeyStore for Small {
             std::future::pending::<()>().await;
         }
         let state = self.state.lock().unwrap();
-        let row = state.rows.iter().find(|row| row.record.id == *id && (!row.deleted || self.how == SigningOutlives));
+        let row = state
+            .rows
+            .iter()
+            .find(|row| row.record.id == *id && (!row.deleted || self.how == SigningOutlives));
         Ok(row.and_then(|row| row.signing.clone()))
     }
 
@@ -390,17 +511,44 @@ impl KeyStore for Small {
         };
         if batch.conditions().iter().any(racing) {
             // Looked at, and acted upon later.
-            self.state.lock().unwrap().clone().apply(self.how, batch).map_err(StoreError::rejected)?;
+            self.state
+                .lock()
+                .unwrap()
+                .clone()
+                .apply(self.how, batch)
+                .map_err(StoreError::rejected)?;
             tokio::time::sleep(Duration::from_millis(2)).await;
-            let kept = batch.conditions().iter().filter(|condition| !racing(condition)).cloned();
+            let kept = batch
+                .conditions()
+                .iter()
+                .filter(|condition| !racing(condition))
+                .cloned();
             let kept = kept.fold(WriteBatch::new(), WriteBatch::require);
-            let rest = batch.changes().iter().cloned().fold(kept, WriteBatch::change);
-            return self.state.lock().unwrap().apply(self.how, &rest).map_err(StoreError::rejected);
+            let rest = batch
+                .changes()
+                .iter()
+                .cloned()
+                .fold(kept, WriteBatch::change);
+            return self
+                .state
+                .lock()
+                .unwrap()
+                .apply(self.how, &rest)
+                .map_err(StoreError::rejected);
         }
         if self.how == HalfRead && batch.changes().len() > 1 {
-            self.state.lock().unwrap().clone().apply(self.how, batch).map_err(StoreError::rejected)?;
+            self.state
+                .lock()
+                .unwrap()
+                .clone()
+                .apply(self.how, batch)
+                .map_err(StoreError::rejected)?;
             for change in batch.changes() {
-                self.state.lock().unwrap().make(self.how, change).map_err(StoreError::rejected)?;
+                self.state
+                    .lock()
+                    .unwrap()
+                    .make(self.how, change)
+                    .map_err(StoreError::rejected)?;
                 tokio::task::yield_now().await;
             }
             return Ok(());
@@ -430,18 +578,31 @@ impl KeyStore for Small {
         Ok(())
     }
 
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         let mut state = self.state.lock().unwrap();
-        let hours = state.row(id).map(|row| row.by_hour.clone()).unwrap_or_default();
-        let within = hours.into_iter().filter(|(start, _)| *start >= HourOfUse::start_of(from) && *start < to);
-        Ok(within.map(|(start, count)| HourOfUse::new(start, count)).collect())
+        let hours = state
+            .row(id)
+            .map(|row| row.by_hour.clone())
+            .unwrap_or_default();
+        let within = hours
+            .into_iter()
+            .filter(|(start, _)| *start >= HourOfUse::start_of(from) && *start < to);
+        Ok(within
+            .map(|(start, count)| HourOfUse::new(start, count))
+            .collect())
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         for row in &mut self.state.lock().unwrap().rows {
             let known = row.by_hour.len();
-            row.by_hour.retain(|start, _| *start + HourOfUse::LENGTH >= before);
+            row.by_hour
+                .retain(|start, _| *start + HourOfUse::LENGTH >= before);
             forgotten += (known - row.by_hour.len()) as u64;
             if self.how == TotalsForgotten {
                 row.usage.count = row.by_hour.values().sum();
@@ -454,7 +615,15 @@ impl KeyStore for Small {
 impl fmt::Debug for Small {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock().unwrap();
-        let signing: Vec<_> = state.rows.iter().filter_map(|row| Some(row.signing.as_ref()?.as_bytes())).collect();
-        if self.how == SigningShown { write!(f, "{signing:?}") } else { write!(f, "Small({} rows)", state.rows.len()) }
+        let signing: Vec<_> = state
+            .rows
+            .iter()
+            .filter_map(|row| Some(row.signing.as_ref()?.as_bytes()))
+            .collect();
+        if self.how == SigningShown {
+            write!(f, "{signing:?}")
+        } else {
+            write!(f, "Small({} rows)", state.rows.len())
+        }
     }
 }

@@ -13,13 +13,26 @@ use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
 /// Serves until it is stopped.
 pub(crate) fn start(authenticator: Authenticator, mapped: bool) -> (SocketAddr, ServerHandle) {
     let auth = Auth::new(authenticator);
-    let auth = if mapped { auth.try_map_principal(customer) } else { auth };
+    let auth = if mapped {
+        auth.try_map_principal(customer)
+    } else {
+        auth
+    };
     let site = move |site: &mut web::ServiceConfig| {
         for (path, demand) in demands() {
-            site.service(web::resource(path).to(handler).wrap(require(demand)).wrap(auth.clone()));
+            site.service(
+                web::resource(path)
+                    .to(handler)
+                    .wrap(require(demand))
+                    .wrap(auth.clone()),
+            );
         }
         let any_key = require(Requirement::none());
-        site.service(web::resource(GET_ONLY).route(web::get().to(handler).wrap(any_key)).wrap(auth.clone()));
+        site.service(
+            web::resource(GET_ONLY)
+                .route(web::get().to(handler).wrap(any_key))
+                .wrap(auth.clone()),
+        );
         site.service(web::resource(MAYBE).to(perhaps).wrap(auth.clone()));
         site.service(web::resource(PUBLIC).route(web::get().to(|| async { "ok" })));
     };

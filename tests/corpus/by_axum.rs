@@ -17,7 +17,11 @@ pub(crate) async fn start(authenticator: Authenticator, mapped: bool) -> SocketA
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let layer = AuthLayer::new(authenticator);
-    let layer = if mapped { layer.try_map_principal(customer) } else { layer };
+    let layer = if mapped {
+        layer.try_map_principal(customer)
+    } else {
+        layer
+    };
     let mut site = ProtectedRouter::new(layer.clone())
         .route(GET_ONLY, get(handler).any_key())
         .route(PUBLIC, get(|| async { "ok" }).public());
@@ -25,7 +29,9 @@ pub(crate) async fn start(authenticator: Authenticator, mapped: bool) -> SocketA
         site = site.route(path, any(handler).require(demand));
     }
     // What nobody may see too is no route of a router that denies by default.
-    let site: Router = site.into_router().route(MAYBE, routing::any(perhaps).layer(layer));
+    let site: Router = site
+        .into_router()
+        .route(MAYBE, routing::any(perhaps).layer(layer));
     let site = site.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, site).await });
     address

@@ -29,7 +29,11 @@ pub(crate) async fn start(authenticator: Authenticator, mapped: bool) -> SocketA
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let layer = AuthLayer::new(authenticator);
-    let layer = if mapped { layer.try_map_principal(customer) } else { layer };
+    let layer = if mapped {
+        layer.try_map_principal(customer)
+    } else {
+        layer
+    };
     let demands = Arc::new(demands());
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
@@ -38,7 +42,11 @@ pub(crate) async fn start(authenticator: Authenticator, mapped: bool) -> SocketA
                 request.extensions_mut().insert(peer);
                 site(request, layer.clone(), Arc::clone(&demands))
             });
-            tokio::spawn(async move { http1::Builder::new().serve_connection(TokioIo::new(stream), service).await });
+            tokio::spawn(async move {
+                http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
+            });
         }
     });
     address
@@ -58,13 +66,20 @@ async fn site(
         async move {
             match (request.uri().path(), demand) {
                 (_, Some(demand)) => {
-                    require(demand).layer(service_fn(|request: Asked| handler(&request))).oneshot(request).await
+                    require(demand)
+                        .layer(service_fn(|request: Asked| handler(&request)))
+                        .oneshot(request)
+                        .await
                 }
                 (MAYBE, _) => handler(&request).await,
-                (GET_ONLY, _) if request.method() == "GET" || request.method() == "HEAD" => handler(&request).await,
+                (GET_ONLY, _) if request.method() == "GET" || request.method() == "HEAD" => {
+                    handler(&request).await
+                }
                 (GET_ONLY, _) => {
                     let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
-                    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+                    response
+                        .headers_mut()
+                        .insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
                     Ok(response)
                 }
                 _ => Ok(empty(StatusCode::NOT_FOUND)),
@@ -84,7 +99,10 @@ fn demand_of(path: &str, demands: &[(&str, Requirement)]) -> Option<Requirement>
         });
         same && parts.next().is_none()
     };
-    demands.iter().find(|(pattern, _)| fits(pattern)).map(|(_, demand)| demand.clone())
+    demands
+        .iter()
+        .find(|(pattern, _)| fits(pattern))
+        .map(|(_, demand)| demand.clone())
 }
 
 fn handler(request: &Asked) -> std::future::Ready<Result<Answered, Infallible>> {
@@ -93,7 +111,10 @@ fn handler(request: &Asked) -> std::future::Ready<Result<Answered, Infallible>> 
 
 fn text(body: String) -> Answered {
     let mut response = Response::new(Full::new(Bytes::from(body)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 

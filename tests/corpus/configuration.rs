@@ -8,14 +8,15 @@ use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::key::{Environment, KeyId, Owner, TenantId};
 use portunus::limit::{
-    Decision, LimitFields, LimitRequest, LimiterError, LocalLimiter, OnOutage, Quota, Quotas, RateLimiter,
+    Decision, LimitFields, LimitRequest, LimiterError, LocalLimiter, OnOutage, Quota, Quotas,
+    RateLimiter,
 };
 use portunus::network::{Cidr, ClientIp, ForwardedHeader, TlsVersion, Transport};
 use portunus::profile::Profile;
 use portunus::respond::ProblemDetails;
 use portunus::{
-    AuthError, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, KeyPrincipal, Principal, TokenVerifier,
-    VerifiedToken, VerifierError,
+    AuthError, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, KeyPrincipal, Principal,
+    TokenVerifier, VerifiedToken, VerifierError,
 };
 
 use crate::common::{format, live, scope, tenant, user};
@@ -26,23 +27,32 @@ const PROXY: &str = "127.0.0.2/32";
 
 /// The authenticator of a configuration. Each has limits of its own.
 pub(crate) fn authenticator(name: &str, house: &House) -> Authenticator {
-    builder(name, house).clock(house.clock.clone()).build().unwrap()
+    builder(name, house)
+        .clock(house.clock.clone())
+        .build()
+        .unwrap()
 }
 
 fn builder(name: &str, house: &House) -> AuthenticatorBuilder {
     let bare = || Authenticator::builder(house.store.clone());
     let neutral = || bare().bearer([format()]);
     let behind = |header| neutral().client_ip(ClientIp::behind([proxy()], header));
-    let limited = |builder: AuthenticatorBuilder| builder.limiter(limiter(house)).on_limiter_outage(OnOutage::Closed);
+    let limited = |builder: AuthenticatorBuilder| {
+        builder
+            .limiter(limiter(house))
+            .on_limiter_outage(OnOutage::Closed)
+    };
     let few = || Quotas::new([Quota::per_minute(3).unwrap(), Quota::per_hour(5).unwrap()]).unwrap();
     let profile = |profile: Profile| limited(profile.authenticator(house.store.clone()));
     let directory = || People(Arc::clone(&house.directory_down));
     match name {
         // What a host gets that chooses nothing.
         "neutral" | "mapped" => neutral(),
-        "ways" => {
-            bare().bearer([format()]).basic([format()]).header("X-API-Key", [format()]).realm("ac\"me\\ Ltd\u{e9}")
-        }
+        "ways" => bare()
+            .bearer([format()])
+            .basic([format()])
+            .header("X-API-Key", [format()])
+            .realm("ac\"me\\ Ltd\u{e9}"),
         "basic" => bare().basic([format()]),
         "header" => bare().header("X-API-Key", [format()]),
         "typed" => neutral().renderer(ProblemDetails::with_type_base("https://errors.example/")),
@@ -50,24 +60,34 @@ fn builder(name: &str, house: &House) -> AuthenticatorBuilder {
         "optional" => neutral().optional(),
         "limited" => limited(neutral()).quotas(few()),
         "limited-default" => limited(neutral()),
-        "limited-legacy" => limited(neutral()).quotas(few()).limit_fields(LimitFields::WithLegacy),
-        "limited-silently" => limited(neutral()).quotas(few()).limit_fields(LimitFields::Off),
-        "limited-or-local" => limited(neutral()).quotas(few()).on_limiter_outage(OnOutage::Local),
-        "limited-or-open" => limited(neutral()).quotas(few()).on_limiter_outage(OnOutage::Open),
+        "limited-legacy" => limited(neutral())
+            .quotas(few())
+            .limit_fields(LimitFields::WithLegacy),
+        "limited-silently" => limited(neutral())
+            .quotas(few())
+            .limit_fields(LimitFields::Off),
+        "limited-or-local" => limited(neutral())
+            .quotas(few())
+            .on_limiter_outage(OnOutage::Local),
+        "limited-or-open" => limited(neutral())
+            .quotas(few())
+            .on_limiter_outage(OnOutage::Open),
         "limited-by-tenant" => {
-            let tenant = Quotas::new([Quota::new("tenant", 4, Duration::from_secs(60)).unwrap()]).unwrap();
+            let tenant =
+                Quotas::new([Quota::new("tenant", 4, Duration::from_secs(60)).unwrap()]).unwrap();
             limited(neutral()).quotas(few()).tenant_quotas(tenant)
         }
-        "limited-by-cost" => limited(neutral()).quotas(few()).cost(|head| match head.method() {
-            "POST" => 2,
-            "DELETE" => 4,
-            _ => 1,
-        }),
+        "limited-by-cost" => limited(neutral())
+            .quotas(few())
+            .cost(|head| match head.method() {
+                "POST" => 2,
+                "DELETE" => 4,
+                _ => 1,
+            }),
         "limited-and-delegating" => limited(neutral()).quotas(few()).directory(directory()),
         "failures" => neutral().failure_quotas(Quotas::new([Quota::per_minute(2).unwrap()]).ok()),
-        "proxied-failures" => {
-            behind(ForwardedHeader::XForwardedFor).failure_quotas(Quotas::new([Quota::per_minute(2).unwrap()]).ok())
-        }
+        "proxied-failures" => behind(ForwardedHeader::XForwardedFor)
+            .failure_quotas(Quotas::new([Quota::per_minute(2).unwrap()]).ok()),
         "proxied" => behind(ForwardedHeader::XForwardedFor),
         "forwarded" => behind(ForwardedHeader::Forwarded),
         "edge" => behind(ForwardedHeader::single("CF-Connecting-IP")),
@@ -75,20 +95,24 @@ fn builder(name: &str, house: &House) -> AuthenticatorBuilder {
         "secure" => neutral().transport(tls()),
         "delegating" => neutral().directory(directory()),
         "standing" => neutral().owner_standing(Owners),
-        "verifier" => neutral().token_verifier(Tokens { now: house.clock.now() }),
+        "verifier" => neutral().token_verifier(Tokens {
+            now: house.clock.now(),
+        }),
         "allsign" => profile(Profile::AllSign).directory(directory()),
         "allsign-live" => profile(Profile::AllSign).environment(live()),
-        "allsign-proxied" => {
-            profile(Profile::AllSign).client_ip(ClientIp::behind([proxy()], ForwardedHeader::XForwardedFor))
-        }
+        "allsign-proxied" => profile(Profile::AllSign)
+            .client_ip(ClientIp::behind([proxy()], ForwardedHeader::XForwardedFor)),
         "insigner" => Profile::InSigner.authenticator(house.store.clone()),
         "insigner-limited" => profile(Profile::InSigner).quotas(few()),
         "yousign" => Profile::Yousign.authenticator(house.store.clone()),
-        "yousign-production" => {
-            Profile::Yousign.authenticator(house.store.clone()).environment(Environment::new("production").unwrap())
-        }
+        "yousign-production" => Profile::Yousign
+            .authenticator(house.store.clone())
+            .environment(Environment::new("production").unwrap()),
         // Behind a proxy that ends TLS and says which version it was.
-        "iusign" => Profile::IuSign.authenticator(house.store.clone()).transport(tls()).owner_standing(Owners),
+        "iusign" => Profile::IuSign
+            .authenticator(house.store.clone())
+            .transport(tls())
+            .owner_standing(Owners),
         "iusign-production" => Profile::IuSign
             .authenticator(house.store.clone())
             .transport(tls())
@@ -118,7 +142,10 @@ pub(crate) struct Customer;
 
 pub(crate) async fn customer(principal: KeyPrincipal) -> Result<Customer, AuthError> {
     match principal.owner().tenant_id.as_str() {
-        "closed" => Err(AuthError::with_detail(ErrorCode::Forbidden, "The account is closed")),
+        "closed" => Err(AuthError::with_detail(
+            ErrorCode::Forbidden,
+            "The account is closed",
+        )),
         _ => Ok(Customer),
     }
 }
@@ -132,7 +159,10 @@ struct Limiter {
 
 fn limiter(house: &House) -> Limiter {
     let local = LocalLimiter::builder().clock(house.clock.clone()).build();
-    Limiter { local, down: Arc::clone(&house.limiter_down) }
+    Limiter {
+        local,
+        down: Arc::clone(&house.limiter_down),
+    }
 }
 
 #[async_trait]
@@ -151,7 +181,11 @@ struct People(Arc<AtomicBool>);
 
 #[async_trait]
 impl Directory for People {
-    async fn resolve(&self, tenant_id: &TenantId, named: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+    async fn resolve(
+        &self,
+        tenant_id: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
         if self.0.load(Ordering::SeqCst) {
             return Err(DirectoryError::unavailable("ldap: no route to host"));
         }
@@ -162,18 +196,29 @@ impl Directory for People {
             User::new(user("x1"), tenant("other")).with_email("x1@other.example"),
             User::new(user("guest"), tenant("other")).collaborating(),
             User::new(user(USER), tenant("tenant_abc123")).with_email("user@example.com"),
-            User::new(user("7d444840-9dc0-11d1-b245-5ffdce74fad2"), tenant("tenant_abc123"))
-                .with_email("member@example.com"),
-            User::new(user("f47ac10b-58cc-4372-a567-0e02b2c3d479"), tenant("tenant_xyz789"))
-                .with_email("outsider@example.com"),
+            User::new(
+                user("7d444840-9dc0-11d1-b245-5ffdce74fad2"),
+                tenant("tenant_abc123"),
+            )
+            .with_email("member@example.com"),
+            User::new(
+                user("f47ac10b-58cc-4372-a567-0e02b2c3d479"),
+                tenant("tenant_xyz789"),
+            )
+            .with_email("outsider@example.com"),
         ];
         let is_meant = |found: &User| match named {
             UserRef::Id(id) => found.id == *id,
-            UserRef::Email(email) => found.email.as_ref().is_some_and(|known| known.eq_ignore_ascii_case(email)),
+            UserRef::Email(email) => found
+                .email
+                .as_ref()
+                .is_some_and(|known| known.eq_ignore_ascii_case(email)),
             _ => false,
         };
         let found = all.into_iter().find(is_meant);
-        Ok(found.filter(|found| found.tenant_id == *tenant_id || found.collaborates).map(Arc::new))
+        Ok(found
+            .filter(|found| found.tenant_id == *tenant_id || found.collaborates)
+            .map(Arc::new))
     }
 }
 
@@ -213,7 +258,8 @@ impl TokenVerifier for Tokens {
     async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError> {
         let good = || {
             let owner = Owner::user(tenant("acme"), user("u1"));
-            VerifiedToken::new(KeyId::new("grant_1").unwrap(), owner, live()).with_scopes([scope("document:read")])
+            VerifiedToken::new(KeyId::new("grant_1").unwrap(), owner, live())
+                .with_scopes([scope("document:read")])
         };
         match token {
             "oauth_good" => Ok(Some(good())),

@@ -28,21 +28,48 @@ fn expected_status(http: &str) -> &'static str {
 /// itself, or where another method or type of body is what the row is about.
 fn as_call(row: &Row) -> Option<(Row, Answer)> {
     let answer = Answer::of_lines(row.answer(Adapter::Tower));
-    let ours = answer.fields.iter().any(|(name, _)| name == "cache-control");
+    let ours = answer
+        .fields
+        .iter()
+        .any(|(name, _)| name == "cache-control");
     let line = row.request.iter().position(|&byte| byte == b'\n')? + 1;
     let (first, rest) = row.request.split_at(line);
-    let target = first.strip_prefix(b"GET ").or_else(|| first.strip_prefix(b"POST "))?;
-    let has_type = rest.to_ascii_lowercase().windows(13).any(|at| at == b"content-type:");
+    let target = first
+        .strip_prefix(b"GET ")
+        .or_else(|| first.strip_prefix(b"POST "))?;
+    let has_type = rest
+        .to_ascii_lowercase()
+        .windows(13)
+        .any(|at| at == b"content-type:");
     // HTTP/1.0 has no POST without a length, and gRPC no HTTP/1.0.
     let other = !ours || has_type || row.answers.len() > 1 || target.ends_with(b"HTTP/1.0\r\n");
-    let request = [b"POST ", target, b"Content-Type: application/grpc\r\n", rest].concat();
-    (!other).then(|| (Row { request, ..row.clone() }, answer))
+    let request = [
+        b"POST ",
+        target,
+        b"Content-Type: application/grpc\r\n",
+        rest,
+    ]
+    .concat();
+    (!other).then(|| {
+        (
+            Row {
+                request,
+                ..row.clone()
+            },
+            answer,
+        )
+    })
 }
 
 /// What is wrong with the answer to a call, if something is.
 fn fault(http: &Answer, call: &Answer) -> Option<String> {
     let of = |answer: &Answer, name: &str| -> Vec<String> {
-        answer.fields.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect()
+        answer
+            .fields
+            .iter()
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+            .collect()
     };
     let one = |name: &str| of(call, name).join(" and ");
     if call.status != "200" || !call.body.is_empty() || one("content-type") != "application/grpc" {
@@ -51,7 +78,12 @@ fn fault(http: &Answer, call: &Answer) -> Option<String> {
     if one("grpc-status") != expected_status(&http.status) {
         return Some(format!("has grpc-status {}", one("grpc-status")));
     }
-    for same in ["www-authenticate", "ratelimit", "ratelimit-policy", "x-user-id"] {
+    for same in [
+        "www-authenticate",
+        "ratelimit",
+        "ratelimit-policy",
+        "x-user-id",
+    ] {
         if of(http, same) != of(call, same) {
             return Some(format!("has another {same}"));
         }
@@ -60,22 +92,35 @@ fn fault(http: &Answer, call: &Answer) -> Option<String> {
     if !of(call, "retry-after").is_empty() || !of(call, "cache-control").is_empty() {
         return Some("has a field that is for errors of HTTP".into());
     }
-    let seconds: Option<u64> = of(http, "retry-after").first().map(|wait| wait.parse().unwrap_or(0));
-    let millis: Option<u64> = of(call, "grpc-retry-pushback-ms").first().map(|wait| wait.parse().unwrap_or(0));
+    let seconds: Option<u64> = of(http, "retry-after")
+        .first()
+        .map(|wait| wait.parse().unwrap_or(0));
+    let millis: Option<u64> = of(call, "grpc-retry-pushback-ms")
+        .first()
+        .map(|wait| wait.parse().unwrap_or(0));
     if seconds != millis.map(|millis| millis.div_ceil(1000)) {
         return Some(format!("says to retry in {millis:?} ms"));
     }
-    let details = STANDARD_NO_PAD.decode(one("grpc-status-details-bin")).unwrap_or_default();
-    let has = |text: &str| !text.is_empty() && details.windows(text.len()).any(|at| at == text.as_bytes());
+    let details = STANDARD_NO_PAD
+        .decode(one("grpc-status-details-bin"))
+        .unwrap_or_default();
+    let has = |text: &str| {
+        !text.is_empty() && details.windows(text.len()).any(|at| at == text.as_bytes())
+    };
     let problem: Value = serde_json::from_str(&http.body).unwrap();
     let code = problem.get("code").and_then(Value::as_str);
     if code.is_some_and(|code| !has(code)) || !has("google.rpc.ErrorInfo") {
         return Some("does not tell the stable code".into());
     }
     // The words of the library's own dialect; others are for people who read HTTP.
-    let own = problem.get("violated-policies").is_some() || http.body.starts_with(r#"{"type":"about:blank""#);
-    let detail = problem.get("detail").and_then(Value::as_str).filter(|_| own);
-    if detail.is_some_and(|detail| one("grpc-message") != detail) || one("grpc-message").is_empty() {
+    let own = problem.get("violated-policies").is_some()
+        || http.body.starts_with(r#"{"type":"about:blank""#);
+    let detail = problem
+        .get("detail")
+        .and_then(Value::as_str)
+        .filter(|_| own);
+    if detail.is_some_and(|detail| one("grpc-message") != detail) || one("grpc-message").is_empty()
+    {
         return Some(format!("says {:?}", one("grpc-message")));
     }
     None
@@ -89,7 +134,10 @@ async fn every_refusal_is_the_same_decision_for_a_call_of_grpc() {
         for store in [Store::Now, Store::Late] {
             for (adapter, call) in Adapter::ALL.into_iter().zip(answers(&row, store).await) {
                 if let Some(fault) = fault(&http, &call) {
-                    panic!("=== {} ({adapter:?}, store answers {store:?}) {fault}:\n{call}", row.name);
+                    panic!(
+                        "=== {} ({adapter:?}, store answers {store:?}) {fault}:\n{call}",
+                        row.name
+                    );
                 }
             }
         }
@@ -98,7 +146,10 @@ async fn every_refusal_is_the_same_decision_for_a_call_of_grpc() {
 
 #[actix_web::test]
 async fn an_answer_to_a_call_that_is_altered_in_one_thing_is_at_fault() {
-    let row = all_rows().into_iter().find(|row| row.name == "one too many").unwrap();
+    let row = all_rows()
+        .into_iter()
+        .find(|row| row.name == "one too many")
+        .unwrap();
     let (row, http) = as_call(&row).unwrap();
     let [right, ..] = answers(&row, Store::Now).await;
     assert_eq!(fault(&http, &right), None);
@@ -113,7 +164,13 @@ async fn an_answer_to_a_call_that_is_altered_in_one_thing_is_at_fault() {
         wrong.fields.remove(at);
         assert!(fault(&http, &wrong).is_some(), "{wrong}");
     }
-    let body = Answer { body: "x".into(), ..right.clone() };
-    let status = Answer { status: "429".into(), ..right };
+    let body = Answer {
+        body: "x".into(),
+        ..right.clone()
+    };
+    let status = Answer {
+        status: "429".into(),
+        ..right
+    };
     assert!(fault(&http, &body).is_some() && fault(&http, &status).is_some());
 }

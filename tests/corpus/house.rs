@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use portunus::Clock;
 use portunus::key::{
-    Access, Checksum, Delegation, Environment, KeyFamily, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, PlanName,
-    Revocation, WorkspaceId,
+    Access, Checksum, Delegation, Environment, KeyFamily, KeyHasher, KeyId, KeyKind, KeyRecord,
+    Owner, PlanName, Revocation, WorkspaceId,
 };
 use portunus::limit::{Quota, Quotas};
 use portunus::network::AllowList;
@@ -28,11 +28,19 @@ pub(crate) struct House {
 impl House {
     pub(crate) async fn new() -> Self {
         let (limiter_down, directory_down) = (Arc::default(), Arc::default());
-        let house = Self { store: Watched::default(), clock: ManualClock::new(), limiter_down, directory_down };
+        let house = Self {
+            store: Watched::default(),
+            clock: ManualClock::new(),
+            limiter_down,
+            directory_down,
+        };
         let mut batch = WriteBatch::new();
         for name in KEYS {
             let record = Box::new(record(name, house.clock.now()));
-            batch = batch.change(Change::Insert { digest: KeyHasher::sha256().digest(&key(name)), record });
+            batch = batch.change(Change::Insert {
+                digest: KeyHasher::sha256().digest(&key(name)),
+                record,
+            });
         }
         house.store.apply(&batch).await.unwrap();
         house
@@ -51,7 +59,10 @@ impl House {
         let id = KeyId::new(&format!("key_{name}")).unwrap();
         let mut record = (*self.store.get(&id).await.unwrap().unwrap().record).clone();
         record.revoked = Some(Revocation::new(self.clock.now(), None));
-        self.store.apply(&WriteBatch::new().update(record)).await.unwrap();
+        self.store
+            .apply(&WriteBatch::new().update(record))
+            .await
+            .unwrap();
     }
 }
 
@@ -128,7 +139,11 @@ pub(crate) fn key(name: &str) -> String {
     }
     if let Some(name) = name.strip_suffix(" with its last character wrong") {
         let key = key(name);
-        return format!("{}{}", &key[..key.len() - 1], if key.ends_with('0') { '1' } else { '0' });
+        return format!(
+            "{}{}",
+            &key[..key.len() - 1],
+            if key.ends_with('0') { '1' } else { '0' }
+        );
     }
     let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let padded = |length: usize| format!("{letters:x<length$}");
@@ -150,7 +165,8 @@ pub(crate) fn key(name: &str) -> String {
             let environment = if name == "testing" { "test" } else { "live" };
             let kind = if name == "user" { "user_sk" } else { "sk" };
             let random = padded(32);
-            let sum = String::from_utf8(Checksum::Crc32Base62.of(random.as_bytes()).to_vec()).unwrap();
+            let sum =
+                String::from_utf8(Checksum::Crc32Base62.of(random.as_bytes()).to_vec()).unwrap();
             format!("acme_{environment}_{kind}_{random}{sum}")
         }
     }
@@ -163,23 +179,57 @@ fn record(name: &str, now: SystemTime) -> KeyRecord {
     let (environment, owner, kind) = match name.as_bytes() {
         [b'a', b'_', ..] => {
             let environment = if name == "a_test" { "test" } else { "live" };
-            let kind = if name == "a_user" { KeyKind::User } else { KeyKind::App };
-            (environment, Owner::user(tenant("tenant_abc123"), user(USER)), kind)
+            let kind = if name == "a_user" {
+                KeyKind::User
+            } else {
+                KeyKind::App
+            };
+            (
+                environment,
+                Owner::user(tenant("tenant_abc123"), user(USER)),
+                kind,
+            )
         }
         b"y_sandbox" => ("sandbox", Owner::tenant(tenant("acme")), KeyKind::App),
         b"u_staging" => ("staging", Owner::tenant(tenant("acme")), KeyKind::App),
-        b"u_roleless" => ("production", Owner::tenant(tenant("roleless")), KeyKind::App),
-        b"d_token" | b"d_expired" => ("production", Owner::user(tenant("acme"), user("u1")), KeyKind::AccessToken),
-        [b'i' | b'y' | b'u' | b'd', b'_', ..] => ("production", Owner::tenant(tenant("acme")), KeyKind::App),
-        b"user" => ("live", Owner::user(tenant("acme"), user("u1")), KeyKind::User),
+        b"u_roleless" => (
+            "production",
+            Owner::tenant(tenant("roleless")),
+            KeyKind::App,
+        ),
+        b"d_token" | b"d_expired" => (
+            "production",
+            Owner::user(tenant("acme"), user("u1")),
+            KeyKind::AccessToken,
+        ),
+        [b'i' | b'y' | b'u' | b'd', b'_', ..] => {
+            ("production", Owner::tenant(tenant("acme")), KeyKind::App)
+        }
+        b"user" => (
+            "live",
+            Owner::user(tenant("acme"), user("u1")),
+            KeyKind::User,
+        ),
         b"testing" => ("test", Owner::tenant(tenant("acme")), KeyKind::App),
-        b"suspended" | b"roleless" | b"unknowable" | b"closed" => ("live", Owner::tenant(tenant(name)), KeyKind::App),
+        b"suspended" | b"roleless" | b"unknowable" | b"closed" => {
+            ("live", Owner::tenant(tenant(name)), KeyKind::App)
+        }
         _ => ("live", Owner::tenant(tenant("acme")), KeyKind::App),
     };
     let environment = Environment::new(environment).unwrap();
-    let mut record = KeyRecord::new(family_of(name), name, kind, environment, owner, now - Duration::from_secs(1000));
+    let mut record = KeyRecord::new(
+        family_of(name),
+        name,
+        kind,
+        environment,
+        owner,
+        now - Duration::from_secs(1000),
+    );
     record.scopes = scopes_of(name).iter().map(|text| scope(text)).collect();
-    match name.trim_start_matches(|c: char| c.is_ascii_lowercase()).trim_start_matches('_') {
+    match name
+        .trim_start_matches(|c: char| c.is_ascii_lowercase())
+        .trim_start_matches('_')
+    {
         "" => {}
         suffix => restrict(&mut record, suffix, now),
     }
@@ -210,7 +260,9 @@ fn scopes_of(name: &str) -> &'static [&'static str] {
 fn restrict(record: &mut KeyRecord, what: &str, now: SystemTime) {
     let seconds = Duration::from_secs;
     match what {
-        "revoked" => record.revoked = Some(Revocation::new(now - seconds(10), Some("leaked".into()))),
+        "revoked" => {
+            record.revoked = Some(Revocation::new(now - seconds(10), Some("leaked".into())))
+        }
         // The very instant at which it no longer works.
         "expired" => record.expires_at = Some(now),
         "tomorrow" => record.expires_at = Some(now + seconds(60)),
@@ -222,12 +274,19 @@ fn restrict(record: &mut KeyRecord, what: &str, now: SystemTime) {
             let plan = if what == "staging" { "standard" } else { what };
             record.plan = Some(PlanName::new(plan).unwrap());
         }
-        "listed" => record.allowed_ips = AllowList::parse(["203.0.113.42", "198.51.100.0/24", "192.0.2.1"]).ok(),
+        "listed" => {
+            record.allowed_ips =
+                AllowList::parse(["203.0.113.42", "198.51.100.0/24", "192.0.2.1"]).ok()
+        }
         "listed6" => record.allowed_ips = AllowList::parse(["2001:db8::/32"]).ok(),
         "app" | "a_app" => record.delegation = Delegation::On,
         "appreads" => record.delegation = Delegation::Only(vec![scope("document:read")]),
         "rotated" => record.family = KeyFamily::new("key_reader").unwrap(),
-        "own2" => record.quotas = Quota::per_minute(2).and_then(|quota| Quotas::new([quota])).ok(),
+        "own2" => {
+            record.quotas = Quota::per_minute(2)
+                .and_then(|quota| Quotas::new([quota]))
+                .ok()
+        }
         _ => {}
     }
 }

@@ -62,5 +62,11 @@ async fn all_pass(rows: &[Row]) {
     for row in rows {
         wrong.extend(run::run(row).await.err());
     }
-    assert!(wrong.is_empty(), "{} of {} rows\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} rows\n{}",
+        wrong.len(),
+        rows.len(),
+        wrong.join("\n")
+    );
 }

@@ -32,7 +32,9 @@ impl Random {
     }
 }
 
-const METHODS: [&str; 9] = ["GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW", "get"];
+const METHODS: [&str; 9] = [
+    "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW", "get",
+];
 const PATHS: [&str; 16] = [
     "/any",
     "/any",
@@ -63,10 +65,19 @@ const NAMES: [&str; 9] = [
     "X-Workspace",
 ];
 const KEYS: [&str; 12] = [
-    "reader", "writer", "app", "user", "readonly", "ws1", "listed", "revoked", "stranger", "a_app", "y_read", "d_token",
+    "reader", "writer", "app", "user", "readonly", "ws1", "listed", "revoked", "stranger", "a_app",
+    "y_read", "d_token",
 ];
-const HOUSES: [&str; 8] =
-    ["neutral", "ways", "limited", "delegating", "proxied", "optional", "allsign", "dropbox-sign"];
+const HOUSES: [&str; 8] = [
+    "neutral",
+    "ways",
+    "limited",
+    "delegating",
+    "proxied",
+    "optional",
+    "allsign",
+    "dropbox-sign",
+];
 
 /// A head as lines, and whatever comes after it.
 #[derive(Clone)]
@@ -76,19 +87,33 @@ struct Request {
 
 impl Request {
     fn of(row: &Row) -> Option<Self> {
-        let head = row.request.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = row
+            .request
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")?;
         // One Host, no body and nothing else that frames a message: what is wrong with those is the servers' matter.
         const FRAMING: [&[u8]; 5] = [b"content-", b"transfer-", b"trailer", b"expect", b"upgrade"];
         let text = std::str::from_utf8(&row.request[..head]).ok()?;
-        let lines: Vec<_> = text.split("\r\n").map(|line| line.as_bytes().to_vec()).collect();
-        let frames = |line: &[u8]| FRAMING.iter().any(|name| line.to_ascii_lowercase().starts_with(name));
+        let lines: Vec<_> = text
+            .split("\r\n")
+            .map(|line| line.as_bytes().to_vec())
+            .collect();
+        let frames = |line: &[u8]| {
+            FRAMING
+                .iter()
+                .any(|name| line.to_ascii_lowercase().starts_with(name))
+        };
         let fit = lines.iter().all(|line| line.len() < 6000 && !frames(line));
         let once = |of: &[u8], line: &str| {
-            let mut found = lines.iter().filter(|line| line.to_ascii_lowercase().starts_with(of));
+            let mut found = lines
+                .iter()
+                .filter(|line| line.to_ascii_lowercase().starts_with(of));
             found.next().is_some_and(|found| found == line.as_bytes()) && found.next().is_none()
         };
-        let fit =
-            fit && !lines[0].is_empty() && once(b"host:", "Host: corpus") && once(b"connection:", "Connection: close");
+        let fit = fit
+            && !lines[0].is_empty()
+            && once(b"host:", "Host: corpus")
+            && once(b"connection:", "Connection: close");
         fit.then_some(Self { lines })
     }
 
@@ -123,30 +148,53 @@ impl Request {
             3 => {
                 let text = key(random.one::<&str>(&KEYS));
                 let credentials = match random.below(4) {
-                    0 => format!("Authorization: Basic {}", crate::common::base64(format!("{text}:").as_bytes())),
+                    0 => format!(
+                        "Authorization: Basic {}",
+                        crate::common::base64(format!("{text}:").as_bytes())
+                    ),
                     1 => format!("X-API-Key: {text}"),
                     _ => format!("Authorization: Bearer {text}"),
                 };
                 self.lines.push(credentials.into_bytes());
             }
             4 => {
-                let value = random.one(&["u1", "u2", "", "203.0.113.42", "for=203.0.113.42", "u1@acme.example", "ws1"]);
-                self.lines.push(format!("{}: {value}", random.one(&NAMES)).into_bytes());
+                let value = random.one(&[
+                    "u1",
+                    "u2",
+                    "",
+                    "203.0.113.42",
+                    "for=203.0.113.42",
+                    "u1@acme.example",
+                    "ws1",
+                ]);
+                self.lines
+                    .push(format!("{}: {value}", random.one(&NAMES)).into_bytes());
             }
             // A byte of a value becomes another that a field may have (RFC 9110 §5.5).
             _ => {
                 let at = 1 + random.below(fields);
                 let line = &mut self.lines[at];
-                let start = line.iter().position(|&byte| byte == b':').map_or(0, |colon| colon + 2);
-                if start < line.len() && !line.starts_with(b"Connection") && !line.starts_with(b"Host") {
+                let start = line
+                    .iter()
+                    .position(|&byte| byte == b':')
+                    .map_or(0, |colon| colon + 2);
+                if start < line.len()
+                    && !line.starts_with(b"Connection")
+                    && !line.starts_with(b"Host")
+                {
                     let place = start + random.below(line.len() - start);
                     let byte = *random.one(b"aZ0 ,;=:\"\\@%._~\t\x80\xff");
-                    if random.below(2) == 0 { line[place] = byte } else { line.insert(place, byte) }
+                    if random.below(2) == 0 {
+                        line[place] = byte
+                    } else {
+                        line.insert(place, byte)
+                    }
                 }
             }
         }
         if random.below(3) == 0 {
-            self.lines[0] = format!("{} {} HTTP/1.1", random.one(&METHODS), random.one(&PATHS)).into_bytes();
+            self.lines[0] =
+                format!("{} {} HTTP/1.1", random.one(&METHODS), random.one(&PATHS)).into_bytes();
         }
     }
 }
@@ -154,9 +202,14 @@ impl Request {
 #[actix_web::test]
 async fn mutated_requests_are_answered_alike() {
     let rows = all_rows();
-    let asks =
-        |row: &Row, path: &str| row.request.windows(path.len() + 6).any(|at| at == format!(" {path} HTTP").as_bytes());
-    let fit = rows.iter().filter(|row| PATHS.iter().any(|path| asks(row, path)));
+    let asks = |row: &Row, path: &str| {
+        row.request
+            .windows(path.len() + 6)
+            .any(|at| at == format!(" {path} HTTP").as_bytes())
+    };
+    let fit = rows
+        .iter()
+        .filter(|row| PATHS.iter().any(|path| asks(row, path)));
     let seeds: Vec<_> = fit.filter_map(Request::of).collect();
     assert!(seeds.len() > 100, "{}", seeds.len());
     let mut random = Random(20_270_115);
@@ -169,20 +222,39 @@ async fn mutated_requests_are_answered_alike() {
                 for _ in 0..=random.below(4) {
                     request.mutate(&mut random, &seeds);
                 }
-                let from =
-                    IpAddr::V4(if random.below(3) == 0 { Ipv4Addr::new(127, 0, 0, 2) } else { Ipv4Addr::LOCALHOST });
+                let from = IpAddr::V4(if random.below(3) == 0 {
+                    Ipv4Addr::new(127, 0, 0, 2)
+                } else {
+                    Ipv4Addr::LOCALHOST
+                });
                 let [tower, axum, actix] = servers.ask(from, &request.bytes()).await;
                 let asked = request.bytes().escape_ascii().to_string();
-                assert_eq!(tower.to_string(), axum.to_string(), "tower and axum, {house}, {store:?}: {asked}");
-                assert_eq!(tower.to_string(), actix.to_string(), "tower and actix, {house}, {store:?}: {asked}");
+                assert_eq!(
+                    tower.to_string(),
+                    axum.to_string(),
+                    "tower and axum, {house}, {store:?}: {asked}"
+                );
+                assert_eq!(
+                    tower.to_string(),
+                    actix.to_string(),
+                    "tower and actix, {house}, {store:?}: {asked}"
+                );
                 *statuses.entry(tower.status).or_default() += 1;
-                servers.house.clock.advance(std::time::Duration::from_millis(random.next() % 20_000));
+                servers
+                    .house
+                    .clock
+                    .advance(std::time::Duration::from_millis(random.next() % 20_000));
             }
             servers.stop().await;
         }
     }
     // Whatever came out, it was not one thing.
     for status in ["200", "400", "401", "403"] {
-        assert!(statuses.get(status).is_some_and(|&times| times > REQUESTS / 50), "{statuses:?}");
+        assert!(
+            statuses
+                .get(status)
+                .is_some_and(|&times| times > REQUESTS / 50),
+            "{statuses:?}"
+        );
     }
 }

@@ -15,9 +15,15 @@ pub(crate) fn demands() -> Vec<(&'static str, Requirement)> {
         ("/any", Requirement::none()),
         ("/read", one("document:read")),
         ("/write-one", one("document:write")),
-        ("/write", Requirement::any_of([scope("document:write"), scope("document:*")])),
+        (
+            "/write",
+            Requirement::any_of([scope("document:write"), scope("document:*")]),
+        ),
         ("/delete", one("document:delete")),
-        ("/both", Requirement::all_of([scope("document:read"), scope("signature:read")])),
+        (
+            "/both",
+            Requirement::all_of([scope("document:read"), scope("signature:read")]),
+        ),
         ("/every-document", one("document:*")),
         ("/bare", one("document")),
         ("/plural", one("documents:read")),
@@ -34,7 +40,10 @@ pub(crate) fn demands() -> Vec<(&'static str, Requirement)> {
         ("/change", Requirement::writing()),
         ("/scope-or-plan", one("document:write").or(standard())),
         ("/workspaces/{ws}/templates", of_workspace()),
-        ("/by-header", Requirement::workspace(WorkspaceOf::header("X-Workspace"))),
+        (
+            "/by-header",
+            Requirement::workspace(WorkspaceOf::header("X-Workspace")),
+        ),
     ]
 }
 
@@ -47,14 +56,21 @@ pub(crate) const PUBLIC: &str = "/healthz";
 
 /// The answer of every handler: who was let through.
 pub(crate) fn whoami(principal: Option<&KeyPrincipal>) -> String {
-    let Some(principal) = principal else { return "nobody".into() };
+    let Some(principal) = principal else {
+        return "nobody".into();
+    };
     let actor = principal.actor();
-    let ip = principal.client_ip().map_or("no address".into(), |ip| ip.to_string());
+    let ip = principal
+        .client_ip()
+        .map_or("no address".into(), |ip| ip.to_string());
     let scopes = match principal.scopes().names() {
         none if none.is_empty() => "nothing".into(),
         some => some.join(","),
     };
-    let (user, tenant) = (actor.user_id.map_or("-", |id| id.as_str()), &principal.owner().tenant_id);
+    let (user, tenant) = (
+        actor.user_id.map_or("-", |id| id.as_str()),
+        &principal.owner().tenant_id,
+    );
     format!(
         "{} {} {user} of {tenant} in {} from {ip} may {scopes}",
         principal.key_id(),

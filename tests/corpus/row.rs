@@ -78,8 +78,12 @@ impl Row {
     /// The lines of the answer that an adapter must give. Of several that fit, the one that says most about whom.
     pub(crate) fn answer(&self, adapter: Adapter) -> &[String] {
         let fitting = adapter.tags().iter().rev();
-        let found = fitting.filter_map(|tag| self.answers.iter().find(|(of, _)| of == tag)).next();
-        &found.unwrap_or_else(|| panic!("{}: no answer of {adapter:?}", self.name)).1
+        let found = fitting
+            .filter_map(|tag| self.answers.iter().find(|(of, _)| of == tag))
+            .next();
+        &found
+            .unwrap_or_else(|| panic!("{}: no answer of {adapter:?}", self.name))
+            .1
     }
 }
 
@@ -91,11 +95,20 @@ pub(crate) fn parse(text: &str) -> Vec<Row> {
         if let Some(name) = line.strip_prefix("=== ") {
             let house = String::new();
             let (given, request, answers) = (Vec::new(), Vec::new(), Vec::new());
-            rows.push(Row { name: name.into(), house, given, request, answers, reason: String::new() });
+            rows.push(Row {
+                name: name.into(),
+                house,
+                given,
+                request,
+                answers,
+                reason: String::new(),
+            });
             requests.push(Vec::new());
             continue;
         }
-        let (Some(row), Some(request)) = (rows.last_mut(), requests.last_mut()) else { continue };
+        let (Some(row), Some(request)) = (rows.last_mut(), requests.last_mut()) else {
+            continue;
+        };
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         match mark {
             "" | "#" => {}
@@ -106,7 +119,9 @@ pub(crate) fn parse(text: &str) -> Vec<Row> {
                 let _ = write!(row.reason, "{rest} ");
             }
             _ => {
-                let tag = mark.strip_prefix('<').unwrap_or_else(|| panic!("{}: {line:?}", row.name));
+                let tag = mark
+                    .strip_prefix('<')
+                    .unwrap_or_else(|| panic!("{}: {line:?}", row.name));
                 if row.answers.last().is_none_or(|(of, _)| of != tag) {
                     row.answers.push((tag.into(), Vec::new()));
                 }
@@ -126,16 +141,22 @@ fn given(text: &str) -> Given {
     let words: Vec<&str> = text.split(' ').collect();
     match words.as_slice() {
         [times, "x", "the", "same"] => Given::TheSame(times.parse().unwrap()),
-        [times, "x", key, path] => Given::Requests(times.parse().unwrap(), (*key).into(), (*path).into()),
+        [times, "x", key, path] => {
+            Given::Requests(times.parse().unwrap(), (*key).into(), (*path).into())
+        }
         ["clock", by] => {
             let by = by.strip_prefix('+').unwrap();
             Given::Clock(match by.strip_suffix("ms") {
                 Some(millis) => std::time::Duration::from_millis(millis.parse().unwrap()),
-                None => std::time::Duration::from_secs(by.strip_suffix('s').unwrap().parse().unwrap()),
+                None => {
+                    std::time::Duration::from_secs(by.strip_suffix('s').unwrap().parse().unwrap())
+                }
             })
         }
         ["wall", "clock", by] => Given::WallClock(by.strip_suffix('s').unwrap().parse().unwrap()),
-        ["store", "down" | "corrupt"] | ["limiter" | "directory", "down"] => Given::Down(text.into()),
+        ["store", "down" | "corrupt"] | ["limiter" | "directory", "down"] => {
+            Given::Down(text.into())
+        }
         ["revoked", key] => Given::Revoked((*key).into()),
         ["from", ip] => Given::From(ip.parse().unwrap()),
         _ => panic!("given what? {text:?}"),
@@ -144,9 +165,15 @@ fn given(text: &str) -> Given {
 
 /// The bytes of a request.
 fn request(lines: &[&str]) -> Vec<u8> {
-    let end = lines.iter().position(|line| line.is_empty()).unwrap_or(lines.len());
+    let end = lines
+        .iter()
+        .position(|line| line.is_empty())
+        .unwrap_or(lines.len());
     let (head, body) = lines.split_at(end);
-    let has = |name: &str| head.iter().any(|line| line.to_ascii_lowercase().starts_with(name));
+    let has = |name: &str| {
+        head.iter()
+            .any(|line| line.to_ascii_lowercase().starts_with(name))
+    };
     let mut bytes = Vec::new();
     for line in head.iter().filter(|line| **line != "Host: {absent}") {
         bytes.extend(expand(line));

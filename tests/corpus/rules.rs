@@ -20,19 +20,30 @@ const OF_MANAGEMENT: [ErrorCode; 5] = [
 ];
 
 fn answers(row: &Row) -> Vec<Answer> {
-    Adapter::ALL.iter().map(|&adapter| Answer::of_lines(row.answer(adapter))).collect()
+    Adapter::ALL
+        .iter()
+        .map(|&adapter| Answer::of_lines(row.answer(adapter)))
+        .collect()
 }
 
 impl Answer {
     fn values(&self, name: &str) -> Vec<&str> {
-        self.fields.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+        self.fields
+            .iter()
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
     fn value(&self, name: &str) -> Option<&str> {
         self.values(name).first().copied()
     }
     /// The status of the final answer; 0 where there is none.
     fn code(&self) -> u16 {
-        self.status.rsplit(' ').next().and_then(|status| status.parse().ok()).unwrap_or(0)
+        self.status
+            .rsplit(' ')
+            .next()
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0)
     }
     /// Whether the library made it: servers' and routers' own refusals have no body, and say nothing of caches.
     fn is_refusal_of_ours(&self) -> bool {
@@ -47,7 +58,11 @@ impl Answer {
 fn there_are_150_rows_and_more_of_every_profile_and_of_the_default() {
     let rows = all_rows();
     assert!(rows.len() >= 150, "{}", rows.len());
-    for of in Profile::ALL.iter().map(|profile| profile.name()).chain(["neutral"]) {
+    for of in Profile::ALL
+        .iter()
+        .map(|profile| profile.name())
+        .chain(["neutral"])
+    {
         let count = rows.iter().filter(|row| row.house == of).count();
         assert!(count >= 9, "{of}: {count}");
     }
@@ -59,10 +74,23 @@ fn every_row_has_a_name_of_its_own_and_differences_have_a_reason() {
     for row in all_rows() {
         assert!(seen.insert(row.name.clone()), "{} stands twice", row.name);
         let differ = row.answers.iter().any(|(tag, _)| !tag.is_empty());
-        assert_eq!(differ, !row.reason.is_empty(), "{}: where servers differ, and only there, it says why", row.name);
+        assert_eq!(
+            differ,
+            !row.reason.is_empty(),
+            "{}: where servers differ, and only there, it says why",
+            row.name
+        );
         let known = |tag: &String| ["", "hyper", "tower", "axum", "actix"].contains(&tag.as_str());
-        assert!(row.answers.iter().all(|(tag, _)| known(tag)), "{}", row.name);
-        assert!(answers(&row).iter().all(|answer| answer.code() > 0), "{}", row.name);
+        assert!(
+            row.answers.iter().all(|(tag, _)| known(tag)),
+            "{}",
+            row.name
+        );
+        assert!(
+            answers(&row).iter().all(|answer| answer.code() > 0),
+            "{}",
+            row.name
+        );
     }
 }
 
@@ -74,7 +102,11 @@ fn every_code_that_a_request_can_meet_is_met() {
         .filter_map(|answer| Some(answer.json()?.get("code")?.as_str()?.to_owned()))
         .collect();
     for code in ErrorCode::ALL {
-        assert_eq!(met.contains(code.as_str()), !OF_MANAGEMENT.contains(code), "{code}");
+        assert_eq!(
+            met.contains(code.as_str()),
+            !OF_MANAGEMENT.contains(code),
+            "{code}"
+        );
     }
 }
 
@@ -84,8 +116,18 @@ fn every_form_of_a_challenge_is_met() {
         .iter()
         .flat_map(answers)
         .flat_map(|answer| {
-            let form = |line: &&str| line.replace("acme Ltd", "api").split(", scope=\"").next().unwrap().to_owned();
-            answer.values("www-authenticate").iter().map(form).collect::<Vec<_>>()
+            let form = |line: &&str| {
+                line.replace("acme Ltd", "api")
+                    .split(", scope=\"")
+                    .next()
+                    .unwrap()
+                    .to_owned()
+            };
+            answer
+                .values("www-authenticate")
+                .iter()
+                .map(form)
+                .collect::<Vec<_>>()
         })
         .collect();
     for form in [
@@ -105,7 +147,11 @@ fn every_401_challenges_and_no_other_error_invites_to_try_again_in_vain() {
     for row in all_rows() {
         for answer in answers(&row) {
             let challenges = answer.values("www-authenticate");
-            assert!(answer.code() != 401 || !challenges.is_empty(), "{} (RFC 9110 §15.5.2)", row.name);
+            assert!(
+                answer.code() != 401 || !challenges.is_empty(),
+                "{} (RFC 9110 §15.5.2)",
+                row.name
+            );
             for challenge in &challenges {
                 assert!(challenge.contains(" realm=\""), "{}", row.name);
                 // RFC 6750 §3.1.
@@ -115,10 +161,24 @@ fn every_401_challenges_and_no_other_error_invites_to_try_again_in_vain() {
                     403 => "insufficient_scope",
                     other => panic!("{}: {other} challenges", row.name),
                 };
-                let said = challenge.split_once("error=\"").map(|(_, rest)| rest.split('"').next().unwrap());
-                assert!(said.is_none_or(|said| said == error), "{}: {challenge}", row.name);
-                assert!(said.is_some() || answer.code() == 401 || !challenge.starts_with("Bearer"), "{}", row.name);
-                assert!(!challenge.contains("scope=\"\""), "{} (RFC 6750 §3)", row.name);
+                let said = challenge
+                    .split_once("error=\"")
+                    .map(|(_, rest)| rest.split('"').next().unwrap());
+                assert!(
+                    said.is_none_or(|said| said == error),
+                    "{}: {challenge}",
+                    row.name
+                );
+                assert!(
+                    said.is_some() || answer.code() == 401 || !challenge.starts_with("Bearer"),
+                    "{}",
+                    row.name
+                );
+                assert!(
+                    !challenge.contains("scope=\"\""),
+                    "{} (RFC 6750 §3)",
+                    row.name
+                );
             }
         }
     }
@@ -131,7 +191,11 @@ fn no_error_is_kept_by_a_cache_and_no_answer_is_public() {
             match answer.value("cache-control") {
                 Some(value) => assert!(value == "no-store" && answer.code() >= 400, "{}", row.name),
                 // Ours have a body; only those of servers and routers have none.
-                None => assert!(answer.code() < 400 || answer.body.is_empty(), "{}", row.name),
+                None => assert!(
+                    answer.code() < 400 || answer.body.is_empty(),
+                    "{}",
+                    row.name
+                ),
             }
         }
     }
@@ -140,11 +204,25 @@ fn no_error_is_kept_by_a_cache_and_no_answer_is_public() {
 #[test]
 fn outages_and_limits_say_when_to_come_back_and_limits_not_too_early() {
     for row in all_rows() {
-        for answer in answers(&row).iter().filter(|answer| answer.is_refusal_of_ours()) {
-            let wait = answer.value("retry-after").map(|seconds| seconds.parse::<u64>().unwrap());
-            assert_eq!(wait.is_some(), matches!(answer.code(), 429 | 503), "{}", row.name);
+        for answer in answers(&row)
+            .iter()
+            .filter(|answer| answer.is_refusal_of_ours())
+        {
+            let wait = answer
+                .value("retry-after")
+                .map(|seconds| seconds.parse::<u64>().unwrap());
+            assert_eq!(
+                wait.is_some(),
+                matches!(answer.code(), 429 | 503),
+                "{}",
+                row.name
+            );
             // Every window that has nothing left is back by then.
-            let windows = answer.value("ratelimit").filter(|_| answer.code() == 429).unwrap_or_default().split(", ");
+            let windows = answer
+                .value("ratelimit")
+                .filter(|_| answer.code() == 429)
+                .unwrap_or_default()
+                .split(", ");
             for empty in windows.filter(|window| window.contains(";r=0;")) {
                 let (_, seconds) = empty.split_once(";t=").unwrap();
                 assert!(wait >= seconds.parse().ok(), "{}: {empty}", row.name);
@@ -155,8 +233,12 @@ fn outages_and_limits_say_when_to_come_back_and_limits_not_too_early() {
 
 #[test]
 fn fields_of_limits_come_together_and_name_the_same_windows() {
-    let names =
-        |value: &str| value.split(", ").map(|item| item.split(';').next().unwrap().to_owned()).collect::<Vec<_>>();
+    let names = |value: &str| {
+        value
+            .split(", ")
+            .map(|item| item.split(';').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
     for row in all_rows() {
         for answer in answers(&row) {
             let (state, policy) = (answer.value("ratelimit"), answer.value("ratelimit-policy"));
@@ -169,21 +251,36 @@ fn fields_of_limits_come_together_and_name_the_same_windows() {
 fn problems_say_the_status_that_they_have_and_a_title_for_each_type() {
     let mut titles = std::collections::HashMap::new();
     for row in all_rows() {
-        for answer in answers(&row).iter().filter(|answer| !answer.body.is_empty()) {
+        for answer in answers(&row)
+            .iter()
+            .filter(|answer| !answer.body.is_empty())
+        {
             let Some(problem) = answer.json() else {
                 assert!(answer.code() < 400, "{}", row.name);
                 continue;
             };
             if answer.value("content-type") != Some("application/problem+json") {
-                assert_eq!(answer.value("content-type"), Some("application/json"), "{}", row.name);
+                assert_eq!(
+                    answer.value("content-type"),
+                    Some("application/json"),
+                    "{}",
+                    row.name
+                );
                 continue;
             }
-            assert_eq!(problem["status"], answer.code(), "{} (RFC 9457 §3.1.2)", row.name);
+            assert_eq!(
+                problem["status"],
+                answer.code(),
+                "{} (RFC 9457 §3.1.2)",
+                row.name
+            );
             let code: ErrorCode = problem["code"].as_str().unwrap().parse().unwrap();
             assert_eq!(code.status(), answer.code(), "{}", row.name);
             // RFC 9457 §3.1.3, and §4.2.1: of about:blank it is the status's phrase.
             let kind = (problem["type"].clone(), answer.code());
-            let title = titles.entry(kind).or_insert_with(|| problem["title"].clone());
+            let title = titles
+                .entry(kind)
+                .or_insert_with(|| problem["title"].clone());
             assert_eq!(*title, problem["title"], "{}", row.name);
         }
     }
@@ -193,26 +290,56 @@ fn problems_say_the_status_that_they_have_and_a_title_for_each_type() {
 fn who_does_not_hold_the_secret_learns_nothing() {
     let rows = all_rows();
     let lines = |name: &str| {
-        let row = rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no row {name:?}"));
+        let row = rows
+            .iter()
+            .find(|row| row.name == name)
+            .unwrap_or_else(|| panic!("no row {name:?}"));
         row.answer(Adapter::Tower).to_vec()
     };
     for (one, other) in [
         ("well-formed, and nobody's", "the checksum is wrong"),
-        ("well-formed, and nobody's", "a stranger over plain HTTP is a stranger"),
-        ("well-formed, and nobody's", "a stranger who names somebody is a stranger"),
-        ("well-formed, and nobody's", "the limiter is down, and the key is a stranger's"),
-        ("an unknown user", "a user of another tenant: the same bytes"),
-        ("an unknown user", "a user of another tenant, by e-mail: the same bytes"),
+        (
+            "well-formed, and nobody's",
+            "a stranger over plain HTTP is a stranger",
+        ),
+        (
+            "well-formed, and nobody's",
+            "a stranger who names somebody is a stranger",
+        ),
+        (
+            "well-formed, and nobody's",
+            "the limiter is down, and the key is a stranger's",
+        ),
+        (
+            "an unknown user",
+            "a user of another tenant: the same bytes",
+        ),
+        (
+            "an unknown user",
+            "a user of another tenant, by e-mail: the same bytes",
+        ),
         ("an unknown user", "a suspended user: the same bytes"),
         ("an unknown user", "a key that may not act for anybody"),
-        ("AllSign: an unknown user: the same bytes", "AllSign: a user of another tenant"),
-        ("AllSign: an unknown user: the same bytes", "AllSign: an unknown e-mail: the same bytes"),
+        (
+            "AllSign: an unknown user: the same bytes",
+            "AllSign: a user of another tenant",
+        ),
+        (
+            "AllSign: an unknown user: the same bytes",
+            "AllSign: an unknown e-mail: the same bytes",
+        ),
         (
             "AllSign: a random part of 64 characters that nobody knows",
             "AllSign: the last character wrong: the same bytes as an unknown key",
         ),
-        ("inSigner: a key that is not found", "inSigner: the last character wrong"),
-        ("the store is down: never 401", "the store is down: a stranger learns nothing either"),
+        (
+            "inSigner: a key that is not found",
+            "inSigner: the last character wrong",
+        ),
+        (
+            "the store is down: never 401",
+            "the store is down: a stranger learns nothing either",
+        ),
     ] {
         assert_eq!(lines(one), lines(other), "{one} / {other}");
     }

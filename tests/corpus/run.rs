@@ -37,14 +37,22 @@ impl Servers {
         let mapped = is_mapped(configuration);
         let own = || authenticator(configuration, &house);
         let (actix_at, actix) = by_actix::start(own(), mapped);
-        let at = [by_tower::start(own(), mapped).await, by_axum::start(own(), mapped).await, actix_at];
+        let at = [
+            by_tower::start(own(), mapped).await,
+            by_axum::start(own(), mapped).await,
+            actix_at,
+        ];
         Self { house, at, actix }
     }
 
     /// What each answers.
     pub(crate) async fn ask(&self, from: IpAddr, request: &[u8]) -> [Answer; 3] {
         let [tower, axum, actix] = self.at;
-        [ask(tower, from, request).await, ask(axum, from, request).await, ask(actix, from, request).await]
+        [
+            ask(tower, from, request).await,
+            ask(axum, from, request).await,
+            ask(actix, from, request).await,
+        ]
     }
 
     pub(crate) async fn stop(self) {
@@ -55,7 +63,13 @@ impl Servers {
 /// What each adapter answers to a row's request.
 pub(crate) async fn answers(row: &Row, store: Store) -> [Answer; 3] {
     let servers = Servers::start(&row.house, store).await;
-    let from = row.given.iter().find_map(|given| if let Given::From(ip) = given { Some(*ip) } else { None });
+    let from = row.given.iter().find_map(|given| {
+        if let Given::From(ip) = given {
+            Some(*ip)
+        } else {
+            None
+        }
+    });
     let from = from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     for given in &row.given {
         match given {
@@ -75,8 +89,14 @@ pub(crate) async fn answers(row: &Row, store: Store) -> [Answer; 3] {
             }
             Given::Clock(by) => servers.house.clock.advance(*by),
             Given::WallClock(seconds) => {
-                let (now, by) = (servers.house.clock.now(), std::time::Duration::from_secs(seconds.unsigned_abs()));
-                servers.house.clock.step_to(if *seconds < 0 { now - by } else { now + by });
+                let (now, by) = (
+                    servers.house.clock.now(),
+                    std::time::Duration::from_secs(seconds.unsigned_abs()),
+                );
+                servers
+                    .house
+                    .clock
+                    .step_to(if *seconds < 0 { now - by } else { now + by });
             }
             Given::Down(what) => servers.house.take_down(what),
             Given::Revoked(name) => servers.house.revoke(name).await,
@@ -95,10 +115,18 @@ pub(crate) async fn run(row: &Row) -> Result<(), String> {
         for (adapter, answer) in Adapter::ALL.into_iter().zip(&answers) {
             let told = answer.to_string();
             if KEYS.iter().any(|name| told.contains(&key(name))) {
-                let _ = writeln!(wrong, "=== {} ({adapter:?}): a key stands in the answer", row.name);
+                let _ = writeln!(
+                    wrong,
+                    "=== {} ({adapter:?}): a key stands in the answer",
+                    row.name
+                );
             }
             if let Some(difference) = difference(&Answer::of_lines(row.answer(adapter)), answer) {
-                let _ = writeln!(wrong, "=== {} ({adapter:?}, store answers {store:?})\n{difference}", row.name);
+                let _ = writeln!(
+                    wrong,
+                    "=== {} ({adapter:?}, store answers {store:?})\n{difference}",
+                    row.name
+                );
             }
         }
     }

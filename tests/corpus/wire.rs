@@ -30,45 +30,82 @@ impl Answer {
         let (status, rest) = lines.split_first().unwrap();
         let end = rest.iter().position(String::is_empty).unwrap_or(rest.len());
         let split = |line: &String| {
-            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("a field? {line:?}"));
+            let (name, value) = line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("a field? {line:?}"));
             (name.to_owned(), value.to_owned())
         };
         let mut fields: Vec<_> = rest[..end].iter().map(split).collect();
         fields.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Self { status: status.clone(), fields, body: rest.get(end + 1..).unwrap_or_default().join("\n") }
+        Self {
+            status: status.clone(),
+            fields,
+            body: rest.get(end + 1..).unwrap_or_default().join("\n"),
+        }
     }
 
     fn of_bytes(bytes: &[u8], to_head: bool) -> Self {
         if bytes.is_empty() {
-            return Self { status: "closed".into(), fields: Vec::new(), body: String::new() };
+            return Self {
+                status: "closed".into(),
+                fields: Vec::new(),
+                body: String::new(),
+            };
         }
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
+        let end = bytes
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .expect("a whole head");
         let head = String::from_utf8_lossy(&bytes[..end]);
         let rest = &bytes[end + 4..];
         let (status, lines) = head.split_once("\r\n").unwrap_or((&head, ""));
-        let status = status.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).expect("a status").to_owned();
+        let status = status
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.get(2..5))
+            .expect("a status")
+            .to_owned();
         if status.starts_with('1') {
             let answer = Self::of_bytes(rest, to_head);
-            return Self { status: format!("{status}, then {}", answer.status), ..answer };
+            return Self {
+                status: format!("{status}, then {}", answer.status),
+                ..answer
+            };
         }
         let mut fields: Vec<(String, String)> = Vec::new();
         for line in lines.lines() {
             let (name, value) = line.split_once(':').expect("a field");
             fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let value = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let value = |name: &str| {
+            fields
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.as_str())
+        };
         assert_eq!(value("transfer-encoding"), None, "no answer is that long");
         let length = value("content-length").map_or(0, |length| length.parse().expect("a length"));
-        assert_eq!(rest.len(), if to_head { 0 } else { length }, "the body is as long as it says: {head}");
+        assert_eq!(
+            rest.len(),
+            if to_head { 0 } else { length },
+            "the body is as long as it says: {head}"
+        );
         fields.retain(|(name, _)| !NOT_COMPARED.contains(&name.as_str()));
         fields.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Self { status, fields, body: String::from_utf8_lossy(rest).into_owned() }
+        Self {
+            status,
+            fields,
+            body: String::from_utf8_lossy(rest).into_owned(),
+        }
     }
 
     /// The lines that it is compared by, as a row has them.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.status.clone()];
-        lines.extend(self.fields.iter().map(|(name, value)| format!("{name}: {value}")));
+        lines.extend(
+            self.fields
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}")),
+        );
         if !self.body.is_empty() {
             lines.push(String::new());
             lines.extend(self.body.split('\n').map(ToOwned::to_owned));
@@ -87,7 +124,10 @@ impl fmt::Display for Answer {
 pub(crate) async fn ask(server: SocketAddr, from: IpAddr, request: &[u8]) -> Answer {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(from, 0)).unwrap();
-    let mut stream = timeout(PATIENCE, socket.connect(server)).await.expect("a connection in time").unwrap();
+    let mut stream = timeout(PATIENCE, socket.connect(server))
+        .await
+        .expect("a connection in time")
+        .unwrap();
     let (mut reading, mut writing) = stream.split();
     let mut answer = Vec::new();
     let read = async {
@@ -98,6 +138,8 @@ pub(crate) async fn ask(server: SocketAddr, from: IpAddr, request: &[u8]) -> Ans
         }
     };
     let write = async { drop(writing.write_all(request).await) };
-    timeout(PATIENCE, async { tokio::join!(read, write) }).await.expect("an answer in time");
+    timeout(PATIENCE, async { tokio::join!(read, write) })
+        .await
+        .expect("an answer in time");
     Answer::of_bytes(&answer, request.starts_with(b"HEAD "))
 }

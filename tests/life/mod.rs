@@ -14,10 +14,12 @@ use async_trait::async_trait;
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit};
 use portunus::key::{KeyDigest, KeyHasher, KeyId, KeyRecord, Owner, SigningState};
 use portunus::manage::{
-    IssueRules, Issued, KeyChange, KeyManager, KeyManagerBuilder, ManageError, ManagedKey, NewKey, Operator, Role,
+    IssueRules, Issued, KeyChange, KeyManager, KeyManagerBuilder, ManageError, ManagedKey, NewKey,
+    Operator, Role,
 };
 use portunus::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey, UsageDelta, WriteBatch,
+    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey,
+    UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus::{Authenticator, Clock, ErrorCode};
@@ -69,7 +71,11 @@ impl Slow {
 
     /// Once, at the next call that comes to this point, this happens first.
     pub(crate) fn once(&self, point: Point, step: impl Future<Output = ()> + Send + 'static) {
-        self.told.steps.lock().unwrap().push((point, Box::pin(step)));
+        self.told
+            .steps
+            .lock()
+            .unwrap()
+            .push((point, Box::pin(step)));
     }
 
     /// No answers at this point until it is told otherwise.
@@ -84,13 +90,20 @@ impl Slow {
     async fn at(&self, point: Point) -> Result<(), StoreError> {
         let call = self.told.calls.fetch_add(1, Ordering::SeqCst);
         let most = self.told.yields.load(Ordering::SeqCst);
-        let times = if most > 0 { 1 + call % most as usize } else { 0 };
+        let times = if most > 0 {
+            1 + call % most as usize
+        } else {
+            0
+        };
         for _ in 0..times {
             tokio::task::yield_now().await;
         }
         let step = {
             let mut steps = self.told.steps.lock().unwrap();
-            steps.iter().position(|(at, _)| *at == point).map(|place| steps.remove(place).1)
+            steps
+                .iter()
+                .position(|(at, _)| *at == point)
+                .map(|place| steps.remove(place).1)
         };
         if let Some(step) = step {
             step.await;
@@ -107,7 +120,10 @@ impl KeyStore for Slow {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         self.inner.find(digests).await
     }
-    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         self.inner.find_now(digests)
     }
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
@@ -133,7 +149,12 @@ impl KeyStore for Slow {
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         self.inner.record_usage(batch).await
     }
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         self.inner.usage_by_hour(id, from, to).await
     }
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
@@ -154,8 +175,17 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new() -> Self {
         let (clock, log) = (ManualClock::new(), MemoryAudit::new(100_000));
-        let trail = AuditTrail::builder().sink(log.clone()).clock(clock.clone()).build();
-        Self { store: Slow::default(), clock, log, trail, hasher: KeyHasher::sha256() }
+        let trail = AuditTrail::builder()
+            .sink(log.clone())
+            .clock(clock.clone())
+            .build();
+        Self {
+            store: Slow::default(),
+            clock,
+            log,
+            trail,
+            hasher: KeyHasher::sha256(),
+        }
     }
 
     pub(crate) fn builder(&self) -> KeyManagerBuilder {
@@ -196,12 +226,21 @@ impl Desk {
 
     /// The record as it is stored.
     pub(crate) async fn stored(&self, id: &KeyId) -> Option<Arc<KeyRecord>> {
-        self.store.inner.get(id).await.unwrap().map(|listed| listed.record)
+        self.store
+            .inner
+            .get(id)
+            .await
+            .unwrap()
+            .map(|listed| listed.record)
     }
 
     /// The id of the primary key now.
     pub(crate) async fn primary(&self, owner: &Owner) -> Option<KeyId> {
-        self.store.inner.primary(&OwnerRef::of(owner), self.now()).await.unwrap()
+        self.store
+            .inner
+            .primary(&OwnerRef::of(owner), self.now())
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn signs(&self, id: &KeyId) -> bool {
@@ -212,7 +251,15 @@ impl Desk {
     pub(crate) async fn all(&self) -> Vec<Arc<KeyRecord>> {
         let mut query = ListQuery::new(self.now());
         query.limit = 500;
-        self.store.inner.list(&query).await.unwrap().items.into_iter().map(|listed| listed.record).collect()
+        self.store
+            .inner
+            .list(&query)
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .map(|listed| listed.record)
+            .collect()
     }
 
     pub(crate) async fn events(&self) -> Vec<AuditEvent> {
@@ -226,7 +273,11 @@ impl Desk {
 
     /// What a request with this secret is refused with; `None` where it is let through.
     pub(crate) async fn refusal(&self, secret: &str) -> Option<ErrorCode> {
-        self.authenticator().authenticate(&Head::bearer(secret)).await.err().map(|error| error.code())
+        self.authenticator()
+            .authenticate(&Head::bearer(secret))
+            .await
+            .err()
+            .map(|error| error.code())
     }
 }
 

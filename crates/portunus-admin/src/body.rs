@@ -27,12 +27,17 @@ pub(crate) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
 pub(crate) async fn read_whole<T: DeserializeOwned>(body: Body) -> Result<(T, Bytes), Fault> {
     let whole = to_bytes(body, MOST_BODY).await;
     let whole = whole.map_err(|_| Fault::invalid("body", "it is too large, or broke off"))?;
-    let bytes: &[u8] = if whole.trim_ascii().is_empty() { b"{}" } else { &whole };
+    let bytes: &[u8] = if whole.trim_ascii().is_empty() {
+        b"{}"
+    } else {
+        &whole
+    };
     let about = |error: &serde_json::Error| error.to_string().chars().take(200).collect::<String>();
     // First whether it is JSON at all: serde_json calls some values of a wrong type a syntax error.
     serde_json::from_slice::<Value>(bytes)
         .map_err(|error| Fault::bad(format!("The body is not JSON: {}", about(&error))))?;
-    let read = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| Fault::invalid("body", about(&error)))?;
+    let read = serde_json::from_slice::<Object<T>>(bytes)
+        .map_err(|error| Fault::invalid("body", about(&error)))?;
     Ok((read.0, whole))
 }
 

@@ -26,28 +26,45 @@ struct Parameters {
 }
 
 pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
-    let Some(log) = &proven.shared.events else { return Err(Fault::new(ErrorCode::NotFound, "There is nothing here")) };
+    let Some(log) = &proven.shared.events else {
+        return Err(Fault::new(ErrorCode::NotFound, "There is nothing here"));
+    };
     let asked = parameters::<Parameters>(raw.as_deref())?;
     // Whoever sees a key in lists sees what happened to it.
-    let visible = proven.manager.narrow(ListQuery::new(proven.manager.now()))?;
+    let visible = proven
+        .manager
+        .narrow(ListQuery::new(proven.manager.now()))?;
     let mut query = EventQuery::new();
     query.tenant = visible.tenant;
     query.within_workspaces = visible.within_workspaces;
     // A text that is no id is the id of no key.
-    let id = given(asked.key_id).map(|text| KeyId::new(&text)).transpose();
-    let Ok(id) = id else { return Ok(page(&[], None, &proven)) };
+    let id = given(asked.key_id)
+        .map(|text| KeyId::new(&text))
+        .transpose();
+    let Ok(id) = id else {
+        return Ok(page(&[], None, &proven));
+    };
     query.key_id = id;
     query.actor = given(asked.actor);
     if let Some(name) = given(asked.outcome) {
-        let outcome = name.parse::<AuditOutcome>().map_err(|error| Fault::bad(format!("outcome: {error}")))?;
+        let outcome = name
+            .parse::<AuditOutcome>()
+            .map_err(|error| Fault::bad(format!("outcome: {error}")))?;
         query.outcome = Some(outcome);
     }
     if let Some(name) = given(asked.action) {
-        query.action = Some(name.parse::<Action>().map_err(|error| Fault::bad(format!("action: {error}")))?);
+        query.action = Some(
+            name.parse::<Action>()
+                .map_err(|error| Fault::bad(format!("action: {error}")))?,
+        );
     }
     query.limit = limit(asked.limit, query.limit)?;
     if let Some(cursor) = given(asked.cursor) {
-        query.before = Some(cursor.parse().map_err(|_| Fault::bad("cursor: not one of this list"))?);
+        query.before = Some(
+            cursor
+                .parse()
+                .map_err(|_| Fault::bad("cursor: not one of this list"))?,
+        );
     }
     proven.shared.flush().await?;
     let (mut items, wanted) = (Vec::new(), query.limit);
@@ -70,7 +87,10 @@ const MOST_LOOKS: usize = 16;
 fn page(events: &[AuditEvent], next: Option<u64>, proven: &Proven) -> Response {
     let items: Vec<_> = events.iter().map(|event| shown(event, proven)).collect();
     let next = next.map(|next| next.to_string());
-    private(StatusCode::OK, &json!({ "items": items, "next_cursor": next }))
+    private(
+        StatusCode::OK,
+        &json!({ "items": items, "next_cursor": next }),
+    )
 }
 
 fn shown(event: &AuditEvent, proven: &Proven) -> Value {

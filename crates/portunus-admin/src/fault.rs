@@ -63,10 +63,13 @@ impl From<ManageError> for Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let mut answer = Responder::default().answer(&self.0, &HttpHead::new(&Request::new(()), None));
+        let mut answer =
+            Responder::default().answer(&self.0, &HttpHead::new(&Request::new(()), None));
         // A challenge is for credentials; what else is wrong with a request is none of its business.
         if self.0.code() == ErrorCode::InvalidRequest {
-            answer.fields.retain(|(name, _)| *name != "www-authenticate");
+            answer
+                .fields
+                .retain(|(name, _)| *name != "www-authenticate");
         }
         into_response(answer, &self.0)
     }
@@ -79,9 +82,11 @@ pub(crate) async fn unknown() -> Fault {
 
 /// There is something, but not for this method; axum adds which there are.
 pub(crate) async fn method_not_allowed() -> Response {
-    let body =
-        r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"This path has other methods"}"#;
-    let fields = [(CONTENT_TYPE, "application/problem+json"), (CACHE_CONTROL, "no-store")];
+    let body = r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"This path has other methods"}"#;
+    let fields = [
+        (CONTENT_TYPE, "application/problem+json"),
+        (CACHE_CONTROL, "no-store"),
+    ];
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, fields, body).into_response();
     response.headers_mut().remove(ALLOW);
     response

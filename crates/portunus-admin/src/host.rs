@@ -51,7 +51,12 @@ pub trait HostRules: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// How the request is refused.
-    async fn changing(&self, operator: &Operator, before: &KeyRecord, change: &mut KeyChange) -> Result<(), AuthError> {
+    async fn changing(
+        &self,
+        operator: &Operator,
+        before: &KeyRecord,
+        change: &mut KeyChange,
+    ) -> Result<(), AuthError> {
         let _ = (operator, before, change);
         Ok(())
     }

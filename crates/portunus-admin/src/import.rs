@@ -34,21 +34,32 @@ pub(crate) async fn import(proven: Proven, body: Body) -> Result<Response, Fault
     let members = read::<Object<Map<String, Value>>>(body).await?;
     let import = proven.noted(Action::KeyImport, None, described(&proven, members).await)?;
     let imported = proven.manager.import(import).await?;
-    Ok(private(StatusCode::CREATED, &json!({ "record": proven.shown(&imported) })))
+    Ok(private(
+        StatusCode::CREATED,
+        &json!({ "record": proven.shown(&imported) }),
+    ))
 }
 
 /// The import that is asked for, in the operator's tenant, with what the host's rules add.
-async fn described(proven: &Proven, Object(mut members): Object<Map<String, Value>>) -> Result<NewImport, Fault> {
-    let digest = members.remove("digest").ok_or_else(|| Fault::invalid("digest", "it is missing"))?;
-    let Object(digest) =
-        serde_json::from_value::<Object<DigestBody>>(digest).map_err(|error| Fault::invalid("digest", error))?;
+async fn described(
+    proven: &Proven,
+    Object(mut members): Object<Map<String, Value>>,
+) -> Result<NewImport, Fault> {
+    let digest = members
+        .remove("digest")
+        .ok_or_else(|| Fault::invalid("digest", "it is missing"))?;
+    let Object(digest) = serde_json::from_value::<Object<DigestBody>>(digest)
+        .map_err(|error| Fault::invalid("digest", error))?;
     let last_four = match members.remove("last_four") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(text),
         Some(_) => return Err(Fault::invalid("last_four", "a string")),
     };
     let key = serde_json::from_value::<KeyBody>(Value::Object(members));
-    let key = key.map_err(|error| Fault::invalid("body", error))?.into_new_key(proven).await?;
+    let key = key
+        .map_err(|error| Fault::invalid("body", error))?
+        .into_new_key(proven)
+        .await?;
     let mut import = NewImport::new(digest.into_digest()?, key);
     import.last_four = last_four;
     Ok(import)

@@ -6,7 +6,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use portunus::audit::Action;
-use portunus::key::{Access, Environment, KeyKind, Metadata, Owner, PlanName, TenantId, UserId, WorkspaceId};
+use portunus::key::{
+    Access, Environment, KeyKind, Metadata, Owner, PlanName, TenantId, UserId, WorkspaceId,
+};
 use portunus::limit::{Quota, Quotas};
 use portunus::manage::{ManageError, NewKey, Operator};
 use portunus::network::AllowList;
@@ -36,10 +38,26 @@ impl RateLimitBody {
     /// The quotas; what is not said is as by default.
     pub(crate) fn into_quotas(self, defaults: &Quotas) -> Result<Quotas, Fault> {
         let invalid = |error| Fault::invalid("rate_limit_config", error);
-        let default = |name: &str| defaults.as_slice().iter().find(|quota| quota.name() == name).map(Quota::limit);
-        let minute = self.requests_per_minute.or_else(|| default("minute")).map(Quota::per_minute);
-        let hour = self.requests_per_hour.or_else(|| default("hour")).map(Quota::per_hour);
-        let quotas = [minute, hour].into_iter().flatten().collect::<Result<Vec<_>, _>>().map_err(invalid)?;
+        let default = |name: &str| {
+            defaults
+                .as_slice()
+                .iter()
+                .find(|quota| quota.name() == name)
+                .map(Quota::limit)
+        };
+        let minute = self
+            .requests_per_minute
+            .or_else(|| default("minute"))
+            .map(Quota::per_minute);
+        let hour = self
+            .requests_per_hour
+            .or_else(|| default("hour"))
+            .map(Quota::per_hour);
+        let quotas = [minute, hour]
+            .into_iter()
+            .flatten()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(invalid)?;
         Quotas::new(quotas).map_err(invalid)
     }
 }
@@ -77,46 +95,72 @@ impl KeyBody {
     /// The key that is asked for, in the operator's tenant, with what the host's rules add.
     pub(crate) async fn into_new_key(self, proven: &Proven) -> Result<NewKey, Fault> {
         let body = self.0;
-        let mut new = NewKey::new(body.name, owner(body.owner.map(|Object(owner)| owner), proven.operator())?);
+        let mut new = NewKey::new(
+            body.name,
+            owner(body.owner.map(|Object(owner)| owner), proven.operator())?,
+        );
         new.description = body.description;
         if let Some(kind) = body.kind {
-            new.kind = kind.parse::<KeyKind>().map_err(|error| Fault::invalid("kind", error))?;
+            new.kind = kind
+                .parse::<KeyKind>()
+                .map_err(|error| Fault::invalid("kind", error))?;
         }
         if let Some(name) = body.environment {
-            new.environment = Some(Environment::new(&name).map_err(|error| Fault::invalid("environment", error))?);
+            new.environment = Some(
+                Environment::new(&name).map_err(|error| Fault::invalid("environment", error))?,
+            );
         }
         new.scopes = scopes(&body.scopes.unwrap_or_default())?;
         new.access = body.access.unwrap_or_default();
-        new.workspaces = body.workspaces.map(|names| workspaces(&names)).transpose()?;
+        new.workspaces = body
+            .workspaces
+            .map(|names| workspaces(&names))
+            .transpose()?;
         new.plan = body.plan.map(|name| plan(&name)).transpose()?;
         new.allowed_ips = body.allowed_ips.map(allow_list).transpose()?;
         let defaults = proven.shared.authenticator.quotas();
-        let quotas = body.rate_limit_config.map(|Object(config)| config.into_quotas(defaults));
+        let quotas = body
+            .rate_limit_config
+            .map(|Object(config)| config.into_quotas(defaults));
         new.quotas = quotas.transpose()?;
         new.not_before = time("not_before", body.not_before)?;
         new.expires_at = time("expires_at", body.expires_at)?;
         if let Some(object) = body.metadata {
             new.metadata = metadata(object)?;
         }
-        proven.shared.rules.issuing(proven.operator(), &mut new).await?;
+        proven
+            .shared
+            .rules
+            .issuing(proven.operator(), &mut new)
+            .await?;
         Ok(new)
     }
 }
 
 /// The owner: in the operator's own tenant, and in any only where it is confined to none.
 fn owner(asked: Option<OwnerBody>, operator: &Operator) -> Result<Owner, Fault> {
-    let asked = asked.unwrap_or(OwnerBody { user_id: None, user_email: None, tenant_id: None });
+    let asked = asked.unwrap_or(OwnerBody {
+        user_id: None,
+        user_email: None,
+        tenant_id: None,
+    });
     let tenant = match (operator.tenant(), asked.tenant_id) {
         (Some(own), Some(named)) if own.as_str() != named => {
-            return Err(Fault::new(ErrorCode::Forbidden, "Keys can be issued in one's own tenant only"));
+            return Err(Fault::new(
+                ErrorCode::Forbidden,
+                "Keys can be issued in one's own tenant only",
+            ));
         }
         (Some(own), _) => own.clone(),
-        (None, Some(named)) => TenantId::new(&named).map_err(|error| Fault::invalid("owner.tenant_id", error))?,
+        (None, Some(named)) => {
+            TenantId::new(&named).map_err(|error| Fault::invalid("owner.tenant_id", error))?
+        }
         (None, None) => return Err(Fault::invalid("owner.tenant_id", "say for which tenant")),
     };
     let owner = match asked.user_id {
         Some(user) => {
-            let user = UserId::new(&user).map_err(|error| Fault::invalid("owner.user_id", error))?;
+            let user =
+                UserId::new(&user).map_err(|error| Fault::invalid("owner.user_id", error))?;
             Owner::user(tenant, user)
         }
         None => Owner::tenant(tenant),
@@ -128,15 +172,23 @@ fn owner(asked: Option<OwnerBody>, operator: &Operator) -> Result<Owner, Fault> 
 }
 
 pub(crate) fn scopes(names: &[String]) -> Result<Vec<Scope>, Fault> {
-    names.iter().map(|name| Scope::new(name).map_err(|error| Fault::invalid("scopes", error))).collect()
+    names
+        .iter()
+        .map(|name| Scope::new(name).map_err(|error| Fault::invalid("scopes", error)))
+        .collect()
 }
 
 /// An empty list is no list, rather than one that reaches nothing or everything.
 pub(crate) fn workspaces(names: &[String]) -> Result<Vec<WorkspaceId>, Fault> {
     if names.is_empty() {
-        return Err(Fault::bad("workspaces: name at least one, or leave it out for the whole organization"));
+        return Err(Fault::bad(
+            "workspaces: name at least one, or leave it out for the whole organization",
+        ));
     }
-    names.iter().map(|name| WorkspaceId::new(name).map_err(|error| Fault::invalid("workspaces", error))).collect()
+    names
+        .iter()
+        .map(|name| WorkspaceId::new(name).map_err(|error| Fault::invalid("workspaces", error)))
+        .collect()
 }
 
 pub(crate) fn plan(name: &str) -> Result<PlanName, Fault> {
@@ -152,10 +204,15 @@ pub(crate) fn metadata(object: Map<String, Value>) -> Result<Metadata, Fault> {
 }
 
 pub(crate) fn time(field: &'static str, text: Option<String>) -> Result<Option<SystemTime>, Fault> {
-    text.map(|text| record::parse_time(&text).map_err(|error| Fault::invalid(field, error))).transpose()
+    text.map(|text| record::parse_time(&text).map_err(|error| Fault::invalid(field, error)))
+        .transpose()
 }
 
-pub(crate) async fn issue(proven: Proven, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
+pub(crate) async fn issue(
+    proven: Proven,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Fault> {
     let (asked, bytes) = read_whole::<KeyBody>(body).await?;
     let mut new = proven.noted(Action::KeyIssue, None, asked.into_new_key(&proven).await)?;
     new.idempotency = proven.idempotency(&headers, "issue", &bytes)?;
@@ -164,5 +221,8 @@ pub(crate) async fn issue(proven: Proven, headers: HeaderMap, body: Body) -> Res
         issued => issued?,
     };
     let shown = proven.shown(&proven.manager.overview(&issued));
-    Ok(private(StatusCode::CREATED, &json!({ "key": issued.key.reveal(), "record": shown })))
+    Ok(private(
+        StatusCode::CREATED,
+        &json!({ "key": issued.key.reveal(), "record": shown }),
+    ))
 }

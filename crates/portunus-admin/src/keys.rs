@@ -35,17 +35,26 @@ impl Proven {
         body: &[u8],
     ) -> Result<Option<Idempotency>, Fault> {
         let mut values = headers.get_all("idempotency-key").iter();
-        let Some(value) = values.next() else { return Ok(None) };
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
         let text = value.to_str().ok().filter(|_| values.next().is_none());
-        let text = text.ok_or_else(|| Fault::bad("Idempotency-Key: one value of visible ASCII characters"))?;
-        let tenant = self.operator().tenant().map_or("", |tenant| tenant.as_str());
+        let text = text
+            .ok_or_else(|| Fault::bad("Idempotency-Key: one value of visible ASCII characters"))?;
+        let tenant = self
+            .operator()
+            .tenant()
+            .map_or("", |tenant| tenant.as_str());
         let who = format!("{tenant} {}", self.operator().name);
         Ok(Some(Idempotency::new(&who, call, text, body)?))
     }
 
     /// The answer to a request that is repeated: the same record, and never the secret again.
     pub(crate) fn done_before(&self, key: &ManagedKey) -> Response {
-        private(StatusCode::OK, &json!({ "key": null, "record": self.shown(key) }))
+        private(
+            StatusCode::OK,
+            &json!({ "key": null, "record": self.shown(key) }),
+        )
     }
 
     /// The key of this id, as far as the operator may know of it, with its usage up to date.
@@ -77,19 +86,31 @@ pub(crate) fn expected_version(headers: &HeaderMap, stored: u64) -> Result<Optio
     }
     let own = format!("\"{stored}\"");
     for line in demanded {
-        let line = line.to_str().map_err(|_| Fault::bad("If-Match: not a list of entity tags"))?;
-        match line.split(',').map(str::trim).find(|tag| *tag == "*" || *tag == own) {
+        let line = line
+            .to_str()
+            .map_err(|_| Fault::bad("If-Match: not a list of entity tags"))?;
+        match line
+            .split(',')
+            .map(str::trim)
+            .find(|tag| *tag == "*" || *tag == own)
+        {
             Some("*") => return Ok(None),
             Some(_) => return Ok(Some(stored)),
             None => {}
         }
     }
-    Err(Fault::new(ErrorCode::PreconditionFailed, "The key has changed since it was read"))
+    Err(Fault::new(
+        ErrorCode::PreconditionFailed,
+        "The key has changed since it was read",
+    ))
 }
 
 /// A key with its version as `ETag`.
 pub(crate) fn with_etag(key: &ManagedKey, shown: Value) -> Response {
-    let fields = [(CACHE_CONTROL, "no-store".to_owned()), (ETAG, format!("\"{}\"", key.record.version))];
+    let fields = [
+        (CACHE_CONTROL, "no-store".to_owned()),
+        (ETAG, format!("\"{}\"", key.record.version)),
+    ];
     (StatusCode::OK, fields, axum::Json(shown)).into_response()
 }
 
@@ -107,26 +128,36 @@ pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Resp
     let asked = parameters::<ListParameters>(raw.as_deref())?;
     let mut query = ListQuery::new(proven.manager.now());
     if let Some(name) = given(asked.status) {
-        let named = name.parse::<KeyStatus>().map_err(|error| Fault::bad(format!("status: {error}")))?;
+        let named = name
+            .parse::<KeyStatus>()
+            .map_err(|error| Fault::bad(format!("status: {error}")))?;
         query.status = Some(named);
     }
     if let Some(name) = given(asked.environment) {
-        query.environment = Some(Environment::new(&name).map_err(|error| Fault::bad(error.to_string()))?);
+        query.environment =
+            Some(Environment::new(&name).map_err(|error| Fault::bad(error.to_string()))?);
     }
     query.text = given(asked.query);
     query.limit = limit(asked.limit, query.limit)?;
     if let Some(cursor) = given(asked.cursor) {
-        query.after = Some(read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not one of this list"))?);
+        query.after =
+            Some(read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not one of this list"))?);
     }
     proven.shared.flush().await?;
     let page = proven.manager.list(query).await?;
     let items: Vec<_> = page.items.iter().map(|key| proven.shown(key)).collect();
     let next = page.next.as_ref().map(write_cursor);
-    Ok(private(StatusCode::OK, &json!({ "items": items, "next_cursor": next })))
+    Ok(private(
+        StatusCode::OK,
+        &json!({ "items": items, "next_cursor": next }),
+    ))
 }
 
 fn write_cursor(cursor: &Cursor) -> String {
-    let millis = cursor.created_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let millis = cursor
+        .created_at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
     format!("{millis}.{}", cursor.id)
 }
 
@@ -161,7 +192,12 @@ struct RotateBody {
     grace_seconds: Option<u64>,
 }
 
-pub(crate) async fn rotate(proven: Proven, Id(id): Id, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
+pub(crate) async fn rotate(
+    proven: Proven,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Fault> {
     proven.manager.get_for(Action::KeyRotate, &id).await?;
     let (asked, bytes) = read_whole::<RotateBody>(body).await?;
     let request = proven.idempotency(&headers, &format!("rotate {id}"), &bytes)?;
@@ -202,19 +238,33 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// How far back usage is shown unless it is said.
 const USUAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-pub(crate) async fn usage(proven: Proven, Id(id): Id, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
+pub(crate) async fn usage(
+    proven: Proven,
+    Id(id): Id,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, Fault> {
     let asked = parameters::<UsageParameters>(raw.as_deref())?;
-    let time = |text: Option<String>| given(text).map(|text| record::parse_time(&text).map_err(Fault::bad)).transpose();
+    let time = |text: Option<String>| {
+        given(text)
+            .map(|text| record::parse_time(&text).map_err(Fault::bad))
+            .transpose()
+    };
     let now = proven.manager.now();
     let to = time(asked.to)?.unwrap_or(now + Duration::from_secs(1));
-    let from = time(asked.from)?.unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
+    let from = time(asked.from)?
+        .unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
         return Err(Fault::bad("from, to: at most 366 days at once"));
     }
     let key = proven.fresh(&id).await?;
-    let hours = proven.manager.usage_by_hour(&key.record.id, from, to).await?;
-    let hours: Vec<_> =
-        hours.iter().map(|hour| json!({ "start": record::time_text(hour.start), "count": hour.count })).collect();
+    let hours = proven
+        .manager
+        .usage_by_hour(&key.record.id, from, to)
+        .await?;
+    let hours: Vec<_> = hours
+        .iter()
+        .map(|hour| json!({ "start": record::time_text(hour.start), "count": hour.count }))
+        .collect();
     let answer = json!({
         "id": key.record.id,
         "request_count": key.usage.count,

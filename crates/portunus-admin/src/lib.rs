@@ -94,7 +94,11 @@ struct Shared {
 impl Admin {
     /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and what it has counted and
     /// noted is written before it is shown.
-    pub fn new(manager: KeyManager, authenticator: Authenticator, proof: impl OperatorProof) -> Self {
+    pub fn new(
+        manager: KeyManager,
+        authenticator: Authenticator,
+        proof: impl OperatorProof,
+    ) -> Self {
         Self {
             shared: Shared {
                 manager,
@@ -105,7 +109,9 @@ impl Admin {
                 event_view: None,
                 peer_of: Arc::new(default_peer),
                 limiter: LocalLimiter::builder().most_buckets(10_000).build(),
-                quotas: Quota::per_minute(6000).and_then(|quota| Quotas::new([quota])).ok(),
+                quotas: Quota::per_minute(6000)
+                    .and_then(|quota| Quotas::new([quota]))
+                    .ok(),
             },
         }
     }
@@ -129,7 +135,10 @@ impl Admin {
     }
 
     /// How the address at the other end of the connection is found; axum's `ConnectInfo<SocketAddr>` unless set.
-    pub fn peer(mut self, peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+    pub fn peer(
+        mut self,
+        peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
         self.shared.peer_of = Arc::new(peer_of);
         self
     }
@@ -144,7 +153,10 @@ impl Admin {
     pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
         let mut router = Router::new()
             .route("/keys", post(issue::issue).get(keys::list))
-            .route("/keys/{id}", get(keys::show).patch(update::update).delete(keys::delete))
+            .route(
+                "/keys/{id}",
+                get(keys::show).patch(update::update).delete(keys::delete),
+            )
             .route("/keys/{id}/revoke", post(keys::revoke))
             .route("/keys/{id}/rotate", post(keys::rotate))
             .route("/keys/{id}/primary", post(keys::make_primary))
@@ -155,33 +167,48 @@ impl Admin {
         if self.shared.events.is_some() {
             router = router.route("/events", get(events::list));
         }
-        router.fallback(fault::unknown).method_not_allowed_fallback(fault::method_not_allowed).with_state(self.shared)
+        router
+            .fallback(fault::unknown)
+            .method_not_allowed_fallback(fault::method_not_allowed)
+            .with_state(self.shared)
     }
 }
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("manager", &self.shared.manager).finish_non_exhaustive()
+        f.debug_struct("Admin")
+            .field("manager", &self.shared.manager)
+            .finish_non_exhaustive()
     }
 }
 
 fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
-    extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+    extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(address)| address.ip())
 }
 
 impl Shared {
     /// Writes what was counted and noted, so that what is shown next is up to date.
     async fn flush(&self) -> Result<(), Fault> {
         let usage = self.authenticator.usage();
-        usage.flush(&**self.authenticator.store()).await.map_err(Fault::store)?;
-        for trail in [self.authenticator.audit(), self.manager.audit()].into_iter().flatten() {
+        usage
+            .flush(&**self.authenticator.store())
+            .await
+            .map_err(Fault::store)?;
+        for trail in [self.authenticator.audit(), self.manager.audit()]
+            .into_iter()
+            .flatten()
+        {
             trail.flush().await.map_err(Fault::store)?;
         }
         Ok(())
     }
 
     fn limit(&self, operator: &Operator) -> Result<(), AuthError> {
-        let Some(quotas) = &self.quotas else { return Ok(()) };
+        let Some(quotas) = &self.quotas else {
+            return Ok(());
+        };
         let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
         let name = format!("{tenant} {}", operator.name);
         let bucket = LimitBucket::new(BucketId::Custom(&name), quotas);
@@ -205,7 +232,12 @@ impl Proven {
     }
 
     /// Notes an act that came to nothing before the manager was asked.
-    fn noted<T>(&self, action: Action, about: Option<&KeyRecord>, done: Result<T, Fault>) -> Result<T, Fault> {
+    fn noted<T>(
+        &self,
+        action: Action,
+        about: Option<&KeyRecord>,
+        done: Result<T, Fault>,
+    ) -> Result<T, Fault> {
         done.inspect_err(|fault| self.manager.refused(action, about, fault.error()))
     }
 }
@@ -217,11 +249,18 @@ impl FromRequestParts<Shared> for Proven {
         let mut operator = shared.proof.prove(parts).await?;
         shared.limit(&operator)?;
         let head = HttpHead::of_parts(parts, (shared.peer_of)(&parts.extensions));
-        operator.client_ip = operator.client_ip.or_else(|| shared.authenticator.client_ip(&head));
-        operator.request_id = operator.request_id.or_else(|| shared.authenticator.request_id(&head));
+        operator.client_ip = operator
+            .client_ip
+            .or_else(|| shared.authenticator.client_ip(&head));
+        operator.request_id = operator
+            .request_id
+            .or_else(|| shared.authenticator.request_id(&head));
         let manager = shared.manager.by(operator);
         // Before a body is read: who may do nothing sends none.
         manager.admitted()?;
-        Ok(Self { shared: shared.clone(), manager })
+        Ok(Self {
+            shared: shared.clone(),
+            manager,
+        })
     }
 }

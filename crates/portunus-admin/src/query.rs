@@ -8,9 +8,12 @@ use crate::Fault;
 
 /// The parameters of a query string.
 pub(crate) fn parameters<T: DeserializeOwned>(raw: Option<&str>) -> Result<T, Fault> {
-    let uri = Uri::builder().path_and_query(format!("/?{}", raw.unwrap_or_default())).build();
+    let uri = Uri::builder()
+        .path_and_query(format!("/?{}", raw.unwrap_or_default()))
+        .build();
     let uri = uri.map_err(|error| Fault::bad(error.to_string()))?;
-    let parameters = Query::<T>::try_from_uri(&uri).map_err(|error| Fault::bad(error.body_text()))?;
+    let parameters =
+        Query::<T>::try_from_uri(&uri).map_err(|error| Fault::bad(error.body_text()))?;
     Ok(parameters.0)
 }
 

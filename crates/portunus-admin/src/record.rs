@@ -50,7 +50,11 @@ pub(crate) fn managed(key: &ManagedKey, defaults: &Quotas, now: SystemTime) -> V
 /// The limit of a key's own quota of this name; the default one, where it has none of its own.
 fn quota(record: &KeyRecord, defaults: &Quotas, name: &str) -> Option<u64> {
     let quotas = record.quotas.as_ref().unwrap_or(defaults);
-    quotas.as_slice().iter().find(|quota| quota.name() == name).map(Quota::limit)
+    quotas
+        .as_slice()
+        .iter()
+        .find(|quota| quota.name() == name)
+        .map(Quota::limit)
 }
 
 fn metadata(metadata: &Metadata) -> Map<String, Value> {
@@ -68,12 +72,18 @@ pub fn time_text(time: SystemTime) -> String {
 /// # Errors
 /// A sentence that says what is wrong with it.
 pub fn parse_time(text: &str) -> Result<SystemTime, String> {
-    let unknown = || format!("{:?} is no RFC 3339 time", text.chars().take(40).collect::<String>());
+    let unknown = || {
+        format!(
+            "{:?} is no RFC 3339 time",
+            text.chars().take(40).collect::<String>()
+        )
+    };
     if !is_rfc3339(text.as_bytes()) {
         return Err(unknown());
     }
     let time: Timestamp = text.parse().map_err(|_| unknown())?;
-    let millis = u64::try_from(time.as_millisecond()).map_err(|_| "it lies before 1970".to_owned())?;
+    let millis =
+        u64::try_from(time.as_millisecond()).map_err(|_| "it lies before 1970".to_owned())?;
     Ok(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
 }
 
@@ -86,11 +96,21 @@ fn is_rfc3339(text: &[u8]) -> bool {
                 other => byte.eq_ignore_ascii_case(other),
             })
     };
-    let Some((date_time, rest)) = text.split_at_checked(19) else { return false };
+    let Some((date_time, rest)) = text.split_at_checked(19) else {
+        return false;
+    };
     let digits = match rest.strip_prefix(b".") {
-        Some(fraction) => fraction.iter().take_while(|byte| byte.is_ascii_digit()).count(),
+        Some(fraction) => fraction
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count(),
         None => 0,
     };
-    let zone = if digits > 0 { &rest[digits + 1..] } else { rest };
-    fits(date_time, b"0000-00-00T00:00:00") && (fits(zone, b"Z") || fits(zone, b"+00:00") || fits(zone, b"-00:00"))
+    let zone = if digits > 0 {
+        &rest[digits + 1..]
+    } else {
+        rest
+    };
+    fits(date_time, b"0000-00-00T00:00:00")
+        && (fits(zone, b"Z") || fits(zone, b"+00:00") || fits(zone, b"-00:00"))
 }

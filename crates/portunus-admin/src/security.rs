@@ -7,7 +7,9 @@ use portunus::adapter::axum::RouteDemand;
 use portunus::adapter::tower::HttpHead;
 use portunus::{AuthError, Authenticator, ErrorCode, Presentation, Requirement};
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{Components, Content, OpenApi, RefOr, Response, ResponseBuilder};
 
 /// Describes how an API that an authenticator guards is called.
@@ -48,7 +50,10 @@ pub struct ApiSecurity {
 impl fmt::Debug for ApiSecurity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.schemes.iter().map(|(name, _)| name).collect();
-        f.debug_struct("ApiSecurity").field("schemes", &names).field("media_type", &self.media_type).finish()
+        f.debug_struct("ApiSecurity")
+            .field("schemes", &names)
+            .field("media_type", &self.media_type)
+            .finish()
     }
 }
 
@@ -64,7 +69,13 @@ pub struct Undescribed {
 
 impl fmt::Display for Undescribed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+        let all = |list: &[String]| {
+            if list.is_empty() {
+                "none".to_owned()
+            } else {
+                list.join(", ")
+            }
+        };
         write!(f, "routes that are not described: {}; ", all(&self.routes))?;
         write!(f, "operations without a route: {}", all(&self.operations))
     }
@@ -78,11 +89,21 @@ impl ApiSecurity {
     pub fn of(authenticator: &Authenticator) -> Self {
         let request = Request::new(());
         let head = HttpHead::new(&request, None);
-        let refusal = authenticator.responder().answer(&AuthError::new(ErrorCode::MissingKey), &head);
-        let media_type = refusal.fields.iter().find(|(name, _)| *name == "content-type");
-        let media_type =
-            media_type.map_or_else(|| "application/problem+json".to_owned(), |(_, value)| value.to_string());
-        Self { schemes: authenticator.presentations().filter_map(scheme).collect(), media_type }
+        let refusal = authenticator
+            .responder()
+            .answer(&AuthError::new(ErrorCode::MissingKey), &head);
+        let media_type = refusal
+            .fields
+            .iter()
+            .find(|(name, _)| *name == "content-type");
+        let media_type = media_type.map_or_else(
+            || "application/problem+json".to_owned(),
+            |(_, value)| value.to_string(),
+        );
+        Self {
+            schemes: authenticator.presentations().filter_map(scheme).collect(),
+            media_type,
+        }
     }
 
     /// The security schemes by their names: `bearer`, `basic`, or the name of a field.
@@ -94,10 +115,13 @@ impl ApiSecurity {
     /// The security requirements of a route: any one of them is enough. None for a route that nothing is required of.
     #[must_use]
     pub fn requirements(&self, requirement: Option<&Requirement>) -> Vec<SecurityRequirement> {
-        let Some(requirement) = requirement else { return Vec::new() };
+        let Some(requirement) = requirement else {
+            return Vec::new();
+        };
         let sets = requirement.scope_sets();
         let of_scheme = |(name, _): &(String, SecurityScheme)| {
-            let each = |set: &Vec<_>| SecurityRequirement::new(name, set.iter().map(ToString::to_string));
+            let each =
+                |set: &Vec<_>| SecurityRequirement::new(name, set.iter().map(ToString::to_string));
             sets.iter().map(each).collect::<Vec<_>>()
         };
         self.schemes.iter().flat_map(of_scheme).collect()
@@ -106,7 +130,9 @@ impl ApiSecurity {
     /// Says in an operation what is required of it, and how it is refused.
     pub fn protect(&self, operation: &mut Operation, requirement: Option<&Requirement>) {
         operation.security = Some(self.requirements(requirement));
-        let Some(requirement) = requirement else { return };
+        let Some(requirement) = requirement else {
+            return;
+        };
         if *requirement != Requirement::none() {
             let words = format!("Requires {requirement}.");
             operation.description = Some(match operation.description.take() {
@@ -124,19 +150,35 @@ impl ApiSecurity {
     ///
     /// # Errors
     /// Where the document and the routes are not about the same operations. What they share is described all the same.
-    pub fn describe(&self, document: &mut OpenApi, routes: &[RouteDemand]) -> Result<(), Undescribed> {
+    pub fn describe(
+        &self,
+        document: &mut OpenApi,
+        routes: &[RouteDemand],
+    ) -> Result<(), Undescribed> {
         let components = document.components.get_or_insert_with(Components::new);
         for (name, scheme) in &self.schemes {
-            components.security_schemes.insert(name.clone(), RefOr::T(scheme.clone()));
+            components
+                .security_schemes
+                .insert(name.clone(), RefOr::T(scheme.clone()));
         }
-        let mut undescribed = Undescribed { routes: Vec::new(), operations: Vec::new() };
+        let mut undescribed = Undescribed {
+            routes: Vec::new(),
+            operations: Vec::new(),
+        };
         let mut described = vec![false; routes.len()];
         for (path, item) in &mut document.paths.paths {
             for (method, operation) in operations(item) {
-                let here = |demand: &RouteDemand| same_path(&demand.path, path) && serves(demand, method);
+                let here =
+                    |demand: &RouteDemand| same_path(&demand.path, path) && serves(demand, method);
                 // A method's own route comes before one for every method.
-                let own = routes.iter().position(|demand| here(demand) && demand.method == Some(method));
-                let get = || routes.iter().position(|demand| here(demand) && demand.method.is_some());
+                let own = routes
+                    .iter()
+                    .position(|demand| here(demand) && demand.method == Some(method));
+                let get = || {
+                    routes
+                        .iter()
+                        .position(|demand| here(demand) && demand.method.is_some())
+                };
                 let any = || routes.iter().position(here);
                 match own.or_else(get).or_else(any) {
                     Some(place) => {
@@ -147,8 +189,12 @@ impl ApiSecurity {
                 }
             }
         }
-        let missing = routes.iter().zip(&described).filter(|(_, described)| !**described);
-        let named = missing.map(|(demand, _)| format!("{} {}", demand.method.unwrap_or("*"), demand.path));
+        let missing = routes
+            .iter()
+            .zip(&described)
+            .filter(|(_, described)| !**described);
+        let named =
+            missing.map(|(demand, _)| format!("{} {}", demand.method.unwrap_or("*"), demand.path));
         undescribed.routes = named.collect();
         match undescribed.routes.is_empty() && undescribed.operations.is_empty() {
             true => Ok(()),
@@ -158,10 +204,20 @@ impl ApiSecurity {
 
     /// A refusal with this status, and the codes that stand for it.
     fn refusal(&self, status: u16) -> Response {
-        let about_requests = |code: &&ErrorCode| code.status() == status && !OF_MANAGEMENT.contains(code);
-        let codes: Vec<_> = ErrorCode::ALL.iter().filter(about_requests).map(|code| code.as_str()).collect();
+        let about_requests =
+            |code: &&ErrorCode| code.status() == status && !OF_MANAGEMENT.contains(code);
+        let codes: Vec<_> = ErrorCode::ALL
+            .iter()
+            .filter(about_requests)
+            .map(|code| code.as_str())
+            .collect();
         let response = ResponseBuilder::new().description(codes.join(", "));
-        response.content(&self.media_type, Content::new::<RefOr<utoipa::openapi::Schema>>(None)).build()
+        response
+            .content(
+                &self.media_type,
+                Content::new::<RefOr<utoipa::openapi::Schema>>(None),
+            )
+            .build()
     }
 }
 
@@ -179,9 +235,10 @@ fn scheme(presentation: Presentation<'_>) -> Option<(String, SecurityScheme)> {
     match presentation {
         Presentation::Bearer => Some(("bearer".into(), http(HttpAuthScheme::Bearer))),
         Presentation::Basic => Some(("basic".into(), http(HttpAuthScheme::Basic))),
-        Presentation::Header(name) => {
-            Some((name.to_owned(), SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(name)))))
-        }
+        Presentation::Header(name) => Some((
+            name.to_owned(),
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(name))),
+        )),
         _ => None,
     }
 }
@@ -197,21 +254,26 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
         ("PATCH", &mut item.patch),
         ("TRACE", &mut item.trace),
     ];
-    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+    all.into_iter()
+        .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 fn serves(demand: &RouteDemand, method: &str) -> bool {
-    demand.method.is_none_or(|of| of == method || (of, method) == ("GET", "HEAD"))
+    demand
+        .method
+        .is_none_or(|of| of == method || (of, method) == ("GET", "HEAD"))
 }
 
 /// Whether axum's path and OpenAPI's are one: the names of parameters may differ, and axum marks one for the whole rest.
 fn same_path(route: &str, documented: &str) -> bool {
-    let is_parameter = |part: &str| part.starts_with('{') && part.ends_with('}') && !part.starts_with("{{");
+    let is_parameter =
+        |part: &str| part.starts_with('{') && part.ends_with('}') && !part.starts_with("{{");
     let (mut one, mut other) = (route.split('/'), documented.split('/'));
     loop {
         match (one.next(), other.next()) {
             (None, None) => return true,
-            (Some(one), Some(other)) if one == other || (is_parameter(one) && is_parameter(other)) => {}
+            (Some(one), Some(other))
+                if one == other || (is_parameter(one) && is_parameter(other)) => {}
             _ => return false,
         }
     }

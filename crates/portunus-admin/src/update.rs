@@ -49,16 +49,29 @@ impl PatchBody {
         let mut change = KeyChange::new();
         change.name = never_null("name", self.name)?;
         change.description = self.description;
-        change.scopes = never_null("scopes", self.scopes)?.map(|names| scopes(&names)).transpose()?;
+        change.scopes = never_null("scopes", self.scopes)?
+            .map(|names| scopes(&names))
+            .transpose()?;
         change.access = never_null("access", self.access)?;
         change.workspaces = each(self.workspaces, |names| workspaces(&names))?;
         change.plan = each(self.plan, |name| plan(&name))?;
         change.allowed_ips = each(self.allowed_ips, allow_list)?;
         let defaults = shared.authenticator.quotas();
-        change.quotas = each(self.rate_limit_config, |Object(config)| config.into_quotas(defaults))?;
-        change.metadata = self.metadata.map(|object| metadata(object.unwrap_or_default())).transpose()?;
-        change.not_before = self.not_before.map(|text| time("not_before", text)).transpose()?;
-        change.expires_at = self.expires_at.map(|text| time("expires_at", text)).transpose()?;
+        change.quotas = each(self.rate_limit_config, |Object(config)| {
+            config.into_quotas(defaults)
+        })?;
+        change.metadata = self
+            .metadata
+            .map(|object| metadata(object.unwrap_or_default()))
+            .transpose()?;
+        change.not_before = self
+            .not_before
+            .map(|text| time("not_before", text))
+            .transpose()?;
+        change.expires_at = self
+            .expires_at
+            .map(|text| time("expires_at", text))
+            .transpose()?;
         change.enabled = never_null("enabled", self.enabled)?;
         Ok(change)
     }
@@ -66,11 +79,16 @@ impl PatchBody {
 
 /// A value that is always there: `null` would say nothing.
 fn never_null<T>(field: &str, stated: Option<Option<T>>) -> Result<Option<T>, Fault> {
-    stated.map(|value| value.ok_or_else(|| Fault::invalid(field, "it cannot be null"))).transpose()
+    stated
+        .map(|value| value.ok_or_else(|| Fault::invalid(field, "it cannot be null")))
+        .transpose()
 }
 
 /// What a stated value means, where it is not `null`.
-fn each<T, U>(stated: Option<Option<T>>, read: impl FnOnce(T) -> Result<U, Fault>) -> Result<Option<Option<U>>, Fault> {
+fn each<T, U>(
+    stated: Option<Option<T>>,
+    read: impl FnOnce(T) -> Result<U, Fault>,
+) -> Result<Option<Option<U>>, Fault> {
     stated.map(|value| value.map(read).transpose()).transpose()
 }
 
@@ -83,10 +101,20 @@ pub(crate) async fn update(
 ) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
     let before = proven.manager.get_for(Action::KeyUpdate, &id).await?.record;
-    let noted = |fault: &Fault| proven.manager.refused(Action::KeyUpdate, Some(&before), fault.error());
+    let noted = |fault: &Fault| {
+        proven
+            .manager
+            .refused(Action::KeyUpdate, Some(&before), fault.error())
+    };
     let version = expected_version(&headers, before.version).inspect_err(noted)?;
-    let mut change = read::<PatchBody>(body).await?.into_change(&shared).inspect_err(noted)?;
-    let allowed = shared.rules.changing(proven.operator(), &before, &mut change).await;
+    let mut change = read::<PatchBody>(body)
+        .await?
+        .into_change(&shared)
+        .inspect_err(noted)?;
+    let allowed = shared
+        .rules
+        .changing(proven.operator(), &before, &mut change)
+        .await;
     allowed.map_err(Fault::from).inspect_err(noted)?;
     let changed = proven.manager.update(&id, change, version).await?;
     Ok(with_etag(&changed, proven.shown(&changed)))

@@ -46,7 +46,13 @@ impl OneOrMore {
 pub(crate) async fn verify(proven: Proven, body: Body) -> Result<Response, Fault> {
     let asked = read::<VerifyBody>(body).await?;
     let required = asked.require.map(OneOrMore::into_requirement).transpose()?;
-    let ip = asked.ip.map(|text| text.parse::<IpAddr>().map_err(|error| Fault::invalid("ip", error))).transpose()?;
+    let ip = asked
+        .ip
+        .map(|text| {
+            text.parse::<IpAddr>()
+                .map_err(|error| Fault::invalid("ip", error))
+        })
+        .transpose()?;
     let now = proven.manager.now();
     let found = proven.manager.verify(&asked.key).await?;
     let answer = match found.filter(|key| key.record.status(now) == KeyStatus::Active) {
@@ -54,7 +60,13 @@ pub(crate) async fn verify(proven: Proven, body: Body) -> Result<Response, Fault
         None => json!({ "active": false }),
         Some(key) => {
             let granted = proven.shared.authenticator.scopes_of(&key.record)?;
-            let (allowed, explain) = judge(&key, &*granted, required.as_ref(), ip, asked.method.as_deref());
+            let (allowed, explain) = judge(
+                &key,
+                &*granted,
+                required.as_ref(),
+                ip,
+                asked.method.as_deref(),
+            );
             shown(&proven, &key, allowed, &explain)
         }
     };
@@ -75,11 +87,16 @@ fn judge(
         explain.push(why);
     };
     if let Some(required) = required {
-        say(required.is_met_by(granted), required.explain(granted).to_string());
+        say(
+            required.is_met_by(granted),
+            required.explain(granted).to_string(),
+        );
     }
     match (&record.allowed_ips, ip) {
         (None, Some(ip)) => say(true, format!("{ip}: the key works from anywhere")),
-        (Some(list), Some(ip)) if list.contains(ip) => say(true, format!("{ip} is on the allow-list")),
+        (Some(list), Some(ip)) if list.contains(ip) => {
+            say(true, format!("{ip} is on the allow-list"))
+        }
         (Some(_), Some(ip)) => say(false, format!("{ip} is not on the allow-list")),
         (_, None) => {}
     }
@@ -95,9 +112,16 @@ fn judge(
 
 fn shown(proven: &Proven, key: &ManagedKey, allowed: bool, explain: &[String]) -> Value {
     let record = &key.record;
-    let scope = record.scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let seconds =
-        |at: std::time::SystemTime| at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let scope = record
+        .scopes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ");
+    let seconds = |at: std::time::SystemTime| {
+        at.duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    };
     json!({
         "active": true,
         "scope": scope,

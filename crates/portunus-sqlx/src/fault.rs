@@ -13,7 +13,9 @@ use portunus::store::{Rejected, StoreError};
 #[non_exhaustive]
 pub enum MigrateError {
     /// The database was written by a newer version of this crate.
-    #[error("the database has schema {found}; this version of portunus-sqlx knows {known} at most: update the program")]
+    #[error(
+        "the database has schema {found}; this version of portunus-sqlx knows {known} at most: update the program"
+    )]
     Newer {
         /// The schema of the database.
         found: i64,
@@ -69,7 +71,9 @@ struct Answer {
 impl Fault {
     fn code(&self) -> Option<String> {
         match self {
-            Self::Database(sqlx::Error::Database(answer)) => answer.code().map(std::borrow::Cow::into_owned),
+            Self::Database(sqlx::Error::Database(answer)) => {
+                answer.code().map(std::borrow::Cow::into_owned)
+            }
             _ => None,
         }
     }
@@ -78,7 +82,8 @@ impl Fault {
     #[cfg(feature = "postgres")]
     pub(crate) fn is_conflict(&self) -> bool {
         // serialization_failure, deadlock_detected
-        self.code().is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
+        self.code()
+            .is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
     }
 
     /// Whether the connection was lost, so that a read may be tried on another.
@@ -87,7 +92,9 @@ impl Fault {
         match self {
             Self::Database(sqlx::Error::Io(_)) => true,
             // admin_shutdown, crash_shutdown
-            _ => self.code().is_some_and(|code| matches!(code.as_str(), "57P01" | "57P02")),
+            _ => self
+                .code()
+                .is_some_and(|code| matches!(code.as_str(), "57P01" | "57P02")),
         }
     }
 }
@@ -115,9 +122,11 @@ impl Fault {
     pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
         let code = self.code().unwrap_or_default();
         match self {
-            Self::Database(sqlx::Error::Database(answer)) => {
-                Answer { code, message: answer.message().to_owned() }.into()
+            Self::Database(sqlx::Error::Database(answer)) => Answer {
+                code,
+                message: answer.message().to_owned(),
             }
+            .into(),
             Self::Database(error) => error.into(),
             Self::Corrupt(what) => Unreadable(what).into(),
             Self::Rejected(rejected) => rejected.into(),

@@ -61,7 +61,12 @@ impl PostgresStore {
     /// # Errors
     /// A server that does not answer.
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, StoreError> {
-        Ok(Self::new(Self::pool_options().connect_with(options).await.map_err(Fault::from)?))
+        Ok(Self::new(
+            Self::pool_options()
+                .connect_with(options)
+                .await
+                .map_err(Fault::from)?,
+        ))
     }
 
     /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on each, statements end after
@@ -94,7 +99,10 @@ impl PostgresStore {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let half = pool.options().get_max_connections() / 2;
-        Self { pool, turns: Turns::new(usize::try_from(half).unwrap_or(1)) }
+        Self {
+            pool,
+            turns: Turns::new(usize::try_from(half).unwrap_or(1)),
+        }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -125,7 +133,10 @@ impl PostgresStore {
     }
 
     /// Begins a transaction. Nothing has happened in it yet, so that another connection may be taken.
-    async fn begin(&self, statement: &'static str) -> Result<Transaction<'static, Postgres>, Fault> {
+    async fn begin(
+        &self,
+        statement: &'static str,
+    ) -> Result<Transaction<'static, Postgres>, Fault> {
         for _ in 0..self.attempts() {
             match self.pool.begin_with(statement).await.map_err(Fault::from) {
                 Err(fault) if fault.is_lost_connection() => {}

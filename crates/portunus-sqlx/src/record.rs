@@ -23,15 +23,35 @@ fn columns(record: &KeyRecord) -> Result<[(&'static str, Value); 16], Refusal> {
         ("kind", record.kind.as_str().into()),
         ("environment", record.environment.as_str().into()),
         ("tenant_id", record.owner.tenant_id.as_str().into()),
-        ("user_id", Value::Text(record.owner.user_id.as_ref().map(|user| user.as_str().to_owned()))),
+        (
+            "user_id",
+            Value::Text(
+                record
+                    .owner
+                    .user_id
+                    .as_ref()
+                    .map(|user| user.as_str().to_owned()),
+            ),
+        ),
         ("name", text(&record.name).into()),
-        ("description", Value::Text(record.description.as_deref().map(text))),
+        (
+            "description",
+            Value::Text(record.description.as_deref().map(text)),
+        ),
         ("masked", text(&record.masked).into()),
         ("created_at", time::floor(record.created_at).into()),
         ("not_before", millis(&record.not_before)),
         ("expires_at", millis(&record.expires_at)),
         ("enabled", record.enabled.into()),
-        ("revoked_at", Value::Int(record.revoked.as_ref().map(|revoked| time::floor(revoked.at)))),
+        (
+            "revoked_at",
+            Value::Int(
+                record
+                    .revoked
+                    .as_ref()
+                    .map(|revoked| time::floor(revoked.at)),
+            ),
+        ),
         ("may_be_primary", record.may_be_primary.into()),
     ])
 }
@@ -105,6 +125,11 @@ pub(crate) fn read(row: &mut Row) -> Result<KeyRecord, Fault> {
 
 /// Whether two values are one; NULL has no type.
 pub(crate) fn same(one: &Value, other: &Value) -> bool {
-    let is_null = |value: &Value| matches!(value, Value::Int(None) | Value::Text(None) | Value::Bytes(None));
+    let is_null = |value: &Value| {
+        matches!(
+            value,
+            Value::Int(None) | Value::Text(None) | Value::Bytes(None)
+        )
+    };
     one == other || (is_null(one) && is_null(other))
 }

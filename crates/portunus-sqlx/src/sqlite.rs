@@ -38,7 +38,10 @@ impl SqliteStore {
     /// A file that cannot be opened, or is no SQLite database.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         make_private(path.as_ref());
-        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true).busy_timeout(BUSY_TIMEOUT);
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .busy_timeout(BUSY_TIMEOUT);
         Self::open_with(options).await
     }
 
@@ -62,9 +65,19 @@ impl SqliteStore {
                 .max_lifetime(None)
                 .test_before_acquire(false)
         };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(Fault::from)?;
-        let readers = pool(READERS).connect_with(options).await.map_err(Fault::from)?;
-        Ok(Self { readers, writer, turns: Turns::new(1) })
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(Fault::from)?;
+        let readers = pool(READERS)
+            .connect_with(options)
+            .await
+            .map_err(Fault::from)?;
+        Ok(Self {
+            readers,
+            writer,
+            turns: Turns::new(1),
+        })
     }
 
     /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is when it is
@@ -73,7 +86,11 @@ impl SqliteStore {
     /// store on the same pool waits in SQLite, as another process does.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
-        Self { readers: pool.clone(), writer: pool, turns: Turns::new(1) }
+        Self {
+            readers: pool.clone(),
+            writer: pool,
+            turns: Turns::new(1),
+        }
     }
 
     /// How the connections are made.
@@ -107,7 +124,8 @@ impl SqliteStore {
         let _turn = self.turns.wait().await?;
         limited(WRITE_LIMIT, async {
             // From its first statement on the only writer: a transaction that only becomes one later may have to be given up.
-            let mut transaction: Transaction<'_, Sqlite> = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let mut transaction: Transaction<'_, Sqlite> =
+                self.writer.begin_with("BEGIN IMMEDIATE").await?;
             match operation.run(&mut *transaction).await {
                 Ok(answer) => {
                     transaction.commit().await?;
@@ -139,7 +157,11 @@ fn make_private(path: &Path) {
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SqliteStore({} connections)", self.readers.size() + self.writer.size())
+        write!(
+            f,
+            "SqliteStore({} connections)",
+            self.readers.size() + self.writer.size()
+        )
     }
 }
 

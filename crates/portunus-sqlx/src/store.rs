@@ -31,7 +31,10 @@ impl Turns {
 }
 
 /// What comes of a piece of work that may not take longer than this.
-pub(crate) async fn limited<T>(limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+pub(crate) async fn limited<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
     match tokio::time::timeout(limit, work).await {
         Ok(done) => done,
         Err(_) => Err(Refusal::TooLong(limit).into()),
@@ -50,9 +53,15 @@ macro_rules! key_store {
             /// or the database giving no answer.
             pub async fn migrate(&self) -> Result<(), crate::MigrateError> {
                 use crate::operation::{Migrate, Migrated};
-                match self.write(Migrate).await.map_err(portunus::store::StoreError::from)? {
+                match self
+                    .write(Migrate)
+                    .await
+                    .map_err(portunus::store::StoreError::from)?
+                {
                     Migrated::UpToDate => Ok(()),
-                    Migrated::Newer { found, known } => Err(crate::MigrateError::Newer { found, known }),
+                    Migrated::Newer { found, known } => {
+                        Err(crate::MigrateError::Newer { found, known })
+                    }
                 }
             }
         }
@@ -62,7 +71,10 @@ macro_rules! key_store {
             async fn find(
                 &self,
                 digests: &[portunus::key::KeyDigest],
-            ) -> Result<Option<std::sync::Arc<portunus::store::StoredKey>>, portunus::store::StoreError> {
+            ) -> Result<
+                Option<std::sync::Arc<portunus::store::StoredKey>>,
+                portunus::store::StoreError,
+            > {
                 let find = crate::operation::Find(digests);
                 if find.fits_one_statement() {
                     Ok(self.read(find).await?)
@@ -100,7 +112,10 @@ macro_rules! key_store {
                 Ok(self.read(crate::operation::SigningOf(id)).await?)
             }
 
-            async fn apply(&self, batch: &portunus::store::WriteBatch) -> Result<(), portunus::store::StoreError> {
+            async fn apply(
+                &self,
+                batch: &portunus::store::WriteBatch,
+            ) -> Result<(), portunus::store::StoreError> {
                 Ok(self.write(crate::operation::Apply(batch)).await?)
             }
 
@@ -120,7 +135,9 @@ macro_rules! key_store {
                 from: std::time::SystemTime,
                 to: std::time::SystemTime,
             ) -> Result<Vec<portunus::store::HourOfUse>, portunus::store::StoreError> {
-                Ok(self.read(crate::operation::UsageByHour { id, from, to }).await?)
+                Ok(self
+                    .read(crate::operation::UsageByHour { id, from, to })
+                    .await?)
             }
 
             async fn forget_usage_before(

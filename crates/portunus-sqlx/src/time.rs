@@ -32,17 +32,25 @@ pub(crate) fn ceil(at: SystemTime) -> i64 {
 /// A time from its milliseconds; `None` where they are no time.
 pub(crate) fn from_millis(millis: i64) -> Option<SystemTime> {
     let distance = Duration::from_millis(millis.unsigned_abs());
-    if millis < 0 { SystemTime::UNIX_EPOCH.checked_sub(distance) } else { SystemTime::UNIX_EPOCH.checked_add(distance) }
+    if millis < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    }
 }
 
 /// A time cut to the millisecond, not later; `None` where it cannot be kept.
 pub(crate) fn cut(at: SystemTime) -> Option<SystemTime> {
-    Some(floor(at)).filter(|millis| (0..i64::MAX).contains(millis)).and_then(from_millis)
+    Some(floor(at))
+        .filter(|millis| (0..i64::MAX).contains(millis))
+        .and_then(from_millis)
 }
 
 /// A time raised to the millisecond, not earlier; `None` where it cannot be kept.
 pub(crate) fn raised(at: SystemTime) -> Option<SystemTime> {
-    Some(ceil(at)).filter(|millis| (0..i64::MAX).contains(millis)).and_then(from_millis)
+    Some(ceil(at))
+        .filter(|millis| (0..i64::MAX).contains(millis))
+        .and_then(from_millis)
 }
 
 #[cfg(test)]
@@ -56,7 +64,10 @@ mod tests {
         assert_eq!((floor(at(2_000_000)), ceil(at(2_000_000))), (2, 2));
         let before = SystemTime::UNIX_EPOCH - Duration::from_micros(1_500);
         assert_eq!((floor(before), ceil(before)), (-2, -1));
-        assert_eq!((cut(before), cut(at(1_999_999))), (None, Some(at(1_000_000))));
+        assert_eq!(
+            (cut(before), cut(at(1_999_999))),
+            (None, Some(at(1_000_000)))
+        );
         assert_eq!(raised(at(1_000_001)), Some(at(2_000_000)));
     }
 }

@@ -69,7 +69,11 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn new(cells: Vec<Cell>) -> Self {
-        Self { table: "a table", name: "?".into(), cells: cells.into_iter() }
+        Self {
+            table: "a table",
+            name: "?".into(),
+            cells: cells.into_iter(),
+        }
     }
 
     /// The same row with a name for errors.
@@ -86,12 +90,18 @@ impl Row {
 
     /// The error that this column cannot be understood.
     pub(crate) fn corrupt(&self, column: &str) -> Fault {
-        Fault::Corrupt(format!("{} row {:?}, column {column}", self.table, self.name))
+        Fault::Corrupt(format!(
+            "{} row {:?}, column {column}",
+            self.table, self.name
+        ))
     }
 
     /// The next column as it is.
     pub(crate) fn value(&mut self, column: &str) -> Result<Value, Fault> {
-        self.cells.next().flatten().ok_or_else(|| self.corrupt(column))
+        self.cells
+            .next()
+            .flatten()
+            .ok_or_else(|| self.corrupt(column))
     }
 
     pub(crate) fn maybe_int(&mut self, column: &str) -> Result<Option<i64>, Fault> {
@@ -128,7 +138,8 @@ impl Row {
     }
 
     pub(crate) fn bytes(&mut self, column: &str) -> Result<Vec<u8>, Fault> {
-        self.maybe_bytes(column)?.ok_or_else(|| self.corrupt(column))
+        self.maybe_bytes(column)?
+            .ok_or_else(|| self.corrupt(column))
     }
 }
 
@@ -155,7 +166,10 @@ macro_rules! session_on {
                 sql: &'static str,
                 values: Vec<crate::value::Value>,
             ) -> Result<u64, crate::fault::Fault> {
-                Ok(bound(sql, values).execute(&mut *self).await?.rows_affected())
+                Ok(bound(sql, values)
+                    .execute(&mut *self)
+                    .await?
+                    .rows_affected())
             }
 
             async fn script(&mut self, sql: &'static str) -> Result<(), crate::fault::Fault> {
@@ -169,11 +183,13 @@ macro_rules! session_on {
             values: Vec<crate::value::Value>,
         ) -> sqlx::query::Query<'static, $database, <$database as sqlx::Database>::Arguments> {
             use crate::value::Value;
-            values.into_iter().fold(sqlx::query(sql), |query, value| match value {
-                Value::Int(value) => query.bind(value),
-                Value::Text(value) => query.bind(value),
-                Value::Bytes(value) => query.bind(value),
-            })
+            values
+                .into_iter()
+                .fold(sqlx::query(sql), |query, value| match value {
+                    Value::Int(value) => query.bind(value),
+                    Value::Text(value) => query.bind(value),
+                    Value::Bytes(value) => query.bind(value),
+                })
         }
 
         fn read(row: &<$database as sqlx::Database>::Row) -> crate::value::Row {
@@ -186,9 +202,15 @@ macro_rules! session_on {
                 }
                 let name = value.type_info().name().to_owned();
                 match name.as_str() {
-                    "INTEGER" | "INT8" => <i64 as Decode<'_, $database>>::decode(value).ok().map(Value::from),
-                    "TEXT" => <String as Decode<'_, $database>>::decode(value).ok().map(Value::from),
-                    "BLOB" | "BYTEA" => <Vec<u8> as Decode<'_, $database>>::decode(value).ok().map(Value::from),
+                    "INTEGER" | "INT8" => <i64 as Decode<'_, $database>>::decode(value)
+                        .ok()
+                        .map(Value::from),
+                    "TEXT" => <String as Decode<'_, $database>>::decode(value)
+                        .ok()
+                        .map(Value::from),
+                    "BLOB" | "BYTEA" => <Vec<u8> as Decode<'_, $database>>::decode(value)
+                        .ok()
+                        .map(Value::from),
                     _ => None,
                 }
             };

@@ -1,6 +1,11 @@
 //! Stores and buses on databases pass the suites that portunus has for every implementation.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 
@@ -26,7 +31,10 @@ use tokio::sync::{Mutex, RwLock};
 static TURN: RwLock<()> = RwLock::const_new(());
 
 /// Runs the suite for stores, and says how long it took.
-async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(what: &str, make: impl Fn() -> Fut) {
+async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(
+    what: &str,
+    make: impl Fn() -> Fut,
+) {
     let _turn = TURN.write().await;
     let started = Instant::now();
     let outcome = conformance::key_store(make).await;
@@ -35,7 +43,10 @@ async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(what: &str, ma
 }
 
 /// Runs the suite for buses, and says how long it took.
-async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(what: &str, make: impl Fn() -> Fut) {
+async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(
+    what: &str,
+    make: impl Fn() -> Fut,
+) {
     let _turn = TURN.read().await;
     let started = Instant::now();
     let outcome = conformance::invalidation_bus(make).await;
@@ -56,11 +67,17 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), count: AtomicU32::new(0) }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            count: AtomicU32::new(0),
+        }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join(format!("keys{}.db", self.count.fetch_add(1, Ordering::Relaxed)))
+        self.folder.path().join(format!(
+            "keys{}.db",
+            self.count.fetch_add(1, Ordering::Relaxed)
+        ))
     }
 
     /// A store on a new file.
@@ -81,10 +98,19 @@ struct Databases {
 impl Databases {
     /// A server that is never to survive a crash, so that the disk is not waited for.
     async fn new() -> Self {
-        let databases = Self { server: Arc::new(Server::start().await), count: AtomicU32::new(0) };
+        let databases = Self {
+            server: Arc::new(Server::start().await),
+            count: AtomicU32::new(0),
+        };
         let mut connection = databases.server.connection("postgres").await;
-        sqlx::query("ALTER SYSTEM SET fsync = off").execute(&mut connection).await.unwrap();
-        sqlx::query("SELECT pg_reload_conf()").execute(&mut connection).await.unwrap();
+        sqlx::query("ALTER SYSTEM SET fsync = off")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        sqlx::query("SELECT pg_reload_conf()")
+            .execute(&mut connection)
+            .await
+            .unwrap();
         databases
     }
 
@@ -97,9 +123,14 @@ impl Databases {
     async fn store(&self) -> PostgresStore {
         let name = format!("keys{}", self.count.fetch_add(1, Ordering::Relaxed));
         let mut connection = self.server.connection("postgres").await;
-        sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {name}"))).execute(&mut connection).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {name}")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
         let options: PgConnectOptions = self.server.address("postgres").parse().unwrap();
-        let store = PostgresStore::connect_with(options.options([("search_path", name)])).await.unwrap();
+        let store = PostgresStore::connect_with(options.options([("search_path", name)]))
+            .await
+            .unwrap();
         store.migrate().await.unwrap();
         store
     }
@@ -119,9 +150,15 @@ async fn a_store_on_a_server_keeps_what_a_store_promises() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_cache_keeps_what_the_store_behind_it_promises() {
-    keeps_its_promises("CachedStore of MemoryStore", || async { cached(MemoryStore::new()) }).await;
+    keeps_its_promises("CachedStore of MemoryStore", || async {
+        cached(MemoryStore::new())
+    })
+    .await;
     let files = Files::new();
-    keeps_its_promises("CachedStore of SqliteStore", || async { cached(files.store().await) }).await;
+    keeps_its_promises("CachedStore of SqliteStore", || async {
+        cached(files.store().await)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -131,19 +168,24 @@ async fn notifications_of_a_server_keep_what_a_bus_promises() {
         let home = databases.home().await;
         let near = home.open().await;
         let proxy = Arc::new(Proxy::before(home.server.socket()).await);
-        let address = format!("postgres://tester@127.0.0.1:{}/{}?sslmode=disable", proxy.port, home.name);
+        let address = format!(
+            "postgres://tester@127.0.0.1:{}/{}?sslmode=disable",
+            proxy.port, home.name
+        );
         let far = PostgresStore::connect(&address).await.unwrap();
         let cut = Arc::clone(&proxy);
-        BusNodes::new(near.bus(), far.bus()).with_stores(near, far).with_faults(
-            move || {
-                cut.silence_all();
-                std::future::ready(())
-            },
-            move || {
-                proxy.silence();
-                std::future::ready(())
-            },
-        )
+        BusNodes::new(near.bus(), far.bus())
+            .with_stores(near, far)
+            .with_faults(
+                move || {
+                    cut.silence_all();
+                    std::future::ready(())
+                },
+                move || {
+                    proxy.silence();
+                    std::future::ready(())
+                },
+            )
     })
     .await;
 }
@@ -153,7 +195,10 @@ async fn looks_at_a_file_keep_what_a_bus_promises() {
     let files = Files::new();
     tells_what_it_promises("SqliteWatch", || async {
         let path = files.path();
-        let [here, there] = [SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap()];
+        let [here, there] = [
+            SqliteStore::open(&path).await.unwrap(),
+            SqliteStore::open(&path).await.unwrap(),
+        ];
         here.migrate().await.unwrap();
         BusNodes::new(here.watch(), there.watch()).with_stores(here, there)
     })
@@ -165,7 +210,9 @@ async fn looks_at_a_file_keep_what_a_bus_promises() {
 async fn looks_at_a_file_that_is_locked_at_times_keep_it_too() {
     let files = Files::new();
     tells_what_it_promises("SqliteWatch, locked at times", || async {
-        let options = SqliteConnectOptions::new().filename(files.path()).create_if_missing(true);
+        let options = SqliteConnectOptions::new()
+            .filename(files.path())
+            .create_if_missing(true);
         let options = options.journal_mode(SqliteJournalMode::Delete);
         let pool = SqlitePoolOptions::new().max_connections(1);
         let here = SqliteStore::new(pool.clone().connect_with(options.clone()).await.unwrap());
@@ -173,14 +220,19 @@ async fn looks_at_a_file_that_is_locked_at_times_keep_it_too() {
         let there = SqliteStore::new(pool.connect_with(options.clone()).await.unwrap());
         let locking = Arc::new(Mutex::new(options.connect().await.unwrap()));
         let locked = Arc::clone(&locking);
-        BusNodes::new(here.watch(), there.watch()).with_stores(here, there).with_faults(
-            move || run(Arc::clone(&locking), "BEGIN EXCLUSIVE"),
-            move || run(Arc::clone(&locked), "COMMIT"),
-        )
+        BusNodes::new(here.watch(), there.watch())
+            .with_stores(here, there)
+            .with_faults(
+                move || run(Arc::clone(&locking), "BEGIN EXCLUSIVE"),
+                move || run(Arc::clone(&locked), "COMMIT"),
+            )
     })
     .await;
 }
 
 async fn run(connection: Arc<Mutex<SqliteConnection>>, statement: &'static str) {
-    sqlx::raw_sql(statement).execute(&mut *connection.lock().await).await.unwrap();
+    sqlx::raw_sql(statement)
+        .execute(&mut *connection.lock().await)
+        .await
+        .unwrap();
 }

@@ -1,6 +1,11 @@
 //! The promises of a store, kept by PostgreSQL: one server for all cases, a database for each.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 

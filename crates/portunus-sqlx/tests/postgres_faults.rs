@@ -1,6 +1,11 @@
 //! PostgreSQL out of order: no connection left, a server that is gone, a lock that is not given back, a crash.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 
@@ -10,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use common::server::Server;
 use common::{
-    Home, PostgresHome, acme, all, assert_unavailable, at, batch, digest, found, get, id, insert, record, rejected,
-    with_a,
+    Home, PostgresHome, acme, all, assert_unavailable, at, batch, digest, found, get, id, insert,
+    record, rejected, with_a,
 };
 use portunus::key::Revocation;
 use portunus::store::{Change, KeyStore, Rejected, WriteBatch};
@@ -34,7 +39,11 @@ fn quick() -> sqlx::postgres::PgPoolOptions {
 
 async fn no_connection_left(home: &PostgresHome) {
     with_a(home).await;
-    let pool = quick().max_connections(2).connect(&home.server.address(&home.name)).await.unwrap();
+    let pool = quick()
+        .max_connections(2)
+        .connect(&home.server.address(&home.name))
+        .await
+        .unwrap();
     let store = PostgresStore::new(pool.clone());
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
@@ -43,7 +52,10 @@ async fn no_connection_left(home: &PostgresHome) {
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
     // Writers alone never take every connection.
     let mut blocker = home.server.connection(&home.name).await;
-    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_digests IN SHARE MODE").execute(&mut blocker).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_digests IN SHARE MODE")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
     let writers: Vec<_> = (10..16)
         .map(|number| {
             let store = store.clone();
@@ -53,7 +65,10 @@ async fn no_connection_left(home: &PostgresHome) {
         .collect();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
-    sqlx::raw_sql("ROLLBACK").execute(&mut blocker).await.unwrap();
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
     for writer in writers {
         writer.await.unwrap().unwrap();
     }
@@ -61,56 +76,99 @@ async fn no_connection_left(home: &PostgresHome) {
 
 async fn a_lock_that_is_not_given_back(home: &PostgresHome) {
     with_a(home).await;
-    let options: sqlx::postgres::PgConnectOptions = home.server.address(&home.name).parse().unwrap();
-    let pool = sqlx::postgres::PgPoolOptions::new().connect_with(options.options([("lock_timeout", "200ms")]));
+    let options: sqlx::postgres::PgConnectOptions =
+        home.server.address(&home.name).parse().unwrap();
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .connect_with(options.options([("lock_timeout", "200ms")]));
     let store = PostgresStore::new(pool.await.unwrap());
     let mut blocker = home.server.connection(&home.name).await;
-    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_keys IN ACCESS EXCLUSIVE MODE").execute(&mut blocker).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_keys IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
     assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
-    assert_unavailable(&store.apply(&WriteBatch::new().update(record("a"))).await.unwrap_err());
-    sqlx::raw_sql("ROLLBACK").execute(&mut blocker).await.unwrap();
+    assert_unavailable(
+        &store
+            .apply(&WriteBatch::new().update(record("a")))
+            .await
+            .unwrap_err(),
+    );
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
     assert_eq!(get(&store, "a").await.version, 1, "nothing of it was kept");
-    store.apply(&WriteBatch::new().update(record("a"))).await.unwrap();
+    store
+        .apply(&WriteBatch::new().update(record("a")))
+        .await
+        .unwrap();
 }
 
 async fn a_stalled_server(home: &PostgresHome) {
     with_a(home).await;
-    let options: sqlx::postgres::PgConnectOptions = home.server.address(&home.name).parse().unwrap();
+    let options: sqlx::postgres::PgConnectOptions =
+        home.server.address(&home.name).parse().unwrap();
     let store = PostgresStore::new(sqlx::postgres::PgPoolOptions::new().connect_lazy_with(options));
     let mut blocker = home.server.connection(&home.name).await;
-    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_keys IN ACCESS EXCLUSIVE MODE").execute(&mut blocker).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_keys IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
     // A pool without any limits of its own: the store's limit is what ends the wait.
     let started = Instant::now();
     assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
-    sqlx::raw_sql("ROLLBACK").execute(&mut blocker).await.unwrap();
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        started.elapsed()
+    );
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
 }
 
 async fn a_database_that_acknowledges_too_early(home: &PostgresHome) {
     let store = with_a(home).await;
     // The trigger notes what was set when a write was made.
-    home.execute(format!("ALTER DATABASE {} SET synchronous_commit = off", home.name)).await;
-    home.execute("CREATE TABLE noted (setting TEXT)".into()).await;
+    home.execute(format!(
+        "ALTER DATABASE {} SET synchronous_commit = off",
+        home.name
+    ))
+    .await;
+    home.execute("CREATE TABLE noted (setting TEXT)".into())
+        .await;
     home.execute(
         "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \
          'BEGIN INSERT INTO noted VALUES (current_setting(''synchronous_commit'')); RETURN NEW; END'"
             .into(),
     )
     .await;
-    home.execute("CREATE TRIGGER note AFTER UPDATE ON portunus_keys EXECUTE FUNCTION note()".into()).await;
+    home.execute(
+        "CREATE TRIGGER note AFTER UPDATE ON portunus_keys EXECUTE FUNCTION note()".into(),
+    )
+    .await;
     home.close(store).await;
     let store = home.open().await;
-    store.apply(&WriteBatch::new().update(record("a"))).await.unwrap();
+    store
+        .apply(&WriteBatch::new().update(record("a")))
+        .await
+        .unwrap();
     assert_eq!(home.text("SELECT setting FROM noted").await, "on");
 }
 
 async fn no_schema(home: &PostgresHome) {
-    let store = PostgresStore::connect(&home.server.address(&home.name)).await.unwrap();
+    let store = PostgresStore::connect(&home.server.address(&home.name))
+        .await
+        .unwrap();
     let error = store.find(&[digest(1)]).await.unwrap_err();
     assert_unavailable(&error);
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("42P01") && source.contains("portunus_keys"), "{source}");
+    assert!(
+        source.contains("42P01") && source.contains("portunus_keys"),
+        "{source}"
+    );
 }
 
 async fn a_stopped_server(home: &PostgresHome) {
@@ -118,10 +176,18 @@ async fn a_stopped_server(home: &PostgresHome) {
     home.server.stop();
     let started = Instant::now();
     assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
-    assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(11),
+        "{:?}",
+        started.elapsed()
+    );
     assert_unavailable(&store.apply(&WriteBatch::new()).await.unwrap_err());
     home.server.run().await;
-    assert_eq!(found(&store, digest(1)).await, Some(id("a")), "the same store, with new connections");
+    assert_eq!(
+        found(&store, digest(1)).await,
+        Some(id("a")),
+        "the same store, with new connections"
+    );
     // Connections that were used a moment ago, and are gone: a look-up takes another.
     for _ in 0..3 {
         let lookups = (0..8).map(|_| {
@@ -150,7 +216,11 @@ const WRITERS: u32 = 6;
 async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
     let server = Arc::new(Server::start().await);
     let home = PostgresHome::new(&server).await;
-    let options = || quick().connect_lazy(&home.server.address(&home.name)).unwrap();
+    let options = || {
+        quick()
+            .connect_lazy(&home.server.address(&home.name))
+            .unwrap()
+    };
     home.open().await;
     let (mut acknowledged, mut unanswered) = (0, 0);
     for round in 0..ROUNDS {
@@ -163,14 +233,27 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
             writers.spawn(async move {
                 let mut acknowledged = Vec::new();
                 for number in 0_u32.. {
-                    let (name, digest) = (name(writer, number), digest((round * 100 + writer) * 10_000 + number));
-                    if store.apply(&batch([insert(digest, record(&name))])).await.is_err() {
+                    let (name, digest) = (
+                        name(writer, number),
+                        digest((round * 100 + writer) * 10_000 + number),
+                    );
+                    if store
+                        .apply(&batch([insert(digest, record(&name))]))
+                        .await
+                        .is_err()
+                    {
                         break;
                     }
                     let mut revoked = record(&name);
                     revoked.revoked = Some(Revocation::new(at(1_000), Some(name.clone())));
-                    let pin = Change::PinPrimary { owner: acme(), at: at(1_000) };
-                    match store.apply(&WriteBatch::new().update(revoked).change(pin)).await {
+                    let pin = Change::PinPrimary {
+                        owner: acme(),
+                        at: at(1_000),
+                    };
+                    match store
+                        .apply(&WriteBatch::new().update(revoked).change(pin))
+                        .await
+                    {
                         Ok(()) => {
                             acknowledged.push(name);
                             so_far.fetch_add(1, Ordering::Relaxed);
@@ -187,7 +270,10 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
         // Not after a time, which a busy machine may need to begin, but after a number; and then at any moment.
         let started = Instant::now();
         while revoked_so_far.load(Ordering::Relaxed) < 6 + round {
-            assert!(started.elapsed() < Duration::from_secs(60), "the writers do not get on");
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "the writers do not get on"
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         server.crash();
@@ -196,7 +282,10 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
         let store = PostgresStore::new(options());
         for name in &done {
             let stored = get(&store, name).await;
-            assert!(stored.revoked.is_some(), "round {round}: the revocation of {name} was acknowledged and is lost");
+            assert!(
+                stored.revoked.is_some(),
+                "round {round}: the revocation of {name} was acknowledged and is lost"
+            );
             assert_eq!(stored.version, 2);
         }
         acknowledged += done.len();
@@ -205,11 +294,22 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
             assert!([(1, false), (2, true)].contains(&whole), "{whole:?}");
             unanswered += usize::from(item.record.revoked.is_none());
             let again = insert(digest(u32::MAX), (*item.record).clone());
-            assert_eq!(rejected(&store, batch([again])).await, Rejected::IdKnown(item.record.id.clone()));
-            store.apply(&batch([Change::Delete(item.record.id.clone())])).await.unwrap();
+            assert_eq!(
+                rejected(&store, batch([again])).await,
+                Rejected::IdKnown(item.record.id.clone())
+            );
+            store
+                .apply(&batch([Change::Delete(item.record.id.clone())]))
+                .await
+                .unwrap();
         }
         store.close().await;
     }
-    println!("{acknowledged} revocations were acknowledged in {ROUNDS} rounds, {unanswered} keys were not revoked yet");
-    assert!(acknowledged >= 6 * ROUNDS as usize, "only {acknowledged}: the test has tried nothing");
+    println!(
+        "{acknowledged} revocations were acknowledged in {ROUNDS} rounds, {unanswered} keys were not revoked yet"
+    );
+    assert!(
+        acknowledged >= 6 * ROUNDS as usize,
+        "only {acknowledged}: the test has tried nothing"
+    );
 }

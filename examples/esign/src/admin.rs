@@ -43,9 +43,9 @@ impl DemoRules {
     /// A user who is known to be another tenant's owns nothing here.
     fn owner(&self, tenant: &TenantId, user: Option<&UserId>) -> Result<(), AuthError> {
         match user {
-            Some(user) if self.directory.is_foreign(tenant, user) => {
-                Err(forbidden("Keys can be issued for users of one's own tenant only"))
-            }
+            Some(user) if self.directory.is_foreign(tenant, user) => Err(forbidden(
+                "Keys can be issued for users of one's own tenant only",
+            )),
             _ => Ok(()),
         }
     }
@@ -54,16 +54,25 @@ impl DemoRules {
     fn plan(&self, asked: Option<&PlanName>, operator: &Operator) -> Result<(), AuthError> {
         match asked {
             None => Ok(()),
-            Some(_) if operator.role() != Role::Owner => Err(forbidden("Only the owner may set a plan")),
+            Some(_) if operator.role() != Role::Owner => {
+                Err(forbidden("Only the owner may set a plan"))
+            }
             Some(plan) if self.plans.knows(plan) => Ok(()),
-            Some(_) => Err(invalid("plan", format!("it is none of {}", PLANS.join(", ")))),
+            Some(_) => Err(invalid(
+                "plan",
+                format!("it is none of {}", PLANS.join(", ")),
+            )),
         }
     }
 
     /// IUSign restricts addresses on eligible plans only.
     fn addresses(&self, listed: bool, plan: Option<&PlanName>) -> Result<(), AuthError> {
-        if listed && self.profile == Profile::IuSign && plan.is_none_or(|plan| plan.as_str() != HIGHEST_PLAN) {
-            let detail = format!("allowed_ips: this API restricts addresses on plan {HIGHEST_PLAN} only");
+        if listed
+            && self.profile == Profile::IuSign
+            && plan.is_none_or(|plan| plan.as_str() != HIGHEST_PLAN)
+        {
+            let detail =
+                format!("allowed_ips: this API restricts addresses on plan {HIGHEST_PLAN} only");
             return Err(AuthError::with_detail(ErrorCode::PlanRequired, detail));
         }
         Ok(())
@@ -71,8 +80,15 @@ impl DemoRules {
 }
 
 fn workspaces(asked: Option<&[WorkspaceId]>) -> Result<(), AuthError> {
-    match asked.into_iter().flatten().find(|id| !WORKSPACES.contains(&id.as_str())) {
-        Some(unknown) => Err(invalid("workspaces", format!("there is no workspace {unknown}"))),
+    match asked
+        .into_iter()
+        .flatten()
+        .find(|id| !WORKSPACES.contains(&id.as_str()))
+    {
+        Some(unknown) => Err(invalid(
+            "workspaces",
+            format!("there is no workspace {unknown}"),
+        )),
         None => Ok(()),
     }
 }
@@ -89,7 +105,12 @@ impl HostRules for DemoRules {
         self.addresses(new.allowed_ips.is_some(), new.plan.as_ref())
     }
 
-    async fn changing(&self, operator: &Operator, before: &KeyRecord, change: &mut KeyChange) -> Result<(), AuthError> {
+    async fn changing(
+        &self,
+        operator: &Operator,
+        before: &KeyRecord,
+        change: &mut KeyChange,
+    ) -> Result<(), AuthError> {
         if let Some(asked) = &change.workspaces {
             workspaces(asked.as_deref())?;
         }
@@ -99,8 +120,14 @@ impl HostRules for DemoRules {
             }
             self.plan(asked.as_ref(), operator)?;
         }
-        let plan = change.plan.as_ref().map_or(before.plan.as_ref(), Option::as_ref);
-        let listed = change.allowed_ips.as_ref().map_or(before.allowed_ips.is_some(), Option::is_some);
+        let plan = change
+            .plan
+            .as_ref()
+            .map_or(before.plan.as_ref(), Option::as_ref);
+        let listed = change
+            .allowed_ips
+            .as_ref()
+            .map_or(before.allowed_ips.is_some(), Option::is_some);
         // What nobody touches may stand as it does.
         let touched = change.plan.is_some() || change.allowed_ips.is_some();
         self.addresses(listed && touched, plan)
@@ -145,10 +172,19 @@ pub(crate) async fn change_user(
 ) -> Result<Response, Fault> {
     let not_json = |_| AuthError::with_detail(ErrorCode::InvalidRequest, "The body is not JSON");
     let body = serde_json::from_slice::<Value>(&body).map_err(not_json)?;
-    let object = body.is_object().then_some(body).ok_or_else(|| invalid("body", "a JSON object"))?;
-    let asked = serde_json::from_value::<UserBody>(object).map_err(|error| invalid("body", error))?;
-    let tenant = operator.tenant().ok_or_else(|| forbidden("An operator of a tenant is needed"))?;
-    let changed = app.directory.change(tenant, &id, asked.role, asked.suspended);
-    let user = changed.ok_or_else(|| AuthError::with_detail(ErrorCode::NotFound, "There is no such user"))?;
+    let object = body
+        .is_object()
+        .then_some(body)
+        .ok_or_else(|| invalid("body", "a JSON object"))?;
+    let asked =
+        serde_json::from_value::<UserBody>(object).map_err(|error| invalid("body", error))?;
+    let tenant = operator
+        .tenant()
+        .ok_or_else(|| forbidden("An operator of a tenant is needed"))?;
+    let changed = app
+        .directory
+        .change(tenant, &id, asked.role, asked.suspended);
+    let user = changed
+        .ok_or_else(|| AuthError::with_detail(ErrorCode::NotFound, "There is no such user"))?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(json!(user))).into_response())
 }

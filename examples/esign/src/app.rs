@@ -45,7 +45,11 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(flags: &Flags, storage: &Storage, operators: Operators) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn new(
+        flags: &Flags,
+        storage: &Storage,
+        operators: Operators,
+    ) -> Result<Self, Box<dyn Error>> {
         let store = Arc::clone(&storage.keys);
         let profile = flags.profile;
         let directory = DemoDirectory::new(profile)?;
@@ -60,21 +64,29 @@ impl App {
             .client_ip(flags.client_ip())
             .limiter(limiter)
             .on_limiter_outage(flags.on_limiter_outage.into());
-        let trail = AuditTrail::builder().sink(Arc::clone(&storage.sink)).sink(TracingAudit::new()).build();
+        let trail = AuditTrail::builder()
+            .sink(Arc::clone(&storage.sink))
+            .sink(TracingAudit::new())
+            .build();
         // Keys that are imported may come as SHA-512.
         let hasher = KeyHasher::sha256().accept_sha512()?;
         authenticator = authenticator.hasher(hasher.clone()).audit(trail.clone());
         let mut manager = profile.manager(store).hasher(hasher).audit(trail.clone());
         if flags.tls_cert.is_none() {
             if profile == Profile::IuSign {
-                warn!("this API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it");
+                warn!(
+                    "this API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it"
+                );
             }
             authenticator = authenticator.transport(None);
         }
         if let Some(bound) = &flags.environment {
             authenticator = authenticator.environment(bound.clone());
             // Serving is bound, issuing is not: the bound one is the default, the others can be asked for.
-            let others = profile.environments().into_iter().filter(|other| other != bound);
+            let others = profile
+                .environments()
+                .into_iter()
+                .filter(|other| other != bound);
             manager = manager.environments(std::iter::once(bound.clone()).chain(others));
         }
         Ok(Self {
@@ -93,14 +105,21 @@ impl App {
 
     /// All routes, without CORS.
     pub(crate) fn router(&self) -> Router {
-        let peer = |extensions: &Extensions| extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| *peer);
+        let peer = |extensions: &Extensions| {
+            extensions
+                .get::<ConnectInfo<Peer>>()
+                .map(|ConnectInfo(peer)| *peer)
+        };
         let auth = AuthLayer::new(self.authenticator.clone())
             .peer(move |extensions| peer(extensions).map(|peer| peer.address.ip()))
             .tls(move |extensions| peer(extensions).and_then(|peer| peer.tls));
-        let routes = ProtectedRouter::new(auth).route("/healthz", get(|| async { Json(api::health()) }).public());
+        let routes = ProtectedRouter::new(auth)
+            .route("/healthz", get(|| async { Json(api::health()) }).public());
         let routes = api::routes(self).into_iter().fold(routes, on_axum::add);
         routes
-            .not_found(|State(app): State<Self>| async move { app.refuse(&AuthError::new(ErrorCode::NotFound)) })
+            .not_found(|State(app): State<Self>| async move {
+                app.refuse(&AuthError::new(ErrorCode::NotFound))
+            })
             .into_router()
             .merge(self.management())
             .with_state(self.clone())
@@ -110,25 +129,46 @@ impl App {
     pub(crate) fn management(&self) -> Router<Self> {
         Router::new()
             .nest("/admin", self.admin().into_router())
-            .route("/admin/", any(|| async { Fault::from(AuthError::new(ErrorCode::NotFound)) }))
+            .route(
+                "/admin/",
+                any(|| async { Fault::from(AuthError::new(ErrorCode::NotFound)) }),
+            )
             .route("/demo/users/{id}", put(admin::change_user))
     }
 
     /// The management API, with the demo's rules.
     fn admin(&self) -> Admin {
-        let (profile, directory, plans) = (self.profile, self.directory.clone(), self.plans.clone());
-        let peer =
-            |extensions: &Extensions| extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.address.ip());
-        let admin = Admin::new(self.manager.clone(), self.authenticator.clone(), Arc::clone(&self.operators))
-            .rules(admin::DemoRules { profile, directory, plans })
-            .events(Arc::clone(&self.events))
-            .peer(peer);
-        if profile == Profile::AllSign { admin.event_view(admin::allsign_view) } else { admin }
+        let (profile, directory, plans) =
+            (self.profile, self.directory.clone(), self.plans.clone());
+        let peer = |extensions: &Extensions| {
+            extensions
+                .get::<ConnectInfo<Peer>>()
+                .map(|ConnectInfo(peer)| peer.address.ip())
+        };
+        let admin = Admin::new(
+            self.manager.clone(),
+            self.authenticator.clone(),
+            Arc::clone(&self.operators),
+        )
+        .rules(admin::DemoRules {
+            profile,
+            directory,
+            plans,
+        })
+        .events(Arc::clone(&self.events))
+        .peer(peer);
+        if profile == Profile::AllSign {
+            admin.event_view(admin::allsign_view)
+        } else {
+            admin
+        }
     }
 
     /// A refusal by a handler, in the profile's dialect.
     pub(crate) fn answer(&self, error: &AuthError) -> Answer {
-        self.authenticator.responder().answer(error, &HttpHead::new(&Request::new(()), None))
+        self.authenticator
+            .responder()
+            .answer(error, &HttpHead::new(&Request::new(()), None))
     }
 
     /// The same as axum's response.
@@ -141,7 +181,12 @@ impl App {
         if let Err(error) = self.trail.flush().await {
             warn!(%error, "events could not be written; they are kept for the next time");
         }
-        if let Err(error) = self.authenticator.usage().flush(&**self.authenticator.store()).await {
+        if let Err(error) = self
+            .authenticator
+            .usage()
+            .flush(&**self.authenticator.store())
+            .await
+        {
             warn!(%error, "usage could not be written; it is kept for the next time");
         }
     }

@@ -13,7 +13,11 @@ use crate::app::App;
 use crate::cli::Flags;
 
 pub(crate) async fn announce(flags: &Flags, app: &App, address: SocketAddr) -> Result<(), String> {
-    let scheme = if flags.tls_cert.is_some() { "https" } else { "http" };
+    let scheme = if flags.tls_cert.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let url = format!("{scheme}://{address}");
     let text = if flags.ready_json {
         let operators: Map<_, _> = app
@@ -47,18 +51,42 @@ async fn make_room(app: &App) -> Result<(), String> {
     let mut query = ListQuery::new(app.manager.now());
     query.text = Some(FIRST_KEY.into());
     query.limit = 500;
-    let page = app.manager.list(query).await.map_err(|error| format!("cannot list the keys: {error}"))?;
-    for key in page.items.iter().filter(|key| key.record.name == FIRST_KEY && !key.primary) {
-        app.manager.delete(&key.record.id).await.map_err(|error| format!("cannot make room: {error}"))?;
+    let page = app
+        .manager
+        .list(query)
+        .await
+        .map_err(|error| format!("cannot list the keys: {error}"))?;
+    for key in page
+        .items
+        .iter()
+        .filter(|key| key.record.name == FIRST_KEY && !key.primary)
+    {
+        app.manager
+            .delete(&key.record.id)
+            .await
+            .map_err(|error| format!("cannot make room: {error}"))?;
     }
     Ok(())
 }
 
 async fn for_people(app: &App, url: &str) -> Result<String, String> {
-    let owner = Owner::tenant(TenantId::new(App::demo_tenant()).map_err(|error| error.to_string())?);
+    let owner =
+        Owner::tenant(TenantId::new(App::demo_tenant()).map_err(|error| error.to_string())?);
     let (path, scopes) = match app.profile {
-        Profile::AllSign => ("/v2/documents", vec![portunus::scope!("document:*"), portunus::scope!("signature:read")]),
-        Profile::InSigner => ("/api/v1/documents", vec![portunus::scope!("documents.*"), portunus::scope!("org.read")]),
+        Profile::AllSign => (
+            "/v2/documents",
+            vec![
+                portunus::scope!("document:*"),
+                portunus::scope!("signature:read"),
+            ],
+        ),
+        Profile::InSigner => (
+            "/api/v1/documents",
+            vec![
+                portunus::scope!("documents.*"),
+                portunus::scope!("org.read"),
+            ],
+        ),
         Profile::DropboxSign => ("/v3/signature_request/list", Vec::new()),
         _ => ("/whoami", Vec::new()),
     };
@@ -77,7 +105,12 @@ async fn for_people(app: &App, url: &str) -> Result<String, String> {
         Profile::DropboxSign => format!("-u '{key}:'"),
         _ => format!("-H 'Authorization: Bearer {key}'"),
     };
-    let token = app.operators.tokens.iter().find(|(name, _)| *name == "owner").map_or("", |(_, token)| token);
+    let token = app
+        .operators
+        .tokens
+        .iter()
+        .find(|(name, _)| *name == "owner")
+        .map_or("", |(_, token)| token);
     let note = match app.profile {
         Profile::IuSign if !url.starts_with("https") => {
             "This API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it.\n"

@@ -97,7 +97,9 @@ impl Flags {
             Profile::AllSign => "esign.db".into(),
             profile => format!("esign-{profile}.db"),
         };
-        self.store.clone().unwrap_or_else(|| Place::Sqlite(file.into()))
+        self.store
+            .clone()
+            .unwrap_or_else(|| Place::Sqlite(file.into()))
     }
 
     /// How the client's address is found.
@@ -119,18 +121,35 @@ impl Flags {
             }
             Err(error) => {
                 let text = error.to_string();
-                let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-                let what = lines.first().map_or("bad flags", |line| line.trim_start_matches("error: "));
-                let choices =
-                    lines.iter().find(|line| line.starts_with("[possible values")).copied().unwrap_or_default();
+                let lines: Vec<_> = text
+                    .lines()
+                    .map(str::trim)
+                    .filter(|line| !line.is_empty())
+                    .collect();
+                let what = lines
+                    .first()
+                    .map_or("bad flags", |line| line.trim_start_matches("error: "));
+                let choices = lines
+                    .iter()
+                    .find(|line| line.starts_with("[possible values"))
+                    .copied()
+                    .unwrap_or_default();
                 return Err(super::fail(&format!("{what} {choices}; see --help")));
             }
         };
         match &flags.environment {
             Some(asked) if !flags.profile.environments().contains(asked) => {
-                let names: Vec<_> = flags.profile.environments().iter().map(ToString::to_string).collect();
+                let names: Vec<_> = flags
+                    .profile
+                    .environments()
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
                 let profile = flags.profile;
-                Err(super::fail(&format!("--environment {asked}: {profile} has {}", names.join(", "))))
+                Err(super::fail(&format!(
+                    "--environment {asked}: {profile} has {}",
+                    names.join(", ")
+                )))
             }
             _ => Ok(flags),
         }

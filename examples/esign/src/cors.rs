@@ -30,12 +30,21 @@ pub(crate) fn outermost(app: Router) -> Router {
             let options = request.method() == Method::OPTIONS;
             // The CORS layer takes every OPTIONS for a preflight; a preflight has these two fields (Fetch §4.8).
             let headers = request.headers();
-            let preflight =
-                options && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+            let preflight = options
+                && headers.contains_key(ORIGIN)
+                && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
             if options && !preflight {
-                return Ok::<_, Infallible>(plain.oneshot(request).await.unwrap_or_else(|never| match never {}));
+                return Ok::<_, Infallible>(
+                    plain
+                        .oneshot(request)
+                        .await
+                        .unwrap_or_else(|never| match never {}),
+                );
             }
-            let mut response = with_cors.oneshot(request).await.unwrap_or_else(|never| match never {});
+            let mut response = with_cors
+                .oneshot(request)
+                .await
+                .unwrap_or_else(|never| match never {});
             if preflight {
                 *response.status_mut() = StatusCode::NO_CONTENT;
             }

@@ -40,17 +40,46 @@ pub(crate) struct DemoDirectory {
 impl DemoDirectory {
     pub(crate) fn new(profile: Profile) -> Result<Self, IdError> {
         let users = [
-            ("550e8400-e29b-41d4-a716-446655440000", "user@example.com", TENANT, UserRole::Admin),
-            ("9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3", "platform@app.com", TENANT, UserRole::Owner),
-            ("7d444840-9dc0-11d1-b245-5ffdce74fad2", "member@example.com", TENANT, UserRole::Member),
-            ("f47ac10b-58cc-4372-a567-0e02b2c3d479", "outsider@example.com", OTHER_TENANT, UserRole::Owner),
+            (
+                "550e8400-e29b-41d4-a716-446655440000",
+                "user@example.com",
+                TENANT,
+                UserRole::Admin,
+            ),
+            (
+                "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3",
+                "platform@app.com",
+                TENANT,
+                UserRole::Owner,
+            ),
+            (
+                "7d444840-9dc0-11d1-b245-5ffdce74fad2",
+                "member@example.com",
+                TENANT,
+                UserRole::Member,
+            ),
+            (
+                "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+                "outsider@example.com",
+                OTHER_TENANT,
+                UserRole::Owner,
+            ),
         ];
         let users = users.into_iter().map(|(id, email, tenant, role)| {
             let (id, tenant_id) = (UserId::new(id)?, TenantId::new(tenant)?);
-            Ok(DemoUser { id, email, tenant_id, role, suspended: false })
+            Ok(DemoUser {
+                id,
+                email,
+                tenant_id,
+                role,
+                suspended: false,
+            })
         });
         let users = users.collect::<Result<Vec<_>, IdError>>()?;
-        Ok(Self { users: Arc::new(Mutex::new(users)), needs_role: profile == Profile::IuSign })
+        Ok(Self {
+            users: Arc::new(Mutex::new(users)),
+            needs_role: profile == Profile::IuSign,
+        })
     }
 
     fn users(&self) -> MutexGuard<'_, Vec<DemoUser>> {
@@ -59,12 +88,18 @@ impl DemoDirectory {
 
     /// The users of a tenant.
     pub(crate) fn of_tenant(&self, tenant: &TenantId) -> Vec<DemoUser> {
-        self.users().iter().filter(|user| user.tenant_id == *tenant).cloned().collect()
+        self.users()
+            .iter()
+            .filter(|user| user.tenant_id == *tenant)
+            .cloned()
+            .collect()
     }
 
     /// Whether somebody is known to be another tenant's user.
     pub(crate) fn is_foreign(&self, tenant: &TenantId, id: &UserId) -> bool {
-        self.users().iter().any(|user| user.id.as_str().eq_ignore_ascii_case(id.as_str()) && user.tenant_id != *tenant)
+        self.users().iter().any(|user| {
+            user.id.as_str().eq_ignore_ascii_case(id.as_str()) && user.tenant_id != *tenant
+        })
     }
 
     /// Changes a tenant's user; `None` if there is none of this id.
@@ -76,8 +111,9 @@ impl DemoDirectory {
         suspended: Option<bool>,
     ) -> Option<DemoUser> {
         let mut users = self.users();
-        let user =
-            users.iter_mut().find(|user| user.tenant_id == *tenant && user.id.as_str().eq_ignore_ascii_case(id))?;
+        let user = users
+            .iter_mut()
+            .find(|user| user.tenant_id == *tenant && user.id.as_str().eq_ignore_ascii_case(id))?;
         user.role = role.unwrap_or(user.role);
         user.suspended = suspended.unwrap_or(user.suspended);
         Some(user.clone())
@@ -99,9 +135,10 @@ impl DemoDirectory {
     fn stands(&self, owner: &Owner) -> Standing {
         let users = self.users();
         let found = owner.user_id.as_ref().and_then(|id| {
-            users
-                .iter()
-                .find(|user| user.tenant_id == owner.tenant_id && user.id.as_str().eq_ignore_ascii_case(id.as_str()))
+            users.iter().find(|user| {
+                user.tenant_id == owner.tenant_id
+                    && user.id.as_str().eq_ignore_ascii_case(id.as_str())
+            })
         });
         match found {
             Some(user) if user.suspended => Standing::Suspended,
@@ -113,11 +150,19 @@ impl DemoDirectory {
 
 #[async_trait]
 impl Directory for DemoDirectory {
-    async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
         Ok(self.find(tenant, user))
     }
 
-    fn resolve_now(&self, tenant: &TenantId, user: &UserRef) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+    fn resolve_now(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         Some(Ok(self.find(tenant, user)))
     }
 }

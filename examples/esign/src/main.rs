@@ -46,9 +46,16 @@ fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     // Unless asked, errors alone; to actix-web a client's bad bytes are one.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,actix_http=off"));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("error,actix_http=off"));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
@@ -68,9 +75,12 @@ fn fail(reason: &str) -> ExitCode {
 }
 
 async fn serve(flags: &Flags) -> Result<(), String> {
-    let listener =
-        TcpListener::bind(flags.listen).await.map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
-    let address = listener.local_addr().map_err(|error| format!("cannot listen: {error}"))?;
+    let listener = TcpListener::bind(flags.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| format!("cannot listen: {error}"))?;
     let operators = Operators::from_env().map_err(|error| error.to_string())?;
     let storage = Storage::open(&flags.place()).await?;
     let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
@@ -85,7 +95,11 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     info!(profile = %flags.profile, %address, "serving");
 
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
-    let flusher = tokio::spawn(flush_on_interval(app.clone(), storage.clone(), stopped.clone()));
+    let flusher = tokio::spawn(flush_on_interval(
+        app.clone(),
+        storage.clone(),
+        stopped.clone(),
+    ));
     let told_to_stop = async move {
         told_to_stop.await;
         let _ = stop.send(true);
@@ -118,10 +132,16 @@ async fn on_axum(
 ) -> io::Result<()> {
     let service = cors::outermost(app.router()).into_make_service_with_connect_info::<Peer>();
     match tls {
-        None => axum::serve(listener, service).with_graceful_shutdown(told_to_stop).await,
+        None => {
+            axum::serve(listener, service)
+                .with_graceful_shutdown(told_to_stop)
+                .await
+        }
         Some(config) => {
             let listener = TlsListener::new(listener, config)?;
-            axum::serve(listener, service).with_graceful_shutdown(told_to_stop).await
+            axum::serve(listener, service)
+                .with_graceful_shutdown(told_to_stop)
+                .await
         }
     }
 }
@@ -142,7 +162,11 @@ async fn on_actix(
     tokio::join!(server, handle.stop(true)).0
 }
 
-async fn flush_on_interval(app: App, storage: Storage, mut stopped: tokio::sync::watch::Receiver<bool>) {
+async fn flush_on_interval(
+    app: App,
+    storage: Storage,
+    mut stopped: tokio::sync::watch::Receiver<bool>,
+) {
     let mut tick = tokio::time::interval(FLUSH_EVERY);
     let mut forget = tokio::time::interval(FORGET_EVERY);
     loop {
@@ -162,7 +186,10 @@ async fn flush_on_interval(app: App, storage: Storage, mut stopped: tokio::sync:
 fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-    let (mut interrupted, mut terminated) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let (mut interrupted, mut terminated) = (
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::terminate())?,
+    );
     Ok(async move {
         tokio::select! {
             _ = interrupted.recv() => {}

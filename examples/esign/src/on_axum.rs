@@ -40,9 +40,19 @@ pub(crate) fn add(router: ProtectedRouter<App>, route: Route) -> ProtectedRouter
 }
 
 /// What a handler looks at, or axum's own refusal of a path or body that cannot be read.
-async fn call(route: &Route, app: App, caller: KeyPrincipal, request: Request) -> Result<Call, Response> {
+async fn call(
+    route: &Route,
+    app: App,
+    caller: KeyPrincipal,
+    request: Request,
+) -> Result<Call, Response> {
     let (mut parts, body) = request.into_parts();
-    let media = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let media = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let mut segments = Vec::new();
     if route.has_segments() {
         let path = Path::<Vec<String>>::from_request_parts(&mut parts, &()).await;
@@ -53,5 +63,11 @@ async fn call(route: &Route, app: App, caller: KeyPrincipal, request: Request) -
         let read = Bytes::from_request(Request::from_parts(parts, body), &()).await;
         bytes = read.map_err(IntoResponse::into_response)?;
     }
-    Ok(Call { app, caller, segments, media, body: bytes })
+    Ok(Call {
+        app,
+        caller,
+        segments,
+        media,
+        body: bytes,
+    })
 }

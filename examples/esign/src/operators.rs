@@ -44,13 +44,22 @@ impl Operators {
             ("owner", "ESIGN_OPERATOR_OWNER", Role::Owner, TENANT),
             ("admin", "ESIGN_OPERATOR_ADMIN", Role::Admin, TENANT),
             ("member", "ESIGN_OPERATOR_MEMBER", Role::Member, TENANT),
-            ("outsider", "ESIGN_OPERATOR_OUTSIDER", Role::Owner, OTHER_TENANT),
+            (
+                "outsider",
+                "ESIGN_OPERATOR_OUTSIDER",
+                Role::Owner,
+                OTHER_TENANT,
+            ),
         ] {
             let token = match env::var(variable) {
-                Ok(token) if token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic() && b != b',') => {
-                    return Err(
-                        format!("{variable} must be 16 or more visible ASCII characters other than a comma").into()
-                    );
+                Ok(token)
+                    if token.len() < 16
+                        || !token.bytes().all(|b| b.is_ascii_graphic() && b != b',') =>
+                {
+                    return Err(format!(
+                        "{variable} must be 16 or more visible ASCII characters other than a comma"
+                    )
+                    .into());
                 }
                 Ok(token) => token,
                 Err(VarError::NotPresent) => fresh()?,
@@ -61,11 +70,19 @@ impl Operators {
             }
             let operator = Operator::new(name, TenantId::new(tenant)?, role);
             let own = [WorkspaceId::new(ADMINS_WORKSPACE)?];
-            let operator = if role == Role::Admin { operator.in_workspaces(own) } else { operator };
+            let operator = if role == Role::Admin {
+                operator.in_workspaces(own)
+            } else {
+                operator
+            };
             known.push((hasher.digest(&token), operator));
             tokens.push((name, token));
         }
-        Ok(Self { known, tokens, hasher })
+        Ok(Self {
+            known,
+            tokens,
+            hasher,
+        })
     }
 
     /// Who presents this request's token. All tokens are compared, each in constant time.
@@ -79,7 +96,12 @@ impl Operators {
             return Err(ErrorCode::InvalidRequest);
         }
         let value = value.as_bytes().trim_ascii();
-        let (scheme, token) = value.split_at(value.iter().position(|&byte| byte == b' ').unwrap_or(value.len()));
+        let (scheme, token) = value.split_at(
+            value
+                .iter()
+                .position(|&byte| byte == b' ')
+                .unwrap_or(value.len()),
+        );
         if !scheme.eq_ignore_ascii_case(b"bearer") {
             return Err(ErrorCode::MissingKey);
         }
@@ -89,9 +111,11 @@ impl Operators {
             return Err(ErrorCode::InvalidRequest);
         }
         let presented = self.hasher.digest(token);
-        let found = self.known.iter().fold(None, |found, (digest, operator)| match *digest == presented {
-            true => Some(operator),
-            false => found,
+        let found = self.known.iter().fold(None, |found, (digest, operator)| {
+            match *digest == presented {
+                true => Some(operator),
+                false => found,
+            }
         });
         found.ok_or(ErrorCode::InvalidKey)
     }
@@ -101,7 +125,9 @@ impl Operators {
 impl OperatorProof for Operators {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
         let operator = self.prove_by(&request.headers);
-        operator.cloned().map_err(|code| AuthError::with_detail(code, "An operator's token is needed"))
+        operator
+            .cloned()
+            .map_err(|code| AuthError::with_detail(code, "An operator's token is needed"))
     }
 }
 
@@ -109,7 +135,13 @@ impl OperatorProof for Operators {
 fn fresh() -> Result<String, Box<dyn std::error::Error>> {
     let mut bytes = [0_u8; 32];
     SysRng.try_fill_bytes(&mut bytes)?;
-    Ok(format!("op_{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+    Ok(format!(
+        "op_{}",
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    ))
 }
 
 impl fmt::Debug for Operators {

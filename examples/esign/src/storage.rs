@@ -36,7 +36,9 @@ impl FromStr for Place {
         match text.split_once(':') {
             None if text == "memory" => Ok(Self::Memory),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(Self::Postgres(text.into())),
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
+                Ok(Self::Postgres(text.into()))
+            }
             _ => Err("sqlite:PATH, postgres://… or memory".into()),
         }
     }
@@ -67,24 +69,53 @@ impl Storage {
         match place {
             Place::Memory => {
                 let log = MemoryAudit::new(EVENTS_IN_MEMORY);
-                let (keys, sink, events) = (Arc::new(MemoryStore::new()), Arc::new(log.clone()), Arc::new(log));
-                Ok(Self { keys, sink, events, cache: None, log: None })
+                let (keys, sink, events) = (
+                    Arc::new(MemoryStore::new()),
+                    Arc::new(log.clone()),
+                    Arc::new(log),
+                );
+                Ok(Self {
+                    keys,
+                    sink,
+                    events,
+                    cache: None,
+                    log: None,
+                })
             }
             Place::Sqlite(path) => {
-                let unusable = |error: &dyn fmt::Display| format!("cannot use {}: {error}", path.display());
-                let store = SqliteStore::open(path).await.map_err(|error| unusable(&Chain(&error)))?;
-                store.migrate().await.map_err(|error: MigrateError| unusable(&Chain(&error)))?;
+                let unusable =
+                    |error: &dyn fmt::Display| format!("cannot use {}: {error}", path.display());
+                let store = SqliteStore::open(path)
+                    .await
+                    .map_err(|error| unusable(&Chain(&error)))?;
+                store
+                    .migrate()
+                    .await
+                    .map_err(|error: MigrateError| unusable(&Chain(&error)))?;
                 let log = store.audit();
-                let cache = CachedStore::builder(store.clone()).staleness(STALENESS).bus(store.watch()).build();
+                let cache = CachedStore::builder(store.clone())
+                    .staleness(STALENESS)
+                    .bus(store.watch())
+                    .build();
                 Ok(Self::cached(cache, log.clone(), Log::Sqlite(log)))
             }
             Place::Postgres(address) => {
                 // The address may hold a password.
-                let unusable = |error: &dyn fmt::Display| format!("cannot use the PostgreSQL database: {error}");
-                let store = PostgresStore::connect(address).await.map_err(|error| unusable(&Chain(&error)))?;
-                store.migrate().await.map_err(|error: MigrateError| unusable(&Chain(&error)))?;
+                let unusable = |error: &dyn fmt::Display| {
+                    format!("cannot use the PostgreSQL database: {error}")
+                };
+                let store = PostgresStore::connect(address)
+                    .await
+                    .map_err(|error| unusable(&Chain(&error)))?;
+                store
+                    .migrate()
+                    .await
+                    .map_err(|error: MigrateError| unusable(&Chain(&error)))?;
                 let log = store.audit();
-                let cache = CachedStore::builder(store.clone()).staleness(STALENESS).bus(store.bus()).build();
+                let cache = CachedStore::builder(store.clone())
+                    .staleness(STALENESS)
+                    .bus(store.bus())
+                    .build();
                 Ok(Self::cached(cache, log.clone(), Log::Postgres(log)))
             }
         }
@@ -111,7 +142,9 @@ impl Storage {
 
     /// Forgets what is older than the retention.
     pub(crate) async fn forget(&self) {
-        let before = SystemTime::now().checked_sub(RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
+        let before = SystemTime::now()
+            .checked_sub(RETENTION)
+            .unwrap_or(SystemTime::UNIX_EPOCH);
         if let Err(error) = self.keys.forget_usage_before(before).await {
             warn!(%error, "old usage could not be forgotten");
         }
@@ -128,7 +161,9 @@ impl Storage {
 
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Storage").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Storage")
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }
 

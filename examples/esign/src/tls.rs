@@ -31,31 +31,49 @@ pub(crate) struct Peer {
 
 impl Connected<IncomingStream<'_, TcpListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self { address: *stream.remote_addr(), tls: None }
+        Self {
+            address: *stream.remote_addr(),
+            tls: None,
+        }
     }
 }
 
 impl Connected<IncomingStream<'_, TlsListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
         // The configuration offers no other version.
-        Self { address: *stream.remote_addr(), tls: Some(TlsVersion::V1_3) }
+        Self {
+            address: *stream.remote_addr(),
+            tls: Some(TlsVersion::V1_3),
+        }
     }
 }
 
 /// Reads certificate chain and key, and offers TLS 1.3 only.
 pub(crate) fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
-    let open =
-        |path: &Path| File::open(path).map(BufReader::new).map_err(|error| format!("{}: {error}", path.display()));
+    let open = |path: &Path| {
+        File::open(path)
+            .map(BufReader::new)
+            .map_err(|error| format!("{}: {error}", path.display()))
+    };
     let chain = CertificateDer::pem_reader_iter(open(certificate)?).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| format!("{}: {error}", certificate.display()))?;
     if chain.is_empty() {
-        return Err(format!("{}: there is no certificate in it", certificate.display()));
+        return Err(format!(
+            "{}: there is no certificate in it",
+            certificate.display()
+        ));
     }
-    let private = PrivateKeyDer::from_pem_reader(open(key)?).map_err(|error| format!("{}: {error}", key.display()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-        .with_protocol_versions(&[&version::TLS13])
-        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| format!("certificate and key do not work: {error}"))?;
+    let private = PrivateKeyDer::from_pem_reader(open(key)?)
+        .map_err(|error| format!("{}: {error}", key.display()))?;
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_protocol_versions(&[&version::TLS13])
+            .and_then(|config| {
+                config
+                    .with_no_client_auth()
+                    .with_single_cert(chain, private)
+            })
+            .map_err(|error| format!("certificate and key do not work: {error}"))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

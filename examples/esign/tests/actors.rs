@@ -33,7 +33,11 @@ fn a_user_key_acts_for_nobody_else() {
         ("X-On-Behalf-Email", "outsider@example.com"),
         ("x-user-id", MEMBER),
     ] {
-        let answer = server.send(&Call::get("/v2/documents").bearer(&user.key).field(name, value));
+        let answer = server.send(
+            &Call::get("/v2/documents")
+                .bearer(&user.key)
+                .field(name, value),
+        );
         assert_refused(&answer, 403, "application/json", FORBIDDEN, &[]);
     }
 }
@@ -43,7 +47,11 @@ fn what_is_known_of_a_user_changes_no_byte() {
     let server = Server::of("allsign");
     let app = server.issue_scoped(&["*"]);
     for name in FIELDS {
-        let ask = |value: &str| server.send(&Call::get("/whoami").bearer(&app.key).field(name, value)).timeless();
+        let ask = |value: &str| {
+            server
+                .send(&Call::get("/whoami").bearer(&app.key).field(name, value))
+                .timeless()
+        };
         let (foreign, unknown) = match name {
             "X-On-Behalf-Email" => ("outsider@example.com", "nobody@example.com"),
             _ => (OUTSIDER, NOBODY),
@@ -57,9 +65,17 @@ fn what_is_known_of_a_user_changes_no_byte() {
 fn a_refused_actor_leaves_nothing_behind() {
     let server = Server::of("allsign");
     let app = server.issue_scoped(&["*"]);
-    let call = Call::post("/v2/documents").bearer(&app.key).field("X-User-Id", NOBODY);
-    assert_eq!(server.send(&call.json(&json!({ "title": "t" }))).status, 403);
-    assert_eq!(server.get("/v2/documents", &app.key).text(), r#"{"documents":[]}"#);
+    let call = Call::post("/v2/documents")
+        .bearer(&app.key)
+        .field("X-User-Id", NOBODY);
+    assert_eq!(
+        server.send(&call.json(&json!({ "title": "t" }))).status,
+        403
+    );
+    assert_eq!(
+        server.get("/v2/documents", &app.key).text(),
+        r#"{"documents":[]}"#
+    );
 }
 
 #[test]
@@ -67,9 +83,16 @@ fn a_user_key_may_name_its_own_user() {
     let server = Server::of("allsign");
     let user = server.issue(user_key());
     let plain = server.get("/whoami", &user.key).timeless();
-    assert_eq!(plain.json()["actor"], json!({ "user_id": USER, "user_email": "user@example.com" }));
+    assert_eq!(
+        plain.json()["actor"],
+        json!({ "user_id": USER, "user_email": "user@example.com" })
+    );
     for id in [USER.to_owned(), USER.to_uppercase()] {
-        let answer = server.send(&Call::get("/whoami").bearer(&user.key).field("X-User-Id", id));
+        let answer = server.send(
+            &Call::get("/whoami")
+                .bearer(&user.key)
+                .field("X-User-Id", id),
+        );
         assert_eq!(answer.timeless(), plain);
     }
 }
@@ -79,16 +102,35 @@ fn an_unclear_wish_is_400() {
     let server = Server::of("allsign");
     let app = server.issue_scoped(&["*"]);
     let user = server.issue(user_key());
-    let names_nobody = |name: &str| format!(r#"{{"detail": "The field {} names nobody"}}"#, name.to_lowercase());
-    let repeated = |name: &str| format!(r#"{{"detail": "The field {} stands more than once"}}"#, name.to_lowercase());
+    let names_nobody = |name: &str| {
+        format!(
+            r#"{{"detail": "The field {} names nobody"}}"#,
+            name.to_lowercase()
+        )
+    };
+    let repeated = |name: &str| {
+        format!(
+            r#"{{"detail": "The field {} stands more than once"}}"#,
+            name.to_lowercase()
+        )
+    };
     let beside = |name: &str| {
-        format!(r#"{{"detail": "The field {} stands beside another that names a user"}}"#, name.to_lowercase())
+        format!(
+            r#"{{"detail": "The field {} stands beside another that names a user"}}"#,
+            name.to_lowercase()
+        )
     };
     let challenge = [r#"Bearer realm="allsign", error="invalid_request""#];
     for key in [&app.key, &user.key] {
         let call = || Call::get("/v2/documents").bearer(key);
         let refused = |call: &Call, body: &str| {
-            assert_refused(&server.send(call), 400, "application/json", body, &challenge);
+            assert_refused(
+                &server.send(call),
+                400,
+                "application/json",
+                body,
+                &challenge,
+            );
         };
         for name in FIELDS {
             refused(&call().field(name, ""), &names_nobody(name));
@@ -96,10 +138,15 @@ fn an_unclear_wish_is_400() {
             refused(&call().field(name, b"\xff"), &names_nobody(name));
             refused(&call().field(name, "a".repeat(321)), &names_nobody(name));
             refused(&call().field(name, USER).field(name, USER), &repeated(name));
-            refused(&call().field(name, USER).field(&name.to_lowercase(), ""), &repeated(name));
+            refused(
+                &call().field(name, USER).field(&name.to_lowercase(), ""),
+                &repeated(name),
+            );
         }
         for (first, second) in [(0, 1), (0, 2), (1, 2)] {
-            let both = call().field(FIELDS[second], MEMBER).field(FIELDS[first], USER);
+            let both = call()
+                .field(FIELDS[second], MEMBER)
+                .field(FIELDS[first], USER);
             refused(&both, &beside(FIELDS[second]));
         }
     }
@@ -110,17 +157,26 @@ fn nothing_is_said_about_actors_to_who_has_no_key() {
     let server = Server::of("allsign");
     for call in [
         Call::get("/whoami").field("X-User-Id", USER),
-        Call::get("/whoami").field("X-User-Id", "").field("X-User-Id", ""),
-        Call::get("/whoami").field("X-On-Behalf-Of", MEMBER_EMAIL).field("X-User-Id", USER),
+        Call::get("/whoami")
+            .field("X-User-Id", "")
+            .field("X-User-Id", ""),
+        Call::get("/whoami")
+            .field("X-On-Behalf-Of", MEMBER_EMAIL)
+            .field("X-User-Id", USER),
     ] {
         let answer = server.send(&call);
-        assert_eq!(answer.timeless(), server.send(&Call::get("/whoami")).timeless());
+        assert_eq!(
+            answer.timeless(),
+            server.send(&Call::get("/whoami")).timeless()
+        );
     }
     let unknown = "allsign_live_sk_0123456789abcdefghijABCDEFGHIJ01";
     let plain = server.get("/whoami", unknown).timeless();
     assert_eq!(plain.status, 401);
     for value in [USER, NOBODY, ""] {
-        let call = Call::get("/whoami").bearer(unknown).field("X-User-Id", value);
+        let call = Call::get("/whoami")
+            .bearer(unknown)
+            .field("X-User-Id", value);
         assert_eq!(server.send(&call).timeless(), plain);
     }
 }
@@ -157,8 +213,14 @@ fn other_profiles_refuse_to_act_for_others_too() {
         let server = Server::of(profile);
         let issued = server.issue(json!({}));
         for name in FIELDS {
-            let ask = |value: &str| server.send(&server.with_key(Call::get("/whoami").field(name, value), &issued.key));
-            let member = if name == "X-On-Behalf-Email" { MEMBER_EMAIL } else { MEMBER };
+            let ask = |value: &str| {
+                server.send(&server.with_key(Call::get("/whoami").field(name, value), &issued.key))
+            };
+            let member = if name == "X-On-Behalf-Email" {
+                MEMBER_EMAIL
+            } else {
+                MEMBER
+            };
             assert_eq!(ask(member).status, 403, "{profile} {name}");
             assert_eq!(ask("").status, 400, "{profile} {name}");
         }

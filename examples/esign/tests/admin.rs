@@ -48,7 +48,12 @@ fn with_a_wrong_token_nothing_is_managed() {
     ] {
         for call in every_call(issued.id()) {
             let answer = server.send(&call.authorization(&value));
-            assert_problem(&answer, 401, "INVALID_KEY", &[r#"Bearer realm="api", error="invalid_token""#]);
+            assert_problem(
+                &answer,
+                401,
+                "INVALID_KEY",
+                &[r#"Bearer realm="api", error="invalid_token""#],
+            );
         }
     }
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
@@ -71,13 +76,27 @@ fn another_scheme_is_no_token_and_two_tokens_are_an_error() {
             assert_problem(&answer, 401, "MISSING_KEY", &[r#"Bearer realm="api""#]);
         }
     }
-    for value in [format!("Bearer {owner}, Bearer {owner}"), format!("Bearer {owner} {owner}"), "Bearer ".to_owned()] {
+    for value in [
+        format!("Bearer {owner}, Bearer {owner}"),
+        format!("Bearer {owner} {owner}"),
+        "Bearer ".to_owned(),
+    ] {
         for call in every_call(issued.id()) {
-            assert_problem(&server.send(&call.authorization(&value)), 400, "INVALID_REQUEST", &[]);
+            assert_problem(
+                &server.send(&call.authorization(&value)),
+                400,
+                "INVALID_REQUEST",
+                &[],
+            );
         }
     }
     for call in every_call(issued.id()) {
-        assert_problem(&server.send(&call.bearer(&owner).bearer(&owner)), 400, "INVALID_REQUEST", &[]);
+        assert_problem(
+            &server.send(&call.bearer(&owner).bearer(&owner)),
+            400,
+            "INVALID_REQUEST",
+            &[],
+        );
     }
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
 }
@@ -91,7 +110,12 @@ fn a_token_in_the_query_or_a_cookie_is_not_read() {
         Call::get("/admin/keys").field("Cookie", format!("token={owner}")),
         Call::get("/admin/keys").field("X-API-Key", &owner),
     ] {
-        assert_problem(&server.send(&call), 401, "MISSING_KEY", &[r#"Bearer realm="api""#]);
+        assert_problem(
+            &server.send(&call),
+            401,
+            "MISSING_KEY",
+            &[r#"Bearer realm="api""#],
+        );
     }
 }
 
@@ -111,11 +135,29 @@ fn members_manage_nothing() {
 fn another_tenants_keys_are_as_unknown_as_unknown_ones() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({ "name": "secret plan" }));
-    let unknown = ["key_0000000000000000000000", "key_", "x", "..%2fkeys", "%20", "%00"];
-    let show = |id: &str| server.admin("outsider", Call::get(&format!("/keys/{id}"))).timeless();
-    let revoke = |id: &str| server.admin("outsider", Call::post(&format!("/keys/{id}/revoke"))).timeless();
+    let unknown = [
+        "key_0000000000000000000000",
+        "key_",
+        "x",
+        "..%2fkeys",
+        "%20",
+        "%00",
+    ];
+    let show = |id: &str| {
+        server
+            .admin("outsider", Call::get(&format!("/keys/{id}")))
+            .timeless()
+    };
+    let revoke = |id: &str| {
+        server
+            .admin("outsider", Call::post(&format!("/keys/{id}/revoke")))
+            .timeless()
+    };
     let (shown, revoked) = (show(issued.id()), revoke(issued.id()));
-    assert_eq!(assert_problem(&shown, 404, "NOT_FOUND", &[]), "There is no such key");
+    assert_eq!(
+        assert_problem(&shown, 404, "NOT_FOUND", &[]),
+        "There is no such key"
+    );
     assert_problem(&revoked, 404, "NOT_FOUND", &[]);
     for id in unknown {
         assert_eq!(show(id), shown, "{id}");
@@ -125,7 +167,10 @@ fn another_tenants_keys_are_as_unknown_as_unknown_ones() {
     for body in ["{", r#"{"reason":1}"#] {
         let call = |id: &str| Call::post(&format!("/keys/{id}/revoke")).body(body);
         let answer = server.admin("outsider", call(issued.id())).timeless();
-        assert_eq!(answer, server.admin("outsider", call(unknown[0])).timeless());
+        assert_eq!(
+            answer,
+            server.admin("outsider", call(unknown[0])).timeless()
+        );
     }
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
     assert_eq!(server.record(issued.id())["status"], "active");
@@ -158,12 +203,27 @@ fn nobody_issues_into_another_tenant() {
 fn unknown_management_paths_are_404_problems_and_methods_405() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
-    for path in ["/admin", "/admin/nowhere", "/admin/keys/", "/admin/keys/x/y", "/admin/keys/x/revoke/"] {
+    for path in [
+        "/admin",
+        "/admin/nowhere",
+        "/admin/keys/",
+        "/admin/keys/x/y",
+        "/admin/keys/x/revoke/",
+    ] {
         let answer = server.send(&Call::get(path).bearer(&server.operator("owner")));
         assert_problem(&answer, 404, "NOT_FOUND", &[]);
     }
-    for (method, path) in [("PUT", "/keys"), ("PUT", "/keys/x"), ("GET", "/keys/x/revoke"), ("DELETE", "/keys")] {
-        assert_eq!(server.admin("owner", Call::new(method, path)).status, 405, "{method} {path}");
+    for (method, path) in [
+        ("PUT", "/keys"),
+        ("PUT", "/keys/x"),
+        ("GET", "/keys/x/revoke"),
+        ("DELETE", "/keys"),
+    ] {
+        assert_eq!(
+            server.admin("owner", Call::new(method, path)).status,
+            405,
+            "{method} {path}"
+        );
     }
     assert_eq!(server.record(issued.id())["status"], "active");
 }

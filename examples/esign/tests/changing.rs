@@ -9,13 +9,22 @@ use common::{Answer, Call, Issued, Server};
 use serde_json::{Value, json};
 
 fn patch_as(server: &Server, operator: &str, id: &str, body: &Value) -> Answer {
-    server.admin(operator, Call::new("PATCH", &format!("/keys/{id}")).json(body))
+    server.admin(
+        operator,
+        Call::new("PATCH", &format!("/keys/{id}")).json(body),
+    )
 }
 
 /// A change on this condition.
 fn patch_if(server: &Server, id: &str, matches: &[&str]) -> Answer {
-    let call = Call::new("PATCH", &format!("/keys/{id}")).json(&json!({ "name": format!("{matches:?}") }));
-    server.admin("owner", matches.iter().fold(call, |call, tag| call.field("If-Match", tag)))
+    let call =
+        Call::new("PATCH", &format!("/keys/{id}")).json(&json!({ "name": format!("{matches:?}") }));
+    server.admin(
+        "owner",
+        matches
+            .iter()
+            .fold(call, |call, tag| call.field("If-Match", tag)),
+    )
 }
 
 fn etag(answer: &Answer) -> String {
@@ -36,14 +45,23 @@ fn status(server: &Server, target: &str, issued: &Issued) -> u16 {
 #[test]
 fn what_people_read_can_be_changed_and_taken_away() {
     let server = Server::of("allsign");
-    let issued = server.issue(json!({ "name": "old", "description": "about", "metadata": { "a": 1 } }));
+    let issued =
+        server.issue(json!({ "name": "old", "description": "about", "metadata": { "a": 1 } }));
     let id = issued.id();
     let mut expected = issued.record.clone();
     for (version, (body, field, kept)) in [
         (json!({ "name": "Ünï – new" }), "name", json!("Ünï – new")),
-        (json!({ "description": "other\nlines" }), "description", json!("other\nlines")),
+        (
+            json!({ "description": "other\nlines" }),
+            "description",
+            json!("other\nlines"),
+        ),
         (json!({ "description": null }), "description", json!(null)),
-        (json!({ "metadata": { "b": [1, { "c": null }] } }), "metadata", json!({ "b": [1, { "c": null }] })),
+        (
+            json!({ "metadata": { "b": [1, { "c": null }] } }),
+            "metadata",
+            json!({ "b": [1, { "c": null }] }),
+        ),
         (json!({ "metadata": {} }), "metadata", json!({})),
     ]
     .into_iter()
@@ -55,7 +73,11 @@ fn what_people_read_can_be_changed_and_taken_away() {
         assert_eq!(server.record(id), expected, "{body}: nothing else changes");
     }
     // What is as it was is no change.
-    for body in [json!({}), json!({ "name": "Ünï – new" }), json!({ "metadata": {}, "description": null })] {
+    for body in [
+        json!({}),
+        json!({ "name": "Ünï – new" }),
+        json!({ "metadata": {}, "description": null }),
+    ] {
         assert_eq!(change(&server, id, &body), expected, "{body}");
     }
     assert_eq!(status(&server, "/whoami", &issued), 200);
@@ -64,17 +86,31 @@ fn what_people_read_can_be_changed_and_taken_away() {
 #[test]
 fn each_change_holds_for_the_next_request() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         let issued = server.issue(json!({ "scopes": ["document:read"] }));
         let read = || status(&server, "/v2/documents", &issued);
         let sign = || status(&server, "/v2/signatures", &issued);
-        let write = || server.send(&Call::post("/v2/documents").bearer(&issued.key).json(&json!({}))).status;
+        let write = || {
+            server
+                .send(
+                    &Call::post("/v2/documents")
+                        .bearer(&issued.key)
+                        .json(&json!({})),
+                )
+                .status
+        };
         let set = |body: Value| drop(change(&server, issued.id(), &body));
         assert_eq!([read(), sign(), write()], [200, 403, 403]);
         set(json!({ "scopes": ["signature:read", "document:write", "signature:read"] }));
         assert_eq!([read(), sign(), write()], [403, 200, 201]);
-        assert_eq!(server.record(issued.id())["scopes"], json!(["signature:read", "document:write"]));
+        assert_eq!(
+            server.record(issued.id())["scopes"],
+            json!(["signature:read", "document:write"])
+        );
         set(json!({ "access": "read-only" }));
         assert_eq!([sign(), write()], [200, 403]);
         set(json!({ "access": "full-access", "scopes": [] }));
@@ -95,7 +131,10 @@ fn each_change_holds_for_the_next_request() {
         common::until("the key's end", || read() == 401);
         assert!(jiff::Timestamp::now() >= end, "{store}: it ended too early");
         set(json!({ "expires_at": null }));
-        assert_eq!((read(), server.record(issued.id())["expires_at"].clone()), (200, json!(null)));
+        assert_eq!(
+            (read(), server.record(issued.id())["expires_at"].clone()),
+            (200, json!(null))
+        );
         set(json!({ "not_before": "2099-01-01T00:00:00Z" }));
         assert_eq!(read(), 401);
         set(json!({ "not_before": null }));
@@ -111,35 +150,62 @@ fn each_change_holds_for_the_next_request() {
 fn workspaces_change_for_the_next_request() {
     let server = Server::of("yousign");
     let issued = server.issue(json!({ "workspaces": ["ws1"] }));
-    let reach = || ["ws1", "ws2"].map(|ws| status(&server, &format!("/v3/workspaces/{ws}/templates"), &issued));
+    let reach = || {
+        ["ws1", "ws2"].map(|ws| status(&server, &format!("/v3/workspaces/{ws}/templates"), &issued))
+    };
     assert_eq!(reach(), [200, 403]);
     change(&server, issued.id(), &json!({ "workspaces": ["ws2"] }));
     assert_eq!(reach(), [403, 200]);
     change(&server, issued.id(), &json!({ "workspaces": null }));
     assert_eq!(reach(), [200, 200]);
-    assert_eq!(patch(&server, issued.id(), &json!({ "workspaces": [] })).status, 400);
-    assert_eq!(patch(&server, issued.id(), &json!({ "workspaces": ["ws3"] })).status, 422);
+    assert_eq!(
+        patch(&server, issued.id(), &json!({ "workspaces": [] })).status,
+        400
+    );
+    assert_eq!(
+        patch(&server, issued.id(), &json!({ "workspaces": ["ws3"] })).status,
+        422
+    );
     assert_eq!(reach(), [200, 200]);
 }
 
 #[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let server = Server::of("allsign");
-    let issued = server.issue(json!({ "scopes": ["document:read"], "expires_at": "2099-01-01T00:00:00Z" }));
+    let issued =
+        server.issue(json!({ "scopes": ["document:read"], "expires_at": "2099-01-01T00:00:00Z" }));
     for (body, field) in [
         (json!({ "scope": [] }), "body: unknown field `scope`"),
         (json!({ "kind": "user" }), "body: unknown field `kind`"),
-        (json!({ "owner": { "tenant_id": "tenant_xyz789" } }), "body: unknown field `owner`"),
-        (json!({ "environment": "test" }), "body: unknown field `environment`"),
+        (
+            json!({ "owner": { "tenant_id": "tenant_xyz789" } }),
+            "body: unknown field `owner`",
+        ),
+        (
+            json!({ "environment": "test" }),
+            "body: unknown field `environment`",
+        ),
         (json!({ "id": "key_x" }), "body: unknown field `id`"),
         (json!({ "key": "x" }), "body: unknown field `key`"),
         (json!({ "primary": true }), "body: unknown field `primary`"),
         (json!({ "version": 9 }), "body: unknown field `version`"),
         (json!({ "revoked": null }), "body: unknown field `revoked`"),
-        (json!({ "status": "active" }), "body: unknown field `status`"),
-        (json!({ "delegation": "on" }), "body: unknown field `delegation`"),
-        (json!({ "key_family": "key_x" }), "body: unknown field `key_family`"),
-        (json!({ "successor": null }), "body: unknown field `successor`"),
+        (
+            json!({ "status": "active" }),
+            "body: unknown field `status`",
+        ),
+        (
+            json!({ "delegation": "on" }),
+            "body: unknown field `delegation`",
+        ),
+        (
+            json!({ "key_family": "key_x" }),
+            "body: unknown field `key_family`",
+        ),
+        (
+            json!({ "successor": null }),
+            "body: unknown field `successor`",
+        ),
         (json!({ "Name": "n" }), "body: unknown field `Name`"),
         (json!({ "name": "" }), "name"),
         (json!({ "name": "a\nb" }), "name"),
@@ -158,31 +224,63 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (json!({ "allowed_ips": ["10.0.0.0/33"] }), "allowed_ips"),
         (json!({ "allowed_ips": ["fe80::1%eth0"] }), "allowed_ips"),
         (json!({ "allowed_ips": "127.0.0.1" }), "body"),
-        (json!({ "rate_limit_config": { "requests_per_minute": 0 } }), "rate_limit_config"),
-        (json!({ "rate_limit_config": { "requests_per_minute": -1 } }), "body"),
-        (json!({ "rate_limit_config": { "requests_per_day": 1 } }), "body"),
+        (
+            json!({ "rate_limit_config": { "requests_per_minute": 0 } }),
+            "rate_limit_config",
+        ),
+        (
+            json!({ "rate_limit_config": { "requests_per_minute": -1 } }),
+            "body",
+        ),
+        (
+            json!({ "rate_limit_config": { "requests_per_day": 1 } }),
+            "body",
+        ),
         (json!({ "rate_limit_config": [1, 2] }), "body"),
-        (json!({ "expires_at": "2001-01-01T00:00:00Z" }), "expires_at"),
+        (
+            json!({ "expires_at": "2001-01-01T00:00:00Z" }),
+            "expires_at",
+        ),
         (json!({ "expires_at": "tomorrow" }), "expires_at"),
         (json!({ "expires_at": 4_070_908_800_u64 }), "body"),
-        (json!({ "not_before": "2099-01-01T00:00:00Z" }), "not_before"),
+        (
+            json!({ "not_before": "2099-01-01T00:00:00Z" }),
+            "not_before",
+        ),
         (json!({ "metadata": [] }), "body"),
-        (json!({ "metadata": { "a": "x".repeat(1 << 20) } }), "metadata"),
+        (
+            json!({ "metadata": { "a": "x".repeat(1 << 20) } }),
+            "metadata",
+        ),
         (json!({ "enabled": "false" }), "body"),
         (json!({ "plan": "gold" }), "plan"),
         (json!([]), "body"),
         (json!(null), "body"),
         (json!("name"), "body"),
     ] {
-        let detail = assert_problem(&patch(&server, issued.id(), &body), 422, "INVALID_BODY", &[]);
+        let detail = assert_problem(
+            &patch(&server, issued.id(), &body),
+            422,
+            "INVALID_BODY",
+            &[],
+        );
         assert!(detail.starts_with(field), "{detail:?} is not about {field}");
         assert!(detail.len() < 1000, "{} bytes of detail", detail.len());
     }
-    for body in ["{", "name=n", "{\"name\":\"n\",}", "{\"name\":\"a\u{7}\"}", "\u{feff}{}"] {
+    for body in [
+        "{",
+        "name=n",
+        "{\"name\":\"n\",}",
+        "{\"name\":\"a\u{7}\"}",
+        "\u{feff}{}",
+    ] {
         let call = Call::new("PATCH", &format!("/keys/{}", issued.id())).body(body);
         assert_problem(&server.admin("owner", call), 400, "INVALID_REQUEST", &[]);
     }
-    for body in [r#"{"name":"n","name":"m"}"#, r#"{"enabled":true,"enabled":false}"#] {
+    for body in [
+        r#"{"name":"n","name":"m"}"#,
+        r#"{"enabled":true,"enabled":false}"#,
+    ] {
         let call = Call::new("PATCH", &format!("/keys/{}", issued.id())).body(body);
         assert_problem(&server.admin("owner", call), 422, "INVALID_BODY", &[]);
     }
@@ -195,7 +293,10 @@ fn what_must_be_there_cannot_be_null() {
     let issued = server.issue(json!({ "scopes": ["document:read"] }));
     for field in ["name", "scopes", "access", "enabled"] {
         let answer = patch(&server, issued.id(), &json!({ field: null }));
-        assert_eq!(answer.status, 422, "{field}: null is answered as if it were done");
+        assert_eq!(
+            answer.status, 422,
+            "{field}: null is answered as if it were done"
+        );
     }
     assert_eq!(server.record(issued.id()), issued.record);
 }
@@ -206,7 +307,10 @@ fn a_stale_version_changes_nothing() {
     let issued = server.issue(json!({}));
     let id = issued.id();
     let first = etag_of(&server, id);
-    assert!(first.starts_with('"') && first.ends_with('"'), "a strong tag: {first}");
+    assert!(
+        first.starts_with('"') && first.ends_with('"'),
+        "a strong tag: {first}"
+    );
     let changed = patch_if(&server, id, &[&first]);
     assert_eq!(changed.status, 200);
     let second = etag(&changed);
@@ -229,7 +333,11 @@ fn a_stale_version_changes_nothing() {
         vec!["garbage"],
     ] {
         let answer = patch_if(&server, id, &stale);
-        assert!(matches!(answer.status, 412 | 400), "{stale:?}: {}", answer.status);
+        assert!(
+            matches!(answer.status, 412 | 400),
+            "{stale:?}: {}",
+            answer.status
+        );
         if stale == [&*first] {
             let detail = assert_problem(&answer, 412, "PRECONDITION_FAILED", &[]);
             assert!(!detail.is_empty());
@@ -237,9 +345,17 @@ fn a_stale_version_changes_nothing() {
         assert_eq!(server.record(id), before, "{stale:?}");
     }
     let mut current = second.clone();
-    for matching in [vec![both.as_str()], vec!["*"], vec!["\"99\"", "HERE"], vec![" HERE "], vec!["\"99\", *"]] {
-        let tags: Vec<_> =
-            matching.iter().map(|tag| tag.replace("HERE", &current).replace(&second, &current)).collect();
+    for matching in [
+        vec![both.as_str()],
+        vec!["*"],
+        vec!["\"99\"", "HERE"],
+        vec![" HERE "],
+        vec!["\"99\", *"],
+    ] {
+        let tags: Vec<_> = matching
+            .iter()
+            .map(|tag| tag.replace("HERE", &current).replace(&second, &current))
+            .collect();
         let tags: Vec<_> = tags.iter().map(String::as_str).collect();
         let answer = patch_if(&server, id, &tags);
         assert_eq!(answer.status, 200, "{tags:?}: {}", answer.text());
@@ -250,19 +366,42 @@ fn a_stale_version_changes_nothing() {
 #[test]
 fn of_many_who_saw_the_same_version_one_changes_it() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         let issued = server.issue(json!({}));
         let tag = etag_of(&server, issued.id());
         let answers = common::at_once(20, |number| {
-            let call = Call::new("PATCH", &format!("/keys/{}", issued.id())).field("If-Match", &tag);
-            (number, server.admin("owner", call.json(&json!({ "name": format!("name {number}") }))).status)
+            let call =
+                Call::new("PATCH", &format!("/keys/{}", issued.id())).field("If-Match", &tag);
+            (
+                number,
+                server
+                    .admin(
+                        "owner",
+                        call.json(&json!({ "name": format!("name {number}") })),
+                    )
+                    .status,
+            )
         });
-        let done: Vec<_> = answers.iter().filter(|(_, status)| *status == 200).collect();
+        let done: Vec<_> = answers
+            .iter()
+            .filter(|(_, status)| *status == 200)
+            .collect();
         assert_eq!(done.len(), 1, "{store}: {answers:?}");
-        assert!(answers.iter().all(|(_, status)| [200, 412].contains(status)), "{answers:?}");
+        assert!(
+            answers
+                .iter()
+                .all(|(_, status)| [200, 412].contains(status)),
+            "{answers:?}"
+        );
         let record = server.record(issued.id());
-        assert_eq!((&record["name"], &record["version"]), (&json!(format!("name {}", done[0].0)), &json!(2)));
+        assert_eq!(
+            (&record["name"], &record["version"]),
+            (&json!(format!("name {}", done[0].0)), &json!(2))
+        );
     }
 }
 
@@ -280,12 +419,17 @@ fn changes_of_different_fields_at_once_are_all_kept() {
         json!({ "allowed_ips": ["127.0.0.1"] }),
         json!({ "enabled": false }),
     ];
-    let answers = common::at_once(bodies.len(), |number| patch(&server, issued.id(), &bodies[number]).status);
+    let answers = common::at_once(bodies.len(), |number| {
+        patch(&server, issued.id(), &bodies[number]).status
+    });
     assert_eq!(answers, [200; 8]);
     let record = server.record(issued.id());
     for (field, value) in bodies.iter().flat_map(|body| body.as_object().unwrap()) {
         let kept = &record[field];
-        assert!(kept == value || (field == "allowed_ips" && kept.to_string().contains("127.0.0.1")), "{field}: {kept}");
+        assert!(
+            kept == value || (field == "allowed_ips" && kept.to_string().contains("127.0.0.1")),
+            "{field}: {kept}"
+        );
     }
     assert_eq!(record["version"], 9);
 }
@@ -308,7 +452,12 @@ fn a_revoked_key_stays_as_it_is() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     let revoked = server.revoke(issued.id()).json();
-    for body in [json!({ "name": "n" }), json!({ "enabled": true }), json!({ "expires_at": null }), json!({})] {
+    for body in [
+        json!({ "name": "n" }),
+        json!({ "enabled": true }),
+        json!({ "expires_at": null }),
+        json!({}),
+    ] {
         assert_problem(&patch(&server, issued.id(), &body), 409, "CONFLICT", &[]);
     }
     assert_eq!(server.record(issued.id()), revoked);
@@ -325,14 +474,25 @@ fn what_is_not_ones_own_is_not_there() {
         let unknown = patch_as(&server, "outsider", "key_unknown", &body).timeless();
         assert_problem(&unknown, 404, "NOT_FOUND", &[]);
         let long = "x".repeat(5000);
-        for id in [ours.id(), deleted.id(), "a%20b", "%00", "..", "%2e%2e", &long, "key_unknown%0d%0aX:y"] {
+        for id in [
+            ours.id(),
+            deleted.id(),
+            "a%20b",
+            "%00",
+            "..",
+            "%2e%2e",
+            &long,
+            "key_unknown%0d%0aX:y",
+        ] {
             let answer = patch_as(&server, "outsider", id, &body).timeless();
             assert_eq!(answer.status, 404, "{id}: {}", answer.text());
             if !id.starts_with('.') {
                 assert_eq!(answer, unknown, "{id}");
             }
         }
-        let call = Call::new("PATCH", &format!("/keys/{}", ours.id())).json(&body).field("If-Match", "\"1\"");
+        let call = Call::new("PATCH", &format!("/keys/{}", ours.id()))
+            .json(&body)
+            .field("If-Match", "\"1\"");
         assert_eq!(server.admin("outsider", call).timeless(), unknown);
     }
     assert_eq!(server.record(ours.id()), ours.record);
@@ -351,7 +511,14 @@ fn an_id_that_is_no_text_is_no_keys() {
         ("POST", "/rotate"),
         ("POST", "/primary"),
     ] {
-        let ask = |id: &str| server.admin("owner", Call::new(method, &format!("{id}{rest}")).body("{}")).timeless();
+        let ask = |id: &str| {
+            server
+                .admin(
+                    "owner",
+                    Call::new(method, &format!("{id}{rest}")).body("{}"),
+                )
+                .timeless()
+        };
         assert_eq!(ask(no_text), ask(unknown), "{method} {rest}");
     }
 }
@@ -362,15 +529,31 @@ fn an_administrator_widens_nothing_beyond_its_workspaces() {
     let mine = server.issue(json!({ "workspaces": ["ws1"] }));
     let other = server.issue(json!({ "workspaces": ["ws2"] }));
     let as_admin = |id: &str, body: Value| patch_as(&server, "admin", id, &body);
-    for body in [json!({ "workspaces": ["ws2"] }), json!({ "workspaces": ["ws1", "ws2"] })] {
+    for body in [
+        json!({ "workspaces": ["ws2"] }),
+        json!({ "workspaces": ["ws1", "ws2"] }),
+    ] {
         assert_problem(&as_admin(mine.id(), body), 403, "FORBIDDEN", &[]);
     }
-    for body in [json!({ "workspaces": ["ws1"] }), json!({ "workspaces": null }), json!({ "name": "n" }), json!({})] {
+    for body in [
+        json!({ "workspaces": ["ws1"] }),
+        json!({ "workspaces": null }),
+        json!({ "name": "n" }),
+        json!({}),
+    ] {
         assert_problem(&as_admin(other.id(), body), 403, "FORBIDDEN", &[]);
     }
-    assert_eq!([server.record(mine.id()), server.record(other.id())], [mine.record.clone(), other.record.clone()]);
+    assert_eq!(
+        [server.record(mine.id()), server.record(other.id())],
+        [mine.record.clone(), other.record.clone()]
+    );
     assert_eq!(as_admin(mine.id(), json!({ "name": "n" })).status, 200);
-    assert_problem(&patch_as(&server, "member", mine.id(), &json!({ "name": "m" })), 403, "FORBIDDEN", &[]);
+    assert_problem(
+        &patch_as(&server, "member", mine.id(), &json!({ "name": "m" })),
+        403,
+        "FORBIDDEN",
+        &[],
+    );
 }
 
 #[test]
@@ -379,22 +562,52 @@ fn iusign_restricts_addresses_on_the_highest_plan_only() {
     let issued = server.issue(json!({}));
     let refused = |body: Value| {
         let answer = patch(&server, issued.id(), &body);
-        (answer.status, answer.json()["code"].as_str().unwrap().to_owned())
+        (
+            answer.status,
+            answer.json()["code"].as_str().unwrap().to_owned(),
+        )
     };
     let required = || (403, "PLAN_REQUIRED".to_owned());
     assert_eq!(refused(json!({ "allowed_ips": ["127.0.0.1"] })), required());
-    assert_eq!(refused(json!({ "allowed_ips": ["127.0.0.1"], "plan": "standard" })), required());
-    assert_eq!(patch_as(&server, "admin", issued.id(), &json!({ "plan": "enterprise" })).status, 403);
+    assert_eq!(
+        refused(json!({ "allowed_ips": ["127.0.0.1"], "plan": "standard" })),
+        required()
+    );
+    assert_eq!(
+        patch_as(
+            &server,
+            "admin",
+            issued.id(),
+            &json!({ "plan": "enterprise" })
+        )
+        .status,
+        403
+    );
     assert_eq!(server.record(issued.id()), issued.record);
-    change(&server, issued.id(), &json!({ "allowed_ips": ["127.0.0.1"], "plan": "enterprise" }));
+    change(
+        &server,
+        issued.id(),
+        &json!({ "allowed_ips": ["127.0.0.1"], "plan": "enterprise" }),
+    );
     assert_eq!(refused(json!({ "plan": "standard" })), required());
     assert_eq!(refused(json!({ "plan": null })), required());
     change(&server, issued.id(), &json!({ "name": "n" }));
-    change(&server, issued.id(), &json!({ "allowed_ips": null, "plan": "free" }));
-    assert_eq!(status(&server, "/v1/envelopes", &issued), 403, "the plan is too low");
+    change(
+        &server,
+        issued.id(),
+        &json!({ "allowed_ips": null, "plan": "free" }),
+    );
+    assert_eq!(
+        status(&server, "/v1/envelopes", &issued),
+        403,
+        "the plan is too low"
+    );
     change(&server, issued.id(), &json!({ "plan": null }));
     assert_eq!(
-        (status(&server, "/v1/envelopes", &issued), server.record(issued.id())["plan"].clone()),
+        (
+            status(&server, "/v1/envelopes", &issued),
+            server.record(issued.id())["plan"].clone()
+        ),
         (200, json!("standard"))
     );
 }
@@ -405,10 +618,22 @@ fn a_dropbox_key_takes_neither_scopes_nor_an_end() {
     let issued = server.issue(json!({}));
     for (body, field) in [
         (json!({ "scopes": ["account_access"] }), "scopes"),
-        (json!({ "expires_at": "2099-01-01T00:00:00Z" }), "expires_at"),
+        (
+            json!({ "expires_at": "2099-01-01T00:00:00Z" }),
+            "expires_at",
+        ),
     ] {
-        let detail = assert_problem(&patch(&server, issued.id(), &body), 422, "INVALID_BODY", &[]);
+        let detail = assert_problem(
+            &patch(&server, issued.id(), &body),
+            422,
+            "INVALID_BODY",
+            &[],
+        );
         assert!(detail.starts_with(field), "{detail}");
     }
-    change(&server, issued.id(), &json!({ "expires_at": null, "name": "n" }));
+    change(
+        &server,
+        issued.id(),
+        &json!({ "expires_at": null, "name": "n" }),
+    );
 }

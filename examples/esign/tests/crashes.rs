@@ -3,7 +3,12 @@
 //!
 //! `ESIGN_CRASH_ROUNDS` makes it fewer rounds than a hundred.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 
@@ -22,7 +27,9 @@ use serde_json::{Value, json};
 const AT_ONCE: usize = 6;
 
 fn rounds() -> usize {
-    let fewer = std::env::var("ESIGN_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok());
+    let fewer = std::env::var("ESIGN_CRASH_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     fewer.unwrap_or(100).min(100)
 }
 
@@ -98,7 +105,12 @@ impl Victim for OnPostgres {
 
     fn resume(&mut self) {
         self.postgres.resume();
-        common::until("it recovers", || self.server.admin("owner", Call::get("/keys?limit=1")).status == 200);
+        common::until("it recovers", || {
+            self.server
+                .admin("owner", Call::get("/keys?limit=1"))
+                .status
+                == 200
+        });
     }
 }
 
@@ -123,8 +135,19 @@ struct Tried {
 fn status(server: &Server, key: &str) -> u16 {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let from = format!("10.{}.{}.{}", number >> 16 & 255, number >> 8 & 255, number & 255);
-    server.send(&Call::get("/whoami").bearer(key).field("X-Forwarded-For", from)).status
+    let from = format!(
+        "10.{}.{}.{}",
+        number >> 16 & 255,
+        number >> 8 & 255,
+        number & 255
+    );
+    server
+        .send(
+            &Call::get("/whoami")
+                .bearer(key)
+                .field("X-Forwarded-For", from),
+        )
+        .status
 }
 
 /// One round: some keys, an act on each at once, and a crash and a new start as soon as some are acknowledged, or a little
@@ -132,7 +155,11 @@ fn status(server: &Server, key: &str) -> u16 {
 fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool) {
     let owner = json!({ "user_id": format!("owner-{number}") });
     let keys: Vec<_> = (0..=AT_ONCE)
-        .map(|_| victim.server().issue(json!({ "name": format!("round {number}."), "owner": owner })))
+        .map(|_| {
+            victim
+                .server()
+                .issue(json!({ "name": format!("round {number}."), "owner": owner }))
+        })
         .collect();
     let (address, token) = (victim.server().address, victim.server().operator("owner"));
     let (acknowledged, asked) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -148,14 +175,17 @@ fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool
                             .json(&json!({ "grace_seconds": 3600 })),
                     };
                     asked.fetch_add(1, Ordering::SeqCst);
-                    let answer = ask(address, &call.bearer(token)).filter(|answer| answer.status < 300);
+                    let answer =
+                        ask(address, &call.bearer(token)).filter(|answer| answer.status < 300);
                     acknowledged.fetch_add(usize::from(answer.is_some()), Ordering::SeqCst);
                     answer.map(|answer| answer.json())
                 })
             })
             .collect();
         let until = Instant::now() + common::PATIENCE;
-        while asked.load(Ordering::SeqCst) < AT_ONCE || acknowledged.load(Ordering::SeqCst) < number % AT_ONCE {
+        while asked.load(Ordering::SeqCst) < AT_ONCE
+            || acknowledged.load(Ordering::SeqCst) < number % AT_ONCE
+        {
             assert!(Instant::now() < until, "nothing is acknowledged");
             std::hint::spin_loop();
         }
@@ -166,45 +196,74 @@ fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool
         // While some still wait for their answers: those may yet get one from a database that is back.
         victim.resume();
         let done = threads.into_iter().map(|thread| thread.join().unwrap());
-        let tried = keys.iter().cloned().zip(done.chain([None])).map(|(issued, done)| Tried { issued, done });
+        let tried = keys
+            .iter()
+            .cloned()
+            .zip(done.chain([None]))
+            .map(|(issued, done)| Tried { issued, done });
         (tried.collect(), in_the_middle)
     })
 }
 
 /// Asserts that what was acknowledged is so, and that everything else is wholly done or not at all.
 fn check(server: &Server, act: Act, number: usize, tried: &[Tried]) {
-    let page = list(server, "owner", &format!("?limit=500&query=round+{number}."));
+    let page = list(
+        server,
+        "owner",
+        &format!("?limit=500&query=round+{number}."),
+    );
     let records = page["items"].as_array().unwrap();
     let record = |id: &Value| records.iter().find(|record| record["id"] == *id);
-    let primaries = records.iter().filter(|record| record["primary"] == true).count();
+    let primaries = records
+        .iter()
+        .filter(|record| record["primary"] == true)
+        .count();
     assert_eq!(primaries, 1, "round {number}: {page}");
     for Tried { issued, done } in tried {
-        let kept = record(&issued.record["id"]).unwrap_or_else(|| panic!("{} is gone", issued.id()));
+        let kept =
+            record(&issued.record["id"]).unwrap_or_else(|| panic!("{} is gone", issued.id()));
         match (act, done) {
             (Act::Revoke, Some(_)) => {
-                assert_eq!(kept["status"], "revoked", "an acknowledged revocation is lost: {kept}");
+                assert_eq!(
+                    kept["status"], "revoked",
+                    "an acknowledged revocation is lost: {kept}"
+                );
                 assert_eq!(status(server, &issued.key), 401);
             }
             (Act::Revoke, None) => match kept["status"].as_str() {
                 Some("active") => assert_eq!(status(server, &issued.key), 200),
                 // Done, and nobody was told: it is not later than for everybody else.
-                Some("revoked") => common::until("it is refused", || status(server, &issued.key) == 401),
+                Some("revoked") => {
+                    common::until("it is refused", || status(server, &issued.key) == 401)
+                }
                 _ => panic!("{kept}"),
             },
             (Act::Rotate, done) => {
                 if let Some(answer) = done {
-                    assert_eq!(kept["successor"], answer["record"]["id"], "an acknowledged rotation is lost");
+                    assert_eq!(
+                        kept["successor"], answer["record"]["id"],
+                        "an acknowledged rotation is lost"
+                    );
                     assert_eq!(status(server, answer["key"].as_str().unwrap()), 200);
                 }
-                assert_eq!(status(server, &issued.key), 200, "in its grace, or not rotated at all");
-                assert_eq!(kept["successor"].is_null(), kept["expires_at"].is_null(), "half a rotation: {kept}");
+                assert_eq!(
+                    status(server, &issued.key),
+                    200,
+                    "in its grace, or not rotated at all"
+                );
+                assert_eq!(
+                    kept["successor"].is_null(),
+                    kept["expires_at"].is_null(),
+                    "half a rotation: {kept}"
+                );
             }
         }
     }
     for kept in records {
         for (forth, back) in [("successor", "predecessor"), ("predecessor", "successor")] {
             if !kept[forth].is_null() {
-                let other = record(&kept[forth]).unwrap_or_else(|| panic!("half a rotation: no {forth} of {kept}"));
+                let other = record(&kept[forth])
+                    .unwrap_or_else(|| panic!("half a rotation: no {forth} of {kept}"));
                 assert_eq!(other[back], kept["id"], "half a rotation");
                 assert_eq!(other["key_family"], kept["key_family"]);
             }
@@ -226,13 +285,21 @@ fn crash_again_and_again(victim: &mut impl Victim, act: Act) {
             assert_eq!(status(victim.server(), &issued.key), 401);
         }
         if let (Act::Rotate, Some(answer)) = (act, done) {
-            assert_eq!(status(victim.server(), answer["key"].as_str().unwrap()), 200);
+            assert_eq!(
+                status(victim.server(), answer["key"].as_str().unwrap()),
+                200
+            );
         }
     }
     let done = all.iter().filter(|tried| tried.done.is_some()).count();
     let (rounds, took) = (rounds(), began.elapsed());
-    println!("{act:?}: {rounds} kills, {in_the_middle} of them in the middle; {done} acknowledged; {took:?}");
-    assert!(in_the_middle * 2 > rounds, "the crashes came too late: {in_the_middle} of {rounds}");
+    println!(
+        "{act:?}: {rounds} kills, {in_the_middle} of them in the middle; {done} acknowledged; {took:?}"
+    );
+    assert!(
+        in_the_middle * 2 > rounds,
+        "the crashes came too late: {in_the_middle} of {rounds}"
+    );
 }
 
 #[test]

@@ -21,22 +21,34 @@ fn platform(server: &Server) -> Issued {
 
 /// The last event of a key.
 fn last(server: &Server, id: &str) -> Value {
-    items(&events(server, "owner", &format!("?key_id={id}&limit=1"))).first().expect("an event").clone()
+    items(&events(server, "owner", &format!("?key_id={id}&limit=1")))
+        .first()
+        .expect("an event")
+        .clone()
 }
 
 #[test]
 fn every_request_that_was_answered_is_there_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         let issued = server.issue(json!({}));
         for number in 0..50 {
             let name = format!("request-{number}");
-            let call = Call::get("/whoami").bearer(&issued.key).field("X-Request-Id", &name);
+            let call = Call::get("/whoami")
+                .bearer(&issued.key)
+                .field("X-Request-Id", &name);
             assert_eq!(server.send(&call).status, 200);
             assert_eq!(last(&server, issued.id())["request_id"], name, "{store}");
         }
-        let all = events(&server, "owner", &format!("?key_id={}&limit=500", issued.id()));
+        let all = events(
+            &server,
+            "owner",
+            &format!("?key_id={}&limit=500", issued.id()),
+        );
         assert_eq!(items(&all).len(), 51, "one for each request, and the issue");
     }
 }
@@ -44,20 +56,31 @@ fn every_request_that_was_answered_is_there_at_once() {
 #[test]
 fn many_at_once_are_all_there() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::on(&format!("sqlite:{}", folder.path().join("keys.db").display()), "allsign");
+    let server = Server::on(
+        &format!("sqlite:{}", folder.path().join("keys.db").display()),
+        "allsign",
+    );
     let plenty = json!({ "requests_per_minute": 100_000, "requests_per_hour": 100_000 });
     let issued = server.issue(json!({ "rate_limit_config": plenty }));
     common::at_once(16, |thread| {
         for number in 0..10 {
             let name = format!("request-{thread}-{number}");
-            let call = Call::get("/whoami").bearer(&issued.key).field("X-Request-Id", &name);
+            let call = Call::get("/whoami")
+                .bearer(&issued.key)
+                .field("X-Request-Id", &name);
             assert_eq!(server.send(&call).status, 200);
             let page = events(&server, "owner", "?limit=500");
-            assert!(items(&page).iter().any(|event| event["request_id"] == name), "{name} was answered");
+            assert!(
+                items(&page).iter().any(|event| event["request_id"] == name),
+                "{name} was answered"
+            );
         }
     });
     let page = events(&server, "owner", "?limit=500");
-    let ids: BTreeSet<_> = items(&page).iter().map(|event| event["id"].as_str().unwrap()).collect();
+    let ids: BTreeSet<_> = items(&page)
+        .iter()
+        .map(|event| event["id"].as_str().unwrap())
+        .collect();
     assert_eq!((items(&page).len(), ids.len()), (161, 161));
 }
 
@@ -66,11 +89,19 @@ fn an_event_says_who_did_what_from_where_and_what_came_of_it() {
     let server = Server::of("allsign");
     let issued = platform(&server);
     let before = jiff::Timestamp::now();
-    let call = Call::post("/v2/documents?title=in+the+query").bearer(&issued.key).field("X-Request-Id", "abc-1");
-    assert_eq!(server.send(&call.json(&json!({ "title": "t" }))).status, 201);
+    let call = Call::post("/v2/documents?title=in+the+query")
+        .bearer(&issued.key)
+        .field("X-Request-Id", "abc-1");
+    assert_eq!(
+        server.send(&call.json(&json!({ "title": "t" }))).status,
+        201
+    );
     let mut event = last(&server, issued.id());
     let at: jiff::Timestamp = event["at"].as_str().unwrap().parse().unwrap();
-    assert_eq!(event["at"].as_str().unwrap().len(), "2026-01-01T00:00:00.000Z".len());
+    assert_eq!(
+        event["at"].as_str().unwrap().len(),
+        "2026-01-01T00:00:00.000Z".len()
+    );
     let slack = jiff::SignedDuration::from_millis(1);
     assert!(at >= before - slack && at <= jiff::Timestamp::now());
     assert_eq!(event["id"].as_str().unwrap().len(), 32);
@@ -100,7 +131,9 @@ fn a_delegated_call_has_the_metadata_that_allsign_logs() {
         ("X-User-Id", MEMBER, "app_user"),
         ("X-On-Behalf-Email", "Member@Example.COM", "app_user"),
     ] {
-        let call = Call::get("/v2/documents").bearer(&issued.key).field(field, value);
+        let call = Call::get("/v2/documents")
+            .bearer(&issued.key)
+            .field(field, value);
         assert_eq!(server.send(&call).status, 200);
         let event = last(&server, issued.id());
         assert_eq!(
@@ -112,8 +145,14 @@ fn a_delegated_call_has_the_metadata_that_allsign_logs() {
                 "mode": mode,
             })
         );
-        assert_eq!(event["subject"], json!({ "user_id": MEMBER, "user_email": MEMBER_EMAIL }));
-        assert_eq!(event["actor"], json!({ "user_id": PLATFORM, "user_email": "platform@app.com" }));
+        assert_eq!(
+            event["subject"],
+            json!({ "user_id": MEMBER, "user_email": MEMBER_EMAIL })
+        );
+        assert_eq!(
+            event["actor"],
+            json!({ "user_id": PLATFORM, "user_email": "platform@app.com" })
+        );
     }
     let text = server.admin("owner", Call::get("/events?limit=1")).text();
     let metadata = r#""metadata":{"apiKeyOwner":"platform@app.com","onBehalfOf":"member@example.com","scopes":["document:read","document:write"],"mode":"app_user"}"#;
@@ -135,7 +174,11 @@ fn a_refusal_is_told_by_its_code() {
     change(&server, disabled.id(), &json!({ "enabled": false }));
     let expired = issue(json!({}));
     let end = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(200);
-    change(&server, expired.id(), &json!({ "expires_at": end.to_string() }));
+    change(
+        &server,
+        expired.id(),
+        &json!({ "expires_at": end.to_string() }),
+    );
     common::until("the key's end", || jiff::Timestamp::now() > end);
     let limited = issue(json!({ "rate_limit_config": { "requests_per_minute": 1 } }));
     assert_eq!(get(&limited.key).status, 200);
@@ -145,24 +188,51 @@ fn a_refusal_is_told_by_its_code() {
         (&disabled, (401, "KEY_DISABLED")),
         (&expired, (401, "KEY_EXPIRED")),
         (&limited, (429, "RATE_LIMITED")),
-        (&issue(json!({ "environment": "test" })), (401, "WRONG_ENVIRONMENT")),
-        (&issue(json!({ "allowed_ips": ["192.0.2.0/24"] })), (403, "IP_NOT_ALLOWED")),
+        (
+            &issue(json!({ "environment": "test" })),
+            (401, "WRONG_ENVIRONMENT"),
+        ),
+        (
+            &issue(json!({ "allowed_ips": ["192.0.2.0/24"] })),
+            (403, "IP_NOT_ALLOWED"),
+        ),
     ] {
         assert_eq!(get(&issued.key).status, expected.0, "{expected:?}");
         let event = last(&server, issued.id());
-        assert_eq!((event["status"].clone(), event["outcome"].clone()), (json!(expected.0), json!(expected.1)));
-        assert_eq!((event["action"].as_str(), event["tenant_id"].as_str()), (Some("request"), Some("tenant_abc123")));
+        assert_eq!(
+            (event["status"].clone(), event["outcome"].clone()),
+            (json!(expected.0), json!(expected.1))
+        );
+        assert_eq!(
+            (event["action"].as_str(), event["tenant_id"].as_str()),
+            (Some("request"), Some("tenant_abc123"))
+        );
         assert_eq!(event["route"], "/v2/documents");
     }
     for (call, status, code) in [
         (Call::post("/v2/documents"), 403, "INSUFFICIENT_SCOPE"),
-        (Call::get("/v2/documents").field("X-User-Id", NOBODY), 403, "UNKNOWN_ACTOR"),
-        (Call::get("/v2/documents").field("X-User-Id", OUTSIDER), 403, "UNKNOWN_ACTOR"),
-        (Call::get("/v2/documents").field("X-User-Id", ""), 400, "INVALID_REQUEST"),
+        (
+            Call::get("/v2/documents").field("X-User-Id", NOBODY),
+            403,
+            "UNKNOWN_ACTOR",
+        ),
+        (
+            Call::get("/v2/documents").field("X-User-Id", OUTSIDER),
+            403,
+            "UNKNOWN_ACTOR",
+        ),
+        (
+            Call::get("/v2/documents").field("X-User-Id", ""),
+            400,
+            "INVALID_REQUEST",
+        ),
     ] {
         assert_eq!(server.send(&call.bearer(&plain.key)).status, status);
         let event = last(&server, plain.id());
-        assert_eq!((event["status"].clone(), event["outcome"].clone()), (json!(status), json!(code)));
+        assert_eq!(
+            (event["status"].clone(), event["outcome"].clone()),
+            (json!(status), json!(code))
+        );
     }
 }
 
@@ -173,7 +243,10 @@ fn what_a_handler_refuses_is_told_by_its_status() {
     let call = Call::new("DELETE", "/v2/documents/1").bearer(&issued.key);
     assert_eq!(server.send(&call).status, 404);
     let event = last(&server, issued.id());
-    assert_eq!((event["status"].clone(), event["route"].clone()), (json!(404), json!("/v2/documents/{id}")));
+    assert_eq!(
+        (event["status"].clone(), event["route"].clone()),
+        (json!(404), json!("/v2/documents/{id}"))
+    );
     assert_eq!(event["outcome"], "NOT_FOUND");
 }
 
@@ -190,8 +263,16 @@ fn a_key_of_nobody_is_shown_to_no_tenant() {
         assert!(server.send(&call).status >= 400);
     }
     for operator in ["owner", "admin", "outsider"] {
-        assert_eq!(events(&server, operator, ""), json!({ "items": [], "next_cursor": null }), "{operator}");
-        assert_eq!(items(&events(&server, operator, "?outcome=INVALID_KEY")).len(), 0, "{operator}");
+        assert_eq!(
+            events(&server, operator, ""),
+            json!({ "items": [], "next_cursor": null }),
+            "{operator}"
+        );
+        assert_eq!(
+            items(&events(&server, operator, "?outcome=INVALID_KEY")).len(),
+            0,
+            "{operator}"
+        );
     }
 }
 
@@ -205,13 +286,26 @@ fn tenants_are_walls() {
         assert_eq!(server.get("/whoami", &theirs.key).status, 200);
         assert_eq!(server.get("/v2/signatures", &ours.key).status, 403);
         // Whoever knows an id of the other tenant's leaves no trace there.
-        assert_eq!(server.admin("outsider", Call::post(&format!("/keys/{}/primary", ours.id()))).status, 404);
+        assert_eq!(
+            server
+                .admin(
+                    "outsider",
+                    Call::post(&format!("/keys/{}/primary", ours.id()))
+                )
+                .status,
+            404
+        );
         assert_eq!(delete(&server, theirs.id()).status, 404);
     }
-    let cursor = events(&server, "owner", "?limit=1")["next_cursor"].as_str().unwrap().to_owned();
-    for (operator, tenant, other) in
-        [("owner", "tenant_abc123", &theirs), ("outsider", "tenant_xyz789", &ours), ("admin", "tenant_abc123", &theirs)]
-    {
+    let cursor = events(&server, "owner", "?limit=1")["next_cursor"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for (operator, tenant, other) in [
+        ("owner", "tenant_abc123", &theirs),
+        ("outsider", "tenant_xyz789", &ours),
+        ("admin", "tenant_abc123", &theirs),
+    ] {
         for query in [
             "?limit=500".to_owned(),
             format!("?key_id={}", other.id()),
@@ -229,10 +323,16 @@ fn tenants_are_walls() {
             }
         }
     }
-    for (operator, asked) in
-        [("outsider", "actor=platform@app.com"), ("outsider", "actor=owner"), ("owner", "actor=outsider")]
-    {
-        assert_eq!(items(&events(&server, operator, &format!("?{asked}"))).len(), 0, "{operator} {asked}");
+    for (operator, asked) in [
+        ("outsider", "actor=platform@app.com"),
+        ("outsider", "actor=owner"),
+        ("owner", "actor=outsider"),
+    ] {
+        assert_eq!(
+            items(&events(&server, operator, &format!("?{asked}"))).len(),
+            0,
+            "{operator} {asked}"
+        );
     }
 }
 
@@ -249,11 +349,30 @@ fn an_administrator_sees_no_events_of_other_workspaces_keys() {
         change(&server, issued.id(), &json!({ "name": "renamed" }));
     }
     let page = events(&server, "admin", "?limit=500");
-    let ids: BTreeSet<_> = items(&page).iter().map(|event| event["key_id"].as_str().unwrap()).collect();
+    let ids: BTreeSet<_> = items(&page)
+        .iter()
+        .map(|event| event["key_id"].as_str().unwrap())
+        .collect();
     assert_eq!(ids, BTreeSet::from([seen.id(), whole.id()]));
     for issued in [&hidden, &both] {
-        assert_eq!(items(&events(&server, "admin", &format!("?key_id={}", issued.id()))).len(), 0);
-        assert_eq!(items(&events(&server, "owner", &format!("?key_id={}", issued.id()))).len(), 4);
+        assert_eq!(
+            items(&events(
+                &server,
+                "admin",
+                &format!("?key_id={}", issued.id())
+            ))
+            .len(),
+            0
+        );
+        assert_eq!(
+            items(&events(
+                &server,
+                "owner",
+                &format!("?key_id={}", issued.id())
+            ))
+            .len(),
+            4
+        );
     }
 }
 
@@ -261,23 +380,58 @@ fn an_administrator_sees_no_events_of_other_workspaces_keys() {
 fn an_administrator_sees_no_refused_acts_on_other_workspaces_keys() {
     let server = Server::of("yousign");
     let hidden = server.issue(json!({ "name": "hidden", "workspaces": ["ws2"] }));
-    assert_eq!(rotate(&server, hidden.id(), &json!({ "grace_seconds": 60 })).status, 201);
-    assert_eq!(rotate(&server, hidden.id(), &json!({ "grace_seconds": 60 })).status, 409);
-    assert_eq!(patch(&server, hidden.id(), &json!({ "name": "" })).status, 422);
+    assert_eq!(
+        rotate(&server, hidden.id(), &json!({ "grace_seconds": 60 })).status,
+        201
+    );
+    assert_eq!(
+        rotate(&server, hidden.id(), &json!({ "grace_seconds": 60 })).status,
+        409
+    );
+    assert_eq!(
+        patch(&server, hidden.id(), &json!({ "name": "" })).status,
+        422
+    );
     let page = events(&server, "admin", &format!("?key_id={}", hidden.id()));
-    assert_eq!(items(&page), [] as [Value; 0], "the admin belongs to ws1 only");
+    assert_eq!(
+        items(&page),
+        [] as [Value; 0],
+        "the admin belongs to ws1 only"
+    );
 }
 
 #[test]
 fn a_member_and_nobody_see_no_events() {
     let server = Server::of("allsign");
-    let code = |answer: &Answer| (answer.status, answer.json()["code"].as_str().unwrap().to_owned());
-    assert_eq!(code(&server.admin("member", Call::get("/events"))), (403, "FORBIDDEN".into()));
-    assert_eq!(code(&server.admin("member", Call::get("/events?limit=0"))), (403, "FORBIDDEN".into()));
-    assert_eq!(code(&server.send(&Call::get("/admin/events"))), (401, "MISSING_KEY".into()));
-    assert_eq!(code(&server.send(&Call::get("/admin/events").bearer("x"))), (401, "INVALID_KEY".into()));
+    let code = |answer: &Answer| {
+        (
+            answer.status,
+            answer.json()["code"].as_str().unwrap().to_owned(),
+        )
+    };
+    assert_eq!(
+        code(&server.admin("member", Call::get("/events"))),
+        (403, "FORBIDDEN".into())
+    );
+    assert_eq!(
+        code(&server.admin("member", Call::get("/events?limit=0"))),
+        (403, "FORBIDDEN".into())
+    );
+    assert_eq!(
+        code(&server.send(&Call::get("/admin/events"))),
+        (401, "MISSING_KEY".into())
+    );
+    assert_eq!(
+        code(&server.send(&Call::get("/admin/events").bearer("x"))),
+        (401, "INVALID_KEY".into())
+    );
     let issued = server.issue(json!({}));
-    assert_eq!(server.send(&Call::get("/admin/events").bearer(&issued.key)).status, 401);
+    assert_eq!(
+        server
+            .send(&Call::get("/admin/events").bearer(&issued.key))
+            .status,
+        401
+    );
     assert_eq!(server.admin("owner", Call::post("/events")).status, 405);
 }
 
@@ -312,14 +466,22 @@ fn a_parameter_that_cannot_be_is_400() {
         "key_id=a&key_id=b",
     ] {
         let answer = server.admin("owner", Call::get(&format!("/events?{query}")));
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some("INVALID_REQUEST")), "{query}");
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (400, Some("INVALID_REQUEST")),
+            "{query}"
+        );
     }
     for query in ["?limit=1", "?limit=500"] {
         assert_eq!(items(&events(&server, "owner", query)).len(), 1, "{query}");
     }
     for key in ["unknown", "a%20b", "%00", "..%2f..%2fetc", "%ff"] {
         let answer = server.admin("owner", Call::get(&format!("/events?key_id={key}")));
-        assert!(matches!(answer.status, 200 | 400), "{key}: {}", answer.status);
+        assert!(
+            matches!(answer.status, 200 | 400),
+            "{key}: {}",
+            answer.status
+        );
         assert!(!answer.text().contains("key.issue"), "{key}");
     }
     server.assert_alive();
@@ -328,12 +490,19 @@ fn a_parameter_that_cannot_be_is_400() {
 #[test]
 fn pages_have_no_gaps_and_no_duplicates_while_requests_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         let issued = server.issue(json!({}));
         for number in 0..60 {
             let name = format!("before-{number}");
-            server.send(&Call::get("/whoami").bearer(&issued.key).field("X-Request-Id", name));
+            server.send(
+                &Call::get("/whoami")
+                    .bearer(&issued.key)
+                    .field("X-Request-Id", name),
+            );
         }
         let go_on = AtomicBool::new(true);
         std::thread::scope(|scope| {
@@ -345,22 +514,48 @@ fn pages_have_no_gaps_and_no_duplicates_while_requests_go_on() {
                 });
             }
             for limit in [1, 7, 500] {
-                let (mut seen, mut cursor, mut places) = (Vec::new(), String::new(), BTreeSet::new());
+                let (mut seen, mut cursor, mut places) =
+                    (Vec::new(), String::new(), BTreeSet::new());
                 loop {
-                    let page = events(&server, "owner", &format!("?key_id={}&limit={limit}{cursor}", issued.id()));
+                    let page = events(
+                        &server,
+                        "owner",
+                        &format!("?key_id={}&limit={limit}{cursor}", issued.id()),
+                    );
                     assert!(items(&page).len() <= limit);
                     seen.extend(items(&page).to_vec());
-                    let Some(next) = page["next_cursor"].as_str() else { break };
+                    let Some(next) = page["next_cursor"].as_str() else {
+                        break;
+                    };
                     assert!(places.insert(next.to_owned()), "a cursor twice");
                     assert!(seen.len() < 20_000);
                     cursor = format!("&cursor={next}");
                 }
-                let ids: BTreeSet<_> = seen.iter().map(|event| event["id"].as_str().unwrap()).collect();
-                assert_eq!(ids.len(), seen.len(), "{store}, limit {limit}: no duplicates");
-                let names: Vec<_> = seen.iter().filter_map(|event| event["request_id"].as_str()).collect();
-                let before: Vec<_> = names.into_iter().filter(|name| name.starts_with("before-")).collect();
-                let expected: Vec<_> = (0..60).rev().map(|number| format!("before-{number}")).collect();
-                assert_eq!(before, expected, "{store}, limit {limit}: no gaps, the last first");
+                let ids: BTreeSet<_> = seen
+                    .iter()
+                    .map(|event| event["id"].as_str().unwrap())
+                    .collect();
+                assert_eq!(
+                    ids.len(),
+                    seen.len(),
+                    "{store}, limit {limit}: no duplicates"
+                );
+                let names: Vec<_> = seen
+                    .iter()
+                    .filter_map(|event| event["request_id"].as_str())
+                    .collect();
+                let before: Vec<_> = names
+                    .into_iter()
+                    .filter(|name| name.starts_with("before-"))
+                    .collect();
+                let expected: Vec<_> = (0..60)
+                    .rev()
+                    .map(|number| format!("before-{number}"))
+                    .collect();
+                assert_eq!(
+                    before, expected,
+                    "{store}, limit {limit}: no gaps, the last first"
+                );
                 assert_eq!(seen.last().unwrap()["action"], "key.issue");
             }
             go_on.store(false, Ordering::Relaxed);
@@ -371,14 +566,24 @@ fn pages_have_no_gaps_and_no_duplicates_while_requests_go_on() {
 #[test]
 fn filters_select() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         let app = platform(&server);
         let owner = json!({ "user_id": USER, "user_email": "user@example.com" });
-        let user = server.issue_as("admin", json!({ "kind": "user", "owner": owner, "scopes": ["document:read"] }));
+        let user = server.issue_as(
+            "admin",
+            json!({ "kind": "user", "owner": owner, "scopes": ["document:read"] }),
+        );
         server.get("/v2/documents", &user.key);
         server.get("/v2/signatures", &user.key);
-        server.send(&Call::get("/v2/documents").bearer(&app.key).field("X-User-Id", MEMBER));
+        server.send(
+            &Call::get("/v2/documents")
+                .bearer(&app.key)
+                .field("X-User-Id", MEMBER),
+        );
         server.get("/v2/documents", &app.key);
         let upper = USER.to_uppercase();
         for (query, expected) in [

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 
 /// The last event of a key.
 fn last(server: &Server, id: &str) -> Value {
-    items(&events(server, "owner", &format!("?key_id={id}&limit=1"))).first().expect("an event").clone()
+    items(&events(server, "owner", &format!("?key_id={id}&limit=1")))
+        .first()
+        .expect("an event")
+        .clone()
 }
 
 #[test]
@@ -23,7 +26,11 @@ fn a_request_id_is_kept_where_it_is_harmless_and_replaced_where_it_is_not() {
     let issued = server.issue(json!({}));
     let longest = "x".repeat(128);
     for id in ["a", "0b1c-2D3e_4.5~6", &*longest, "\"'<>&{}\\"] {
-        server.send(&Call::get("/whoami").bearer(&issued.key).field("X-Request-Id", id));
+        server.send(
+            &Call::get("/whoami")
+                .bearer(&issued.key)
+                .field("X-Request-Id", id),
+        );
         assert_eq!(last(&server, issued.id())["request_id"], id);
     }
     let call = || Call::get("/whoami").bearer(&issued.key);
@@ -38,12 +45,22 @@ fn a_request_id_is_kept_where_it_is_harmless_and_replaced_where_it_is_not() {
         call().field("X-Request-Id", "a b"),
         call().field("X-Request-Id", "a\u{e9}b"),
         call().field("X-Request-Id", b"a\xffb"),
-        call().field("X-Request-Id", "twice").field("X-Request-Id", "twice"),
-        call().field("X-Request-Id", "first").field("x-request-id", "second"),
+        call()
+            .field("X-Request-Id", "twice")
+            .field("X-Request-Id", "twice"),
+        call()
+            .field("X-Request-Id", "first")
+            .field("x-request-id", "second"),
     ] {
         assert_eq!(server.send(&call).status, 200);
-        let id = last(&server, issued.id())["request_id"].as_str().expect("an id").to_owned();
-        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        let id = last(&server, issued.id())["request_id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
+        assert!(
+            id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{id}"
+        );
         assert!(made.insert(id), "a new one each time");
     }
     // What is no HTTP at all never becomes an event.
@@ -58,14 +75,22 @@ fn an_act_of_management_has_a_request_id_too() {
     let server = Server::of("allsign");
     let issue = |ids: &[&str]| {
         let call = Call::post("/keys").json(&json!({ "name": "n" }));
-        let call = ids.iter().fold(call, |call, id| call.field("X-Request-Id", id));
-        let id = server.admin("owner", call).json()["record"]["id"].as_str().unwrap().to_owned();
+        let call = ids
+            .iter()
+            .fold(call, |call, id| call.field("X-Request-Id", id));
+        let id = server.admin("owner", call).json()["record"]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         last(&server, &id)["request_id"].clone()
     };
     assert_eq!(issue(&["mine-1"]), "mine-1");
     for replaced in [&[][..], &["a\tb"], &["twice", "twice"]] {
         let id = issue(replaced);
-        assert!(id.as_str().is_some_and(|id| id.len() == 32), "{replaced:?}: {id}");
+        assert!(
+            id.as_str().is_some_and(|id| id.len() == 32),
+            "{replaced:?}: {id}"
+        );
     }
 }
 
@@ -77,9 +102,20 @@ fn acts_of_management_name_the_operator_also_where_they_are_refused() {
     change(&server, id, &json!({ "name": "renamed", "metadata": {} }));
     change(&server, id, &json!({ "enabled": false }));
     change(&server, id, &json!({ "enabled": true }));
-    assert_eq!(patch(&server, id, &json!({ "expires_at": "2001-01-01T00:00:00Z" })).status, 422);
+    assert_eq!(
+        patch(
+            &server,
+            id,
+            &json!({ "expires_at": "2001-01-01T00:00:00Z" })
+        )
+        .status,
+        422
+    );
     assert_eq!(make_primary(&server, id).status, 200);
-    assert_eq!(rotate(&server, id, &json!({ "grace_seconds": 60 })).status, 201);
+    assert_eq!(
+        rotate(&server, id, &json!({ "grace_seconds": 60 })).status,
+        201
+    );
     assert_eq!(rotate(&server, id, &json!({})).status, 409);
     assert_eq!(server.revoke(id).status, 200);
     assert_eq!(make_primary(&server, id).status, 409);
@@ -88,7 +124,12 @@ fn acts_of_management_name_the_operator_also_where_they_are_refused() {
     let told: Vec<_> = items(&page)
         .iter()
         .rev()
-        .map(|event| (event["action"].as_str().unwrap(), event["outcome"].as_str().unwrap()))
+        .map(|event| {
+            (
+                event["action"].as_str().unwrap(),
+                event["outcome"].as_str().unwrap(),
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -109,7 +150,10 @@ fn acts_of_management_name_the_operator_also_where_they_are_refused() {
     for (number, event) in items(&page).iter().rev().enumerate() {
         let name = if number == 0 { "admin" } else { "owner" };
         assert_eq!(event["actor"], json!({ "name": name }), "{event}");
-        assert_eq!((&event["client_ip"], &event["tenant_id"]), (&json!("127.0.0.1"), &json!("tenant_abc123")));
+        assert_eq!(
+            (&event["client_ip"], &event["tenant_id"]),
+            (&json!("127.0.0.1"), &json!("tenant_abc123"))
+        );
     }
 }
 
@@ -123,13 +167,21 @@ fn what_an_operator_may_not_do_is_an_event_as_well() {
         json!({ "name": "n", "kind": "user", "owner": { "user_id": OUTSIDER } }),
     ] {
         let answer = server.admin("admin", Call::post("/keys").json(&body));
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (403, Some("FORBIDDEN")), "{body}");
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (403, Some("FORBIDDEN")),
+            "{body}"
+        );
         let page = events(&server, "owner", "?actor=admin&outcome=FORBIDDEN&limit=1");
         assert_eq!(items(&page).len(), 1, "{body}: nothing was noted");
         assert_eq!(items(&page)[0]["action"], "key.issue");
     }
     let page = events(&server, "owner", "?actor=admin&limit=500");
-    assert_eq!(outcomes(&page), ["FORBIDDEN"; 4], "each refusal is an event");
+    assert_eq!(
+        outcomes(&page),
+        ["FORBIDDEN"; 4],
+        "each refusal is an event"
+    );
 }
 
 #[test]
@@ -140,13 +192,28 @@ fn what_an_operator_may_not_do_to_a_key_is_an_event_as_well() {
     for (call, action) in [
         (Call::new("DELETE", &path), "key.delete"),
         (Call::post(&format!("{path}/primary")), "key.make_primary"),
-        (Call::new("PATCH", &path).json(&json!({ "name": "n" })), "key.update"),
+        (
+            Call::new("PATCH", &path).json(&json!({ "name": "n" })),
+            "key.update",
+        ),
         (Call::post(&format!("{path}/rotate")), "key.rotate"),
         (Call::post(&format!("{path}/revoke")), "key.revoke"),
     ] {
         assert_eq!(server.admin("admin", call).status, 403, "{action}");
-        let page = events(&server, "owner", &format!("?actor=admin&outcome=FORBIDDEN&key_id={}&limit=1", hidden.id()));
-        assert_eq!(items(&page).first().map(|event| event["action"].as_str().unwrap()), Some(action));
+        let page = events(
+            &server,
+            "owner",
+            &format!(
+                "?actor=admin&outcome=FORBIDDEN&key_id={}&limit=1",
+                hidden.id()
+            ),
+        );
+        assert_eq!(
+            items(&page)
+                .first()
+                .map(|event| event["action"].as_str().unwrap()),
+            Some(action)
+        );
     }
 }
 
@@ -156,22 +223,47 @@ fn a_flood_of_failures_is_bounded_and_hides_no_other_key() {
     let [flooded, other] = [server.issue(json!({})), server.issue(json!({}))];
     server.revoke(flooded.id());
     server.revoke(other.id());
-    let request = format!("GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", flooded.key);
+    let request = format!(
+        "GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        flooded.key
+    );
     let mut connection = common::Connection::open(server.address);
     for _ in 0..1000 {
         connection.write(request.as_bytes());
         assert!([401, 429].contains(&connection.answer().status));
     }
-    let page = events(&server, "owner", &format!("?key_id={}&limit=500", flooded.id()));
-    let requests = items(&page).iter().filter(|event| event["action"] == "request").count();
-    assert!((20..=210).contains(&requests), "{requests} events of 1000 failures");
+    let page = events(
+        &server,
+        "owner",
+        &format!("?key_id={}&limit=500", flooded.id()),
+    );
+    let requests = items(&page)
+        .iter()
+        .filter(|event| event["action"] == "request")
+        .count();
+    assert!(
+        (20..=210).contains(&requests),
+        "{requests} events of 1000 failures"
+    );
     // Acts of management come through whatever else there is.
-    change(&server, server.issue(json!({})).id(), &json!({ "name": "renamed" }));
-    assert_eq!(items(&events(&server, "owner", "?limit=1"))[0]["action"], "key.update");
+    change(
+        &server,
+        server.issue(json!({})).id(),
+        &json!({ "name": "renamed" }),
+    );
+    assert_eq!(
+        items(&events(&server, "owner", "?limit=1"))[0]["action"],
+        "key.update"
+    );
     // In the next seconds the client may be told to wait; then the other key's failure is seen.
     common::until("the other key's failure", || {
         server.get("/whoami", &other.key);
-        !items(&events(&server, "owner", &format!("?key_id={}&outcome=KEY_REVOKED", other.id()))).is_empty()
+        !items(&events(
+            &server,
+            "owner",
+            &format!("?key_id={}&outcome=KEY_REVOKED", other.id()),
+        ))
+        .is_empty()
     });
 }
 
@@ -180,7 +272,9 @@ fn a_flood_of_failures_is_bounded_and_hides_no_other_key() {
 /// What would give a secret away: pieces of its random part, as they are and encoded.
 fn traces(secret: &str) -> Vec<String> {
     let random = &secret[secret.len() - 32..];
-    let mut traces: Vec<_> = (0..=random.len() - 10).map(|from| random[from..from + 10].to_owned()).collect();
+    let mut traces: Vec<_> = (0..=random.len() - 10)
+        .map(|from| random[from..from + 10].to_owned())
+        .collect();
     let whole = [secret.to_owned(), format!("{secret}:"), random.to_owned()];
     for text in &whole {
         for skipped in 0..3 {
@@ -196,7 +290,8 @@ fn traces(secret: &str) -> Vec<String> {
 /// Where a secret left a trace in a text: the lines.
 fn found<'t>(text: &'t str, secrets: &[&str]) -> Option<&'t str> {
     let traces: Vec<_> = secrets.iter().flat_map(|secret| traces(secret)).collect();
-    text.lines().find(|line| traces.iter().any(|trace| line.contains(trace)))
+    text.lines()
+        .find(|line| traces.iter().any(|trace| line.contains(trace)))
 }
 
 /// Asserts that after each of these calls neither the events nor the log give a key away.
@@ -210,8 +305,15 @@ fn assert_untold(profile: &str, calls: impl Fn(&Server, &str) -> Vec<Call>) {
         server.send(&call);
         let page = server.admin("owner", Call::get("/events?limit=500")).text();
         if found(&page, &[&key]).is_some() {
-            let event = page.split("},{").find(|event| found(event, &[&key]).is_some()).unwrap_or_default();
-            told.push(format!("{} {}: {event}", call.method, call.target.replace(&key, "KEY")));
+            let event = page
+                .split("},{")
+                .find(|event| found(event, &[&key]).is_some())
+                .unwrap_or_default();
+            told.push(format!(
+                "{} {}: {event}",
+                call.method,
+                call.target.replace(&key, "KEY")
+            ));
             break;
         }
     }
@@ -251,10 +353,18 @@ fn a_key_beside_other_text_in_the_fields_is_not_told() {
     for profile in ["allsign", "yousign", "dropbox-sign"] {
         assert_untold(profile, |server, key| {
             let mut calls = Vec::new();
-            for name in ["X-User-Id", "X-On-Behalf-Of", "X-On-Behalf-Email", "X-Request-Id"] {
-                for value in
-                    [format!("id={key}"), format!("{key};"), format!("{key}@example.com"), format!("\"{key}\"")]
-                {
+            for name in [
+                "X-User-Id",
+                "X-On-Behalf-Of",
+                "X-On-Behalf-Email",
+                "X-Request-Id",
+            ] {
+                for value in [
+                    format!("id={key}"),
+                    format!("{key};"),
+                    format!("{key}@example.com"),
+                    format!("\"{key}\""),
+                ] {
                     calls.push(server.with_key(Call::get("/whoami").field(name, &value), key));
                 }
             }
@@ -278,7 +388,10 @@ fn a_key_in_the_path_or_the_query_is_not_told() {
                 format!("/nowhere?{key}"),
                 format!("/v3/workspaces/{key}/templates"),
             ];
-            paths.iter().map(|path| server.with_key(Call::get(path), key)).collect()
+            paths
+                .iter()
+                .map(|path| server.with_key(Call::get(path), key))
+                .collect()
         });
     }
 }
@@ -295,7 +408,10 @@ fn a_key_beside_other_text_in_the_path_is_not_told() {
                 format!("/a-{key}"),
                 format!("/https:%2f%2f{key}:@localhost"),
             ];
-            paths.iter().map(|path| server.with_key(Call::get(path), key)).collect()
+            paths
+                .iter()
+                .map(|path| server.with_key(Call::get(path), key))
+                .collect()
         });
     }
 }
@@ -304,7 +420,9 @@ fn a_key_beside_other_text_in_the_path_is_not_told() {
 fn a_key_in_the_request_id_of_a_management_call_is_not_told() {
     for profile in ["allsign", "dropbox-sign"] {
         assert_untold(profile, |server, key| {
-            let call = Call::post("/admin/keys").json(&json!({ "name": "n" })).field("X-Request-Id", key);
+            let call = Call::post("/admin/keys")
+                .json(&json!({ "name": "n" }))
+                .field("X-Request-Id", key);
             vec![call.bearer(&server.operator("owner"))]
         });
     }
@@ -323,7 +441,10 @@ fn a_key_in_place_of_an_id_is_not_told() {
             ("DELETE", ""),
         ] {
             assert_untold(profile, |server, key| {
-                vec![Call::new(method, &format!("/admin/keys/{key}{rest}")).bearer(&server.operator("owner"))]
+                vec![
+                    Call::new(method, &format!("/admin/keys/{key}{rest}"))
+                        .bearer(&server.operator("owner")),
+                ]
             });
         }
     }
@@ -332,13 +453,20 @@ fn a_key_in_place_of_an_id_is_not_told() {
 #[test]
 fn a_key_in_a_management_body_or_query_is_not_told() {
     assert_untold("dropbox-sign", |server, key| {
-        let post = |path: &str, body: Value| Call::post(path).json(&body).bearer(&server.operator("owner"));
+        let post = |path: &str, body: Value| {
+            Call::post(path)
+                .json(&body)
+                .bearer(&server.operator("owner"))
+        };
         vec![
             post("/admin/verify", json!({ "key": key })),
             post("/admin/verify", json!({ "key": format!("{key}:") })),
             post("/admin/keys", json!({ "name": "n", "scopes": [key] })),
             post("/admin/keys", json!({ "name": "n", "environment": key })),
-            post("/admin/import", json!({ "name": "n", "digest": { "scheme": key, "hex": key } })),
+            post(
+                "/admin/import",
+                json!({ "name": "n", "digest": { "scheme": key, "hex": key } }),
+            ),
             Call::get(&format!("/admin/events?actor={key}")).bearer(&server.operator("owner")),
             Call::get(&format!("/admin/events?key_id={key}")).bearer(&server.operator("owner")),
             Call::get(&format!("/admin/events?outcome={key}")).bearer(&server.operator("owner")),

@@ -31,7 +31,9 @@ fn a_key_counts_for_its_own_request_only() {
     let server = Server::of("allsign");
     let one = server.issue(json!({ "name": "one" }));
     let other = server.issue(json!({ "name": "other" }));
-    let get = |authorization: &str| format!("GET /whoami HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n");
+    let get = |authorization: &str| {
+        format!("GET /whoami HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n")
+    };
     let bearer = |key: &str| get(&format!("Authorization: Bearer {key}\r\n"));
     // All at once, on one connection.
     let requests = [
@@ -44,7 +46,10 @@ fn a_key_counts_for_its_own_request_only() {
         get("Connection: close\r\n"),
     ];
     let all = answers(&server.exchange(requests.concat().as_bytes()));
-    assert_eq!(all.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 401, 200, 400, 401, 200, 401]);
+    assert_eq!(
+        all.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+        [200, 401, 200, 400, 401, 200, 401]
+    );
     for (at, issued) in [(0, &one), (2, &other), (5, &one)] {
         assert_eq!(all[at].json()["key_id"], issued.record["id"]);
     }
@@ -59,8 +64,10 @@ fn connections_side_by_side_never_take_each_others_key() {
             let server = &server;
             scope.spawn(move || {
                 let mut connection = Connection::open(server.address);
-                let request =
-                    format!("GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", issued.key);
+                let request = format!(
+                    "GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+                    issued.key
+                );
                 for _ in 0..30 {
                     connection.write(request.as_bytes());
                     assert_eq!(connection.answer().json()["key_id"], issued.record["id"]);
@@ -76,7 +83,10 @@ fn connections_side_by_side_never_take_each_others_key() {
 fn what_a_body_holds_is_no_request() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&["*"]);
-    let inner = format!("GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", issued.key);
+    let inner = format!(
+        "GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        issued.key
+    );
     let outer = format!(
         "POST /v2/documents HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{inner}\
          GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
@@ -92,7 +102,10 @@ fn what_a_body_holds_is_no_request() {
 fn unclear_lengths_are_one_refusal_and_the_end_of_the_connection() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&["*"]);
-    let smuggled = format!("GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", issued.key);
+    let smuggled = format!(
+        "GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        issued.key
+    );
     for lengths in [
         "Content-Length: 5\r\nContent-Length: 6",
         "Content-Length: 5, 6",
@@ -109,7 +122,9 @@ fn unclear_lengths_are_one_refusal_and_the_end_of_the_connection() {
         "Content-Length : 5",
         "Host: a\r\n Content-Length: 5",
     ] {
-        let request = format!("POST /v2/documents HTTP/1.1\r\nHost: localhost\r\n{lengths}\r\n\r\n0\r\n\r\n{smuggled}");
+        let request = format!(
+            "POST /v2/documents HTTP/1.1\r\nHost: localhost\r\n{lengths}\r\n\r\n0\r\n\r\n{smuggled}"
+        );
         let bytes = server.exchange(request.as_bytes());
         let statuses = statuses(&bytes);
         assert_eq!(statuses, [400], "{lengths:?}");
@@ -135,7 +150,10 @@ fn a_key_in_a_trailer_is_not_read() {
         issued.key
     );
     assert_eq!(statuses(&server.exchange(request.as_bytes())), [401]);
-    assert_eq!(server.get("/v2/documents", &issued.key).text(), r#"{"documents":[]}"#);
+    assert_eq!(
+        server.get("/v2/documents", &issued.key).text(),
+        r#"{"documents":[]}"#
+    );
 }
 
 #[test]
@@ -153,9 +171,14 @@ fn folded_and_broken_field_lines_carry_no_key() {
         format!("Author\u{131}zation: Bearer {key}"),
         format!("Authorization Bearer {key}"),
     ] {
-        let request = format!("GET /whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n\r\n");
+        let request = format!(
+            "GET /whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n\r\n"
+        );
         let statuses = statuses(&server.exchange(request.as_bytes()));
-        assert!(statuses == [400] || statuses == [401], "{lines:?}: {statuses:?}");
+        assert!(
+            statuses == [400] || statuses == [401],
+            "{lines:?}: {statuses:?}"
+        );
     }
     assert_eq!(server.record(issued.id())["request_count"], 0);
 }
@@ -166,10 +189,22 @@ fn who_has_no_key_is_refused_before_a_body_is_sent() {
     let weak = server.issue_scoped(&["document:read"]);
     for (authorization, path, status) in [
         (String::new(), "/v2/documents", 401),
-        (format!("Authorization: Bearer {UNKNOWN}\r\n"), "/v2/documents", 401),
-        (format!("Authorization: Bearer {}\r\n", weak.key), "/v2/documents", 403),
+        (
+            format!("Authorization: Bearer {UNKNOWN}\r\n"),
+            "/v2/documents",
+            401,
+        ),
+        (
+            format!("Authorization: Bearer {}\r\n", weak.key),
+            "/v2/documents",
+            403,
+        ),
         (String::new(), "/admin/keys", 401),
-        (format!("Authorization: Bearer {}\r\n", server.operator("member")), "/admin/keys", 403),
+        (
+            format!("Authorization: Bearer {}\r\n", server.operator("member")),
+            "/admin/keys",
+            403,
+        ),
     ] {
         for expect in ["Expect: 100-continue\r\n", ""] {
             let mut connection = Connection::open(server.address);
@@ -185,7 +220,10 @@ fn who_has_no_key_is_refused_before_a_body_is_sent() {
             if common::on_actix() && !expect.is_empty() && answer.status == 100 {
                 answer = connection.answer();
             }
-            assert_eq!(answer.status, status, "{path} {authorization}: not 100, and not after the body");
+            assert_eq!(
+                answer.status, status,
+                "{path} {authorization}: not 100, and not after the body"
+            );
         }
     }
 }
@@ -194,8 +232,12 @@ fn who_has_no_key_is_refused_before_a_body_is_sent() {
 fn a_flood_of_fields_does_no_harm() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
-    let many = (0..5000).fold(Call::get("/whoami"), |call, number| call.field(&format!("X-{number}"), "y"));
-    let answer = server.try_send(&many.bearer(&issued.key)).expect("an answer");
+    let many = (0..5000).fold(Call::get("/whoami"), |call, number| {
+        call.field(&format!("X-{number}"), "y")
+    });
+    let answer = server
+        .try_send(&many.bearer(&issued.key))
+        .expect("an answer");
     assert!([400, 431].contains(&answer.status), "{}", answer.status);
     // As many as are let through: a repeated Authorization line is seen among them, at any place.
     let mut call = Call::get("/whoami").bearer(&issued.key);
@@ -213,9 +255,22 @@ fn older_versions_of_http_want_a_key_too() {
     let issued = server.issue(json!({}));
     let get = |version: &str, line: &str| format!("GET /whoami{version}\r\n{line}\r\n");
     let bearer = format!("Authorization: Bearer {}\r\n", issued.key);
-    assert_eq!(statuses(&server.exchange(get(" HTTP/1.0", "").as_bytes())), [401]);
-    assert_eq!(statuses(&server.exchange(get(" HTTP/1.0", &bearer).as_bytes())), [200]);
-    for version in ["", " HTTP/0.9", " HTTP/1.2", " HTTP/3.0", " http/1.1", " HTTP/1.1 x"] {
+    assert_eq!(
+        statuses(&server.exchange(get(" HTTP/1.0", "").as_bytes())),
+        [401]
+    );
+    assert_eq!(
+        statuses(&server.exchange(get(" HTTP/1.0", &bearer).as_bytes())),
+        [200]
+    );
+    for version in [
+        "",
+        " HTTP/0.9",
+        " HTTP/1.2",
+        " HTTP/3.0",
+        " http/1.1",
+        " HTTP/1.1 x",
+    ] {
         let answer = server.exchange(get(version, &bearer).as_bytes());
         let text = String::from_utf8_lossy(&answer);
         assert!(!text.contains(issued.id()), "{version:?}: {text}");
@@ -234,7 +289,11 @@ fn http_2_without_tls_gets_the_same_refusal() {
     let mut connection = Connection::open(server.address);
     connection.write(&request);
     let expected = br#"{"detail": "Missing Authorization header. Use: Authorization: Bearer allsign_live_sk_xxx"}"#;
-    assert!(connection.reads(expected), "{}", String::from_utf8_lossy(connection.unread()));
+    assert!(
+        connection.reads(expected),
+        "{}",
+        String::from_utf8_lossy(connection.unread())
+    );
     server.assert_alive();
 }
 
@@ -254,7 +313,10 @@ fn garbage_does_no_harm() {
     ] {
         let answer = server.exchange(bytes);
         let text = String::from_utf8_lossy(&answer);
-        assert!(!text.starts_with("HTTP/1.1 2") && !text.starts_with("HTTP/1.1 5"), "{bytes:?}: {text}");
+        assert!(
+            !text.starts_with("HTTP/1.1 2") && !text.starts_with("HTTP/1.1 5"),
+            "{bytes:?}: {text}"
+        );
     }
     server.assert_alive();
 }

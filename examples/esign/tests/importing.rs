@@ -32,7 +32,10 @@ fn import(server: &Server, digest: &Value) -> Answer {
 #[test]
 fn a_digest_in_any_usual_notation_is_taken_and_works_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         let long = |key: &str| Sha512::digest(key.as_bytes()).to_vec();
         let notations: [&dyn Fn(&str) -> Value; 10] = [
@@ -55,9 +58,17 @@ fn a_digest_in_any_usual_notation_is_taken_and_works_at_once() {
             assert_eq!(answer.status, 201, "{number}: {}", answer.text());
             assert_eq!(answer.fields("cache-control"), ["no-store"]);
             let body = answer.json();
-            assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["record"], "no secret is known");
+            assert_eq!(
+                body.as_object().unwrap().keys().collect::<Vec<_>>(),
+                ["record"],
+                "no secret is known"
+            );
             for _ in 0..2 {
-                assert_eq!(server.get("/v2/documents", &key).status, 200, "{store}, {number}");
+                assert_eq!(
+                    server.get("/v2/documents", &key).status,
+                    200,
+                    "{store}, {number}"
+                );
             }
             assert_eq!(server.get("/v2/signatures", &key).status, 403);
             let record = server.record(body["record"]["id"].as_str().unwrap());
@@ -116,26 +127,49 @@ fn what_is_no_digest_is_422() {
     ] {
         let shown: String = digest.to_string().chars().take(100).collect();
         let answer = import(&server, &digest);
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (422, Some("INVALID_BODY")), "{shown}");
-        assert!(answer.body.len() < 2000, "{shown}: {} bytes", answer.body.len());
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (422, Some("INVALID_BODY")),
+            "{shown}"
+        );
+        assert!(
+            answer.body.len() < 2000,
+            "{shown}: {} bytes",
+            answer.body.len()
+        );
     }
     let missing = server.admin("owner", Call::post("/import").json(&json!({ "name": "n" })));
     assert_problem(&missing, 422, "INVALID_BODY", &[]);
-    assert_problem(&server.admin("owner", Call::post("/import").body("{")), 400, "INVALID_REQUEST", &[]);
+    assert_problem(
+        &server.admin("owner", Call::post("/import").body("{")),
+        400,
+        "INVALID_REQUEST",
+        &[],
+    );
     assert_eq!(ids(&list(&server, "owner", "")).len(), 0);
 }
 
 #[test]
 fn a_digest_that_was_ever_known_is_409() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         server.issue(json!({ "name": "primary" }));
         let [active, revoked, deleted] = [0, 1, 2].map(|_| server.issue(json!({})));
         server.revoke(revoked.id());
         assert_eq!(delete(&server, deleted.id()).status, 204);
         let imported = key(0);
-        assert_eq!(import(&server, &json!({ "scheme": "sha256", "hex": hex(&sha256(&imported)) })).status, 201);
+        assert_eq!(
+            import(
+                &server,
+                &json!({ "scheme": "sha256", "hex": hex(&sha256(&imported)) })
+            )
+            .status,
+            201
+        );
         let before = ids(&list(&server, "owner", "")).len();
         for key in [&active.key, &revoked.key, &deleted.key, &imported] {
             for digest in [
@@ -145,24 +179,37 @@ fn a_digest_that_was_ever_known_is_409() {
                 assert_problem(&import(&server, &digest), 409, "CONFLICT", &[]);
             }
             let body = json!({ "name": "theirs", "digest": { "scheme": "sha256", "hex": hex(&sha256(key)) } });
-            assert_eq!(server.admin("outsider", Call::post("/import").json(&body)).status, 409);
+            assert_eq!(
+                server
+                    .admin("outsider", Call::post("/import").json(&body))
+                    .status,
+                409
+            );
         }
         assert_eq!(ids(&list(&server, "owner", "")).len(), before);
-        assert_eq!([&revoked.key, &deleted.key].map(|key| server.get("/whoami", key).status), [401, 401], "{store}");
+        assert_eq!(
+            [&revoked.key, &deleted.key].map(|key| server.get("/whoami", key).status),
+            [401, 401],
+            "{store}"
+        );
     }
 }
 
 #[test]
 fn a_key_that_was_revoked_does_not_come_back_under_another_scheme() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         server.issue(json!({ "name": "primary" }));
         let [revoked, deleted] = [server.issue(json!({})), server.issue(json!({}))];
         server.revoke(revoked.id());
         assert_eq!(delete(&server, deleted.id()).status, 204);
         for (issued, what) in [(&revoked, "revoked"), (&deleted, "deleted")] {
-            let digest = json!({ "scheme": "sha512", "hex": hex(&Sha512::digest(issued.key.as_bytes())) });
+            let digest =
+                json!({ "scheme": "sha512", "hex": hex(&Sha512::digest(issued.key.as_bytes())) });
             let answer = import(&server, &digest);
             assert!(matches!(answer.status, 201 | 409), "{}", answer.text());
             for _ in 0..2 {
@@ -176,12 +223,22 @@ fn a_key_that_was_revoked_does_not_come_back_under_another_scheme() {
 #[test]
 fn of_many_imports_of_one_digest_at_once_one_is_done() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         let digest = json!({ "scheme": "sha256", "hex": hex(&sha256(&key(0))) });
         let answers = common::at_once(16, |_| import(&server, &digest).status);
-        assert_eq!(answers.iter().filter(|status| **status == 201).count(), 1, "{answers:?}");
-        assert!(answers.iter().all(|status| [201, 409].contains(status)), "{answers:?}");
+        assert_eq!(
+            answers.iter().filter(|status| **status == 201).count(),
+            1,
+            "{answers:?}"
+        );
+        assert!(
+            answers.iter().all(|status| [201, 409].contains(status)),
+            "{answers:?}"
+        );
         assert_eq!(ids(&list(&server, "owner", "")).len(), 1);
     }
 }
@@ -197,15 +254,32 @@ fn an_imported_key_is_a_key_like_others() {
     let answer = server.admin("owner", Call::post("/import").json(&body));
     assert_eq!(answer.status, 201, "{}", answer.text());
     let record = answer.json()["record"].clone();
-    for field in ["name", "description", "kind", "environment", "scopes", "metadata", "expires_at"] {
+    for field in [
+        "name",
+        "description",
+        "kind",
+        "environment",
+        "scopes",
+        "metadata",
+        "expires_at",
+    ] {
         assert_eq!(record[field], body[field], "{field}");
     }
-    assert!(record["masked"].as_str().unwrap().ends_with("…wxyz"), "{}", record["masked"]);
+    assert!(
+        record["masked"].as_str().unwrap().ends_with("…wxyz"),
+        "{}",
+        record["masked"]
+    );
     assert_eq!(record["status"], "active");
     let id = record["id"].as_str().unwrap();
     let rotated = rotate(&server, id, &json!({}));
     assert_eq!(rotated.status, 201);
-    assert_eq!(server.get("/whoami", rotated.json()["key"].as_str().unwrap()).status, 200);
+    assert_eq!(
+        server
+            .get("/whoami", rotated.json()["key"].as_str().unwrap())
+            .status,
+        200
+    );
     for (extra, status) in [
         (json!({ "last_four": "12345" }), 422),
         (json!({ "last_four": 1 }), 422),
@@ -215,11 +289,25 @@ fn an_imported_key_is_a_key_like_others() {
         (json!({ "scopes": ["other:read"] }), 422),
         (json!({ "key": "allsign_live_sk_x" }), 422),
     ] {
-        let mut body = json!({ "name": "n", "digest": { "scheme": "sha256", "hex": hex(&sha256(&key(1))) } });
-        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        assert_eq!(server.admin("owner", Call::post("/import").json(&body)).status, status, "{extra}");
+        let mut body =
+            json!({ "name": "n", "digest": { "scheme": "sha256", "hex": hex(&sha256(&key(1))) } });
+        body.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        assert_eq!(
+            server
+                .admin("owner", Call::post("/import").json(&body))
+                .status,
+            status,
+            "{extra}"
+        );
     }
-    assert_eq!(server.admin("member", Call::post("/import").json(&body)).status, 403);
+    assert_eq!(
+        server
+            .admin("member", Call::post("/import").json(&body))
+            .status,
+        403
+    );
 }
 
 #[test]
@@ -230,7 +318,9 @@ fn on_dropbox_sign_an_imported_key_counts_and_is_never_primary() {
         let body = json!({ "name": "n", "digest": { "scheme": "sha256", "hex": hex(&sha256(&key(number))) } });
         server.admin("owner", Call::post("/import").json(&body))
     };
-    let imported: Vec<_> = (0..3).map(|number| import(number).json()["record"].clone()).collect();
+    let imported: Vec<_> = (0..3)
+        .map(|number| import(number).json()["record"].clone())
+        .collect();
     let real = server.issue(json!({}));
     assert_problem(&import(3), 409, "QUOTA_EXCEEDED", &[]);
     assert_eq!(real.record["primary"], true);
@@ -241,7 +331,14 @@ fn on_dropbox_sign_an_imported_key_counts_and_is_never_primary() {
         assert_problem(&answer, 409, "CONFLICT", &[]);
     }
     // Whoever rotates one holds the secret of its successor, which can sign.
-    assert_eq!(delete(&server, imported[0]["id"].as_str().unwrap()).status, 204);
-    let successor = rotate(&server, imported[1]["id"].as_str().unwrap(), &json!({})).json()["record"].clone();
-    assert_eq!(make_primary(&server, successor["id"].as_str().unwrap()).status, 200);
+    assert_eq!(
+        delete(&server, imported[0]["id"].as_str().unwrap()).status,
+        204
+    );
+    let successor =
+        rotate(&server, imported[1]["id"].as_str().unwrap(), &json!({})).json()["record"].clone();
+    assert_eq!(
+        make_primary(&server, successor["id"].as_str().unwrap()).status,
+        200
+    );
 }

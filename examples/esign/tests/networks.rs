@@ -17,14 +17,25 @@ const ATTACKER: &str = "198.51.100.66";
 
 /// An allsign server behind the tests' own address, and a key that may be used from `ALLOWED` only.
 fn behind_a_proxy(header: &str) -> (Server, String) {
-    let flags = ["--trusted-proxy", "127.0.0.0/8", "--trusted-proxy", "10.0.0.0/8", "--forwarded-header", header];
+    let flags = [
+        "--trusted-proxy",
+        "127.0.0.0/8",
+        "--trusted-proxy",
+        "10.0.0.0/8",
+        "--forwarded-header",
+        header,
+    ];
     let server = Server::start("allsign", &flags, &[]);
     let key = server.issue(json!({ "allowed_ips": [ALLOWED] })).key;
     (server, key)
 }
 
 fn whoami(server: &Server, key: &str, lines: &[(&str, &str)]) -> Answer {
-    let call = lines.iter().fold(Call::get("/whoami"), |call, (name, value)| call.field(name, value));
+    let call = lines
+        .iter()
+        .fold(Call::get("/whoami"), |call, (name, value)| {
+            call.field(name, value)
+        });
     server.send(&server.with_key(call, key))
 }
 
@@ -33,10 +44,20 @@ fn without_trusted_proxies_the_peer_counts_whatever_a_request_says() {
     let server = Server::of("allsign");
     let from_here = server.issue(json!({ "allowed_ips": ["127.0.0.1"] })).key;
     let from_elsewhere = server.issue(json!({ "allowed_ips": [ALLOWED] })).key;
-    let said = [("X-Forwarded-For", ALLOWED), ("Forwarded", "for=203.0.113.42"), ("CF-Connecting-IP", ALLOWED)];
+    let said = [
+        ("X-Forwarded-For", ALLOWED),
+        ("Forwarded", "for=203.0.113.42"),
+        ("CF-Connecting-IP", ALLOWED),
+    ];
     for lines in [&said[..0], &said[..1], &said[1..2], &said[..]] {
         assert_eq!(whoami(&server, &from_here, lines).status, 200, "{lines:?}");
-        assert_refused(&whoami(&server, &from_elsewhere, lines), 403, "application/json", BLOCKED, &[]);
+        assert_refused(
+            &whoami(&server, &from_elsewhere, lines),
+            403,
+            "application/json",
+            BLOCKED,
+            &[],
+        );
     }
 }
 
@@ -71,7 +92,10 @@ fn behind_a_proxy_the_first_untrusted_hop_from_the_right_counts() {
         (&[""], false),
         (&[], false),
     ] {
-        let lines: Vec<_> = lines.iter().map(|line| ("X-Forwarded-For", *line)).collect();
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| ("X-Forwarded-For", *line))
+            .collect();
         let answer = whoami(&server, &key, &lines);
         match passes {
             true => assert_eq!(answer.status, 200, "{lines:?}: {}", answer.text()),
@@ -79,8 +103,14 @@ fn behind_a_proxy_the_first_untrusted_hop_from_the_right_counts() {
         }
     }
     // The header that was not configured is not looked at.
-    assert_eq!(whoami(&server, &key, &[("Forwarded", "for=203.0.113.42")]).status, 403);
-    let both = [("Forwarded", "for=198.51.100.66"), ("X-Forwarded-For", ALLOWED)];
+    assert_eq!(
+        whoami(&server, &key, &[("Forwarded", "for=203.0.113.42")]).status,
+        403
+    );
+    let both = [
+        ("Forwarded", "for=198.51.100.66"),
+        ("X-Forwarded-For", ALLOWED),
+    ];
     assert_eq!(whoami(&server, &key, &both).status, 200);
 }
 
@@ -108,7 +138,10 @@ fn the_forwarded_header_is_read_as_its_standard_says() {
             false => assert_refused(&answer, 403, "application/json", BLOCKED, &[]),
         }
     }
-    assert_eq!(whoami(&server, &key, &[("X-Forwarded-For", ALLOWED)]).status, 403);
+    assert_eq!(
+        whoami(&server, &key, &[("X-Forwarded-For", ALLOWED)]).status,
+        403
+    );
 }
 
 #[test]
@@ -116,17 +149,30 @@ fn an_allow_list_is_shown_as_it_was_set_and_works_on_every_profile() {
     for profile in PROFILES {
         let server = Server::start(profile, &["--trusted-proxy", "127.0.0.1"], &[]);
         // IUSign restricts addresses on its highest plan only.
-        let mut body = json!({ "allowed_ips": ["203.0.113.42", "198.51.100.0/26", "2001:db8::/32"] });
+        let mut body =
+            json!({ "allowed_ips": ["203.0.113.42", "198.51.100.0/26", "2001:db8::/32"] });
         if profile == "iusign" {
             body["plan"] = "enterprise".into();
         }
         let issued = server.issue(body.clone());
-        assert_eq!(issued.record["allowed_ips"], body["allowed_ips"], "{profile}");
-        for (client, status) in
-            [(ALLOWED, 200), ("198.51.100.1", 200), ("2001:db8::1", 200), (ATTACKER, 403), ("2001:db9::1", 403)]
-        {
+        assert_eq!(
+            issued.record["allowed_ips"], body["allowed_ips"],
+            "{profile}"
+        );
+        for (client, status) in [
+            (ALLOWED, 200),
+            ("198.51.100.1", 200),
+            ("2001:db8::1", 200),
+            (ATTACKER, 403),
+            ("2001:db9::1", 403),
+        ] {
             let answer = whoami(&server, &issued.key, &[("X-Forwarded-For", client)]);
-            assert_eq!(answer.status, status, "{profile} {client}: {}", answer.text());
+            assert_eq!(
+                answer.status,
+                status,
+                "{profile} {client}: {}",
+                answer.text()
+            );
         }
     }
 }
@@ -147,15 +193,35 @@ fn a_bad_allow_list_is_an_error_where_it_is_set() {
         json!(["*"]),
         json!(["localhost"]),
     ] {
-        assert_invalid(&server, &json!({ "name": "n", "allowed_ips": bad }), "allowed_ips");
+        assert_invalid(
+            &server,
+            &json!({ "name": "n", "allowed_ips": bad }),
+            "allowed_ips",
+        );
     }
-    assert_invalid(&server, &json!({ "name": "n", "allowed_ips": "10.0.0.1" }), "body");
+    assert_invalid(
+        &server,
+        &json!({ "name": "n", "allowed_ips": "10.0.0.1" }),
+        "body",
+    );
 }
 
 #[test]
 fn a_bad_proxy_is_one_line_and_exit_code_2() {
-    for flags in [["--trusted-proxy", "10.0.0.0/33"], ["--trusted-proxy", "proxy"], ["--forwarded-header", "via"]] {
+    for flags in [
+        ["--trusted-proxy", "10.0.0.0/33"],
+        ["--trusted-proxy", "proxy"],
+        ["--forwarded-header", "via"],
+    ] {
         let ended = common::Process::start(&flags, &[]).wait();
-        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.lines().count()), (Some(2), "", 1), "{ended:?}");
+        assert_eq!(
+            (
+                ended.code,
+                ended.stdout.as_str(),
+                ended.stderr.lines().count()
+            ),
+            (Some(2), "", 1),
+            "{ended:?}"
+        );
     }
 }

@@ -2,14 +2,21 @@
 //!
 //! Each key is in use on every node just before: none has to look it up to let it through.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::nodes::{Latencies, Said, accepted, ask, assert_accepted, done, may_read, node, revoke, revoked, said};
+use common::nodes::{
+    Latencies, Said, accepted, ask, assert_accepted, done, may_read, node, revoke, revoked, said,
+};
 use common::postgres::Postgres;
 use common::{Call, Issued, Server, USER};
 use jiff::Timestamp;
@@ -62,10 +69,16 @@ fn an_imported_key_works_where_it_was_unknown(kind: &str, nodes: &[Server]) {
         let key = format!("isk_{number:044}");
         for node in nodes {
             // Twice: the second time it is remembered as unknown.
-            assert_eq!([ask(node, &key), ask(node, &key)], [unknown.clone(), unknown.clone()]);
+            assert_eq!(
+                [ask(node, &key), ask(node, &key)],
+                [unknown.clone(), unknown.clone()]
+            );
         }
         let mut body = may_read();
-        let hex: String = Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = Sha256::digest(key.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         body["digest"] = json!({ "scheme": "sha256", "hex": hex });
         let acknowledged = done(&nodes[0], Call::post("/import").json(&body));
         latencies.measure(nodes, &key, &unknown, &accepted(), acknowledged);
@@ -73,8 +86,13 @@ fn an_imported_key_works_where_it_was_unknown(kind: &str, nodes: &[Server]) {
     latencies.assert_soon();
 }
 
-fn a_revoked_key_is_refused_at_once_where_it_was_revoked_and_soon_elsewhere(kind: &str, nodes: &[Server]) {
-    let keys: Vec<_> = (0..REVOCATIONS).map(|_| nodes[0].issue(may_read())).collect();
+fn a_revoked_key_is_refused_at_once_where_it_was_revoked_and_soon_elsewhere(
+    kind: &str,
+    nodes: &[Server],
+) {
+    let keys: Vec<_> = (0..REVOCATIONS)
+        .map(|_| nodes[0].issue(may_read()))
+        .collect();
     let mut latencies = Latencies::of(format!("{kind}, revoke"), nodes.len() - 1);
     for (number, issued) in keys.iter().enumerate() {
         assert_accepted(nodes, &issued.key);
@@ -100,20 +118,44 @@ type Narrowing = (&'static str, fn(&Issued) -> Call, Said);
 
 fn narrowings() -> [Narrowing; 6] {
     [
-        ("disable", |issued| patch(issued, &json!({ "enabled": false })), said(401, "KEY_DISABLED")),
-        ("scopes", |issued| patch(issued, &json!({ "scopes": ["org.read"] })), said(403, "INSUFFICIENT_SCOPE")),
-        ("networks", |issued| patch(issued, &json!({ "allowed_ips": ["192.0.2.0/24"] })), said(403, "IP_NOT_ALLOWED")),
+        (
+            "disable",
+            |issued| patch(issued, &json!({ "enabled": false })),
+            said(401, "KEY_DISABLED"),
+        ),
+        (
+            "scopes",
+            |issued| patch(issued, &json!({ "scopes": ["org.read"] })),
+            said(403, "INSUFFICIENT_SCOPE"),
+        ),
+        (
+            "networks",
+            |issued| patch(issued, &json!({ "allowed_ips": ["192.0.2.0/24"] })),
+            said(403, "IP_NOT_ALLOWED"),
+        ),
         (
             "limits",
-            |issued| patch(issued, &json!({ "rate_limit_config": { "requests_per_minute": 1 } })),
+            |issued| {
+                patch(
+                    issued,
+                    &json!({ "rate_limit_config": { "requests_per_minute": 1 } }),
+                )
+            },
             said(429, "RATE_LIMITED"),
         ),
         (
             "rotate",
-            |issued| Call::post(&format!("/keys/{}/rotate", issued.id())).json(&json!({ "grace_seconds": 0 })),
+            |issued| {
+                Call::post(&format!("/keys/{}/rotate", issued.id()))
+                    .json(&json!({ "grace_seconds": 0 }))
+            },
             said(401, "KEY_EXPIRED"),
         ),
-        ("delete", |issued| Call::new("DELETE", &format!("/keys/{}", issued.id())), said(401, "INVALID_KEY")),
+        (
+            "delete",
+            |issued| Call::new("DELETE", &format!("/keys/{}", issued.id())),
+            said(401, "INVALID_KEY"),
+        ),
     ]
 }
 
@@ -171,14 +213,24 @@ fn an_owners_standing_is_asked_of_each_nodes_own_directory(nodes: &[Server]) {
     assert_accepted(nodes, &issued.key);
     let suspended = said(403, "OWNER_SUSPENDED");
     let set = |node: &Server, suspended: bool| {
-        let call = Call::new("PUT", &format!("/demo/users/{USER}")).json(&json!({ "suspended": suspended }));
+        let call = Call::new("PUT", &format!("/demo/users/{USER}"))
+            .json(&json!({ "suspended": suspended }));
         assert_eq!(node.send(&call.bearer(&node.operator("owner"))).status, 200);
     };
     for told in 0..nodes.len() {
         set(&nodes[told], true);
         for (number, node) in nodes.iter().enumerate() {
-            let expected = if number <= told { suspended.clone() } else { accepted() };
-            assert_eq!(ask(node, &issued.key), expected, "node {} of {told}", number + 1);
+            let expected = if number <= told {
+                suspended.clone()
+            } else {
+                accepted()
+            };
+            assert_eq!(
+                ask(node, &issued.key),
+                expected,
+                "node {} of {told}",
+                number + 1
+            );
         }
     }
     for node in nodes {

@@ -3,7 +3,12 @@
 //!
 //! Each node reaches the database through a network of its own, which fails for the second node only.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 
@@ -11,7 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::nodes::{
-    BOUND, Latencies, SOON, accepted, ask, assert_accepted, may_read, node, revoke, revoked, said, until,
+    BOUND, Latencies, SOON, accepted, ask, assert_accepted, may_read, node, revoke, revoked, said,
+    until,
 };
 use common::postgres::Postgres;
 use common::proxy::{Failing, Proxy, Which};
@@ -35,7 +41,12 @@ impl Cluster {
         let proxies = [0, 1].map(|_| Proxy::before(postgres.socket()));
         let nodes = [0, 1].map(|number: usize| node(&proxies[number].store("keys")));
         let [other, proxy] = proxies;
-        let cluster = Self { nodes, proxy, _other: other, _postgres: postgres };
+        let cluster = Self {
+            nodes,
+            proxy,
+            _other: other,
+            _postgres: postgres,
+        };
         // The owner's primary one, which nothing happens to.
         cluster.issue();
         cluster.wait_until_it_hears();
@@ -50,7 +61,13 @@ impl Cluster {
     fn revoke_one(&self, latencies: &mut Latencies, issued: &Issued) {
         assert_accepted(&self.nodes, &issued.key);
         let acknowledged = revoke(&self.nodes[0], issued);
-        latencies.measure(&self.nodes, &issued.key, &accepted(), &revoked(), acknowledged);
+        latencies.measure(
+            &self.nodes,
+            &issued.key,
+            &accepted(),
+            &revoked(),
+            acknowledged,
+        );
     }
 
     /// Waits until the second node hears soon of what the first one does.
@@ -65,7 +82,10 @@ impl Cluster {
     /// Asserts that all is well: for ten more revocations, one after the other.
     fn assert_healed(&self, what: &str, since: Instant) {
         self.wait_until_it_hears();
-        println!("{what}: heard again {:.1?} after it was healed", since.elapsed());
+        println!(
+            "{what}: heard again {:.1?} after it was healed",
+            since.elapsed()
+        );
         let mut latencies = Latencies::of(format!("{what}, healed"), 1);
         (0..10).for_each(|_| self.revoke_one(&mut latencies, &self.issue()));
         latencies.assert_soon();
@@ -83,11 +103,17 @@ impl Cluster {
             // Looked up at the last moment: it is remembered for as long as can be.
             assert_accepted(&self.nodes, key);
             let acknowledged = revoke(&self.nodes[0], &keys[number]);
-            assert_eq!(ask(&self.nodes[0], key), revoked(), "the next request where it was revoked");
+            assert_eq!(
+                ask(&self.nodes[0], key),
+                revoked(),
+                "the next request where it was revoked"
+            );
             until(&self.nodes[1], key, &accepted(), &revoked(), acknowledged)
         });
         let mut latencies = Latencies::of(what, 1);
-        waited.into_iter().for_each(|waited| latencies.add(&[waited]));
+        waited
+            .into_iter()
+            .for_each(|waited| latencies.add(&[waited]));
         latencies.assert_within_the_bound();
         for issued in &keys {
             assert_eq!(ask(&self.nodes[1], &issued.key), revoked(), "it stays so");
@@ -99,26 +125,33 @@ impl Cluster {
 #[test]
 fn where_the_bus_is_reset_again_and_again_a_revocation_holds_within_the_bound() {
     let cluster = Cluster::start();
-    let latencies =
-        cluster.revoke_while("reset again and again", REVOCATIONS, |p| p.fail(Failing::Reset, Which::Listening));
+    let latencies = cluster.revoke_while("reset again and again", REVOCATIONS, |p| {
+        p.fail(Failing::Reset, Which::Listening)
+    });
     assert!(latencies.shortest() > SOON, "the bus was not cut");
     cluster.proxy.heal();
     cluster.assert_healed("reset again and again", Instant::now());
     // Once: the node helps itself.
-    cluster.revoke_while("reset once", 10, |proxy| proxy.fail_present(Failing::Reset, Which::Listening));
+    cluster.revoke_while("reset once", 10, |proxy| {
+        proxy.fail_present(Failing::Reset, Which::Listening)
+    });
     cluster.assert_healed("reset once", Instant::now());
 }
 
 #[test]
 fn where_the_bus_is_half_open_a_revocation_holds_within_the_bound() {
     let cluster = Cluster::start();
-    let latencies = cluster.revoke_while("half-open", REVOCATIONS, |p| p.fail(Failing::Silent, Which::Listening));
+    let latencies = cluster.revoke_while("half-open", REVOCATIONS, |p| {
+        p.fail(Failing::Silent, Which::Listening)
+    });
     assert!(latencies.shortest() > SOON, "the bus was not silent");
     // What was held back comes now, late.
     cluster.proxy.heal();
     cluster.assert_healed("half-open", Instant::now());
     // The one connection for good: the node makes another.
-    cluster.revoke_while("half-open once", 10, |proxy| proxy.fail_present(Failing::Silent, Which::Listening));
+    cluster.revoke_while("half-open once", 10, |proxy| {
+        proxy.fail_present(Failing::Silent, Which::Listening)
+    });
     cluster.assert_healed("half-open once", Instant::now());
 }
 
@@ -127,7 +160,8 @@ fn a_node_that_stood_still_knows_from_its_first_request_on_what_was_revoked() {
     let cluster = Cluster::start();
     let [one, two] = &cluster.nodes;
     let keys = [cluster.issue(), cluster.issue(), cluster.issue()];
-    keys.iter().for_each(|issued| assert_accepted(&cluster.nodes, &issued.key));
+    keys.iter()
+        .for_each(|issued| assert_accepted(&cluster.nodes, &issued.key));
     two.signal("STOP");
     let acknowledged = keys.each_ref().map(|issued| revoke(one, issued));
     // They are asked while it stands still, and wait for it.
@@ -163,7 +197,13 @@ fn away_for_a_moment(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
         let acknowledged = revoke(one, &issued);
         thread::sleep(Duration::from_millis(millis));
         heal(&cluster.proxy);
-        latencies.add(&[until(two, &issued.key, &accepted(), &revoked(), acknowledged)]);
+        latencies.add(&[until(
+            two,
+            &issued.key,
+            &accepted(),
+            &revoked(),
+            acknowledged,
+        )]);
     }
     latencies.assert_within_the_bound();
 }
@@ -181,8 +221,15 @@ fn away(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     let away = Instant::now();
     revoke(one, &gone);
     // Two keys in use, again and again, and then some that must be looked up: whether others still wait or not.
-    let in_use = (0..60_u64).map(|number| (Duration::from_millis(number * 50), [&good, &gone][number as usize % 2]));
-    let others = never_used.iter().map(|issued| (BOUND + Duration::from_millis(500), issued));
+    let in_use = (0..60_u64).map(|number| {
+        (
+            Duration::from_millis(number * 50),
+            [&good, &gone][number as usize % 2],
+        )
+    });
+    let others = never_used
+        .iter()
+        .map(|issued| (BOUND + Duration::from_millis(500), issued));
     let asked: Vec<_> = in_use.chain(others).collect();
     let answers = at_once(asked.len(), |number| {
         let (at, issued) = asked[number];
@@ -190,8 +237,15 @@ fn away(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
         let began = away.elapsed();
         (began, ask(two, &issued.key), away.elapsed() - began)
     });
-    let last = answers.iter().filter(|(_, said, _)| *said == accepted()).map(|(began, ..)| *began).max();
-    let refused: Vec<_> = answers.iter().filter(|(_, said, _)| *said != accepted()).collect();
+    let last = answers
+        .iter()
+        .filter(|(_, said, _)| *said == accepted())
+        .map(|(began, ..)| *began)
+        .max();
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|(_, said, _)| *said != accepted())
+        .collect();
     let took = |percent: usize| {
         let mut all: Vec<_> = refused.iter().map(|(.., took)| *took).collect();
         all.sort_unstable();
@@ -201,10 +255,20 @@ fn away(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     println!(
         "{what}: a key in use was accepted until {last:.1?}; 503 came after {shortest:.1?}, {median:.1?} (p50), {longest:.1?} (max)"
     );
-    assert!(last.is_some_and(|last| last > SOON && last <= BOUND), "what is remembered counts for as long as it may");
-    assert!(refused.iter().all(|(_, said, _)| *said == unavailable), "{refused:?}");
+    assert!(
+        last.is_some_and(|last| last > SOON && last <= BOUND),
+        "what is remembered counts for as long as it may"
+    );
+    assert!(
+        refused.iter().all(|(_, said, _)| *said == unavailable),
+        "{refused:?}"
+    );
     assert!(longest <= LONGEST, "{longest:?}");
-    assert_eq!(ask(one, &good.key), accepted(), "the other node sees nothing of it");
+    assert_eq!(
+        ask(one, &good.key),
+        accepted(),
+        "the other node sees nothing of it"
+    );
 
     heal(&cluster.proxy);
     let healed = Instant::now();

@@ -20,7 +20,11 @@ fn assert_refused_to_start(ended: &Ended) -> String {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert_eq!(ended.stdout, "");
     let line = ended.stderr.strip_suffix('\n').expect("a whole line");
-    assert!(!line.contains('\n') && !line.trim().is_empty(), "{:?}", ended.stderr);
+    assert!(
+        !line.contains('\n') && !line.trim().is_empty(),
+        "{:?}",
+        ended.stderr
+    );
     line.to_owned()
 }
 
@@ -36,7 +40,10 @@ fn a_bad_flag_is_one_line_and_exit_code_2() {
         (&["--profile", "docusign"], "docusign"),
         (&["--profile", "AllSign"], "AllSign"),
         (&["--profile", ""], "profile"),
-        (&["--profile", "allsign", "--profile", "insigner"], "--profile"),
+        (
+            &["--profile", "allsign", "--profile", "insigner"],
+            "--profile",
+        ),
         (&["--adapter", "rocket"], "rocket"),
         (&["--store", "floppy"], "floppy"),
         (&["--listen", "nowhere"], "nowhere"),
@@ -48,7 +55,10 @@ fn a_bad_flag_is_one_line_and_exit_code_2() {
         (&["--listen", "two\nlines"], "two"),
     ] {
         let line = assert_refused_to_start(&start(flags));
-        assert!(line.contains(named), "{flags:?}: {line:?} does not say {named}");
+        assert!(
+            line.contains(named),
+            "{flags:?}: {line:?} does not say {named}"
+        );
     }
 }
 
@@ -63,8 +73,16 @@ fn an_environment_that_the_profile_has_not_is_refused() {
         ("iusign", "sandbox", "production, staging, development"),
         ("dropbox-sign", "test", "production"),
     ] {
-        let line = assert_refused_to_start(&start(&["--profile", profile, "--environment", environment]));
-        assert!(line.contains(known), "{profile}: {line:?} does not name {known}");
+        let line = assert_refused_to_start(&start(&[
+            "--profile",
+            profile,
+            "--environment",
+            environment,
+        ]));
+        assert!(
+            line.contains(known),
+            "{profile}: {line:?} does not name {known}"
+        );
     }
 }
 
@@ -80,8 +98,19 @@ fn a_port_that_is_taken_is_refused() {
 fn help_goes_to_stdout_and_is_no_failure() {
     let ended = start(&["--help"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    for flag in ["--profile", "--listen", "--adapter", "--store", "--environment", "--ready-json"] {
-        assert!(ended.stdout.contains(flag), "{flag} is not in {}", ended.stdout);
+    for flag in [
+        "--profile",
+        "--listen",
+        "--adapter",
+        "--store",
+        "--environment",
+        "--ready-json",
+    ] {
+        assert!(
+            ended.stdout.contains(flag),
+            "{flag} is not in {}",
+            ended.stdout
+        );
     }
 }
 
@@ -89,14 +118,28 @@ fn help_goes_to_stdout_and_is_no_failure() {
 fn the_ready_line_has_what_a_program_needs_and_stdout_nothing_else() {
     for profile in PROFILES {
         let server = Server::of(profile);
-        let fields: Vec<_> = server.ready.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(fields, ["url", "admin_url", "dashboard_url", "operators", "pid"]);
+        let fields: Vec<_> = server
+            .ready
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(
+            fields,
+            ["url", "admin_url", "dashboard_url", "operators", "pid"]
+        );
         let url = format!("http://{}", server.address);
         assert_eq!(server.ready["url"], url);
         assert_eq!(server.ready["admin_url"], format!("{url}/admin"));
         assert_eq!(server.ready["dashboard_url"], format!("{url}/dashboard"));
         assert_eq!(server.ready["pid"], server.pid());
-        let operators: Vec<_> = server.ready["operators"].as_object().unwrap().keys().map(String::as_str).collect();
+        let operators: Vec<_> = server.ready["operators"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         assert_eq!(operators, ["owner", "admin", "member", "outsider"]);
         let ready = server.ready.clone();
         let issued = server.issue(json!({}));
@@ -141,7 +184,9 @@ fn operators_tokens_can_be_given() {
 
 #[test]
 fn an_operators_token_that_is_too_weak_is_refused_and_not_printed() {
-    for variable in ["OWNER", "ADMIN", "MEMBER", "OUTSIDER"].map(|name| format!("ESIGN_OPERATOR_{name}")) {
+    for variable in
+        ["OWNER", "ADMIN", "MEMBER", "OUTSIDER"].map(|name| format!("ESIGN_OPERATOR_{name}"))
+    {
         for token in [
             "",
             "short",
@@ -161,9 +206,17 @@ fn an_operators_token_that_is_too_weak_is_refused_and_not_printed() {
 #[test]
 fn one_token_cannot_be_two_operators() {
     let token = "the-same-for-both-of-them";
-    let process =
-        Process::start(&["--ready-json"], &[("ESIGN_OPERATOR_OWNER", token), ("ESIGN_OPERATOR_OUTSIDER", token)]);
-    assert!(!process.stdout.wait_for(|text| text.contains('\n')), "it serves");
+    let process = Process::start(
+        &["--ready-json"],
+        &[
+            ("ESIGN_OPERATOR_OWNER", token),
+            ("ESIGN_OPERATOR_OUTSIDER", token),
+        ],
+    );
+    assert!(
+        !process.stdout.wait_for(|text| text.contains('\n')),
+        "it serves"
+    );
     assert_refused_to_start(&process.wait());
 }
 
@@ -171,10 +224,17 @@ fn one_token_cannot_be_two_operators() {
 fn the_banner_has_a_key_that_works() {
     for profile in PROFILES {
         let process = Process::start(&["--profile", profile, "--store", "memory"], &[]);
-        assert!(process.stdout.wait_for(|text| text.contains("Ctrl-C")), "{}", process.stderr.text());
+        assert!(
+            process.stdout.wait_for(|text| text.contains("Ctrl-C")),
+            "{}",
+            process.stderr.text()
+        );
         let banner = process.stdout.text();
         let after = |mark: &str| {
-            let rest = &banner[banner.find(mark).unwrap_or_else(|| panic!("no {mark:?} in {banner}")) + mark.len()..];
+            let rest = &banner[banner
+                .find(mark)
+                .unwrap_or_else(|| panic!("no {mark:?} in {banner}"))
+                + mark.len()..];
             rest.split(['\n', ' ', '\'']).next().unwrap().to_owned()
         };
         let key = after("shown this once: ");
@@ -191,13 +251,25 @@ fn the_banner_has_a_key_that_works() {
         assert!(banner.contains(&curl), "{banner}");
         // Each line to paste, by what it is to answer.
         let mut pasted = 0;
-        for line in banner.lines().filter(|line| line.trim_start().starts_with("curl")) {
-            let target = line.split(' ').find_map(|word| word.strip_prefix(&format!("http://{address}"))).unwrap();
+        for line in banner
+            .lines()
+            .filter(|line| line.trim_start().starts_with("curl"))
+        {
+            let target = line
+                .split(' ')
+                .find_map(|word| word.strip_prefix(&format!("http://{address}")))
+                .unwrap();
             let call = Call::get(target);
             let (call, status) = match (line.contains(&curl), line.contains("/admin/")) {
                 (true, _) => (present(call), 200),
                 (false, true) if line.contains("Authorization: Bearer ") => {
-                    let token = line.split("Authorization: Bearer ").nth(1).unwrap().split('\'').next().unwrap();
+                    let token = line
+                        .split("Authorization: Bearer ")
+                        .nth(1)
+                        .unwrap()
+                        .split('\'')
+                        .next()
+                        .unwrap();
                     (call.bearer(token), 200)
                 }
                 (false, _) => (call, 401),
@@ -210,7 +282,11 @@ fn the_banner_has_a_key_that_works() {
         assert_eq!(pasted, 5, "{banner}");
         process.signal("TERM");
         let ended = process.wait();
-        assert_eq!((ended.code, ended.stdout), (Some(0), banner), "nothing after the banner");
+        assert_eq!(
+            (ended.code, ended.stdout),
+            (Some(0), banner),
+            "nothing after the banner"
+        );
     }
 }
 
@@ -262,7 +338,11 @@ fn told_to_stop_it_answers_what_was_begun_and_exits_0() {
         until_closed(&server);
         connection.write(br#"{"title":"x"}"#);
         let answer = connection.answer();
-        assert_eq!((answer.status, answer.json()["title"].as_str()), (201, Some("x")), "{signal}");
+        assert_eq!(
+            (answer.status, answer.json()["title"].as_str()),
+            (201, Some("x")),
+            "{signal}"
+        );
         assert!(connection.try_answer().is_none(), "the connection ends");
         assert_eq!(server.wait().code, Some(0), "{signal}");
     }
@@ -275,12 +355,24 @@ fn told_to_stop_as_soon_as_it_is_ready_it_exits_0() {
             let process = Process::start(&["--ready-json"], &[]);
             // A shell that stands by: starting one afterwards would give the process time.
             let script = format!("read go; kill -{signal} {}", process.child.id());
-            let mut shell = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
-            assert!(process.stdout.wait_for(|text| text.contains('\n')), "{}", process.stderr.text());
+            let mut shell = Command::new("sh")
+                .args(["-c", &script])
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            assert!(
+                process.stdout.wait_for(|text| text.contains('\n')),
+                "{}",
+                process.stderr.text()
+            );
             shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
             assert!(shell.wait().unwrap().success());
             let ended = process.wait();
-            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{signal}");
+            assert_eq!(
+                (ended.code, ended.stderr.as_str()),
+                (Some(0), ""),
+                "{signal}"
+            );
         }
     }
 }
@@ -293,7 +385,11 @@ fn idle_connections_do_not_hold_it() {
     assert_eq!(used.answer().status, 200);
     let told = Instant::now();
     assert_eq!(server.stop().code, Some(0));
-    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    assert!(
+        told.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        told.elapsed()
+    );
 }
 
 #[test]
@@ -305,7 +401,11 @@ fn a_request_that_never_ends_does_not_hold_it_for_ever() {
     head.write(b"GET /healthz HTTP/1.1\r\nHost: local");
     let told = Instant::now();
     assert_eq!(server.stop().code, Some(0));
-    assert!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
+    assert!(
+        told.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        told.elapsed()
+    );
 }
 
 #[test]
@@ -317,6 +417,9 @@ fn a_client_that_goes_away_does_no_harm() {
         drop(Connection::open(server.address));
     }
     server.assert_alive();
-    assert_eq!(server.get("/v2/documents", &issued.key).text(), r#"{"documents":[]}"#);
+    assert_eq!(
+        server.get("/v2/documents", &issued.key).text(),
+        r#"{"documents":[]}"#
+    );
     assert_eq!(server.stop().code, Some(0));
 }

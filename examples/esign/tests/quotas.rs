@@ -14,7 +14,12 @@ use serde_json::json;
 fn dropbox_has_four_keys_and_a_fifth_is_409() {
     let server = Server::of("dropbox-sign");
     let four: Vec<_> = (0..4).map(|_| server.issue(json!({}))).collect();
-    let fifth = || server.admin("owner", Call::post("/keys").json(&json!({ "name": "fifth" })));
+    let fifth = || {
+        server.admin(
+            "owner",
+            Call::post("/keys").json(&json!({ "name": "fifth" })),
+        )
+    };
     let detail = assert_problem(&fifth(), 409, "QUOTA_EXCEEDED", &[]);
     assert_eq!(detail, "5 keys would be active; 4 is the most");
     for issued in &four {
@@ -25,11 +30,23 @@ fn dropbox_has_four_keys_and_a_fifth_is_409() {
     for _ in 0..4 {
         server.issue_as("outsider", json!({}));
     }
-    assert_eq!(server.admin("outsider", Call::post("/keys").json(&json!({ "name": "fifth" }))).status, 409);
+    assert_eq!(
+        server
+            .admin(
+                "outsider",
+                Call::post("/keys").json(&json!({ "name": "fifth" }))
+            )
+            .status,
+        409
+    );
     server.revoke(four[1].id());
     assert_eq!(fifth().status, 201);
     assert_eq!(fifth().status, 409);
-    assert_eq!(ids(&list(&server, "owner", "?status=active")).len(), 5, "four keys and a token");
+    assert_eq!(
+        ids(&list(&server, "owner", "?status=active")).len(),
+        5,
+        "four keys and a token"
+    );
 }
 
 #[test]
@@ -38,10 +55,19 @@ fn dropbox_keys_take_neither_scopes_nor_an_expiry() {
     for (body, field) in [
         (json!({ "scopes": ["account_access"] }), "scopes"),
         (json!({ "scopes": ["*"] }), "scopes"),
-        (json!({ "expires_at": "2099-01-01T00:00:00Z" }), "expires_at"),
-        (json!({ "kind": "user", "owner": { "user_id": USER }, "scopes": ["account_access"] }), "scopes"),
+        (
+            json!({ "expires_at": "2099-01-01T00:00:00Z" }),
+            "expires_at",
+        ),
+        (
+            json!({ "kind": "user", "owner": { "user_id": USER }, "scopes": ["account_access"] }),
+            "scopes",
+        ),
         (json!({ "kind": "access_token" }), "owner.user_id"),
-        (json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["document:read"] }), "scopes"),
+        (
+            json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["document:read"] }),
+            "scopes",
+        ),
         (
             json!({ "kind": "access_token", "owner": { "user_id": USER }, "expires_at": "2020-01-01T00:00:00Z" }),
             "expires_at",
@@ -70,7 +96,10 @@ fn of_two_hundred_issues_at_once_exactly_four_succeed() {
                 })
             })
             .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
     });
     let (made, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 201);
     assert_eq!((made.len(), refused.len()), (4, 196));
@@ -80,9 +109,18 @@ fn of_two_hundred_issues_at_once_exactly_four_succeed() {
     let page = list(&server, "owner", "?limit=500");
     let listed: BTreeSet<_> = ids(&page).into_iter().collect();
     let bodies: Vec<_> = made.iter().map(|answer| answer.json()).collect();
-    assert_eq!(listed, bodies.iter().map(|body| body["record"]["id"].as_str().unwrap()).collect());
+    assert_eq!(
+        listed,
+        bodies
+            .iter()
+            .map(|body| body["record"]["id"].as_str().unwrap())
+            .collect()
+    );
     for body in &bodies {
-        assert_eq!(server.get("/whoami", body["key"].as_str().unwrap()).status, 200);
+        assert_eq!(
+            server.get("/whoami", body["key"].as_str().unwrap()).status,
+            200
+        );
     }
 }
 
@@ -90,7 +128,11 @@ fn of_two_hundred_issues_at_once_exactly_four_succeed() {
 fn yousign_organizations_have_two_hundred_active_keys() {
     let server = Server::of("yousign");
     let issue = |number: usize| {
-        let environment = if number.is_multiple_of(2) { "production" } else { "sandbox" };
+        let environment = if number.is_multiple_of(2) {
+            "production"
+        } else {
+            "sandbox"
+        };
         let body = json!({ "name": "same description", "environment": environment });
         server.admin("owner", Call::post("/keys").json(&body))
     };

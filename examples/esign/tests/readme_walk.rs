@@ -24,7 +24,9 @@ struct Step {
 
 /// The steps in the console blocks of a section.
 fn steps(readme: &str, section: &str) -> Vec<Step> {
-    let (_, after) = readme.split_once(&format!("\n## {section}\n")).expect(section);
+    let (_, after) = readme
+        .split_once(&format!("\n## {section}\n"))
+        .expect(section);
     let section = after.split("\n## ").next().unwrap();
     let mut steps: Vec<Step> = Vec::new();
     for block in section.split("```console\n").skip(1) {
@@ -33,9 +35,17 @@ fn steps(readme: &str, section: &str) -> Vec<Step> {
                 Some(command) => {
                     let (command, comment) = command.split_once(" # ").unwrap_or((command, ""));
                     let status = comment.get(..3).and_then(|digits| digits.parse().ok());
-                    steps.push(Step { command: command.trim().to_owned(), status, writes: Vec::new() });
+                    steps.push(Step {
+                        command: command.trim().to_owned(),
+                        status,
+                        writes: Vec::new(),
+                    });
                 }
-                None => steps.last_mut().expect("a command first").writes.push(line.to_owned()),
+                None => steps
+                    .last_mut()
+                    .expect("a command first")
+                    .writes
+                    .push(line.to_owned()),
             }
         }
     }
@@ -45,10 +55,14 @@ fn steps(readme: &str, section: &str) -> Vec<Step> {
 /// Whether a line is the pattern, in which each `…` stands for anything.
 fn is_like(line: &str, pattern: &str) -> bool {
     let mut pieces = pattern.split('…');
-    let Some(mut rest) = line.strip_prefix(pieces.next().unwrap()) else { return false };
+    let Some(mut rest) = line.strip_prefix(pieces.next().unwrap()) else {
+        return false;
+    };
     let mut last = "";
     for piece in pieces {
-        let Some((_, after)) = rest.split_once(piece) else { return false };
+        let Some((_, after)) = rest.split_once(piece) else {
+            return false;
+        };
         (rest, last) = (after, piece);
     }
     // Where the pattern does not end in `…`, nor does the line go on behind its last piece.
@@ -58,10 +72,23 @@ fn is_like(line: &str, pattern: &str) -> bool {
 /// Starts the server as the README does, but on a port of its own.
 fn start(command: &str) -> Server {
     let words: Vec<_> = command.split(' ').collect();
-    let program = words.windows(4).position(|words| words == ["cargo", "run", "-p", "esign"]).expect(command);
-    let variables: Vec<_> = words[..program].iter().map(|word| word.split_once('=').expect(command)).collect();
-    let flags: Vec<_> = words[program + 4..].iter().copied().filter(|word| *word != "--").collect();
-    Server::ready("allsign", Process::start(&[&flags[..], &["--ready-json"]].concat(), &variables))
+    let program = words
+        .windows(4)
+        .position(|words| words == ["cargo", "run", "-p", "esign"])
+        .expect(command);
+    let variables: Vec<_> = words[..program]
+        .iter()
+        .map(|word| word.split_once('=').expect(command))
+        .collect();
+    let flags: Vec<_> = words[program + 4..]
+        .iter()
+        .copied()
+        .filter(|word| *word != "--")
+        .collect();
+    Server::ready(
+        "allsign",
+        Process::start(&[&flags[..], &["--ready-json"]].concat(), &variables),
+    )
 }
 
 /// What has been told before a step: assignments and functions, as bash takes them.
@@ -69,28 +96,47 @@ fn start(command: &str) -> Server {
 struct Told(String);
 
 /// Tells curl to say on stderr what it asked and what came back.
-const TELLING: &str =
-    r#"curl() { command curl --max-time 20 -w '%{stderr}%{http_code} %{method} %{url_effective}\n' "$@"; }"#;
+const TELLING: &str = r#"curl() { command curl --max-time 20 -w '%{stderr}%{http_code} %{method} %{url_effective}\n' "$@"; }"#;
 
 impl Told {
     /// Runs a command; returns what it writes, and the status, the method and the URL of its one request.
     fn run(&self, command: &str) -> (String, u16, String, String) {
         let script = format!("set -eu\n{TELLING}\n{}{command}\n", self.0);
-        let bash = Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).output().expect("bash");
-        let (out, told) = (String::from_utf8(bash.stdout).unwrap(), String::from_utf8(bash.stderr).unwrap());
+        let bash = Command::new("bash")
+            .args(["-c", &script])
+            .stdin(Stdio::null())
+            .output()
+            .expect("bash");
+        let (out, told) = (
+            String::from_utf8(bash.stdout).unwrap(),
+            String::from_utf8(bash.stderr).unwrap(),
+        );
         assert!(bash.status.success(), "{command}: {told}{out}");
         let [status, method, url] = told.split_whitespace().collect::<Vec<_>>()[..] else {
             panic!("{command}: {told}")
         };
-        (out, status.parse().unwrap(), method.to_owned(), url.to_owned())
+        (
+            out,
+            status.parse().unwrap(),
+            method.to_owned(),
+            url.to_owned(),
+        )
     }
 
     /// `ID=… KEY=…`: what an answer said.
     fn take(&mut self, command: &str, answer: &str) {
         let answer: Value = serde_json::from_str(answer).expect("an answer to take it from");
-        for name in command.split(' ').map(|word| word.strip_suffix("=…").expect(command)) {
-            let value = if name.ends_with("KEY") { &answer["key"] } else { &answer["record"]["id"] };
-            self.0.push_str(&format!("{name}={}\n", value.as_str().expect(name)));
+        for name in command
+            .split(' ')
+            .map(|word| word.strip_suffix("=…").expect(command))
+        {
+            let value = if name.ends_with("KEY") {
+                &answer["key"]
+            } else {
+                &answer["record"]["id"]
+            };
+            self.0
+                .push_str(&format!("{name}={}\n", value.as_str().expect(name)));
         }
     }
 }
@@ -99,15 +145,24 @@ impl Told {
 fn described(document: &Value) -> BTreeSet<(String, String)> {
     let paths = document["paths"].as_object().unwrap();
     let calls = paths.iter().flat_map(|(path, calls)| {
-        calls.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone()))
+        calls
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|method| (method.to_uppercase(), path.clone()))
     });
     calls.collect()
 }
 
 /// Whether a path is one with places for ids.
 fn is_path(path: &str, described: &str) -> bool {
-    let (path, described): (Vec<_>, Vec<_>) = (path.split('/').collect(), described.split('/').collect());
-    path.len() == described.len() && path.iter().zip(described).all(|(part, one)| one == *part || one == "{id}")
+    let (path, described): (Vec<_>, Vec<_>) =
+        (path.split('/').collect(), described.split('/').collect());
+    path.len() == described.len()
+        && path
+            .iter()
+            .zip(described)
+            .all(|(part, one)| one == *part || one == "{id}")
 }
 
 #[test]
@@ -120,10 +175,18 @@ fn what_the_readme_says_of_the_management_api_is_so() {
     let (mut told, mut last) = (Told::default(), String::new());
     let mut left = described(&document);
     assert!(!left.is_empty(), "{document}");
-    for Step { command, status, writes } in walk {
+    for Step {
+        command,
+        status,
+        writes,
+    } in walk
+    {
         let command = command.replace("127.0.0.1:8080", &server.address.to_string());
         if !command.contains("curl -s $") && !command.starts_with("admin ") {
-            assert!(writes.is_empty() && status.is_none(), "{command}: it asks nothing");
+            assert!(
+                writes.is_empty() && status.is_none(),
+                "{command}: it asks nothing"
+            );
             if command.contains("=…") {
                 told.take(&command, &last);
             } else {
@@ -140,7 +203,12 @@ fn what_the_readme_says_of_the_management_api_is_so() {
                 "{command}\nis said to write\n{pattern}\nand wrote\n{out}"
             );
         }
-        let path = url.split('?').next().unwrap().split_once("/admin").map_or("", |(_, path)| path);
+        let path = url
+            .split('?')
+            .next()
+            .unwrap()
+            .split_once("/admin")
+            .map_or("", |(_, path)| path);
         left.retain(|(known, described)| *known != method || !is_path(path, described));
         last = out;
     }
@@ -149,13 +217,24 @@ fn what_the_readme_says_of_the_management_api_is_so() {
 
 #[test]
 fn what_stands_for_anything_stands_for_nothing_else() {
-    for (line, pattern) in
-        [("ab", "ab"), ("ab", "a…"), ("ab", "…b"), ("acb", "a…b"), ("xaxbx", "…a…b…"), ("abb", "a…b")]
-    {
+    for (line, pattern) in [
+        ("ab", "ab"),
+        ("ab", "a…"),
+        ("ab", "…b"),
+        ("acb", "a…b"),
+        ("xaxbx", "…a…b…"),
+        ("abb", "a…b"),
+    ] {
         assert!(is_like(line, pattern), "{line} {pattern}");
     }
-    for (line, pattern) in [("abc", "ab"), ("ab", "b…"), ("ab", "…a"), ("ba", "…a…b…"), ("", "a"), ("abc", "a…b")]
-    {
+    for (line, pattern) in [
+        ("abc", "ab"),
+        ("ab", "b…"),
+        ("ab", "…a"),
+        ("ba", "…a…b…"),
+        ("", "a"),
+        ("abc", "a…b"),
+    ] {
         assert!(!is_like(line, pattern), "{line} {pattern}");
     }
 }

@@ -12,13 +12,19 @@ fn revoking_twice_keeps_the_first_time_and_reason() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     let revoke = |body: &str| {
-        let answer = server.admin("owner", Call::post(&format!("/keys/{}/revoke", issued.id())).body(body));
+        let answer = server.admin(
+            "owner",
+            Call::post(&format!("/keys/{}/revoke", issued.id())).body(body),
+        );
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.fields("cache-control"), ["no-store"]);
         answer.json()
     };
     let first = revoke(r#"{"reason":"leaked on a forum"}"#);
-    assert_eq!((&first["status"], &first["revoke_reason"]), (&json!("revoked"), &json!("leaked on a forum")));
+    assert_eq!(
+        (&first["status"], &first["revoke_reason"]),
+        (&json!("revoked"), &json!("leaked on a forum"))
+    );
     assert_eq!(first["version"], 2);
     assert!(first["revoked_at"].as_str().unwrap() >= first["created_at"].as_str().unwrap());
     for body in [r#"{"reason":"another"}"#, "{}", "", r#"{"reason":null}"#] {
@@ -31,7 +37,12 @@ fn revoking_twice_keeps_the_first_time_and_reason() {
 fn a_revocation_that_cannot_be_understood_is_not_done() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
-    let revoke = |body: &str| server.admin("owner", Call::post(&format!("/keys/{}/revoke", issued.id())).body(body));
+    let revoke = |body: &str| {
+        server.admin(
+            "owner",
+            Call::post(&format!("/keys/{}/revoke", issued.id())).body(body),
+        )
+    };
     for (status, body) in [
         (400, "{".to_owned()),
         (422, r#"{"because":"x"}"#.to_owned()),
@@ -58,7 +69,10 @@ fn many_revocations_at_once_agree() {
                 scope.spawn(move || server.admin("owner", call))
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     let kept = server.record(issued.id());
     assert_eq!(kept["version"], 2, "one change");

@@ -7,7 +7,9 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::manage::{assert_problem, change, delete, events, ids, items, list, make_primary, rotate};
+use common::manage::{
+    assert_problem, change, delete, events, ids, items, list, make_primary, rotate,
+};
 use common::{Call, Issued, Server, USER};
 use serde_json::{Value, json};
 
@@ -18,7 +20,10 @@ fn rotated(server: &Server, id: &str, body: &Value) -> Issued {
     assert_eq!(answer.status, 201, "{body}: {}", answer.text());
     assert_eq!(answer.fields("cache-control"), ["no-store"]);
     let answer = answer.json();
-    Issued { key: answer["key"].as_str().unwrap().to_owned(), record: answer["record"].clone() }
+    Issued {
+        key: answer["key"].as_str().unwrap().to_owned(),
+        record: answer["record"].clone(),
+    }
 }
 
 fn status(server: &Server, issued: &Issued) -> u16 {
@@ -76,19 +81,38 @@ fn the_successor_has_the_same_facts_and_its_secret_is_shown_once() {
         assert_eq!(new.record[field], old.record[field], "{field}");
     }
     let before = server.record(old.id());
-    assert_eq!((&before["successor"], &new.record["predecessor"]), (&json!(new.id()), &json!(old.id())));
-    assert_eq!((&before["predecessor"], &new.record["successor"]), (&json!(null), &json!(null)));
-    assert_eq!((&new.record["version"], &before["version"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        (&before["successor"], &new.record["predecessor"]),
+        (&json!(new.id()), &json!(old.id()))
+    );
+    assert_eq!(
+        (&before["predecessor"], &new.record["successor"]),
+        (&json!(null), &json!(null))
+    );
+    assert_eq!(
+        (&new.record["version"], &before["version"]),
+        (&json!(1), &json!(2))
+    );
     assert_ne!(new.key, old.key);
     assert!(new.key.starts_with("allsign_test_sk_"));
-    assert_eq!(new.record["masked"], format!("allsign_test_sk_…{}", &new.key[new.key.len() - 4..]));
+    assert_eq!(
+        new.record["masked"],
+        format!("allsign_test_sk_…{}", &new.key[new.key.len() - 4..])
+    );
     assert_eq!(server.record(new.id()), new.record);
     let lifetime = time(&old.record["expires_at"]).duration_since(time(&old.record["created_at"]));
-    assert_eq!(time(&new.record["expires_at"]).duration_since(time(&new.record["created_at"])), lifetime);
+    assert_eq!(
+        time(&new.record["expires_at"]).duration_since(time(&new.record["created_at"])),
+        lifetime
+    );
     let works_until = time(&before["expires_at"]).duration_since(time(&new.record["created_at"]));
     assert_eq!(works_until, jiff::SignedDuration::from_secs(60));
     assert_eq!([status(&server, &old), status(&server, &new)], [200, 200]);
-    let shown = format!("{}{}", server.admin("owner", Call::get("/keys")).text(), events(&server, "owner", ""));
+    let shown = format!(
+        "{}{}",
+        server.admin("owner", Call::get("/keys")).text(),
+        events(&server, "owner", "")
+    );
     for key in [&old.key, &new.key] {
         assert!(!shown.contains(&key["allsign_test_sk_".len()..key.len() - 4]));
     }
@@ -97,11 +121,18 @@ fn the_successor_has_the_same_facts_and_its_secret_is_shown_once() {
 #[test]
 fn without_a_grace_the_old_key_ends_at_once() {
     let server = Server::of("allsign");
-    for body in [json!({}), json!({ "grace_seconds": 0 }), json!({ "grace_seconds": null })] {
+    for body in [
+        json!({}),
+        json!({ "grace_seconds": 0 }),
+        json!({ "grace_seconds": null }),
+    ] {
         let old = server.issue(json!({}));
         let new = rotated(&server, old.id(), &body);
         let refused = server.get("/whoami", &old.key);
-        assert_eq!((refused.status, refused.text()), (401, r#"{"detail": "Invalid or expired API key"}"#.into()));
+        assert_eq!(
+            (refused.status, refused.text()),
+            (401, r#"{"detail": "Invalid or expired API key"}"#.into())
+        );
         assert_eq!(status(&server, &new), 200);
         assert_eq!(server.record(old.id())["status"], "expired");
     }
@@ -114,7 +145,10 @@ fn without_a_grace_the_old_key_ends_at_once() {
 #[test]
 fn the_old_key_works_for_exactly_its_grace_and_its_later_use_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         let plenty = json!({ "requests_per_minute": 100_000, "requests_per_hour": 100_000 });
         let old = server.issue(json!({ "rate_limit_config": plenty }));
@@ -127,16 +161,29 @@ fn the_old_key_works_for_exactly_its_grace_and_its_later_use_is_told() {
                 accepted += 1;
                 assert!(before < end, "{store}: accepted after its end");
             } else {
-                assert!(after >= end, "{store}: refused {:?} before its end", end.duration_since(after));
+                assert!(
+                    after >= end,
+                    "{store}: refused {:?} before its end",
+                    end.duration_since(after)
+                );
                 break;
             }
         }
         assert!(accepted > 10, "{accepted}");
         let refused = server.get("/whoami", &old.key);
-        assert_eq!((refused.status, refused.text()), (401, r#"{"detail": "Invalid or expired API key"}"#.into()));
+        assert_eq!(
+            (refused.status, refused.text()),
+            (401, r#"{"detail": "Invalid or expired API key"}"#.into())
+        );
         assert_eq!(status(&server, &new), 200);
-        let page = events(&server, "owner", &format!("?key_id={}&outcome=KEY_EXPIRED&limit=1", old.id()));
-        let detail = items(&page)[0]["detail"].as_str().expect("what shows the reuse");
+        let page = events(
+            &server,
+            "owner",
+            &format!("?key_id={}&outcome=KEY_EXPIRED&limit=1", old.id()),
+        );
+        let detail = items(&page)[0]["detail"]
+            .as_str()
+            .expect("what shows the reuse");
         assert!(detail.contains(new.id()), "{detail}");
     }
 }
@@ -161,12 +208,31 @@ fn a_grace_that_cannot_be_is_422_and_changes_nothing() {
         let answer = rotate(&server, old.id(), &json!({ "grace_seconds": grace }));
         assert_problem(&answer, 422, "INVALID_BODY", &[]);
     }
-    assert_problem(&rotate(&server, old.id(), &json!({ "grace": 60 })), 422, "INVALID_BODY", &[]);
-    assert_problem(&rotate(&server, old.id(), &json!([])), 422, "INVALID_BODY", &[]);
-    let broken = server.admin("owner", Call::post(&format!("/keys/{}/rotate", old.id())).body("{"));
+    assert_problem(
+        &rotate(&server, old.id(), &json!({ "grace": 60 })),
+        422,
+        "INVALID_BODY",
+        &[],
+    );
+    assert_problem(
+        &rotate(&server, old.id(), &json!([])),
+        422,
+        "INVALID_BODY",
+        &[],
+    );
+    let broken = server.admin(
+        "owner",
+        Call::post(&format!("/keys/{}/rotate", old.id())).body("{"),
+    );
     assert_problem(&broken, 400, "INVALID_REQUEST", &[]);
     assert_eq!(server.record(old.id()), old.record);
-    assert_eq!((ids(&list(&server, "owner", "")).len(), status(&server, &old)), (1, 200));
+    assert_eq!(
+        (
+            ids(&list(&server, "owner", "")).len(),
+            status(&server, &old)
+        ),
+        (1, 200)
+    );
 }
 
 #[test]
@@ -193,7 +259,10 @@ fn rotating_is_done_once() {
     assert_eq!(ids(&list(&server, "owner", "")).len(), 2);
     let newer = rotated(&server, new.id(), &json!({ "grace_seconds": 60 }));
     assert_eq!(newer.record["key_family"], old.record["key_family"]);
-    assert_eq!([&old, &new, &newer].map(|issued| status(&server, issued)), [200; 3]);
+    assert_eq!(
+        [&old, &new, &newer].map(|issued| status(&server, issued)),
+        [200; 3]
+    );
 }
 
 #[test]
@@ -203,10 +272,28 @@ fn what_has_ended_is_not_rotated() {
     assert_eq!(delete(&server, deleted.id()).status, 204);
     server.revoke(revoked.id());
     rotated(&server, ended.id(), &json!({}));
-    assert_problem(&rotate(&server, revoked.id(), &json!({})), 409, "CONFLICT", &[]);
-    assert_problem(&rotate(&server, ended.id(), &json!({})), 409, "CONFLICT", &[]);
-    assert_problem(&rotate(&server, deleted.id(), &json!({})), 404, "NOT_FOUND", &[]);
-    let foreign = server.admin("outsider", Call::post(&format!("/keys/{}/rotate", revoked.id())));
+    assert_problem(
+        &rotate(&server, revoked.id(), &json!({})),
+        409,
+        "CONFLICT",
+        &[],
+    );
+    assert_problem(
+        &rotate(&server, ended.id(), &json!({})),
+        409,
+        "CONFLICT",
+        &[],
+    );
+    assert_problem(
+        &rotate(&server, deleted.id(), &json!({})),
+        404,
+        "NOT_FOUND",
+        &[],
+    );
+    let foreign = server.admin(
+        "outsider",
+        Call::post(&format!("/keys/{}/rotate", revoked.id())),
+    );
     let unknown = server.admin("outsider", Call::post("/keys/key_unknown/rotate"));
     assert_eq!(foreign.timeless(), unknown.timeless());
 }
@@ -214,7 +301,10 @@ fn what_has_ended_is_not_rotated() {
 #[test]
 fn of_twenty_rotations_at_once_one_is_done() {
     let folder = tempfile::tempdir().unwrap();
-    for store in ["memory".to_owned(), format!("sqlite:{}", folder.path().join("keys.db").display())] {
+    for store in [
+        "memory".to_owned(),
+        format!("sqlite:{}", folder.path().join("keys.db").display()),
+    ] {
         let server = Server::on(&store, "allsign");
         for body in [json!({}), json!({ "grace_seconds": 60 })] {
             let old = server.issue(json!({}));
@@ -224,12 +314,28 @@ fn of_twenty_rotations_at_once_one_is_done() {
             for answer in &answers[1..] {
                 assert_problem(answer, 409, "CONFLICT", &[]);
             }
-            let successor = answers[0].json()["record"]["id"].as_str().unwrap().to_owned();
+            let successor = answers[0].json()["record"]["id"]
+                .as_str()
+                .unwrap()
+                .to_owned();
             assert_eq!(server.record(old.id())["successor"], successor);
             let page = list(&server, "owner", "?limit=500");
             let family = |item: &&Value| item["key_family"] == old.record["key_family"];
-            assert_eq!(page["items"].as_array().unwrap().iter().filter(family).count(), 2);
-            assert_eq!(server.get("/whoami", answers[0].json()["key"].as_str().unwrap()).status, 200);
+            assert_eq!(
+                page["items"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter(family)
+                    .count(),
+                2
+            );
+            assert_eq!(
+                server
+                    .get("/whoami", answers[0].json()["key"].as_str().unwrap())
+                    .status,
+                200
+            );
         }
     }
 }
@@ -259,7 +365,11 @@ fn a_rotated_key_does_not_outlive_its_grace_by_a_change() {
         let answer = common::manage::patch(&server, old.id(), &json!({ "expires_at": end }));
         assert_problem(&answer, 422, "INVALID_BODY", &[]);
     }
-    change(&server, old.id(), &json!({ "expires_at": (now() + jiff::SignedDuration::from_secs(1)).to_string() }));
+    change(
+        &server,
+        old.id(),
+        &json!({ "expires_at": (now() + jiff::SignedDuration::from_secs(1)).to_string() }),
+    );
     common::until("the nearer end", || status(&server, &old) == 401);
 }
 
@@ -269,8 +379,15 @@ fn a_disabled_key_has_a_disabled_successor() {
     let old = server.issue(json!({}));
     change(&server, old.id(), &json!({ "enabled": false }));
     let new = rotated(&server, old.id(), &json!({ "grace_seconds": 60 }));
-    assert_eq!((&new.record["enabled"], &new.record["status"]), (&json!(false), &json!("disabled")));
-    assert_eq!([status(&server, &old), status(&server, &new)], [401, 401], "rotating switches nothing on");
+    assert_eq!(
+        (&new.record["enabled"], &new.record["status"]),
+        (&json!(false), &json!("disabled"))
+    );
+    assert_eq!(
+        [status(&server, &old), status(&server, &new)],
+        [401, 401],
+        "rotating switches nothing on"
+    );
 }
 
 #[test]
@@ -299,14 +416,34 @@ fn dropbox_sign_refuses_a_grace_and_lets_the_old_key_stay() {
 fn a_successor_counts() {
     let server = Server::of("dropbox-sign");
     let four: Vec<_> = (0..4).map(|_| server.issue(json!({}))).collect();
-    assert_problem(&rotate(&server, four[0].id(), &json!({})), 409, "QUOTA_EXCEEDED", &[]);
-    assert_eq!(server.record(four[0].id()), four[0].record, "nothing was changed");
+    assert_problem(
+        &rotate(&server, four[0].id(), &json!({})),
+        409,
+        "QUOTA_EXCEEDED",
+        &[],
+    );
+    assert_eq!(
+        server.record(four[0].id()),
+        four[0].record,
+        "nothing was changed"
+    );
     server.revoke(four[1].id());
-    let answers = common::at_once(8, |number| rotate(&server, four[number / 4 * 2].id(), &json!({})).status);
-    assert_eq!(answers.iter().filter(|status| **status == 201).count(), 1, "{answers:?}");
+    let answers = common::at_once(8, |number| {
+        rotate(&server, four[number / 4 * 2].id(), &json!({})).status
+    });
+    assert_eq!(
+        answers.iter().filter(|status| **status == 201).count(),
+        1,
+        "{answers:?}"
+    );
     assert_eq!(ids(&list(&server, "owner", "?status=active")).len(), 4);
     let token = server.issue(json!({ "kind": "access_token", "owner": { "user_id": USER } }));
-    assert_problem(&rotate(&server, token.id(), &json!({})), 422, "INVALID_BODY", &[]);
+    assert_problem(
+        &rotate(&server, token.id(), &json!({})),
+        422,
+        "INVALID_BODY",
+        &[],
+    );
 }
 
 #[test]
@@ -319,10 +456,23 @@ fn rotating_and_revoking_at_once_loses_no_revocation() {
             _ => rotate(&server, old.id(), &json!({ "grace_seconds": 60 })),
         });
         assert_eq!(answers[0].status, 200);
-        assert!([201, 409].contains(&answers[1].status), "{}", answers[1].text());
-        assert_eq!((server.record(old.id())["status"].as_str(), status(&server, &old)), (Some("revoked"), 401));
+        assert!(
+            [201, 409].contains(&answers[1].status),
+            "{}",
+            answers[1].text()
+        );
+        assert_eq!(
+            (
+                server.record(old.id())["status"].as_str(),
+                status(&server, &old)
+            ),
+            (Some("revoked"), 401)
+        );
         if answers[1].status == 201 {
-            assert_eq!(server.record(old.id())["successor"], answers[1].json()["record"]["id"]);
+            assert_eq!(
+                server.record(old.id())["successor"],
+                answers[1].json()["record"]["id"]
+            );
         }
     }
 }

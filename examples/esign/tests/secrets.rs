@@ -19,7 +19,9 @@ const PIECE: usize = 10;
 /// What would give this text away: its pieces, and its encodings wherever in a longer text it stood.
 fn traces(secret: &str) -> Vec<String> {
     let bytes = secret.as_bytes();
-    let mut traces: Vec<_> = (0..=secret.len() - PIECE).map(|at| secret[at..at + PIECE].to_owned()).collect();
+    let mut traces: Vec<_> = (0..=secret.len() - PIECE)
+        .map(|at| secret[at..at + PIECE].to_owned())
+        .collect();
     for skipped in 0..3 {
         // Whole groups of three bytes are encoded alike wherever they begin.
         let whole = &bytes[skipped..skipped + (bytes.len() - skipped) / 3 * 3];
@@ -38,7 +40,9 @@ fn traces(secret: &str) -> Vec<String> {
 fn assert_unlogged(log: &str, secrets: &[String], public: &[&str]) {
     assert!(log.contains("serving"), "nothing was logged");
     for secret in secrets {
-        let secret = public.iter().fold(secret.as_str(), |rest, prefix| rest.strip_prefix(prefix).unwrap_or(rest));
+        let secret = public.iter().fold(secret.as_str(), |rest, prefix| {
+            rest.strip_prefix(prefix).unwrap_or(rest)
+        });
         for trace in traces(secret) {
             if let Some(line) = log.lines().find(|line| line.contains(&trace)) {
                 panic!("{trace:?} of {secret:?} is in the log: {line}");
@@ -75,18 +79,25 @@ fn present_everywhere(server: &Server, key: &str, path: &str) {
         Call::get("/admin/keys").bearer(key),
         Call::get(&format!("/admin/keys?query={key}")).bearer(&server.operator("owner")),
         Call::get(&format!("/admin/keys?cursor={key}")).bearer(&server.operator("owner")),
-        Call::post("/admin/keys").json(&json!({ "name": "n", key: 1 })).bearer(&server.operator("owner")),
-        Call::post("/admin/keys").json(&json!({ "name": "n", "kind": key })).bearer(&server.operator("owner")),
+        Call::post("/admin/keys")
+            .json(&json!({ "name": "n", key: 1 }))
+            .bearer(&server.operator("owner")),
+        Call::post("/admin/keys")
+            .json(&json!({ "name": "n", "kind": key }))
+            .bearer(&server.operator("owner")),
     ] {
         server.send(&call);
     }
     // A line that is no HTTP at all, and one that breaks off.
     server.exchange(format!("{key}\r\n\r\n").as_bytes());
-    server.exchange(format!("GET {path} HTTP/1.1\r\nAuthorization Bearer {key}\r\n\r\n").as_bytes());
+    server
+        .exchange(format!("GET {path} HTTP/1.1\r\nAuthorization Bearer {key}\r\n\r\n").as_bytes());
 }
 
 fn operators(server: &Server) -> Vec<String> {
-    let tokens: Vec<_> = ["owner", "admin", "member", "outsider"].map(|name| server.operator(name)).into();
+    let tokens: Vec<_> = ["owner", "admin", "member", "outsider"]
+        .map(|name| server.operator(name))
+        .into();
     for token in &tokens {
         for call in [
             Call::get("/admin/keys").bearer(token),
@@ -104,9 +115,14 @@ fn operators(server: &Server) -> Vec<String> {
 
 #[test]
 fn bearer_keys_and_operators_tokens_are_not_logged() {
-    let server = Server::start("allsign", &["--environment", "live"], &[("RUST_LOG", "trace")]);
+    let server = Server::start(
+        "allsign",
+        &["--environment", "live"],
+        &[("RUST_LOG", "trace")],
+    );
     let app = server.issue_scoped(&["document:*"]);
-    let user = server.issue(json!({ "kind": "user", "owner": { "user_id": USER }, "scopes": ["*"] }));
+    let user =
+        server.issue(json!({ "kind": "user", "owner": { "user_id": USER }, "scopes": ["*"] }));
     let test = server.issue(json!({ "environment": "test", "scopes": ["*"] }));
     let revoked = server.issue_scoped(&["*"]);
     server.revoke(revoked.id());
@@ -119,7 +135,13 @@ fn bearer_keys_and_operators_tokens_are_not_logged() {
     secrets.extend(operators(&server));
     let ended = server.stop();
     assert_eq!(ended.code, Some(0));
-    let public = ["op_", "allsign_live_sk_", "allsign_test_sk_", "allsign_prod_sk_", "allsign_live_user_sk_"];
+    let public = [
+        "op_",
+        "allsign_live_sk_",
+        "allsign_test_sk_",
+        "allsign_prod_sk_",
+        "allsign_live_user_sk_",
+    ];
     assert_unlogged(&ended.stderr, &secrets, &public);
 }
 
@@ -127,7 +149,9 @@ fn bearer_keys_and_operators_tokens_are_not_logged() {
 fn basic_keys_and_access_tokens_are_not_logged() {
     let server = Server::start("dropbox-sign", &[], &[("RUST_LOG", "trace")]);
     let key = server.issue(json!({})).key;
-    let token = server.issue(json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["*"] })).key;
+    let token = server
+        .issue(json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["*"] }))
+        .key;
     let unknown = "0c0ffee0c0ffee1c0ffee2c0ffee3c0ffee4c0ffee5c0ffe".to_owned();
     let mut secrets = vec![key, token, unknown];
     for key in &secrets {
@@ -160,7 +184,11 @@ fn a_given_operators_token_is_not_logged() {
 fn no_refusal_gives_a_presented_key_back() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&[]);
-    for key in [issued.key.as_str(), "allsign_live_sk_Canary0Canary1Canary2Canary3Cana", "Canary0-Canary1"] {
+    for key in [
+        issued.key.as_str(),
+        "allsign_live_sk_Canary0Canary1Canary2Canary3Cana",
+        "Canary0-Canary1",
+    ] {
         for call in [
             Call::get("/v2/documents").bearer(key),
             Call::get("/v2/documents").authorization(key),
@@ -189,7 +217,13 @@ fn a_secret_and_its_digest_are_nowhere_after_it_was_shown() {
     let answers = [
         server.admin("owner", Call::get("/keys")),
         server.admin("owner", Call::get(&format!("/keys/{}", issued.id()))),
-        server.admin("owner", Call::get(&format!("/keys?query={}", &issued.key[issued.key.len() - 4..]))),
+        server.admin(
+            "owner",
+            Call::get(&format!(
+                "/keys?query={}",
+                &issued.key[issued.key.len() - 4..]
+            )),
+        ),
         server.get("/whoami", &issued.key),
         server.revoke(issued.id()),
         server.get("/whoami", &issued.key),
@@ -200,8 +234,14 @@ fn a_secret_and_its_digest_are_nowhere_after_it_was_shown() {
         for (what, needle) in [
             ("secret", issued.key.clone()),
             ("random part", random.to_owned()),
-            ("more than the last four", random[random.len() - 5..].to_owned()),
-            ("more than the prefix", issued.key[.."allsign_live_sk_".len() + 1].to_owned()),
+            (
+                "more than the last four",
+                random[random.len() - 5..].to_owned(),
+            ),
+            (
+                "more than the prefix",
+                issued.key[.."allsign_live_sk_".len() + 1].to_owned(),
+            ),
             ("digest", hex.clone()),
             ("digest", hex.to_uppercase()),
             ("digest", STANDARD.encode(digest)),
@@ -212,5 +252,9 @@ fn a_secret_and_its_digest_are_nowhere_after_it_was_shown() {
             assert!(!text.contains(&needle), "the {what} is in {text}");
         }
     }
-    assert!(answers[0].text().contains(&format!("allsign_live_sk_…{}", &random[random.len() - 4..])));
+    assert!(
+        answers[0]
+            .text()
+            .contains(&format!("allsign_live_sk_…{}", &random[random.len() - 4..]))
+    );
 }

@@ -75,7 +75,10 @@ const PROFILES: [Profile; 5] = [
     Profile {
         name: "dropbox-sign",
         media: JSON,
-        missing_challenges: &[r#"Basic realm="dropbox-sign", charset="UTF-8""#, r#"Bearer realm="dropbox-sign""#],
+        missing_challenges: &[
+            r#"Basic realm="dropbox-sign", charset="UTF-8""#,
+            r#"Bearer realm="dropbox-sign""#,
+        ],
         invalid_challenges: &[
             r#"Basic realm="dropbox-sign", charset="UTF-8""#,
             r#"Bearer realm="dropbox-sign", error="invalid_token""#,
@@ -92,7 +95,13 @@ const PROFILES: [Profile; 5] = [
 fn a_request_without_a_key_is_told_how_to_present_one() {
     for profile in &PROFILES {
         let answer = Server::of(profile.name).send(&Call::get("/whoami"));
-        assert_refused(&answer, 401, profile.media, profile.missing, profile.missing_challenges);
+        assert_refused(
+            &answer,
+            401,
+            profile.media,
+            profile.missing,
+            profile.missing_challenges,
+        );
     }
 }
 
@@ -100,7 +109,13 @@ fn a_request_without_a_key_is_told_how_to_present_one() {
 fn a_key_of_the_wrong_format_is_refused_as_documented() {
     for profile in &PROFILES {
         let answer = Server::of(profile.name).get("/whoami", profile.malformed_key);
-        assert_refused(&answer, 401, profile.media, profile.malformed, profile.invalid_challenges);
+        assert_refused(
+            &answer,
+            401,
+            profile.media,
+            profile.malformed,
+            profile.invalid_challenges,
+        );
     }
 }
 
@@ -108,7 +123,13 @@ fn a_key_of_the_wrong_format_is_refused_as_documented() {
 fn an_unknown_key_of_the_right_format_is_refused_as_documented() {
     for profile in &PROFILES {
         let answer = Server::of(profile.name).get("/whoami", profile.unknown_key);
-        assert_refused(&answer, 401, profile.media, profile.unknown, profile.invalid_challenges);
+        assert_refused(
+            &answer,
+            401,
+            profile.media,
+            profile.unknown,
+            profile.invalid_challenges,
+        );
     }
 }
 
@@ -127,7 +148,8 @@ fn a_good_key_is_let_in_and_no_challenge_is_sent() {
 
 /// Whether it is this prefix and so many of these characters.
 fn is_shaped(key: &str, prefix: &str, length: usize, member: fn(char) -> bool) -> bool {
-    key.strip_prefix(prefix).is_some_and(|random| random.len() == length && random.chars().all(member))
+    key.strip_prefix(prefix)
+        .is_some_and(|random| random.len() == length && random.chars().all(member))
 }
 
 #[test]
@@ -138,9 +160,27 @@ fn issued_keys_have_the_documented_shape() {
     let user = json!({ "user_id": USER });
     let token = json!({ "kind": "access_token", "owner": user });
     for (profile, body, prefix, length, member) in [
-        ("allsign", json!({}), "allsign_live_sk_", 32, base62 as fn(char) -> bool),
-        ("allsign", json!({ "environment": "test" }), "allsign_test_sk_", 32, base62),
-        ("allsign", json!({ "kind": "user", "owner": user }), "allsign_live_user_sk_", 32, base62),
+        (
+            "allsign",
+            json!({}),
+            "allsign_live_sk_",
+            32,
+            base62 as fn(char) -> bool,
+        ),
+        (
+            "allsign",
+            json!({ "environment": "test" }),
+            "allsign_test_sk_",
+            32,
+            base62,
+        ),
+        (
+            "allsign",
+            json!({ "kind": "user", "owner": user }),
+            "allsign_live_user_sk_",
+            32,
+            base62,
+        ),
         (
             "allsign",
             json!({ "kind": "user", "owner": user, "environment": "test" }),
@@ -156,7 +196,11 @@ fn issued_keys_have_the_documented_shape() {
     ] {
         let server = Server::of(profile);
         let issued = server.issue(body.clone());
-        assert!(is_shaped(&issued.key, prefix, length, member), "{profile} {body}: {}", issued.key);
+        assert!(
+            is_shaped(&issued.key, prefix, length, member),
+            "{profile} {body}: {}",
+            issued.key
+        );
         let masked = format!("{prefix}…{}", &issued.key[issued.key.len() - 4..]);
         assert_eq!(issued.record["masked"], masked.as_str());
     }
@@ -178,7 +222,10 @@ fn allsign_names_the_one_scope_that_is_missing_and_its_wildcard() {
         &[r#"Bearer realm="allsign", error="insufficient_scope", scope="document:read""#],
     );
     assert_refused(
-        &allsign(&["document:read", "document:write"], Call::post("/v2/signatures")),
+        &allsign(
+            &["document:read", "document:write"],
+            Call::post("/v2/signatures"),
+        ),
         403,
         JSON,
         r#"{"detail": "Insufficient permissions. Required: signature:write or signature:*. Your scopes: document:read, document:write"}"#,
@@ -189,7 +236,10 @@ fn allsign_names_the_one_scope_that_is_missing_and_its_wildcard() {
 #[test]
 fn allsign_names_all_alternatives_where_several_scopes_would_do() {
     assert_refused(
-        &allsign(&["document:read"], Call::post("/v2/documents").json(&json!({ "title": "contract" }))),
+        &allsign(
+            &["document:read"],
+            Call::post("/v2/documents").json(&json!({ "title": "contract" })),
+        ),
         403,
         JSON,
         r#"{"detail": "Insufficient permissions. Requires ANY of these scopes: document:write, document:*. Your scopes: document:read"}"#,
@@ -226,7 +276,10 @@ fn expired(server: &Server, target: &str) -> Answer {
     loop {
         let answer = server.get(target, &issued.key);
         if answer.status == 401 {
-            assert!(jiff::Timestamp::now() >= soon - jiff::SignedDuration::from_millis(1), "refused too early");
+            assert!(
+                jiff::Timestamp::now() >= soon - jiff::SignedDuration::from_millis(1),
+                "refused too early"
+            );
             assert_eq!(server.record(issued.id())["status"], "expired");
             return answer;
         }
@@ -244,12 +297,36 @@ fn insigner_has_a_code_for_each_of_its_six_documented_refusals() {
     server.revoke(revoked.id());
     let get = |key: &str| server.get("/api/v1/org", key);
     for (code, answer, challenge) in [
-        ("MISSING_KEY", server.send(&Call::get("/api/v1/org")), r#"Bearer realm="insigner""#),
-        ("MISSING_KEY", server.send(&Call::get("/api/v1/org").basic("a:")), r#"Bearer realm="insigner""#),
-        ("INVALID_FORMAT", get("pk_nothing"), r#"Bearer realm="insigner", error="invalid_token""#),
-        ("INVALID_KEY", get(PROFILES[1].unknown_key), r#"Bearer realm="insigner", error="invalid_token""#),
-        ("KEY_REVOKED", get(&revoked.key), r#"Bearer realm="insigner", error="invalid_token""#),
-        ("KEY_EXPIRED", expired(&server, "/api/v1/org"), r#"Bearer realm="insigner", error="invalid_token""#),
+        (
+            "MISSING_KEY",
+            server.send(&Call::get("/api/v1/org")),
+            r#"Bearer realm="insigner""#,
+        ),
+        (
+            "MISSING_KEY",
+            server.send(&Call::get("/api/v1/org").basic("a:")),
+            r#"Bearer realm="insigner""#,
+        ),
+        (
+            "INVALID_FORMAT",
+            get("pk_nothing"),
+            r#"Bearer realm="insigner", error="invalid_token""#,
+        ),
+        (
+            "INVALID_KEY",
+            get(PROFILES[1].unknown_key),
+            r#"Bearer realm="insigner", error="invalid_token""#,
+        ),
+        (
+            "KEY_REVOKED",
+            get(&revoked.key),
+            r#"Bearer realm="insigner", error="invalid_token""#,
+        ),
+        (
+            "KEY_EXPIRED",
+            expired(&server, "/api/v1/org"),
+            r#"Bearer realm="insigner", error="invalid_token""#,
+        ),
     ] {
         let body = format!(
             r#"{{ "type": "https://docs.insigner.com/errors/unauthorized", "title": "Unauthorized", "status": 401, "detail": "Invalid or missing API key", "code": "{code}"}}"#
@@ -288,8 +365,17 @@ fn dropbox_access_tokens_are_refused_for_a_missing_oauth_scope() {
 fn dropbox_access_tokens_live_for_an_hour_and_act_for_their_user() {
     let server = Server::of("dropbox-sign");
     let token = server.issue(json!({ "kind": "access_token", "owner": { "user_id": USER } }));
-    let time = |field: &str| token.record[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    assert_eq!(time("expires_at").duration_since(time("created_at")), jiff::SignedDuration::from_hours(1));
+    let time = |field: &str| {
+        token.record[field]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    assert_eq!(
+        time("expires_at").duration_since(time("created_at")),
+        jiff::SignedDuration::from_hours(1)
+    );
     let who = server.send(&Call::get("/whoami").bearer(&token.key)).json();
     assert_eq!(who["mode"], "user");
     assert_eq!(who["actor"]["user_id"], USER);
@@ -301,12 +387,21 @@ fn dropbox_answers_the_public_shapes_with_an_unscoped_key() {
     let issued = server.issue(json!({}));
     let info = json!({ "page": 1, "num_pages": 1, "num_results": 0, "page_size": 20 });
     for (target, expected) in [
-        ("/v3/template/list", json!({ "list_info": info, "templates": [] })),
-        ("/v3/signature_request/list", json!({ "list_info": info, "signature_requests": [] })),
+        (
+            "/v3/template/list",
+            json!({ "list_info": info, "templates": [] }),
+        ),
+        (
+            "/v3/signature_request/list",
+            json!({ "list_info": info, "signature_requests": [] }),
+        ),
     ] {
         assert_eq!(server.get(target, &issued.key).json(), expected);
     }
-    assert_eq!(server.get("/v3/account", &issued.key).json()["account"]["is_locked"], false);
+    assert_eq!(
+        server.get("/v3/account", &issued.key).json()["account"]["is_locked"],
+        false
+    );
 }
 
 #[test]
@@ -314,15 +409,33 @@ fn dropbox_takes_test_mode_with_any_key_and_echoes_it() {
     let server = Server::of("dropbox-sign");
     let issued = server.issue(json!({}));
     for (media, body, expected) in [
-        ("application/json", r#"{"test_mode":true,"title":"NDA"}"#, true),
+        (
+            "application/json",
+            r#"{"test_mode":true,"title":"NDA"}"#,
+            true,
+        ),
         ("application/json", r#"{"title":"NDA"}"#, false),
-        ("application/x-www-form-urlencoded", "test_mode=1&title=NDA", true),
-        ("application/x-www-form-urlencoded", "test_mode=0&title=NDA", false),
+        (
+            "application/x-www-form-urlencoded",
+            "test_mode=1&title=NDA",
+            true,
+        ),
+        (
+            "application/x-www-form-urlencoded",
+            "test_mode=0&title=NDA",
+            false,
+        ),
     ] {
-        let call = Call::post("/v3/signature_request/send").field("Content-Type", media).body(body);
+        let call = Call::post("/v3/signature_request/send")
+            .field("Content-Type", media)
+            .body(body);
         let answer = server.send(&server.with_key(call, &issued.key));
         assert_eq!(answer.status, 200, "{body}: {}", answer.text());
         let made: Value = answer.json()["signature_request"].clone();
-        assert_eq!((&made["test_mode"], &made["title"]), (&json!(expected), &json!("NDA")), "{body}");
+        assert_eq!(
+            (&made["test_mode"], &made["title"]),
+            (&json!(expected), &json!("NDA")),
+            "{body}"
+        );
     }
 }

@@ -27,12 +27,16 @@ fn a_server_bound_to_live_lets_no_test_key_in_and_tells_it_nothing() {
     let answer = server.get("/v2/documents", &test.key);
     assert_invalid(&answer);
     let refused = answer.timeless();
-    for unknown in
-        ["allsign_test_sk_0123456789abcdefghijABCDEFGHIJ01", "allsign_live_sk_0123456789abcdefghijABCDEFGHIJ01"]
-    {
+    for unknown in [
+        "allsign_test_sk_0123456789abcdefghijABCDEFGHIJ01",
+        "allsign_live_sk_0123456789abcdefghijABCDEFGHIJ01",
+    ] {
         assert_eq!(server.get("/v2/documents", unknown).timeless(), refused);
     }
-    assert_eq!(server.get("/v2/documents", &live.key).text(), r#"{"documents":[]}"#);
+    assert_eq!(
+        server.get("/v2/documents", &live.key).text(),
+        r#"{"documents":[]}"#
+    );
 }
 
 #[test]
@@ -40,17 +44,28 @@ fn a_key_of_another_environment_reaches_no_handler() {
     let server = Server::start("allsign", &["--environment", "live"], &[]);
     let test = server.issue(json!({ "environment": "test", "scopes": ["*"] }));
     let live = server.issue(json!({ "scopes": ["*"] }));
-    assert_invalid(&server.send(&Call::post("/v2/documents").bearer(&test.key).json(&json!({ "title": "t" }))));
-    assert_eq!(server.get("/v2/documents", &live.key).text(), r#"{"documents":[]}"#);
+    assert_invalid(
+        &server.send(
+            &Call::post("/v2/documents")
+                .bearer(&test.key)
+                .json(&json!({ "title": "t" })),
+        ),
+    );
+    assert_eq!(
+        server.get("/v2/documents", &live.key).text(),
+        r#"{"documents":[]}"#
+    );
     assert_eq!(server.record(test.id())["request_count"], 0);
     assert_eq!(server.record(test.id())["last_used_at"], json!(null));
 }
 
 #[test]
 fn the_bound_environment_is_the_default_for_new_keys() {
-    for (profile, bound, other) in
-        [("allsign", "test", "live"), ("yousign", "sandbox", "production"), ("iusign", "staging", "development")]
-    {
+    for (profile, bound, other) in [
+        ("allsign", "test", "live"),
+        ("yousign", "sandbox", "production"),
+        ("iusign", "staging", "development"),
+    ] {
         let server = Server::start(profile, &["--environment", bound], &[]);
         let issued = server.issue(json!({}));
         assert_eq!(issued.record["environment"], bound);
@@ -71,7 +86,11 @@ fn opaque_keys_of_another_environment_are_told_apart_by_their_holder_only() {
         r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"The API key belongs to another environment","code":"WRONG_ENVIRONMENT"}"#,
         &[r#"Bearer realm="iusign", error="invalid_token""#],
     );
-    let wrong = format!("{}{}", &staging.key[..39], if staging.key.ends_with('0') { '1' } else { '0' });
+    let wrong = format!(
+        "{}{}",
+        &staging.key[..39],
+        if staging.key.ends_with('0') { '1' } else { '0' }
+    );
     assert_eq!(server.get("/whoami", &wrong).json()["code"], "INVALID_KEY");
 }
 
@@ -80,13 +99,27 @@ fn an_unbound_server_keeps_the_data_of_environments_apart() {
     let server = Server::of("allsign");
     let test = server.issue(json!({ "environment": "test", "scopes": ["*"] }));
     let live = server.issue(json!({ "environment": "live", "scopes": ["*"] }));
-    let made = server.send(&Call::post("/v2/documents").bearer(&test.key).json(&json!({ "title": "only a test" })));
+    let made = server.send(
+        &Call::post("/v2/documents")
+            .bearer(&test.key)
+            .json(&json!({ "title": "only a test" })),
+    );
     assert_eq!(made.status, 201);
     let id = made.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(server.get("/v2/documents", &live.key).text(), r#"{"documents":[]}"#);
-    let remove = |key: &str| server.send(&Call::new("DELETE", &format!("/v2/documents/{id}")).bearer(key)).status;
+    assert_eq!(
+        server.get("/v2/documents", &live.key).text(),
+        r#"{"documents":[]}"#
+    );
+    let remove = |key: &str| {
+        server
+            .send(&Call::new("DELETE", &format!("/v2/documents/{id}")).bearer(key))
+            .status
+    };
     assert_eq!(remove(&live.key), 404);
-    assert_eq!(server.get("/v2/documents", &test.key).json()["documents"][0]["title"], "only a test");
+    assert_eq!(
+        server.get("/v2/documents", &test.key).json()["documents"][0]["title"],
+        "only a test"
+    );
     assert_eq!(remove(&test.key), 204);
 }
 
@@ -101,14 +134,21 @@ fn a_revoked_key_is_refused_on_the_next_request() {
     assert_eq!(server.revoke(issued.id()).status, 200);
     assert_invalid(&server.get("/v2/documents", &issued.key));
     assert_invalid(&server.get("/whoami", &issued.key));
-    assert_eq!(server.record(issued.id())["request_count"], 10, "refused requests are no use of the key");
+    assert_eq!(
+        server.record(issued.id())["request_count"],
+        10,
+        "refused requests are no use of the key"
+    );
 }
 
 #[test]
 fn a_revocation_holds_on_connections_that_are_open() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
-    let request = format!("GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", issued.key);
+    let request = format!(
+        "GET /whoami HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        issued.key
+    );
     let mut connection = common::Connection::open(server.address);
     connection.write(request.as_bytes());
     assert_eq!(connection.answer().status, 200);
@@ -126,18 +166,25 @@ fn a_revocation_under_fire_lets_nothing_through_afterwards() {
             let users: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
-                        let statuses = (0..10).map(|_| server.get("/api/v1/org", &issued.key).status);
+                        let statuses =
+                            (0..10).map(|_| server.get("/api/v1/org", &issued.key).status);
                         statuses.collect::<Vec<_>>()
                     })
                 })
                 .collect();
             assert_eq!(server.revoke(issued.id()).status, 200);
-            assert_eq!(server.get("/api/v1/org", &issued.key).json()["code"], "KEY_REVOKED");
+            assert_eq!(
+                server.get("/api/v1/org", &issued.key).json()["code"],
+                "KEY_REVOKED"
+            );
             for user in users {
                 let statuses = user.join().unwrap();
                 // Once refused, refused for good.
                 assert!(statuses.is_sorted(), "{statuses:?}");
-                assert!(statuses.iter().all(|status| [200, 401].contains(status)), "{statuses:?}");
+                assert!(
+                    statuses.iter().all(|status| [200, 401].contains(status)),
+                    "{statuses:?}"
+                );
             }
         });
     }
@@ -175,10 +222,16 @@ fn a_key_expires_at_its_instant() {
     assert_eq!(issued.record["expires_at"], format!("{end:.3}"));
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
     let (answer, at) = until_not(&server, &issued.key, 200);
-    assert!(at >= end - SignedDuration::from_millis(1) && at < end + SignedDuration::from_secs(2), "{at} for {end}");
+    assert!(
+        at >= end - SignedDuration::from_millis(1) && at < end + SignedDuration::from_secs(2),
+        "{at} for {end}"
+    );
     assert_invalid(&answer);
     let record = server.record(issued.id());
-    assert_eq!((&record["status"], &record["expires_at"]), (&json!("expired"), &json!(format!("{end:.3}"))));
+    assert_eq!(
+        (&record["status"], &record["expires_at"]),
+        (&json!("expired"), &json!(format!("{end:.3}")))
+    );
 }
 
 #[test]
@@ -196,7 +249,10 @@ fn a_key_works_from_its_first_instant_on() {
     );
     let (answer, at) = until_not(&server, &issued.key, 401);
     assert_eq!(answer.status, 200);
-    assert!(at >= start - SignedDuration::from_millis(1), "{at} for {start}");
+    assert!(
+        at >= start - SignedDuration::from_millis(1),
+        "{at} for {start}"
+    );
     assert_eq!(server.record(issued.id())["status"], "active");
 }
 
@@ -208,9 +264,15 @@ fn revoked_outlasts_expired() {
     server.revoke(issued.id());
     let until = Instant::now() + common::PATIENCE;
     while Timestamp::now() <= end && Instant::now() < until {
-        assert_eq!(server.get("/whoami", &issued.key).json()["code"], "KEY_REVOKED");
+        assert_eq!(
+            server.get("/whoami", &issued.key).json()["code"],
+            "KEY_REVOKED"
+        );
         thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(server.get("/whoami", &issued.key).json()["code"], "KEY_REVOKED");
+    assert_eq!(
+        server.get("/whoami", &issued.key).json()["code"],
+        "KEY_REVOKED"
+    );
     assert_eq!(server.record(issued.id())["status"], "revoked");
 }

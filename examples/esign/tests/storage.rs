@@ -12,7 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::manage::{change, events, ids, items, list, rotate};
-use common::stores::{assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start};
+use common::stores::{
+    assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start,
+};
 use common::{Call, Ended, Issued, Process, Server, USER};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -29,13 +31,30 @@ fn status(server: &Server, issued: &Issued) -> u16 {
 #[test]
 fn by_default_keys_are_in_a_file_of_the_working_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::ready("allsign", Process::start_in(folder.path(), &["--ready-json"], &[]));
+    let server = Server::ready(
+        "allsign",
+        Process::start_in(folder.path(), &["--ready-json"], &[]),
+    );
     let issued = server.issue(json!({}));
     assert_eq!(server.stop().code, Some(0));
-    let names: BTreeSet<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(names.contains(std::ffi::OsStr::new("esign.db")), "{names:?}");
-    assert!(names.iter().all(|name| name.to_str().unwrap().starts_with("esign.db")), "{names:?}");
-    let server = Server::ready("allsign", Process::start_in(folder.path(), &["--ready-json"], &[]));
+    let names: BTreeSet<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        names.contains(std::ffi::OsStr::new("esign.db")),
+        "{names:?}"
+    );
+    assert!(
+        names
+            .iter()
+            .all(|name| name.to_str().unwrap().starts_with("esign.db")),
+        "{names:?}"
+    );
+    let server = Server::ready(
+        "allsign",
+        Process::start_in(folder.path(), &["--ready-json"], &[]),
+    );
     assert_eq!(status(&server, &issued), 200);
 }
 
@@ -52,26 +71,52 @@ fn the_next_start_knows_all_that_was_known() {
     for _ in 0..3 {
         assert_eq!(status(&server, &used), 200);
     }
-    server.admin("owner", Call::post(&format!("/keys/{}/revoke", revoked.id())).json(&json!({ "reason": "leaked" })));
+    server.admin(
+        "owner",
+        Call::post(&format!("/keys/{}/revoke", revoked.id())).json(&json!({ "reason": "leaked" })),
+    );
     change(&server, disabled.id(), &json!({ "enabled": false }));
-    assert_eq!(rotate(&server, rotated.id(), &json!({ "grace_seconds": 3600 })).status, 201);
+    assert_eq!(
+        rotate(&server, rotated.id(), &json!({ "grace_seconds": 3600 })).status,
+        201
+    );
     // Not a word about usage or events before it stops: SIGTERM writes what is left.
     assert_eq!(server.get("/v2/signatures", &used.key).status, 403);
     assert_eq!(status(&server, &used), 200);
     assert_eq!(server.stop().code, Some(0));
 
     let server = Server::on(&store, "allsign");
-    assert_eq!([&used, &revoked, &disabled, &rotated].map(|issued| status(&server, issued)), [200, 401, 401, 200]);
+    assert_eq!(
+        [&used, &revoked, &disabled, &rotated].map(|issued| status(&server, issued)),
+        [200, 401, 401, 200]
+    );
     let record = server.record(used.id());
     // Who was refused for a missing scope has used the key all the same.
     assert_eq!(record["request_count"], 6);
-    for field in ["scopes", "metadata", "allowed_ips", "created_at", "owner", "masked"] {
+    for field in [
+        "scopes",
+        "metadata",
+        "allowed_ips",
+        "created_at",
+        "owner",
+        "masked",
+    ] {
         assert_eq!(record[field], used.record[field], "{field}");
     }
     assert_eq!(server.record(revoked.id())["revoke_reason"], "leaked");
-    let page = events(&server, "owner", &format!("?key_id={}&limit=500", used.id()));
-    let told: Vec<_> = items(&page).iter().map(|event| event["outcome"].as_str().unwrap()).collect();
-    assert_eq!(told, ["OK", "OK", "INSUFFICIENT_SCOPE", "OK", "OK", "OK", "OK"]);
+    let page = events(
+        &server,
+        "owner",
+        &format!("?key_id={}&limit=500", used.id()),
+    );
+    let told: Vec<_> = items(&page)
+        .iter()
+        .map(|event| event["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        told,
+        ["OK", "OK", "INSUFFICIENT_SCOPE", "OK", "OK", "OK", "OK"]
+    );
     assert_eq!(ids(&list(&server, "owner", "")).len(), 5);
 }
 
@@ -99,7 +144,10 @@ fn told_to_stop_under_load_it_loses_neither_usage_nor_events() {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
         thread::sleep(Duration::from_millis(300));
         server.signal("TERM");
-        clients.into_iter().map(|client| client.join().unwrap()).sum()
+        clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .sum()
     });
     assert!(answered > 20, "{answered} answers of {pid}");
     assert_eq!(server.wait().code, Some(0));
@@ -107,9 +155,18 @@ fn told_to_stop_under_load_it_loses_neither_usage_nor_events() {
     assert_eq!(server.record(issued.id())["request_count"], answered);
     let (mut seen, mut cursor) = (0, String::new());
     loop {
-        let page = events(&server, "owner", &format!("?key_id={}&limit=500{cursor}", issued.id()));
-        seen += items(&page).iter().filter(|event| event["action"] == "request").count();
-        let Some(next) = page["next_cursor"].as_str() else { break };
+        let page = events(
+            &server,
+            "owner",
+            &format!("?key_id={}&limit=500{cursor}", issued.id()),
+        );
+        seen += items(&page)
+            .iter()
+            .filter(|event| event["action"] == "request")
+            .count();
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
         cursor = format!("&cursor={next}");
     }
     assert_eq!(seen, answered);
@@ -171,16 +228,33 @@ fn a_database_that_is_not_there_is_one_line_without_the_password() {
 #[test]
 fn a_file_that_cannot_be_used_is_one_line_and_stays_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let garbage: Vec<u8> = (0..20_000_u32).map(|number| (number * 7 % 251) as u8).collect();
+    let garbage: Vec<u8> = (0..20_000_u32)
+        .map(|number| (number * 7 % 251) as u8)
+        .collect();
     let named = |name: &str| folder.path().join(name);
     fs::write(named("garbage"), &garbage).unwrap();
     fs::write(named("text"), b"hello\nworld\n").unwrap();
-    fs::write(named("broken"), [b"SQLite format 3\0", &garbage[..]].concat()).unwrap();
+    fs::write(
+        named("broken"),
+        [b"SQLite format 3\0", &garbage[..]].concat(),
+    )
+    .unwrap();
     fs::create_dir(named("folder")).unwrap();
-    for name in ["garbage", "text", "broken", "folder", "missing/keys.db", "text/keys.db", "two\nlines/x"] {
+    for name in [
+        "garbage",
+        "text",
+        "broken",
+        "folder",
+        "missing/keys.db",
+        "text/keys.db",
+        "two\nlines/x",
+    ] {
         let before = fs::read(named(name)).ok();
         let line = assert_refused_to_start(&start(&at(&named(name))));
-        assert!(line.contains(name.lines().next().unwrap()), "{name}: {line}");
+        assert!(
+            line.contains(name.lines().next().unwrap()),
+            "{name}: {line}"
+        );
         assert_eq!(fs::read(named(name)).ok(), before, "{name}");
     }
 }
@@ -198,19 +272,33 @@ fn a_file_that_was_written_by_a_newer_version_stays_as_it_is() {
     assert!(line.contains("99"), "{line}");
     assert!(fs::read(&path).unwrap() == before, "the file was changed");
     set_schema(&path, 99, 2);
-    assert_eq!(ids(&list(&Server::on(&at(&path), "allsign"), "owner", "")).len(), 1);
+    assert_eq!(
+        ids(&list(&Server::on(&at(&path), "allsign"), "owner", "")).len(),
+        1
+    );
 }
 
 /// Makes one version of the schema another.
 fn set_schema(path: &Path, from: u32, to: u32) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let options = SqliteConnectOptions::new().filename(path);
         let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
         let update = "UPDATE portunus_schema SET version = $1 WHERE version = $2";
-        let done = sqlx::query(update).bind(to).bind(from).execute(&mut connection).await.unwrap();
+        let done = sqlx::query(update)
+            .bind(to)
+            .bind(from)
+            .execute(&mut connection)
+            .await
+            .unwrap();
         assert_eq!(done.rows_affected(), 1);
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.unwrap();
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
         connection.close().await.unwrap();
     });
 }
@@ -233,7 +321,11 @@ fn a_file_of_many_damages_never_ends_in_a_panic_or_a_wrong_yes() {
         if process.stdout.wait_for(|text| text.contains('\n')) {
             let server = Server::ready("allsign", process);
             let answer = server.get("/whoami", &revoked.key);
-            assert!(matches!(answer.status, 401 | 503), "{at_byte}: {}", answer.status);
+            assert!(
+                matches!(answer.status, 401 | 503),
+                "{at_byte}: {}",
+                answer.status
+            );
             assert!(!server.stop().stderr.contains("panicked"));
         } else {
             assert_refused_to_start(&process.wait());

@@ -1,6 +1,11 @@
 //! Keys in PostgreSQL: two processes on one database, a database that goes away and comes back, and what is written there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 
@@ -8,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use common::manage::{events, ids, items, list, rotate};
 use common::postgres::Postgres;
-use common::stores::{assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start};
+use common::stores::{
+    assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start,
+};
 use common::{Answer, Call, Process, Server, USER};
 use serde_json::{Value, json};
 
@@ -29,8 +36,14 @@ fn the_next_start_knows_all_that_was_known() {
     let postgres = Postgres::start();
     let store = postgres.database("keys");
     let server = Server::on(&store, "allsign");
-    let [used, revoked] = [server.issue(json!({ "metadata": { "a": [1, null] } })), server.issue(json!({}))];
-    assert_eq!(rotate(&server, used.id(), &json!({ "grace_seconds": 3600 })).status, 201);
+    let [used, revoked] = [
+        server.issue(json!({ "metadata": { "a": [1, null] } })),
+        server.issue(json!({})),
+    ];
+    assert_eq!(
+        rotate(&server, used.id(), &json!({ "grace_seconds": 3600 })).status,
+        201
+    );
     server.revoke(revoked.id());
     for _ in 0..3 {
         assert_eq!(server.get("/whoami", &used.key).status, 200);
@@ -38,10 +51,19 @@ fn the_next_start_knows_all_that_was_known() {
     assert_eq!(server.get("/v2/documents", &used.key).status, 403);
     assert_eq!(server.stop().code, Some(0));
     let server = Server::on(&store, "allsign");
-    assert_eq!([&used, &revoked].map(|issued| server.get("/whoami", &issued.key).status), [200, 401]);
+    assert_eq!(
+        [&used, &revoked].map(|issued| server.get("/whoami", &issued.key).status),
+        [200, 401]
+    );
     let record = server.record(used.id());
-    assert_eq!((&record["request_count"], &record["metadata"]), (&json!(5), &json!({ "a": [1, null] })));
-    assert_eq!(items(&events(&server, "owner", &format!("?key_id={}", used.id()))).len(), 7);
+    assert_eq!(
+        (&record["request_count"], &record["metadata"]),
+        (&json!(5), &json!({ "a": [1, null] }))
+    );
+    assert_eq!(
+        items(&events(&server, "owner", &format!("?key_id={}", used.id()))).len(),
+        7
+    );
     assert_eq!(ids(&list(&server, "owner", "")).len(), 3);
 }
 
@@ -52,12 +74,27 @@ fn of_twenty_rotations_at_once_one_is_done() {
     let servers = [Server::on(&store, "allsign"), Server::on(&store, "allsign")];
     for _ in 0..5 {
         let old = servers[0].issue(json!({}));
-        let answers = common::at_once(20, |number| rotate(&servers[number % 2], old.id(), &json!({})).status);
-        assert_eq!(answers.iter().filter(|status| **status == 201).count(), 1, "{answers:?}");
-        assert_eq!(answers.iter().filter(|status| **status == 409).count(), 19, "{answers:?}");
+        let answers = common::at_once(20, |number| {
+            rotate(&servers[number % 2], old.id(), &json!({})).status
+        });
+        assert_eq!(
+            answers.iter().filter(|status| **status == 201).count(),
+            1,
+            "{answers:?}"
+        );
+        assert_eq!(
+            answers.iter().filter(|status| **status == 409).count(),
+            19,
+            "{answers:?}"
+        );
     }
     let page = list(&servers[1], "owner", "");
-    let primaries = page["items"].as_array().unwrap().iter().filter(|item| item["primary"] == true).count();
+    let primaries = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|item| item["primary"] == true)
+        .count();
     assert_eq!((ids(&page).len(), primaries), (10, 1));
 }
 
@@ -65,7 +102,9 @@ fn of_twenty_rotations_at_once_one_is_done() {
 #[track_caller]
 fn assert_unavailable(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.text());
-    let [after] = answer.fields("retry-after")[..] else { panic!("no Retry-After: {answer:?}") };
+    let [after] = answer.fields("retry-after")[..] else {
+        panic!("no Retry-After: {answer:?}")
+    };
     assert!((1..=60).contains(&after.parse::<u64>().unwrap()), "{after}");
     assert_eq!(answer.fields("cache-control"), ["no-store"]);
     assert!(answer.fields("www-authenticate").is_empty());
@@ -76,7 +115,8 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
     let postgres = Postgres::start();
     let server = Server::on(&postgres.database("keys"), "allsign");
     let plenty = json!({ "requests_per_minute": 100_000, "requests_per_hour": 100_000 });
-    let [used, fresh, revoked] = [0, 1, 2].map(|_| server.issue(json!({ "rate_limit_config": plenty })));
+    let [used, fresh, revoked] =
+        [0, 1, 2].map(|_| server.issue(json!({ "rate_limit_config": plenty })));
     server.revoke(revoked.id());
     let unknown = "allsign_live_sk_0123456789abcdefghijABCDEFGHIJ01";
     for crash in [false, true] {
@@ -90,8 +130,16 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
         // What is remembered may still count, for as long as it may be stale; then nobody knows, and nobody guesses.
         while away.elapsed() < Duration::from_millis(2500) {
             let (began, answer) = (away.elapsed(), server.get("/whoami", &used.key));
-            assert!(matches!(answer.status, 200 | 503), "{}: {}", answer.status, answer.text());
-            assert!(answer.status == 503 || began < Duration::from_secs(2), "what is stale still counts");
+            assert!(
+                matches!(answer.status, 200 | 503),
+                "{}: {}",
+                answer.status,
+                answer.text()
+            );
+            assert!(
+                answer.status == 503 || began < Duration::from_secs(2),
+                "what is stale still counts"
+            );
         }
         let keys = [&*used.key, &fresh.key, &revoked.key, unknown];
         let waited = common::at_once(keys.len(), |number| {
@@ -100,7 +148,11 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
             asked.elapsed()
         });
         println!("503 after {waited:?}");
-        assert!(waited.iter().all(|waited| *waited < Duration::from_secs(10)));
+        assert!(
+            waited
+                .iter()
+                .all(|waited| *waited < Duration::from_secs(10))
+        );
         let path = format!("/keys/{}", fresh.id());
         let calls = [
             Call::get("/keys"),
@@ -121,16 +173,27 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
         server.assert_alive();
         postgres.resume();
         let back = Instant::now();
-        common::until("it recovers by itself", || server.get("/whoami", &fresh.key).status == 200);
+        common::until("it recovers by itself", || {
+            server.get("/whoami", &fresh.key).status == 200
+        });
         println!("recovered after {:?}", back.elapsed());
         assert_eq!(server.get("/whoami", &revoked.key).status, 401);
         assert_eq!(server.get("/whoami", unknown).status, 401);
-        assert_eq!(ids(&list(&server, "owner", "")).len(), 3, "what was answered 503 was not done");
+        assert_eq!(
+            ids(&list(&server, "owner", "")).len(),
+            3,
+            "what was answered 503 was not done"
+        );
         assert_eq!(server.record(fresh.id())["version"], 1);
     }
     // What was noted while nobody could write it was written later.
     let page = events(&server, "owner", "?outcome=STORE_UNAVAILABLE&limit=500");
-    assert!(items(&page).iter().any(|event| event["action"] == "key.delete"), "{page}");
+    assert!(
+        items(&page)
+            .iter()
+            .any(|event| event["action"] == "key.delete"),
+        "{page}"
+    );
     assert_eq!(server.stop().code, Some(0));
 }
 
@@ -153,11 +216,18 @@ fn a_schema_of_a_newer_version_stays_as_it_is() {
     let server = Server::on(&store, "allsign");
     server.issue(json!({}));
     assert_eq!(server.stop().code, Some(0));
-    postgres.sql("keys", "UPDATE portunus_schema SET version = 99 WHERE version = 2");
+    postgres.sql(
+        "keys",
+        "UPDATE portunus_schema SET version = 99 WHERE version = 2",
+    );
     let before = postgres.dump("keys");
-    let line = assert_refused_to_start(&Process::start(&["--ready-json", "--store", &store], &[]).wait());
+    let line =
+        assert_refused_to_start(&Process::start(&["--ready-json", "--store", &store], &[]).wait());
     assert!(line.contains("99"), "{line}");
-    assert!(without_nonce(&postgres.dump("keys")) == without_nonce(&before), "the database was changed");
+    assert!(
+        without_nonce(&postgres.dump("keys")) == without_nonce(&before),
+        "the database was changed"
+    );
     let nowhere = store.replace("/keys", "/nowhere");
     assert_refused_to_start(&Process::start(&["--ready-json", "--store", &nowhere], &[]).wait());
     let nobody = store.replace("tester", "nobody");
@@ -167,7 +237,10 @@ fn a_schema_of_a_newer_version_stays_as_it_is() {
 /// New versions of `pg_dump` begin and end with a word that is new each time.
 fn without_nonce(dump: &[u8]) -> String {
     let text = String::from_utf8_lossy(dump);
-    text.lines().filter(|line| !line.contains("restrict")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .filter(|line| !line.contains("restrict"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
@@ -187,7 +260,10 @@ fn a_dump_holds_no_secret() {
         events(&server, "owner", "");
         assert_eq!(server.stop().code, Some(0));
         let dump = postgres.dump(&name);
-        assert!(String::from_utf8_lossy(&dump).contains(issued.id()), "it is the right dump");
+        assert!(
+            String::from_utf8_lossy(&dump).contains(issued.id()),
+            "it is the right dump"
+        );
         assert_no_secret(&dump, &[&issued.key, successor, &tokens[0], &tokens[1]]);
     }
 }

@@ -32,8 +32,11 @@ const FORMAT: Refusal = (
     r#"{"detail": "Invalid API key format. Expected: allsign_{env}_{type}_{random}"}"#,
     r#"Bearer realm="allsign", error="invalid_token""#,
 );
-const INVALID: Refusal =
-    (401, r#"{"detail": "Invalid or expired API key"}"#, r#"Bearer realm="allsign", error="invalid_token""#);
+const INVALID: Refusal = (
+    401,
+    r#"{"detail": "Invalid or expired API key"}"#,
+    r#"Bearer realm="allsign", error="invalid_token""#,
+);
 
 #[track_caller]
 fn assert_is(answer: &Answer, (status, body, challenge): Refusal) {
@@ -45,12 +48,24 @@ fn assert_is(answer: &Answer, (status, body, challenge): Refusal) {
 fn assert_dropbox(answer: &Answer, status: u16, message: &str, name: &str, error: &str) {
     let body = format!(r#"{{"error":{{"error_msg":"{message}","error_name":"{name}"}}}}"#);
     let bearer = format!(r#"Bearer realm="dropbox-sign"{error}"#);
-    assert_refused(answer, status, JSON, &body, &[r#"Basic realm="dropbox-sign", charset="UTF-8""#, &bearer]);
+    assert_refused(
+        answer,
+        status,
+        JSON,
+        &body,
+        &[r#"Basic realm="dropbox-sign", charset="UTF-8""#, &bearer],
+    );
 }
 
 #[track_caller]
 fn assert_dropbox_unauthorized(answer: &Answer) {
-    assert_dropbox(answer, 401, "Unauthorized api key", "unauthorized", r#", error="invalid_token""#);
+    assert_dropbox(
+        answer,
+        401,
+        "Unauthorized api key",
+        "unauthorized",
+        r#", error="invalid_token""#,
+    );
 }
 
 #[test]
@@ -107,7 +122,11 @@ fn a_good_key_among_other_text_is_no_key() {
         (key.clone(), MISSING),
     ] {
         let answer = server.send(&Call::get("/whoami").authorization(&value));
-        assert_eq!((answer.status, answer.text().as_str()), (refusal.0, refusal.1), "{value:?}");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (refusal.0, refusal.1),
+            "{value:?}"
+        );
         assert_is(&answer, refusal);
     }
 }
@@ -128,7 +147,9 @@ fn more_than_one_authorization_line_is_400_whatever_stands_there() {
         ("Token t", "Digest d"),
     ] {
         for name in ["Authorization", "authorization"] {
-            let call = Call::get("/whoami").authorization(first).field(name, second);
+            let call = Call::get("/whoami")
+                .authorization(first)
+                .field(name, second);
             assert_is(&server.send(&call), UNCLEAR);
         }
     }
@@ -138,7 +159,10 @@ fn more_than_one_authorization_line_is_400_whatever_stands_there() {
 fn an_empty_bearer_value_is_400() {
     let server = Server::of("allsign");
     for value in ["Bearer", "Bearer ", "bearer    ", "Bearer =", "Bearer ==="] {
-        assert_is(&server.send(&Call::get("/whoami").authorization(value)), UNCLEAR);
+        assert_is(
+            &server.send(&Call::get("/whoami").authorization(value)),
+            UNCLEAR,
+        );
     }
 }
 
@@ -158,7 +182,10 @@ fn a_scheme_that_is_not_accepted_counts_as_no_key() {
         "?".to_owned(),
         String::new(),
     ] {
-        assert_is(&server.send(&Call::get("/whoami").authorization(&value)), MISSING);
+        assert_is(
+            &server.send(&Call::get("/whoami").authorization(&value)),
+            MISSING,
+        );
     }
 }
 
@@ -186,7 +213,10 @@ fn a_key_is_read_from_the_authorization_field_only() {
             .field("Content-Type", "application/x-www-form-urlencoded")
             .body(format!("access_token={key}")),
         Call::post("/v2/documents").json(&json!({ "api_key": key, "access_token": key })),
-        Call::get("/v2/documents").field("Cookie", format!("access_token={key}; Authorization=Bearer {key}")),
+        Call::get("/v2/documents").field(
+            "Cookie",
+            format!("access_token={key}; Authorization=Bearer {key}"),
+        ),
         Call::get("/v2/documents").field("X-API-Key", key),
         Call::get("/v2/documents").field("Proxy-Authorization", format!("Bearer {key}")),
         Call::get("/v2/documents").field("X-Authorization", format!("Bearer {key}")),
@@ -199,8 +229,12 @@ fn a_key_is_read_from_the_authorization_field_only() {
 #[test]
 fn an_access_token_in_the_query_of_dropbox_is_not_read() {
     let server = Server::of("dropbox-sign");
-    let token = server.issue(json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["*"] }));
-    let answer = server.send(&Call::get(&format!("/v3/account?access_token={}", token.key)));
+    let token = server
+        .issue(json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["*"] }));
+    let answer = server.send(&Call::get(&format!(
+        "/v3/account?access_token={}",
+        token.key
+    )));
     assert_dropbox(&answer, 401, "No API key was presented", "unauthorized", "");
 }
 
@@ -242,12 +276,25 @@ fn a_key_with_one_wrong_character_is_an_unknown_key() {
     assert_is(&unknown, INVALID);
     let unknown = unknown.timeless();
     let start = "allsign_live_sk_".len();
-    for at in [start, start + 15, issued.key.len() - 2, issued.key.len() - 1] {
+    for at in [
+        start,
+        start + 15,
+        issued.key.len() - 2,
+        issued.key.len() - 1,
+    ] {
         let mut wrong = issued.key.clone().into_bytes();
         // Also the same letter in the other case, where it is one.
-        wrong[at] = if wrong[at].is_ascii_alphabetic() { wrong[at] ^ 0x20 } else { b'x' };
+        wrong[at] = if wrong[at].is_ascii_alphabetic() {
+            wrong[at] ^ 0x20
+        } else {
+            b'x'
+        };
         let wrong = String::from_utf8(wrong).unwrap();
-        assert_eq!(server.get("/whoami", &wrong).timeless(), unknown, "position {at}");
+        assert_eq!(
+            server.get("/whoami", &wrong).timeless(),
+            unknown,
+            "position {at}"
+        );
     }
     for wrong in [
         issued.key.replace("_live_", "_test_"),
@@ -267,13 +314,17 @@ fn long_tokens_are_refused_and_do_no_harm() {
         let answer = server.send(&Call::get("/whoami").bearer(&"a".repeat(length)));
         assert_is(&answer, FORMAT);
         // Also with the shape's beginning.
-        let answer = server.send(&Call::get("/whoami").bearer(&format!("allsign_live_sk_{}", "a".repeat(length))));
+        let answer = server
+            .send(&Call::get("/whoami").bearer(&format!("allsign_live_sk_{}", "a".repeat(length))));
         assert_is(&answer, FORMAT);
     }
     for length in [64 << 10, 1 << 20, 16 << 20] {
         let answer = server.try_send(&Call::get("/whoami").bearer(&"a".repeat(length)));
         let status = answer.expect("an answer before the connection ends").status;
-        assert!([400, 401, 431].contains(&status), "{length} bytes: {status}");
+        assert!(
+            [400, 401, 431].contains(&status),
+            "{length} bytes: {status}"
+        );
     }
     server.assert_alive();
 }
@@ -282,7 +333,9 @@ fn long_tokens_are_refused_and_do_no_harm() {
 fn long_basic_values_are_refused_and_do_no_harm() {
     let server = Server::of("dropbox-sign");
     for length in [200, 257, 384, 385, 512, 513, 3000, 8 << 10] {
-        assert_dropbox_unauthorized(&server.send(&Call::get("/whoami").basic(format!("{}:", "a".repeat(length)))));
+        assert_dropbox_unauthorized(
+            &server.send(&Call::get("/whoami").basic(format!("{}:", "a".repeat(length)))),
+        );
         let value = format!("Basic {}", "A".repeat(length));
         assert_dropbox_unauthorized(&server.send(&Call::get("/whoami").authorization(value)));
     }
@@ -304,12 +357,25 @@ fn bytes_that_no_field_may_have_are_refused() {
             [b"Bearer ".as_slice(), &[odd], issued.key.as_bytes()].concat(),
             [&[odd], b"Bearer ".as_slice(), issued.key.as_bytes()].concat(),
         ] {
-            let status = server.send(&Call::get("/whoami").authorization(&key)).status;
+            let status = server
+                .send(&Call::get("/whoami").authorization(&key))
+                .status;
             assert!([400, 401].contains(&status), "{odd:#04x}: {status}");
         }
     }
-    for value in [&b"Bearer \xff\xfe"[..], b"Bearer \xc3\xa9", b"\xff", b"Bearer \x80"] {
-        assert!([400, 401].contains(&server.send(&Call::get("/whoami").authorization(value)).status));
+    for value in [
+        &b"Bearer \xff\xfe"[..],
+        b"Bearer \xc3\xa9",
+        b"\xff",
+        b"Bearer \x80",
+    ] {
+        assert!(
+            [400, 401].contains(
+                &server
+                    .send(&Call::get("/whoami").authorization(value))
+                    .status
+            )
+        );
     }
     server.assert_alive();
 }
@@ -388,11 +454,21 @@ fn malformed_basic_is_401() {
 fn dropbox_keys_and_tokens_do_not_trade_schemes() {
     let server = Server::of("dropbox-sign");
     let key = server.issue(json!({})).key;
-    let token = server.issue(json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["*"] })).key;
+    let token = server
+        .issue(json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["*"] }))
+        .key;
     assert_dropbox_unauthorized(&server.send(&Call::get("/v3/account").bearer(&key)));
     assert_dropbox_unauthorized(&server.send(&Call::get("/v3/account").basic(format!("{token}:"))));
-    assert_eq!(server.send(&Call::get("/v3/account").bearer(&token)).status, 200);
-    assert_eq!(server.send(&Call::get("/v3/account").basic(format!("{key}:"))).status, 200);
+    assert_eq!(
+        server.send(&Call::get("/v3/account").bearer(&token)).status,
+        200
+    );
+    assert_eq!(
+        server
+            .send(&Call::get("/v3/account").basic(format!("{key}:")))
+            .status,
+        200
+    );
 }
 
 #[test]
@@ -421,10 +497,16 @@ fn an_operators_token_opens_no_route_and_a_key_manages_nothing() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&["*"]);
     for operator in ["owner", "admin", "member", "outsider"] {
-        assert_is(&server.get("/v2/documents", &server.operator(operator)), FORMAT);
+        assert_is(
+            &server.get("/v2/documents", &server.operator(operator)),
+            FORMAT,
+        );
     }
     let answer = server.send(&Call::get("/admin/keys").bearer(&issued.key));
-    assert_eq!((answer.status, answer.json()["code"].as_str()), (401, Some("INVALID_KEY")));
+    assert_eq!(
+        (answer.status, answer.json()["code"].as_str()),
+        (401, Some("INVALID_KEY"))
+    );
 }
 
 #[test]

@@ -27,14 +27,19 @@ fn assert_as_expected(answer: &Answer, expected: Expected, what: &str) {
     match expected {
         Ok(status) => assert_eq!(answer.status, status, "{what}: {}", answer.text()),
         Err((status, code)) => {
-            assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{what}");
+            assert_eq!(
+                (answer.status, &answer.json()["code"]),
+                (status, &json!(code)),
+                "{what}"
+            );
             assert_problem(answer, status, code, &[]);
         }
     }
 }
 
 fn key(server: &Server, mut body: Value) -> Issued {
-    body["rate_limit_config"] = json!({ "requests_per_minute": 10_000, "requests_per_hour": 10_000 });
+    body["rate_limit_config"] =
+        json!({ "requests_per_minute": 10_000, "requests_per_hour": 10_000 });
     server.issue(body)
 }
 
@@ -52,7 +57,12 @@ fn what_a_key_may_do_is_its_scope_and_its_permission() {
             [Ok(200), Ok(200), NOWHERE],
             [Ok(200), Ok(200), NOWHERE],
         ),
-        ("organization, read-only", json!({ "access": "read-only" }), [Ok(200), Ok(200), NOWHERE], [READ_ONLY; 3]),
+        (
+            "organization, read-only",
+            json!({ "access": "read-only" }),
+            [Ok(200), Ok(200), NOWHERE],
+            [READ_ONLY; 3],
+        ),
         (
             "workspace, full-access",
             json!({ "access": "full-access", "workspaces": [OWN] }),
@@ -70,7 +80,11 @@ fn what_a_key_may_do_is_its_scope_and_its_permission() {
         for kind in KINDS {
             for (at, workspace) in [OWN, OTHER, UNKNOWN].into_iter().enumerate() {
                 let all = format!("/v3/workspaces/{workspace}/{kind}");
-                let made = server.send(&Call::post(&all).bearer(&maker).json(&json!({ "name": "made" })));
+                let made = server.send(
+                    &Call::post(&all)
+                        .bearer(&maker)
+                        .json(&json!({ "name": "made" })),
+                );
                 let id = match workspace {
                     UNKNOWN => "nothing".to_owned(),
                     _ => made.json()["id"].as_str().unwrap().to_owned(),
@@ -85,8 +99,16 @@ fn what_a_key_may_do_is_its_scope_and_its_permission() {
                     ("DELETE", &one, told_as(writes[at], 204)),
                 ] {
                     let call = Call::new(method, target).bearer(&key);
-                    let call = if method == "GET" { call } else { call.json(&json!({ "name": "changed" })) };
-                    assert_as_expected(&server.send(&call), expected, &format!("{name}: {method} {target}"));
+                    let call = if method == "GET" {
+                        call
+                    } else {
+                        call.json(&json!({ "name": "changed" }))
+                    };
+                    assert_as_expected(
+                        &server.send(&call),
+                        expected,
+                        &format!("{name}: {method} {target}"),
+                    );
                 }
                 // What was refused did not happen.
                 if workspace != UNKNOWN {
@@ -107,24 +129,57 @@ fn users_and_workspaces_are_written_by_keys_of_the_organization_only() {
     let server = Server::of("yousign");
     for (name, body, write) in [
         ("organization, full-access", json!({}), Ok(201)),
-        ("organization, read-only", json!({ "access": "read-only" }), READ_ONLY),
-        ("workspace, full-access", json!({ "workspaces": [OWN] }), ELSEWHERE),
-        ("workspaces, full-access", json!({ "workspaces": [OWN, OTHER] }), ELSEWHERE),
-        ("workspace, read-only", json!({ "workspaces": [OWN], "access": "read-only" }), READ_ONLY),
+        (
+            "organization, read-only",
+            json!({ "access": "read-only" }),
+            READ_ONLY,
+        ),
+        (
+            "workspace, full-access",
+            json!({ "workspaces": [OWN] }),
+            ELSEWHERE,
+        ),
+        (
+            "workspaces, full-access",
+            json!({ "workspaces": [OWN, OTHER] }),
+            ELSEWHERE,
+        ),
+        (
+            "workspace, read-only",
+            json!({ "workspaces": [OWN], "access": "read-only" }),
+            READ_ONLY,
+        ),
     ] {
         let key = key(&server, body).key;
         for path in ["/v3/users", "/v3/workspaces"] {
-            assert_as_expected(&server.get(path, &key), Ok(200), &format!("{name}: GET {path}"));
+            assert_as_expected(
+                &server.get(path, &key),
+                Ok(200),
+                &format!("{name}: GET {path}"),
+            );
             let head = server.send(&Call::new("HEAD", path).bearer(&key));
-            assert_eq!((head.status, head.body.len()), (200, 0), "{name}: HEAD {path}");
-            let posted = server.send(&Call::post(path).bearer(&key).json(&json!({ "name": "new" })));
+            assert_eq!(
+                (head.status, head.body.len()),
+                (200, 0),
+                "{name}: HEAD {path}"
+            );
+            let posted = server.send(
+                &Call::post(path)
+                    .bearer(&key)
+                    .json(&json!({ "name": "new" })),
+            );
             assert_as_expected(&posted, write, &format!("{name}: POST {path}"));
         }
     }
     let maker = key(&server, json!({})).key;
     for path in ["/v3/users", "/v3/workspaces"] {
         let data = server.get(path, &maker).json();
-        let new = data["data"].as_array().unwrap().iter().filter(|thing| thing["name"] == "new").count();
+        let new = data["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|thing| thing["name"] == "new")
+            .count();
         assert_eq!(new, 1, "{path}: what was refused did not happen");
     }
 }
@@ -133,10 +188,22 @@ fn users_and_workspaces_are_written_by_keys_of_the_organization_only() {
 fn a_key_sees_the_workspaces_that_it_reaches() {
     let server = Server::of("yousign");
     let seen = |body: Value| server.get("/v3/workspaces", &key(&server, body).key).json();
-    assert_eq!(seen(json!({})), json!({ "data": [{ "id": "ws1" }, { "id": "ws2" }] }));
-    assert_eq!(seen(json!({ "workspaces": ["ws1"] })), json!({ "data": [{ "id": "ws1" }] }));
-    assert_eq!(seen(json!({ "workspaces": ["ws2"] })), json!({ "data": [{ "id": "ws2" }] }));
-    assert_eq!(seen(json!({ "workspaces": ["ws2", "ws1"] })), json!({ "data": [{ "id": "ws1" }, { "id": "ws2" }] }));
+    assert_eq!(
+        seen(json!({})),
+        json!({ "data": [{ "id": "ws1" }, { "id": "ws2" }] })
+    );
+    assert_eq!(
+        seen(json!({ "workspaces": ["ws1"] })),
+        json!({ "data": [{ "id": "ws1" }] })
+    );
+    assert_eq!(
+        seen(json!({ "workspaces": ["ws2"] })),
+        json!({ "data": [{ "id": "ws2" }] })
+    );
+    assert_eq!(
+        seen(json!({ "workspaces": ["ws2", "ws1"] })),
+        json!({ "data": [{ "id": "ws1" }, { "id": "ws2" }] })
+    );
 }
 
 #[test]
@@ -145,12 +212,34 @@ fn workspaces_keep_their_things_apart() {
     let maker = key(&server, json!({})).key;
     for kind in KINDS {
         let all = |workspace: &str| format!("/v3/workspaces/{workspace}/{kind}");
-        let made = server.send(&Call::post(&all(OWN)).bearer(&maker).json(&json!({ "name": "here" }))).json();
+        let made = server
+            .send(
+                &Call::post(&all(OWN))
+                    .bearer(&maker)
+                    .json(&json!({ "name": "here" })),
+            )
+            .json();
         let id = made["id"].as_str().unwrap();
-        assert_eq!(server.get(&all(OTHER), &maker).json(), json!({ "data": [] }), "{kind}");
-        assert_eq!(server.get(&format!("{}/{id}", all(OTHER)), &maker).status, 404, "{kind}");
-        assert_eq!(server.get(&format!("{}/{id}", all(OWN)), &maker).json(), made, "{kind}");
-        assert_eq!(server.get(&all(OWN), &maker).json(), json!({ "data": [made] }), "{kind}");
+        assert_eq!(
+            server.get(&all(OTHER), &maker).json(),
+            json!({ "data": [] }),
+            "{kind}"
+        );
+        assert_eq!(
+            server.get(&format!("{}/{id}", all(OTHER)), &maker).status,
+            404,
+            "{kind}"
+        );
+        assert_eq!(
+            server.get(&format!("{}/{id}", all(OWN)), &maker).json(),
+            made,
+            "{kind}"
+        );
+        assert_eq!(
+            server.get(&all(OWN), &maker).json(),
+            json!({ "data": [made] }),
+            "{kind}"
+        );
     }
 }
 
@@ -190,15 +279,25 @@ fn an_encoded_workspace_is_none_that_a_key_reaches() {
         ] {
             assert_eq!(server.get(&path, &one).status, 404, "{path}");
         }
-        assert_eq!(server.get(&format!("/v3/workspaces/ws1/{kind}?ws=ws2"), &one).status, 200);
+        assert_eq!(
+            server
+                .get(&format!("/v3/workspaces/ws1/{kind}?ws=ws2"), &one)
+                .status,
+            200
+        );
     }
 }
 
 #[test]
 fn sandbox_and_production_have_data_of_their_own() {
     let server = Server::of("yousign");
-    let keys = ["production", "sandbox"].map(|name| (name, key(&server, json!({ "environment": name })).key));
-    let paths = ["/v3/workspaces/ws1/templates", "/v3/workspaces/ws1/signature_requests", "/v3/users"];
+    let keys = ["production", "sandbox"]
+        .map(|name| (name, key(&server, json!({ "environment": name })).key));
+    let paths = [
+        "/v3/workspaces/ws1/templates",
+        "/v3/workspaces/ws1/signature_requests",
+        "/v3/users",
+    ];
     for (name, key) in &keys {
         for path in paths {
             let made = server.send(&Call::post(path).bearer(key).json(&json!({ "name": name })));
@@ -208,8 +307,12 @@ fn sandbox_and_production_have_data_of_their_own() {
     for (name, key) in &keys {
         for path in paths {
             let data = server.get(path, key).json();
-            let names: Vec<_> =
-                data["data"].as_array().unwrap().iter().filter_map(|thing| thing["name"].as_str()).collect();
+            let names: Vec<_> = data["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|thing| thing["name"].as_str())
+                .collect();
             assert_eq!(names, [*name], "{path}");
         }
     }
@@ -225,7 +328,12 @@ fn a_key_of_one_environment_opens_no_server_of_the_other() {
     let sandbox = key(&server, json!({ "environment": "sandbox" }));
     let challenge = [r#"Bearer realm="yousign", error="invalid_token""#];
     for path in ["/v3/users", "/v3/workspaces/ws1/templates"] {
-        assert_problem(&server.get(path, &sandbox.key), 401, "WRONG_ENVIRONMENT", &challenge);
+        assert_problem(
+            &server.get(path, &sandbox.key),
+            401,
+            "WRONG_ENVIRONMENT",
+            &challenge,
+        );
     }
 }
 
@@ -266,7 +374,10 @@ fn who_may_issue_and_see_which_keys() {
             let path = format!("/keys/{}", issued.id());
             let shown = server.admin(operator, Call::get(&path));
             assert_as_expected(&shown, if may { Ok(200) } else { NO }, &what);
-            let made = server.admin(operator, Call::post("/keys").json(&body("made", workspaces)));
+            let made = server.admin(
+                operator,
+                Call::post("/keys").json(&body("made", workspaces)),
+            );
             assert_as_expected(&made, if may { Ok(201) } else { NO }, &what);
             if may {
                 assert_eq!(shown.json()["name"], *name);
@@ -278,19 +389,34 @@ fn who_may_issue_and_see_which_keys() {
             assert_as_expected(&listed, NO, operator);
         } else {
             let page = listed.json();
-            let mut names: Vec<_> =
-                page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+            let mut names: Vec<_> = page["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["name"].as_str().unwrap())
+                .collect();
             names.retain(|name| *name != "made");
             names.sort_unstable();
-            let mut expected: Vec<_> =
-                kinds_of_keys().iter().zip(may).filter(|(_, may)| *may).map(|((name, _), _)| *name).collect();
+            let mut expected: Vec<_> = kinds_of_keys()
+                .iter()
+                .zip(may)
+                .filter(|(_, may)| *may)
+                .map(|((name, _), _)| *name)
+                .collect();
             expected.sort_unstable();
             assert_eq!(names, expected, "{operator}");
         }
         for (issued, may) in there.iter().zip(may) {
-            let revoked = server.admin(operator, Call::post(&format!("/keys/{}/revoke", issued.id())));
+            let revoked = server.admin(
+                operator,
+                Call::post(&format!("/keys/{}/revoke", issued.id())),
+            );
             assert_as_expected(&revoked, if may { Ok(200) } else { NO }, operator);
-            assert_eq!(server.get("/whoami", &issued.key).status, if may { 401 } else { 200 }, "{operator}");
+            assert_eq!(
+                server.get("/whoami", &issued.key).status,
+                if may { 401 } else { 200 },
+                "{operator}"
+            );
         }
     }
 }
@@ -328,25 +454,50 @@ fn an_admins_list_has_full_pages_of_what_the_admin_may_see() {
 #[test]
 fn an_admin_hands_out_no_more_than_the_own_workspace() {
     let server = Server::of("yousign");
-    for workspaces in [json!([OTHER]), json!([OWN, OTHER]), json!([OTHER, OWN]), json!([OWN, OWN, OTHER])] {
-        let answer = server.admin("admin", Call::post("/keys").json(&body("more", &workspaces)));
+    for workspaces in [
+        json!([OTHER]),
+        json!([OWN, OTHER]),
+        json!([OTHER, OWN]),
+        json!([OWN, OWN, OTHER]),
+    ] {
+        let answer = server.admin(
+            "admin",
+            Call::post("/keys").json(&body("more", &workspaces)),
+        );
         assert_problem(&answer, 403, "FORBIDDEN", &[]);
     }
     assert_eq!(ids(&list(&server, "owner", "")), [""; 0]);
     let issued = server.issue_as("admin", body("own", &json!([OWN])));
-    assert_eq!(server.get("/v3/workspaces/ws1/templates", &issued.key).status, 200);
-    assert_eq!(server.get("/v3/workspaces/ws2/templates", &issued.key).status, 403);
+    assert_eq!(
+        server
+            .get("/v3/workspaces/ws1/templates", &issued.key)
+            .status,
+        200
+    );
+    assert_eq!(
+        server
+            .get("/v3/workspaces/ws2/templates", &issued.key)
+            .status,
+        403
+    );
 }
 
 #[test]
 fn an_empty_list_of_workspaces_is_no_list() {
     let server = Server::of("yousign");
     for operator in ["owner", "admin"] {
-        let answer = server.admin(operator, Call::post("/keys").json(&body("none", &json!([]))));
+        let answer = server.admin(
+            operator,
+            Call::post("/keys").json(&body("none", &json!([]))),
+        );
         let detail = assert_problem(&answer, 400, "INVALID_REQUEST", &[]);
         assert!(detail.starts_with("workspaces"), "{detail}");
     }
-    assert_eq!(ids(&list(&server, "owner", "")), [""; 0], "and above all no key of the whole organization");
+    assert_eq!(
+        ids(&list(&server, "owner", "")),
+        [""; 0],
+        "and above all no key of the whole organization"
+    );
 }
 
 #[test]
@@ -385,12 +536,23 @@ fn a_record_tells_scope_and_permission() {
     for (asked, workspaces, access) in [
         (json!({}), json!(null), "full-access"),
         (json!({ "access": "read-only" }), json!(null), "read-only"),
-        (json!({ "access": "full-access", "workspaces": [OTHER] }), json!([OTHER]), "full-access"),
-        (json!({ "access": "read-only", "workspaces": [OWN, OTHER] }), json!([OWN, OTHER]), "read-only"),
+        (
+            json!({ "access": "full-access", "workspaces": [OTHER] }),
+            json!([OTHER]),
+            "full-access",
+        ),
+        (
+            json!({ "access": "read-only", "workspaces": [OWN, OTHER] }),
+            json!([OWN, OTHER]),
+            "read-only",
+        ),
     ] {
         let issued = server.issue(asked);
         for record in [&issued.record, &server.record(issued.id())] {
-            assert_eq!((&record["workspaces"], &record["access"]), (&workspaces, &json!(access)));
+            assert_eq!(
+                (&record["workspaces"], &record["access"]),
+                (&workspaces, &json!(access))
+            );
         }
     }
 }

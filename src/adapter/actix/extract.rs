@@ -79,6 +79,10 @@ impl<D: Demand> FromRequest for Granted<D> {
     type Future = Ready<Result<Self, Rejection>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(check(D::requirement(), request).map(Self::new).map_err(|error| Rejection::new(error, request)))
+        ready(
+            check(D::requirement(), request)
+                .map(Self::new)
+                .map_err(|error| Rejection::new(error, request)),
+        )
     }
 }

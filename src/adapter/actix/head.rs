@@ -34,7 +34,13 @@ impl<'r> ActixHead<'r> {
     #[must_use]
     pub fn new(request: &'r HttpRequest, peer: Option<IpAddr>) -> Self {
         let request_id = request.extensions().get::<RequestId>().cloned();
-        Self { request, request_id, peer, tls: None, route: OnceCell::new() }
+        Self {
+            request,
+            request_id,
+            peer,
+            tls: None,
+            route: OnceCell::new(),
+        }
     }
 
     /// The same request, over this version of TLS.
@@ -55,12 +61,21 @@ impl RequestHead for ActixHead<'_> {
     fn path(&self) -> &str {
         let (stands, read) = (self.request.path(), self.request.match_info().as_str());
         // The router decodes no slash, so both have the same segments.
-        let mut decoded = stands.split('/').zip(read.split('/')).filter(|(stands, read)| stands != read);
-        if decoded.any(|(_, segment)| stands.split('/').any(|other| other == segment)) { read } else { stands }
+        let mut decoded = stands
+            .split('/')
+            .zip(read.split('/'))
+            .filter(|(stands, read)| stands != read);
+        if decoded.any(|(_, segment)| stands.split('/').any(|other| other == segment)) {
+            read
+        } else {
+            stands
+        }
     }
 
     fn route(&self) -> Option<&str> {
-        self.route.get_or_init(|| self.request.match_pattern()).as_deref()
+        self.route
+            .get_or_init(|| self.request.match_pattern())
+            .as_deref()
     }
 
     fn request_id(&self) -> Option<&str> {
@@ -77,7 +92,10 @@ impl RequestHead for ActixHead<'_> {
 
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
         // Names in the map are in lower case, as the fields' are.
-        self.request.headers().keys().any(|known| names.iter().any(|name| known.as_str() == name.as_str()))
+        self.request
+            .headers()
+            .keys()
+            .any(|known| names.iter().any(|name| known.as_str() == name.as_str()))
     }
 
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {

@@ -68,7 +68,10 @@ use crate::respond::{Answer, Responder};
 /// The principal of a request, or the error that there is none.
 fn principal(request: &HttpRequest) -> Result<KeyPrincipal, AuthError> {
     let extensions = request.extensions();
-    extensions.get::<KeyPrincipal>().cloned().ok_or_else(|| no_principal(extensions.contains::<Anonymous>()))
+    extensions
+        .get::<KeyPrincipal>()
+        .cloned()
+        .ok_or_else(|| no_principal(extensions.contains::<Anonymous>()))
 }
 
 /// Checks a requirement against the principal of a request. The extensions are free while it is looked at: it may run the

@@ -18,7 +18,9 @@ use crate::scope::Scope;
 ///
 /// Where no [`Auth`](super::Auth) ran further out, it refuses.
 pub fn require(requirement: impl Into<Requirement>) -> Require {
-    Require { requirement: Arc::new(requirement.into()) }
+    Require {
+        requirement: Arc::new(requirement.into()),
+    }
 }
 
 /// Middleware that demands one scope: `require_scope(scope!("document:read"))`.
@@ -44,7 +46,10 @@ where
     type Future = Ready<Result<RequireMiddleware<S>, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        ready(Ok(RequireMiddleware { service, requirement: Arc::clone(&self.requirement) }))
+        ready(Ok(RequireMiddleware {
+            service,
+            requirement: Arc::clone(&self.requirement),
+        }))
     }
 }
 
@@ -67,10 +72,14 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let state = match check(&self.requirement, request.request()) {
-            Ok(_) => State::Inner { future: self.service.call(request) },
+            Ok(_) => State::Inner {
+                future: self.service.call(request),
+            },
             Err(error) => {
                 let response = into_response(answer(&error, request.request()), &error);
-                State::Refused { response: Some(request.into_response(response).map_into_right_body()) }
+                State::Refused {
+                    response: Some(request.into_response(response).map_into_right_body()),
+                }
             }
         };
         RequireFuture { state }
@@ -105,9 +114,9 @@ where
             StateProjection::Inner { future } => {
                 Poll::Ready(ready!(future.poll(cx)).map(ServiceResponse::map_into_left_body))
             }
-            StateProjection::Refused { response } => {
-                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
-            }
+            StateProjection::Refused { response } => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
         }
     }
 }

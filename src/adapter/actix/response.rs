@@ -29,7 +29,9 @@ pub fn into_response(answer: Answer, error: &AuthError) -> HttpResponse {
     for (name, value) in answer.fields {
         // A renderer's media type that cannot be a field value is left out; the library's own always can.
         if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().append(HeaderName::from_static(name), value);
+            response
+                .headers_mut()
+                .append(HeaderName::from_static(name), value);
         }
     }
     response.extensions_mut().insert(error.clone());

@@ -24,7 +24,10 @@ use crate::principal::KeyPrincipal;
 use crate::telemetry;
 
 /// Who was admitted, with what the mappings made of it; and who watches.
-type Decided = (Result<(Admission, Vec<Insertion>), AuthError>, Option<Witness>);
+type Decided = (
+    Result<(Admission, Vec<Insertion>), AuthError>,
+    Option<Witness>,
+);
 
 /// The service that [`Auth`](super::Auth) makes, one in each worker.
 pub struct AuthMiddleware<S> {
@@ -49,15 +52,27 @@ where
         let attempt = self.shared.authenticator.attempt(&head);
         let state = match self.shared.settle(attempt, witness) {
             Settled::Now(Ok(admission), witness) => {
-                let told = self.shared.admit(admission, Vec::new(), witness, request.request());
-                State::Inner { future: self.service.call(request), told }
+                let told = self
+                    .shared
+                    .admit(admission, Vec::new(), witness, request.request());
+                State::Inner {
+                    future: self.service.call(request),
+                    told,
+                }
             }
-            Settled::Now(Err(error), witness) => {
-                State::Refused { response: Some(self.shared.refuse(&error, request, witness)) }
-            }
+            Settled::Now(Err(error), witness) => State::Refused {
+                response: Some(self.shared.refuse(&error, request, witness)),
+            },
             Settled::Later(pending) => {
                 let (service, shared) = (Rc::clone(&self.service), Arc::clone(&self.shared));
-                State::Parked { parked: Box::new(Parked { pending, request: Some(request), service, shared }) }
+                State::Parked {
+                    parked: Box::new(Parked {
+                        pending,
+                        request: Some(request),
+                        service,
+                        shared,
+                    }),
+                }
             }
         };
         AuthFuture { state }
@@ -79,7 +94,10 @@ fn hide(request: &mut ServiceRequest, names: &[HeaderName]) {
 }
 
 /// What is to be done about a request.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and the usual variant must not be boxed")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and the usual variant must not be boxed"
+)]
 enum Settled {
     Now(Outcome, Option<Witness>),
     Later(LocalFuture<Decided>),
@@ -118,7 +136,9 @@ impl Shared {
             for later in &self.inserts_later {
                 let mapped = later(principal.clone()).await;
                 let told = |error: AuthError| {
-                    error.with_limits(admission.limits.clone()).presenting(principal.record_arc(), None)
+                    error
+                        .with_limits(admission.limits.clone())
+                        .presenting(principal.record_arc(), None)
                 };
                 insertions.push(mapped.map_err(told)?);
             }
@@ -148,7 +168,11 @@ impl Shared {
                 put(request, id.clone());
             }
         }
-        let key = admission.principal.as_ref().filter(|_| telemetry::ON).cloned();
+        let key = admission
+            .principal
+            .as_ref()
+            .filter(|_| telemetry::ON)
+            .cloned();
         let responder = self.authenticator.responder();
         match admission.principal {
             Some(principal) => put(request, principal),
@@ -158,10 +182,18 @@ impl Shared {
                 put(request, Anonymous(Arc::clone(responder)));
             }
         }
-        let told =
-            admission.limits.is_some() || admission.canonical_user.is_some() || witness.is_some() || telemetry::ON;
+        let told = admission.limits.is_some()
+            || admission.canonical_user.is_some()
+            || witness.is_some()
+            || telemetry::ON;
         let (limits, user) = (admission.limits, admission.canonical_user);
-        told.then(|| Told { responder: Arc::clone(responder), limits, user, key, witness })
+        told.then(|| Told {
+            responder: Arc::clone(responder),
+            limits,
+            user,
+            key,
+            witness,
+        })
     }
 
     fn head<'r>(&self, request: &'r HttpRequest) -> ActixHead<'r> {
@@ -174,7 +206,10 @@ impl Shared {
         request: ServiceRequest,
         witness: Option<Witness>,
     ) -> ServiceResponse<EitherBody<B>> {
-        let answer = self.authenticator.responder().answer(error, &self.head(request.request()));
+        let answer = self
+            .authenticator
+            .responder()
+            .answer(error, &self.head(request.request()));
         let mut response = into_response(answer, error);
         count(&mut response, error.key_id());
         if let Some(witness) = witness {
@@ -236,18 +271,32 @@ where
                     return Poll::Ready(answer.map(ServiceResponse::map_into_left_body));
                 }
                 StateProjection::Refused { response } => {
-                    return response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
+                    return response
+                        .take()
+                        .map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
                 }
                 StateProjection::Parked { parked } => {
                     let (decided, witness) = ready!(parked.pending.as_mut().poll(cx));
                     // Taken once: the state is replaced right below.
-                    let Some(request) = parked.request.take() else { return Poll::Pending };
+                    let Some(request) = parked.request.take() else {
+                        return Poll::Pending;
+                    };
                     match decided {
                         Ok((admission, insertions)) => {
-                            let told = parked.shared.admit(admission, insertions, witness, request.request());
-                            State::Inner { future: parked.service.call(request), told }
+                            let told = parked.shared.admit(
+                                admission,
+                                insertions,
+                                witness,
+                                request.request(),
+                            );
+                            State::Inner {
+                                future: parked.service.call(request),
+                                told,
+                            }
                         }
-                        Err(error) => State::Refused { response: Some(parked.shared.refuse(&error, request, witness)) },
+                        Err(error) => State::Refused {
+                            response: Some(parked.shared.refuse(&error, request, witness)),
+                        },
                     }
                 }
             };
@@ -258,7 +307,9 @@ where
 
 impl<S: fmt::Debug> fmt::Debug for AuthMiddleware<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthMiddleware").field("service", &self.service).finish_non_exhaustive()
+        f.debug_struct("AuthMiddleware")
+            .field("service", &self.service)
+            .finish_non_exhaustive()
     }
 }
 

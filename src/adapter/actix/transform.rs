@@ -61,31 +61,55 @@ impl Auth {
     /// The peer's address is the connection's; see [`peer`](Self::peer).
     pub fn new(authenticator: Authenticator) -> Self {
         // Every name was checked to be a field name when the authenticator was built.
-        let secret_fields = authenticator.secret_fields().filter_map(|name| name.parse().ok()).collect();
-        let peer_of = Arc::new(|request: &HttpRequest| request.peer_addr().map(|address| address.ip()));
+        let secret_fields = authenticator
+            .secret_fields()
+            .filter_map(|name| name.parse().ok())
+            .collect();
+        let peer_of =
+            Arc::new(|request: &HttpRequest| request.peer_addr().map(|address| address.ip()));
         let tls_of = Arc::new(default_tls);
         let (inserts, inserts_later) = (Vec::new(), Vec::new());
-        Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, tls_of, inserts, inserts_later }) }
+        Self {
+            shared: Arc::new(Shared {
+                authenticator,
+                secret_fields,
+                peer_of,
+                tls_of,
+                inserts,
+                inserts_later,
+            }),
+        }
     }
 
     /// Says how the address at the other end of the connection is found.
-    pub fn peer(self, peer_of: impl Fn(&HttpRequest) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+    pub fn peer(
+        self,
+        peer_of: impl Fn(&HttpRequest) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
         self.with(|shared| shared.peer_of = Arc::new(peer_of))
     }
 
     /// Says how the connection's version of TLS is found; unless set, a [`TlsVersion`] that `HttpServer::on_connect` put into
     /// the connection's data, or middleware further out into the request's extensions.
-    pub fn tls(self, tls_of: impl Fn(&HttpRequest) -> Option<TlsVersion> + Send + Sync + 'static) -> Self {
+    pub fn tls(
+        self,
+        tls_of: impl Fn(&HttpRequest) -> Option<TlsVersion> + Send + Sync + 'static,
+    ) -> Self {
         self.with(|shared| shared.tls_of = Arc::new(tls_of))
     }
 
     /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
-    pub fn map_principal<T: 'static>(self, map: impl Fn(&KeyPrincipal) -> T + Send + Sync + 'static) -> Self {
+    pub fn map_principal<T: 'static>(
+        self,
+        map: impl Fn(&KeyPrincipal) -> T + Send + Sync + 'static,
+    ) -> Self {
         self.with(|shared| {
-            shared.inserts.push(Arc::new(move |principal, request| match principal {
-                Some(principal) => put(request, Arc::new(map(principal))),
-                None => take::<Arc<T>>(request),
-            }));
+            shared
+                .inserts
+                .push(Arc::new(move |principal, request| match principal {
+                    Some(principal) => put(request, Arc::new(map(principal))),
+                    None => take::<Arc<T>>(request),
+                }));
         })
     }
 
@@ -95,7 +119,10 @@ impl Auth {
     ///
     /// A refusal is answered like the library's own; an error that is [caused by](AuthError::caused_by) one of the host's
     /// reaches the renderer with it.
-    pub fn try_map_principal<T, E, F>(self, map: impl Fn(KeyPrincipal) -> F + Send + Sync + 'static) -> Self
+    pub fn try_map_principal<T, E, F>(
+        self,
+        map: impl Fn(KeyPrincipal) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         T: 'static,
         E: Into<AuthError>,
@@ -103,7 +130,9 @@ impl Auth {
     {
         self.with(|shared| {
             // Somebody in another API is nobody here until this one has said who it is.
-            shared.inserts.push(Arc::new(|_, request| take::<Arc<T>>(request)));
+            shared
+                .inserts
+                .push(Arc::new(|_, request| take::<Arc<T>>(request)));
             shared.inserts_later.push(Arc::new(move |principal| {
                 let mapped = map(principal);
                 Box::pin(async move {
@@ -124,7 +153,9 @@ impl Auth {
     fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
         let mut shared = Arc::unwrap_or_clone(self.shared);
         change(&mut shared);
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 }
 
@@ -156,12 +187,17 @@ where
     type Future = Ready<Result<AuthMiddleware<S>, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        ready(Ok(AuthMiddleware { service: Rc::new(service), shared: Arc::clone(&self.shared) }))
+        ready(Ok(AuthMiddleware {
+            service: Rc::new(service),
+            shared: Arc::clone(&self.shared),
+        }))
     }
 }
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auth").field("authenticator", &self.shared.authenticator).finish_non_exhaustive()
+        f.debug_struct("Auth")
+            .field("authenticator", &self.shared.authenticator)
+            .finish_non_exhaustive()
     }
 }

@@ -65,7 +65,9 @@ impl<S: Send + Sync, T: Send + Sync + 'static> FromRequestParts<S> for Caller<T>
         if let Some(caller) = parts.extensions.get::<Arc<T>>() {
             return Ok(Self(Arc::clone(caller)));
         }
-        let error = principal(&parts.extensions).err().unwrap_or_else(no_such_caller);
+        let error = principal(&parts.extensions)
+            .err()
+            .unwrap_or_else(no_such_caller);
         Err(Rejection::new(error, parts))
     }
 }
@@ -75,7 +77,10 @@ impl<S: Send + Sync, T: Send + Sync + 'static> OptionalFromRequestParts<S> for C
 
     /// `None` where the request passed as nobody.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
-        Ok(parts.extensions.get::<Arc<T>>().map(|caller| Self(Arc::clone(caller))))
+        Ok(parts
+            .extensions
+            .get::<Arc<T>>()
+            .map(|caller| Self(Arc::clone(caller))))
     }
 }
 
@@ -84,7 +89,9 @@ impl<S: Send + Sync, D: Demand> FromRequestParts<S> for Granted<D> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         let head = HttpHead::of_parts(parts, None);
-        match check(&parts.extensions, D::requirement(), &head).and_then(|()| principal(&parts.extensions)) {
+        match check(&parts.extensions, D::requirement(), &head)
+            .and_then(|()| principal(&parts.extensions))
+        {
             Ok(principal) => Ok(Self::new(principal.clone())),
             Err(error) => Err(Rejection::new(error, parts)),
         }

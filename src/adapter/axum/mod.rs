@@ -19,5 +19,6 @@ pub use require::RequireExt;
 // So that one import is enough.
 pub use crate::adapter::tower::AuthLayer;
 pub use router::{
-    Guarded, ProtectedRouter, RouteDemand, Unguarded, any, delete, get, guard, head, options, patch, post, put,
+    Guarded, ProtectedRouter, RouteDemand, Unguarded, any, delete, get, guard, head, options,
+    patch, post, put,
 };

@@ -126,7 +126,11 @@ where
 
 /// A whole method router of axum's, its fallback included.
 pub fn guard<S>(router: MethodRouter<S>) -> Unguarded<S> {
-    Unguarded { router, method: None, reach: Reach::Fallback }
+    Unguarded {
+        router,
+        method: None,
+        reach: Reach::Fallback,
+    }
 }
 
 impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
@@ -139,7 +143,12 @@ impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
             Reach::Methods => self.router.route_layer(demand),
             Reach::Fallback => self.router.layer(demand),
         };
-        Guarded { keyed: Some(keyed), public: None, demands, reach: self.reach }
+        Guarded {
+            keyed: Some(keyed),
+            public: None,
+            demands,
+            reach: self.reach,
+        }
     }
 
     /// For every valid key.
@@ -150,7 +159,12 @@ impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
     /// For everybody, without a key.
     pub fn public(self) -> Guarded<S> {
         let demands = vec![(self.method, None)];
-        Guarded { keyed: None, public: Some(self.router), demands, reach: self.reach }
+        Guarded {
+            keyed: None,
+            public: Some(self.router),
+            demands,
+            reach: self.reach,
+        }
     }
 }
 
@@ -160,10 +174,22 @@ impl<S: Clone + Send + Sync + 'static> Guarded<S> {
     /// # Panics
     /// Where both have a handler for one method, as axum does.
     pub fn and(mut self, other: Self) -> Self {
-        let reach = if other.reach == Reach::Fallback { Reach::Fallback } else { self.reach };
+        let reach = if other.reach == Reach::Fallback {
+            Reach::Fallback
+        } else {
+            self.reach
+        };
         self.demands.extend(other.demands);
-        let (keyed, public) = (merge(self.keyed, other.keyed), merge(self.public, other.public));
-        Self { keyed, public, demands: self.demands, reach }
+        let (keyed, public) = (
+            merge(self.keyed, other.keyed),
+            merge(self.public, other.public),
+        );
+        Self {
+            keyed,
+            public,
+            demands: self.demands,
+            reach,
+        }
     }
 }
 
@@ -180,7 +206,13 @@ fn merge<S: Clone + Send + Sync + 'static>(
 impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// A router without routes, whose keyed routes are authenticated by this layer.
     pub fn new(auth: AuthLayer) -> Self {
-        Self { auth, routes: Vec::new(), demands: Vec::new(), rest: Router::new(), method_not_allowed: None }
+        Self {
+            auth,
+            routes: Vec::new(),
+            demands: Vec::new(),
+            rest: Router::new(),
+            method_not_allowed: None,
+        }
     }
 
     /// Adds a route. A path may be added again with other methods.
@@ -196,7 +228,12 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
         self.demands.extend(route.demands.iter().map(said));
         match self.routes.iter_mut().find(|(known, _)| known == path) {
             Some((_, guarded)) => {
-                let nothing = Guarded { keyed: None, public: None, demands: Vec::new(), reach: Reach::Methods };
+                let nothing = Guarded {
+                    keyed: None,
+                    public: None,
+                    demands: Vec::new(),
+                    reach: Reach::Methods,
+                };
                 *guarded = std::mem::replace(guarded, nothing).and(route);
             }
             None => self.routes.push((path.to_owned(), route)),
@@ -211,8 +248,15 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     pub fn nest(mut self, prefix: &str, router: Self) -> Self {
         let within = prefix.strip_suffix('/').unwrap_or(prefix);
         self.demands.extend(router.demands.iter().map(|demand| {
-            let path = if demand.path == "/" { prefix.to_owned() } else { format!("{within}{}", demand.path) };
-            RouteDemand { path, ..demand.clone() }
+            let path = if demand.path == "/" {
+                prefix.to_owned()
+            } else {
+                format!("{within}{}", demand.path)
+            };
+            RouteDemand {
+                path,
+                ..demand.clone()
+            }
         }));
         self.rest = self.rest.nest(prefix, router.into_router());
         self
@@ -253,13 +297,26 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// Where paths clash or are malformed, as axum does.
     pub fn into_router(self) -> Router<S> {
         let mut router = self.rest;
-        for (path, Guarded { keyed, public, reach, .. }) in self.routes {
+        for (
+            path,
+            Guarded {
+                keyed,
+                public,
+                reach,
+                ..
+            },
+        ) in self.routes
+        {
             // Whoever brought a fallback keeps it.
-            let wanted = self.method_not_allowed.clone().filter(|_| reach == Reach::Methods);
+            let wanted = self
+                .method_not_allowed
+                .clone()
+                .filter(|_| reach == Reach::Methods);
             let methods = match (keyed, public) {
                 // The public methods first: merging keeps the fallback of the second, which wants a key.
                 (Some(keyed), public) => {
-                    let keyed = merge(Some(keyed), wanted).map(|keyed| keyed.layer(self.auth.clone()));
+                    let keyed =
+                        merge(Some(keyed), wanted).map(|keyed| keyed.layer(self.auth.clone()));
                     merge(public, keyed)
                 }
                 (None, public) => merge(public, wanted),
@@ -275,7 +332,9 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
 impl<S> std::fmt::Debug for ProtectedRouter<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let paths: Vec<_> = self.routes.iter().map(|(path, _)| path).collect();
-        f.debug_struct("ProtectedRouter").field("routes", &paths).finish_non_exhaustive()
+        f.debug_struct("ProtectedRouter")
+            .field("routes", &paths)
+            .finish_non_exhaustive()
     }
 }
 impl<S> std::fmt::Debug for Unguarded<S> {
@@ -285,6 +344,9 @@ impl<S> std::fmt::Debug for Unguarded<S> {
 }
 impl<S> std::fmt::Debug for Guarded<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guarded").field("keyed", &self.keyed.is_some()).field("public", &self.public.is_some()).finish()
+        f.debug_struct("Guarded")
+            .field("keyed", &self.keyed.is_some())
+            .field("public", &self.public.is_some())
+            .finish()
     }
 }

@@ -34,7 +34,10 @@ type Insertion = Box<dyn FnOnce(&mut Extensions) + Send>;
 type InsertLater = dyn Fn(KeyPrincipal) -> BoxFuture<Result<Insertion, AuthError>> + Send + Sync;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Who was admitted, with what the mappings made of it; and who watches.
-type Decided = (Result<(Admission, Vec<Insertion>), AuthError>, Option<Witness>);
+type Decided = (
+    Result<(Admission, Vec<Insertion>), AuthError>,
+    Option<Witness>,
+);
 
 /// Wraps a service so that only authenticated requests reach it.
 ///
@@ -69,21 +72,39 @@ impl AuthLayer {
     /// server (a plain `SocketAddr`) put there; see [`peer`](Self::peer).
     pub fn new(authenticator: Authenticator) -> Self {
         // Every name was checked to be a field name when the authenticator was built.
-        let secret_fields = authenticator.secret_fields().filter_map(|name| name.parse().ok()).collect();
+        let secret_fields = authenticator
+            .secret_fields()
+            .filter_map(|name| name.parse().ok())
+            .collect();
         let peer_of = Arc::new(default_peer);
         let tls_of = Arc::new(|extensions: &Extensions| extensions.get::<TlsVersion>().copied());
         let (inserts, inserts_later) = (Vec::new(), Vec::new());
-        Self { shared: Arc::new(Shared { authenticator, secret_fields, peer_of, tls_of, inserts, inserts_later }) }
+        Self {
+            shared: Arc::new(Shared {
+                authenticator,
+                secret_fields,
+                peer_of,
+                tls_of,
+                inserts,
+                inserts_later,
+            }),
+        }
     }
 
     /// Says how the address at the other end of the connection is found; with tonic,
     /// `|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr().map(|peer| peer.ip())`.
-    pub fn peer(self, peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+    pub fn peer(
+        self,
+        peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
         self.with(|shared| shared.peer_of = Arc::new(peer_of))
     }
 
     /// Says how the connection's version of TLS is found; a [`TlsVersion`] in the extensions unless set.
-    pub fn tls(self, tls_of: impl Fn(&Extensions) -> Option<TlsVersion> + Send + Sync + 'static) -> Self {
+    pub fn tls(
+        self,
+        tls_of: impl Fn(&Extensions) -> Option<TlsVersion> + Send + Sync + 'static,
+    ) -> Self {
         self.with(|shared| shared.tls_of = Arc::new(tls_of))
     }
 
@@ -93,14 +114,16 @@ impl AuthLayer {
         map: impl Fn(&KeyPrincipal) -> T + Send + Sync + 'static,
     ) -> Self {
         self.with(|shared| {
-            shared.inserts.push(Arc::new(move |principal, extensions| match principal {
-                Some(principal) => {
-                    extensions.insert(Arc::new(map(principal)));
-                }
-                None => {
-                    extensions.remove::<Arc<T>>();
-                }
-            }));
+            shared
+                .inserts
+                .push(Arc::new(move |principal, extensions| match principal {
+                    Some(principal) => {
+                        extensions.insert(Arc::new(map(principal)));
+                    }
+                    None => {
+                        extensions.remove::<Arc<T>>();
+                    }
+                }));
         })
     }
 
@@ -127,7 +150,10 @@ impl AuthLayer {
     /// let layer = AuthLayer::new(authenticator).try_map_principal(load);
     /// # }
     /// ```
-    pub fn try_map_principal<T, E, F>(self, map: impl Fn(KeyPrincipal) -> F + Send + Sync + 'static) -> Self
+    pub fn try_map_principal<T, E, F>(
+        self,
+        map: impl Fn(KeyPrincipal) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         T: Send + Sync + 'static,
         E: Into<AuthError>,
@@ -135,12 +161,15 @@ impl AuthLayer {
     {
         self.with(|shared| {
             // Somebody in another layer's API is nobody here until this one has said who it is.
-            shared.inserts.push(Arc::new(|_, extensions| drop(extensions.remove::<Arc<T>>())));
+            shared.inserts.push(Arc::new(|_, extensions| {
+                drop(extensions.remove::<Arc<T>>())
+            }));
             shared.inserts_later.push(Arc::new(move |principal| {
                 let mapped = map(principal);
                 Box::pin(async move {
                     let mapped = Arc::new(mapped.await.map_err(Into::into)?);
-                    let insert: Insertion = Box::new(move |extensions| drop(extensions.insert(mapped)));
+                    let insert: Insertion =
+                        Box::new(move |extensions| drop(extensions.insert(mapped)));
                     Ok(insert)
                 })
             }));
@@ -156,13 +185,17 @@ impl AuthLayer {
     fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
         let mut shared = Arc::unwrap_or_clone(self.shared);
         change(&mut shared);
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 }
 
 fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
     #[cfg(feature = "axum")]
-    if let Some(axum::extract::ConnectInfo(address)) = extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
+    if let Some(axum::extract::ConnectInfo(address)) =
+        extensions.get::<axum::extract::ConnectInfo<SocketAddr>>()
+    {
         return Some(address.ip());
     }
     extensions.get::<SocketAddr>().map(SocketAddr::ip)
@@ -171,13 +204,18 @@ fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
 impl<S> Layer<S> for AuthLayer {
     type Service = AuthService<S>;
     fn layer(&self, inner: S) -> AuthService<S> {
-        AuthService { inner, shared: Arc::clone(&self.shared) }
+        AuthService {
+            inner,
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
 impl fmt::Debug for AuthLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthLayer").field("authenticator", &self.shared.authenticator).finish_non_exhaustive()
+        f.debug_struct("AuthLayer")
+            .field("authenticator", &self.shared.authenticator)
+            .finish_non_exhaustive()
     }
 }
 
@@ -213,18 +251,30 @@ where
         let attempt = self.shared.authenticator.attempt(&head);
         let state = match self.shared.settle(attempt, witness) {
             Settled::Now(Ok(admission), witness) => {
-                let told = self.shared.admit(admission, Vec::new(), witness, request.extensions_mut());
-                State::Inner { future: self.inner.call(request), told }
+                let told =
+                    self.shared
+                        .admit(admission, Vec::new(), witness, request.extensions_mut());
+                State::Inner {
+                    future: self.inner.call(request),
+                    told,
+                }
             }
-            Settled::Now(Err(error), witness) => {
-                State::Refused { response: Some(self.shared.refuse(&error, &head, witness)) }
-            }
+            Settled::Now(Err(error), witness) => State::Refused {
+                response: Some(self.shared.refuse(&error, &head, witness)),
+            },
             Settled::Later(pending) => {
                 // The service that was polled ready goes with the request; a fresh clone stays for the next one.
                 let fresh = self.inner.clone();
                 let service = mem::replace(&mut self.inner, fresh);
                 let shared = Arc::clone(&self.shared);
-                State::Parked { parked: Box::new(Parked { pending, request: Some(request), service, shared }) }
+                State::Parked {
+                    parked: Box::new(Parked {
+                        pending,
+                        request: Some(request),
+                        service,
+                        shared,
+                    }),
+                }
             }
         };
         AuthFuture { state }
@@ -232,7 +282,10 @@ where
 }
 
 /// What is to be done about a request.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and the usual variant must not be boxed")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and the usual variant must not be boxed"
+)]
 enum Settled {
     Now(Outcome, Option<Witness>),
     Later(BoxFuture<Decided>),
@@ -271,7 +324,9 @@ impl Shared {
             for later in &self.inserts_later {
                 let mapped = later(principal.clone()).await;
                 let told = |error: AuthError| {
-                    error.with_limits(admission.limits.clone()).presenting(principal.record_arc(), None)
+                    error
+                        .with_limits(admission.limits.clone())
+                        .presenting(principal.record_arc(), None)
                 };
                 insertions.push(mapped.map_err(told)?);
             }
@@ -301,7 +356,11 @@ impl Shared {
                 extensions.insert(id.clone());
             }
         }
-        let key = admission.principal.as_ref().filter(|_| telemetry::ON).cloned();
+        let key = admission
+            .principal
+            .as_ref()
+            .filter(|_| telemetry::ON)
+            .cloned();
         match admission.principal {
             Some(principal) => {
                 extensions.insert(principal);
@@ -312,10 +371,18 @@ impl Shared {
                 extensions.insert(Anonymous(Arc::clone(self.authenticator.responder())));
             }
         }
-        let told =
-            admission.limits.is_some() || admission.canonical_user.is_some() || witness.is_some() || telemetry::ON;
+        let told = admission.limits.is_some()
+            || admission.canonical_user.is_some()
+            || witness.is_some()
+            || telemetry::ON;
         let (limits, user) = (admission.limits, admission.canonical_user);
-        told.then(|| Told { shared: Arc::clone(self), limits, user, key, witness })
+        told.then(|| Told {
+            shared: Arc::clone(self),
+            limits,
+            user,
+            key,
+            witness,
+        })
     }
 
     fn head<'r, B>(&self, request: &'r Request<B>) -> HttpHead<'r> {
@@ -361,7 +428,9 @@ impl Witness {
 
 impl<S: fmt::Debug> fmt::Debug for AuthService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthService").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("AuthService")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -392,7 +461,10 @@ impl Told {
             }
         };
         if let Some(limits) = &self.limits {
-            self.shared.authenticator.responder().limit_fields(limits, &mut add);
+            self.shared
+                .authenticator
+                .responder()
+                .limit_fields(limits, &mut add);
         }
         if let Some(user) = &self.user {
             add("x-user-id", user.to_string());
@@ -460,20 +532,38 @@ where
                     return Poll::Ready(answer);
                 }
                 StateProjection::Refused { response } => {
-                    return response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
+                    return response
+                        .take()
+                        .map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
                 }
                 StateProjection::Parked { parked } => {
                     let (decided, witness) = ready!(parked.pending.as_mut().poll(cx));
                     // Taken once: the state is replaced right below.
-                    let Some(mut request) = parked.request.take() else { return Poll::Pending };
+                    let Some(mut request) = parked.request.take() else {
+                        return Poll::Pending;
+                    };
                     match decided {
                         Ok((admission, insertions)) => {
-                            let told = parked.shared.admit(admission, insertions, witness, request.extensions_mut());
-                            State::Inner { future: parked.service.call(request), told }
+                            let told = parked.shared.admit(
+                                admission,
+                                insertions,
+                                witness,
+                                request.extensions_mut(),
+                            );
+                            State::Inner {
+                                future: parked.service.call(request),
+                                told,
+                            }
                         }
                         Err(error) => {
-                            let response = parked.shared.refuse(&error, &parked.shared.head(&request), witness);
-                            State::Refused { response: Some(response) }
+                            let response = parked.shared.refuse(
+                                &error,
+                                &parked.shared.head(&request),
+                                witness,
+                            );
+                            State::Refused {
+                                response: Some(response),
+                            }
                         }
                     }
                 }

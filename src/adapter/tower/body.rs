@@ -60,13 +60,19 @@ pin_project! {
 impl<B> EitherBody<B> {
     /// The service's own body.
     pub fn inner(body: B) -> Self {
-        Self { kind: Kind::Inner { body } }
+        Self {
+            kind: Kind::Inner { body },
+        }
     }
 }
 
 impl<B> RejectionBody for EitherBody<B> {
     fn from_rejection(bytes: Bytes) -> Self {
-        Self { kind: Kind::Refusal { body: Full::new(bytes) } }
+        Self {
+            kind: Kind::Refusal {
+                body: Full::new(bytes),
+            },
+        }
     }
 }
 
@@ -74,7 +80,10 @@ impl<B: Body<Data = Bytes>> Body for EitherBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(cx),
             KindProjection::Refusal { body } => body.poll_frame(cx).map_err(|never| match never {}),

@@ -73,7 +73,9 @@ impl RequestHead for HttpHead<'_> {
 
     #[cfg(feature = "axum")]
     fn route(&self) -> Option<&str> {
-        self.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
+        self.extensions
+            .get::<axum::extract::MatchedPath>()
+            .map(axum::extract::MatchedPath::as_str)
     }
 
     fn request_id(&self) -> Option<&str> {
@@ -90,7 +92,9 @@ impl RequestHead for HttpHead<'_> {
 
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
         // Names in the map are in lower case, as the fields' are.
-        self.headers.keys().any(|known| names.iter().any(|name| known.as_str() == name.as_str()))
+        self.headers
+            .keys()
+            .any(|known| names.iter().any(|name| known.as_str() == name.as_str()))
     }
 
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {

@@ -109,24 +109,30 @@ impl GrpcMethods {
     pub fn build(self) -> Result<GrpcMethodsLayer, GrpcMethodsError> {
         match self.error {
             Some(error) => Err(error),
-            None => Ok(GrpcMethodsLayer { table: Arc::new(self.table) }),
+            None => Ok(GrpcMethodsLayer {
+                table: Arc::new(self.table),
+            }),
         }
     }
 
     fn with_method(mut self, path: &str, entry: Entry) -> Self {
         if split(path).is_none() {
-            self.error.get_or_insert(GrpcMethodsError::Method(path.to_owned()));
+            self.error
+                .get_or_insert(GrpcMethodsError::Method(path.to_owned()));
         } else if self.table.methods.insert(path.to_owned(), entry).is_some() {
-            self.error.get_or_insert(GrpcMethodsError::Twice(path.to_owned()));
+            self.error
+                .get_or_insert(GrpcMethodsError::Twice(path.to_owned()));
         }
         self
     }
 
     fn with_service(mut self, name: &str, entry: Entry) -> Self {
         if split(&format!("/{name}/x")).is_none() {
-            self.error.get_or_insert(GrpcMethodsError::Service(name.to_owned()));
+            self.error
+                .get_or_insert(GrpcMethodsError::Service(name.to_owned()));
         } else if self.table.services.insert(name.to_owned(), entry).is_some() {
-            self.error.get_or_insert(GrpcMethodsError::Twice(name.to_owned()));
+            self.error
+                .get_or_insert(GrpcMethodsError::Twice(name.to_owned()));
         }
         self
     }
@@ -137,7 +143,9 @@ fn split(path: &str) -> Option<&str> {
     let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
     let named = |part: &str| {
         !part.is_empty()
-            && part.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'?' | b'#' | b';'))
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'?' | b'#' | b';'))
     };
     (service.split('/').all(named) && named(method)).then_some(service)
 }
@@ -145,7 +153,10 @@ fn split(path: &str) -> Option<&str> {
 impl Table {
     fn find(&self, path: &str) -> Option<&Entry> {
         let service = split(path)?;
-        self.methods.get(path).or_else(|| self.services.get(service)).or(self.otherwise.as_ref())
+        self.methods
+            .get(path)
+            .or_else(|| self.services.get(service))
+            .or(self.otherwise.as_ref())
     }
 
     fn check(&self, extensions: &Extensions, head: &HttpHead<'_>) -> Result<(), AuthError> {
@@ -155,7 +166,10 @@ impl Table {
             None => {
                 // Who has no key is told that first, here as everywhere.
                 principal(extensions)?;
-                Err(AuthError::with_detail(ErrorCode::Forbidden, "This method is not open to API keys"))
+                Err(AuthError::with_detail(
+                    ErrorCode::Forbidden,
+                    "This method is not open to API keys",
+                ))
             }
         }
     }
@@ -171,7 +185,10 @@ pub struct GrpcMethodsLayer {
 impl<S> Layer<S> for GrpcMethodsLayer {
     type Service = GrpcMethodsService<S>;
     fn layer(&self, inner: S) -> GrpcMethodsService<S> {
-        GrpcMethodsService { inner, table: Arc::clone(&self.table) }
+        GrpcMethodsService {
+            inner,
+            table: Arc::clone(&self.table),
+        }
     }
 }
 

@@ -83,16 +83,26 @@ use std::borrow::Cow;
 
 /// The principal of a request, or the error that there is none.
 pub(crate) fn principal(extensions: &Extensions) -> Result<&KeyPrincipal, AuthError> {
-    extensions.get::<KeyPrincipal>().ok_or_else(|| no_principal(extensions.get::<Anonymous>().is_some()))
+    extensions
+        .get::<KeyPrincipal>()
+        .ok_or_else(|| no_principal(extensions.get::<Anonymous>().is_some()))
 }
 
 /// Checks a requirement against the principal of a request.
-pub(crate) fn check(extensions: &Extensions, requirement: &Requirement, head: &HttpHead<'_>) -> Result<(), AuthError> {
+pub(crate) fn check(
+    extensions: &Extensions,
+    requirement: &Requirement,
+    head: &HttpHead<'_>,
+) -> Result<(), AuthError> {
     requirement.check(principal(extensions)?, Some(head))
 }
 
 /// Answers a refused request in the dialect of the authenticator that saw it.
-pub(crate) fn refuse<R: RejectionBody>(error: &AuthError, head: &HttpHead<'_>, extensions: &Extensions) -> Response<R> {
+pub(crate) fn refuse<R: RejectionBody>(
+    error: &AuthError,
+    head: &HttpHead<'_>,
+    extensions: &Extensions,
+) -> Response<R> {
     if let Some(principal) = extensions.get::<KeyPrincipal>() {
         return into_response(principal.responder().answer(error, head), error);
     }
@@ -114,7 +124,9 @@ pub fn into_response<R: RejectionBody>(answer: Answer, error: &AuthError) -> Res
     for (name, value) in answer.fields {
         // A renderer's media type that cannot be a field value is left out; the library's own always can.
         if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().append(HeaderName::from_static(name), value);
+            response
+                .headers_mut()
+                .append(HeaderName::from_static(name), value);
         }
     }
     response.extensions_mut().insert(error.clone());

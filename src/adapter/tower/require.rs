@@ -18,7 +18,9 @@ use crate::scope::Scope;
 ///
 /// Where no [`AuthLayer`](super::AuthLayer) ran further out, it refuses.
 pub fn require(requirement: impl Into<Requirement>) -> RequireLayer {
-    RequireLayer { requirement: Arc::new(requirement.into()) }
+    RequireLayer {
+        requirement: Arc::new(requirement.into()),
+    }
 }
 
 /// A layer that demands one scope: `require_scope(scope!("document:read"))`.
@@ -36,7 +38,10 @@ pub struct RequireLayer {
 impl<S> Layer<S> for RequireLayer {
     type Service = RequireService<S>;
     fn layer(&self, inner: S) -> RequireService<S> {
-        RequireService { inner, requirement: Arc::clone(&self.requirement) }
+        RequireService {
+            inner,
+            requirement: Arc::clone(&self.requirement),
+        }
     }
 }
 
@@ -88,11 +93,17 @@ pin_project! {
 
 impl<F, R> RequireFuture<F, R> {
     pub(super) fn inner(future: F) -> Self {
-        Self { state: State::Inner { future } }
+        Self {
+            state: State::Inner { future },
+        }
     }
 
     pub(super) fn refused(response: Response<R>) -> Self {
-        Self { state: State::Refused { response: Some(response) } }
+        Self {
+            state: State::Refused {
+                response: Some(response),
+            },
+        }
     }
 }
 
@@ -105,9 +116,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProjection::Inner { future } => future.poll(cx),
-            StateProjection::Refused { response } => {
-                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
-            }
+            StateProjection::Refused { response } => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
         }
     }
 }

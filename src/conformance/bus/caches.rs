@@ -19,8 +19,16 @@ const ROUNDS: u64 = 8;
 /// The caches of two nodes that find each other well, or have waited for it long enough.
 pub(super) async fn caches(nodes: &BusNodes) -> [CachedStore; 2] {
     let [here, there] = nodes.stores();
-    let cache = |store: Arc<dyn KeyStore>, bus| CachedStore::builder(store).bus(bus).staleness(nodes.bound).build();
-    let caches = [cache(here, Arc::clone(&nodes.here.bus)), cache(there, Arc::clone(&nodes.there.bus))];
+    let cache = |store: Arc<dyn KeyStore>, bus| {
+        CachedStore::builder(store)
+            .bus(bus)
+            .staleness(nodes.bound)
+            .build()
+    };
+    let caches = [
+        cache(here, Arc::clone(&nodes.here.bus)),
+        cache(there, Arc::clone(&nodes.there.bus)),
+    ];
     let started = Instant::now();
     while caches.iter().any(|cache| !cache.is_healthy()) && started.elapsed() < nodes.bound {
         tokio::time::sleep(EVERY).await;
@@ -31,7 +39,9 @@ pub(super) async fn caches(nodes: &BusNodes) -> [CachedStore; 2] {
 /// Whether a key is let in. No answer lets nobody in.
 pub(super) async fn is_let_in(cache: &CachedStore, digest: KeyDigest, longest: Duration) -> bool {
     let digests = [digest];
-    let Ok(Ok(Some(found))) = tokio::time::timeout(longest, cache.find(&digests)).await else { return false };
+    let Ok(Ok(Some(found))) = tokio::time::timeout(longest, cache.find(&digests)).await else {
+        return false;
+    };
     found.record().revoked.is_none()
 }
 
@@ -49,17 +59,30 @@ pub(super) async fn becomes(
             return Ok(());
         }
         let late = asked.saturating_duration_since(acknowledged);
-        let seen = if expected { "still unknown" } else { "still let in" };
-        ensure!(late <= bound, "{late:?} after the change was acknowledged the key is {seen}");
+        let seen = if expected {
+            "still unknown"
+        } else {
+            "still let in"
+        };
+        ensure!(
+            late <= bound,
+            "{late:?} after the change was acknowledged the key is {seen}"
+        );
         tokio::time::sleep(EVERY).await;
     }
 }
 
 /// Revokes a key through a cache; returns when that was acknowledged.
 pub(super) async fn revoke(cache: &CachedStore, name: &str) -> Result<Instant, Failure> {
-    let listed = cache.get(&id(name)).await?.ok_or_else(|| Failure::new(format!("there is no key {name}")))?;
+    let listed = cache
+        .get(&id(name))
+        .await?
+        .ok_or_else(|| Failure::new(format!("there is no key {name}")))?;
     let mut record = (*listed.record).clone();
-    record.revoked = Some(Revocation::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_100), None));
+    record.revoked = Some(Revocation::new(
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_100),
+        None,
+    ));
     cache.apply(&WriteBatch::new().update(record)).await?;
     Ok(Instant::now())
 }
@@ -67,11 +90,20 @@ pub(super) async fn revoke(cache: &CachedStore, name: &str) -> Result<Instant, F
 async fn revoked(nodes: BusNodes) -> Checked {
     let [here, there] = caches(&nodes).await;
     for number in 0..ROUNDS {
-        let (writer, reader) = if number % 2 == 0 { (&here, &there) } else { (&there, &here) };
+        let (writer, reader) = if number % 2 == 0 {
+            (&here, &there)
+        } else {
+            (&there, &here)
+        };
         let name = format!("key{number}");
-        writer.apply(&WriteBatch::new().change(insert(number, &name))).await?;
+        writer
+            .apply(&WriteBatch::new().change(insert(number, &name)))
+            .await?;
         for cache in [writer, reader] {
-            ensure!(is_let_in(cache, digest(number), nodes.bound).await, "the key {name} is not let in");
+            ensure!(
+                is_let_in(cache, digest(number), nodes.bound).await,
+                "the key {name} is not let in"
+            );
         }
         let acknowledged = revoke(writer, &name).await?;
         let at_once = is_let_in(writer, digest(number), nodes.bound).await;
@@ -84,11 +116,20 @@ async fn revoked(nodes: BusNodes) -> Checked {
 async fn inserted(nodes: BusNodes) -> Checked {
     let [here, there] = caches(&nodes).await;
     for number in 0..ROUNDS {
-        let (writer, reader) = if number % 2 == 0 { (&here, &there) } else { (&there, &here) };
+        let (writer, reader) = if number % 2 == 0 {
+            (&here, &there)
+        } else {
+            (&there, &here)
+        };
         for cache in [writer, reader] {
-            ensure!(!is_let_in(cache, digest(number), nodes.bound).await, "key {number} is let in before it is there");
+            ensure!(
+                !is_let_in(cache, digest(number), nodes.bound).await,
+                "key {number} is let in before it is there"
+            );
         }
-        writer.apply(&WriteBatch::new().change(insert(number, &format!("key{number}")))).await?;
+        writer
+            .apply(&WriteBatch::new().change(insert(number, &format!("key{number}"))))
+            .await?;
         becomes(reader, digest(number), true, Instant::now(), nodes.bound).await?;
     }
     Ok(())

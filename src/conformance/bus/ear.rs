@@ -45,7 +45,9 @@ pub(super) struct Ear {
 
 impl InvalidationListener for Ear {
     fn invalidated(&self, what: &Invalidation) {
-        self.heard.lock().push((Instant::now(), Heard::Changed(what.clone())));
+        self.heard
+            .lock()
+            .push((Instant::now(), Heard::Changed(what.clone())));
     }
 
     fn heard_all(&self, age: Duration) {
@@ -56,7 +58,11 @@ impl InvalidationListener for Ear {
 impl Ear {
     pub(super) fn on(bus: &dyn InvalidationBus) -> Arc<Self> {
         let (heard, since) = (Mutex::default(), Mutex::new(Instant::now()));
-        let ear = Arc::new(Self { heard, since, never_misses: bus.never_misses() });
+        let ear = Arc::new(Self {
+            heard,
+            since,
+            never_misses: bus.never_misses(),
+        });
         let weak: Weak<Self> = Arc::downgrade(&ear);
         bus.subscribe(weak);
         *ear.since.lock() = Instant::now();
@@ -93,7 +99,11 @@ impl Ear {
     /// Waits until everything up to this moment is said to have been heard.
     async fn becomes_sure_of(&self, moment: Instant, longest: Duration) -> Checked {
         while !self.is_sure_of(moment) {
-            ensure!(moment.elapsed() <= longest, "nothing said for {longest:?} that all was heard, {}", self.shown());
+            ensure!(
+                moment.elapsed() <= longest,
+                "nothing said for {longest:?} that all was heard, {}",
+                self.shown()
+            );
             tokio::time::sleep(EVERY).await;
         }
         Ok(())
@@ -111,7 +121,10 @@ impl Ear {
     /// Waits until each of these was heard.
     pub(super) async fn hears(&self, changes: &[Change], longest: Duration) -> Checked {
         let started = Instant::now();
-        for change in changes.iter().filter(|change| change.acknowledged.is_some()) {
+        for change in changes
+            .iter()
+            .filter(|change| change.acknowledged.is_some())
+        {
             while self.place_of(change).is_none() {
                 ensure!(
                     started.elapsed() <= longest,
@@ -150,20 +163,31 @@ impl Ear {
     pub(super) fn was_told_the_truth(&self, changes: &[Change]) -> Checked {
         let since = *self.since.lock();
         let begun = changes.iter().filter(|change| change.began >= since);
-        let places: Vec<_> = begun.map(|change| (change, self.place_of(change))).collect();
+        let places: Vec<_> = begun
+            .map(|change| (change, self.place_of(change)))
+            .collect();
         let mut young = Vec::new();
         for (place, (at, heard)) in self.heard.lock().iter().enumerate() {
             let Heard::All(age) = heard else { continue };
-            let Some(proven) = at.checked_sub(*age) else { continue };
+            let Some(proven) = at.checked_sub(*age) else {
+                continue;
+            };
             let missed = |(change, heard): &(&Change, Option<usize>)| {
-                let before = proven.checked_duration_since(change.acknowledged?).filter(|before| !before.is_zero())?;
+                let before = proven
+                    .checked_duration_since(change.acknowledged?)
+                    .filter(|before| !before.is_zero())?;
                 (heard.is_none_or(|heard| heard > place)).then(|| (before, shown(&change.what)))
             };
             if let Some((before, what)) = places.iter().filter_map(missed).max() {
-                young.push((before, format!("{what} was acknowledged {before:?} before, age {age:?}")));
+                young.push((
+                    before,
+                    format!("{what} was acknowledged {before:?} before, age {age:?}"),
+                ));
             }
         }
-        let Some((most, seen)) = young.iter().max() else { return Ok(()) };
+        let Some((most, seen)) = young.iter().max() else {
+            return Ok(());
+        };
         ensure!(
             *most < STOPPED && young.len() < SEVERAL,
             "{} times it was said that all was heard, and was not: {seen}",
@@ -174,25 +198,45 @@ impl Ear {
 
     /// Nothing was heard that was not changed.
     pub(super) fn heard_nothing_else(&self, changes: &[Change]) -> Checked {
-        let keys: HashSet<_> = changes.iter().flat_map(|change| &change.what.keys).collect();
-        let known: HashSet<_> = changes.iter().flat_map(|change| &change.what.known).collect();
+        let keys: HashSet<_> = changes
+            .iter()
+            .flat_map(|change| &change.what.keys)
+            .collect();
+        let known: HashSet<_> = changes
+            .iter()
+            .flat_map(|change| &change.what.known)
+            .collect();
         for (_, heard) in self.heard.lock().iter() {
-            let Heard::Changed(what) = heard else { continue };
+            let Heard::Changed(what) = heard else {
+                continue;
+            };
             let other = what.keys.iter().find(|id| !keys.contains(id));
-            ensure!(other.is_none(), "the key {other:?} was heard, which nobody changed");
-            let other = what.known.iter().find(|fingerprint| !known.contains(fingerprint));
-            ensure!(other.is_none(), "the fingerprint {other:?} was heard, which is nobody's");
+            ensure!(
+                other.is_none(),
+                "the key {other:?} was heard, which nobody changed"
+            );
+            let other = what
+                .known
+                .iter()
+                .find(|fingerprint| !known.contains(fingerprint));
+            ensure!(
+                other.is_none(),
+                "the fingerprint {other:?} was heard, which is nobody's"
+            );
         }
         Ok(())
     }
 
     /// Says nothing of moments after this one.
     pub(super) fn was_sure_of_nothing_after(&self, moment: Instant) -> Checked {
-        let latest = self.proofs().1.and_then(|latest| latest.checked_duration_since(moment));
+        let latest = self
+            .proofs()
+            .1
+            .and_then(|latest| latest.checked_duration_since(moment));
         match latest {
-            Some(late) if !late.is_zero() => {
-                Err(Failure::new(format!("it was said that all was heard up to {late:?} after it had to end")))
-            }
+            Some(late) if !late.is_zero() => Err(Failure::new(format!(
+                "it was said that all was heard up to {late:?} after it had to end"
+            ))),
             _ => Ok(()),
         }
     }
@@ -200,10 +244,18 @@ impl Ear {
     /// The last that was heard, for a message.
     fn shown(&self) -> String {
         let heard = self.heard.lock();
-        let last = heard.iter().rev().take(8).rev().map(|(at, heard)| match heard {
-            Heard::Changed(what) => format!("{:?} ago {}", at.elapsed(), shown(what)),
-            Heard::All(age) => format!("{:?} ago that all of {age:?} before was heard", at.elapsed()),
-        });
+        let last = heard
+            .iter()
+            .rev()
+            .take(8)
+            .rev()
+            .map(|(at, heard)| match heard {
+                Heard::Changed(what) => format!("{:?} ago {}", at.elapsed(), shown(what)),
+                Heard::All(age) => format!(
+                    "{:?} ago that all of {age:?} before was heard",
+                    at.elapsed()
+                ),
+            });
         let last: Vec<_> = last.collect();
         format!("but {} words, at last: {}", heard.len(), last.join("; "))
     }
@@ -211,10 +263,26 @@ impl Ear {
 
 /// A change in few words.
 fn shown(what: &Invalidation) -> String {
-    let some = |shown: String, count: usize| if count > 1 { format!("{shown} and {} more", count - 1) } else { shown };
-    let key = what.keys.first().map(|id| some(format!("key {id}"), what.keys.len()));
-    let known = what.known.first().map(|print| some(format!("fingerprint {print:016x}"), what.known.len()));
+    let some = |shown: String, count: usize| {
+        if count > 1 {
+            format!("{shown} and {} more", count - 1)
+        } else {
+            shown
+        }
+    };
+    let key = what
+        .keys
+        .first()
+        .map(|id| some(format!("key {id}"), what.keys.len()));
+    let known = what
+        .known
+        .first()
+        .map(|print| some(format!("fingerprint {print:016x}"), what.known.len()));
     let everything = what.everything.then(|| "everything".to_owned());
     let all: Vec<_> = [everything, key, known].into_iter().flatten().collect();
-    if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+    if all.is_empty() {
+        "nothing".to_owned()
+    } else {
+        all.join(", ")
+    }
 }

@@ -72,8 +72,12 @@ async fn said(nodes: BusNodes) -> Checked {
 
 async fn refused(nodes: BusNodes) -> Checked {
     let [here, there] = caches(&nodes).await;
-    here.apply(&WriteBatch::new().change(insert(1, "key1"))).await?;
-    ensure!(is_let_in(&there, digest(1), nodes.bound).await, "the key is not let in");
+    here.apply(&WriteBatch::new().change(insert(1, "key1")))
+        .await?;
+    ensure!(
+        is_let_in(&there, digest(1), nodes.bound).await,
+        "the key is not let in"
+    );
     nodes.cut().await;
     let acknowledged = tokio::time::timeout(nodes.bound, revoke(&here, "key1")).await;
     // Where no change can be made either, there is nothing to be refused.

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::ear::{Change, Ear};
 use crate::conformance::random::Random;
 use crate::conformance::report::{Checked, Failure, valid};
-use crate::key::{DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, TenantId};
+use crate::key::{
+    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, TenantId,
+};
 use crate::store::{self, Invalidation, InvalidationBus, KeyStore, MemoryStore, WriteBatch};
 
 /// Two nodes on one fabric: what one of them publishes, both hear.
@@ -33,7 +35,12 @@ impl BusNodes {
     #[must_use]
     pub fn new(here: impl InvalidationBus, there: impl InvalidationBus) -> Self {
         let node = |bus| Node { bus, store: None };
-        Self { here: node(Arc::new(here)), there: node(Arc::new(there)), bound: Duration::from_secs(2), faults: None }
+        Self {
+            here: node(Arc::new(here)),
+            there: node(Arc::new(there)),
+            bound: Duration::from_secs(2),
+            faults: None,
+        }
     }
 
     /// The store of each node, both on one empty database. Keys are then changed in it, as a cache does: the bus is
@@ -65,8 +72,10 @@ impl BusNodes {
         R: Fn() -> RestoreFuture + Send + Sync + 'static,
         RestoreFuture: Future<Output = ()> + Send + 'static,
     {
-        self.faults =
-            Some(Faults { cut: Box::new(move || Box::pin(cut())), restore: Box::new(move || Box::pin(restore())) });
+        self.faults = Some(Faults {
+            cut: Box::new(move || Box::pin(cut())),
+            restore: Box::new(move || Box::pin(restore())),
+        });
         self
     }
 
@@ -88,7 +97,11 @@ impl BusNodes {
 
     /// The two by turns.
     pub(super) fn by_turns(&self, number: usize) -> &Node {
-        if number.is_multiple_of(2) { &self.here } else { &self.there }
+        if number.is_multiple_of(2) {
+            &self.here
+        } else {
+            &self.there
+        }
     }
 
     /// A listener on each node that has been told that all is well.
@@ -131,7 +144,11 @@ pub(super) struct Node {
 impl Node {
     /// Changes keys as a cache does: in the store, and then told.
     pub(super) async fn change(&self, batch: &WriteBatch) -> Result<Change, Failure> {
-        let mut change = Change { began: Instant::now(), acknowledged: None, what: Invalidation::of(batch) };
+        let mut change = Change {
+            began: Instant::now(),
+            acknowledged: None,
+            what: Invalidation::of(batch),
+        };
         if let Some(store) = &self.store {
             store.apply(batch).await?;
         }
@@ -164,8 +181,14 @@ impl Node {
 /// A batch that is heard as a key and as two fingerprints.
 fn new_and_moved(number: u64) -> WriteBatch {
     let name = format!("key{number}");
-    let moved = store::Change::Rehash { id: id(&name), from: digest(number), to: digest(number + (1 << 32)) };
-    WriteBatch::new().change(insert(number, &name)).change(moved)
+    let moved = store::Change::Rehash {
+        id: id(&name),
+        from: digest(number),
+        to: digest(number + (1 << 32)),
+    };
+    WriteBatch::new()
+        .change(insert(number, &name))
+        .change(moved)
 }
 
 pub(super) fn id(name: &str) -> KeyId {
@@ -183,8 +206,18 @@ pub(super) fn digest(number: u64) -> KeyDigest {
 pub(super) fn insert(number: u64, name: &str) -> store::Change {
     let owner = Owner::tenant(valid(TenantId::new("acme")));
     let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let record = KeyRecord::new(id(name), name, KeyKind::App, valid(Environment::new("live")), owner, made);
-    store::Change::Insert { digest: digest(number), record: Box::new(record) }
+    let record = KeyRecord::new(
+        id(name),
+        name,
+        KeyKind::App,
+        valid(Environment::new("live")),
+        owner,
+        made,
+    );
+    store::Change::Insert {
+        digest: digest(number),
+        record: Box::new(record),
+    }
 }
 
 /// Each listener hears all of it, and nothing else.

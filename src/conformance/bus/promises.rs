@@ -31,7 +31,8 @@ async fn by_everybody(nodes: BusNodes) -> Checked {
         let change = nodes.by_turns(number).change_key(number as u64).await?;
         all.push(change.clone());
         for ear in &ears {
-            ear.hears(std::slice::from_ref(&change), nodes.bound).await?;
+            ear.hears(std::slice::from_ref(&change), nodes.bound)
+                .await?;
             ear.heard_nothing_else(&all)?;
         }
     }
@@ -41,19 +42,34 @@ async fn by_everybody(nodes: BusNodes) -> Checked {
 async fn exactly(nodes: BusNodes) -> Checked {
     let ears = nodes.ears().await?;
     let longest = "i".repeat(128);
-    let names =
-        ["a", "B", "b", "a\"b", "a'b", "a\\b", "{}", "[1]", ",", ":", "$1", "%s", "null", "-1", "1e9", &longest];
+    let names = [
+        "a", "B", "b", "a\"b", "a'b", "a\\b", "{}", "[1]", ",", ":", "$1", "%s", "null", "-1",
+        "1e9", &longest,
+    ];
     let mut all = vec![nodes.here.change(&WriteBatch::new()).await?];
     for (number, name) in (0..).zip(names) {
         let node = nodes.by_turns(number as usize);
-        all.push(node.change(&WriteBatch::new().change(insert(number, name))).await?);
-        all.push(node.change(&WriteBatch::new().change(store::Change::Delete(id(name)))).await?);
+        all.push(
+            node.change(&WriteBatch::new().change(insert(number, name)))
+                .await?,
+        );
+        all.push(
+            node.change(&WriteBatch::new().change(store::Change::Delete(id(name))))
+                .await?,
+        );
     }
     // Several at once, of which some are the same.
     let (first, second) = (insert(100, "first"), insert(101, "second"));
-    let moved = store::Change::Rehash { id: id("first"), from: digest(100), to: digest(102) };
+    let moved = store::Change::Rehash {
+        id: id("first"),
+        from: digest(100),
+        to: digest(102),
+    };
     let gone = ["first", "second"].map(|name| store::Change::Delete(id(name)));
-    let several = [first, second, moved].into_iter().chain(gone).fold(WriteBatch::new(), WriteBatch::change);
+    let several = [first, second, moved]
+        .into_iter()
+        .chain(gone)
+        .fold(WriteBatch::new(), WriteBatch::change);
     all.push(nodes.there.change(&several).await?);
     all_hear(&ears, &all, nodes.bound).await
 }
@@ -62,11 +78,21 @@ async fn large(nodes: BusNodes) -> Checked {
     let ears = nodes.ears().await?;
     let (mut all, mut from) = (Vec::new(), 0);
     for (number, count) in [30, 300, 2_000].into_iter().enumerate() {
-        let names: Vec<_> = (from..from + count).map(|number| format!("key-of-a-batch-{number:08}")).collect();
-        let inserts = (from..).zip(&names).map(|(number, name)| insert(number, name));
+        let names: Vec<_> = (from..from + count)
+            .map(|number| format!("key-of-a-batch-{number:08}"))
+            .collect();
+        let inserts = (from..)
+            .zip(&names)
+            .map(|(number, name)| insert(number, name));
         let deletes = names.iter().map(|name| store::Change::Delete(id(name)));
-        let inserted = nodes.by_turns(number).change(&inserts.fold(WriteBatch::new(), WriteBatch::change)).await?;
-        let deleted = nodes.by_turns(number).change(&deletes.fold(WriteBatch::new(), WriteBatch::change)).await?;
+        let inserted = nodes
+            .by_turns(number)
+            .change(&inserts.fold(WriteBatch::new(), WriteBatch::change))
+            .await?;
+        let deleted = nodes
+            .by_turns(number)
+            .change(&deletes.fold(WriteBatch::new(), WriteBatch::change))
+            .await?;
         all.extend([inserted, deleted]);
         all_hear(&ears, &all, nodes.bound).await?;
         from += count;
@@ -115,7 +141,12 @@ async fn truth(nodes: BusNodes) -> Checked {
     let (started, mut all) = (Instant::now(), Vec::new());
     // Some changes right after each other and some alone, so that proofs fall before, between and after.
     for number in 0..MOST_CHANGES {
-        all.push(nodes.by_turns((number / 7) as usize).change_key(number).await?);
+        all.push(
+            nodes
+                .by_turns((number / 7) as usize)
+                .change_key(number)
+                .await?,
+        );
         if number % 5 == 0 {
             tokio::time::sleep(EVERY * (number % 20) as u32).await;
         }
@@ -156,7 +187,11 @@ async fn late(nodes: BusNodes) -> Checked {
     for ear in &ears {
         ear.was_told_the_truth(&all)?;
         ear.heard_nothing_else(&all)?;
-        let later: Vec<Change> = all.iter().filter(|change| ear.was_there_before(change)).cloned().collect();
+        let later: Vec<Change> = all
+            .iter()
+            .filter(|change| ear.was_there_before(change))
+            .cloned()
+            .collect();
         ear.hears(&later, nodes.bound).await?;
     }
     Ok(())
@@ -176,13 +211,17 @@ async fn dropped(nodes: BusNodes) -> Checked {
         drop(leaving);
         let change = nodes.by_turns(number).change_key(number as u64).await?;
         for ear in &later {
-            ear.hears(std::slice::from_ref(&change), nodes.bound).await?;
+            ear.hears(std::slice::from_ref(&change), nodes.bound)
+                .await?;
         }
         all.push(change);
         all_hear(&ears, &all, nodes.bound).await?;
         let dropped = Instant::now();
         while gone.iter().any(|ear| ear.strong_count() > 0) {
-            ensure!(dropped.elapsed() <= nodes.bound, "the bus keeps a listener that nobody else has");
+            ensure!(
+                dropped.elapsed() <= nodes.bound,
+                "the bus keeps a listener that nobody else has"
+            );
             tokio::time::sleep(EVERY).await;
         }
     }
@@ -220,20 +259,35 @@ async fn panics(nodes: BusNodes) -> Checked {
         node.bus.subscribe(weak);
     }
     let after = nodes.ears().await?;
-    panicking.iter().for_each(|listener| listener.armed.store(true, Ordering::SeqCst));
+    panicking
+        .iter()
+        .for_each(|listener| listener.armed.store(true, Ordering::SeqCst));
     let mut all = Vec::new();
     for number in 0..6 {
         // Where publishing panics, nobody is told that it was done.
-        all.extend(nodes.by_turns(number).try_to_change_key(number as u64, nodes.bound).await);
+        all.extend(
+            nodes
+                .by_turns(number)
+                .try_to_change_key(number as u64, nodes.bound)
+                .await,
+        );
     }
     let started = Instant::now();
-    while panicking.iter().any(|listener| !listener.panicked.load(Ordering::SeqCst)) && started.elapsed() < nodes.bound
+    while panicking
+        .iter()
+        .any(|listener| !listener.panicked.load(Ordering::SeqCst))
+        && started.elapsed() < nodes.bound
     {
         tokio::time::sleep(EVERY).await;
     }
     drop(panicking);
     for number in 6..8 {
-        all.extend(nodes.by_turns(number).try_to_change_key(number as u64, nodes.bound).await);
+        all.extend(
+            nodes
+                .by_turns(number)
+                .try_to_change_key(number as u64, nodes.bound)
+                .await,
+        );
     }
     for ear in before.iter().chain(&after) {
         // A bus may be silent from then on.

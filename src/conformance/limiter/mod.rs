@@ -43,17 +43,27 @@ where
     let mut suite = Suite::new("rate limiter");
     let fresh = async || {
         let clock = ManualClock::new();
-        Tried { limiter: Arc::new(make(clock.clone()).await), clock }
+        Tried {
+            limiter: Arc::new(make(clock.clone()).await),
+            clock,
+        }
     };
     for (sentence, check) in promises::CHECKS.iter().chain(over_time::CHECKS) {
         suite.check(*sentence, check(fresh().await)).await;
     }
     for seed in 1..=walks::WALKS {
-        let sentence =
-            format!("a random walk of one bucket keeps every interval and tells what is so, from seed {seed}");
-        suite.check(sentence, walks::one_bucket(fresh().await, seed)).await;
-        let sentence = format!("a random walk of several buckets counts in all of them or in none, from seed {seed}");
-        suite.check(sentence, walks::several_buckets(fresh().await, seed)).await;
+        let sentence = format!(
+            "a random walk of one bucket keeps every interval and tells what is so, from seed {seed}"
+        );
+        suite
+            .check(sentence, walks::one_bucket(fresh().await, seed))
+            .await;
+        let sentence = format!(
+            "a random walk of several buckets counts in all of them or in none, from seed {seed}"
+        );
+        suite
+            .check(sentence, walks::several_buckets(fresh().await, seed))
+            .await;
     }
     suite.finish()
 }
@@ -85,7 +95,10 @@ where
     let mut suite = Suite::new("rate limiter");
     for (sentence, check) in promises::CHECKS.iter().chain(real_time::CHECKS) {
         // Nobody looks at this clock.
-        let tried = Tried { limiter: Arc::new(make().await), clock: ManualClock::new() };
+        let tried = Tried {
+            limiter: Arc::new(make().await),
+            clock: ManualClock::new(),
+        };
         suite.check(*sentence, check(tried)).await;
     }
     suite.finish()

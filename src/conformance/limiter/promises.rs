@@ -47,8 +47,15 @@ async fn limit(tried: Tried) -> Checked {
         );
         let refused = tried.one(&name, &quotas).await?;
         agrees_with_itself(&refused)?;
-        let states: Vec<_> = windows(&refused).iter().map(|window| (window.remaining, window.violated)).collect();
-        ensure_eq!(states, [(0, true)], "remaining units, and whether the window refused");
+        let states: Vec<_> = windows(&refused)
+            .iter()
+            .map(|window| (window.remaining, window.violated))
+            .collect();
+        ensure_eq!(
+            states,
+            [(0, true)],
+            "remaining units, and whether the window refused"
+        );
     }
     Ok(())
 }
@@ -57,8 +64,10 @@ async fn all_or_none(tried: Tried) -> Checked {
     let (one, three, tenant) = (per_minute(1), per_minute(3), tenant("t"));
     let ask = async |of: &str| -> Result<bool, Failure> {
         let family = family(of);
-        let buckets =
-            [LimitBucket::new(BucketId::Family(&family), &one), LimitBucket::new(BucketId::Tenant(&tenant), &three)];
+        let buckets = [
+            LimitBucket::new(BucketId::Family(&family), &one),
+            LimitBucket::new(BucketId::Tenant(&tenant), &three),
+        ];
         let decision = tried.ask(&buckets, 1).await?;
         agrees_with_itself(&decision)?;
         Ok(decision.is_admitted())
@@ -67,16 +76,35 @@ async fn all_or_none(tried: Tried) -> Checked {
     for _ in 0..10 {
         ensure!(!ask("f1").await?, "a family passed its limit");
     }
-    ensure!(ask("f2").await? && ask("f3").await?, "requests that a family refused were counted against its tenant");
+    ensure!(
+        ask("f2").await? && ask("f3").await?,
+        "requests that a family refused were counted against its tenant"
+    );
     ensure!(!ask("f4").await?, "a tenant passed its limit");
     let family = family("f4");
-    let alone = tried.ask(&[LimitBucket::new(BucketId::Family(&family), &one)], 1).await?;
-    ensure!(alone.is_admitted(), "a request that the tenant refused was counted against its family: {alone:?}");
+    let alone = tried
+        .ask(&[LimitBucket::new(BucketId::Family(&family), &one)], 1)
+        .await?;
+    ensure!(
+        alone.is_admitted(),
+        "a request that the tenant refused was counted against its family: {alone:?}"
+    );
     // In one bucket with two windows, too.
     let both = quotas([(2, seconds(1_000)), (5, seconds(2_000))]);
-    ensure_eq!(tried.passed("both", &both, 50).await?, 2, "how many passed the narrower of two windows");
-    let remaining: Vec<_> = windows(&tried.one("both", &both).await?).iter().map(|window| window.remaining).collect();
-    ensure_eq!(remaining, [0, 3], "remaining units of both windows after 48 refusals");
+    ensure_eq!(
+        tried.passed("both", &both, 50).await?,
+        2,
+        "how many passed the narrower of two windows"
+    );
+    let remaining: Vec<_> = windows(&tried.one("both", &both).await?)
+        .iter()
+        .map(|window| window.remaining)
+        .collect();
+    ensure_eq!(
+        remaining,
+        [0, 3],
+        "remaining units of both windows after 48 refusals"
+    );
     Ok(())
 }
 
@@ -96,7 +124,11 @@ async fn apart(tried: Tried) -> Checked {
     for id in ids {
         for (turn, expected) in [(1, true), (2, true), (3, false)] {
             let decision = tried.ask(&[LimitBucket::new(id, &quotas)], 1).await?;
-            ensure_eq!(decision.is_admitted(), expected, "request {turn} on {id:?}, after others on other buckets");
+            ensure_eq!(
+                decision.is_admitted(),
+                expected,
+                "request {turn} on {id:?}, after others on other buckets"
+            );
         }
     }
     Ok(())
@@ -105,30 +137,57 @@ async fn apart(tried: Tried) -> Checked {
 async fn costs(tried: Tried) -> Checked {
     let quotas = per_minute(10);
     let bucket = [LimitBucket::new(BucketId::Custom("costs"), &quotas)];
-    for (cost, passes, remaining) in [(7, true, 3), (4, false, 3), (10, false, 3), (3, true, 0), (1, false, 0)] {
+    for (cost, passes, remaining) in [
+        (7, true, 3),
+        (4, false, 3),
+        (10, false, 3),
+        (3, true, 0),
+        (1, false, 0),
+    ] {
         let decision = tried.ask(&bucket, cost).await?;
         let told = windows(&decision).first().map(|window| window.remaining);
-        ensure_eq!((decision.is_admitted(), told), (passes, Some(remaining)), "a request of cost {cost}");
+        ensure_eq!(
+            (decision.is_admitted(), told),
+            (passes, Some(remaining)),
+            "a request of cost {cost}"
+        );
     }
     Ok(())
 }
 
 async fn cost_errors(tried: Tried) -> Checked {
-    let (ten, five, tenant) = (quotas([(20, seconds(60)), (10, seconds(3600))]), per_minute(5), tenant("t"));
+    let (ten, five, tenant) = (
+        quotas([(20, seconds(60)), (10, seconds(3600))]),
+        per_minute(5),
+        tenant("t"),
+    );
     let family = family("f");
     let one = [LimitBucket::new(BucketId::Family(&family), &ten)];
     let both = [one[0], LimitBucket::new(BucketId::Tenant(&tenant), &five)];
-    for (buckets, cost) in [(&one[..], 0), (&one, 11), (&one, u64::MAX), (&both, 0), (&both, 6)] {
+    for (buckets, cost) in [
+        (&one[..], 0),
+        (&one, 11),
+        (&one, u64::MAX),
+        (&both, 0),
+        (&both, 6),
+    ] {
         let request = LimitRequest::new(buckets, cost);
         let mut answers = vec![tried.limiter.acquire(&request).await];
         answers.extend(tried.limiter.try_acquire(&request));
         for answer in answers {
             let told = matches!(answer, Err(LimiterError::Cost { cost: told, .. }) if told == cost);
-            ensure!(told, "a request of cost {cost} on {} buckets was answered {answer:?}", buckets.len());
+            ensure!(
+                told,
+                "a request of cost {cost} on {} buckets was answered {answer:?}",
+                buckets.len()
+            );
         }
     }
     let whole = tried.ask(&both, 5).await?;
-    ensure!(whole.is_admitted(), "a request of all units was refused after errors: {whole:?}");
+    ensure!(
+        whole.is_admitted(),
+        "a request of all units was refused after errors: {whole:?}"
+    );
     Ok(())
 }
 
@@ -136,14 +195,30 @@ async fn order(tried: Tried) -> Checked {
     let named = |name, limit| valid(Quota::new(name, limit, seconds(60)));
     let first = valid(Quotas::new([named("z", 3), named("a", 1), named("m", 2)]));
     let (second, tenant) = (valid(Quotas::new([named("z", 1)])), tenant("t"));
-    let buckets =
-        [LimitBucket::new(BucketId::Tenant(&tenant), &second), LimitBucket::new(BucketId::Custom("order"), &first)];
+    let buckets = [
+        LimitBucket::new(BucketId::Tenant(&tenant), &second),
+        LimitBucket::new(BucketId::Custom("order"), &first),
+    ];
     for (passes, violated) in [(true, &[][..]), (false, &["z", "a"])] {
         let decision = tried.ask(&buckets, 1).await?;
-        let told: Vec<_> = decision.buckets().map(|(quotas, _)| quotas.clone()).collect();
-        ensure_eq!(told, [second.clone(), first.clone()], "the quotas of the buckets");
-        let remaining: Vec<_> = windows(&decision).iter().map(|window| window.remaining).collect();
-        ensure_eq!((decision.is_admitted(), remaining), (passes, vec![0, 2, 0, 1]), "passed, and remaining units");
+        let told: Vec<_> = decision
+            .buckets()
+            .map(|(quotas, _)| quotas.clone())
+            .collect();
+        ensure_eq!(
+            told,
+            [second.clone(), first.clone()],
+            "the quotas of the buckets"
+        );
+        let remaining: Vec<_> = windows(&decision)
+            .iter()
+            .map(|window| window.remaining)
+            .collect();
+        ensure_eq!(
+            (decision.is_admitted(), remaining),
+            (passes, vec![0, 2, 0, 1]),
+            "passed, and remaining units"
+        );
         ensure_eq!(decision.violated(), violated, "the windows that refused");
     }
     Ok(())
@@ -155,16 +230,27 @@ async fn concurrent(tried: Tried) -> Checked {
         let passed = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
         for task in 0..8 {
-            let (tried, passed, shared, own) = (tried.clone(), Arc::clone(&passed), shared.clone(), own.clone());
+            let (tried, passed, shared, own) = (
+                tried.clone(),
+                Arc::clone(&passed),
+                shared.clone(),
+                own.clone(),
+            );
             tasks.spawn(async move {
-                let (name, family) = (format!("shared {round}"), family(&format!("f{round}-{task}")));
+                let (name, family) = (
+                    format!("shared {round}"),
+                    family(&format!("f{round}-{task}")),
+                );
                 for _ in 0..25 {
                     yield_now().await;
                     let buckets = [
                         LimitBucket::new(BucketId::Family(&family), &own),
                         LimitBucket::new(BucketId::Custom(&name), &shared),
                     ];
-                    passed.fetch_add(u64::from(tried.ask(&buckets, 1).await?.is_admitted()), Ordering::SeqCst);
+                    passed.fetch_add(
+                        u64::from(tried.ask(&buckets, 1).await?.is_admitted()),
+                        Ordering::SeqCst,
+                    );
                 }
                 Ok::<_, Failure>(())
             });
@@ -172,7 +258,11 @@ async fn concurrent(tried: Tried) -> Checked {
         while let Some(done) = tasks.join_next().await {
             done??;
         }
-        ensure_eq!(passed.load(Ordering::SeqCst), 50, "how many of 200 concurrent requests passed a limit of 50");
+        ensure_eq!(
+            passed.load(Ordering::SeqCst),
+            50,
+            "how many of 200 concurrent requests passed a limit of 50"
+        );
     }
     Ok(())
 }
@@ -182,14 +272,22 @@ async fn either_way(tried: Tried) -> Checked {
     let bucket = [LimitBucket::new(BucketId::Custom("either"), &quotas)];
     let mut admitted = 0;
     for turn in 0..20 {
-        let now = if turn % 2 == 0 { tried.limiter.try_acquire(&LimitRequest::new(&bucket, 1)) } else { None };
+        let now = if turn % 2 == 0 {
+            tried.limiter.try_acquire(&LimitRequest::new(&bucket, 1))
+        } else {
+            None
+        };
         let decision = match now {
             Some(decision) => decision?,
             None => tried.ask(&bucket, 1).await?,
         };
         admitted += u64::from(decision.is_admitted());
     }
-    ensure_eq!(admitted, 6, "how many of 20 requests passed, asked in both ways");
+    ensure_eq!(
+        admitted,
+        6,
+        "how many of 20 requests passed, asked in both ways"
+    );
     Ok(())
 }
 
@@ -207,22 +305,58 @@ async fn slots(tried: Tried) -> Checked {
         };
         admitted += u64::from(tried.ask(&[bucket], 1).await?.is_admitted());
     }
-    ensure_eq!(admitted, 6, "how many of 30 requests passed, with slots and without");
+    ensure_eq!(
+        admitted,
+        6,
+        "how many of 30 requests passed, with slots and without"
+    );
     Ok(())
 }
 
 async fn other_quotas(tried: Tried) -> Checked {
     let three = per_minute(3);
-    ensure_eq!(tried.passed("raised", &three, 10).await?, 3, "under the first quotas");
-    ensure_eq!(tried.passed("raised", &per_minute(5), 10).await?, 2, "after the limit was raised by 2");
-    ensure_eq!(tried.passed("raised", &per_minute(4), 10).await?, 0, "after it was lowered");
+    ensure_eq!(
+        tried.passed("raised", &three, 10).await?,
+        3,
+        "under the first quotas"
+    );
+    ensure_eq!(
+        tried.passed("raised", &per_minute(5), 10).await?,
+        2,
+        "after the limit was raised by 2"
+    );
+    ensure_eq!(
+        tried.passed("raised", &per_minute(4), 10).await?,
+        0,
+        "after it was lowered"
+    );
     let renamed = valid(Quotas::new([valid(Quota::new("renamed", 5, seconds(60)))]));
-    ensure_eq!(tried.passed("raised", &renamed, 10).await?, 0, "after the quota was renamed");
-    ensure_eq!(tried.passed("widened", &three, 10).await?, 3, "under the first quotas");
+    ensure_eq!(
+        tried.passed("raised", &renamed, 10).await?,
+        0,
+        "after the quota was renamed"
+    );
+    ensure_eq!(
+        tried.passed("widened", &three, 10).await?,
+        3,
+        "under the first quotas"
+    );
     let wider = quotas([(3, seconds(3600))]);
-    ensure_eq!(tried.passed("widened", &wider, 10).await?, 0, "after the window was widened");
-    ensure_eq!(tried.passed("second", &three, 2).await?, 2, "under the first quotas");
+    ensure_eq!(
+        tried.passed("widened", &wider, 10).await?,
+        0,
+        "after the window was widened"
+    );
+    ensure_eq!(
+        tried.passed("second", &three, 2).await?,
+        2,
+        "under the first quotas"
+    );
     let two = quotas([(100, seconds(60)), (3, seconds(600))]);
-    ensure_eq!(tried.passed("second", &two, 10).await?, 1, "after a second window was added");
+    ensure_eq!(
+        tried.passed("second", &two, 10).await?,
+        1,
+        "after a second window was added"
+    );
     Ok(())
 }

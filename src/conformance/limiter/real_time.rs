@@ -31,17 +31,31 @@ struct Asked {
     admitted: bool,
 }
 
-async fn ask(tried: &Tried, name: &str, quotas: &Quotas) -> Result<(Asked, Option<Duration>), Failure> {
+async fn ask(
+    tried: &Tried,
+    name: &str,
+    quotas: &Quotas,
+) -> Result<(Asked, Option<Duration>), Failure> {
     let before = Instant::now();
     let decision = tried.one(name, quotas).await?;
     let after = Instant::now();
-    Ok((Asked { before, after, admitted: decision.is_admitted() }, decision.retry_after()))
+    Ok((
+        Asked {
+            before,
+            after,
+            admitted: decision.is_admitted(),
+        },
+        decision.retry_after(),
+    ))
 }
 
 async fn flood(tried: Tried) -> Checked {
     const LIMIT: usize = 5;
     let (quotas, window) = (quotas([(LIMIT as u64, seconds(1))]), seconds(1));
-    let (all, end) = (Arc::new(Mutex::new(Vec::new())), Instant::now() + Duration::from_millis(3_500));
+    let (all, end) = (
+        Arc::new(Mutex::new(Vec::new())),
+        Instant::now() + Duration::from_millis(3_500),
+    );
     let mut tasks = JoinSet::new();
     for task in 0..4_u64 {
         let (tried, quotas, all) = (tried.clone(), quotas.clone(), Arc::clone(&all));
@@ -64,13 +78,21 @@ async fn flood(tried: Tried) -> Checked {
     for refused in all.iter().filter(|asked| !asked.admitted) {
         // All that may have been admitted in the window before the decision.
         let may_count = admitted.iter().filter(|asked| {
-            asked.before <= refused.after && asked.after + window + late(window) + DRIFT >= refused.before
+            asked.before <= refused.after
+                && asked.after + window + late(window) + DRIFT >= refused.before
         });
         let may_count = may_count.count();
-        ensure!(may_count >= LIMIT, "a request was refused when at most {may_count} of {LIMIT} had been admitted");
+        ensure!(
+            may_count >= LIMIT,
+            "a request was refused when at most {may_count} of {LIMIT} had been admitted"
+        );
     }
     // Three and a half seconds have room for three whole windows; a machine that stalls may lose one.
-    ensure!(admitted.len() >= 2 * LIMIT, "only {} requests passed in 3.5 seconds", admitted.len());
+    ensure!(
+        admitted.len() >= 2 * LIMIT,
+        "only {} requests passed in 3.5 seconds",
+        admitted.len()
+    );
     Ok(())
 }
 
@@ -103,7 +125,9 @@ fn certainly_fewer_than(count: usize, admitted: &[Asked]) -> Checked {
     for many in admitted.windows(count) {
         let first = many.iter().map(|asked| asked.before).min();
         let last = many.iter().map(|asked| asked.after).max();
-        let (Some(first), Some(last)) = (first, last) else { continue };
+        let (Some(first), Some(last)) = (first, last) else {
+            continue;
+        };
         let time = last - first;
         ensure!(
             time + DRIFT > seconds(1),
@@ -126,16 +150,25 @@ async fn exact_wait(tried: Tried) -> Checked {
             continue;
         }
         let told = told.ok_or_else(|| Failure::new("one more than the limit passed"))?;
-        ensure!(told <= seconds(window) + late(seconds(window)), "a wait of {told:?} in a window of {window} seconds");
+        ensure!(
+            told <= seconds(window) + late(seconds(window)),
+            "a wait of {told:?} in a window of {window} seconds"
+        );
         if told > Duration::from_millis(300) {
             sleep(told - Duration::from_millis(200)).await;
             let (early, _) = ask(&tried, name, &quotas).await?;
             let surely_early = early.after + DRIFT < asked.before + told;
-            ensure!(!early.admitted || !surely_early, "a retry passed well before its wait of {told:?} was over");
+            ensure!(
+                !early.admitted || !surely_early,
+                "a retry passed well before its wait of {told:?} was over"
+            );
         }
         sleep((asked.after + told + DRIFT).saturating_duration_since(Instant::now())).await;
         let (retry, _) = ask(&tried, name, &quotas).await?;
-        ensure!(retry.admitted, "a lone retry was refused after its wait of {told:?}");
+        ensure!(
+            retry.admitted,
+            "a lone retry was refused after its wait of {told:?}"
+        );
     }
     Ok(())
 }
@@ -147,8 +180,15 @@ async fn refusals(tried: Tried) -> Checked {
         passed += tried.passed("both", &quotas, 20).await?;
         sleep(seconds(1) + late(seconds(1)) + DRIFT).await;
     }
-    ensure_eq!(passed, 5, "how many passed both windows, among refusals of the narrow one");
+    ensure_eq!(
+        passed,
+        5,
+        "how many passed both windows, among refusals of the narrow one"
+    );
     let longest = wait(&tried.one("both", &quotas).await?)?;
-    ensure!(longest > seconds(40), "a wait of {longest:?} for the window of a minute, which is full");
+    ensure!(
+        longest > seconds(40),
+        "a wait of {longest:?} for the window of a minute, which is full"
+    );
     Ok(())
 }

@@ -40,7 +40,12 @@ fn random_quotas(random: &mut Random) -> Quotas {
 }
 
 fn least(quotas: &Quotas) -> u64 {
-    quotas.as_slice().iter().map(Quota::limit).min().unwrap_or(1)
+    quotas
+        .as_slice()
+        .iter()
+        .map(Quota::limit)
+        .min()
+        .unwrap_or(1)
 }
 
 fn random_cost(random: &mut Random, most: u64) -> u64 {
@@ -68,8 +73,16 @@ fn random_step(random: &mut Random, quotas: &Quotas) -> Duration {
 }
 
 /// Asks in either way.
-async fn ask(tried: &Tried, random: &mut Random, buckets: &[LimitBucket<'_>], cost: u64) -> Result<Decision, Failure> {
-    let now = random.one_in(2).then(|| tried.limiter.try_acquire(&LimitRequest::new(buckets, cost))).flatten();
+async fn ask(
+    tried: &Tried,
+    random: &mut Random,
+    buckets: &[LimitBucket<'_>],
+    cost: u64,
+) -> Result<Decision, Failure> {
+    let now = random
+        .one_in(2)
+        .then(|| tried.limiter.try_acquire(&LimitRequest::new(buckets, cost)))
+        .flatten();
     let decision = match now {
         Some(decision) => decision?,
         None => tried.ask(buckets, cost).await?,
@@ -93,12 +106,24 @@ pub(super) async fn one_bucket(tried: Tried, seed: u64) -> Checked {
         }
         // A refusal changes nothing.
         let again = act(&tried, &mut random, &bucket, cost, &mut past).await?;
-        ensure_eq!(again, decision, "the same request, right after it was refused");
+        ensure_eq!(
+            again,
+            decision,
+            "the same request, right after it was refused"
+        );
         if random.one_in(3) {
             // A lone retry passes just then, and not before.
             let wait = wait(&decision)?;
-            let longest = quotas.as_slice().iter().map(Quota::window).max().unwrap_or_default();
-            ensure!(wait <= longest + late(longest), "a wait of {wait:?} for quotas {quotas}");
+            let longest = quotas
+                .as_slice()
+                .iter()
+                .map(Quota::window)
+                .max()
+                .unwrap_or_default();
+            ensure!(
+                wait <= longest + late(longest),
+                "a wait of {wait:?} for quotas {quotas}"
+            );
             let early = wait.saturating_sub(TICK);
             tried.clock.advance(early);
             let decision = act(&tried, &mut random, &bucket, cost, &mut past).await?;
@@ -108,7 +133,10 @@ pub(super) async fn one_bucket(tried: Tried, seed: u64) -> Checked {
             );
             tried.clock.advance(wait - early);
             let decision = act(&tried, &mut random, &bucket, cost, &mut past).await?;
-            ensure!(decision.is_admitted(), "a lone retry was refused after {wait:?}: {decision:?}");
+            ensure!(
+                decision.is_admitted(),
+                "a lone retry was refused after {wait:?}: {decision:?}"
+            );
         }
     }
     Ok(())
@@ -121,9 +149,16 @@ async fn act(
     cost: u64,
     past: &mut Past,
 ) -> Result<Decision, Failure> {
-    let (decision, now, quotas) = (ask(tried, random, bucket, cost).await?, tried.now(), bucket[0].quotas);
+    let (decision, now, quotas) = (
+        ask(tried, random, bucket, cost).await?,
+        tried.now(),
+        bucket[0].quotas,
+    );
     let told: Vec<_> = decision.buckets().collect();
-    ensure!(told.len() == 1 && told[0].0 == quotas, "the decision does not tell of its one bucket: {decision:?}");
+    ensure!(
+        told.len() == 1 && told[0].0 == quotas,
+        "the decision does not tell of its one bucket: {decision:?}"
+    );
     past.check(quotas, (cost, now), &decision, told[0].1)?;
     if decision.is_admitted() {
         past.admit(now, cost);
@@ -141,27 +176,47 @@ pub(super) async fn several_buckets(tried: Tried, seed: u64) -> Checked {
     for _ in 0..STEPS {
         let pace = random.pick(&[0, 1, 2]);
         tried.clock.advance(random_step(&mut random, &kinds[pace]));
-        let which = [random.pick(&[0, 1, 2]), random.pick(&[0, 1]), random.pick(&[0, 1])];
-        let chosen: Vec<(usize, usize)> =
-            (0..3).filter(|_| !random.one_in(4)).map(|kind| (kind, which[kind])).collect();
-        let Some(most) = chosen.iter().map(|&(kind, _)| least(&kinds[kind])).min() else { continue };
+        let which = [
+            random.pick(&[0, 1, 2]),
+            random.pick(&[0, 1]),
+            random.pick(&[0, 1]),
+        ];
+        let chosen: Vec<(usize, usize)> = (0..3)
+            .filter(|_| !random.one_in(4))
+            .map(|kind| (kind, which[kind]))
+            .collect();
+        let Some(most) = chosen.iter().map(|&(kind, _)| least(&kinds[kind])).min() else {
+            continue;
+        };
         let id = |kind, which: usize| match kind {
             0 => BucketId::Family(&families[which]),
             1 => BucketId::Tenant(&tenants[which]),
             _ => BucketId::Custom(["c0", "c1"][which]),
         };
-        let buckets: Vec<_> =
-            chosen.iter().map(|&(kind, which)| LimitBucket::new(id(kind, which), &kinds[kind])).collect();
+        let buckets: Vec<_> = chosen
+            .iter()
+            .map(|&(kind, which)| LimitBucket::new(id(kind, which), &kinds[kind]))
+            .collect();
         let cost = random_cost(&mut random, most);
         let (decision, now) = (ask(&tried, &mut random, &buckets, cost).await?, tried.now());
         let told: Vec<_> = decision.buckets().collect();
-        ensure_eq!(told.len(), chosen.len(), "how many buckets the decision tells of");
+        ensure_eq!(
+            told.len(),
+            chosen.len(),
+            "how many buckets the decision tells of"
+        );
         for (&(kind, which), (quotas, windows)) in chosen.iter().zip(told) {
-            ensure_eq!(*quotas, kinds[kind], "the quotas of a bucket, in the order of the request");
+            ensure_eq!(
+                *quotas,
+                kinds[kind],
+                "the quotas of a bucket, in the order of the request"
+            );
             pasts[kind][which].check(quotas, (cost, now), &decision, windows)?;
         }
         if decision.is_admitted() {
-            chosen.iter().for_each(|&(kind, which)| pasts[kind][which].admit(now, cost));
+            chosen
+                .iter()
+                .for_each(|&(kind, which)| pasts[kind][which].admit(now, cost));
         }
     }
     Ok(())

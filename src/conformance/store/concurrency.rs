@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::{JoinSet, yield_now};
 
 use super::tools::{
-    Store, acme, all, apply, at, batch, delete, digest, found_id, id, insert, made_at, peppered, primary, put_a,
-    record, rehash, set_primary, stored,
+    Store, acme, all, apply, at, batch, delete, digest, found_id, id, insert, made_at, peppered,
+    primary, put_a, record, rehash, set_primary, stored,
 };
 use crate::conformance::report::{Checked, Failure};
 use crate::key::{DigestScheme, KeyDigest, Revocation};
@@ -56,9 +56,16 @@ async fn one_winner(store: Store) -> Checked {
             (mine.version, mine.name) = (round, format!("writer {writer}"));
             WriteBatch::new().update(mine)
         });
-        let won = at_once(&store, updates, |why| matches!(why, Rejected::Version { .. })).await?;
+        let won = at_once(&store, updates, |why| {
+            matches!(why, Rejected::Version { .. })
+        })
+        .await?;
         ensure_eq!(won, 1, "how many of 8 updates of version {round} succeeded");
-        ensure_eq!(stored(&store, "a").await?.record.version, round + 1, "the version after them");
+        ensure_eq!(
+            stored(&store, "a").await?.record.version,
+            round + 1,
+            "the version after them"
+        );
     }
     Ok(())
 }
@@ -80,7 +87,9 @@ async fn no_lost_update(store: Store) -> Checked {
                     yield_now().await;
                     match store.apply(&WriteBatch::new().update(mine)).await {
                         Ok(()) => break,
-                        Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {
+                        Err(error)
+                            if matches!(error.as_rejected(), Some(Rejected::Version { .. })) =>
+                        {
                             yield_now().await;
                         }
                         Err(error) => return Err(Failure::from(error)),
@@ -95,27 +104,57 @@ async fn no_lost_update(store: Store) -> Checked {
     }
     let record = stored(&store, "a").await?.record;
     let letters = record.description.as_deref().unwrap_or_default().len();
-    ensure_eq!((letters, record.version), (40, 41), "letters and version after 40 updates that added a letter each");
+    ensure_eq!(
+        (letters, record.version),
+        (40, 41),
+        "letters and version after 40 updates that added a letter each"
+    );
     Ok(())
 }
 
 async fn quota(store: Store) -> Checked {
     let insertions = (0..200).map(|number| {
-        let limit = Condition::ActiveKeysAtMost { owner: acme(), at: at(1_000), limit: 4 };
+        let limit = Condition::ActiveKeysAtMost {
+            owner: acme(),
+            at: at(1_000),
+            limit: 4,
+        };
         batch([insert(number, record(&format!("key{number}")))]).require(limit)
     });
-    let most = |why: &Rejected| matches!(why, Rejected::TooManyActive { active: 5, limit: 4 });
+    let most = |why: &Rejected| {
+        matches!(
+            why,
+            Rejected::TooManyActive {
+                active: 5,
+                limit: 4
+            }
+        )
+    };
     let inserted = at_once(&store, insertions, most).await?;
-    ensure_eq!((inserted, all(&store).await?.len()), (4, 4), "how many insertions succeeded, how many keys there are");
+    ensure_eq!(
+        (inserted, all(&store).await?.len()),
+        (4, 4),
+        "how many insertions succeeded, how many keys there are"
+    );
     Ok(())
 }
 
 async fn one_digest(store: Store) -> Checked {
     for round in 0..10 {
-        let insertions = (0..8).map(|number| batch([insert(round, record(&format!("key{round}-{number}")))]));
+        let insertions =
+            (0..8).map(|number| batch([insert(round, record(&format!("key{round}-{number}")))]));
         let inserted = at_once(&store, insertions, |why| *why == Rejected::DigestKnown).await?;
-        ensure_eq!(inserted, 1, "how many of 8 insertions of one digest succeeded");
-        let same_id = (0..8).map(|number| batch([insert(1_000 + round * 8 + number, record(&format!("id{round}")))]));
+        ensure_eq!(
+            inserted,
+            1,
+            "how many of 8 insertions of one digest succeeded"
+        );
+        let same_id = (0..8).map(|number| {
+            batch([insert(
+                1_000 + round * 8 + number,
+                record(&format!("id{round}")),
+            )])
+        });
         let inserted = at_once(&store, same_id, |why| matches!(why, Rejected::IdKnown(_))).await?;
         ensure_eq!(inserted, 1, "how many of 8 insertions of one id succeeded");
     }
@@ -123,17 +162,34 @@ async fn one_digest(store: Store) -> Checked {
 }
 
 async fn one_primary(store: Store) -> Checked {
-    apply(&store, (0..8).map(|number| insert(number, made_at(&format!("key{number}"), 1_000 + number)))).await?;
+    apply(
+        &store,
+        (0..8).map(|number| insert(number, made_at(&format!("key{number}"), 1_000 + number))),
+    )
+    .await?;
     for _ in 0..10 {
         let before = primary(&store, 2_000).await?;
-        let others = (0..8).map(|number| format!("key{number}")).filter(|name| before != Some(id(name)));
+        let others = (0..8)
+            .map(|number| format!("key{number}"))
+            .filter(|name| before != Some(id(name)));
         let swaps = others.map(|name| {
-            let condition = Condition::Primary { owner: acme(), key: before.clone(), at: at(2_000) };
+            let condition = Condition::Primary {
+                owner: acme(),
+                key: before.clone(),
+                at: at(2_000),
+            };
             batch([set_primary(&name)]).require(condition)
         });
         let swapped = at_once(&store, swaps, |why| *why == Rejected::Primary).await?;
-        ensure_eq!(swapped, 1, "how many of 7 swaps of one primary key succeeded");
-        ensure!(primary(&store, 2_000).await? != before, "the primary key is still {before:?}");
+        ensure_eq!(
+            swapped,
+            1,
+            "how many of 7 swaps of one primary key succeeded"
+        );
+        ensure!(
+            primary(&store, 2_000).await? != before,
+            "the primary key is still {before:?}"
+        );
     }
     Ok(())
 }
@@ -160,24 +216,43 @@ async fn revocations(store: Store) -> Checked {
             acknowledged |= done??;
         }
         let revoked = stored(&store, &name).await?.record.revoked.is_some();
-        ensure_eq!(revoked, acknowledged, "round {round}: whether the key is revoked, beside what was acknowledged");
+        ensure_eq!(
+            revoked,
+            acknowledged,
+            "round {round}: whether the key is revoked, beside what was acknowledged"
+        );
     }
     Ok(())
 }
 
 async fn no_half(store: Store) -> Checked {
-    apply(&store, [insert(0, record("left0")), insert(1, record("right0"))]).await?;
+    apply(
+        &store,
+        [insert(0, record("left0")), insert(1, record("right0"))],
+    )
+    .await?;
     let done = Arc::new(AtomicBool::new(false));
     let reader = {
         let (store, done) = (Arc::clone(&store), Arc::clone(&done));
         tokio::spawn(async move {
             let mut looks = 0_u64;
             while !done.load(Ordering::SeqCst) || looks == 0 {
-                let seen: Vec<_> = all(&store).await?.iter().map(|key| key.record.id.to_string()).collect();
+                let seen: Vec<_> = all(&store)
+                    .await?
+                    .iter()
+                    .map(|key| key.record.id.to_string())
+                    .collect();
                 let rest = |side: &str| {
-                    seen.iter().filter_map(|name| name.strip_prefix(side)).map(str::to_owned).collect::<Vec<_>>()
+                    seen.iter()
+                        .filter_map(|name| name.strip_prefix(side))
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>()
                 };
-                ensure_eq!((rest("left"), rest("right").len()), (rest("right"), 1), "the two keys of one pair");
+                ensure_eq!(
+                    (rest("left"), rest("right").len()),
+                    (rest("right"), 1),
+                    "the two keys of one pair"
+                );
                 looks += 1;
                 yield_now().await;
             }
@@ -206,7 +281,12 @@ async fn while_rehashed(store: Store) -> Checked {
         apply(&store, [insert(round, record(&name))]).await?;
         // The new digest first and the old one last, as the authenticator asks.
         let mut asked = vec![peppered(round)];
-        let other = |pepper| KeyDigest::new(DigestScheme::HmacSha256 { pepper }, digest(round).to_bytes());
+        let other = |pepper| {
+            KeyDigest::new(
+                DigestScheme::HmacSha256 { pepper },
+                digest(round).to_bytes(),
+            )
+        };
         asked.extend((2..8).map(other));
         asked.push(digest(round));
         let done = Arc::new(AtomicBool::new(false));
@@ -228,8 +308,16 @@ async fn while_rehashed(store: Store) -> Checked {
         yield_now().await;
         apply(&store, [rehash(&name, digest(round), peppered(round))]).await?;
         done.store(true, Ordering::SeqCst);
-        ensure_eq!(reader.await??, 0, "round {round}: how often a valid key was not found");
-        ensure_eq!(found_id(&store, peppered(round)).await?, Some(id(&name)), "round {round}: the key afterwards");
+        ensure_eq!(
+            reader.await??,
+            0,
+            "round {round}: how often a valid key was not found"
+        );
+        ensure_eq!(
+            found_id(&store, peppered(round)).await?,
+            Some(id(&name)),
+            "round {round}: the key afterwards"
+        );
     }
     Ok(())
 }

@@ -55,14 +55,23 @@ impl RequestHead for Presented {
 
 impl House {
     fn new(store: Store) -> Self {
-        let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build();
-        Self { store: Faulty::new(store), clock: ManualClock::at(at(1_000)), format: valid(format) }
+        let format = KeyFormat::builder("acme_")
+            .random(Alphabet::BASE62, 32)
+            .build();
+        Self {
+            store: Faulty::new(store),
+            clock: ManualClock::at(at(1_000)),
+            format: valid(format),
+        }
     }
 
     fn manager(&self) -> KeyManager {
-        let rules = IssueRules { active_keys: Some(4), ..IssueRules::default() };
-        let builder =
-            KeyManager::builder(Arc::clone(&self.store), self.format.clone()).environments([environment("live")]);
+        let rules = IssueRules {
+            active_keys: Some(4),
+            ..IssueRules::default()
+        };
+        let builder = KeyManager::builder(Arc::clone(&self.store), self.format.clone())
+            .environments([environment("live")]);
         valid(builder.rules(rules).clock(self.clock.clone()).build())
     }
 
@@ -88,7 +97,11 @@ fn new_key() -> NewKey {
 
 /// The code that refuses a key; `None` where it passes.
 async fn refused(authenticator: &Authenticator, key: &str) -> Option<ErrorCode> {
-    authenticator.authenticate(&Presented(format!("Bearer {key}"))).await.err().map(|error| error.code())
+    authenticator
+        .authenticate(&Presented(format!("Bearer {key}")))
+        .await
+        .err()
+        .map(|error| error.code())
 }
 
 async fn issued(store: Store) -> Checked {
@@ -96,9 +109,17 @@ async fn issued(store: Store) -> Checked {
     let authenticator = house.authenticator(KeyHasher::sha256());
     for _ in 0..4 {
         let (key, _) = house.issue().await?;
-        ensure_eq!(refused(&authenticator, &key).await, None, "what refuses a key that was just issued");
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses a key that was just issued"
+        );
         let stranger = house.stranger();
-        ensure_eq!(refused(&authenticator, &stranger).await, Some(ErrorCode::InvalidKey), "what refuses a stranger's");
+        ensure_eq!(
+            refused(&authenticator, &stranger).await,
+            Some(ErrorCode::InvalidKey),
+            "what refuses a stranger's"
+        );
     }
     Ok(())
 }
@@ -108,10 +129,18 @@ async fn revoked(store: Store) -> Checked {
     let authenticator = house.authenticator(KeyHasher::sha256());
     for _ in 0..20 {
         let (key, record) = house.issue().await?;
-        ensure_eq!(refused(&authenticator, &key).await, None, "what refuses the key before");
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses the key before"
+        );
         house.manager().revoke(&record.id, Some("lost")).await?;
         let now = refused(&authenticator, &key).await;
-        ensure_eq!(now, Some(ErrorCode::KeyRevoked), "what refuses the key on the next request");
+        ensure_eq!(
+            now,
+            Some(ErrorCode::KeyRevoked),
+            "what refuses the key on the next request"
+        );
     }
     Ok(())
 }
@@ -124,14 +153,37 @@ async fn revoked_again(store: Store) -> Checked {
         house.store.set(fault);
         let unacknowledged = house.manager().revoke(&record.id, Some("first")).await;
         let lost = matches!(unacknowledged, Err(ManageError::Store(_)));
-        ensure!(lost, "a revocation without an answer was told as {unacknowledged:?}");
+        ensure!(
+            lost,
+            "a revocation without an answer was told as {unacknowledged:?}"
+        );
         house.store.set(Fault::None);
         let acknowledged = house.manager().revoke(&record.id, Some("second")).await?;
-        let reason = acknowledged.record.revoked.as_ref().and_then(|revocation| revocation.reason.clone());
-        let expected = if fault == Fault::AfterWrites { "first" } else { "second" };
-        ensure_eq!(reason.as_deref(), Some(expected), "the reason after a retry, {fault:?}");
-        ensure_eq!(acknowledged.record.version, 2, "the version after a retry, {fault:?}");
-        ensure_eq!(refused(&authenticator, &key).await, Some(ErrorCode::KeyRevoked), "what refuses the key, {fault:?}");
+        let reason = acknowledged
+            .record
+            .revoked
+            .as_ref()
+            .and_then(|revocation| revocation.reason.clone());
+        let expected = if fault == Fault::AfterWrites {
+            "first"
+        } else {
+            "second"
+        };
+        ensure_eq!(
+            reason.as_deref(),
+            Some(expected),
+            "the reason after a retry, {fault:?}"
+        );
+        ensure_eq!(
+            acknowledged.record.version,
+            2,
+            "the version after a retry, {fault:?}"
+        );
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            Some(ErrorCode::KeyRevoked),
+            "what refuses the key, {fault:?}"
+        );
     }
     Ok(())
 }
@@ -141,33 +193,59 @@ async fn no_answer(store: Store) -> Checked {
     let authenticator = house.authenticator(KeyHasher::sha256());
     let (key, record) = house.issue().await?;
     let stranger = house.stranger();
-    ensure_eq!(refused(&authenticator, &key).await, None, "what refuses the key before");
+    ensure_eq!(
+        refused(&authenticator, &key).await,
+        None,
+        "what refuses the key before"
+    );
     house.store.set(Fault::LookUps);
     for _ in 0..3 {
         for (whose, key) in [("the key", &key), ("a stranger's", &stranger)] {
             let refused = refused(&authenticator, key).await;
-            ensure_eq!(refused, Some(ErrorCode::StoreUnavailable), "what refuses {whose} without an answer");
+            ensure_eq!(
+                refused,
+                Some(ErrorCode::StoreUnavailable),
+                "what refuses {whose} without an answer"
+            );
         }
     }
     house.manager().revoke(&record.id, None).await?;
     house.store.set(Fault::None);
-    ensure_eq!(refused(&authenticator, &key).await, Some(ErrorCode::KeyRevoked), "what refuses it afterwards");
-    ensure_eq!(refused(&authenticator, &stranger).await, Some(ErrorCode::InvalidKey), "what refuses the stranger's");
+    ensure_eq!(
+        refused(&authenticator, &key).await,
+        Some(ErrorCode::KeyRevoked),
+        "what refuses it afterwards"
+    );
+    ensure_eq!(
+        refused(&authenticator, &stranger).await,
+        Some(ErrorCode::InvalidKey),
+        "what refuses the stranger's"
+    );
     Ok(())
 }
 
 async fn not_arrived(store: Store) -> Checked {
     let house = House::new(Arc::clone(&store));
     house.store.set(Fault::BeforeWrites);
-    ensure!(house.manager().issue(new_key()).await.is_err(), "a key was issued that nobody keeps");
+    ensure!(
+        house.manager().issue(new_key()).await.is_err(),
+        "a key was issued that nobody keeps"
+    );
     house.store.set(Fault::None);
     ensure_eq!(all(&store).await?.len(), 0, "how many keys there are");
     // Applied and not acknowledged: the key is there, and whoever tries again gets another.
     house.store.set(Fault::AfterWrites);
-    ensure!(house.manager().issue(new_key()).await.is_err(), "a key was issued that was never acknowledged");
+    ensure!(
+        house.manager().issue(new_key()).await.is_err(),
+        "a key was issued that was never acknowledged"
+    );
     house.store.set(Fault::None);
     house.issue().await?;
-    ensure_eq!(all(&store).await?.len(), 2, "how many keys there are after a lost answer and a retry");
+    ensure_eq!(
+        all(&store).await?.len(),
+        2,
+        "how many keys there are after a lost answer and a retry"
+    );
     Ok(())
 }
 
@@ -179,7 +257,11 @@ async fn rehash_lost(store: Store) -> Checked {
         let (key, record) = house.issue().await?;
         let authenticator = house.authenticator(both.clone());
         house.store.set(fault);
-        ensure_eq!(refused(&authenticator, &key).await, None, "what refuses the key, {fault:?}");
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses the key, {fault:?}"
+        );
         house.store.set(Fault::None);
         for _ in 0..2 {
             ensure_eq!(
@@ -189,9 +271,16 @@ async fn rehash_lost(store: Store) -> Checked {
             );
         }
         let peppered = house.authenticator(KeyHasher::hmac_sha256(pepper()));
-        ensure_eq!(refused(&peppered, &key).await, None, "what refuses it under its new digest, {fault:?}");
         ensure_eq!(
-            stored(&(Arc::clone(&house.store) as Store), record.id.as_str()).await?.record.version,
+            refused(&peppered, &key).await,
+            None,
+            "what refuses it under its new digest, {fault:?}"
+        );
+        ensure_eq!(
+            stored(&(Arc::clone(&house.store) as Store), record.id.as_str())
+                .await?
+                .record
+                .version,
             1,
             "its version"
         );
@@ -210,14 +299,25 @@ async fn quota(store: Store) -> Checked {
     while let Some(outcome) = tasks.join_next().await {
         match outcome? {
             Ok(Issued { key, .. }) => issued.push(key.reveal()),
-            Err(ManageError::QuotaExceeded { active: 5, limit: 4 }) => {}
+            Err(ManageError::QuotaExceeded {
+                active: 5,
+                limit: 4,
+            }) => {}
             Err(error) => return Err(Failure::from(error)),
         }
     }
-    ensure_eq!((issued.len(), all(&store).await?.len()), (4, 4), "keys that were issued, and that there are");
+    ensure_eq!(
+        (issued.len(), all(&store).await?.len()),
+        (4, 4),
+        "keys that were issued, and that there are"
+    );
     let authenticator = house.authenticator(KeyHasher::sha256());
     for key in issued {
-        ensure_eq!(refused(&authenticator, &key).await, None, "what refuses one of them");
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses one of them"
+        );
     }
     Ok(())
 }
@@ -227,14 +327,25 @@ async fn usage(store: Store) -> Checked {
     let authenticator = house.authenticator(KeyHasher::sha256());
     let (key, record) = house.issue().await?;
     for _ in 0..3 {
-        ensure_eq!(refused(&authenticator, &key).await, None, "what refuses the key");
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses the key"
+        );
     }
     house.store.set(Fault::BeforeWrites);
-    ensure!(authenticator.usage().flush(&*house.store).await.is_err(), "usage was told to be written and was not");
+    ensure!(
+        authenticator.usage().flush(&*house.store).await.is_err(),
+        "usage was told to be written and was not"
+    );
     house.store.set(Fault::None);
     authenticator.usage().flush(&*house.store).await?;
     authenticator.usage().flush(&*house.store).await?;
     let usage = stored(&store, record.id.as_str()).await?.usage;
-    ensure_eq!((usage.count, usage.last_used_at), (3, Some(at(1_000))), "how often and when it was used");
+    ensure_eq!(
+        (usage.count, usage.last_used_at),
+        (3, Some(at(1_000))),
+        "how often and when it was used"
+    );
     Ok(())
 }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use super::tools::Store;
 use crate::key::{KeyDigest, KeyId, SigningState};
 use crate::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, StoreError, StoredKey, UsageDelta, WriteBatch,
+    HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, StoreError, StoredKey, UsageDelta,
+    WriteBatch,
 };
 
 /// What breaks.
@@ -33,7 +34,10 @@ pub(super) struct Faulty {
 
 impl Faulty {
     pub(super) fn new(inner: Store) -> Arc<Self> {
-        Arc::new(Self { inner, fault: AtomicU8::new(Fault::None as u8) })
+        Arc::new(Self {
+            inner,
+            fault: AtomicU8::new(Fault::None as u8),
+        })
     }
 
     /// What breaks from now on.
@@ -54,11 +58,22 @@ impl Faulty {
 impl KeyStore for Faulty {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         let found = self.inner.find(digests).await;
-        if self.has(Fault::LookUps) { Self::lost() } else { found }
+        if self.has(Fault::LookUps) {
+            Self::lost()
+        } else {
+            found
+        }
     }
-    fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         let found = self.inner.find_now(digests)?;
-        Some(if self.has(Fault::LookUps) { Self::lost() } else { found })
+        Some(if self.has(Fault::LookUps) {
+            Self::lost()
+        } else {
+            found
+        })
     }
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
         self.inner.get(id).await
@@ -77,12 +92,25 @@ impl KeyStore for Faulty {
             return Self::lost();
         }
         self.inner.apply(batch).await?;
-        if self.has(Fault::AfterWrites) { Self::lost() } else { Ok(()) }
+        if self.has(Fault::AfterWrites) {
+            Self::lost()
+        } else {
+            Ok(())
+        }
     }
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        if self.has(Fault::BeforeWrites) { Self::lost() } else { self.inner.record_usage(batch).await }
+        if self.has(Fault::BeforeWrites) {
+            Self::lost()
+        } else {
+            self.inner.record_usage(batch).await
+        }
     }
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         self.inner.usage_by_hour(id, from, to).await
     }
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {

@@ -18,18 +18,34 @@ checks!(Store {
 });
 
 async fn put(store: &Store, records: Vec<KeyRecord>) -> Result<Vec<KeyRecord>, Failure> {
-    apply(store, (1..).zip(records.iter().cloned()).map(|(number, record)| insert(number, record))).await?;
+    apply(
+        store,
+        (1..)
+            .zip(records.iter().cloned())
+            .map(|(number, record)| insert(number, record)),
+    )
+    .await?;
     Ok(records)
 }
 
 /// Compares a list with what the query selects of all there are.
 async fn agrees(store: &Store, records: &[KeyRecord], what: &str, query: ListQuery) -> Checked {
-    let mut expected: Vec<_> = records.iter().filter(|record| query.selects(record)).collect();
+    let mut expected: Vec<_> = records
+        .iter()
+        .filter(|record| query.selects(record))
+        .collect();
     expected.sort_by_key(|record| (std::cmp::Reverse(record.created_at), record.id.clone()));
     let expected: Vec<_> = expected.iter().map(|record| record.id.clone()).collect();
     for limit in [1, 3, 50] {
-        let query = ListQuery { limit, ..query.clone() };
-        ensure_eq!(pages(store, query).await?.concat(), expected, "{what}, {limit} a page");
+        let query = ListQuery {
+            limit,
+            ..query.clone()
+        };
+        ensure_eq!(
+            pages(store, query).await?.concat(),
+            expected,
+            "{what}, {limit} a page"
+        );
     }
     Ok(())
 }
@@ -41,32 +57,57 @@ fn query(change: impl FnOnce(&mut ListQuery)) -> ListQuery {
 }
 
 async fn by_tenant(store: Store) -> Checked {
-    let records =
-        vec![record("a"), owned_by("b", "acme", "u1"), owned_by("c", "other", "u1"), owned_by("d", "Acme", "u1")];
+    let records = vec![
+        record("a"),
+        owned_by("b", "acme", "u1"),
+        owned_by("c", "other", "u1"),
+        owned_by("d", "Acme", "u1"),
+    ];
     let records = put(&store, records).await?;
     for name in ["acme", "other", "acm", "acme1", "ACME", "%", "_cme"] {
-        agrees(&store, &records, &format!("of tenant {name}"), query(|q| q.tenant = Some(tenant(name)))).await?;
+        agrees(
+            &store,
+            &records,
+            &format!("of tenant {name}"),
+            query(|q| q.tenant = Some(tenant(name))),
+        )
+        .await?;
     }
     agrees(&store, &records, "of any tenant", query(|_| {})).await
 }
 
 async fn by_status(store: Store) -> Checked {
-    let mut records: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().map(record).collect();
+    let mut records: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .into_iter()
+        .map(record)
+        .collect();
     records[1].enabled = false;
     records[2].not_before = Some(at(2_000));
     records[3].expires_at = Some(at(2_000));
     records[4].revoked = Some(Revocation::new(at(900), None));
     // Several at once: what is final comes first.
     (records[5].enabled, records[5].expires_at) = (false, Some(at(2_000)));
-    (records[6].revoked, records[6].expires_at) = (Some(Revocation::new(at(900), None)), Some(at(2_000)));
+    (records[6].revoked, records[6].expires_at) =
+        (Some(Revocation::new(at(900), None)), Some(at(2_000)));
     (records[7].not_before, records[7].expires_at) = (Some(at(2_000)), Some(at(3_000)));
     let records = put(&store, records).await?;
-    let statuses =
-        [KeyStatus::Active, KeyStatus::NotYetValid, KeyStatus::Expired, KeyStatus::Disabled, KeyStatus::Revoked];
+    let statuses = [
+        KeyStatus::Active,
+        KeyStatus::NotYetValid,
+        KeyStatus::Expired,
+        KeyStatus::Disabled,
+        KeyStatus::Revoked,
+    ];
     for now in [1_000, 1_999, 2_000, 2_001, 3_000] {
         for status in statuses {
             let query = query(|query| (query.status, query.now) = (Some(status), at(now)));
-            agrees(&store, &records, &format!("{status} at second {now}"), query).await?;
+            agrees(
+                &store,
+                &records,
+                &format!("{status} at second {now}"),
+                query,
+            )
+            .await?;
         }
     }
     Ok(())
@@ -77,20 +118,41 @@ async fn by_environment(store: Store) -> Checked {
     (records[1].environment, records[2].environment) = (environment("test"), environment("live-2"));
     let records = put(&store, records).await?;
     for name in ["live", "test", "live-2", "staging"] {
-        agrees(&store, &records, name, query(|q| q.environment = Some(environment(name)))).await?;
+        agrees(
+            &store,
+            &records,
+            name,
+            query(|q| q.environment = Some(environment(name))),
+        )
+        .await?;
     }
     Ok(())
 }
 
 async fn by_workspaces(store: Store) -> Checked {
-    let workspaces = |names: &[&str]| Some(names.iter().map(|name| valid(WorkspaceId::new(name))).collect());
+    let workspaces = |names: &[&str]| {
+        Some(
+            names
+                .iter()
+                .map(|name| valid(WorkspaceId::new(name)))
+                .collect(),
+        )
+    };
     let mut records: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().map(record).collect();
     records[1].workspaces = workspaces(&["w1"]);
     records[2].workspaces = workspaces(&["w1", "w2"]);
     records[3].workspaces = workspaces(&["w10"]);
     records[4].workspaces = workspaces(&[]);
     let records = put(&store, records).await?;
-    for own in [&["w1"][..], &["w2"], &["w1", "w2"], &["w2", "w1", "w3"], &["w10"], &["W1"], &[]] {
+    for own in [
+        &["w1"][..],
+        &["w2"],
+        &["w1", "w2"],
+        &["w2", "w1", "w3"],
+        &["w10"],
+        &["W1"],
+        &[],
+    ] {
         let query = query(|query| query.within_workspaces = workspaces(own));
         agrees(&store, &records, &format!("within {own:?}"), query).await?;
     }
@@ -104,8 +166,25 @@ async fn by_text(store: Store) -> Checked {
     records[2].masked = "acme_live_sk_…PayM".into();
     (records[3].name, records[3].description) = ("begin".into(), Some("end".into()));
     let records = put(&store, records).await?;
-    for text in ["pAYm", "payments", "PAYMENTS live", "team", "…", "acme_", "", "nend", "begin end", "nothing"] {
-        agrees(&store, &records, &format!("with {text:?}"), query(|q| q.text = Some(text.into()))).await?;
+    for text in [
+        "pAYm",
+        "payments",
+        "PAYMENTS live",
+        "team",
+        "…",
+        "acme_",
+        "",
+        "nend",
+        "begin end",
+        "nothing",
+    ] {
+        agrees(
+            &store,
+            &records,
+            &format!("with {text:?}"),
+            query(|q| q.text = Some(text.into())),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -175,7 +254,13 @@ async fn text_is_literal(store: Store) -> Checked {
         "' OR 1=1 --",
     ];
     for text in searched {
-        agrees(&store, &records, &format!("with {text:?}"), query(|q| q.text = Some(text.into()))).await?;
+        agrees(
+            &store,
+            &records,
+            &format!("with {text:?}"),
+            query(|q| q.text = Some(text.into())),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -200,9 +285,17 @@ async fn ascii_case(store: Store) -> Checked {
         records.push(record);
     }
     let records = put(&store, records).await?;
-    for text in ["ärger", "ÄRGER", "äRGER", "\u{212a}", "KELVIN K", "ss", "SS", "ß", "i", "I", "İ", "Song", "\u{17f}"]
-    {
-        agrees(&store, &records, &format!("with {text:?}"), query(|q| q.text = Some(text.into()))).await?;
+    for text in [
+        "ärger", "ÄRGER", "äRGER", "\u{212a}", "KELVIN K", "ss", "SS", "ß", "i", "I", "İ", "Song",
+        "\u{17f}",
+    ] {
+        agrees(
+            &store,
+            &records,
+            &format!("with {text:?}"),
+            query(|q| q.text = Some(text.into())),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -231,6 +324,9 @@ async fn together(store: Store) -> Checked {
         });
         agrees(&store, &records, &format!("{query:?}"), query).await?;
     }
-    ensure!(store.get(&id("key00")).await?.is_some(), "a listed key is not there by its id");
+    ensure!(
+        store.get(&id("key00")).await?.is_some(),
+        "a listed key is not there by its id"
+    );
     Ok(())
 }

@@ -33,19 +33,32 @@ impl Model {
     }
 
     pub(super) fn row(&self, id: &KeyId) -> Option<&Row> {
-        self.rows.iter().find(|row| row.record.id == *id && !row.deleted)
+        self.rows
+            .iter()
+            .find(|row| row.record.id == *id && !row.deleted)
     }
 
     fn row_mut(&mut self, id: &KeyId) -> Option<&mut Row> {
-        self.rows.iter_mut().find(|row| row.record.id == *id && !row.deleted)
+        self.rows
+            .iter_mut()
+            .find(|row| row.record.id == *id && !row.deleted)
     }
 
     pub(super) fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Option<KeyId> {
-        let set = self.primaries.iter().find(|(of, _)| of == owner).map(|(_, id)| id);
+        let set = self
+            .primaries
+            .iter()
+            .find(|(of, _)| of == owner)
+            .map(|(_, id)| id);
         let live = self.live();
-        let mut able = live.iter().map(|row| &row.record).filter(|r| owner.includes(r) && r.can_be_primary(at));
+        let mut able = live
+            .iter()
+            .map(|row| &row.record)
+            .filter(|r| owner.includes(r) && r.can_be_primary(at));
         let first = able.clone().next();
-        able.find(|record| Some(&record.id) == set).or(first).map(|record| record.id.clone())
+        able.find(|record| Some(&record.id) == set)
+            .or(first)
+            .map(|record| record.id.clone())
     }
 
     fn set_primary(&mut self, owner: &OwnerRef, key: Option<KeyId>) {
@@ -56,10 +69,15 @@ impl Model {
     /// Applies a batch, or changes nothing and says `false`.
     pub(super) fn apply(&mut self, batch: &WriteBatch) -> bool {
         let mut next = self.clone();
-        let (after, before): (Vec<_>, Vec<_>) =
-            batch.conditions().iter().partition(|condition| matches!(condition, Condition::ActiveKeysAtMost { .. }));
+        let (after, before): (Vec<_>, Vec<_>) = batch
+            .conditions()
+            .iter()
+            .partition(|condition| matches!(condition, Condition::ActiveKeysAtMost { .. }));
         let done = before.into_iter().all(|condition| next.meets(condition))
-            && batch.changes().iter().all(|change| next.make(change).is_some())
+            && batch
+                .changes()
+                .iter()
+                .all(|change| next.make(change).is_some())
             && after.into_iter().all(|condition| next.meets(condition));
         if done {
             *self = next;
@@ -69,10 +87,15 @@ impl Model {
 
     fn meets(&self, condition: &Condition) -> bool {
         match condition {
-            Condition::Version { id, version } => self.row(id).is_some_and(|row| row.record.version == *version),
+            Condition::Version { id, version } => self
+                .row(id)
+                .is_some_and(|row| row.record.version == *version),
             Condition::Primary { owner, key, at } => self.primary(owner, *at) == *key,
             Condition::ActiveKeysAtMost { owner, at, limit } => {
-                let mine = self.live().into_iter().filter(|row| owner.includes(&row.record));
+                let mine = self
+                    .live()
+                    .into_iter()
+                    .filter(|row| owner.includes(&row.record));
                 mine.filter(|row| row.record.counts_as_active(*at)).count() as u64 <= *limit
             }
         }
@@ -81,8 +104,8 @@ impl Model {
     fn make(&mut self, change: &Change) -> Option<()> {
         match change {
             Change::Insert { digest, record } => {
-                let known =
-                    self.rows.iter().any(|row| row.record.id == record.id) || self.digests_ever.contains(digest);
+                let known = self.rows.iter().any(|row| row.record.id == record.id)
+                    || self.digests_ever.contains(digest);
                 (!known).then_some(())?;
                 self.digests_ever.push(*digest);
                 self.rows.push(Row {
@@ -127,7 +150,9 @@ impl Model {
         for delta in deltas {
             if let Some(row) = self.row_mut(&delta.id) {
                 row.usage.add(delta);
-                *row.by_hour.entry(HourOfUse::start_of(delta.last_used_at)).or_default() += delta.count;
+                *row.by_hour
+                    .entry(HourOfUse::start_of(delta.last_used_at))
+                    .or_default() += delta.count;
             }
         }
     }

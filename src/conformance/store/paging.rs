@@ -22,7 +22,10 @@ async fn crowd(store: &Store) -> Result<Vec<KeyId>, Failure> {
     let mut sorted = Vec::new();
     let mut changes = Vec::new();
     for number in 0..57_u64 {
-        let record = made_at(&format!("key{:02}", (number * 23) % 57), 1_000 + number * 7 % 11);
+        let record = made_at(
+            &format!("key{:02}", (number * 23) % 57),
+            1_000 + number * 7 % 11,
+        );
         sorted.push((Reverse(record.created_at), record.id.clone()));
         changes.push(insert(number, record));
     }
@@ -53,27 +56,53 @@ async fn whole_list(store: Store) -> Checked {
         let pages = pages(&store, query).await?;
         ensure_eq!(pages.concat(), sorted, "{limit} a page");
         let full = pages.iter().rev().skip(1).all(|page| page.len() == limit);
-        ensure!(full, "{limit} a page: the pages have {:?} keys", pages.iter().map(Vec::len).collect::<Vec<_>>());
-        ensure!(pages.iter().all(|page| !page.is_empty()), "{limit} a page: the last page is empty");
+        ensure!(
+            full,
+            "{limit} a page: the pages have {:?} keys",
+            pages.iter().map(Vec::len).collect::<Vec<_>>()
+        );
+        ensure!(
+            pages.iter().all(|page| !page.is_empty()),
+            "{limit} a page: the last page is empty"
+        );
     }
     Ok(())
 }
 
 async fn empty(store: Store) -> Checked {
     let page = store.list(&ListQuery::new(at(1_000))).await?;
-    ensure_eq!((page.items.len(), page.next), (0, None), "keys and next page of an empty store");
+    ensure_eq!(
+        (page.items.len(), page.next),
+        (0, None),
+        "keys and next page of an empty store"
+    );
     Ok(())
 }
 
 async fn limits(store: Store) -> Checked {
     for part in 0..6_u64 {
-        apply(&store, (0..84).map(|n| insert(part * 84 + n, record(&format!("key{}", part * 84 + n))))).await?;
+        apply(
+            &store,
+            (0..84).map(|n| insert(part * 84 + n, record(&format!("key{}", part * 84 + n)))),
+        )
+        .await?;
     }
-    for (asked, given) in [(0, 1), (1, 1), (499, 499), (500, 500), (501, 500), (usize::MAX, 500)] {
+    for (asked, given) in [
+        (0, 1),
+        (1, 1),
+        (499, 499),
+        (500, 500),
+        (501, 500),
+        (usize::MAX, 500),
+    ] {
         let mut query = ListQuery::new(at(1_000));
         query.limit = asked;
         let page = store.list(&query).await?;
-        ensure_eq!((page.items.len(), page.next.is_some()), (given, true), "a page of 504 keys at a limit of {asked}");
+        ensure_eq!(
+            (page.items.len(), page.next.is_some()),
+            (given, true),
+            "a page of 504 keys at a limit of {asked}"
+        );
     }
     Ok(())
 }
@@ -89,37 +118,76 @@ async fn while_changing(store: Store) -> Checked {
         ensure!(seen.len() <= 200, "there is no end of pages");
         let Some(next) = page.next else { break };
         // The last one shown goes away, somebody comes at its instant, before and after it, and somebody who is newest.
-        for name in [format!("aaa{number}"), format!("zzz{number}"), format!("new{number}")] {
+        for name in [
+            format!("aaa{number}"),
+            format!("zzz{number}"),
+            format!("new{number}"),
+        ] {
             let mut new = record(&name);
-            new.created_at = if name.starts_with("new") { at(9_000 + number) } else { next.created_at };
+            new.created_at = if name.starts_with("new") {
+                at(9_000 + number)
+            } else {
+                next.created_at
+            };
             apply(&store, [insert(number, new)]).await?;
             number += 1;
         }
         apply(&store, [delete(next.id.as_str())]).await?;
         query.after = Some(next);
     }
-    let old: Vec<_> = seen.iter().filter(|id| id.as_str().starts_with("key")).cloned().collect();
+    let old: Vec<_> = seen
+        .iter()
+        .filter(|id| id.as_str().starts_with("key"))
+        .cloned()
+        .collect();
     ensure_eq!(old, sorted, "those who were there from the beginning");
     let mut distinct = seen.clone();
     distinct.sort();
     distinct.dedup();
-    ensure_eq!(seen.len(), distinct.len(), "how many were shown, and how many different ones");
+    ensure_eq!(
+        seen.len(),
+        distinct.len(),
+        "how many were shown, and how many different ones"
+    );
     Ok(())
 }
 
 async fn between(store: Store) -> Checked {
     let sorted = crowd(&store).await?;
-    for (seconds, name) in [(1_005, "key00a"), (1_005, "zzz"), (1_005, "!"), (999, "a"), (5_000, "a")] {
+    for (seconds, name) in [
+        (1_005, "key00a"),
+        (1_005, "zzz"),
+        (1_005, "!"),
+        (999, "a"),
+        (5_000, "a"),
+    ] {
         let place = (Reverse(at(seconds)), id(name));
         let mut query = ListQuery::new(at(1_000));
         query.limit = 500;
         query.after = Some(Cursor::new(at(seconds), id(name)));
-        let all = store.list(&ListQuery { after: None, ..query.clone() }).await?.items;
-        let rest = all.iter().filter(|key| (Reverse(key.record.created_at), key.record.id.clone()) > place);
+        let all = store
+            .list(&ListQuery {
+                after: None,
+                ..query.clone()
+            })
+            .await?
+            .items;
+        let rest = all
+            .iter()
+            .filter(|key| (Reverse(key.record.created_at), key.record.id.clone()) > place);
         let rest: Vec<_> = rest.map(|key| key.record.id.clone()).collect();
-        let seen: Vec<_> = store.list(&query).await?.items.iter().map(|key| key.record.id.clone()).collect();
+        let seen: Vec<_> = store
+            .list(&query)
+            .await?
+            .items
+            .iter()
+            .map(|key| key.record.id.clone())
+            .collect();
         ensure_eq!(seen, rest, "after second {seconds} and {name}");
-        ensure!(sorted.ends_with(&seen), "the rest of the list is not its end");
+        ensure!(
+            sorted.ends_with(&seen),
+            "the rest of the list is not its end"
+        );
     }
     Ok(())
 }
@@ -135,7 +203,11 @@ async fn milliseconds(store: Store) -> Checked {
     for limit in [1, 3, 50] {
         let mut query = ListQuery::new(at(2_000));
         query.limit = limit;
-        ensure_eq!(pages(&store, query).await?.concat(), expected, "{limit} a page");
+        ensure_eq!(
+            pages(&store, query).await?.concat(),
+            expected,
+            "{limit} a page"
+        );
     }
     Ok(())
 }

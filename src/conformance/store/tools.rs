@@ -6,9 +6,12 @@ use std::time::{Duration, SystemTime};
 use crate::conformance::random::Random;
 use crate::conformance::report::{Checked, Failure, valid};
 use crate::key::{
-    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, SigningState, TenantId, UserId,
+    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, SigningState, TenantId,
+    UserId,
 };
-use crate::store::{Change, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoredKey, WriteBatch};
+use crate::store::{
+    Change, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoredKey, WriteBatch,
+};
 
 pub(super) type Store = Arc<dyn KeyStore>;
 
@@ -60,7 +63,14 @@ pub(super) fn peppered(number: u64) -> KeyDigest {
 /// A key of acme's, made at second 1000.
 pub(super) fn record(name: &str) -> KeyRecord {
     let owner = Owner::tenant(tenant("acme"));
-    let mut record = KeyRecord::new(id(name), name, KeyKind::App, environment("live"), owner, at(1_000));
+    let mut record = KeyRecord::new(
+        id(name),
+        name,
+        KeyKind::App,
+        environment("live"),
+        owner,
+        at(1_000),
+    );
     record.masked = "acme_live_…abcd".into();
     record
 }
@@ -80,11 +90,18 @@ pub(super) fn owned_by(name: &str, of: &str, by: &str) -> KeyRecord {
 }
 
 pub(super) fn insert(number: u64, record: KeyRecord) -> Change {
-    Change::Insert { digest: digest(number), record: Box::new(record) }
+    Change::Insert {
+        digest: digest(number),
+        record: Box::new(record),
+    }
 }
 
 pub(super) fn rehash(name: &str, from: KeyDigest, to: KeyDigest) -> Change {
-    Change::Rehash { id: id(name), from, to }
+    Change::Rehash {
+        id: id(name),
+        from,
+        to,
+    }
 }
 
 pub(super) fn delete(name: &str) -> Change {
@@ -92,7 +109,10 @@ pub(super) fn delete(name: &str) -> Change {
 }
 
 pub(super) fn set_primary(name: &str) -> Change {
-    Change::SetPrimary { owner: acme(), key: id(name) }
+    Change::SetPrimary {
+        owner: acme(),
+        key: id(name),
+    }
 }
 
 pub(super) fn signing(number: u8) -> SigningState {
@@ -102,7 +122,9 @@ pub(super) fn signing(number: u8) -> SigningState {
 }
 
 pub(super) fn batch(changes: impl IntoIterator<Item = Change>) -> WriteBatch {
-    changes.into_iter().fold(WriteBatch::new(), WriteBatch::change)
+    changes
+        .into_iter()
+        .fold(WriteBatch::new(), WriteBatch::change)
 }
 
 pub(super) async fn apply(store: &Store, changes: impl IntoIterator<Item = Change>) -> Checked {
@@ -117,7 +139,9 @@ pub(super) async fn put_a(store: &Store) -> Checked {
 /// Why a batch is rejected, as it must be.
 pub(super) async fn rejected(store: &Store, batch: &WriteBatch) -> Result<Rejected, Failure> {
     match store.apply(batch).await {
-        Ok(()) => Err(Failure::new(format!("this was applied and had to be rejected: {batch:?}"))),
+        Ok(()) => Err(Failure::new(format!(
+            "this was applied and had to be rejected: {batch:?}"
+        ))),
         Err(error) => match error.as_rejected() {
             Some(why) => Ok(why.clone()),
             None => Err(Failure::from(error)),
@@ -126,26 +150,41 @@ pub(super) async fn rejected(store: &Store, batch: &WriteBatch) -> Result<Reject
 }
 
 /// What is found under a digest, in both ways of looking up.
-pub(super) async fn found(store: &Store, digest: KeyDigest) -> Result<Option<Arc<StoredKey>>, Failure> {
+pub(super) async fn found(
+    store: &Store,
+    digest: KeyDigest,
+) -> Result<Option<Arc<StoredKey>>, Failure> {
     let found = store.find(&[digest]).await?;
     if let Some(now) = store.find_now(&[digest]) {
         let now = now?;
-        let records = (found.as_ref().map(|key| key.record()), now.as_ref().map(|key| key.record()));
+        let records = (
+            found.as_ref().map(|key| key.record()),
+            now.as_ref().map(|key| key.record()),
+        );
         ensure_eq!(records.1, records.0, "what find_now answers beside find");
     }
     if let Some(found) = &found {
-        ensure!(*found.digest() == digest, "a key was found under a digest that is not its own, {:?}", found.digest());
+        ensure!(
+            *found.digest() == digest,
+            "a key was found under a digest that is not its own, {:?}",
+            found.digest()
+        );
     }
     Ok(found)
 }
 
 pub(super) async fn found_id(store: &Store, digest: KeyDigest) -> Result<Option<KeyId>, Failure> {
-    Ok(found(store, digest).await?.map(|key| key.record().id.clone()))
+    Ok(found(store, digest)
+        .await?
+        .map(|key| key.record().id.clone()))
 }
 
 /// The record of a key that must be there.
 pub(super) async fn stored(store: &Store, name: &str) -> Result<Listed, Failure> {
-    store.get(&id(name)).await?.ok_or_else(|| Failure::new(format!("there is no key {name}")))
+    store
+        .get(&id(name))
+        .await?
+        .ok_or_else(|| Failure::new(format!("there is no key {name}")))
 }
 
 /// The batch that changes a stored record.
@@ -159,7 +198,11 @@ pub(super) async fn change(
     Ok(WriteBatch::new().update(record))
 }
 
-pub(super) async fn update(store: &Store, name: &str, mend: impl FnOnce(&mut KeyRecord)) -> Checked {
+pub(super) async fn update(
+    store: &Store,
+    name: &str,
+    mend: impl FnOnce(&mut KeyRecord),
+) -> Checked {
     Ok(store.apply(&change(store, name, mend).await?).await?)
 }
 
@@ -185,7 +228,11 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) async fn of(store: &Store, names: &[&str], digests: &[KeyDigest]) -> Result<Self, Failure> {
+    pub(super) async fn of(
+        store: &Store,
+        names: &[&str],
+        digests: &[KeyDigest],
+    ) -> Result<Self, Failure> {
         let mut snapshot = Self {
             listed: all(store).await?,
             by_id: Vec::new(),
@@ -198,10 +245,20 @@ impl Snapshot {
             snapshot.signing.push(store.signing_state(&id(name)).await?);
         }
         for digest in digests {
-            snapshot.by_digest.push(found(store, *digest).await?.map(|key| Arc::clone(key.record())));
+            snapshot.by_digest.push(
+                found(store, *digest)
+                    .await?
+                    .map(|key| Arc::clone(key.record())),
+            );
         }
-        for owner in [acme(), OwnerRef::Tenant(tenant("acme")), OwnerRef::User(tenant("acme"), user("u1"))] {
-            snapshot.primaries.push(store.primary(&owner, at(1_000)).await?);
+        for owner in [
+            acme(),
+            OwnerRef::Tenant(tenant("acme")),
+            OwnerRef::User(tenant("acme"), user("u1")),
+        ] {
+            snapshot
+                .primaries
+                .push(store.primary(&owner, at(1_000)).await?);
         }
         Ok(snapshot)
     }

@@ -4,7 +4,10 @@
 //! stored.
 
 use super::model::Model;
-use super::tools::{Store, all, at, digest, environment, found, id, owned_by, peppered, record, signing, tenant, user};
+use super::tools::{
+    Store, all, at, digest, environment, found, id, owned_by, peppered, record, signing, tenant,
+    user,
+};
 use crate::conformance::random::Random;
 use crate::conformance::report::{Checked, Failure};
 use crate::key::{KeyDigest, KeyKind, KeyRecord, Revocation};
@@ -23,9 +26,17 @@ pub(super) async fn walk(store: Store, seed: u64) -> Checked {
         let (applied, expected) = (store.apply(&batch).await, model.apply(&batch));
         let context = || format!("step {step} of the walk with seed {seed}: {batch:?}");
         match applied {
-            Ok(()) => ensure!(expected, "{}\nwas applied and had to be rejected", context()),
+            Ok(()) => ensure!(
+                expected,
+                "{}\nwas applied and had to be rejected",
+                context()
+            ),
             Err(error) if error.as_rejected().is_some() => {
-                ensure!(!expected, "{}\nwas rejected ({error}) and had to be applied", context());
+                ensure!(
+                    !expected,
+                    "{}\nwas rejected ({error}) and had to be applied",
+                    context()
+                );
             }
             Err(error) => return Err(Failure::from(error)),
         }
@@ -48,13 +59,20 @@ fn some_id(random: &mut Random) -> crate::key::KeyId {
 
 fn some_digest(random: &mut Random) -> KeyDigest {
     let number = random.below(DIGESTS);
-    if random.one_in(2) { digest(number) } else { peppered(number) }
+    if random.one_in(2) {
+        digest(number)
+    } else {
+        peppered(number)
+    }
 }
 
 fn owners() -> Vec<OwnerRef> {
     let mut owners = Vec::new();
     for of in ["acme", "other"] {
-        owners.extend([OwnerRef::Tenant(tenant(of)), OwnerRef::TenantItself(tenant(of))]);
+        owners.extend([
+            OwnerRef::Tenant(tenant(of)),
+            OwnerRef::TenantItself(tenant(of)),
+        ]);
         owners.extend(["u1", "u2"].map(|by| OwnerRef::User(tenant(of), user(by))));
     }
     owners
@@ -81,7 +99,12 @@ fn mend(random: &mut Random, record: &mut KeyRecord) {
     record.revoked = random.one_in(4).then(|| Revocation::new(at(1), None));
     record.enabled = !random.one_in(4);
     record.may_be_primary = !random.one_in(5);
-    record.kind = random.pick(&[KeyKind::App, KeyKind::App, KeyKind::User, KeyKind::AccessToken]);
+    record.kind = random.pick(&[
+        KeyKind::App,
+        KeyKind::App,
+        KeyKind::User,
+        KeyKind::AccessToken,
+    ]);
     record.environment = environment(random.pick(&["live", "test"]));
 }
 
@@ -92,7 +115,10 @@ fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
         batch = match random.below(14) {
             0..=4 => {
                 let record = Box::new(some_record(random));
-                batch.change(Change::Insert { digest: some_digest(random), record })
+                batch.change(Change::Insert {
+                    digest: some_digest(random),
+                    record,
+                })
             }
             5..=6 => {
                 let mut record = some_record(random);
@@ -112,8 +138,14 @@ fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
             }
             7..=8 => {
                 let id = some_id(random);
-                let known = model.row(&id).filter(|_| !random.one_in(4)).map(|row| row.digest);
-                let (from, to) = (known.unwrap_or_else(|| some_digest(random)), some_digest(random));
+                let known = model
+                    .row(&id)
+                    .filter(|_| !random.one_in(4))
+                    .map(|row| row.digest);
+                let (from, to) = (
+                    known.unwrap_or_else(|| some_digest(random)),
+                    some_digest(random),
+                );
                 if from == to {
                     continue;
                 }
@@ -122,17 +154,28 @@ fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
             9 => batch.change(Change::Delete(some_id(random))),
             10 => {
                 let key = some_id(random);
-                let own = model.row(&key).filter(|_| !random.one_in(3)).map(|row| OwnerRef::of(&row.record.owner));
+                let own = model
+                    .row(&key)
+                    .filter(|_| !random.one_in(3))
+                    .map(|row| OwnerRef::of(&row.record.owner));
                 let owner = own.unwrap_or_else(|| random.pick(&owners()));
                 batch.change(Change::SetPrimary { owner, key })
             }
             11..=12 => {
                 let owner = random.pick(&owners());
-                batch.change(Change::PinPrimary { owner, at: at(random.between(3, 8)) })
+                batch.change(Change::PinPrimary {
+                    owner,
+                    at: at(random.between(3, 8)),
+                })
             }
             _ => {
-                let state = random.one_in(2).then(|| signing(random.below(200).to_le_bytes()[0]));
-                batch.change(Change::SetSigning { id: some_id(random), state })
+                let state = random
+                    .one_in(2)
+                    .then(|| signing(random.below(200).to_le_bytes()[0]));
+                batch.change(Change::SetSigning {
+                    id: some_id(random),
+                    state,
+                })
             }
         };
     }
@@ -147,32 +190,61 @@ fn some_condition(random: &mut Random, model: &Model) -> Condition {
     match random.below(3) {
         0 => {
             let id = some_id(random);
-            let known = model.row(&id).filter(|_| !random.one_in(3)).map(|row| row.record.version);
-            Condition::Version { id, version: known.unwrap_or_else(|| random.between(1, 3)) }
+            let known = model
+                .row(&id)
+                .filter(|_| !random.one_in(3))
+                .map(|row| row.record.version);
+            Condition::Version {
+                id,
+                version: known.unwrap_or_else(|| random.between(1, 3)),
+            }
         }
         1 => {
-            let other = random.one_in(3).then(|| random.one_in(2).then(|| some_id(random)));
+            let other = random
+                .one_in(3)
+                .then(|| random.one_in(2).then(|| some_id(random)));
             let key = other.unwrap_or_else(|| model.primary(&owner, at));
             Condition::Primary { owner, key, at }
         }
-        _ => Condition::ActiveKeysAtMost { owner, at, limit: random.below(4) },
+        _ => Condition::ActiveKeysAtMost {
+            owner,
+            at,
+            limit: random.below(4),
+        },
     }
 }
 
 fn some_usage(random: &mut Random) -> UsageDelta {
-    let ip = random.one_in(2).then(|| std::net::IpAddr::from([198, 51, 100, random.below(200).to_le_bytes()[0]]));
-    UsageDelta::new(some_id(random), random.between(1, 9), at(random.below(20_000)), ip)
+    let ip = random
+        .one_in(2)
+        .then(|| std::net::IpAddr::from([198, 51, 100, random.below(200).to_le_bytes()[0]]));
+    UsageDelta::new(
+        some_id(random),
+        random.between(1, 9),
+        at(random.below(20_000)),
+        ip,
+    )
 }
 
 /// Asks the store all that the model can answer.
 async fn agree(store: &Store, model: &Model, random: &mut Random) -> Checked {
     let live = model.live();
-    let listed: Vec<_> = all(store).await?.iter().map(|key| ((*key.record).clone(), key.usage)).collect();
-    let expected: Vec<_> = live.iter().map(|row| (row.record.clone(), row.usage)).collect();
+    let listed: Vec<_> = all(store)
+        .await?
+        .iter()
+        .map(|key| ((*key.record).clone(), key.usage))
+        .collect();
+    let expected: Vec<_> = live
+        .iter()
+        .map(|row| (row.record.clone(), row.usage))
+        .collect();
     ensure_eq!(listed, expected, "the list, with usage");
     for number in 0..DIGESTS {
         for digest in [digest(number), peppered(number)] {
-            let expected = live.iter().find(|row| row.digest == digest).map(|row| &row.record);
+            let expected = live
+                .iter()
+                .find(|row| row.digest == digest)
+                .map(|row| &row.record);
             let stored = found(store, digest).await?;
             ensure_eq!(
                 stored.as_ref().map(|key| &**key.record()),
@@ -184,7 +256,11 @@ async fn agree(store: &Store, model: &Model, random: &mut Random) -> Checked {
     }
     for name in IDS {
         let (stored, row) = (store.get(&id(name)).await?, model.row(&id(name)));
-        ensure_eq!(stored.as_ref().map(|key| &*key.record), row.map(|row| &row.record), "{name} by its id");
+        ensure_eq!(
+            stored.as_ref().map(|key| &*key.record),
+            row.map(|row| &row.record),
+            "{name} by its id"
+        );
         let signing = store.signing_state(&id(name)).await?;
         ensure!(
             signing.as_ref() == row.and_then(|row| row.signing.as_ref()),
@@ -192,7 +268,9 @@ async fn agree(store: &Store, model: &Model, random: &mut Random) -> Checked {
         );
         let hours = store.usage_by_hour(&id(name), at(0), at(100_000)).await?;
         let hours: Vec<_> = hours.iter().map(|hour| (hour.start, hour.count)).collect();
-        let expected: Vec<_> = row.map(|row| row.by_hour.clone().into_iter().collect()).unwrap_or_default();
+        let expected: Vec<_> = row
+            .map(|row| row.by_hour.clone().into_iter().collect())
+            .unwrap_or_default();
         ensure_eq!(hours, expected, "the hours of {name}");
     }
     for owner in owners() {

@@ -52,18 +52,21 @@ impl Epochs {
             self.slot_of_key(id).fetch_max(count, Ordering::SeqCst);
         }
         for fingerprint in &what.known {
-            self.slot_of_digest(*fingerprint).fetch_max(count, Ordering::SeqCst);
+            self.slot_of_digest(*fingerprint)
+                .fetch_max(count, Ordering::SeqCst);
         }
     }
 
     /// Whether nothing about a key was invalidated since the count was this.
     pub(super) fn holds_key(&self, id: &KeyId, epoch: u64) -> bool {
-        self.floor.load(Ordering::SeqCst) <= epoch && self.slot_of_key(id).load(Ordering::SeqCst) <= epoch
+        self.floor.load(Ordering::SeqCst) <= epoch
+            && self.slot_of_key(id).load(Ordering::SeqCst) <= epoch
     }
 
     /// The same for a digest that was unknown.
     pub(super) fn holds_digest(&self, fingerprint: u64, epoch: u64) -> bool {
-        self.floor.load(Ordering::SeqCst) <= epoch && self.slot_of_digest(fingerprint).load(Ordering::SeqCst) <= epoch
+        self.floor.load(Ordering::SeqCst) <= epoch
+            && self.slot_of_digest(fingerprint).load(Ordering::SeqCst) <= epoch
     }
 
     fn slot_of_key(&self, id: &KeyId) -> &AtomicU64 {

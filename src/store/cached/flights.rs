@@ -42,7 +42,10 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut board = self.board.lock();
         // Only itself: another one may have taken its place.
-        if board.get(&self.digests).is_some_and(|waiting| waiting.mark.number == self.mark.number) {
+        if board
+            .get(&self.digests)
+            .is_some_and(|waiting| waiting.mark.number == self.mark.number)
+        {
             board.remove(&self.digests);
         }
     }
@@ -69,11 +72,17 @@ impl Flights {
                 return Joined::Remembered(remembered);
             }
             // Dropped after the lock is given back: where it is the last, its landing needs the board.
-            known = board.get(digests).and_then(|waiting| Some((waiting.mark, waiting.flight.upgrade()?)));
+            known = board
+                .get(digests)
+                .and_then(|waiting| Some((waiting.mark, waiting.flight.upgrade()?)));
             match &known {
                 Some((began, flight)) if may_join(*began) => flight.clone(),
                 _ => {
-                    let landing = Landing { board: Arc::clone(&self.under_way), digests: digests.into(), mark };
+                    let landing = Landing {
+                        board: Arc::clone(&self.under_way),
+                        digests: digests.into(),
+                        mark,
+                    };
                     let look_up = AssertUnwindSafe(begin()).catch_unwind();
                     let whole: LookUp = Box::pin(async move {
                         let _landing = landing;

@@ -4,8 +4,8 @@ use portunus::network::AllowList;
 use utoipa::openapi::{Array, KnownFormat, Object, RefOr, Schema, SchemaFormat};
 
 use super::shape::{
-    Members, about, any_object, any_of, at_least, boolean, id, line, list, list_or_null, matching, members, named,
-    named_or_null, names, null, one_of, or_null, prose, text, time, within,
+    Members, about, any_object, any_of, at_least, boolean, id, line, list, list_or_null, matching,
+    members, named, named_or_null, names, null, one_of, or_null, prose, text, time, within,
 };
 
 /// By name, in the order of the names.
@@ -17,7 +17,10 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("IssueRequest", issue().into()),
         ("OwnerRequest", owner().into()),
         ("RateLimitRequest", rate_limit().into()),
-        ("RevokeRequest", members().perhaps("reason", or_null(prose(1000))).into()),
+        (
+            "RevokeRequest",
+            members().perhaps("reason", or_null(prose(1000))).into(),
+        ),
         ("RotateRequest", rotate().into()),
         ("VerifyRequest", verify().into()),
     ]
@@ -25,9 +28,15 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
 
 fn owner() -> Members {
     members()
-        .perhaps("user_id", about(or_null(id()), "Needed for a key of a user."))
+        .perhaps(
+            "user_id",
+            about(or_null(id()), "Needed for a key of a user."),
+        )
         .perhaps("user_email", or_null(prose(1000)))
-        .perhaps("tenant_id", about(or_null(id()), "The operator's own tenant."))
+        .perhaps(
+            "tenant_id",
+            about(or_null(id()), "The operator's own tenant."),
+        )
 }
 
 fn rate_limit() -> Members {
@@ -103,15 +112,29 @@ fn digest() -> RefOr<Schema> {
     let hex = || matching("^([0-9A-Fa-f]{64}|[0-9A-Fa-f]{128})$");
     let base64 = || matching("^[A-Za-z0-9+/_-]+=*$");
     let forms = [
-        members().with("scheme", scheme()).with("hex", hex()).perhaps("base64", null()).into(),
-        members().with("scheme", scheme()).with("base64", base64()).perhaps("hex", null()).into(),
+        members()
+            .with("scheme", scheme())
+            .with("hex", hex())
+            .perhaps("base64", null())
+            .into(),
+        members()
+            .with("scheme", scheme())
+            .with("base64", base64())
+            .perhaps("hex", null())
+            .into(),
     ];
-    one_of("What another system kept of the whole key, in hexadecimal or base64.", forms)
+    one_of(
+        "What another system kept of the whole key, in hexadecimal or base64.",
+        forms,
+    )
 }
 
 fn import() -> Members {
     let last_four = about(or_null(prose(4)), "What people may see of the secret.");
-    members().with("digest", named("DigestRequest")).perhaps("last_four", last_four).and(issue())
+    members()
+        .with("digest", named("DigestRequest"))
+        .perhaps("last_four", last_four)
+        .and(issue())
 }
 
 fn rotate() -> Members {
@@ -120,12 +143,22 @@ fn rotate() -> Members {
 }
 
 fn verify() -> Members {
-    let require = any_of([named("Scope").into(), list(named("Scope")).into(), null().into()]);
+    let require = any_of([
+        named("Scope").into(),
+        list(named("Scope")).into(),
+        null().into(),
+    ]);
     let mut key = text();
     key.format = Some(SchemaFormat::KnownFormat(KnownFormat::Password));
     members()
         .with("key", about(key, "The secret."))
         .perhaps("require", require)
         .perhaps("ip", named_or_null("IpAddress"))
-        .perhaps("method", about(or_null(text()), "The method of a request that the key is to make."))
+        .perhaps(
+            "method",
+            about(
+                or_null(text()),
+                "The method of a request that the key is to make.",
+            ),
+        )
 }

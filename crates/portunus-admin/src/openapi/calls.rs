@@ -2,7 +2,9 @@
 
 use portunus::audit::{Action, EventQuery};
 use portunus::store::ListQuery;
-use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths};
+use utoipa::openapi::path::{
+    HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
+};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{Content, Object, Ref, RefOr, Required, Response, Schema};
 
@@ -22,7 +24,10 @@ pub(super) fn paths(shared: &Shared) -> Paths {
         let listed = &mut operation.responses.responses;
         // The host's proof and rules may refuse with any code. Where a call has every status, there is no other.
         if !answers::statuses().all(|status| listed.contains_key(&status.to_string())) {
-            listed.insert("default".into(), Ref::from_response_name(answers::OTHER).into());
+            listed.insert(
+                "default".into(),
+                Ref::from_response_name(answers::OTHER).into(),
+            );
         }
         paths.add_path_operation(call.path, vec![call.method], operation);
     }
@@ -37,14 +42,28 @@ struct Call {
 
 /// A call that so far has the answers of every call.
 fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call {
-    let operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
-    let call = Call { path, method, operation }.refused(&EVERYWHERE);
-    if path.contains("{id}") { call.taking(ParameterIn::Path, "id", "The key.", named("KeyId")) } else { call }
+    let operation = OperationBuilder::new()
+        .operation_id(Some(id))
+        .summary(Some(summary));
+    let call = Call {
+        path,
+        method,
+        operation,
+    }
+    .refused(&EVERYWHERE);
+    if path.contains("{id}") {
+        call.taking(ParameterIn::Path, "id", "The key.", named("KeyId"))
+    } else {
+        call
+    }
 }
 
 impl Call {
     fn with(self, change: impl FnOnce(OperationBuilder) -> OperationBuilder) -> Self {
-        Self { operation: change(self.operation), ..self }
+        Self {
+            operation: change(self.operation),
+            ..self
+        }
     }
 
     fn about(self, description: &str) -> Self {
@@ -63,8 +82,18 @@ impl Call {
         self.with(|operation| operation.response(status.to_string(), response))
     }
 
-    fn taking(self, place: ParameterIn, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
-        let required = if matches!(place, ParameterIn::Path) { Required::True } else { Required::False };
+    fn taking(
+        self,
+        place: ParameterIn,
+        name: &str,
+        description: &str,
+        schema: impl Into<RefOr<Schema>>,
+    ) -> Self {
+        let required = if matches!(place, ParameterIn::Path) {
+            Required::True
+        } else {
+            Required::False
+        };
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(place)
@@ -86,7 +115,10 @@ impl Call {
     /// A body of this schema; an absent one is `{}`.
     fn body(self, schema: &str, required: Required) -> Self {
         let content = Content::new(Some(named(schema)));
-        let body = RequestBodyBuilder::new().required(Some(required)).content("application/json", content).build();
+        let body = RequestBodyBuilder::new()
+            .required(Some(required))
+            .content("application/json", content)
+            .build();
         self.with(|operation| operation.request_body(Some(body)))
     }
 
@@ -95,12 +127,21 @@ impl Call {
         let why = "Makes the request repeatable: the same key with the same body answers 200 with the same record and \
                    never the secret again; with another body it is 422.";
         self.header("Idempotency-Key", why, matching("^[!-~]{1,255}$"))
-            .answers(200, json("The same request was done before.", named("RepeatedRequest")))
+            .answers(
+                200,
+                json(
+                    "The same request was done before.",
+                    named("RepeatedRequest"),
+                ),
+            )
     }
 
     /// Answers with a key and its version.
     fn key(self, when: &str) -> Self {
-        self.answers(200, json(when, named("KeyRecord")).header("ETag", always("ETag")))
+        self.answers(
+            200,
+            json(when, named("KeyRecord")).header("ETag", always("ETag")),
+        )
     }
 }
 
@@ -179,20 +220,49 @@ fn one_key() -> [Call; 7] {
 }
 
 fn others(shared: &Shared) -> Vec<Call> {
-    let document = call(HttpMethod::Get, "/openapi.json", "getOpenApi", "This document")
-        .answers(200, nothing("This document.").content("application/json", Content::new(Some(any_object()))));
+    let document = call(
+        HttpMethod::Get,
+        "/openapi.json",
+        "getOpenApi",
+        "This document",
+    )
+    .answers(
+        200,
+        nothing("This document.").content("application/json", Content::new(Some(any_object()))),
+    );
     // Without a log there is no such path.
     let events = shared.events.is_some().then(events);
     events.into_iter().chain([document]).collect()
 }
 
 fn events() -> Call {
-    call(HttpMethod::Get, "/events", "listEvents", "What happened, the last first")
-        .query("key_id", "About this key only.", id())
-        .query("actor", "With somebody of this id, e-mail address or name.", text())
-        .query("outcome", "With this outcome only.", names(outcomes()))
-        .query("action", "Of this action only.", names(Action::ALL.iter().map(|action| action.as_str())))
-        .query("limit", "How many items a page has at most.", limit(EventQuery::new().limit))
-        .query("cursor", "`next_cursor` of the page before.", matching("^[0-9]+$"))
-        .answers(200, json("A page of events.", named("EventPage")))
+    call(
+        HttpMethod::Get,
+        "/events",
+        "listEvents",
+        "What happened, the last first",
+    )
+    .query("key_id", "About this key only.", id())
+    .query(
+        "actor",
+        "With somebody of this id, e-mail address or name.",
+        text(),
+    )
+    .query("outcome", "With this outcome only.", names(outcomes()))
+    .query(
+        "action",
+        "Of this action only.",
+        names(Action::ALL.iter().map(|action| action.as_str())),
+    )
+    .query(
+        "limit",
+        "How many items a page has at most.",
+        limit(EventQuery::new().limit),
+    )
+    .query(
+        "cursor",
+        "`next_cursor` of the page before.",
+        matching("^[0-9]+$"),
+    )
+    .answers(200, json("A page of events.", named("EventPage")))
 }

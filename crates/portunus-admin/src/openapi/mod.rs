@@ -54,7 +54,10 @@ impl Page {
     fn of(shared: &Shared) -> Self {
         let text = serde_json::to_string(&document(shared)).unwrap_or_default();
         let (before, after) = text.split_once(&quoted(SOMEWHERE)).unwrap_or((&text, ""));
-        Self { before: before.to_owned(), after: after.to_owned() }
+        Self {
+            before: before.to_owned(),
+            after: after.to_owned(),
+        }
     }
 
     fn at(&self, server: &str) -> String {
@@ -74,10 +77,16 @@ pub(crate) fn route(shared: &Shared) -> MethodRouter<Shared> {
 }
 
 fn show(page: &Page, path: &str) -> Response {
-    let nest = path.strip_suffix(PATH).filter(|nest| !nest.is_empty()).unwrap_or("/");
+    let nest = path
+        .strip_suffix(PATH)
+        .filter(|nest| !nest.is_empty())
+        .unwrap_or("/");
     // Braces would name a variable of the server's.
     let nest = nest.replace('{', "%7B").replace('}', "%7D");
-    let fields = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    let fields = [
+        (CONTENT_TYPE, "application/json"),
+        (CACHE_CONTROL, "no-store"),
+    ];
     (fields, page.at(&nest)).into_response()
 }
 
@@ -99,14 +108,26 @@ fn document(shared: &Shared) -> OpenApi {
 fn components(shared: &Shared) -> Components {
     let mut components = Components::new();
     let named = |(name, schema): (&'static str, _)| (name.to_owned(), schema);
-    components.schemas.extend(schemas::all(shared).into_iter().map(named));
-    components.schemas.extend(bodies::all().into_iter().map(named));
+    components
+        .schemas
+        .extend(schemas::all(shared).into_iter().map(named));
+    components
+        .schemas
+        .extend(bodies::all().into_iter().map(named));
     components.schemas.extend(answers::schemas());
-    components.responses.extend(answers::responses().into_iter().map(|(name, response)| (name.to_owned(), response)));
+    components.responses.extend(
+        answers::responses()
+            .into_iter()
+            .map(|(name, response)| (name.to_owned(), response)),
+    );
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("The token of an operator, as the service gives them out."))
+        .description(Some(
+            "The token of an operator, as the service gives them out.",
+        ))
         .build();
-    components.security_schemes.insert("bearer".into(), RefOr::T(SecurityScheme::Http(bearer)));
+    components
+        .security_schemes
+        .insert("bearer".into(), RefOr::T(SecurityScheme::Http(bearer)));
     components
 }

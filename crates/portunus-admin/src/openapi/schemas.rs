@@ -6,8 +6,9 @@ use portunus::key::KeyStatus;
 use utoipa::openapi::{KnownFormat, Object, RefOr, Schema, SchemaFormat};
 
 use super::shape::{
-    Members, about, always, any_object, any_of, at_least, boolean, id, line, list, list_or_null, matching, members,
-    named, named_or_null, names, null, one_of, open, or_null, prose, shown_time, text, within,
+    Members, about, always, any_object, any_of, at_least, boolean, id, line, list, list_or_null,
+    matching, members, named, named_or_null, names, null, one_of, open, or_null, prose, shown_time,
+    text, within,
 };
 use crate::Shared;
 
@@ -22,14 +23,23 @@ pub(super) fn all(shared: &Shared) -> Vec<(&'static str, RefOr<Schema>)> {
         ("Environment", matching("^[a-z0-9-]{1,32}$").into()),
         ("Event", event.into()),
         ("EventPage", page("Event", "^[0-9]+$").into()),
-        ("ImportedKey", members().with("record", named("KeyRecord")).into()),
+        (
+            "ImportedKey",
+            members().with("record", named("KeyRecord")).into(),
+        ),
         ("IpAddress", ip_address()),
         ("IssuedKey", issued().into()),
         ("KeyId", id().into()),
         ("KeyKind", names(["app", "user", "access_token"]).into()),
-        ("KeyPage", page("KeyRecord", "^[0-9]+\\.[!-~]{1,128}$").into()),
+        (
+            "KeyPage",
+            page("KeyRecord", "^[0-9]+\\.[!-~]{1,128}$").into(),
+        ),
         ("KeyRecord", key_record().into()),
-        ("KeyStatus", names(STATUSES.iter().map(|status| status.as_str())).into()),
+        (
+            "KeyStatus",
+            names(STATUSES.iter().map(|status| status.as_str())).into(),
+        ),
         ("Owner", owner().into()),
         ("Party", party().into()),
         ("RepeatedRequest", repeated().into()),
@@ -38,22 +48,37 @@ pub(super) fn all(shared: &Shared) -> Vec<(&'static str, RefOr<Schema>)> {
         ("Usage", usage().into()),
         ("Verified", verified()),
         ("VerifiedActive", active().into()),
-        ("VerifiedInactive", members().with("active", always(false)).about("Not a word about why.").into()),
+        (
+            "VerifiedInactive",
+            members()
+                .with("active", always(false))
+                .about("Not a word about why.")
+                .into(),
+        ),
         ("WorkspaceId", matching("^[A-Za-z0-9._-]{1,128}$").into()),
     ]
 }
 
 /// Every state of a key.
-pub(super) const STATUSES: [KeyStatus; 5] =
-    [KeyStatus::Active, KeyStatus::NotYetValid, KeyStatus::Expired, KeyStatus::Disabled, KeyStatus::Revoked];
+pub(super) const STATUSES: [KeyStatus; 5] = [
+    KeyStatus::Active,
+    KeyStatus::NotYetValid,
+    KeyStatus::Expired,
+    KeyStatus::Disabled,
+    KeyStatus::Revoked,
+];
 
 /// Every outcome of an event.
 pub(super) fn outcomes() -> impl Iterator<Item = &'static str> {
     let refused = ErrorCode::ALL.iter().map(|code| code.as_str());
-    [AuditOutcome::Ok, AuditOutcome::Abandoned, AuditOutcome::Failed]
-        .map(AuditOutcome::as_str)
-        .into_iter()
-        .chain(refused)
+    [
+        AuditOutcome::Ok,
+        AuditOutcome::Abandoned,
+        AuditOutcome::Failed,
+    ]
+    .map(AuditOutcome::as_str)
+    .into_iter()
+    .chain(refused)
 }
 
 /// A grant or requirement: segments of RFC 6749 §3.3's characters between `:` or `.`, the last of which may be `*`.
@@ -61,7 +86,10 @@ fn scope() -> Object {
     let segment = r"[!#-)+,\-/-9;-\[\]-~]+";
     let mut scope = matching(&format!(r"^({segment}[:.])*({segment}|\*)$"));
     scope.max_length = Some(portunus::scope::MAX_SCOPE_LENGTH);
-    about(scope, "A wildcard such as `document:*` covers every deeper name.")
+    about(
+        scope,
+        "A wildcard such as `document:*` covers every deeper name.",
+    )
 }
 
 fn ip_address() -> RefOr<Schema> {
@@ -74,7 +102,10 @@ fn ip_address() -> RefOr<Schema> {
 }
 
 fn owner() -> Members {
-    members().with("tenant_id", id()).perhaps("user_id", id()).perhaps("user_email", prose(1000))
+    members()
+        .with("tenant_id", id())
+        .perhaps("user_id", id())
+        .perhaps("user_email", prose(1000))
 }
 
 fn key_record() -> Members {
@@ -84,14 +115,23 @@ fn key_record() -> Members {
         .about("`null` where requests are not limited by this window.");
     members()
         .with("id", named("KeyId"))
-        .with("key_family", about(id(), "What a key shares with its successors by rotation."))
-        .with("version", about(at_least(1), "Raised by each change but usage; the `ETag`."))
+        .with(
+            "key_family",
+            about(id(), "What a key shares with its successors by rotation."),
+        )
+        .with(
+            "version",
+            about(at_least(1), "Raised by each change but usage; the `ETag`."),
+        )
         .with("name", line(1000))
         .with("description", or_null(prose(1000)))
         .with("kind", named("KeyKind"))
         .with("environment", named("Environment"))
         .with("owner", named("Owner"))
-        .with("masked", about(text(), "What people may see of the secret."))
+        .with(
+            "masked",
+            about(text(), "What people may see of the secret."),
+        )
         .with("scopes", list(named("Scope")))
         .with("access", named("Access"))
         .with("workspaces", {
@@ -127,24 +167,42 @@ fn key_record() -> Members {
 
 /// A page of a list.
 fn page(of: &str, cursor: &str) -> Members {
-    let next = about(or_null(matching(cursor)), "Where the next page starts; `null` at the end.");
-    members().with("items", list(named(of))).with("next_cursor", next)
+    let next = about(
+        or_null(matching(cursor)),
+        "Where the next page starts; `null` at the end.",
+    );
+    members()
+        .with("items", list(named(of)))
+        .with("next_cursor", next)
 }
 
 fn secret() -> Object {
-    about(line(portunus::key::MAX_KEY_LENGTH), "The secret: this once.")
+    about(
+        line(portunus::key::MAX_KEY_LENGTH),
+        "The secret: this once.",
+    )
 }
 
 fn issued() -> Members {
-    members().with("key", secret()).with("record", named("KeyRecord"))
+    members()
+        .with("key", secret())
+        .with("record", named("KeyRecord"))
 }
 
 fn rotated() -> Members {
     let old = members()
         .with("id", named("KeyId"))
-        .with("works_until", about(or_null(shown_time()), "`null` where it works until it is deleted."))
+        .with(
+            "works_until",
+            about(
+                or_null(shown_time()),
+                "`null` where it works until it is deleted.",
+            ),
+        )
         .about("The key that was rotated.");
-    issued().with("rotated", old).about("The successor, with its secret.")
+    issued()
+        .with("rotated", old)
+        .about("The successor, with its secret.")
 }
 
 fn repeated() -> Members {
@@ -155,7 +213,9 @@ fn repeated() -> Members {
 }
 
 fn usage() -> Members {
-    let hour = members().with("start", shown_time()).with("count", at_least(0));
+    let hour = members()
+        .with("start", shown_time())
+        .with("count", at_least(0));
     members()
         .with("id", named("KeyId"))
         .with("request_count", at_least(0))
@@ -165,14 +225,23 @@ fn usage() -> Members {
 }
 
 fn verified() -> RefOr<Schema> {
-    one_of("What is not active is told nothing of.", [named("VerifiedActive").into(), named("VerifiedInactive").into()])
+    one_of(
+        "What is not active is told nothing of.",
+        [
+            named("VerifiedActive").into(),
+            named("VerifiedInactive").into(),
+        ],
+    )
 }
 
 fn active() -> Members {
     let seconds = || at_least(0);
     members()
         .with("active", always(true))
-        .with("scope", about(text(), "The scopes, with spaces between them."))
+        .with(
+            "scope",
+            about(text(), "The scopes, with spaces between them."),
+        )
         .with("client_id", named("KeyId"))
         .with("sub", or_null(id()))
         .with("username", or_null(prose(1000)))
@@ -180,21 +249,30 @@ fn active() -> Members {
         .with("exp", or_null(seconds()))
         .with("iat", seconds())
         .with("nbf", or_null(seconds()))
-        .with("allowed", about(boolean(), "Whether the key may do what was asked about."))
+        .with(
+            "allowed",
+            about(boolean(), "Whether the key may do what was asked about."),
+        )
         .with("explain", text())
         .with("record", named("KeyRecord"))
         .about("In the manner of RFC 7662 §2.2.")
 }
 
 fn party() -> Members {
-    members().perhaps("user_id", id()).perhaps("user_email", text()).perhaps("name", text())
+    members()
+        .perhaps("user_id", id())
+        .perhaps("user_email", text())
+        .perhaps("name", text())
 }
 
 fn event() -> Members {
     members()
         .with("id", matching("^[0-9a-f]{32}$"))
         .with("at", shown_time())
-        .with("action", names(Action::ALL.iter().map(|action| action.as_str())))
+        .with(
+            "action",
+            names(Action::ALL.iter().map(|action| action.as_str())),
+        )
         .with("outcome", names(outcomes()))
         .perhaps("status", within(100, 599))
         .perhaps("tenant_id", id())

@@ -72,7 +72,8 @@ pub(super) fn time() -> Object {
 /// A time as it is shown: in UTC, with milliseconds.
 pub(super) fn shown_time() -> Object {
     let mut text = time();
-    text.pattern = Some(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$".into());
+    text.pattern =
+        Some(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$".into());
     text
 }
 
@@ -131,7 +132,10 @@ pub(super) fn any_of(schemas: impl IntoIterator<Item = RefOr<Schema>>) -> RefOr<
 }
 
 /// Exactly one of these.
-pub(super) fn one_of(description: &str, schemas: impl IntoIterator<Item = RefOr<Schema>>) -> RefOr<Schema> {
+pub(super) fn one_of(
+    description: &str,
+    schemas: impl IntoIterator<Item = RefOr<Schema>>,
+) -> RefOr<Schema> {
     let mut one = OneOf::new();
     one.items = schemas.into_iter().collect();
     one.description = Some(description.to_owned());

@@ -18,7 +18,11 @@ pub(crate) struct Document {
 
 impl Document {
     pub(crate) fn new(whole: Value) -> Self {
-        Self { whole, seen: RefCell::default(), validators: RefCell::default() }
+        Self {
+            whole,
+            seen: RefCell::default(),
+            validators: RefCell::default(),
+        }
     }
 
     /// Method, path and operation of each call.
@@ -39,10 +43,15 @@ impl Document {
 
     /// Every answer that is documented.
     pub(crate) fn documented(&self) -> BTreeSet<(String, String, String)> {
-        let each = self.operations().into_iter().flat_map(|(method, path, operation)| {
-            let statuses = operation["responses"].as_object().unwrap().keys();
-            statuses.map(move |status| (method.clone(), path.clone(), status.clone())).collect::<Vec<_>>()
-        });
+        let each = self
+            .operations()
+            .into_iter()
+            .flat_map(|(method, path, operation)| {
+                let statuses = operation["responses"].as_object().unwrap().keys();
+                statuses
+                    .map(move |status| (method.clone(), path.clone(), status.clone()))
+                    .collect::<Vec<_>>()
+            });
         each.collect()
     }
 
@@ -56,7 +65,9 @@ impl Document {
         match value["$ref"].as_str() {
             Some(reference) => {
                 let pointer = reference.strip_prefix('#').unwrap();
-                self.whole.pointer(pointer).unwrap_or_else(|| panic!("{reference} leads nowhere"))
+                self.whole
+                    .pointer(pointer)
+                    .unwrap_or_else(|| panic!("{reference} leads nowhere"))
             }
             None => value,
         }
@@ -70,10 +81,15 @@ impl Document {
             let rooted = json!({ "allOf": [schema], "components": self.whole["components"] });
             let options = jsonschema::draft202012::options().should_validate_formats(true);
             let validator = Rc::new(options.build(&rooted).unwrap());
-            self.validators.borrow_mut().insert(text, Rc::clone(&validator));
+            self.validators
+                .borrow_mut()
+                .insert(text, Rc::clone(&validator));
             validator
         });
-        validator.iter_errors(value).map(|error| format!("{error} at {}", error.instance_path())).collect()
+        validator
+            .iter_errors(value)
+            .map(|error| format!("{error} at {}", error.instance_path()))
+            .collect()
     }
 
     /// Panics where an answer is none of the documented ones, or not as documented.
@@ -87,7 +103,9 @@ impl Document {
     /// The same for an answer that is documented under this name.
     pub(crate) fn check_as(&self, name: &str, ask: &Ask, answer: &Answer) {
         self.check_unseen(name, ask, answer);
-        self.seen.borrow_mut().insert((ask.method.clone(), ask.template.clone(), name.to_owned()));
+        self.seen
+            .borrow_mut()
+            .insert((ask.method.clone(), ask.template.clone(), name.to_owned()));
     }
 
     /// The same for an answer that is no reason to document its status.
@@ -95,34 +113,71 @@ impl Document {
         let responses = &self.operation(&ask.method, &ask.template)["responses"];
         let response = self.resolved(&responses[name]);
         let body = String::from_utf8_lossy(&answer.body);
-        assert!(response.is_object(), "{} is not documented: {ask:?}: {body}", answer.status);
-        self.check_response(response, answer, &format!("{ask:?}: {} {body}", answer.status));
+        assert!(
+            response.is_object(),
+            "{} is not documented: {ask:?}: {body}",
+            answer.status
+        );
+        self.check_response(
+            response,
+            answer,
+            &format!("{ask:?}: {} {body}", answer.status),
+        );
     }
 
     /// Panics where an answer is not this documented response.
     pub(crate) fn check_response(&self, response: &Value, answer: &Answer, context: &str) {
         let nothing = serde_json::Map::new();
         let fields = response["headers"].as_object().unwrap_or(&nothing);
-        for name in answer.headers.keys().filter(|name| !matches!(name.as_str(), "content-type" | "content-length")) {
-            let known = fields.keys().any(|field| field.eq_ignore_ascii_case(name.as_str()));
+        for name in answer
+            .headers
+            .keys()
+            .filter(|name| !matches!(name.as_str(), "content-type" | "content-length"))
+        {
+            let known = fields
+                .keys()
+                .any(|field| field.eq_ignore_ascii_case(name.as_str()));
             assert!(known, "{name} is not documented: {context}");
         }
         for (name, field) in fields {
             let field = self.resolved(field);
-            let value = answer.headers.get(name).map(|value| value.to_str().unwrap());
-            assert!(value.is_some() || field["required"] != true, "{name} is missing: {context}");
+            let value = answer
+                .headers
+                .get(name)
+                .map(|value| value.to_str().unwrap());
+            assert!(
+                value.is_some() || field["required"] != true,
+                "{name} is missing: {context}"
+            );
             let integer = field["schema"]["type"] == "integer";
-            let value = value.map(|text| if integer { json!(text.parse::<u64>().unwrap()) } else { json!(text) });
-            let faults = value.map(|value| self.faults(&field["schema"], &value)).unwrap_or_default();
+            let value = value.map(|text| {
+                if integer {
+                    json!(text.parse::<u64>().unwrap())
+                } else {
+                    json!(text)
+                }
+            });
+            let faults = value
+                .map(|value| self.faults(&field["schema"], &value))
+                .unwrap_or_default();
             assert!(faults.is_empty(), "{name}: {faults:?}: {context}");
         }
-        let media = answer.headers.get("content-type").map(|value| value.to_str().unwrap());
+        let media = answer
+            .headers
+            .get("content-type")
+            .map(|value| value.to_str().unwrap());
         match response["content"].as_object() {
-            None => assert!(media.is_none() && answer.body.is_empty(), "content is not documented: {context}"),
+            None => assert!(
+                media.is_none() && answer.body.is_empty(),
+                "content is not documented: {context}"
+            ),
             Some(content) => {
                 let media = media.unwrap_or_else(|| panic!("no content type: {context}"));
-                let schema = content.get(media).unwrap_or_else(|| panic!("{media} is not documented: {context}"));
-                let value = serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON: {context}"));
+                let schema = content
+                    .get(media)
+                    .unwrap_or_else(|| panic!("{media} is not documented: {context}"));
+                let value = serde_json::from_slice(&answer.body)
+                    .unwrap_or_else(|_| panic!("no JSON: {context}"));
                 let faults = self.faults(&schema["schema"], &value);
                 assert!(faults.is_empty(), "{faults:#?}: {context}");
             }
@@ -136,26 +191,43 @@ impl Document {
         if let Some(body) = ask.body.as_deref().filter(|_| content.is_object()) {
             let value = serde_json::from_slice(body).unwrap();
             let faults = self.faults(content, &value);
-            assert!(faults.is_empty(), "accepted, but not allowed by the document: {ask:?}: {faults:?}");
+            assert!(
+                faults.is_empty(),
+                "accepted, but not allowed by the document: {ask:?}: {faults:?}"
+            );
         }
         let parameter = |place: &str, name: &str| {
             let all = operation["parameters"].as_array().into_iter().flatten();
             all.clone().find(|known| {
-                known["in"] == place && known["name"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(name))
+                known["in"] == place
+                    && known["name"]
+                        .as_str()
+                        .is_some_and(|known| known.eq_ignore_ascii_case(name))
             })
         };
         let query = ask.path.split_once('?').map_or("", |(_, query)| query);
-        for (name, text) in
-            query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(_, text)| !text.is_empty())
+        for (name, text) in query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .filter(|(_, text)| !text.is_empty())
         {
-            let schema = &parameter("query", name).unwrap_or_else(|| panic!("{name} is not documented"))["schema"];
-            let number = || text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number));
-            let value = if schema["type"] == "integer" { number() } else { json!(text.replace("%20", " ")) };
+            let schema = &parameter("query", name)
+                .unwrap_or_else(|| panic!("{name} is not documented"))["schema"];
+            let number = || {
+                text.parse::<u64>()
+                    .map_or_else(|_| json!(text), |number| json!(number))
+            };
+            let value = if schema["type"] == "integer" {
+                number()
+            } else {
+                json!(text.replace("%20", " "))
+            };
             let faults = self.faults(schema, &value);
             assert!(faults.is_empty(), "{name}={text} was accepted: {faults:?}");
         }
         for (name, value) in &ask.headers {
-            let known = parameter("header", name).unwrap_or_else(|| panic!("{name} is not documented"));
+            let known =
+                parameter("header", name).unwrap_or_else(|| panic!("{name} is not documented"));
             let faults = self.faults(&known["schema"], &json!(String::from_utf8_lossy(value)));
             assert!(faults.is_empty(), "{name} was accepted: {faults:?}");
         }

@@ -8,12 +8,15 @@ use crate::world::{Ask, Mood, World, send};
 /// A request that this call does as it is asked.
 pub(crate) async fn good(world: &World, method: &str, template: &str) -> Ask {
     let ask = Ask::new(method, template);
-    let ask = if template.contains("{id}") { ask.of(&world.plain().await) } else { ask };
+    let ask = if template.contains("{id}") {
+        ask.of(&world.plain().await)
+    } else {
+        ask
+    };
     match (method, template) {
         ("POST", "/keys") => ask.json(&json!({ "name": "good" })),
-        ("POST", "/import") => {
-            ask.json(&json!({ "name": "good", "digest": { "scheme": "sha256", "hex": fresh_hex() } }))
-        }
+        ("POST", "/import") => ask
+            .json(&json!({ "name": "good", "digest": { "scheme": "sha256", "hex": fresh_hex() } })),
         ("POST", "/verify") => ask.json(&json!({ "key": "acme_live_unknown" })),
         ("PATCH", _) => ask.json(&json!({ "name": "better" })),
         _ => ask,
@@ -27,12 +30,21 @@ pub(crate) fn fresh_hex() -> String {
     format!("{:064x}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_storage(world: &World) {
+pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_storage(
+    world: &World,
+) {
     for (method, template, operation) in world.document.operations() {
         let ask = good(world, &method, &template).await;
         world.expect(401, ask.clone().by_nobody()).await;
         world.expect(401, ask.clone().by("stranger")).await;
-        world.expect(400, ask.clone().by_nobody().header("authorization", "Basic Og==")).await;
+        world
+            .expect(
+                400,
+                ask.clone()
+                    .by_nobody()
+                    .header("authorization", "Basic Og=="),
+            )
+            .await;
         world.expect(403, ask.clone().by("member")).await;
         let limited = send(&world.limited, &ask).await;
         assert_eq!(limited.status, 429, "{ask:?}");
@@ -44,12 +56,21 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
         for code in ErrorCode::ALL {
             let refused = ask.clone().by(&format!("refused:{code}"));
             let answer = send(&world.router, &refused).await;
-            assert_eq!((answer.status, &answer.json()["code"]), (code.status(), &json!(code.as_str())));
+            assert_eq!(
+                (answer.status, &answer.json()["code"]),
+                (code.status(), &json!(code.as_str()))
+            );
             let own = !operation["responses"][code.status().to_string()].is_null();
-            let name = if own { code.status().to_string() } else { "default".into() };
+            let name = if own {
+                code.status().to_string()
+            } else {
+                "default".into()
+            };
             match code.status() {
                 // What the proof alone answers so would hide that the call never does.
-                404 | 409 | 412 | 422 if own => world.document.check_unseen(&name, &refused, &answer),
+                404 | 409 | 412 | 422 if own => {
+                    world.document.check_unseen(&name, &refused, &answer)
+                }
                 _ => world.document.check_as(&name, &refused, &answer),
             }
         }
@@ -60,12 +81,23 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
             "/openapi.json" => assert_eq!(down.status, 200),
             // A text that is no key is nobody's, whether storage answers or not.
             "/verify" => assert_eq!(down.json(), json!({ "active": false })),
-            _ => assert_eq!((down.status, &down.json()["code"]), (503, &json!("STORE_UNAVAILABLE")), "{ask:?}"),
+            _ => assert_eq!(
+                (down.status, &down.json()["code"]),
+                (503, &json!("STORE_UNAVAILABLE")),
+                "{ask:?}"
+            ),
         }
         let done = world.ask(&ask).await;
         assert!(done.status < 300, "{ask:?}: {}", done.status);
         if template.contains("{id}") {
-            for id in ["key_unknown", "%C3%A4", "a%20b", "a%2Fb", "%00", &"x".repeat(129)] {
+            for id in [
+                "key_unknown",
+                "%C3%A4",
+                "a%20b",
+                "a%2Fb",
+                "%00",
+                &"x".repeat(129),
+            ] {
                 world.expect(404, ask.clone().of(id)).await;
             }
             let again = good(world, &method, &template).await;

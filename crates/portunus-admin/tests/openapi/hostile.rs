@@ -57,16 +57,23 @@ async fn no_value_of_any_member_brings_an_answer_that_is_not_documented() {
     let world = World::new().await;
     for (method, template, operation) in world.document.operations() {
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-        let Some(members) = world.document.resolved(schema)["properties"].as_object() else { continue };
+        let Some(members) = world.document.resolved(schema)["properties"].as_object() else {
+            continue;
+        };
         let mut ask = good(&world, &method, &template).await;
         for name in members.keys().map(String::as_str).chain(["unknown", ""]) {
             for value in odd_values() {
-                let mut body: Value =
-                    ask.body.as_deref().map_or(json!({}), |body| serde_json::from_slice(body).unwrap());
+                let mut body: Value = ask
+                    .body
+                    .as_deref()
+                    .map_or(json!({}), |body| serde_json::from_slice(body).unwrap());
                 body[name] = value;
                 let answer = world.ask(&ask.clone().json(&body)).await;
                 let allowed = world.document.faults(schema, &body).is_empty();
-                assert!(allowed || answer.status >= 400, "{method} {template} took {body}");
+                assert!(
+                    allowed || answer.status >= 400,
+                    "{method} {template} took {body}"
+                );
                 if answer.status < 300 {
                     ask = good(&world, &method, &template).await;
                 }
@@ -101,7 +108,9 @@ async fn no_body_brings_an_answer_that_is_not_documented() {
         for body in bodies.iter().copied().chain([large.as_slice()]) {
             let ask = good(&world, &method, &template).await.raw(body);
             let answer = crate::world::send(&world.router, &ask).await;
-            world.document.check_as(&answer.status.to_string(), &ask, &answer);
+            world
+                .document
+                .check_as(&answer.status.to_string(), &ask, &answer);
             let nothing = body.trim_ascii().is_empty() && body.len() < 10;
             let may_be_left_out = operation["requestBody"]["required"] == false;
             let fine = !takes || (nothing && may_be_left_out);
@@ -154,16 +163,26 @@ async fn no_parameter_brings_an_answer_that_is_not_documented() {
     ];
     for (method, template, operation) in world.document.operations() {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
-        let names = parameters.filter(|parameter| parameter["in"] == "query").map(|parameter| &parameter["name"]);
+        let names = parameters
+            .filter(|parameter| parameter["in"] == "query")
+            .map(|parameter| &parameter["name"]);
         for name in names.map(|name| name.as_str().unwrap()) {
             for value in odd {
-                let ask = Ask::new(&method, &template).of(&id).query(&format!("{name}={value}"));
+                let ask = Ask::new(&method, &template)
+                    .of(&id)
+                    .query(&format!("{name}={value}"));
                 let answer = crate::world::send(&world.router, &ask).await;
-                world.document.check_as(&answer.status.to_string(), &ask, &answer);
+                world
+                    .document
+                    .check_as(&answer.status.to_string(), &ask, &answer);
             }
         }
-        if !template.contains("/events") && operation["parameters"].to_string().contains("\"query\"") {
-            world.expect(400, Ask::new(&method, &template).of(&id).query("unknown=1")).await;
+        if !template.contains("/events")
+            && operation["parameters"].to_string().contains("\"query\"")
+        {
+            world
+                .expect(400, Ask::new(&method, &template).of(&id).query("unknown=1"))
+                .await;
         }
     }
 }
@@ -171,17 +190,47 @@ async fn no_parameter_brings_an_answer_that_is_not_documented() {
 #[tokio::test]
 async fn no_field_of_a_request_brings_an_answer_that_is_not_documented() {
     let world = World::new().await;
-    let odd: [&[u8]; 12] =
-        [b"", b" ", b"*", b"\"1\"", b"W/\"1\"", b"\"1", b",,", b"\"1\",\"2\"", b"\xff", b"a b", b"\t", b"\"0\", *"];
-    for (method, template) in [("POST", "/keys"), ("POST", "/keys/{id}/rotate"), ("PATCH", "/keys/{id}")] {
-        for name in ["if-match", "idempotency-key", "content-type", "accept", "x-request-id", "content-encoding"] {
+    let odd: [&[u8]; 12] = [
+        b"",
+        b" ",
+        b"*",
+        b"\"1\"",
+        b"W/\"1\"",
+        b"\"1",
+        b",,",
+        b"\"1\",\"2\"",
+        b"\xff",
+        b"a b",
+        b"\t",
+        b"\"0\", *",
+    ];
+    for (method, template) in [
+        ("POST", "/keys"),
+        ("POST", "/keys/{id}/rotate"),
+        ("PATCH", "/keys/{id}"),
+    ] {
+        for name in [
+            "if-match",
+            "idempotency-key",
+            "content-type",
+            "accept",
+            "x-request-id",
+            "content-encoding",
+        ] {
             for value in odd {
                 let ask = good(&world, method, template).await.header(name, value);
                 let answer = crate::world::send(&world.router, &ask).await;
-                world.document.check_as(&answer.status.to_string(), &ask, &answer);
-                let twice = good(&world, method, template).await.header(name, value).header(name, "second");
+                world
+                    .document
+                    .check_as(&answer.status.to_string(), &ask, &answer);
+                let twice = good(&world, method, template)
+                    .await
+                    .header(name, value)
+                    .header(name, "second");
                 let answer = crate::world::send(&world.router, &twice).await;
-                world.document.check_as(&answer.status.to_string(), &twice, &answer);
+                world
+                    .document
+                    .check_as(&answer.status.to_string(), &twice, &answer);
             }
         }
     }
@@ -194,7 +243,14 @@ async fn no_field_of_a_request_brings_an_answer_that_is_not_documented() {
 #[tokio::test]
 async fn an_id_that_is_no_text_is_unknown() {
     let world = World::new().await;
-    for (method, template, _) in world.document.operations().into_iter().filter(|(_, path, _)| path.contains("{id}")) {
-        world.expect(404, good(&world, &method, &template).await.of("%FF")).await;
+    for (method, template, _) in world
+        .document
+        .operations()
+        .into_iter()
+        .filter(|(_, path, _)| path.contains("{id}"))
+    {
+        world
+            .expect(404, good(&world, &method, &template).await.of("%FF"))
+            .await;
     }
 }

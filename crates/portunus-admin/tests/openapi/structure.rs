@@ -25,14 +25,20 @@ async fn every_reference_leads_somewhere_and_nothing_is_left_over() {
     let mut referred = BTreeSet::new();
     each(&document, &mut |object| {
         if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
-            assert!(document.pointer(reference.strip_prefix('#').unwrap()).is_some(), "{reference}");
+            assert!(
+                document
+                    .pointer(reference.strip_prefix('#').unwrap())
+                    .is_some(),
+                "{reference}"
+            );
             referred.insert(reference.to_owned());
         }
     });
     for kind in ["schemas", "responses"] {
         for name in document["components"][kind].as_object().unwrap().keys() {
             // What answers other methods belongs to no operation.
-            let used = referred.contains(&format!("#/components/{kind}/{name}")) || name == "MethodNotAllowed";
+            let used = referred.contains(&format!("#/components/{kind}/{name}"))
+                || name == "MethodNotAllowed";
             assert!(used, "{kind}/{name} is used nowhere");
         }
     }
@@ -43,18 +49,44 @@ async fn operations_have_names_of_their_own_and_parameters_that_stand_in_their_p
     let world = World::new().await;
     let mut ids = BTreeSet::new();
     for (method, path, operation) in world.document.operations() {
-        assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{method} {path}");
-        assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path}");
+        assert!(
+            ids.insert(operation["operationId"].as_str().unwrap()),
+            "{method} {path}"
+        );
+        assert!(
+            operation["summary"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{method} {path}"
+        );
         let mut names = BTreeSet::new();
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
-            let (place, name) = (parameter["in"].as_str().unwrap(), parameter["name"].as_str().unwrap());
+            let (place, name) = (
+                parameter["in"].as_str().unwrap(),
+                parameter["name"].as_str().unwrap(),
+            );
             assert!(names.insert((place, name)), "{method} {path}: {name} twice");
-            assert_eq!(place == "path", path.contains(&format!("{{{name}}}")), "{method} {path}: {name}");
-            assert_eq!(parameter["required"], place == "path", "{method} {path}: {name}");
+            assert_eq!(
+                place == "path",
+                path.contains(&format!("{{{name}}}")),
+                "{method} {path}: {name}"
+            );
+            assert_eq!(
+                parameter["required"],
+                place == "path",
+                "{method} {path}: {name}"
+            );
         }
-        assert_eq!(path.contains("{id}"), names.contains(&("path", "id")), "{method} {path}");
+        assert_eq!(
+            path.contains("{id}"),
+            names.contains(&("path", "id")),
+            "{method} {path}"
+        );
         for (status, response) in operation["responses"].as_object().unwrap() {
-            assert!(world.document.resolved(response)["description"].is_string(), "{method} {path} {status}");
+            assert!(
+                world.document.resolved(response)["description"].is_string(),
+                "{method} {path} {status}"
+            );
         }
     }
     assert_eq!(ids.len(), 13);
@@ -63,14 +95,26 @@ async fn operations_have_names_of_their_own_and_parameters_that_stand_in_their_p
 #[tokio::test]
 async fn every_schema_is_one_and_every_object_says_whether_it_has_other_members() {
     let world = World::new().await;
-    let schemas = world.document.whole["components"]["schemas"].as_object().unwrap();
+    let schemas = world.document.whole["components"]["schemas"]
+        .as_object()
+        .unwrap();
     for (name, schema) in schemas {
         assert!(jsonschema::draft202012::meta::is_valid(schema), "{name}");
         each(schema, &mut |object| {
-            let Some(members) = object.get("properties").and_then(Value::as_object) else { return };
+            let Some(members) = object.get("properties").and_then(Value::as_object) else {
+                return;
+            };
             assert_eq!(object["additionalProperties"], false, "{name}");
-            for required in object.get("required").and_then(Value::as_array).into_iter().flatten() {
-                assert!(members.contains_key(required.as_str().unwrap()), "{name}: {required}");
+            for required in object
+                .get("required")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                assert!(
+                    members.contains_key(required.as_str().unwrap()),
+                    "{name}: {required}"
+                );
             }
         });
     }
@@ -80,19 +124,49 @@ async fn every_schema_is_one_and_every_object_says_whether_it_has_other_members(
 async fn the_document_has_the_form_of_openapi_3_1() {
     let world = World::new().await;
     let document = &world.document.whole;
-    let members: Vec<_> = document.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(members, ["openapi", "info", "servers", "paths", "components", "security"]);
+    let members: Vec<_> = document
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        members,
+        [
+            "openapi",
+            "info",
+            "servers",
+            "paths",
+            "components",
+            "security"
+        ]
+    );
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["servers"], json!([{ "url": NEST }]));
     assert_eq!(document["security"], json!([{ "bearer": [] }]));
-    assert_eq!(document["components"]["securitySchemes"]["bearer"]["type"], "http");
-    assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+    assert_eq!(
+        document["components"]["securitySchemes"]["bearer"]["type"],
+        "http"
+    );
+    assert_eq!(
+        document["components"]["securitySchemes"]["bearer"]["scheme"],
+        "bearer"
+    );
     let limit = |path: &str| {
-        let parameters = world.document.operation("GET", path)["parameters"].as_array().unwrap();
-        parameters.iter().find(|parameter| parameter["name"] == "limit").unwrap()["schema"].clone()
+        let parameters = world.document.operation("GET", path)["parameters"]
+            .as_array()
+            .unwrap();
+        parameters
+            .iter()
+            .find(|parameter| parameter["name"] == "limit")
+            .unwrap()["schema"]
+            .clone()
     };
     for path in ["/keys", "/events"] {
-        assert_eq!(limit(path), json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 50 }));
+        assert_eq!(
+            limit(path),
+            json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 50 })
+        );
     }
 }
 
@@ -112,11 +186,22 @@ async fn the_server_is_the_path_under_which_the_router_is_nested() {
     let path = |tenant: &str| format!("/of/{tenant}{NEST}/openapi.json");
     for (tenant, shown) in [("acme", "acme"), ("a%22b", "a%22b"), ("a{x}b", "a%7Bx%7Db")] {
         use tower::ServiceExt;
-        let request = axum::http::Request::get(path(tenant)).header("authorization", "Bearer owner");
-        let response = outer.clone().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        let request =
+            axum::http::Request::get(path(tenant)).header("authorization", "Bearer owner");
+        let response = outer
+            .clone()
+            .oneshot(request.body(axum::body::Body::empty()).unwrap())
+            .await
+            .unwrap();
+        let body = http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .unwrap()
+            .to_bytes();
         let document: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(document["servers"], json!([{ "url": format!("/of/{shown}{NEST}") }]));
+        assert_eq!(
+            document["servers"],
+            json!([{ "url": format!("/of/{shown}{NEST}") }])
+        );
     }
 }
 
@@ -126,28 +211,65 @@ async fn a_path_answers_exactly_the_methods_that_are_documented_and_head() {
     let paths = world.document.whole["paths"].as_object().unwrap();
     let other = &world.document.whole["components"]["responses"]["MethodNotAllowed"];
     for (template, item) in paths {
-        let documented: BTreeSet<_> = item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
-        for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY", "M-SEARCH"] {
+        let documented: BTreeSet<_> = item
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|method| method.to_uppercase())
+            .collect();
+        for method in [
+            "GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY", "M-SEARCH",
+        ] {
             let answer = send(&world.router, &Ask::new(method, template)).await;
-            assert_eq!(answer.status != 405, documented.contains(method), "{method} {template}");
+            assert_eq!(
+                answer.status != 405,
+                documented.contains(method),
+                "{method} {template}"
+            );
             if answer.status == 405 {
                 world.document.check_response(other, &answer, template);
-                let allowed =
-                    answer.headers["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned());
+                let allowed = answer.headers["allow"]
+                    .to_str()
+                    .unwrap()
+                    .split(',')
+                    .map(|method| method.trim().to_owned());
                 let allowed: BTreeSet<_> = allowed.filter(|method| method != "HEAD").collect();
                 assert_eq!(allowed, documented, "{template}");
             }
         }
         if documented.contains("GET") {
             let ask = Ask::new("GET", template).of(&world.plain().await);
-            let (get, head) =
-                (send(&world.router, &ask).await, send(&world.router, &Ask { method: "HEAD".into(), ..ask }).await);
-            assert_eq!((head.status, head.body.len()), (get.status, 0), "{template}");
+            let (get, head) = (
+                send(&world.router, &ask).await,
+                send(
+                    &world.router,
+                    &Ask {
+                        method: "HEAD".into(),
+                        ..ask
+                    },
+                )
+                .await,
+            );
+            assert_eq!(
+                (head.status, head.body.len()),
+                (get.status, 0),
+                "{template}"
+            );
         }
     }
-    for unknown in ["/keys/", "/nothing", "/keys/a/b", "/openapi.json/", "//keys"] {
+    for unknown in [
+        "/keys/",
+        "/nothing",
+        "/keys/a/b",
+        "/openapi.json/",
+        "//keys",
+    ] {
         let answer = send(&world.router, &Ask::new("GET", unknown)).await;
-        world.document.check_response(&world.document.whole["components"]["responses"]["NotFound"], &answer, unknown);
+        world.document.check_response(
+            &world.document.whole["components"]["responses"]["NotFound"],
+            &answer,
+            unknown,
+        );
         assert_eq!(answer.status, 404, "{unknown}");
     }
 }
@@ -158,20 +280,37 @@ async fn what_the_host_leaves_out_or_adds_is_left_out_of_the_document_or_added()
     use portunus::manage::KeyManager;
     use portunus::store::MemoryStore;
     use portunus_admin::Admin;
-    let format = KeyFormat::builder("k_").random(Alphabet::BASE62, 32).build().unwrap();
+    let format = KeyFormat::builder("k_")
+        .random(Alphabet::BASE62, 32)
+        .build()
+        .unwrap();
     let store = MemoryStore::default();
-    let manager = KeyManager::builder(store.clone(), format.clone()).build().unwrap();
-    let authenticator = portunus::Authenticator::builder(store).bearer([format]).build().unwrap();
+    let manager = KeyManager::builder(store.clone(), format.clone())
+        .build()
+        .unwrap();
+    let authenticator = portunus::Authenticator::builder(store)
+        .bearer([format])
+        .build()
+        .unwrap();
     let admin = || Admin::new(manager.clone(), authenticator.clone(), crate::world::Names);
     let read = |text: String| serde_json::from_str::<Value>(&text).unwrap();
     let without = read(admin().openapi("https://keys.example.com/v1"));
-    assert_eq!(without["servers"], json!([{ "url": "https://keys.example.com/v1" }]));
+    assert_eq!(
+        without["servers"],
+        json!([{ "url": "https://keys.example.com/v1" }])
+    );
     assert!(without["paths"].get("/events").is_none());
-    let with = admin().events(MemoryAudit::new(1)).event_view(|_, members| {
-        members.insert("more".into(), json!(1));
-    });
+    let with = admin()
+        .events(MemoryAudit::new(1))
+        .event_view(|_, members| {
+            members.insert("more".into(), json!(1));
+        });
     let with = read(with.openapi("/\"quoted\""));
     assert_eq!(with["servers"], json!([{ "url": "/\"quoted\"" }]));
     assert!(with["paths"].get("/events").is_some());
-    assert!(with["components"]["schemas"]["Event"].get("additionalProperties").is_none());
+    assert!(
+        with["components"]["schemas"]["Event"]
+            .get("additionalProperties")
+            .is_none()
+    );
 }

@@ -10,13 +10,17 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
-use portunus::audit::{AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit};
-use portunus::key::{Alphabet, Environment, KeyDigest, KeyFormat, KeyId, SigningState, TenantId, WorkspaceId};
+use portunus::audit::{
+    AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit,
+};
+use portunus::key::{
+    Alphabet, Environment, KeyDigest, KeyFormat, KeyId, SigningState, TenantId, WorkspaceId,
+};
 use portunus::limit::{Quota, Quotas};
 use portunus::manage::{IssueRules, KeyManager, Operator, Role};
 use portunus::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, Rejected, StoreError, StoredKey, UsageDelta,
-    WriteBatch,
+    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, Rejected, StoreError,
+    StoredKey, UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus::{AuthError, Authenticator, ErrorCode};
@@ -50,7 +54,11 @@ impl<T> Moody<T> {
     }
 
     fn up(&self) -> Result<&T, StoreError> {
-        if self.is(Mood::Down) { Err(StoreError::unavailable("connection reset")) } else { Ok(&self.inner) }
+        if self.is(Mood::Down) {
+            Err(StoreError::unavailable("connection reset"))
+        } else {
+            Ok(&self.inner)
+        }
     }
 }
 
@@ -74,14 +82,23 @@ impl KeyStore for Moody<MemoryStore> {
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         if self.is(Mood::Contended) {
             let id = KeyId::new("key_contended").unwrap();
-            return Err(StoreError::rejected(Rejected::Version { id, expected: 1, stored: 2 }));
+            return Err(StoreError::rejected(Rejected::Version {
+                id,
+                expected: 1,
+                stored: 2,
+            }));
         }
         self.up()?.apply(batch).await
     }
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         self.up()?.record_usage(batch).await
     }
-    async fn usage_by_hour(&self, id: &KeyId, from: SystemTime, to: SystemTime) -> Result<Vec<HourOfUse>, StoreError> {
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
         self.up()?.usage_by_hour(id, from, to).await
     }
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
@@ -92,7 +109,10 @@ impl KeyStore for Moody<MemoryStore> {
 #[async_trait]
 impl AuditReader for Moody<MemoryAudit> {
     async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError> {
-        self.up().map_err(AuditError::unavailable)?.events(query).await
+        self.up()
+            .map_err(AuditError::unavailable)?
+            .events(query)
+            .await
     }
 }
 
@@ -103,8 +123,14 @@ pub(crate) struct Names;
 #[async_trait]
 impl OperatorProof for Names {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
-        let value = request.headers.get("authorization").ok_or(AuthError::new(ErrorCode::MissingKey))?;
-        let name = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
+        let value = request
+            .headers
+            .get("authorization")
+            .ok_or(AuthError::new(ErrorCode::MissingKey))?;
+        let name = value
+            .to_str()
+            .ok()
+            .and_then(|value| value.strip_prefix("Bearer "));
         let name = name.ok_or(AuthError::new(ErrorCode::InvalidRequest))?;
         if let Some(code) = name.strip_prefix("refused:") {
             return Err(AuthError::new(code.parse().unwrap()));
@@ -112,7 +138,8 @@ impl OperatorProof for Names {
         let ours = TenantId::new("tenant_ours").unwrap();
         Ok(match name {
             "owner" => Operator::new(name, ours, Role::Owner),
-            "admin" => Operator::new(name, ours, Role::Admin).in_workspaces([WorkspaceId::new("ws1").unwrap()]),
+            "admin" => Operator::new(name, ours, Role::Admin)
+                .in_workspaces([WorkspaceId::new("ws1").unwrap()]),
             "member" => Operator::new(name, ours, Role::Member),
             "outsider" => Operator::new(name, TenantId::new("tenant_theirs").unwrap(), Role::Owner),
             "crowded" => Operator::new(name, TenantId::new("tenant_crowded").unwrap(), Role::Owner),
@@ -211,10 +238,20 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let (clock, log, store) = (ManualClock::new(), MemoryAudit::new(100_000), MemoryStore::default());
+        let (clock, log, store) = (
+            ManualClock::new(),
+            MemoryAudit::new(100_000),
+            MemoryStore::default(),
+        );
         let mood = Arc::new(AtomicU8::new(Mood::Well as u8));
-        let moody = Moody { inner: store.clone(), mood: Arc::clone(&mood) };
-        let trail = AuditTrail::builder().sink(log.clone()).clock(clock.clone()).build();
+        let moody = Moody {
+            inner: store.clone(),
+            mood: Arc::clone(&mood),
+        };
+        let trail = AuditTrail::builder()
+            .sink(log.clone())
+            .clock(clock.clone())
+            .build();
         let environments = ["live", "test"].map(|name| Environment::new(name).unwrap());
         let format = KeyFormat::builder("acme_")
             .environment("live", environments[0].clone())
@@ -232,19 +269,39 @@ impl World {
             .audit(trail.clone())
             .build()
             .unwrap();
-        let authenticator = Authenticator::builder(moody).bearer([format]).clock(clock.clone()).audit(trail);
+        let authenticator = Authenticator::builder(moody)
+            .bearer([format])
+            .clock(clock.clone())
+            .audit(trail);
         let authenticator = authenticator.build().unwrap();
-        let reader = Moody { inner: log.clone(), mood: Arc::clone(&mood) };
+        let reader = Moody {
+            inner: log.clone(),
+            mood: Arc::clone(&mood),
+        };
         let admin = |quota: u64| {
             let quotas = Quotas::new([Quota::per_minute(quota).unwrap()]).unwrap();
-            Admin::new(manager.clone(), authenticator.clone(), Names).events(reader.clone()).quotas(Some(quotas))
+            Admin::new(manager.clone(), authenticator.clone(), Names)
+                .events(reader.clone())
+                .quotas(Some(quotas))
         };
         let router = Router::new().nest(NEST, admin(1_000_000).into_router());
         let limited = Router::new().nest(NEST, admin(1).into_router());
         let used_up = Ask::new("GET", "/keys");
         send(&limited, &used_up).await;
-        let document = Document::new(send(&router, &Ask::new("GET", "/openapi.json")).await.json());
-        Self { router, limited, document, clock, log, store, mood }
+        let document = Document::new(
+            send(&router, &Ask::new("GET", "/openapi.json"))
+                .await
+                .json(),
+        );
+        Self {
+            router,
+            limited,
+            document,
+            clock,
+            log,
+            store,
+            mood,
+        }
     }
 
     /// From now on storage behaves like this.
@@ -256,8 +313,15 @@ impl World {
     pub(crate) async fn expect(&self, status: u16, ask: Ask) -> Answer {
         let answer = self.ask(&ask).await;
         let (asked, body) = (ask.body.as_deref().unwrap_or_default(), &answer.body);
-        let (asked, body) = (String::from_utf8_lossy(asked), String::from_utf8_lossy(body));
-        assert_eq!(answer.status, status, "{} {} {asked}: {body}", ask.method, ask.path);
+        let (asked, body) = (
+            String::from_utf8_lossy(asked),
+            String::from_utf8_lossy(body),
+        );
+        assert_eq!(
+            answer.status, status,
+            "{} {} {asked}: {body}",
+            ask.method, ask.path
+        );
         answer
     }
 
@@ -271,7 +335,10 @@ impl World {
     /// A new key of our tenant: its id and its secret.
     pub(crate) async fn key(&self, body: Value) -> (String, String) {
         self.clock.advance(Duration::from_secs(1));
-        let answer = self.expect(201, Ask::new("POST", "/keys").json(&body)).await.json();
+        let answer = self
+            .expect(201, Ask::new("POST", "/keys").json(&body))
+            .await
+            .json();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         (text(&answer["record"]["id"]), text(&answer["key"]))
     }
@@ -283,28 +350,43 @@ impl World {
 
     pub(crate) async fn used(&self, id: &str, times: u64) {
         let ip = "2001:db8::7".parse().ok();
-        let delta = UsageDelta::new(KeyId::new(id).unwrap(), times, portunus::Clock::now(&self.clock), ip);
+        let delta = UsageDelta::new(
+            KeyId::new(id).unwrap(),
+            times,
+            portunus::Clock::now(&self.clock),
+            ip,
+        );
         self.store.record_usage(&[delta]).await.unwrap();
     }
 
     /// Puts an event into the log.
     pub(crate) async fn note(&self, event: AuditEvent) {
-        portunus::audit::AuditSink::record(&self.log, &[event]).await.unwrap();
+        portunus::audit::AuditSink::record(&self.log, &[event])
+            .await
+            .unwrap();
     }
 }
 
 /// What the router answers.
 pub(crate) async fn send(router: &Router, ask: &Ask) -> Answer {
-    let mut request = Request::builder().method(ask.method.as_str()).uri(format!("{NEST}{}", ask.path));
+    let mut request = Request::builder()
+        .method(ask.method.as_str())
+        .uri(format!("{NEST}{}", ask.path));
     if let Some(operator) = &ask.operator {
         request = request.header("authorization", format!("Bearer {operator}"));
     }
     for (name, value) in &ask.headers {
         request = request.header(*name, value.as_slice());
     }
-    let request = request.body(ask.body.clone().map_or_else(Body::empty, Body::from)).unwrap();
+    let request = request
+        .body(ask.body.clone().map_or_else(Body::empty, Body::from))
+        .unwrap();
     let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    }
 }

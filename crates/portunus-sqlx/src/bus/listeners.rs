@@ -34,34 +34,44 @@ impl Listeners {
 
     /// Tells what somebody in this process published, beside what the task tells.
     pub(super) fn published(&self, what: &Invalidation) {
-        let all: Vec<_> = self.lock().iter().filter_map(|listener| listener.who.upgrade()).collect();
+        let all: Vec<_> = self
+            .lock()
+            .iter()
+            .filter_map(|listener| listener.who.upgrade())
+            .collect();
         all.iter().for_each(|listener| listener.invalidated(what));
     }
 
     /// All of them, for the task; those that are new have been told of everything.
     fn all(&self) -> Vec<Arc<dyn InvalidationListener>> {
         let (mut all, mut new) = (Vec::new(), Vec::new());
-        self.lock().retain_mut(|listener| match listener.who.upgrade() {
-            Some(who) => {
-                if std::mem::take(&mut listener.is_new) {
-                    new.push(Arc::clone(&who));
+        self.lock()
+            .retain_mut(|listener| match listener.who.upgrade() {
+                Some(who) => {
+                    if std::mem::take(&mut listener.is_new) {
+                        new.push(Arc::clone(&who));
+                    }
+                    all.push(who);
+                    true
                 }
-                all.push(who);
-                true
-            }
-            None => false,
-        });
-        new.iter().for_each(|listener| listener.invalidated(&Invalidation::everything()));
+                None => false,
+            });
+        new.iter()
+            .for_each(|listener| listener.invalidated(&Invalidation::everything()));
         all
     }
 
     /// Tells what the task heard.
     pub(super) fn invalidated(&self, what: &Invalidation) {
-        self.all().iter().for_each(|listener| listener.invalidated(what));
+        self.all()
+            .iter()
+            .for_each(|listener| listener.invalidated(what));
     }
 
     /// Tells that the task has heard everything that was published this long ago.
     pub(super) fn heard_all(&self, age: Duration) {
-        self.all().iter().for_each(|listener| listener.heard_all(age));
+        self.all()
+            .iter()
+            .for_each(|listener| listener.heard_all(age));
     }
 }

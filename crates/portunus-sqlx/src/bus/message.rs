@@ -25,8 +25,15 @@ pub(crate) enum Message {
 /// A change as a payload: ids of keys and fingerprints, or, where these are too many, everything.
 pub(crate) fn changed(what: &Invalidation) -> String {
     let keys: Vec<&str> = what.keys.iter().map(KeyId::as_str).collect();
-    let payload = format!("{CHANGED}{}", serde_json::json!({ "keys": keys, "known": what.known }));
-    if what.everything || payload.len() > MOST_BYTES { format!("{CHANGED}{{\"everything\":true}}") } else { payload }
+    let payload = format!(
+        "{CHANGED}{}",
+        serde_json::json!({ "keys": keys, "known": what.known })
+    );
+    if what.everything || payload.len() > MOST_BYTES {
+        format!("{CHANGED}{{\"everything\":true}}")
+    } else {
+        payload
+    }
 }
 
 /// A heartbeat as a payload.
@@ -44,7 +51,11 @@ pub(super) fn read(payload: &str) -> Message {
 }
 
 fn read_beat(text: &str) -> Option<Message> {
-    let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
+    let number = |text: &str| {
+        u64::from_str_radix(text, 16)
+            .ok()
+            .filter(|_| text.len() == 16)
+    };
     let (node, mark) = text.split_once(' ')?;
     Some(Message::Beat(number(node)?, number(mark)?))
 }
@@ -57,8 +68,14 @@ fn read_changed(json: &str) -> Option<Invalidation> {
         return None;
     }
     let mut what = Invalidation::default();
-    what.keys = list("keys")?.iter().map(|id| KeyId::new(id.as_str()?).ok()).collect::<Option<_>>()?;
-    what.known = list("known")?.iter().map(serde_json::Value::as_u64).collect::<Option<_>>()?;
+    what.keys = list("keys")?
+        .iter()
+        .map(|id| KeyId::new(id.as_str()?).ok())
+        .collect::<Option<_>>()?;
+    what.known = list("known")?
+        .iter()
+        .map(serde_json::Value::as_u64)
+        .collect::<Option<_>>()?;
     Some(what)
 }
 
@@ -69,8 +86,12 @@ mod tests {
 
     fn keys(count: u32) -> Invalidation {
         let mut what = Invalidation::default();
-        what.keys = (0..count).map(|number| KeyId::new(&format!("\"key\\{number}")).unwrap()).collect();
-        what.known = (0..u64::from(count)).map(|number| u64::MAX - number).collect();
+        what.keys = (0..count)
+            .map(|number| KeyId::new(&format!("\"key\\{number}")).unwrap())
+            .collect();
+        what.known = (0..u64::from(count))
+            .map(|number| u64::MAX - number)
+            .collect();
         what
     }
 
@@ -81,7 +102,11 @@ mod tests {
         }
         let everything = Message::Changed(Invalidation::everything());
         assert_eq!(read(&changed(&Invalidation::everything())), everything);
-        assert_eq!(read(&changed(&keys(400))), everything, "too much for one message");
+        assert_eq!(
+            read(&changed(&keys(400))),
+            everything,
+            "too much for one message"
+        );
         assert!((1..400).all(|count| changed(&keys(count)).len() <= MOST_BYTES));
         assert_eq!(read(&beat(7, u64::MAX)), Message::Beat(7, u64::MAX));
     }
@@ -90,14 +115,37 @@ mod tests {
     fn what_is_not_understood_changes_everything_and_is_no_heartbeat() {
         let whole = changed(&keys(2));
         let cut = (0..whole.len()).map(|end| whole[..end].to_owned());
-        let odd = ["", " ", "Beat 1 2", "changed", "changed {}", "changed []", "changed {\"keys\":[],\"known\":[-1]}"];
-        let more =
-            ["changed {\"keys\":[\"\"],\"known\":[]}", "changed {\"keys\":[],\"known\":[],\"new\":1}", "é\u{1f511}"];
-        for payload in cut.chain(odd.map(str::to_owned)).chain(more.map(str::to_owned)) {
-            assert_eq!(read(&payload), Message::Changed(Invalidation::everything()), "{payload}");
-        }
-        for payload in ["beat ", "beat 1 2", "beat é", &format!("{}0", beat(1, 2)), &beat(1, 2)[..37].replace('0', "+")]
+        let odd = [
+            "",
+            " ",
+            "Beat 1 2",
+            "changed",
+            "changed {}",
+            "changed []",
+            "changed {\"keys\":[],\"known\":[-1]}",
+        ];
+        let more = [
+            "changed {\"keys\":[\"\"],\"known\":[]}",
+            "changed {\"keys\":[],\"known\":[],\"new\":1}",
+            "é\u{1f511}",
+        ];
+        for payload in cut
+            .chain(odd.map(str::to_owned))
+            .chain(more.map(str::to_owned))
         {
+            assert_eq!(
+                read(&payload),
+                Message::Changed(Invalidation::everything()),
+                "{payload}"
+            );
+        }
+        for payload in [
+            "beat ",
+            "beat 1 2",
+            "beat é",
+            &format!("{}0", beat(1, 2)),
+            &beat(1, 2)[..37].replace('0', "+"),
+        ] {
             assert_eq!(read(payload), Message::NoBeat, "{payload}");
         }
     }

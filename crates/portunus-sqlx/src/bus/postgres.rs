@@ -68,9 +68,15 @@ impl PostgresStore {
     #[must_use]
     pub fn bus(&self) -> PostgresBus {
         let listeners = Arc::<Listeners>::default();
-        let options = (*self.pool().connect_options()).clone().disable_statement_logging();
+        let options = (*self.pool().connect_options())
+            .clone()
+            .disable_statement_logging();
         let task = Arc::new(Task::spawn(run(options, Arc::clone(&listeners))));
-        PostgresBus { listeners, pool: self.pool().clone(), _task: task }
+        PostgresBus {
+            listeners,
+            pool: self.pool().clone(),
+            _task: task,
+        }
     }
 }
 
@@ -92,10 +98,15 @@ impl InvalidationBus for PostgresBus {
         }
         self.listeners.published(what);
         let notify = async {
-            sqlx::query(NOTIFY).bind(message::changed(what)).execute(&self.pool).await?;
+            sqlx::query(NOTIFY)
+                .bind(message::changed(what))
+                .execute(&self.pool)
+                .await?;
             Ok(())
         };
-        limited(WRITE_LIMIT, notify).await.map_err(|fault| BusError::unavailable(fault.into_source()))
+        limited(WRITE_LIMIT, notify)
+            .await
+            .map_err(|fault| BusError::unavailable(fault.into_source()))
     }
 }
 
@@ -113,22 +124,36 @@ async fn run(options: PgConnectOptions, listeners: Arc<Listeners>) {
         let heartbeats = Heartbeats::new();
         // Why it ended changes nothing: nobody hears `heard_all` until it works again.
         let _ = listen(&options, &listeners, &heartbeats).await;
-        pause = if heartbeats.came_back() { shortest } else { (pause * 2).min(longest) };
+        pause = if heartbeats.came_back() {
+            shortest
+        } else {
+            (pause * 2).min(longest)
+        };
         sleep(pause).await;
     }
 }
 
 /// Listens until that fails.
-async fn listen(options: &PgConnectOptions, listeners: &Listeners, heartbeats: &Heartbeats) -> Result<(), Fault> {
+async fn listen(
+    options: &PgConnectOptions,
+    listeners: &Listeners,
+    heartbeats: &Heartbeats,
+) -> Result<(), Fault> {
     let connect = async {
-        let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-        let mut listener = PgListener::connect_with(&pool.connect_with(options.clone()).await?).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None);
+        let mut listener =
+            PgListener::connect_with(&pool.connect_with(options.clone()).await?).await?;
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);
         listener.listen(CHANNEL).await?;
         Ok::<_, sqlx::Error>((listener, PgConnection::connect_with(options).await?))
     };
-    let (listener, sender) = timeout(CONNECT_LIMIT, connect).await.map_err(|_| lost())??;
+    let (listener, sender) = timeout(CONNECT_LIMIT, connect)
+        .await
+        .map_err(|_| lost())??;
     // From here on everything is heard; what was said before is not.
     listeners.invalidated(&Invalidation::everything());
     tokio::select! {
@@ -142,7 +167,11 @@ fn lost() -> sqlx::Error {
 }
 
 /// Hears until the connection is lost. One that is only silent is left to the system, which gives it up in time.
-async fn hear(mut listener: PgListener, listeners: &Listeners, heartbeats: &Heartbeats) -> Result<(), Fault> {
+async fn hear(
+    mut listener: PgListener,
+    listeners: &Listeners,
+    heartbeats: &Heartbeats,
+) -> Result<(), Fault> {
     while let Some(notification) = listener.try_recv().await? {
         match message::read(notification.payload()) {
             Message::Changed(what) => listeners.invalidated(&what),
@@ -170,7 +199,11 @@ async fn send(mut sender: PgConnection, heartbeats: &Heartbeats) -> Result<(), F
             return Err(lost().into());
         }
         let payload = message::beat(heartbeats.node, heartbeats.next());
-        let sent = timeout(SEND_LIMIT, sqlx::query(NOTIFY).bind(payload).execute(&mut sender)).await;
+        let sent = timeout(
+            SEND_LIMIT,
+            sqlx::query(NOTIFY).bind(payload).execute(&mut sender),
+        )
+        .await;
         sent.map_err(|_| lost())??;
     }
 }
@@ -193,8 +226,16 @@ struct Beats {
 
 impl Heartbeats {
     fn new() -> Self {
-        let beats = Beats { marks: RandomState::new(), count: 0, waiting: VecDeque::new(), came_back: false };
-        Self { node: RandomState::new().hash_one(std::process::id()), beats: Mutex::new(beats) }
+        let beats = Beats {
+            marks: RandomState::new(),
+            count: 0,
+            waiting: VecDeque::new(),
+            came_back: false,
+        };
+        Self {
+            node: RandomState::new().hash_one(std::process::id()),
+            beats: Mutex::new(beats),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Beats> {
@@ -213,9 +254,16 @@ impl Heartbeats {
     /// One that comes back: when it was sent, if it was and has not come back before. With it, those before it are done.
     fn back(&self, mark: u64) -> Option<Instant> {
         let mut beats = self.lock();
-        let place = beats.waiting.iter().position(|(waiting, _)| *waiting == mark)?;
+        let place = beats
+            .waiting
+            .iter()
+            .position(|(waiting, _)| *waiting == mark)?;
         beats.came_back = true;
-        beats.waiting.drain(..=place).next_back().map(|(_, sent)| sent)
+        beats
+            .waiting
+            .drain(..=place)
+            .next_back()
+            .map(|(_, sent)| sent)
     }
 
     /// How many have not come back.
@@ -239,10 +287,16 @@ mod tests {
         assert_ne!(ours.node, theirs.node);
         let (first, second) = (ours.next(), ours.next());
         let other = theirs.next();
-        assert!(first != second && first != other, "nobody can tell the next one");
+        assert!(
+            first != second && first != other,
+            "nobody can tell the next one"
+        );
         assert!(ours.back(other).is_none() && ours.back(0).is_none());
         let sent = ours.lock().waiting[1].1;
         assert_eq!(ours.back(second), Some(sent));
-        assert!(ours.back(second).is_none() && ours.back(first).is_none(), "again, or late");
+        assert!(
+            ours.back(second).is_none() && ours.back(first).is_none(),
+            "again, or late"
+        );
     }
 }

@@ -61,10 +61,20 @@ impl SqliteStore {
     #[must_use]
     pub fn watch_every(&self, every: Duration) -> SqliteWatch {
         let listeners = Arc::<Listeners>::default();
-        let options = self.connect_options().create_if_missing(false).busy_timeout(BUSY_TIMEOUT);
+        let options = self
+            .connect_options()
+            .create_if_missing(false)
+            .busy_timeout(BUSY_TIMEOUT);
         let every = every.max(Duration::from_millis(1));
-        let task = Task::spawn(run(options.disable_statement_logging(), every, Arc::clone(&listeners)));
-        SqliteWatch { listeners, _task: Arc::new(task) }
+        let task = Task::spawn(run(
+            options.disable_statement_logging(),
+            every,
+            Arc::clone(&listeners),
+        ));
+        SqliteWatch {
+            listeners,
+            _task: Arc::new(task),
+        }
     }
 }
 
@@ -115,19 +125,44 @@ async fn run(options: SqliteConnectOptions, every: Duration, listeners: Arc<List
 }
 
 /// Looks once; says whether keys changed, or may have.
-async fn look(view: Option<View>, options: &SqliteConnectOptions) -> Result<(View, bool), sqlx::Error> {
+async fn look(
+    view: Option<View>,
+    options: &SqliteConnectOptions,
+) -> Result<(View, bool), sqlx::Error> {
     let (mut connection, before) = match view {
-        Some(View { connection, version, counter }) => (connection, Some((version, counter))),
+        Some(View {
+            connection,
+            version,
+            counter,
+        }) => (connection, Some((version, counter))),
         None => (SqliteConnection::connect_with(options).await?, None),
     };
     // The version first: what is written between the two is seen in the counter now, and in the version the next time.
-    let version = sqlx::query_scalar(DATA_VERSION).fetch_one(&mut connection).await?;
+    let version = sqlx::query_scalar(DATA_VERSION)
+        .fetch_one(&mut connection)
+        .await?;
     if let Some((seen, counter)) = before
         && seen == version
     {
-        return Ok((View { connection, version, counter }, false));
+        return Ok((
+            View {
+                connection,
+                version,
+                counter,
+            },
+            false,
+        ));
     }
-    let counter = sqlx::query_scalar(CHANGES).fetch_one(&mut connection).await?;
+    let counter = sqlx::query_scalar(CHANGES)
+        .fetch_one(&mut connection)
+        .await?;
     let changed = before.is_none_or(|(_, seen)| seen != counter);
-    Ok((View { connection, version, counter }, changed))
+    Ok((
+        View {
+            connection,
+            version,
+            counter,
+        },
+        changed,
+    ))
 }

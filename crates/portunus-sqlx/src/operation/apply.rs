@@ -33,8 +33,14 @@ impl Operation for Apply<'_> {
 
     async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
         self.hold(session).await?;
-        let is_last = |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
-        for condition in self.0.conditions().iter().filter(|condition| !is_last(condition)) {
+        let is_last =
+            |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
+        for condition in self
+            .0
+            .conditions()
+            .iter()
+            .filter(|condition| !is_last(condition))
+        {
             check(session, condition).await?;
         }
         for change in self.0.changes() {
@@ -52,7 +58,9 @@ impl Apply<'_> {
     /// changes. A new digest of a key changes nothing that an owner is asked about, so that many keys of one tenant may move
     /// to a new scheme at once.
     async fn hold(&self, session: &mut dyn Session) -> Result<(), Fault> {
-        let Some(hold) = session.dialect().hold else { return Ok(()) };
+        let Some(hold) = session.dialect().hold else {
+            return Ok(());
+        };
         let (mut keys, mut tenants, mut deleted) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for condition in self.0.conditions() {
             match condition {
@@ -103,11 +111,16 @@ impl Apply<'_> {
         session.change(hold, vec![json(keys), KEYS.into()]).await?;
         for id in deleted {
             // Nobody else inserts or deletes this id any more, and the tenant of a key never changes.
-            for row in session.rows(sql::TENANT_OF, vec![id.as_str().into()]).await? {
+            for row in session
+                .rows(sql::TENANT_OF, vec![id.as_str().into()])
+                .await?
+            {
                 tenants.insert(row.of(TABLE, id.as_str()).text("tenant_id")?);
             }
         }
-        session.change(hold, vec![json(tenants), TENANTS.into()]).await?;
+        session
+            .change(hold, vec![json(tenants), TENANTS.into()])
+            .await?;
         Ok(())
     }
 }
@@ -121,20 +134,30 @@ async fn tell(session: &mut dyn Session, what: &Invalidation) -> Result<(), Faul
         #[cfg(feature = "sqlite")]
         Tell::Count(sql) => session.change(sql, Vec::new()).await?,
         #[cfg(feature = "postgres")]
-        Tell::Notify(sql) => session.change(sql, vec![crate::bus::message::changed(what).into()]).await?,
+        Tell::Notify(sql) => {
+            session
+                .change(sql, vec![crate::bus::message::changed(what).into()])
+                .await?
+        }
     };
     Ok(())
 }
 
 /// The name of a digest, which is no id: ids have no spaces.
 fn name(digest: &KeyDigest) -> String {
-    let hex: String = digest.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest
+        .to_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("{} {hex}", digest.scheme())
 }
 
 fn tenant(owner: &OwnerRef) -> Result<&str, Refusal> {
     match owner {
-        OwnerRef::Tenant(tenant) | OwnerRef::TenantItself(tenant) | OwnerRef::User(tenant, _) => Ok(tenant.as_str()),
+        OwnerRef::Tenant(tenant) | OwnerRef::TenantItself(tenant) | OwnerRef::User(tenant, _) => {
+            Ok(tenant.as_str())
+        }
         _ => Err(Refusal::Unknown("owner")),
     }
 }
@@ -152,21 +175,42 @@ async fn check(session: &mut dyn Session, condition: &Condition) -> Result<(), F
     match condition {
         Condition::Version { id, version } => match live(session, id).await?.version {
             stored if stored == *version => Ok(()),
-            stored => Err(Rejected::Version { id: id.clone(), expected: *version, stored }.into()),
+            stored => Err(Rejected::Version {
+                id: id.clone(),
+                expected: *version,
+                stored,
+            }
+            .into()),
         },
-        Condition::Primary { owner, key, at } => match (Primary { owner, at: *at }).run(session).await? {
-            primary if primary == *key => Ok(()),
-            _ => Err(Rejected::Primary.into()),
-        },
+        Condition::Primary { owner, key, at } => {
+            match (Primary { owner, at: *at }).run(session).await? {
+                primary if primary == *key => Ok(()),
+                _ => Err(Rejected::Primary.into()),
+            }
+        }
         Condition::ActiveKeysAtMost { owner, at, limit } => {
-            let sql = sql::COUNT_ACTIVE.of(owner).ok_or(Refusal::Unknown("owner"))?;
+            let sql = sql::COUNT_ACTIVE
+                .of(owner)
+                .ok_or(Refusal::Unknown("owner"))?;
             let [_, tenant, user] = columns(owner)?;
-            let values = vec![tenant, user, time::floor(*at).into(), KeyKind::AccessToken.as_str().into()];
+            let values = vec![
+                tenant,
+                user,
+                time::floor(*at).into(),
+                KeyKind::AccessToken.as_str().into(),
+            ];
             let rows = session.rows(sql, values).await?;
-            let active = rows.into_iter().next().map_or(Ok(0), |row| row.of(TABLE, "of an owner").int("count"))?;
+            let active = rows
+                .into_iter()
+                .next()
+                .map_or(Ok(0), |row| row.of(TABLE, "of an owner").int("count"))?;
             match u64::try_from(active).unwrap_or(0) {
                 active if active <= *limit => Ok(()),
-                active => Err(Rejected::TooManyActive { active, limit: *limit }.into()),
+                active => Err(Rejected::TooManyActive {
+                    active,
+                    limit: *limit,
+                }
+                .into()),
             }
         }
         _ => Err(Refusal::Unknown("condition").into()),
@@ -181,13 +225,27 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
             if !stored.is_of_the_same_owner(record) {
                 return Err(Rejected::Owner(record.id.clone()).into());
             }
-            touched(session.change(sql::REPLACE, record::values(record)?).await?, &record.id)
+            touched(
+                session
+                    .change(sql::REPLACE, record::values(record)?)
+                    .await?,
+                &record.id,
+            )
         }
         Change::Rehash { id, from, to } => rehash(session, id, from, to).await,
         Change::Delete(id) => {
-            touched(session.change(sql::DELETE, vec![id.as_str().into()]).await?, id)?;
-            session.change(sql::DELETE_USAGE, vec![id.as_str().into()]).await?;
-            session.change(sql::DELETE_PRIMARY, vec![id.as_str().into()]).await?;
+            touched(
+                session
+                    .change(sql::DELETE, vec![id.as_str().into()])
+                    .await?,
+                id,
+            )?;
+            session
+                .change(sql::DELETE_USAGE, vec![id.as_str().into()])
+                .await?;
+            session
+                .change(sql::DELETE_PRIMARY, vec![id.as_str().into()])
+                .await?;
             Ok(())
         }
         Change::SetPrimary { owner, key } => {
@@ -202,7 +260,12 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
         }
         Change::SetSigning { id, state } => {
             let state = state.as_ref().map(|state| state.as_bytes().to_vec());
-            touched(session.change(sql::SET_SIGNING, vec![id.as_str().into(), state.into()]).await?, id)
+            touched(
+                session
+                    .change(sql::SET_SIGNING, vec![id.as_str().into(), state.into()])
+                    .await?,
+                id,
+            )
         }
         _ => Err(Refusal::Unknown("change").into()),
     }
@@ -210,47 +273,99 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
 
 /// A change that touched no row was about no key.
 fn touched(rows: u64, id: &KeyId) -> Result<(), Fault> {
-    if rows == 0 { Err(Rejected::Missing(id.clone()).into()) } else { Ok(()) }
+    if rows == 0 {
+        Err(Rejected::Missing(id.clone()).into())
+    } else {
+        Ok(())
+    }
 }
 
-async fn insert(session: &mut dyn Session, digest: &KeyDigest, record: &KeyRecord) -> Result<(), Fault> {
+async fn insert(
+    session: &mut dyn Session,
+    digest: &KeyDigest,
+    record: &KeyRecord,
+) -> Result<(), Fault> {
     let known = || Fault::from(Rejected::IdKnown(record.id.clone()));
-    if !session.rows(sql::IS_ID_KNOWN, vec![record.id.as_str().into()]).await?.is_empty() {
+    if !session
+        .rows(sql::IS_ID_KNOWN, vec![record.id.as_str().into()])
+        .await?
+        .is_empty()
+    {
         return Err(known());
     }
     know(session, digest, &record.id).await?;
     let mut values = record::values(record)?;
-    values.extend([digest.to_bytes().to_vec().into(), digest.scheme().to_string().into()]);
-    if session.change(sql::INSERT, values).await? == 0 { Err(known()) } else { Ok(()) }
+    values.extend([
+        digest.to_bytes().to_vec().into(),
+        digest.scheme().to_string().into(),
+    ]);
+    if session.change(sql::INSERT, values).await? == 0 {
+        Err(known())
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes a digest known for good.
 async fn know(session: &mut dyn Session, digest: &KeyDigest, id: &KeyId) -> Result<(), Fault> {
-    let values = vec![digest.to_bytes().to_vec().into(), digest.scheme().to_string().into(), id.as_str().into()];
-    if session.change(sql::KNOW_DIGEST, values).await? == 0 { Err(Rejected::DigestKnown.into()) } else { Ok(()) }
+    let values = vec![
+        digest.to_bytes().to_vec().into(),
+        digest.scheme().to_string().into(),
+        id.as_str().into(),
+    ];
+    if session.change(sql::KNOW_DIGEST, values).await? == 0 {
+        Err(Rejected::DigestKnown.into())
+    } else {
+        Ok(())
+    }
 }
 
-async fn rehash(session: &mut dyn Session, id: &KeyId, from: &KeyDigest, to: &KeyDigest) -> Result<(), Fault> {
+async fn rehash(
+    session: &mut dyn Session,
+    id: &KeyId,
+    from: &KeyDigest,
+    to: &KeyDigest,
+) -> Result<(), Fault> {
     let bytes = || Value::from(to.to_bytes().to_vec());
     let scheme = || Value::from(to.scheme().to_string());
     let missing = || Fault::from(Rejected::Missing(id.clone()));
-    let rows = session.rows(sql::DIGEST_OF, vec![id.as_str().into()]).await?;
-    let mut row = rows.into_iter().next().ok_or_else(missing)?.of(TABLE, id.as_str());
+    let rows = session
+        .rows(sql::DIGEST_OF, vec![id.as_str().into()])
+        .await?;
+    let mut row = rows
+        .into_iter()
+        .next()
+        .ok_or_else(missing)?
+        .of(TABLE, id.as_str());
     // First whether somebody else was quicker.
     if digest(&mut row)? != *from {
         return Err(missing());
     }
-    if from != to && !session.rows(sql::IS_DIGEST_KNOWN, vec![bytes(), scheme()]).await?.is_empty() {
+    if from != to
+        && !session
+            .rows(sql::IS_DIGEST_KNOWN, vec![bytes(), scheme()])
+            .await?
+            .is_empty()
+    {
         return Err(Rejected::DigestKnown.into());
     }
     if from == to {
         return Ok(());
     }
     know(session, to, id).await?;
-    touched(session.change(sql::REHASH, vec![id.as_str().into(), bytes(), scheme()]).await?, id)
+    touched(
+        session
+            .change(sql::REHASH, vec![id.as_str().into(), bytes(), scheme()])
+            .await?,
+        id,
+    )
 }
 
-async fn set_primary(session: &mut dyn Session, owner: &OwnerRef, key: Option<&KeyId>) -> Result<(), Fault> {
+async fn set_primary(
+    session: &mut dyn Session,
+    owner: &OwnerRef,
+    key: Option<&KeyId>,
+) -> Result<(), Fault> {
     let owner = columns(owner)?;
     match key {
         Some(key) => {

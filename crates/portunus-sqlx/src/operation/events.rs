@@ -41,7 +41,11 @@ fn parties(event: &AuditEvent) -> BTreeSet<String> {
     let parties = [&event.actor, &event.subject].into_iter().flatten();
     let names = |party: &portunus::audit::Party| {
         let id = party.user_id.as_ref().map(|id| who(id.as_str()));
-        [id, party.user_email.as_deref().map(who), party.name.as_deref().map(who)]
+        [
+            id,
+            party.user_email.as_deref().map(who),
+            party.name.as_deref().map(who),
+        ]
     };
     parties.flat_map(names).flatten().collect()
 }
@@ -57,8 +61,19 @@ fn columns(event: &AuditEvent) -> [(&'static str, Value); 6] {
         ("at", millis(event.at).into()),
         ("action", event.action.as_str().into()),
         ("outcome", event.outcome.as_str().into()),
-        ("tenant_id", Value::Text(event.tenant_id.as_ref().map(|tenant| tenant.as_str().to_owned()))),
-        ("key_id", Value::Text(event.key_id.as_ref().map(|key| key.as_str().to_owned()))),
+        (
+            "tenant_id",
+            Value::Text(
+                event
+                    .tenant_id
+                    .as_ref()
+                    .map(|tenant| tenant.as_str().to_owned()),
+            ),
+        ),
+        (
+            "key_id",
+            Value::Text(event.key_id.as_ref().map(|key| key.as_str().to_owned())),
+        ),
     ]
 }
 
@@ -87,13 +102,26 @@ impl Operation for RecordEvents<'_> {
         let dialect = session.dialect();
         if let Some(hold) = dialect.hold {
             // One after the other, so that places are in the order in which they can be read.
-            session.change(hold, vec!["[\"events\"]".into(), super::apply::EVENTS.into()]).await?;
+            session
+                .change(
+                    hold,
+                    vec!["[\"events\"]".into(), super::apply::EVENTS.into()],
+                )
+                .await?;
         }
         for part in self.0.chunks(MOST_EVENTS) {
-            let events: Result<Vec<_>, _> = part.iter().enumerate().map(|(at, event)| as_json(at, event)).collect();
+            let events: Result<Vec<_>, _> = part
+                .iter()
+                .enumerate()
+                .map(|(at, event)| as_json(at, event))
+                .collect();
             let json = serde_json::Value::Array(events?).to_string();
-            session.change(dialect.events.insert, vec![json.clone().into()]).await?;
-            session.change(dialect.events.insert_parties, vec![json.into()]).await?;
+            session
+                .change(dialect.events.insert, vec![json.clone().into()])
+                .await?;
+            session
+                .change(dialect.events.insert_parties, vec![json.into()])
+                .await?;
         }
         Ok(())
     }
@@ -111,14 +139,21 @@ impl Operation for Events<'_> {
         let limit = query.limit.clamp(1, MOST_ROWS);
         let actor = query.actor.as_deref().map(who);
         let (sql, rest) = page(query, actor.as_deref());
-        let mut place = query.before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
+        let mut place = query
+            .before
+            .map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
         let (mut items, mut shown, mut rows, mut scanned) = (Vec::new(), place, limit + 1, 0);
         while scanned < MOST_ROWS_OF_A_PAGE {
             let mut values: Vec<Value> = vec![
                 place.into(),
                 Value::Text(query.outcome.map(|outcome| outcome.as_str().to_owned())),
                 Value::Text(query.action.map(|action| action.as_str().to_owned())),
-                Value::Text(query.tenant.as_ref().map(|tenant| tenant.as_str().to_owned())),
+                Value::Text(
+                    query
+                        .tenant
+                        .as_ref()
+                        .map(|tenant| tenant.as_str().to_owned()),
+                ),
                 i64::try_from(rows).unwrap_or(i64::MAX).into(),
             ];
             values.extend(rest.iter().map(|value| Value::from(*value)));
@@ -155,8 +190,13 @@ fn event(row: Row) -> Result<(i64, AuditEvent), Fault> {
     for name in ["id", "at", "action", "outcome", "tenant_id", "key_id"] {
         stored.push(row.value(name)?);
     }
-    let event: AuditEvent = serde_json::from_str(&row.text("event")?).map_err(|_| row.corrupt("event"))?;
-    match columns(&event).iter().zip(&stored).find(|((_, derived), stored)| !same(derived, stored)) {
+    let event: AuditEvent =
+        serde_json::from_str(&row.text("event")?).map_err(|_| row.corrupt("event"))?;
+    match columns(&event)
+        .iter()
+        .zip(&stored)
+        .find(|((_, derived), stored)| !same(derived, stored))
+    {
         Some(((column, _), _)) => Err(row.corrupt(column)),
         None => Ok((place, event)),
     }
@@ -171,13 +211,28 @@ impl Operation for ForgetEvents {
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let dialect = session.dialect();
-        let rows = session.rows(OLDEST, vec![time::ceil(self.0).into(), MOST_FORGOTTEN.into()]).await?;
-        let places: Result<Vec<i64>, Fault> = rows.into_iter().map(|row| row.of(TABLE, "?").int("place")).collect();
+        let rows = session
+            .rows(
+                OLDEST,
+                vec![time::ceil(self.0).into(), MOST_FORGOTTEN.into()],
+            )
+            .await?;
+        let places: Result<Vec<i64>, Fault> = rows
+            .into_iter()
+            .map(|row| row.of(TABLE, "?").int("place"))
+            .collect();
         let places = places?;
         let json = serde_json::Value::from(places.clone()).to_string();
-        session.change(dialect.events.delete_parties, vec![json.clone().into()]).await?;
-        let forgotten = session.change(dialect.events.delete, vec![json.into()]).await?;
-        Ok((forgotten, i64::try_from(places.len()).is_ok_and(|found| found == MOST_FORGOTTEN)))
+        session
+            .change(dialect.events.delete_parties, vec![json.clone().into()])
+            .await?;
+        let forgotten = session
+            .change(dialect.events.delete, vec![json.into()])
+            .await?;
+        Ok((
+            forgotten,
+            i64::try_from(places.len()).is_ok_and(|found| found == MOST_FORGOTTEN),
+        ))
     }
 }
 

@@ -34,7 +34,10 @@ impl Operation for Find<'_> {
         let mut found: Option<Arc<StoredKey>> = None;
         for candidates in self.0.chunks(DIGESTS) {
             let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
-            let values = repeated.take(DIGESTS).map(|digest| Value::from(digest.to_bytes().to_vec())).collect();
+            let values = repeated
+                .take(DIGESTS)
+                .map(|digest| Value::from(digest.to_bytes().to_vec()))
+                .collect();
             let (mut rows, mut ended) = (Vec::new(), Vec::new());
             for mut row in session.rows(sql::FIND, values).await? {
                 let has_ended = row.int("ended")? == 1;
@@ -72,8 +75,9 @@ impl Operation for Find<'_> {
 
 /// The next two columns of a row: a scheme and a digest.
 pub(super) fn digest(row: &mut Row) -> Result<KeyDigest, Fault> {
-    let scheme: Result<DigestScheme, _> =
-        row.text("scheme").and_then(|name| name.parse().map_err(|_| row.corrupt("scheme")));
+    let scheme: Result<DigestScheme, _> = row
+        .text("scheme")
+        .and_then(|name| name.parse().map_err(|_| row.corrupt("scheme")));
     let scheme = scheme?;
     let bytes = <[u8; 32]>::try_from(row.bytes("digest")?).map_err(|_| row.corrupt("digest"))?;
     Ok(KeyDigest::new(scheme, bytes))
@@ -88,7 +92,10 @@ impl Operation for Get<'_> {
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let rows = session.rows(sql::GET, vec![self.0.as_str().into()]).await?;
-        rows.into_iter().next().map(|mut row| listed(&mut row)).transpose()
+        rows.into_iter()
+            .next()
+            .map(|mut row| listed(&mut row))
+            .transpose()
     }
 }
 
@@ -107,10 +114,16 @@ impl Operation for SigningOf<'_> {
     type Answer = Option<SigningState>;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        let rows = session.rows(sql::SIGNING, vec![self.0.as_str().into()]).await?;
-        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        let rows = session
+            .rows(sql::SIGNING, vec![self.0.as_str().into()])
+            .await?;
+        let Some(row) = rows.into_iter().next() else {
+            return Ok(None);
+        };
         let mut row = row.of(TABLE, self.0.as_str());
         let state = row.maybe_bytes("signing")?;
-        state.map(|bytes| SigningState::from_bytes(&bytes).map_err(|_| row.corrupt("signing"))).transpose()
+        state
+            .map(|bytes| SigningState::from_bytes(&bytes).map_err(|_| row.corrupt("signing")))
+            .transpose()
     }
 }

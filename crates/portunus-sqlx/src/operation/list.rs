@@ -40,7 +40,12 @@ impl List<'_> {
         let mut values: Vec<Value> = vec![
             (*millis).into(),
             id.as_str().into(),
-            Value::Text(query.environment.as_ref().map(|environment| environment.as_str().to_owned())),
+            Value::Text(
+                query
+                    .environment
+                    .as_ref()
+                    .map(|environment| environment.as_str().to_owned()),
+            ),
             Value::Text(query.status.map(|status| status.as_str().to_owned())),
             time::floor(query.now).into(),
             Value::Text(text.map(|text| record::text(text).to_ascii_lowercase())),
@@ -58,21 +63,30 @@ impl Operation for List<'_> {
     async fn run(&self, session: &mut dyn Session) -> Result<Page, Fault> {
         let limit = self.0.limit.clamp(1, MOST_ROWS);
         let dialect = session.dialect();
-        let sql = if self.0.tenant.is_some() { dialect.list_of_tenant } else { dialect.list };
+        let sql = if self.0.tenant.is_some() {
+            dialect.list_of_tenant
+        } else {
+            dialect.list
+        };
         let (mut items, mut place, mut rows) = (Vec::new(), self.start(), limit + 1);
         loop {
             let read = session.rows(sql, self.values(&place, rows)).await?;
             let is_last = read.len() < rows;
             for mut row in read {
                 let item = listed(&mut row)?;
-                place = (time::floor(item.record.created_at), item.record.id.as_str().to_owned());
+                place = (
+                    time::floor(item.record.created_at),
+                    item.record.id.as_str().to_owned(),
+                );
                 if self.0.selects(&item.record) {
                     items.push(item);
                 }
             }
             if items.len() > limit {
                 items.truncate(limit);
-                let next = items.last().map(|last| Cursor::new(last.record.created_at, last.record.id.clone()));
+                let next = items
+                    .last()
+                    .map(|last| Cursor::new(last.record.created_at, last.record.id.clone()));
                 return Ok(Page::new(items, next));
             }
             if is_last {

@@ -26,12 +26,22 @@ impl Operation for Migrate {
     async fn run(&self, session: &mut dyn Session) -> Result<Migrated, Fault> {
         let dialect = session.dialect();
         if let Some(hold) = dialect.hold {
-            session.change(hold, vec!["[\"schema\"]".into(), super::apply::SCHEMA.into()]).await?;
+            session
+                .change(
+                    hold,
+                    vec!["[\"schema\"]".into(), super::apply::SCHEMA.into()],
+                )
+                .await?;
         }
         session.change(dialect.version_table, Vec::new()).await?;
-        let versions = session.rows("SELECT MAX(version) FROM portunus_schema", Vec::new()).await?;
+        let versions = session
+            .rows("SELECT MAX(version) FROM portunus_schema", Vec::new())
+            .await?;
         let found = match versions.into_iter().next() {
-            Some(row) => row.of("portunus_schema", "newest").maybe_int("version")?.unwrap_or(0),
+            Some(row) => row
+                .of("portunus_schema", "newest")
+                .maybe_int("version")?
+                .unwrap_or(0),
             None => 0,
         };
         let known = i64::try_from(dialect.migrations.len()).unwrap_or(i64::MAX);
@@ -41,7 +51,12 @@ impl Operation for Migrate {
         for (version, migration) in (1_i64..).zip(dialect.migrations) {
             if version > found {
                 session.script(migration).await?;
-                session.change("INSERT INTO portunus_schema (version) VALUES ($1)", vec![version.into()]).await?;
+                session
+                    .change(
+                        "INSERT INTO portunus_schema (version) VALUES ($1)",
+                        vec![version.into()],
+                    )
+                    .await?;
             }
         }
         Ok(Migrated::UpToDate)

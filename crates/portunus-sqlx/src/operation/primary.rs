@@ -24,9 +24,17 @@ impl Operation for Primary<'_> {
     type Answer = Option<KeyId>;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        let sql = sql::PRIMARY.of(self.owner).ok_or(Refusal::Unknown("owner"))?;
+        let sql = sql::PRIMARY
+            .of(self.owner)
+            .ok_or(Refusal::Unknown("owner"))?;
         let [kind, tenant, user] = columns(self.owner)?;
-        let values = vec![tenant, user, time::floor(self.at).into(), KeyKind::AccessToken.as_str().into(), kind];
+        let values = vec![
+            tenant,
+            user,
+            time::floor(self.at).into(),
+            KeyKind::AccessToken.as_str().into(),
+            kind,
+        ];
         let (mut set, mut newest) = (None, None);
         for mut row in session.rows(sql, values).await? {
             row.rename(TABLE, "of a primary key");
@@ -47,8 +55,12 @@ impl Operation for Primary<'_> {
 pub(super) fn columns(owner: &OwnerRef) -> Result<[Value; 3], Refusal> {
     match owner {
         OwnerRef::Tenant(tenant) => Ok(["tenant".into(), tenant.as_str().into(), "".into()]),
-        OwnerRef::TenantItself(tenant) => Ok(["tenant_itself".into(), tenant.as_str().into(), "".into()]),
-        OwnerRef::User(tenant, user) => Ok(["user".into(), tenant.as_str().into(), user.as_str().into()]),
+        OwnerRef::TenantItself(tenant) => {
+            Ok(["tenant_itself".into(), tenant.as_str().into(), "".into()])
+        }
+        OwnerRef::User(tenant, user) => {
+            Ok(["user".into(), tenant.as_str().into(), user.as_str().into()])
+        }
         _ => Err(Refusal::Unknown("owner")),
     }
 }

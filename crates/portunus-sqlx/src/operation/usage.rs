@@ -61,9 +61,15 @@ impl Operation for RecordUsage<'_> {
         let dialect = session.dialect();
         for round in self.rounds() {
             for part in round.chunks(MOST_KEYS) {
-                let json = serde_json::Value::Array(part.iter().map(|delta| as_json(delta)).collect()).to_string();
-                session.change(dialect.add_usage, vec![json.clone().into()]).await?;
-                session.change(dialect.add_usage_by_hour, vec![json.into()]).await?;
+                let json =
+                    serde_json::Value::Array(part.iter().map(|delta| as_json(delta)).collect())
+                        .to_string();
+                session
+                    .change(dialect.add_usage, vec![json.clone().into()])
+                    .await?;
+                session
+                    .change(dialect.add_usage_by_hour, vec![json.into()])
+                    .await?;
             }
         }
         Ok(())
@@ -72,7 +78,11 @@ impl Operation for RecordUsage<'_> {
 
 /// The next three columns of a row: uses, last_used_at, last_ip, which are all absent where nothing was counted.
 pub(super) fn read_usage(row: &mut Row) -> Result<Usage, Fault> {
-    let (uses, at, ip) = (row.maybe_int("uses")?, row.maybe_int("last_used_at")?, row.maybe_text("last_ip")?);
+    let (uses, at, ip) = (
+        row.maybe_int("uses")?,
+        row.maybe_int("last_used_at")?,
+        row.maybe_text("last_ip")?,
+    );
     let mut usage = Usage::default();
     match (uses, at) {
         (None, None) if ip.is_none() => return Ok(usage),
@@ -80,10 +90,13 @@ pub(super) fn read_usage(row: &mut Row) -> Result<Usage, Fault> {
         (_, None) => return Err(row.corrupt("last_used_at")),
         (Some(uses), Some(at)) => {
             usage.count = count(row, uses)?;
-            usage.last_used_at = Some(time::from_millis(at).ok_or_else(|| row.corrupt("last_used_at"))?);
+            usage.last_used_at =
+                Some(time::from_millis(at).ok_or_else(|| row.corrupt("last_used_at"))?);
         }
     }
-    usage.last_ip = ip.map(|ip| ip.parse::<IpAddr>().map_err(|_| row.corrupt("last_ip"))).transpose()?;
+    usage.last_ip = ip
+        .map(|ip| ip.parse::<IpAddr>().map_err(|_| row.corrupt("last_ip")))
+        .transpose()?;
     Ok(usage)
 }
 
@@ -107,14 +120,20 @@ impl Operation for UsageByHour<'_> {
     type Answer = Vec<HourOfUse>;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        let (from, to) = (time::floor(HourOfUse::start_of(self.from)), time::ceil(self.to));
+        let (from, to) = (
+            time::floor(HourOfUse::start_of(self.from)),
+            time::ceil(self.to),
+        );
         let values = vec![self.id.as_str().into(), from.into(), to.into()];
         let rows = session.rows(sql::USAGE_BY_HOUR, values).await?;
         let hour = |row: Row| {
             let mut row = row.of("portunus_usage_by_hour", self.id.as_str());
             let (start, uses) = (row.int("start")?, row.int("uses")?);
             let start = time::from_millis(start).filter(|at| HourOfUse::start_of(*at) == *at);
-            Ok(HourOfUse::new(start.ok_or_else(|| row.corrupt("start"))?, count(&row, uses)?))
+            Ok(HourOfUse::new(
+                start.ok_or_else(|| row.corrupt("start"))?,
+                count(&row, uses)?,
+            ))
         };
         rows.into_iter().map(hour).collect()
     }
@@ -129,6 +148,11 @@ impl Operation for ForgetUsage {
 
     async fn run(&self, session: &mut dyn Session) -> Result<u64, Fault> {
         let hour = i64::try_from(HourOfUse::LENGTH.as_millis()).unwrap_or(i64::MAX);
-        session.change(sql::FORGET_USAGE, vec![time::ceil(self.0).saturating_sub(hour).into()]).await
+        session
+            .change(
+                sql::FORGET_USAGE,
+                vec![time::ceil(self.0).saturating_sub(hour).into()],
+            )
+            .await
     }
 }

@@ -41,7 +41,10 @@ const ACTS: &str = events!(" AND action = $6 AND action <> 'request'");
 const ACTS_OF_TENANT: &str = events!(" AND tenant_id = $7 AND action = $6 AND action <> 'request'");
 
 /// The statement for a query, and the values of `$6` and what follows. `who` is how the name is kept of whom took part.
-pub(crate) fn page<'a>(query: &'a EventQuery, who: Option<&'a str>) -> (&'static str, Vec<&'a str>) {
+pub(crate) fn page<'a>(
+    query: &'a EventQuery,
+    who: Option<&'a str>,
+) -> (&'static str, Vec<&'a str>) {
     let tenant = query.tenant.as_ref().map(portunus::key::TenantId::as_str);
     let refused = query.outcome.filter(|outcome| *outcome != AuditOutcome::Ok);
     let act = query.action.filter(|action| *action != Action::Request);
@@ -67,7 +70,8 @@ pub(crate) fn page<'a>(query: &'a EventQuery, who: Option<&'a str>) -> (&'static
 }
 
 /// The places of the oldest events before `$1`, at most `$2`.
-pub(crate) const OLDEST: &str = "SELECT place FROM portunus_events WHERE at < $1 ORDER BY at LIMIT $2";
+pub(crate) const OLDEST: &str =
+    "SELECT place FROM portunus_events WHERE at < $1 ORDER BY at LIMIT $2";
 
 /// The statements about events that the two databases spell differently.
 pub(crate) struct Events {
@@ -111,7 +115,13 @@ macro_rules! insert_parties {
 
 macro_rules! delete {
     ($table:literal, $places:literal) => {
-        concat!("DELETE FROM ", $table, " WHERE place IN (SELECT ", $places, ")")
+        concat!(
+            "DELETE FROM ",
+            $table,
+            " WHERE place IN (SELECT ",
+            $places,
+            ")"
+        )
     };
 }
 
@@ -146,7 +156,10 @@ pub(crate) static POSTGRES: Events = Events {
          CROSS JOIN json_array_elements_text(given.parties) AS party (name)",
         "given.id"
     ),
-    delete: delete!("portunus_events", "place::bigint FROM json_array_elements_text($1::json) AS places (place)"),
+    delete: delete!(
+        "portunus_events",
+        "place::bigint FROM json_array_elements_text($1::json) AS places (place)"
+    ),
     delete_parties: delete!(
         "portunus_event_parties",
         "place::bigint FROM json_array_elements_text($1::json) AS places (place)"
@@ -162,30 +175,60 @@ mod tests {
 
     /// How SQLite reads a statement.
     async fn plan(connection: &mut SqliteConnection, sql: &str) -> String {
-        let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(connection).await.unwrap();
-        rows.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("; ")
+        let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
+            .fetch_all(connection)
+            .await
+            .unwrap();
+        rows.iter()
+            .map(|row| row.get::<String, _>("detail"))
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     #[tokio::test]
     async fn every_page_is_read_from_an_index_in_its_order() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         for migration in crate::sql::SQLITE.migrations {
-            sqlx::raw_sql(*migration).execute(&mut connection).await.unwrap();
+            sqlx::raw_sql(*migration)
+                .execute(&mut connection)
+                .await
+                .unwrap();
         }
         let expected = [
             (ALL, "INTEGER PRIMARY KEY (rowid<?)"),
-            (OF_KEY, "INDEX portunus_events_of_key (key_id=? AND place<?)"),
-            (OF_PARTY, "portunus_event_parties USING PRIMARY KEY (who=? AND place<?)"),
-            (OF_TENANT, "INDEX portunus_events_of_tenant (tenant_id=? AND place<?)"),
-            (REFUSED, "INDEX portunus_events_refused (outcome=? AND place<?)"),
-            (REFUSED_OF_TENANT, "INDEX portunus_events_refused_of_tenant (tenant_id=? AND outcome=? AND place<?)"),
+            (
+                OF_KEY,
+                "INDEX portunus_events_of_key (key_id=? AND place<?)",
+            ),
+            (
+                OF_PARTY,
+                "portunus_event_parties USING PRIMARY KEY (who=? AND place<?)",
+            ),
+            (
+                OF_TENANT,
+                "INDEX portunus_events_of_tenant (tenant_id=? AND place<?)",
+            ),
+            (
+                REFUSED,
+                "INDEX portunus_events_refused (outcome=? AND place<?)",
+            ),
+            (
+                REFUSED_OF_TENANT,
+                "INDEX portunus_events_refused_of_tenant (tenant_id=? AND outcome=? AND place<?)",
+            ),
             (ACTS, "INDEX portunus_events_acts (action=? AND place<?)"),
-            (ACTS_OF_TENANT, "INDEX portunus_events_acts_of_tenant (tenant_id=? AND action=? AND place<?)"),
+            (
+                ACTS_OF_TENANT,
+                "INDEX portunus_events_acts_of_tenant (tenant_id=? AND action=? AND place<?)",
+            ),
             (OLDEST, "INDEX portunus_events_by_age (at<?)"),
         ];
         for (sql, part) in expected {
             let plan = plan(&mut connection, sql).await;
-            assert!(plan.contains(part) && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+            assert!(
+                plan.contains(part) && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"),
+                "{sql}: {plan}"
+            );
         }
     }
 }

@@ -32,7 +32,11 @@ macro_rules! per_owner {
     ($before:expr, $after:expr) => {
         PerOwner([
             concat!($before, "tenant_id = $1 AND $2 = ''", $after),
-            concat!($before, "tenant_id = $1 AND user_id IS NULL AND $2 = ''", $after),
+            concat!(
+                $before,
+                "tenant_id = $1 AND user_id IS NULL AND $2 = ''",
+                $after
+            ),
             concat!($before, "tenant_id = $1 AND user_id = $2", $after),
         ])
     };
@@ -58,7 +62,11 @@ pub(crate) const FIND: &str = concat!(
 );
 
 /// One record.
-pub(crate) const RECORD: &str = concat!("SELECT ", record_columns!(), " FROM portunus_keys WHERE id = $1");
+pub(crate) const RECORD: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM portunus_keys WHERE id = $1"
+);
 
 /// One record with its usage.
 pub(crate) const GET: &str = concat!(
@@ -104,20 +112,27 @@ pub(crate) const PRIMARY: PerOwner = per_owner!(
         record_columns!(),
         " FROM portunus_keys WHERE "
     ),
-    concat!(counts_as_active!(), " AND may_be_primary = 1 ORDER BY created_at DESC, id LIMIT 1) AS the_newest")
+    concat!(
+        counts_as_active!(),
+        " AND may_be_primary = 1 ORDER BY created_at DESC, id LIMIT 1) AS the_newest"
+    )
 );
 
 /// How many keys of an owner count as active.
-pub(crate) const COUNT_ACTIVE: PerOwner = per_owner!("SELECT count(*) FROM portunus_keys WHERE ", counts_as_active!());
+pub(crate) const COUNT_ACTIVE: PerOwner = per_owner!(
+    "SELECT count(*) FROM portunus_keys WHERE ",
+    counts_as_active!()
+);
 
 pub(crate) const SIGNING: &str = "SELECT signing FROM portunus_keys WHERE id = $1";
 pub(crate) const TENANT_OF: &str = "SELECT tenant_id FROM portunus_keys WHERE id = $1";
 pub(crate) const DIGEST_OF: &str = "SELECT scheme, digest FROM portunus_keys WHERE id = $1";
-pub(crate) const IS_ID_KNOWN: &str = "SELECT key_id FROM portunus_digests WHERE key_id = $1 LIMIT 1";
-pub(crate) const IS_DIGEST_KNOWN: &str = "SELECT key_id FROM portunus_digests WHERE digest = $1 AND scheme = $2";
+pub(crate) const IS_ID_KNOWN: &str =
+    "SELECT key_id FROM portunus_digests WHERE key_id = $1 LIMIT 1";
+pub(crate) const IS_DIGEST_KNOWN: &str =
+    "SELECT key_id FROM portunus_digests WHERE digest = $1 AND scheme = $2";
 
-pub(crate) const KNOW_DIGEST: &str =
-    "INSERT INTO portunus_digests (digest, scheme, key_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+pub(crate) const KNOW_DIGEST: &str = "INSERT INTO portunus_digests (digest, scheme, key_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
 pub(crate) const INSERT: &str = concat!(
     "INSERT INTO portunus_keys (",
@@ -139,8 +154,7 @@ pub(crate) const DELETE_PRIMARY: &str = "DELETE FROM portunus_primaries WHERE ke
 
 pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries (owner_kind, owner_tenant, owner_user, key_id) \
      VALUES ($1, $2, $3, $4) ON CONFLICT (owner_kind, owner_tenant, owner_user) DO UPDATE SET key_id = excluded.key_id";
-pub(crate) const UNSET_PRIMARY: &str =
-    "DELETE FROM portunus_primaries WHERE owner_kind = $1 AND owner_tenant = $2 AND owner_user = $3";
+pub(crate) const UNSET_PRIMARY: &str = "DELETE FROM portunus_primaries WHERE owner_kind = $1 AND owner_tenant = $2 AND owner_user = $3";
 
 pub(crate) const USAGE_BY_HOUR: &str = "SELECT start, uses FROM portunus_usage_by_hour JOIN portunus_keys ON id = key_id \
      WHERE key_id = $1 AND start >= $2 AND start < $3 ORDER BY start";
@@ -206,8 +220,7 @@ pub(crate) const NOTIFY: &str = "SELECT pg_notify('portunus_changes', $1)";
 
 /// Counts a change of keys.
 #[cfg(feature = "sqlite")]
-const COUNT_CHANGE: &str =
-    "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) ON CONFLICT (only) DO UPDATE SET counter = counter + 1";
+const COUNT_CHANGE: &str = "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) ON CONFLICT (only) DO UPDATE SET counter = counter + 1";
 /// How many changes of keys were counted.
 #[cfg(feature = "sqlite")]
 pub(crate) const CHANGES: &str = "SELECT COALESCE(MAX(counter), 0) FROM portunus_changes";
@@ -249,12 +262,26 @@ pub(crate) struct Dialect {
 pub(crate) static SQLITE: Dialect = Dialect {
     list: list!("instr", ""),
     list_of_tenant: list!("instr", " AND tenant_id = $8"),
-    add_usage: add_usage!("json_each($1)", "(value ->> 'key')", "value ->> 'uses'", "value ->> 'at'", "value ->> 'ip'"),
-    add_usage_by_hour: add_usage_by_hour!("json_each($1)", "(value ->> 'key')", "value ->> 'hour'", "value ->> 'uses'"),
+    add_usage: add_usage!(
+        "json_each($1)",
+        "(value ->> 'key')",
+        "value ->> 'uses'",
+        "value ->> 'at'",
+        "value ->> 'ip'"
+    ),
+    add_usage_by_hour: add_usage_by_hour!(
+        "json_each($1)",
+        "(value ->> 'key')",
+        "value ->> 'hour'",
+        "value ->> 'uses'"
+    ),
     hold: None,
     events: &events::SQLITE,
     tell: Tell::Count(COUNT_CHANGE),
-    migrations: &[include_str!("../schema/sqlite_1.sql"), include_str!("../schema/sqlite_2.sql")],
+    migrations: &[
+        include_str!("../schema/sqlite_1.sql"),
+        include_str!("../schema/sqlite_2.sql"),
+    ],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version INTEGER NOT NULL PRIMARY KEY) STRICT",
 };
 
@@ -284,6 +311,9 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     ),
     events: &events::POSTGRES,
     tell: Tell::Notify(NOTIFY),
-    migrations: &[include_str!("../schema/postgres_1.sql"), include_str!("../schema/postgres_2.sql")],
+    migrations: &[
+        include_str!("../schema/postgres_1.sql"),
+        include_str!("../schema/postgres_2.sql"),
+    ],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version BIGINT NOT NULL PRIMARY KEY)",
 };

@@ -14,14 +14,26 @@ fn event_id(number: u64) -> EventId {
 }
 
 fn event(number: u64) -> AuditEvent {
-    AuditEvent::new(event_id(number), at(1_000 + number), Action::Request, AuditOutcome::Ok)
+    AuditEvent::new(
+        event_id(number),
+        at(1_000 + number),
+        Action::Request,
+        AuditOutcome::Ok,
+    )
 }
 
 fn workspace(number: u64) -> WorkspaceId {
     WorkspaceId::new(&format!("w{number}")).unwrap()
 }
 
-const NAMES: [&str; 6] = ["ann", "Ann", "ANN@example.com", "ann@example.com", "bob", "b"];
+const NAMES: [&str; 6] = [
+    "ann",
+    "Ann",
+    "ANN@example.com",
+    "ann@example.com",
+    "bob",
+    "b",
+];
 
 fn some_party(random: &mut Random) -> Option<Party> {
     match random.below(4) {
@@ -39,31 +51,49 @@ fn some_event(random: &mut Random, number: u64) -> AuditEvent {
     if random.one_in(2) {
         event.action = Action::Request;
     }
-    event.outcome = if random.one_in(2) { AuditOutcome::Ok } else { some_outcome(random) };
+    event.outcome = if random.one_in(2) {
+        AuditOutcome::Ok
+    } else {
+        some_outcome(random)
+    };
     event.tenant_id = (!random.one_in(4)).then(|| tenant(&format!("t{}", random.below(3))));
     event.key_id = (!random.one_in(3)).then(|| id(&format!("key{}", random.below(4))));
     event.actor = some_party(random);
     event.subject = some_party(random);
-    event.workspaces = random.one_in(3).then(|| (0..random.below(3)).map(workspace).collect());
-    event.detail = random.one_in(5).then(|| "a \"reason\" with \0 and \\u0000 and é".into());
+    event.workspaces = random
+        .one_in(3)
+        .then(|| (0..random.below(3)).map(workspace).collect());
+    event.detail = random
+        .one_in(5)
+        .then(|| "a \"reason\" with \0 and \\u0000 and é".into());
     event
 }
 
 fn some_outcome(random: &mut Random) -> AuditOutcome {
     let refused = |code: &portunus::ErrorCode| AuditOutcome::Refused(*code);
     let few = portunus::ErrorCode::ALL.iter().take(2).map(refused);
-    random.pick(&few.chain([AuditOutcome::Ok, AuditOutcome::Failed]).collect::<Vec<_>>())
+    random.pick(
+        &few.chain([AuditOutcome::Ok, AuditOutcome::Failed])
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn some_query(random: &mut Random) -> EventQuery {
     let mut query = EventQuery::new();
-    query.tenant = random.one_in(3).then(|| tenant(&format!("t{}", random.below(4))));
-    query.within_workspaces = random.one_in(3).then(|| (0..random.below(3)).map(workspace).collect());
-    query.key_id = random.one_in(5).then(|| id(&format!("key{}", random.below(5))));
+    query.tenant = random
+        .one_in(3)
+        .then(|| tenant(&format!("t{}", random.below(4))));
+    query.within_workspaces = random
+        .one_in(3)
+        .then(|| (0..random.below(3)).map(workspace).collect());
+    query.key_id = random
+        .one_in(5)
+        .then(|| id(&format!("key{}", random.below(5))));
     query.actor = random.one_in(4).then(|| random.pick(&NAMES).to_owned());
     query.outcome = random.one_in(4).then(|| some_outcome(random));
     query.action = random.one_in(4).then(|| random.pick(Action::ALL));
-    query.limit = usize::try_from(random.below(8)).unwrap() * usize::try_from(random.below(20)).unwrap();
+    query.limit =
+        usize::try_from(random.below(8)).unwrap() * usize::try_from(random.below(20)).unwrap();
     query
 }
 
@@ -82,11 +112,20 @@ async fn pages(audit: &impl AuditReader, mut query: EventQuery) -> Vec<Vec<Audit
 }
 
 async fn ids(audit: &impl AuditReader, query: EventQuery) -> Vec<EventId> {
-    pages(audit, query).await.concat().into_iter().map(|event| event.id).collect()
+    pages(audit, query)
+        .await
+        .concat()
+        .into_iter()
+        .map(|event| event.id)
+        .collect()
 }
 
 fn to_the_millisecond(mut event: AuditEvent) -> AuditEvent {
-    let since = event.at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let since = event
+        .at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
     event.at = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(since).unwrap());
     event
 }
@@ -106,11 +145,18 @@ pub(crate) async fn random_pages_agree_with_the_log_in_memory<H: Home>(home: &H)
         model.record(&batch).await.unwrap();
         for _ in 0..6 {
             let query = some_query(&mut random);
-            assert_eq!(pages(&audit, query.clone()).await, pages(&model, query.clone()).await, "{query:?}");
+            assert_eq!(
+                pages(&audit, query.clone()).await,
+                pages(&model, query.clone()).await,
+                "{query:?}"
+            );
         }
     }
     assert!(model.all().len() > 300);
-    assert_eq!(pages(&audit, EventQuery::new()).await, pages(&model, EventQuery::new()).await);
+    assert_eq!(
+        pages(&audit, EventQuery::new()).await,
+        pages(&model, EventQuery::new()).await
+    );
     for (before, found) in [(Some(0), 0), (Some(u64::MAX), 50), (None, 50)] {
         let mut query = EventQuery::new();
         query.before = before;
@@ -122,17 +168,26 @@ pub(crate) async fn an_event_given_twice_is_kept_once<H: Home>(home: &H) {
     let audit = H::audit(&home.open().await);
     let mut other = event(1);
     other.detail = Some("the same id".into());
-    audit.record(&[event(1), event(2), other.clone(), event(1)]).await.unwrap();
+    audit
+        .record(&[event(1), event(2), other.clone(), event(1)])
+        .await
+        .unwrap();
     audit.record(&[event(3), event(2), other]).await.unwrap();
     audit.record(&[]).await.unwrap();
-    assert_eq!(pages(&audit, EventQuery::new()).await, [[event(3), event(2), event(1)]]);
+    assert_eq!(
+        pages(&audit, EventQuery::new()).await,
+        [[event(3), event(2), event(1)]]
+    );
     // Many at once, who give the same again.
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let audit = H::audit(&home.open().await);
         writers.spawn(async move {
             for part in (4..104).collect::<Vec<_>>().chunks(10) {
-                audit.record(&part.iter().map(|number| event(*number)).collect::<Vec<_>>()).await.unwrap();
+                audit
+                    .record(&part.iter().map(|number| event(*number)).collect::<Vec<_>>())
+                    .await
+                    .unwrap();
             }
         });
     }
@@ -141,7 +196,11 @@ pub(crate) async fn an_event_given_twice_is_kept_once<H: Home>(home: &H) {
     assert_eq!(ids(&audit, EventQuery::new()).await, expected);
 }
 
-pub(crate) async fn a_large_batch_is_kept_in_its_order_and_its_rare_events_are_found_quickly<H: Home>(home: &H) {
+pub(crate) async fn a_large_batch_is_kept_in_its_order_and_its_rare_events_are_found_quickly<
+    H: Home,
+>(
+    home: &H,
+) {
     let audit = H::audit(&home.open().await);
     let mut all: Vec<AuditEvent> = (0..8_192).map(event).collect();
     for event in &mut all {
@@ -188,7 +247,20 @@ pub(crate) async fn a_large_batch_is_kept_in_its_order_and_its_rare_events_are_f
 pub(crate) async fn names_of_any_kind_are_found_as_they_are_written<H: Home>(home: &H) {
     let (audit, model) = (H::audit(&home.open().await), MemoryAudit::new(100));
     let long = format!("{}@example.com", "Long".repeat(5_000));
-    let names = ["É@x", "é@x", "nul\0", "NUL\u{2400}", "'; --", "%", "\"\\", "", " ", &long, &long[..300], "\u{1f511}"];
+    let names = [
+        "É@x",
+        "é@x",
+        "nul\0",
+        "NUL\u{2400}",
+        "'; --",
+        "%",
+        "\"\\",
+        "",
+        " ",
+        &long,
+        &long[..300],
+        "\u{1f511}",
+    ];
     let events: Vec<AuditEvent> = (0..)
         .zip(names)
         .map(|(number, name)| {
@@ -202,12 +274,25 @@ pub(crate) async fn names_of_any_kind_are_found_as_they_are_written<H: Home>(hom
         .collect();
     audit.record(&events).await.unwrap();
     model.record(&events).await.unwrap();
-    for name in names.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase(), name.to_lowercase()]) {
+    for name in names.iter().flat_map(|name| {
+        [
+            (*name).to_owned(),
+            name.to_ascii_uppercase(),
+            name.to_lowercase(),
+        ]
+    }) {
         let mut query = EventQuery::new();
         query.actor = Some(name.clone());
-        assert_eq!(ids(&audit, query.clone()).await, ids(&model, query).await, "{name:.20?}");
+        assert_eq!(
+            ids(&audit, query.clone()).await,
+            ids(&model, query).await,
+            "{name:.20?}"
+        );
     }
-    assert_eq!(pages(&audit, EventQuery::new()).await, pages(&model, EventQuery::new()).await);
+    assert_eq!(
+        pages(&audit, EventQuery::new()).await,
+        pages(&model, EventQuery::new()).await
+    );
 }
 
 pub(crate) async fn old_events_are_forgotten_and_no_place_is_given_again<H: Home>(home: &H) {
@@ -222,17 +307,28 @@ pub(crate) async fn old_events_are_forgotten_and_no_place_is_given_again<H: Home
     assert_eq!(H::forget(&audit, at(1_000 + 4_900)).await.unwrap(), 0);
     let kept: Vec<_> = (4_900..5_000).rev().map(event_id).collect();
     assert_eq!(ids(&audit, EventQuery::new()).await, kept);
-    assert_eq!(home.text("SELECT CAST(COUNT(*) AS TEXT) FROM portunus_event_parties").await, "100");
+    assert_eq!(
+        home.text("SELECT CAST(COUNT(*) AS TEXT) FROM portunus_event_parties")
+            .await,
+        "100"
+    );
     let mut first = EventQuery::new();
     first.limit = 1;
     let place = audit.events(&first).await.unwrap().next.unwrap();
     // An event of the same millisecond stays, one of a moment before goes.
     assert_eq!(H::forget(&audit, at(1_000 + 4_999)).await.unwrap(), 99);
     assert_eq!(H::forget(&audit, at(1_000_000)).await.unwrap(), 1);
-    assert_eq!(home.text("SELECT CAST(COUNT(*) AS TEXT) FROM portunus_event_parties").await, "0");
+    assert_eq!(
+        home.text("SELECT CAST(COUNT(*) AS TEXT) FROM portunus_event_parties")
+            .await,
+        "0"
+    );
     assert_eq!(ids(&audit, EventQuery::new()).await, []);
     audit.record(&[event(1), event(2)]).await.unwrap();
-    assert!(audit.events(&first).await.unwrap().next.unwrap() > place, "a place that had been given was given again");
+    assert!(
+        audit.events(&first).await.unwrap().next.unwrap() > place,
+        "a place that had been given was given again"
+    );
 }
 
 pub(crate) async fn pages_hold_every_event_once_while_others_are_written<H: Home>(home: &H) {
@@ -241,13 +337,20 @@ pub(crate) async fn pages_hold_every_event_once_while_others_are_written<H: Home
     let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut writers = tokio::task::JoinSet::new();
     for writer in 1..4_u64 {
-        let (audit, done, kept) = (H::audit(&home.open().await), Arc::clone(&done), Arc::clone(&kept));
+        let (audit, done, kept) = (
+            H::audit(&home.open().await),
+            Arc::clone(&done),
+            Arc::clone(&kept),
+        );
         writers.spawn(async move {
             for round in 0.. {
-                let events: Vec<_> =
-                    (0..1 + round % 7).map(|part| event((writer << 40) + (round << 8) + part)).collect();
+                let events: Vec<_> = (0..1 + round % 7)
+                    .map(|part| event((writer << 40) + (round << 8) + part))
+                    .collect();
                 audit.record(&events).await.unwrap();
-                kept.lock().unwrap().extend(events.iter().map(|event| event.id));
+                kept.lock()
+                    .unwrap()
+                    .extend(events.iter().map(|event| event.id));
                 if done.load(Ordering::Relaxed) {
                     return;
                 }
@@ -265,7 +368,10 @@ pub(crate) async fn pages_hold_every_event_once_while_others_are_written<H: Home
         let seen = ids(&audit, query).await;
         let unique: std::collections::BTreeSet<_> = seen.iter().collect();
         assert_eq!(unique.len(), seen.len(), "an event stands on two pages");
-        assert!(acknowledged.iter().all(|id| unique.contains(id)), "an event that was acknowledged is missing");
+        assert!(
+            acknowledged.iter().all(|id| unique.contains(id)),
+            "an event that was acknowledged is missing"
+        );
         // What was seen once stays in its order, and new events come before it only.
         assert!(seen.ends_with(&seen_before), "an event came late");
         seen_before = seen;
@@ -274,7 +380,9 @@ pub(crate) async fn pages_hold_every_event_once_while_others_are_written<H: Home
     writers.join_all().await;
 }
 
-pub(crate) async fn a_filter_that_lets_nothing_through_gives_short_pages_that_go_on<H: Home>(home: &H) {
+pub(crate) async fn a_filter_that_lets_nothing_through_gives_short_pages_that_go_on<H: Home>(
+    home: &H,
+) {
     let audit = H::audit(&home.open().await);
     let mut events: Vec<AuditEvent> = (0..11_000).map(event).collect();
     for event in &mut events[20..] {
@@ -293,9 +401,14 @@ pub(crate) async fn an_event_that_cannot_be_read_is_an_error_and_not_a_gap<H: Ho
     whole.tenant_id = Some(tenant("acme"));
     whole.key_id = Some(id("key1"));
     whole.detail = Some("a detail that nobody needs to see".into());
-    audit.record(&[event(0), whole.clone(), event(2)]).await.unwrap();
+    audit
+        .record(&[event(0), whole.clone(), event(2)])
+        .await
+        .unwrap();
     let column = |name: &str, value: &str| {
-        home.execute(format!("UPDATE portunus_events SET {name} = {value} WHERE id LIKE '%1'"))
+        home.execute(format!(
+            "UPDATE portunus_events SET {name} = {value} WHERE id LIKE '%1'"
+        ))
     };
     let columns = [
         ("at", "5", "1001000"),
@@ -314,11 +427,24 @@ pub(crate) async fn an_event_that_cannot_be_read_is_an_error_and_not_a_gap<H: Ho
         column(name, value).await;
         let error = audit.events(&EventQuery::new()).await.unwrap_err();
         let source = std::error::Error::source(&error).unwrap().to_string();
-        assert!(source.starts_with("a stored event cannot be read: portunus_events row \"2\""), "{source}");
-        assert!(source.ends_with(&format!("column {name}")) && !source.contains("detail"), "{source}");
-        let back = if back.is_empty() { format!("'{json}'") } else { back.to_owned() };
+        assert!(
+            source.starts_with("a stored event cannot be read: portunus_events row \"2\""),
+            "{source}"
+        );
+        assert!(
+            source.ends_with(&format!("column {name}")) && !source.contains("detail"),
+            "{source}"
+        );
+        let back = if back.is_empty() {
+            format!("'{json}'")
+        } else {
+            back.to_owned()
+        };
         column(name, &back).await;
-        assert_eq!(audit.events(&EventQuery::new()).await.unwrap().items.len(), 3);
+        assert_eq!(
+            audit.events(&EventQuery::new()).await.unwrap().items.len(),
+            3
+        );
     }
     column("id", "'x1'").await;
     audit.events(&EventQuery::new()).await.unwrap_err();
@@ -334,14 +460,22 @@ pub(crate) async fn an_event_that_cannot_be_read_is_an_error_and_not_a_gap<H: Ho
 pub(crate) async fn a_database_of_the_first_schema_is_brought_up_to_date<H: Home>(home: &H) {
     let store = with_a(home).await;
     home.close(store).await;
-    for table in ["portunus_events", "portunus_event_parties", "portunus_changes"] {
+    for table in [
+        "portunus_events",
+        "portunus_event_parties",
+        "portunus_changes",
+    ] {
         home.execute(format!("DROP TABLE IF EXISTS {table}")).await;
     }
-    home.execute("DELETE FROM portunus_schema WHERE version > 1".into()).await;
+    home.execute("DELETE FROM portunus_schema WHERE version > 1".into())
+        .await;
     let store = home.open().await;
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
     let audit = H::audit(&store);
     audit.record(&[event(1)]).await.unwrap();
     assert_eq!(ids(&audit, EventQuery::new()).await, [event_id(1)]);
-    store.apply(&WriteBatch::new().update(record("a"))).await.unwrap();
+    store
+        .apply(&WriteBatch::new().update(record("a")))
+        .await
+        .unwrap();
 }

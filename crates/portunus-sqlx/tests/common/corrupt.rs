@@ -14,23 +14,42 @@ async fn read(store: &impl KeyStore) -> Vec<String> {
     let mut query = ListQuery::new(at(1_000));
     query.text = None;
     vec![
-        told("find", store.find(&[digest(1)]).await.map(|found| found.is_some())),
-        told("get", store.get(&id("full")).await.map(|found| found.is_some())),
-        told("list", store.list(&query).await.map(|page| !page.items.is_empty())),
+        told(
+            "find",
+            store.find(&[digest(1)]).await.map(|found| found.is_some()),
+        ),
+        told(
+            "get",
+            store.get(&id("full")).await.map(|found| found.is_some()),
+        ),
+        told(
+            "list",
+            store.list(&query).await.map(|page| !page.items.is_empty()),
+        ),
     ]
 }
 
 fn assert_corrupt(told: &[String], column: &str) {
     for told in told {
-        let names_it = told.starts_with("a stored key cannot be read: portunus_") && told.contains("row \"");
-        assert!(names_it && told.ends_with(&format!("column {column}")), "column {column}: {told}");
-        assert!(!told.contains(&hex(&digest(1).to_bytes()[4..10])), "a digest is told: {told}");
+        let names_it =
+            told.starts_with("a stored key cannot be read: portunus_") && told.contains("row \"");
+        assert!(
+            names_it && told.ends_with(&format!("column {column}")),
+            "column {column}: {told}"
+        );
+        assert!(
+            !told.contains(&hex(&digest(1).to_bytes()[4..10])),
+            "a digest is told: {told}"
+        );
     }
 }
 
 async fn home_with_full<H: Home>(home: &H) -> H::Store {
     let store = home.open().await;
-    store.apply(&batch([insert(digest(1), full_record("full"))])).await.unwrap();
+    store
+        .apply(&batch([insert(digest(1), full_record("full"))]))
+        .await
+        .unwrap();
     store
 }
 
@@ -48,24 +67,41 @@ pub(crate) async fn no_column_can_be_changed_unnoticed(home: &impl Home) {
         ("masked", &["''"]),
         ("created_at", &["0", "-1", "9223372036854775807"]),
         ("not_before", &["NULL", "0"]),
-        ("expires_at", &["NULL", "9223372036854775807", "-9223372036854775808"]),
+        (
+            "expires_at",
+            &["NULL", "9223372036854775807", "-9223372036854775808"],
+        ),
         ("enabled", &["1", "2", "-1"]),
         ("revoked_at", &["NULL", "0"]),
         ("may_be_primary", &["1", "7"]),
     ];
     for (column, values) in garbage {
         for value in values {
-            home.execute(format!("CREATE TABLE kept AS SELECT {column} AS old FROM portunus_keys")).await;
-            assert_eq!(home.execute(format!("UPDATE portunus_keys SET {column} = {value}")).await, 1);
+            home.execute(format!(
+                "CREATE TABLE kept AS SELECT {column} AS old FROM portunus_keys"
+            ))
+            .await;
+            assert_eq!(
+                home.execute(format!("UPDATE portunus_keys SET {column} = {value}"))
+                    .await,
+                1
+            );
             assert_corrupt(&read(&store).await, column);
             let change = WriteBatch::new().update(full_record("full"));
-            assert_corrupt(&[store.apply(&change).await.unwrap_err().to_string()], column);
-            home.execute(format!("UPDATE portunus_keys SET {column} = (SELECT old FROM kept)")).await;
+            assert_corrupt(
+                &[store.apply(&change).await.unwrap_err().to_string()],
+                column,
+            );
+            home.execute(format!(
+                "UPDATE portunus_keys SET {column} = (SELECT old FROM kept)"
+            ))
+            .await;
             home.execute("DROP TABLE kept".into()).await;
         }
     }
     assert_eq!(get(&store, "full").await, full_record("full"));
-    home.execute("UPDATE portunus_keys SET id = 'other'".into()).await;
+    home.execute("UPDATE portunus_keys SET id = 'other'".into())
+        .await;
     assert_corrupt(&read(&store).await[..1], "id");
     let error = store.get(&id("other")).await.unwrap_err().to_string();
     assert!(error.contains("row \"other\", column id"), "{error}");
@@ -76,8 +112,12 @@ pub(crate) async fn no_part_of_a_record_can_be_lost_unnoticed(home: &impl Home) 
     let json = home.text("SELECT record FROM portunus_keys").await;
     let whole: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
     assert!(whole.len() > 20);
-    let write =
-        |text: String| home.execute(format!("UPDATE portunus_keys SET record = '{}'", text.replace('\'', "''")));
+    let write = |text: String| {
+        home.execute(format!(
+            "UPDATE portunus_keys SET record = '{}'",
+            text.replace('\'', "''")
+        ))
+    };
     for field in whole.keys() {
         // Who came before and after may be left out: it grants nothing.
         if ["predecessor", "successor", "origin"].contains(&field.as_str()) {
@@ -87,9 +127,17 @@ pub(crate) async fn no_part_of_a_record_can_be_lost_unnoticed(home: &impl Home) 
         changed.remove(field);
         write(serde_json::to_string(&changed).unwrap()).await;
         let told = read(&store).await;
-        let column = if field == "description" { "description" } else { "record" };
+        let column = if field == "description" {
+            "description"
+        } else {
+            "record"
+        };
         assert_corrupt(&told, column);
-        for wrong in [serde_json::json!(-1), serde_json::json!([[]]), serde_json::json!({"x": 1})] {
+        for wrong in [
+            serde_json::json!(-1),
+            serde_json::json!([[]]),
+            serde_json::json!({"x": 1}),
+        ] {
             if field == "metadata" && wrong.is_object() {
                 continue;
             }
@@ -98,7 +146,17 @@ pub(crate) async fn no_part_of_a_record_can_be_lost_unnoticed(home: &impl Home) 
             assert_corrupt(&read(&store).await, "record");
         }
     }
-    for text in ["", " ", "null", "{}", "[]", "{", "nonsense", &json[..json.len() - 1], &format!("{json}{json}")] {
+    for text in [
+        "",
+        " ",
+        "null",
+        "{}",
+        "[]",
+        "{",
+        "nonsense",
+        &json[..json.len() - 1],
+        &format!("{json}{json}"),
+    ] {
         write(text.to_owned()).await;
         assert_corrupt(&read(&store).await, "record");
     }
@@ -108,36 +166,75 @@ pub(crate) async fn no_part_of_a_record_can_be_lost_unnoticed(home: &impl Home) 
 
 pub(crate) async fn broken_schemes_states_and_usage_are_told_with_row_and_column(home: &impl Home) {
     let store = home_with_full(home).await;
-    let sign = Change::SetSigning { id: id("full"), state: Some(signing(1)) };
+    let sign = Change::SetSigning {
+        id: id("full"),
+        state: Some(signing(1)),
+    };
     store.apply(&batch([sign])).await.unwrap();
-    store.record_usage(&[UsageDelta::new(id("full"), 3, at(7_200), None)]).await.unwrap();
+    store
+        .record_usage(&[UsageDelta::new(id("full"), 3, at(7_200), None)])
+        .await
+        .unwrap();
     for scheme in ["''", "'md5'", "'hmac-sha256:'", "'hmac-sha256:x'"] {
-        home.execute(format!("UPDATE portunus_keys SET scheme = {scheme}")).await;
+        home.execute(format!("UPDATE portunus_keys SET scheme = {scheme}"))
+            .await;
         assert_corrupt(&read(&store).await[..1], "scheme");
-        let error = store.apply(&batch([rehash("full", digest(1), digest(2))])).await.unwrap_err();
+        let error = store
+            .apply(&batch([rehash("full", digest(1), digest(2))]))
+            .await
+            .unwrap_err();
         assert_corrupt(&[error.to_string()], "scheme");
     }
-    home.execute("UPDATE portunus_keys SET scheme = 'sha256'".into()).await;
+    home.execute("UPDATE portunus_keys SET scheme = 'sha256'".into())
+        .await;
     for bytes in [vec![], vec![1; 64], vec![2; 65], vec![1; 66]] {
-        home.execute(format!("UPDATE portunus_keys SET signing = {}", home.bytes(&bytes))).await;
-        assert_corrupt(&[store.signing_state(&id("full")).await.unwrap_err().to_string()], "signing");
+        home.execute(format!(
+            "UPDATE portunus_keys SET signing = {}",
+            home.bytes(&bytes)
+        ))
+        .await;
+        assert_corrupt(
+            &[store
+                .signing_state(&id("full"))
+                .await
+                .unwrap_err()
+                .to_string()],
+            "signing",
+        );
     }
-    for (column, value, back) in [("uses", "-1", "3"), ("last_ip", "'nonsense'", "NULL"), ("last_ip", "''", "NULL")] {
-        home.execute(format!("UPDATE portunus_usage SET {column} = {value}")).await;
+    for (column, value, back) in [
+        ("uses", "-1", "3"),
+        ("last_ip", "'nonsense'", "NULL"),
+        ("last_ip", "''", "NULL"),
+    ] {
+        home.execute(format!("UPDATE portunus_usage SET {column} = {value}"))
+            .await;
         assert_corrupt(&read(&store).await[1..], column);
-        assert!(store.find(&[digest(1)]).await.unwrap().is_some(), "usage is no part of a look-up");
-        home.execute(format!("UPDATE portunus_usage SET {column} = {back}")).await;
+        assert!(
+            store.find(&[digest(1)]).await.unwrap().is_some(),
+            "usage is no part of a look-up"
+        );
+        home.execute(format!("UPDATE portunus_usage SET {column} = {back}"))
+            .await;
     }
     let full = id("full");
     let hours = || store.usage_by_hour(&full, at(0), at(100_000));
-    home.execute("UPDATE portunus_usage_by_hour SET uses = -1".into()).await;
+    home.execute("UPDATE portunus_usage_by_hour SET uses = -1".into())
+        .await;
     assert_corrupt(&[hours().await.unwrap_err().to_string()], "uses");
-    home.execute("UPDATE portunus_usage_by_hour SET uses = 1, start = 5".into()).await;
+    home.execute("UPDATE portunus_usage_by_hour SET uses = 1, start = 5".into())
+        .await;
     assert_corrupt(&[hours().await.unwrap_err().to_string()], "start");
     let digest_of_other_length = format!("UPDATE portunus_keys SET digest = {}", home.bytes(&[1]));
     home.execute(digest_of_other_length).await;
-    let error = store.apply(&batch([rehash("full", digest(1), digest(2))])).await.unwrap_err();
+    let error = store
+        .apply(&batch([rehash("full", digest(1), digest(2))]))
+        .await
+        .unwrap_err();
     assert_corrupt(&[error.to_string()], "digest");
     // What cannot be read can still be deleted.
-    store.apply(&batch([Change::Delete(id("full"))])).await.unwrap();
+    store
+        .apply(&batch([Change::Delete(id("full"))]))
+        .await
+        .unwrap();
 }

@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 
 /// Runs as many tasks at once, by turns on two stores; how each ended.
-async fn crowd<H: Home, F>(home: &H, count: u32, task: impl Fn(H::Store, u32) -> F) -> Vec<Result<(), Rejected>>
+async fn crowd<H: Home, F>(
+    home: &H,
+    count: u32,
+    task: impl Fn(H::Store, u32) -> F,
+) -> Vec<Result<(), Rejected>>
 where
     F: Future<Output = Result<(), StoreError>> + Send + 'static,
 {
@@ -17,7 +21,12 @@ where
         tasks.spawn(async move { (number, task.await) });
     }
     let told = |done: Result<(), StoreError>| {
-        done.map_err(|error| error.as_rejected().cloned().unwrap_or_else(|| panic!("no answer: {error:?}")))
+        done.map_err(|error| {
+            error
+                .as_rejected()
+                .cloned()
+                .unwrap_or_else(|| panic!("no answer: {error:?}"))
+        })
     };
     let mut done = tasks.join_all().await;
     done.sort_by_key(|(number, _)| *number);
@@ -35,8 +44,15 @@ pub(crate) async fn of_200_keys_at_once_a_quota_of_4_lets_4_in(home: &impl Home)
     })
     .await;
     assert_eq!(winners(&done), 4);
-    let full = Rejected::TooManyActive { active: 5, limit: 4 };
-    assert!(done.iter().all(|done| done.as_ref().err().is_none_or(|why| *why == full)), "{done:?}");
+    let full = Rejected::TooManyActive {
+        active: 5,
+        limit: 4,
+    };
+    assert!(
+        done.iter()
+            .all(|done| done.as_ref().err().is_none_or(|why| *why == full)),
+        "{done:?}"
+    );
     assert_eq!(all(&home.open().await).await.len(), 4);
 }
 
@@ -53,24 +69,40 @@ pub(crate) async fn of_50_updates_at_one_version_one_succeeds(home: &impl Home) 
         assert_eq!(winners(&done), 1);
         let stored = get(&store, "a").await;
         let winner = done.iter().position(Result::is_ok).unwrap();
-        assert_eq!((stored.version, stored.name), (round + 1, format!("writer {winner}")));
+        assert_eq!(
+            (stored.version, stored.name),
+            (round + 1, format!("writer {winner}"))
+        );
     }
 }
 
 pub(crate) async fn of_many_who_make_another_key_primary_one_succeeds(home: &impl Home) {
     let store = with_a(home).await;
     let keys = (0..30).map(|number| insert(digest(100 + number), record(&format!("key{number}"))));
-    let set_a = Change::SetPrimary { owner: acme(), key: id("a") };
+    let set_a = Change::SetPrimary {
+        owner: acme(),
+        key: id("a"),
+    };
     store.apply(&batch(keys.chain([set_a]))).await.unwrap();
     let done = crowd(home, 30, |store, number| async move {
-        let set = Change::SetPrimary { owner: acme(), key: id(&format!("key{number}")) };
-        let still_a = Condition::Primary { owner: acme(), key: Some(id("a")), at: at(1_000) };
+        let set = Change::SetPrimary {
+            owner: acme(),
+            key: id(&format!("key{number}")),
+        };
+        let still_a = Condition::Primary {
+            owner: acme(),
+            key: Some(id("a")),
+            at: at(1_000),
+        };
         store.apply(&batch([set]).require(still_a)).await
     })
     .await;
     assert_eq!(winners(&done), 1);
     let winner = done.iter().position(Result::is_ok).unwrap();
-    assert_eq!(store.primary(&acme(), at(1_000)).await.unwrap(), Some(id(&format!("key{winner}"))));
+    assert_eq!(
+        store.primary(&acme(), at(1_000)).await.unwrap(),
+        Some(id(&format!("key{winner}")))
+    );
 }
 
 pub(crate) async fn pinned_while_keys_are_revoked_there_is_always_one_primary(home: &impl Home) {
@@ -92,14 +124,22 @@ pub(crate) async fn pinned_while_keys_are_revoked_there_is_always_one_primary(ho
     let done = crowd(home, 19, |store, number| async move {
         let mut mine = get(&store, &format!("key{:02}", number + 1)).await;
         mine.revoked = Some(Revocation::new(at(1_000), None));
-        let pin = Change::PinPrimary { owner: acme(), at: at(1_000) };
-        store.apply(&WriteBatch::new().update(mine).change(pin)).await
+        let pin = Change::PinPrimary {
+            owner: acme(),
+            at: at(1_000),
+        };
+        store
+            .apply(&WriteBatch::new().update(mine).change(pin))
+            .await
     })
     .await;
     over.store(true, Ordering::Relaxed);
     watching.await.unwrap();
     assert_eq!(winners(&done), 19);
-    assert_eq!(store.primary(&acme(), at(1_000)).await.unwrap(), Some(id("key00")));
+    assert_eq!(
+        store.primary(&acme(), at(1_000)).await.unwrap(),
+        Some(id("key00"))
+    );
 }
 
 pub(crate) async fn a_key_that_moves_between_digests_is_found_at_every_moment(home: &impl Home) {
@@ -113,7 +153,10 @@ pub(crate) async fn a_key_that_moves_between_digests_is_found_at_every_moment(ho
         }
     });
     for step in digests.windows(2) {
-        store.apply(&batch([rehash("a", step[0], step[1])])).await.unwrap();
+        store
+            .apply(&batch([rehash("a", step[0], step[1])]))
+            .await
+            .unwrap();
         tokio::task::yield_now().await;
     }
     over.store(true, Ordering::Relaxed);
@@ -128,18 +171,38 @@ pub(crate) async fn one_id_or_digest_inserted_by_many_is_inserted_once(home: &im
         record
     };
     let done = crowd(home, 20, |store, number| async move {
-        store.apply(&batch([insert(digest(1), of(format!("key{number}"), number))])).await
+        store
+            .apply(&batch([insert(
+                digest(1),
+                of(format!("key{number}"), number),
+            )]))
+            .await
     })
     .await;
     assert_eq!(winners(&done), 1);
-    assert!(done.iter().all(|done| done.as_ref().err().is_none_or(|why| *why == Rejected::DigestKnown)), "{done:?}");
+    assert!(
+        done.iter().all(|done| done
+            .as_ref()
+            .err()
+            .is_none_or(|why| *why == Rejected::DigestKnown)),
+        "{done:?}"
+    );
     let done = crowd(home, 20, |store, number| async move {
-        store.apply(&batch([insert(digest(100 + number), of("same".into(), number))])).await
+        store
+            .apply(&batch([insert(
+                digest(100 + number),
+                of("same".into(), number),
+            )]))
+            .await
     })
     .await;
     assert_eq!(winners(&done), 1);
     let known = Rejected::IdKnown(id("same"));
-    assert!(done.iter().all(|done| done.as_ref().err().is_none_or(|why| *why == known)), "{done:?}");
+    assert!(
+        done.iter()
+            .all(|done| done.as_ref().err().is_none_or(|why| *why == known)),
+        "{done:?}"
+    );
 }
 
 pub(crate) async fn batches_that_name_the_same_keys_in_other_orders_all_end(home: &impl Home) {
@@ -156,14 +219,19 @@ pub(crate) async fn batches_that_name_the_same_keys_in_other_orders_all_end(home
         if number % 2 == 0 {
             order.reverse();
         }
-        let sign = |key: u32| Change::SetSigning { id: id(&format!("key{key}")), state: Some(signing(1)) };
+        let sign = |key: u32| Change::SetSigning {
+            id: id(&format!("key{key}")),
+            state: Some(signing(1)),
+        };
         // New digests too, in both orders: where two transactions insert the same one, the second waits.
         let fresh = order.iter().map(|key| {
             let mut record = record(&format!("fresh{number}-{key}"));
             record.owner = Owner::tenant(tenant(&format!("fresh{number}")));
             insert(digest(1_000 + number * 10 + key), record)
         });
-        store.apply(&batch(order.iter().map(|key| sign(*key)).chain(fresh))).await
+        store
+            .apply(&batch(order.iter().map(|key| sign(*key)).chain(fresh)))
+            .await
     })
     .await;
     assert_eq!(winners(&done), 40);
@@ -180,5 +248,9 @@ pub(crate) async fn batches_that_name_the_same_keys_in_other_orders_all_end(home
         store.apply(&batch(same)).await
     })
     .await;
-    assert_eq!(winners(&done), 1, "one of those who insert the same ten digests: {done:?}");
+    assert_eq!(
+        winners(&done),
+        1,
+        "one of those who insert the same ten digests: {done:?}"
+    );
 }

@@ -17,11 +17,17 @@ pub(crate) async fn no_dump_holds_a_key<H: Home>(home: &H) {
         .build()
         .unwrap();
     let trail = AuditTrail::new([H::audit(&store)]);
-    let manager =
-        KeyManager::builder(store.clone(), format).environments([live()]).audit(trail.clone()).build().unwrap();
+    let manager = KeyManager::builder(store.clone(), format)
+        .environments([live()])
+        .audit(trail.clone())
+        .build()
+        .unwrap();
     let (mut keys, mut last) = (Vec::new(), None);
     for _ in 0..10 {
-        let issued = manager.issue(NewKey::new("findable", Owner::tenant(tenant("acme")))).await.unwrap();
+        let issued = manager
+            .issue(NewKey::new("findable", Owner::tenant(tenant("acme"))))
+            .await
+            .unwrap();
         last = Some(issued.record.id.clone());
         keys.push(issued.key.reveal());
     }
@@ -29,18 +35,27 @@ pub(crate) async fn no_dump_holds_a_key<H: Home>(home: &H) {
     trail.flush().await.unwrap();
     let dump = home.dump().await;
     let holds = |part: &[u8]| dump.windows(part.len()).any(|window| window == part);
-    assert!(holds(b"findable") && holds(b"lost") && holds(b"key.revoke"), "the dump is one");
+    assert!(
+        holds(b"findable") && holds(b"lost") && holds(b"key.revoke"),
+        "the dump is one"
+    );
     for key in keys {
         let random = key.strip_prefix("acme_live_sk_").unwrap();
         assert_eq!(random.len(), 32);
         assert!(!holds(random.as_bytes()) && !holds(&random.as_bytes()[..20]));
         for shift in 0..3 {
             // Wherever the key starts in a longer text that was encoded, its middle reads like one of these.
-            for encoded in [STANDARD_NO_PAD.encode(&random[shift..]), URL_SAFE_NO_PAD.encode(&random[shift..])] {
+            for encoded in [
+                STANDARD_NO_PAD.encode(&random[shift..]),
+                URL_SAFE_NO_PAD.encode(&random[shift..]),
+            ] {
                 assert!(!holds(&encoded.as_bytes()[..encoded.len() - 2]));
             }
         }
-        for encoded in [hex(random.as_bytes()), hex(random.as_bytes()).to_uppercase()] {
+        for encoded in [
+            hex(random.as_bytes()),
+            hex(random.as_bytes()).to_uppercase(),
+        ] {
             assert!(!holds(encoded.as_bytes()));
         }
     }

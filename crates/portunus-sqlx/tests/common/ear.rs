@@ -19,11 +19,17 @@ pub(crate) struct Ear(Mutex<Vec<(Instant, Heard)>>);
 
 impl InvalidationListener for Ear {
     fn invalidated(&self, what: &Invalidation) {
-        self.0.lock().unwrap().push((Instant::now(), Heard::Changed(what.clone())));
+        self.0
+            .lock()
+            .unwrap()
+            .push((Instant::now(), Heard::Changed(what.clone())));
     }
 
     fn heard_all(&self, age: Duration) {
-        self.0.lock().unwrap().push((Instant::now(), Heard::All(age)));
+        self.0
+            .lock()
+            .unwrap()
+            .push((Instant::now(), Heard::All(age)));
     }
 }
 
@@ -71,31 +77,51 @@ impl Ear {
     }
 
     /// Waits until what was heard fulfils a condition; returns when that was heard.
-    pub(crate) async fn wait_until(&self, what: &str, is_enough: impl Fn(&Heard) -> bool) -> Instant {
+    pub(crate) async fn wait_until(
+        &self,
+        what: &str,
+        is_enough: impl Fn(&Heard) -> bool,
+    ) -> Instant {
         let started = Instant::now();
         loop {
             if let Some((at, _)) = self.all().iter().find(|(_, heard)| is_enough(heard)) {
                 return *at;
             }
-            assert!(started.elapsed() < Duration::from_secs(20), "{what} was not heard: {:?}", self.all());
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "{what} was not heard: {:?}",
+                self.all()
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
     pub(crate) async fn wait_for_everything(&self) -> Instant {
-        self.wait_until("everything", |heard| matches!(heard, Heard::Changed(what) if what.everything)).await
+        self.wait_until(
+            "everything",
+            |heard| matches!(heard, Heard::Changed(what) if what.everything),
+        )
+        .await
     }
 
     pub(crate) async fn wait_for_key(&self, name: &str) -> Instant {
         let id = id(name);
-        self.wait_until(name, |heard| matches!(heard, Heard::Changed(what) if what.keys.contains(&id))).await
+        self.wait_until(
+            name,
+            |heard| matches!(heard, Heard::Changed(what) if what.keys.contains(&id)),
+        )
+        .await
     }
 
     /// Waits until everything that was published before this moment is known to have been heard.
     pub(crate) async fn wait_for_proof(&self) {
         let now = Instant::now();
         while self.proven().is_none_or(|proven| proven < now) {
-            assert!(now.elapsed() < Duration::from_secs(20), "no proof: {:?}", self.all());
+            assert!(
+                now.elapsed() < Duration::from_secs(20),
+                "no proof: {:?}",
+                self.all()
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -103,8 +129,12 @@ impl Ear {
     /// Of what was heard since it was cleared, everything comes before the first proof.
     pub(crate) fn assert_everything_first(&self) {
         let all = self.all();
-        let first = all.iter().position(|(_, heard)| matches!(heard, Heard::All(_))).unwrap();
-        let everything = |(_, heard): &(_, Heard)| matches!(heard, Heard::Changed(what) if what.everything);
+        let first = all
+            .iter()
+            .position(|(_, heard)| matches!(heard, Heard::All(_)))
+            .unwrap();
+        let everything =
+            |(_, heard): &(_, Heard)| matches!(heard, Heard::Changed(what) if what.everything);
         assert!(all[..first].iter().any(everything), "{all:?}");
     }
 
@@ -114,13 +144,21 @@ impl Ear {
         let all = self.all();
         for (place, (at, heard)) in all.iter().enumerate() {
             let Heard::All(age) = heard else { continue };
-            let Some(proven) = at.checked_sub(*age) else { continue };
-            for (name, _) in writes.iter().filter(|(_, acknowledged)| *acknowledged < proven) {
+            let Some(proven) = at.checked_sub(*age) else {
+                continue;
+            };
+            for (name, _) in writes
+                .iter()
+                .filter(|(_, acknowledged)| *acknowledged < proven)
+            {
                 let tells = |(_, heard): &(_, Heard)| match heard {
                     Heard::Changed(what) => what.everything || what.keys.contains(&id(name)),
                     Heard::All(_) => false,
                 };
-                assert!(all[..place].iter().any(tells), "{name} was not heard before it was said to be");
+                assert!(
+                    all[..place].iter().any(tells),
+                    "{name} was not heard before it was said to be"
+                );
             }
         }
     }

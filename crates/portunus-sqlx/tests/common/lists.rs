@@ -9,7 +9,12 @@ async fn pages(store: &impl KeyStore, mut query: ListQuery) -> Vec<Vec<String>> 
     let mut pages = Vec::new();
     loop {
         let page: Page = store.list(&query).await.unwrap();
-        pages.push(page.items.iter().map(|item| item.record.id.to_string()).collect());
+        pages.push(
+            page.items
+                .iter()
+                .map(|item| item.record.id.to_string())
+                .collect(),
+        );
         query.after = page.next;
         if query.after.is_none() {
             return pages;
@@ -20,23 +25,44 @@ async fn pages(store: &impl KeyStore, mut query: ListQuery) -> Vec<Vec<String>> 
 pub(crate) async fn a_list_is_newest_first_and_then_by_id(home: &impl Home) {
     let store = home.open().await;
     // By bytes, wherever the database thinks that letters belong.
-    for (number, (name, made)) in (0..).zip([("b", 5), ("a", 5), ("B", 5), ("c", 9), ("_", 5), ("d", 1)]) {
+    for (number, (name, made)) in
+        (0..).zip([("b", 5), ("a", 5), ("B", 5), ("c", 9), ("_", 5), ("d", 1)])
+    {
         let mut record = record(name);
         record.created_at = at(made);
-        store.apply(&batch([insert(digest(number), record)])).await.unwrap();
+        store
+            .apply(&batch([insert(digest(number), record)]))
+            .await
+            .unwrap();
     }
     let order = ["c", "B", "_", "a", "b", "d"];
     for limit in [1, 2, 3, 5, 6, 50] {
         let mut query = ListQuery::new(at(1_000));
         query.limit = limit;
         let pages = pages(&store, query).await;
-        assert!(pages.iter().all(|page| !page.is_empty() && page.len() <= limit), "{pages:?}");
+        assert!(
+            pages
+                .iter()
+                .all(|page| !page.is_empty() && page.len() <= limit),
+            "{pages:?}"
+        );
         assert_eq!(pages.concat(), order, "{limit} a page");
-        assert_eq!(pages.len(), order.len().div_ceil(limit), "no page more than needed");
+        assert_eq!(
+            pages.len(),
+            order.len().div_ceil(limit),
+            "no page more than needed"
+        );
     }
     let mut query = ListQuery::new(at(1_000));
-    query.after = Some(portunus::store::Cursor::new(at(5) + Duration::from_nanos(1), id("zzz")));
-    assert_eq!(pages(&store, query).await.concat(), order[1..], "a place between two milliseconds");
+    query.after = Some(portunus::store::Cursor::new(
+        at(5) + Duration::from_nanos(1),
+        id("zzz"),
+    ));
+    assert_eq!(
+        pages(&store, query).await.concat(),
+        order[1..],
+        "a place between two milliseconds"
+    );
 }
 
 pub(crate) async fn pages_hold_every_key_once_while_others_come_and_go(home: &impl Home) {
@@ -53,9 +79,15 @@ pub(crate) async fn pages_hold_every_key_once_while_others_come_and_go(home: &im
             let mut record = record(&format!("new{number:02}"));
             record.created_at = at(u64::from(number / 5));
             let name = record.id.to_string();
-            writer.apply(&batch([insert(digest(1_000 + number), record)])).await.unwrap();
+            writer
+                .apply(&batch([insert(digest(1_000 + number), record)]))
+                .await
+                .unwrap();
             if number % 3 == 0 {
-                writer.apply(&batch([Change::Delete(id(&name))])).await.unwrap();
+                writer
+                    .apply(&batch([Change::Delete(id(&name))]))
+                    .await
+                    .unwrap();
             }
         }
     });
@@ -67,7 +99,11 @@ pub(crate) async fn pages_hold_every_key_once_while_others_come_and_go(home: &im
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), all, "none twice");
-        assert_eq!(seen.iter().filter(|name| name.starts_with("old")).count(), 60, "none missing");
+        assert_eq!(
+            seen.iter().filter(|name| name.starts_with("old")).count(),
+            60,
+            "none missing"
+        );
     }
     writing.await.unwrap();
 }
@@ -88,7 +124,10 @@ async fn five<H: Home>(home: &H) -> H::Store {
     let mut e = record("e");
     e.expires_at = Some(at(2_000));
     for (number, record) in (0..).zip([a, b, c, d, e]) {
-        store.apply(&batch([insert(digest(number), record)])).await.unwrap();
+        store
+            .apply(&batch([insert(digest(number), record)]))
+            .await
+            .unwrap();
     }
     store
 }
@@ -99,8 +138,16 @@ pub(crate) async fn a_list_is_filtered_by_tenant_status_environment_and_text(hom
     let cases: [(&str, Change, &[&str]); 9] = [
         ("all", |_| {}, &["a", "b", "c", "d", "e"]),
         ("a tenant", |q| q.tenant = Some(tenant("other")), &["c"]),
-        ("a tenant that is not there", |q| q.tenant = Some(tenant("acm")), &[]),
-        ("active", |q| q.status = Some(KeyStatus::Active), &["a", "b", "c", "e"]),
+        (
+            "a tenant that is not there",
+            |q| q.tenant = Some(tenant("acm")),
+            &[],
+        ),
+        (
+            "active",
+            |q| q.status = Some(KeyStatus::Active),
+            &["a", "b", "c", "e"],
+        ),
         (
             "active later",
             |q| {
@@ -111,7 +158,11 @@ pub(crate) async fn a_list_is_filtered_by_tenant_status_environment_and_text(hom
         ),
         ("revoked", |q| q.status = Some(KeyStatus::Revoked), &["d"]),
         ("an environment", |q| q.environment = Some(test()), &["b"]),
-        ("a text in name, description or mask", |q| q.text = Some("pAYm".into()), &["a", "b", "c"]),
+        (
+            "a text in name, description or mask",
+            |q| q.text = Some("pAYm".into()),
+            &["a", "b", "c"],
+        ),
         (
             "a text and a tenant",
             |q| {
@@ -126,7 +177,11 @@ pub(crate) async fn a_list_is_filtered_by_tenant_status_environment_and_text(hom
             let mut query = ListQuery::new(at(1_000));
             change(&mut query);
             query.limit = limit;
-            assert_eq!(pages(&store, query).await.concat(), expected, "{what}, {limit} a page");
+            assert_eq!(
+                pages(&store, query).await.concat(),
+                expected,
+                "{what}, {limit} a page"
+            );
         }
     }
 }
@@ -137,7 +192,10 @@ pub(crate) async fn the_characters_of_patterns_mean_themselves(home: &impl Home)
     for (number, name) in (0..).zip(names) {
         let mut record = record(&format!("key{number}"));
         record.name = name.into();
-        store.apply(&batch([insert(digest(number), record)])).await.unwrap();
+        store
+            .apply(&batch([insert(digest(number), record)]))
+            .await
+            .unwrap();
     }
     for (text, expected) in [
         ("%", vec!["100%"]),
@@ -152,7 +210,14 @@ pub(crate) async fn the_characters_of_patterns_mean_themselves(home: &impl Home)
     ] {
         let mut query = ListQuery::new(at(1_000));
         query.text = Some(text.into());
-        let found: Vec<_> = store.list(&query).await.unwrap().items.iter().map(|k| k.record.name.clone()).collect();
+        let found: Vec<_> = store
+            .list(&query)
+            .await
+            .unwrap()
+            .items
+            .iter()
+            .map(|k| k.record.name.clone())
+            .collect();
         assert_eq!(found, expected, "{text:?}");
     }
 }
@@ -176,12 +241,18 @@ pub(crate) async fn a_list_within_workspaces_fills_its_pages(home: &impl Home) {
     }
     let mut query = ListQuery::new(at(1_000));
     query.within_workspaces = Some(vec![workspace("own")]);
-    let expected = ["key000", "key100", "key200", "key300", "key350", "key400", "key500", "key600"];
+    let expected = [
+        "key000", "key100", "key200", "key300", "key350", "key400", "key500", "key600",
+    ];
     for limit in [1, 3, 8, 50] {
         query.limit = limit;
         let pages = pages(&store, query.clone()).await;
         assert_eq!(pages.concat(), expected);
-        assert_eq!(pages.len(), expected.len().div_ceil(limit), "every page but the last is full");
+        assert_eq!(
+            pages.len(),
+            expected.len().div_ceil(limit),
+            "every page but the last is full"
+        );
     }
 }
 
@@ -210,18 +281,39 @@ pub(crate) async fn every_filter_agrees_with_the_definition(home: &impl Home) {
         store.list(&query).await.unwrap().items
     };
     assert_eq!(whole.len(), 150);
-    let statuses =
-        [KeyStatus::Active, KeyStatus::NotYetValid, KeyStatus::Expired, KeyStatus::Disabled, KeyStatus::Revoked];
+    let statuses = [
+        KeyStatus::Active,
+        KeyStatus::NotYetValid,
+        KeyStatus::Expired,
+        KeyStatus::Disabled,
+        KeyStatus::Revoked,
+    ];
     for _ in 0..150 {
         let mut query = ListQuery::new(at(random.below(7)) + Duration::from_nanos(random.below(2)));
         query.limit = usize::try_from(1 + random.below(40)).unwrap();
         query.status = random.one_in(2).then(|| random.pick(&statuses));
         query.tenant = random.one_in(2).then(|| tenant("acme"));
         query.environment = random.one_in(3).then(live);
-        query.text = random.pick(&[None, None, Some("A".to_owned()), Some("%".into()), Some("DELTA".into())]);
+        query.text = random.pick(&[
+            None,
+            None,
+            Some("A".to_owned()),
+            Some("%".into()),
+            Some("DELTA".into()),
+        ]);
         query.within_workspaces = random.one_in(4).then(Vec::new);
-        let expected: Vec<_> = whole.iter().filter(|item| query.selects(&item.record)).collect();
-        let expected: Vec<_> = expected.iter().map(|item| item.record.id.to_string()).collect();
-        assert_eq!(pages(&store, query.clone()).await.concat(), expected, "{query:?}");
+        let expected: Vec<_> = whole
+            .iter()
+            .filter(|item| query.selects(&item.record))
+            .collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|item| item.record.id.to_string())
+            .collect();
+        assert_eq!(
+            pages(&store, query.clone()).await.concat(),
+            expected,
+            "{query:?}"
+        );
     }
 }

@@ -1,6 +1,13 @@
 //! What the tests share: keys made by hand, and homes, which are databases that stores can be opened on again and again.
 
-#![allow(dead_code, unused_imports, unused_macros, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout
+)]
 
 pub(crate) mod audit;
 pub(crate) mod contract;
@@ -20,9 +27,12 @@ use std::time::{Duration, SystemTime};
 
 use portunus::audit::{AuditError, AuditReader, AuditSink};
 use portunus::key::{
-    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation, SigningState, TenantId, UserId,
+    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation,
+    SigningState, TenantId, UserId,
 };
-use portunus::store::{Change, Condition, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, WriteBatch};
+use portunus::store::{
+    Change, Condition, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, WriteBatch,
+};
 use portunus_sqlx::{PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
@@ -35,7 +45,10 @@ pub(crate) trait Home: Clone + Send + Sync + 'static {
     fn audit(store: &Self::Store) -> Self::Audit;
 
     /// Forgets old events.
-    fn forget(audit: &Self::Audit, before: SystemTime) -> impl Future<Output = Result<u64, AuditError>> + Send;
+    fn forget(
+        audit: &Self::Audit,
+        before: SystemTime,
+    ) -> impl Future<Output = Result<u64, AuditError>> + Send;
 
     /// Opens a store on it, with connections of its own, and brings its schema up to date.
     fn open(&self) -> impl Future<Output = Self::Store> + Send;
@@ -73,7 +86,9 @@ impl SqliteHome {
     }
 
     pub(crate) async fn connection(&self) -> sqlx::SqliteConnection {
-        sqlx::SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", self.path().display())).await.unwrap()
+        sqlx::SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", self.path().display()))
+            .await
+            .unwrap()
     }
 }
 
@@ -106,12 +121,20 @@ impl Home for SqliteHome {
 
     async fn execute(&self, sql: String) -> u64 {
         let mut connection = self.connection().await;
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap().rows_affected()
+        sqlx::query(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .unwrap()
+            .rows_affected()
     }
 
     async fn text(&self, sql: &'static str) -> String {
         let mut connection = self.connection().await;
-        sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get(0)
+        sqlx::query(sql)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap()
+            .get(0)
     }
 
     fn bytes(&self, bytes: &[u8]) -> String {
@@ -140,8 +163,14 @@ impl PostgresHome {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("keys{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut connection = server.connection("postgres").await;
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
-        Self { server: std::sync::Arc::clone(server), name }
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        Self {
+            server: std::sync::Arc::clone(server),
+            name,
+        }
     }
 }
 
@@ -158,7 +187,9 @@ impl Home for PostgresHome {
     }
 
     async fn open(&self) -> PostgresStore {
-        let store = PostgresStore::connect(&self.server.address(&self.name)).await.unwrap();
+        let store = PostgresStore::connect(&self.server.address(&self.name))
+            .await
+            .unwrap();
         store.migrate().await.unwrap();
         store
     }
@@ -168,18 +199,28 @@ impl Home for PostgresHome {
     }
 
     async fn migrate(&self) -> Result<(), String> {
-        let store = PostgresStore::connect(&self.server.address(&self.name)).await.unwrap();
+        let store = PostgresStore::connect(&self.server.address(&self.name))
+            .await
+            .unwrap();
         store.migrate().await.map_err(|error| error.to_string())
     }
 
     async fn execute(&self, sql: String) -> u64 {
         let mut connection = self.server.connection(&self.name).await;
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap().rows_affected()
+        sqlx::query(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .unwrap()
+            .rows_affected()
     }
 
     async fn text(&self, sql: &'static str) -> String {
         let mut connection = self.server.connection(&self.name).await;
-        sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get(0)
+        sqlx::query(sql)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap()
+            .get(0)
     }
 
     fn bytes(&self, bytes: &[u8]) -> String {
@@ -243,19 +284,35 @@ pub(crate) fn digest_of(scheme: DigestScheme, number: u32) -> KeyDigest {
 }
 
 pub(crate) fn record(name: &str) -> KeyRecord {
-    KeyRecord::new(id(name), name, KeyKind::App, live(), Owner::tenant(tenant("acme")), at(1_000))
+    KeyRecord::new(
+        id(name),
+        name,
+        KeyKind::App,
+        live(),
+        Owner::tenant(tenant("acme")),
+        at(1_000),
+    )
 }
 
 pub(crate) fn insert(digest: KeyDigest, record: KeyRecord) -> Change {
-    Change::Insert { digest, record: Box::new(record) }
+    Change::Insert {
+        digest,
+        record: Box::new(record),
+    }
 }
 
 pub(crate) fn rehash(name: &str, from: KeyDigest, to: KeyDigest) -> Change {
-    Change::Rehash { id: id(name), from, to }
+    Change::Rehash {
+        id: id(name),
+        from,
+        to,
+    }
 }
 
 pub(crate) fn batch(changes: impl IntoIterator<Item = Change>) -> WriteBatch {
-    changes.into_iter().fold(WriteBatch::new(), WriteBatch::change)
+    changes
+        .into_iter()
+        .fold(WriteBatch::new(), WriteBatch::change)
 }
 
 pub(crate) fn signing(number: u8) -> SigningState {
@@ -266,16 +323,26 @@ pub(crate) fn signing(number: u8) -> SigningState {
 
 /// A condition that is never met.
 pub(crate) fn never() -> Condition {
-    Condition::Version { id: id("nobody"), version: 1 }
+    Condition::Version {
+        id: id("nobody"),
+        version: 1,
+    }
 }
 
 pub(crate) fn at_most(limit: u64) -> Condition {
-    Condition::ActiveKeysAtMost { owner: acme(), at: at(1_000), limit }
+    Condition::ActiveKeysAtMost {
+        owner: acme(),
+        at: at(1_000),
+        limit,
+    }
 }
 
 pub(crate) async fn rejected(store: &impl KeyStore, batch: WriteBatch) -> Rejected {
     let error = store.apply(&batch).await.unwrap_err();
-    error.as_rejected().unwrap_or_else(|| panic!("expected to be rejected: {error:?}")).clone()
+    error
+        .as_rejected()
+        .unwrap_or_else(|| panic!("expected to be rejected: {error:?}"))
+        .clone()
 }
 
 pub(crate) async fn all(store: &impl KeyStore) -> Vec<Listed> {
@@ -299,12 +366,19 @@ pub(crate) async fn get(store: &impl KeyStore, name: &str) -> KeyRecord {
 /// The database of a home with the key `a` under digest 1.
 pub(crate) async fn with_a<H: Home>(home: &H) -> H::Store {
     let store = home.open().await;
-    store.apply(&batch([insert(digest(1), record("a"))])).await.unwrap();
+    store
+        .apply(&batch([insert(digest(1), record("a"))]))
+        .await
+        .unwrap();
     store
 }
 
 pub(crate) fn assert_unavailable(error: &StoreError) {
-    assert_eq!(error.to_string(), "the key store gave no answer", "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "the key store gave no answer",
+        "{error:?}"
+    );
 }
 
 /// A generator of numbers that a seed fixes (SplitMix64).

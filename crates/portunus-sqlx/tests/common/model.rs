@@ -11,14 +11,23 @@ fn owners() -> Vec<OwnerRef> {
     let of = |name: &str| {
         let tenant = tenant(name);
         let users = ["u1", "u2"].map(|by| OwnerRef::User(tenant.clone(), user(by)));
-        [OwnerRef::Tenant(tenant.clone()), OwnerRef::TenantItself(tenant.clone())].into_iter().chain(users)
+        [
+            OwnerRef::Tenant(tenant.clone()),
+            OwnerRef::TenantItself(tenant.clone()),
+        ]
+        .into_iter()
+        .chain(users)
     };
     of("acme").chain(of("other")).collect()
 }
 
 fn some_digest(random: &mut Random) -> KeyDigest {
     let number = u32::try_from(random.below(8)).unwrap();
-    if random.one_in(3) { peppered(number) } else { digest(number) }
+    if random.one_in(3) {
+        peppered(number)
+    } else {
+        digest(number)
+    }
 }
 
 fn some_time(random: &mut Random) -> SystemTime {
@@ -34,8 +43,19 @@ fn some_record(random: &mut Random) -> KeyRecord {
         2 => Owner::user(tenant("acme"), user("u2")),
         _ => Owner::tenant(tenant("other")),
     };
-    let kind = if random.one_in(6) { KeyKind::AccessToken } else { KeyKind::App };
-    let mut record = KeyRecord::new(id(IDS[place]), "key", kind, live(), owner, at(random.below(4)));
+    let kind = if random.one_in(6) {
+        KeyKind::AccessToken
+    } else {
+        KeyKind::App
+    };
+    let mut record = KeyRecord::new(
+        id(IDS[place]),
+        "key",
+        kind,
+        live(),
+        owner,
+        at(random.below(4)),
+    );
     record.name = random.pick(&["one", "two", "%"]).into();
     record.version = 1 + random.below(4);
     record.revoked = random.one_in(4).then(|| Revocation::new(at(1), None));
@@ -62,7 +82,11 @@ async fn some_batch(random: &mut Random, model: &MemoryStore) -> WriteBatch {
                 }
                 record.version = 1;
                 let fresh = digest(100 + u32::try_from(random.below(1_000)).unwrap());
-                let digest = if random.one_in(2) { fresh } else { some_digest(random) };
+                let digest = if random.one_in(2) {
+                    fresh
+                } else {
+                    some_digest(random)
+                };
                 batch.change(insert(digest, record))
             }
             3..5 => match model.get(&id(name)).await.unwrap() {
@@ -83,20 +107,41 @@ async fn some_batch(random: &mut Random, model: &MemoryStore) -> WriteBatch {
                 batch.change(rehash(name, from, to))
             }
             6 if random.one_in(3) => batch.change(Change::Delete(id(name))),
-            7 => batch.change(Change::SetPrimary { owner: random.pick(&owners), key: id(name) }),
-            8 => batch.change(Change::PinPrimary { owner: random.pick(&owners), at: some_time(random) }),
+            7 => batch.change(Change::SetPrimary {
+                owner: random.pick(&owners),
+                key: id(name),
+            }),
+            8 => batch.change(Change::PinPrimary {
+                owner: random.pick(&owners),
+                at: some_time(random),
+            }),
             _ => {
-                let state = (!random.one_in(3)).then(|| signing(u8::try_from(random.below(9)).unwrap()));
-                batch.change(Change::SetSigning { id: id(name), state })
+                let state =
+                    (!random.one_in(3)).then(|| signing(u8::try_from(random.below(9)).unwrap()));
+                batch.change(Change::SetSigning {
+                    id: id(name),
+                    state,
+                })
             }
         };
     }
     for _ in 0..random.below(2) {
         let (owner, at) = (random.pick(&owners), some_time(random));
         batch = batch.require(match random.below(3) {
-            0 => Condition::Version { id: id(random.pick(&IDS)), version: 1 + random.below(3) },
-            1 => Condition::Primary { key: model.primary(&owner, at).await.unwrap(), owner, at },
-            _ => Condition::ActiveKeysAtMost { owner, at, limit: random.below(4) },
+            0 => Condition::Version {
+                id: id(random.pick(&IDS)),
+                version: 1 + random.below(3),
+            },
+            1 => Condition::Primary {
+                key: model.primary(&owner, at).await.unwrap(),
+                owner,
+                at,
+            },
+            _ => Condition::ActiveKeysAtMost {
+                owner,
+                at,
+                limit: random.below(4),
+            },
         });
     }
     batch
@@ -120,7 +165,10 @@ async fn agree(store: &impl KeyStore, model: &MemoryStore, random: &mut Random) 
     for item in &listed {
         let id = &item.record.id;
         assert_eq!(store.get(id).await.unwrap().as_ref(), Some(item));
-        assert_eq!(store.signing_state(id).await.unwrap(), model.signing_state(id).await.unwrap());
+        assert_eq!(
+            store.signing_state(id).await.unwrap(),
+            model.signing_state(id).await.unwrap()
+        );
         assert_eq!(
             store.usage_by_hour(id, at(0), at(100_000)).await.unwrap(),
             model.usage_by_hour(id, at(0), at(100_000)).await.unwrap()
@@ -145,16 +193,22 @@ pub(crate) async fn random_batches_do_what_the_store_in_memory_does(home: &impl 
         let (done, expected) = (store.apply(&batch).await, model.apply(&batch).await);
         match (&done, &expected) {
             (Ok(()), Ok(())) => applied += 1,
-            (Err(one), Err(other)) if one.as_rejected() == other.as_rejected() && one.as_rejected().is_some() => {}
+            (Err(one), Err(other))
+                if one.as_rejected() == other.as_rejected() && one.as_rejected().is_some() => {}
             _ => panic!("batch {number}: {done:?} instead of {expected:?} of {batch:?}"),
         }
         if random.one_in(3) {
             let name = random.pick(&IDS);
-            let ip = random.one_in(2).then(|| std::net::IpAddr::from([192, 0, 2, 1]));
+            let ip = random
+                .one_in(2)
+                .then(|| std::net::IpAddr::from([192, 0, 2, 1]));
             let delta = UsageDelta::new(id(name), random.below(9), at(random.below(20_000)), ip);
             let other = UsageDelta::new(id(name), 1, at(random.below(20_000)), None);
             for store in [&store as &dyn KeyStore, &model] {
-                store.record_usage(&[delta.clone(), other.clone()]).await.unwrap();
+                store
+                    .record_usage(&[delta.clone(), other.clone()])
+                    .await
+                    .unwrap();
             }
         }
         if random.one_in(20) {
@@ -166,5 +220,8 @@ pub(crate) async fn random_batches_do_what_the_store_in_memory_does(home: &impl 
             agree(&store, &model, &mut random).await;
         }
     }
-    assert!((BATCHES / 4..BATCHES * 9 / 10).contains(&applied), "{applied} of {BATCHES} were applied");
+    assert!(
+        (BATCHES / 4..BATCHES * 9 / 10).contains(&applied),
+        "{applied} of {BATCHES} were applied"
+    );
 }

@@ -30,12 +30,16 @@ impl Proxy {
         let (count, connections) = watch::channel(0);
         tokio::spawn(async move {
             loop {
-                let Ok((client, _)) = listener.accept().await else { return };
+                let Ok((client, _)) = listener.accept().await else {
+                    return;
+                };
                 let number = *count.borrow();
                 count.send_replace(number + 1);
                 let (socket, watched) = (socket.clone(), watched.clone());
                 tokio::spawn(async move {
-                    let Ok(server) = UnixStream::connect(socket).await else { return };
+                    let Ok(server) = UnixStream::connect(socket).await else {
+                        return;
+                    };
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
                     let cut = async {
@@ -50,24 +54,31 @@ impl Proxy {
                 });
             }
         });
-        Self { port, failing, connections }
+        Self {
+            port,
+            failing,
+            connections,
+        }
     }
 
     /// From now on, nothing comes through any more on the connections that are there.
     pub(crate) fn silence(&self) {
         let count = *self.connections.borrow();
-        self.failing.send_modify(|failing| failing.silent_below = count);
+        self.failing
+            .send_modify(|failing| failing.silent_below = count);
     }
 
     /// From now on, nothing comes through at all.
     pub(crate) fn silence_all(&self) {
-        self.failing.send_modify(|failing| failing.silent_below = u64::MAX);
+        self.failing
+            .send_modify(|failing| failing.silent_below = u64::MAX);
     }
 
     /// Closes the connections that are there.
     pub(crate) fn cut(&self) {
         let count = *self.connections.borrow();
-        self.failing.send_modify(|failing| failing.cut_below = count);
+        self.failing
+            .send_modify(|failing| failing.cut_below = count);
     }
 }
 

@@ -30,8 +30,15 @@ pub(crate) struct Server {
 impl Server {
     /// Makes a cluster and starts it.
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").unwrap();
-        let server = Self { folder, programs: programs(), keeper: Mutex::new(None) };
+        let folder = tempfile::Builder::new()
+            .prefix("pg")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let server = Self {
+            folder,
+            programs: programs(),
+            keeper: Mutex::new(None),
+        };
         if let Some((user, group)) = other_user() {
             chown(server.folder.path(), Some(user), Some(group)).unwrap();
         }
@@ -41,10 +48,18 @@ impl Server {
             .arg("-D")
             .arg(server.data())
             .args(["-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"])
-            .args(["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US"])
+            .args([
+                "--locale=C.UTF-8",
+                "--locale-provider=icu",
+                "--icu-locale=en-US",
+            ])
             .output()
             .unwrap();
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         server.run().await;
         server
     }
@@ -70,7 +85,13 @@ impl Server {
         loop {
             let mut keeper = Command::new("/bin/sh");
             as_other_user(&mut keeper);
-            keeper.arg("-c").arg(KEEPER).arg(&postgres).arg(self.data()).arg(self.folder.path()).current_dir("/");
+            keeper
+                .arg("-c")
+                .arg(KEEPER)
+                .arg(&postgres)
+                .arg(self.data())
+                .arg(self.folder.path())
+                .current_dir("/");
             let mut child = keeper.stdin(Stdio::piped()).spawn().unwrap();
             // While the old server's memory is still in use, a new one ends at once: then once more.
             while child.try_wait().unwrap().is_none() {
@@ -78,10 +99,18 @@ impl Server {
                     *self.keeper.lock().unwrap() = Some(child);
                     return;
                 }
-                assert!(Instant::now() < deadline, "the server does not answer: {}", self.log());
+                assert!(
+                    Instant::now() < deadline,
+                    "the server does not answer: {}",
+                    self.log()
+                );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            assert!(Instant::now() < deadline, "the server does not start: {}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "the server does not start: {}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -91,7 +120,9 @@ impl Server {
     }
 
     async fn is_up(&self) -> bool {
-        PgConnection::connect(&self.address("postgres")).await.is_ok()
+        PgConnection::connect(&self.address("postgres"))
+            .await
+            .is_ok()
     }
 
     /// Where it listens.
@@ -106,7 +137,9 @@ impl Server {
     }
 
     pub(crate) async fn connection(&self, database: &str) -> PgConnection {
-        PgConnection::connect(&self.address(database)).await.unwrap()
+        PgConnection::connect(&self.address(database))
+            .await
+            .unwrap()
     }
 
     /// A backup of one of its databases, as text.
@@ -118,7 +151,11 @@ impl Server {
             .args(["-U", "tester", database])
             .output()
             .unwrap();
-        assert!(dumped.status.success(), "pg_dump: {}", String::from_utf8_lossy(&dumped.stderr));
+        assert!(
+            dumped.status.success(),
+            "pg_dump: {}",
+            String::from_utf8_lossy(&dumped.stderr)
+        );
         dumped.stdout
     }
 
@@ -136,9 +173,17 @@ impl Server {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {
             let lock = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
             let server: u32 = lock.lines().next().unwrap().trim().parse().unwrap();
-            let processes = [server].into_iter().chain(children_of(server)).map(|id| id.to_string());
+            let processes = [server]
+                .into_iter()
+                .chain(children_of(server))
+                .map(|id| id.to_string());
             // Some of its children may have ended by now.
-            Command::new("kill").arg("-9").args(processes).stderr(Stdio::null()).status().unwrap();
+            Command::new("kill")
+                .arg("-9")
+                .args(processes)
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
             keeper.wait().unwrap();
         }
     }
@@ -149,10 +194,20 @@ fn children_of(parent: u32) -> Vec<u32> {
         let id: u32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
         // The name, in parentheses, may hold anything; state and parent follow it.
-        let of: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let of: u32 = stat
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .nth(1)?
+            .parse()
+            .ok()?;
         (of == parent).then_some(id)
     };
-    std::fs::read_dir("/proc").unwrap().flatten().filter_map(id_if_child).collect()
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(id_if_child)
+        .collect()
 }
 
 impl Drop for Server {
@@ -163,23 +218,39 @@ impl Drop for Server {
 
 /// Where the server's programs are: in the newest of Debian's folders, or wherever `initdb` is found.
 fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     folders.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    folders.into_iter().rev().chain(std::env::split_paths(&path)).find(|folder| folder.join("initdb").is_file())
+    folders
+        .into_iter()
+        .rev()
+        .chain(std::env::split_paths(&path))
+        .find(|folder| folder.join("initdb").is_file())
 }
 
 /// PostgreSQL refuses to run as root: then it runs as another user.
 fn other_user() -> Option<(u32, u32)> {
     let ask = |arguments: &[&str]| {
-        let told = Command::new("id").args(arguments).output().ok().filter(|output| output.status.success())?;
-        String::from_utf8_lossy(&told.stdout).trim().parse::<u32>().ok()
+        let told = Command::new("id")
+            .args(arguments)
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
+        String::from_utf8_lossy(&told.stdout)
+            .trim()
+            .parse::<u32>()
+            .ok()
     };
     if ask(&["-u"]) != Some(0) {
         return None;
     }
-    let user = ["postgres", "nobody"].into_iter().find_map(|name| Some((ask(&["-u", name])?, ask(&["-g", name])?)));
+    let user = ["postgres", "nobody"]
+        .into_iter()
+        .find_map(|name| Some((ask(&["-u", name])?, ask(&["-g", name])?)));
     Some(user.expect("tests as root need a user postgres or nobody"))
 }
 

@@ -22,35 +22,87 @@ pub(crate) async fn usage_adds_up_and_its_time_never_moves_back(home: &impl Home
     let store = with_a(home).await;
     assert_eq!(usage(&store, "a").await, Usage::default());
     store.record_usage(&[]).await.unwrap();
-    store.record_usage(&[use_of("a", 2, 5_000, ip(1))]).await.unwrap();
-    store.record_usage(&[use_of("a", 3, 4_000, ip(2))]).await.unwrap();
+    store
+        .record_usage(&[use_of("a", 2, 5_000, ip(1))])
+        .await
+        .unwrap();
+    store
+        .record_usage(&[use_of("a", 3, 4_000, ip(2))])
+        .await
+        .unwrap();
     let now = usage(&store, "a").await;
-    assert_eq!((now.count, now.last_used_at, now.last_ip), (5, Some(at(5_000)), ip(1)), "a late batch of another node");
-    store.record_usage(&[use_of("a", 1, 4_500, ip(4)), use_of("a", 1, 6_000, None)]).await.unwrap();
+    assert_eq!(
+        (now.count, now.last_used_at, now.last_ip),
+        (5, Some(at(5_000)), ip(1)),
+        "a late batch of another node"
+    );
+    store
+        .record_usage(&[use_of("a", 1, 4_500, ip(4)), use_of("a", 1, 6_000, None)])
+        .await
+        .unwrap();
     let now = usage(&store, "a").await;
-    assert_eq!((now.count, now.last_used_at, now.last_ip), (7, Some(at(6_000)), ip(1)), "one after the other");
+    assert_eq!(
+        (now.count, now.last_used_at, now.last_ip),
+        (7, Some(at(6_000)), ip(1)),
+        "one after the other"
+    );
     let six = Some("2001:db8::1".parse().unwrap());
-    store.record_usage(&[use_of("a", u64::MAX, 6_000, six), use_of("a", 1, 6_000, None)]).await.unwrap();
+    store
+        .record_usage(&[
+            use_of("a", u64::MAX, 6_000, six),
+            use_of("a", 1, 6_000, None),
+        ])
+        .await
+        .unwrap();
     let now = usage(&store, "a").await;
-    assert_eq!((now.count, now.last_used_at, now.last_ip), (u64::MAX, Some(at(6_000)), six));
+    assert_eq!(
+        (now.count, now.last_used_at, now.last_ip),
+        (u64::MAX, Some(at(6_000)), six)
+    );
     assert_eq!(all(&store).await[0].usage, now, "lists tell the same");
 }
 
-pub(crate) async fn usage_of_keys_that_are_gone_is_skipped_and_that_of_others_kept(home: &impl Home) {
+pub(crate) async fn usage_of_keys_that_are_gone_is_skipped_and_that_of_others_kept(
+    home: &impl Home,
+) {
     let store = with_a(home).await;
-    store.apply(&batch([insert(digest(2), record("b")), Change::Delete(id("b"))])).await.unwrap();
-    store.record_usage(&["b", "nobody", "a"].map(|name| use_of(name, 1, 5_000, None))).await.unwrap();
+    store
+        .apply(&batch([
+            insert(digest(2), record("b")),
+            Change::Delete(id("b")),
+        ]))
+        .await
+        .unwrap();
+    store
+        .record_usage(&["b", "nobody", "a"].map(|name| use_of(name, 1, 5_000, None)))
+        .await
+        .unwrap();
     assert_eq!(usage(&store, "a").await.count, 1);
     for gone in ["b", "nobody"] {
-        assert!(store.usage_by_hour(&id(gone), at(0), at(10_000)).await.unwrap().is_empty());
+        assert!(
+            store
+                .usage_by_hour(&id(gone), at(0), at(10_000))
+                .await
+                .unwrap()
+                .is_empty()
+        );
     }
 }
 
 pub(crate) async fn usage_outlives_an_update_and_is_no_new_version(home: &impl Home) {
     let store = with_a(home).await;
-    store.record_usage(&[use_of("a", 7, 5_000, None)]).await.unwrap();
-    store.apply(&WriteBatch::new().update(record("a"))).await.unwrap();
-    store.apply(&batch([rehash("a", digest(1), peppered(1))])).await.unwrap();
+    store
+        .record_usage(&[use_of("a", 7, 5_000, None)])
+        .await
+        .unwrap();
+    store
+        .apply(&WriteBatch::new().update(record("a")))
+        .await
+        .unwrap();
+    store
+        .apply(&batch([rehash("a", digest(1), peppered(1))]))
+        .await
+        .unwrap();
     let listed = store.get(&id("a")).await.unwrap().unwrap();
     assert_eq!((listed.usage.count, listed.record.version), (7, 2));
 }
@@ -58,20 +110,55 @@ pub(crate) async fn usage_outlives_an_update_and_is_no_new_version(home: &impl H
 pub(crate) async fn hours_add_up_and_are_forgotten(home: &impl Home) {
     let store = with_a(home).await;
     let hour = |number: u64, count| HourOfUse::new(at(number * 3_600), count);
-    let uses = [(1, 3_600), (2, 7_199), (4, 7_200), (8, 18_000), (u64::MAX, 36_000), (5, 36_001)];
-    store.record_usage(&uses.map(|(count, seconds)| use_of("a", count, seconds, None))).await.unwrap();
+    let uses = [
+        (1, 3_600),
+        (2, 7_199),
+        (4, 7_200),
+        (8, 18_000),
+        (u64::MAX, 36_000),
+        (5, 36_001),
+    ];
+    store
+        .record_usage(&uses.map(|(count, seconds)| use_of("a", count, seconds, None)))
+        .await
+        .unwrap();
     let between = |from: u64, to: u64| {
         let store = store.clone();
-        async move { store.usage_by_hour(&id("a"), at(from), at(to)).await.unwrap() }
+        async move {
+            store
+                .usage_by_hour(&id("a"), at(from), at(to))
+                .await
+                .unwrap()
+        }
     };
     let every = [hour(1, 3), hour(2, 4), hour(5, 8), hour(10, u64::MAX)];
     assert_eq!(between(0, 100_000).await, every);
-    assert_eq!(between(7_199, 7_200).await, [hour(1, 3)], "from the hour of `from` to before `to`");
+    assert_eq!(
+        between(7_199, 7_200).await,
+        [hour(1, 3)],
+        "from the hour of `from` to before `to`"
+    );
     assert_eq!(between(7_200, 18_000).await, [hour(2, 4)]);
     let later = at(18_000) + Duration::from_nanos(1);
-    assert_eq!(store.usage_by_hour(&id("a"), at(18_000), later).await.unwrap(), [hour(5, 8)]);
-    assert_eq!(store.forget_usage_before(at(7_200)).await.unwrap(), 0, "an hour that ends now has not ended before");
-    assert_eq!(store.forget_usage_before(at(7_200) + Duration::from_nanos(1)).await.unwrap(), 1);
+    assert_eq!(
+        store
+            .usage_by_hour(&id("a"), at(18_000), later)
+            .await
+            .unwrap(),
+        [hour(5, 8)]
+    );
+    assert_eq!(
+        store.forget_usage_before(at(7_200)).await.unwrap(),
+        0,
+        "an hour that ends now has not ended before"
+    );
+    assert_eq!(
+        store
+            .forget_usage_before(at(7_200) + Duration::from_nanos(1))
+            .await
+            .unwrap(),
+        1
+    );
     assert_eq!(store.forget_usage_before(at(21_601)).await.unwrap(), 2);
     assert_eq!(between(0, 100_000).await, every[3..]);
     assert_eq!(usage(&store, "a").await.count, u64::MAX, "totals stay");
@@ -81,10 +168,16 @@ pub(crate) async fn a_large_batch_of_usage_is_kept_whole(home: &impl Home) {
     let store = home.open().await;
     let names: Vec<String> = (0..1_500).map(|number| format!("key{number:04}")).collect();
     for (part, names) in (0_u32..).zip(names.chunks(100)) {
-        let inserts = (0..).zip(names).map(|(number, name)| insert(digest(part * 100 + number), record(name)));
+        let inserts = (0..)
+            .zip(names)
+            .map(|(number, name)| insert(digest(part * 100 + number), record(name)));
         store.apply(&batch(inserts)).await.unwrap();
     }
-    let deltas: Vec<_> = names.iter().chain(&names).map(|name| use_of(name, 2, 5_000, ip(1))).collect();
+    let deltas: Vec<_> = names
+        .iter()
+        .chain(&names)
+        .map(|name| use_of(name, 2, 5_000, ip(1)))
+        .collect();
     let mut tasks = tokio::task::JoinSet::new();
     for reversed in [false, true] {
         let (store, mut deltas) = (store.clone(), deltas.clone());

@@ -14,9 +14,20 @@ use super::{Call, Method, Outcome, Reply, Route};
 pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/v3/account", scope!("account_access"), account),
-        get("/v3/template/list", scope!("template_access"), |call| page(call, "templates")),
-        get("/v3/signature_request/list", scope!("signature_request_access"), |call| page(call, "signature_requests")),
-        Route::later(Method::Post, "/v3/signature_request/send", scope!("signature_request_access"), send),
+        get("/v3/template/list", scope!("template_access"), |call| {
+            page(call, "templates")
+        }),
+        get(
+            "/v3/signature_request/list",
+            scope!("signature_request_access"),
+            |call| page(call, "signature_requests"),
+        ),
+        Route::later(
+            Method::Post,
+            "/v3/signature_request/send",
+            scope!("signature_request_access"),
+            send,
+        ),
         Route::later(Method::Post, "/demo/event", Requirement::none(), event),
     ]
 }
@@ -46,7 +57,9 @@ fn page(call: &Call, name: &str) -> Outcome {
 async fn send(call: Call) -> Outcome {
     let fields = fields(&call).await?;
     let test_mode = matches!(fields.get("test_mode"), Some(Value::Bool(true)))
-        || fields.get("test_mode").is_some_and(|v| v == 1 || v == "1" || v == "true");
+        || fields
+            .get("test_mode")
+            .is_some_and(|v| v == 1 || v == "1" || v == "true");
     let text = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let facts = json!({
         "test_mode": test_mode,
@@ -59,7 +72,10 @@ async fn send(call: Call) -> Outcome {
         "signatures": [],
     });
     let facts = facts.as_object().cloned().unwrap_or_default();
-    let mut made = call.app.shelves.add(&call.caller, "signature_requests", facts)?;
+    let mut made = call
+        .app
+        .shelves
+        .add(&call.caller, "signature_requests", facts)?;
     let id = made.get("id").cloned().unwrap_or_default();
     if let Some(facts) = made.as_object_mut() {
         facts.insert("signature_request_id".into(), id);
@@ -71,25 +87,38 @@ async fn send(call: Call) -> Outcome {
 async fn event(call: Call) -> Outcome {
     let asked = call.object()?;
     let Some(Value::String(kind)) = asked.get("event_type") else {
-        return Err(AuthError::with_detail(ErrorCode::InvalidBody, "event_type: a string"));
+        return Err(AuthError::with_detail(
+            ErrorCode::InvalidBody,
+            "event_type: a string",
+        ));
     };
-    let event = call.app.manager.sign_event(call.caller.owner(), kind).await.map_err(|error| {
-        let detail = error.to_string();
-        match error {
-            ManageError::Store(_) => AuthError::unavailable(ErrorCode::StoreUnavailable, error),
-            error => AuthError::with_detail(error.code(), detail),
-        }
-    })?;
+    let event = call
+        .app
+        .manager
+        .sign_event(call.caller.owner(), kind)
+        .await
+        .map_err(|error| {
+            let detail = error.to_string();
+            match error {
+                ManageError::Store(_) => AuthError::unavailable(ErrorCode::StoreUnavailable, error),
+                error => AuthError::with_detail(error.code(), detail),
+            }
+        })?;
     Ok(Reply::Ok(json!({ "event": event })))
 }
 
 /// The body's fields, whichever way the official clients send them; files are looked past.
 async fn fields(call: &Call) -> Result<Map<String, Value>, AuthError> {
-    let unreadable = || AuthError::with_detail(ErrorCode::InvalidRequest, "The body cannot be read");
-    let request = Request::post("/").header(CONTENT_TYPE, &call.media).body(Body::from(call.body.clone()));
+    let unreadable =
+        || AuthError::with_detail(ErrorCode::InvalidRequest, "The body cannot be read");
+    let request = Request::post("/")
+        .header(CONTENT_TYPE, &call.media)
+        .body(Body::from(call.body.clone()));
     let request = request.map_err(|_| unreadable())?;
     if call.media.starts_with("multipart/form-data") {
-        let mut parts = Multipart::from_request(request, &()).await.map_err(|_| unreadable())?;
+        let mut parts = Multipart::from_request(request, &())
+            .await
+            .map_err(|_| unreadable())?;
         let mut fields = Map::new();
         while let Some(part) = parts.next_field().await.map_err(|_| unreadable())? {
             let name = part.name().unwrap_or_default().to_owned();
@@ -102,8 +131,13 @@ async fn fields(call: &Call) -> Result<Map<String, Value>, AuthError> {
         return Ok(fields);
     }
     if call.media.starts_with("application/x-www-form-urlencoded") {
-        let Form(pairs) = Form::<Vec<(String, String)>>::from_request(request, &()).await.map_err(|_| unreadable())?;
-        return Ok(pairs.into_iter().map(|(name, value)| (name, value.into())).collect());
+        let Form(pairs) = Form::<Vec<(String, String)>>::from_request(request, &())
+            .await
+            .map_err(|_| unreadable())?;
+        return Ok(pairs
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect());
     }
     call.object()
 }

@@ -8,15 +8,25 @@ use super::{Call, Outcome, Reply, Route};
 
 pub(super) fn routes(standard: &Requirement) -> Vec<Route> {
     vec![
-        get("/v1/envelopes", standard.clone(), |call| call.list("envelopes")),
-        post("/v1/envelopes", standard.clone(), |call| call.create("envelopes")),
-        post("/v1/envelopes/mass", standard.clone(), |call| call.create("envelopes")),
-        get("/v1/envelopes/{id}", standard.clone(), |call| call.show("envelopes")),
+        get("/v1/envelopes", standard.clone(), |call| {
+            call.list("envelopes")
+        }),
+        post("/v1/envelopes", standard.clone(), |call| {
+            call.create("envelopes")
+        }),
+        post("/v1/envelopes/mass", standard.clone(), |call| {
+            call.create("envelopes")
+        }),
+        get("/v1/envelopes/{id}", standard.clone(), |call| {
+            call.show("envelopes")
+        }),
         get("/v1/envelopes/{id}/document", standard.clone(), document),
     ]
 }
 
 fn document(call: &Call) -> Outcome {
     call.app.shelves.one(&call.caller, "envelopes", call.id())?;
-    Ok(Reply::Ok(json!({ "envelope_id": call.id(), "media_type": "application/pdf", "pages": 0 })))
+    Ok(Reply::Ok(
+        json!({ "envelope_id": call.id(), "media_type": "application/pdf", "pages": 0 }),
+    ))
 }

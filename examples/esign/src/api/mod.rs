@@ -27,7 +27,9 @@ pub(crate) fn routes(app: &App) -> Vec<Route> {
         Profile::IuSign => iusign::routes(&app.standard_plan),
         _ => Vec::new(),
     };
-    routes.push(route::get("/whoami", Requirement::none(), |call| Ok(Reply::Ok(describe(&call.caller)))));
+    routes.push(route::get("/whoami", Requirement::none(), |call| {
+        Ok(Reply::Ok(describe(&call.caller)))
+    }));
     routes
 }
 

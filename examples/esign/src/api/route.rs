@@ -57,7 +57,9 @@ impl Route {
         demand: impl Into<Requirement>,
         handler: impl Fn(&Call) -> Outcome + Send + Sync + 'static,
     ) -> Self {
-        Self::later(method, path, demand, move |call| std::future::ready(handler(&call)))
+        Self::later(method, path, demand, move |call| {
+            std::future::ready(handler(&call))
+        })
     }
 
     /// A route whose handler must be awaited.
@@ -68,7 +70,12 @@ impl Route {
         handler: impl Fn(Call) -> F + Send + Sync + 'static,
     ) -> Self {
         let handler = Arc::new(move |call| Box::pin(handler(call)) as Answering);
-        Self { method, path: path.into(), demand: demand.into(), handler }
+        Self {
+            method,
+            path: path.into(),
+            demand: demand.into(),
+            handler,
+        }
     }
 
     /// What the handler says.
@@ -124,30 +131,45 @@ impl Call {
         if self.body.trim_ascii().is_empty() {
             return Ok(Map::new());
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|_| AuthError::with_detail(ErrorCode::InvalidRequest, "The body is not a JSON object"))
+        serde_json::from_slice(&self.body).map_err(|_| {
+            AuthError::with_detail(ErrorCode::InvalidRequest, "The body is not a JSON object")
+        })
     }
 
     /// All things of one kind that this caller's tenant has in this environment.
     pub(super) fn list(&self, kind: &str) -> Outcome {
-        Ok(Reply::Ok(json!({ kind: self.app.shelves.all(&self.caller, kind) })))
+        Ok(Reply::Ok(
+            json!({ kind: self.app.shelves.all(&self.caller, kind) }),
+        ))
     }
 
     pub(super) fn create(&self, kind: &str) -> Outcome {
         let thing = self.object()?;
-        self.app.shelves.add(&self.caller, kind, thing).map(Reply::Created)
+        self.app
+            .shelves
+            .add(&self.caller, kind, thing)
+            .map(Reply::Created)
     }
 
     pub(super) fn show(&self, kind: &str) -> Outcome {
-        self.app.shelves.one(&self.caller, kind, self.id()).map(Reply::Ok)
+        self.app
+            .shelves
+            .one(&self.caller, kind, self.id())
+            .map(Reply::Ok)
     }
 
     pub(super) fn change(&self, kind: &str) -> Outcome {
         let facts = self.object()?;
-        self.app.shelves.change(&self.caller, kind, self.id(), facts).map(Reply::Ok)
+        self.app
+            .shelves
+            .change(&self.caller, kind, self.id(), facts)
+            .map(Reply::Ok)
     }
 
     pub(super) fn remove(&self, kind: &str) -> Outcome {
-        self.app.shelves.remove(&self.caller, kind, self.id()).map(|()| Reply::NoContent)
+        self.app
+            .shelves
+            .remove(&self.caller, kind, self.id())
+            .map(|()| Reply::NoContent)
     }
 }

@@ -13,20 +13,33 @@ pub(super) fn routes() -> Vec<Route> {
     let reaches = || Requirement::workspace(WorkspaceOf::path_after("workspaces"));
     let mut routes = Vec::new();
     for kind in ["signature_requests", "templates", "electronic_seals"] {
-        let (all, one) = (format!("/v3/workspaces/{{ws}}/{kind}"), format!("/v3/workspaces/{{ws}}/{kind}/{{id}}"));
+        let (all, one) = (
+            format!("/v3/workspaces/{{ws}}/{kind}"),
+            format!("/v3/workspaces/{{ws}}/{kind}/{{id}}"),
+        );
         routes.extend([
             get(&all, reaches(), move |call| list(call, kind)),
-            post(&all, reaches(), move |call| call.create(&shelf(call, kind)?)),
+            post(&all, reaches(), move |call| {
+                call.create(&shelf(call, kind)?)
+            }),
             get(&one, reaches(), move |call| call.show(&shelf(call, kind)?)),
-            patch(&one, reaches(), move |call| call.change(&shelf(call, kind)?)),
-            delete(&one, reaches(), move |call| call.remove(&shelf(call, kind)?)),
+            patch(&one, reaches(), move |call| {
+                call.change(&shelf(call, kind)?)
+            }),
+            delete(&one, reaches(), move |call| {
+                call.remove(&shelf(call, kind)?)
+            }),
         ]);
     }
     routes.extend([
         get("/v3/workspaces", Requirement::organization(), workspaces),
-        post("/v3/workspaces", Requirement::organization(), |call| call.create("workspaces")),
+        post("/v3/workspaces", Requirement::organization(), |call| {
+            call.create("workspaces")
+        }),
         get("/v3/users", Requirement::organization(), users),
-        post("/v3/users", Requirement::organization(), |call| call.create("users")),
+        post("/v3/users", Requirement::organization(), |call| {
+            call.create("users")
+        }),
     ]);
     routes
 }
@@ -35,12 +48,16 @@ pub(super) fn routes() -> Vec<Route> {
 fn shelf(call: &Call, kind: &str) -> Result<String, AuthError> {
     let workspace = call.segments.first().map_or("", String::as_str);
     let known = WORKSPACES.contains(&workspace);
-    known.then(|| format!("{workspace}/{kind}")).ok_or_else(|| AuthError::new(ErrorCode::NotFound))
+    known
+        .then(|| format!("{workspace}/{kind}"))
+        .ok_or_else(|| AuthError::new(ErrorCode::NotFound))
 }
 
 fn list(call: &Call, kind: &str) -> Outcome {
     let shelf = shelf(call, kind)?;
-    Ok(Reply::Ok(json!({ "data": call.app.shelves.all(&call.caller, &shelf) })))
+    Ok(Reply::Ok(
+        json!({ "data": call.app.shelves.all(&call.caller, &shelf) }),
+    ))
 }
 
 fn workspaces(call: &Call) -> Outcome {

@@ -23,16 +23,22 @@ pub(super) async fn call(
     let Some(forwarded) = forwarded(&request, tls, body_of(payload)) else {
         return HttpResponse::BadRequest().finish();
     };
-    let answer = router.oneshot(forwarded).await.unwrap_or_else(|never| match never {});
+    let answer = router
+        .oneshot(forwarded)
+        .await
+        .unwrap_or_else(|never| match never {});
     let (parts, body) = answer.into_parts();
     let Ok(bytes) = body::to_bytes(body, usize::MAX).await else {
         return HttpResponse::InternalServerError().finish();
     };
-    let status = StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status =
+        StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = HttpResponse::with_body(status, bytes).map_into_boxed_body();
     for (name, value) in &parts.headers {
-        let (name, value) =
-            (HeaderName::from_bytes(name.as_str().as_bytes()), HeaderValue::from_bytes(value.as_bytes()));
+        let (name, value) = (
+            HeaderName::from_bytes(name.as_str().as_bytes()),
+            HeaderValue::from_bytes(value.as_bytes()),
+        );
         // The server counts the bytes itself.
         if let (Ok(name), Ok(value)) = (name, value)
             && name != CONTENT_LENGTH
@@ -54,12 +60,18 @@ fn body_of(mut payload: web::Payload) -> Body {
                 () = sender.closed() => None,
             };
             let Some(chunk) = chunk else { return };
-            if sender.send(chunk.map_err(|error| error.to_string())).await.is_err() {
+            if sender
+                .send(chunk.map_err(|error| error.to_string()))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
     });
-    Body::from_stream(stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) }))
+    Body::from_stream(stream::unfold(receiver, |mut receiver| async {
+        Some((receiver.recv().await?, receiver))
+    }))
 }
 
 /// The same request in the types of `http` 1.
@@ -67,16 +79,24 @@ fn forwarded(request: &HttpRequest, tls: Option<TlsVersion>, body: Body) -> Opti
     let mut forwarded = Request::new(body);
     let method = Method::from_bytes(request.method().as_str().as_bytes()).ok()?;
     // The server leaves the body out of the answer.
-    *forwarded.method_mut() = if method == Method::HEAD { Method::GET } else { method };
+    *forwarded.method_mut() = if method == Method::HEAD {
+        Method::GET
+    } else {
+        method
+    };
     *forwarded.uri_mut() = request.uri().to_string().parse().ok()?;
     for (name, value) in request.headers() {
         if *name != TRANSFER_ENCODING {
             let name = http::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
-            forwarded.headers_mut().append(name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?);
+            forwarded
+                .headers_mut()
+                .append(name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?);
         }
     }
     if let Some(address) = request.peer_addr() {
-        forwarded.extensions_mut().insert(ConnectInfo(Peer { address, tls }));
+        forwarded
+            .extensions_mut()
+            .insert(ConnectInfo(Peer { address, tls }));
     }
     Some(forwarded)
 }

@@ -30,14 +30,19 @@ pub(super) async fn outermost<B: MessageBody>(
                 response.headers_mut().insert(answered, value.clone());
             }
         }
-        response.headers_mut().insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        response
+            .headers_mut()
+            .insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         for_everybody(response.headers_mut());
         return Ok(request.into_response(response).map_into_right_body());
     }
     let mut response = next.call(request).await?.map_into_left_body();
     if !options {
-        let exposed = HeaderValue::from_static("www-authenticate,retry-after,ratelimit,ratelimit-policy");
-        response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        let exposed =
+            HeaderValue::from_static("www-authenticate,retry-after,ratelimit,ratelimit-policy");
+        response
+            .headers_mut()
+            .insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
         for_everybody(response.headers_mut());
     }
     Ok(response)

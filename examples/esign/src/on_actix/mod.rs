@@ -26,7 +26,12 @@ use crate::app::App;
 const LONGEST_BODY: usize = 2 * 1024 * 1024;
 
 /// A server of all routes on this listener, which ends within so many seconds of being told to stop.
-pub(crate) fn server(app: &App, listener: TcpListener, tls: Option<ServerConfig>, drain: u64) -> io::Result<Server> {
+pub(crate) fn server(
+    app: &App,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+    drain: u64,
+) -> io::Result<Server> {
     // The configuration offers no other version.
     let version = tls.is_some().then_some(TlsVersion::V1_3);
     // Made once: all workers share its limits and caches.
@@ -40,16 +45,21 @@ pub(crate) fn server(app: &App, listener: TcpListener, tls: Option<ServerConfig>
             let error = AuthError::new(ErrorCode::NotFound);
             std::future::ready(into_response(shared.answer(&error), &error))
         };
-        let bridge = move |request, payload| bridge::call(management.clone(), version, request, payload);
+        let bridge =
+            move |request, payload| bridge::call(management.clone(), version, request, payload);
         let mut routes = ActixApp::new()
             .service(health())
             .service(web::resource(["/admin", "/admin/{rest:.*}", "/demo/users/{id}"]).to(bridge));
         for handlers in &paths {
             routes = routes.service(resource(&app, &auth, handlers));
         }
-        routes.default_service(web::to(not_found)).wrap(from_fn(cors::outermost))
+        routes
+            .default_service(web::to(not_found))
+            .wrap(from_fn(cors::outermost))
     };
-    let server = HttpServer::new(serve).disable_signals().shutdown_timeout(drain);
+    let server = HttpServer::new(serve)
+        .disable_signals()
+        .shutdown_timeout(drain);
     let server = match tls {
         None => server.listen_auto_h2c(listener)?,
         Some(config) => server.listen_rustls_0_23(listener, config)?,
@@ -61,7 +71,10 @@ pub(crate) fn server(app: &App, listener: TcpListener, tls: Option<ServerConfig>
 fn by_path(routes: Vec<Route>) -> Vec<Vec<Arc<Route>>> {
     let mut paths: Vec<Vec<Arc<Route>>> = Vec::new();
     for route in routes.into_iter().map(Arc::new) {
-        match paths.iter_mut().find(|known| known.iter().any(|other| other.path == route.path)) {
+        match paths
+            .iter_mut()
+            .find(|known| known.iter().any(|other| other.path == route.path))
+        {
             Some(known) => known.push(route),
             None => paths.push(vec![route]),
         }
@@ -71,7 +84,9 @@ fn by_path(routes: Vec<Route>) -> Vec<Vec<Arc<Route>>> {
 
 /// A path with its methods, each behind what it demands, all behind a key.
 fn resource(app: &App, auth: &Auth, handlers: &[Arc<Route>]) -> impl HttpServiceFactory + use<> {
-    let path = handlers.first().map_or_else(String::new, |route| route.path.clone());
+    let path = handlers
+        .first()
+        .map_or_else(String::new, |route| route.path.clone());
     let mut resource = web::resource(path.as_str());
     for route in handlers {
         let (app, shared) = (app.clone(), Arc::clone(route));
@@ -82,23 +97,29 @@ fn resource(app: &App, auth: &Auth, handlers: &[Arc<Route>]) -> impl HttpService
         resource = resource.route(guarded.wrap(require(route.demand.clone())));
     }
     let methods = Methods::of(handlers.iter().map(|route| route.method));
-    resource.guard(as_it_stands(path)).wrap(auth.clone()).wrap_fn(move |request, service| {
-        let allow = methods.lacks(request.method());
-        let answer = service.call(request);
-        async move { answer.await.map(|answer| telling(allow, answer)) }
-    })
+    resource
+        .guard(as_it_stands(path))
+        .wrap(auth.clone())
+        .wrap_fn(move |request, service| {
+            let allow = methods.lacks(request.method());
+            let answer = service.call(request);
+            async move { answer.await.map(|answer| telling(allow, answer)) }
+        })
 }
 
 /// What everybody may ask.
 fn health() -> impl HttpServiceFactory {
     let methods = Methods::of([Method::Get].into_iter());
     let answer = || std::future::ready(json(StatusCode::OK, &api::health()));
-    let healthy = web::resource("/healthz").route(web::route().guard(of_method(Method::Get)).to(answer));
-    healthy.guard(as_it_stands("/healthz".into())).wrap_fn(move |request, service| {
-        let allow = methods.lacks(request.method());
-        let answer = service.call(request);
-        async move { answer.await.map(|answer| telling(allow, answer)) }
-    })
+    let healthy =
+        web::resource("/healthz").route(web::route().guard(of_method(Method::Get)).to(answer));
+    healthy
+        .guard(as_it_stands("/healthz".into()))
+        .wrap_fn(move |request, service| {
+            let allow = methods.lacks(request.method());
+            let answer = service.call(request);
+            async move { answer.await.map(|answer| telling(allow, answer)) }
+        })
 }
 
 /// As axum's router has it: `HEAD` is a `GET` without the body of its answer.
@@ -123,7 +144,8 @@ const fn name(method: Method) -> &'static str {
 fn as_it_stands(pattern: String) -> impl guard::Guard {
     guard::fn_guard(move |context| {
         let (path, pattern) = (context.head().uri.path().split('/'), pattern.split('/'));
-        path.zip(pattern).all(|(asked, literal)| literal.starts_with('{') || asked == literal)
+        path.zip(pattern)
+            .all(|(asked, literal)| literal.starts_with('{') || asked == literal)
     })
 }
 
@@ -141,7 +163,8 @@ impl Methods {
             method => vec![name(method)],
         });
         let names: Vec<_> = names.collect();
-        let listed = HeaderValue::from_str(&names.join(",")).unwrap_or(HeaderValue::from_static(""));
+        let listed =
+            HeaderValue::from_str(&names.join(",")).unwrap_or(HeaderValue::from_static(""));
         Self { names, listed }
     }
 
@@ -182,8 +205,18 @@ async fn answer(
             Err(response) => return response,
         }
     }
-    let media = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let call = Call { app: app.clone(), caller, segments, media: media.to_owned(), body };
+    let media = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let call = Call {
+        app: app.clone(),
+        caller,
+        segments,
+        media: media.to_owned(),
+        body,
+    };
     match route.answer(call).await {
         Ok(Reply::Ok(body)) => json(StatusCode::OK, &body),
         Ok(Reply::Created(body)) => json(StatusCode::CREATED, &body),
@@ -193,20 +226,30 @@ async fn answer(
 }
 
 fn json(status: StatusCode, body: &Value) -> HttpResponse {
-    HttpResponse::build(status).content_type("application/json").body(body.to_string())
+    HttpResponse::build(status)
+        .content_type("application/json")
+        .body(body.to_string())
 }
 
 /// The whole body, or the refusal of one that is too long or breaks off.
 async fn read(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, HttpResponse> {
     let refusal = |status: StatusCode, why: &str| {
         let text = format!("Failed to buffer the request body: {why}");
-        HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text)
+        HttpResponse::build(status)
+            .content_type("text/plain; charset=utf-8")
+            .body(text)
     };
     let too_long = || refusal(StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded");
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let length = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > LONGEST_BODY) {
         return Err(too_long());
     }
-    let read = payload.to_bytes_limited(LONGEST_BODY).await.map_err(|_| too_long())?;
+    let read = payload
+        .to_bytes_limited(LONGEST_BODY)
+        .await
+        .map_err(|_| too_long())?;
     read.map_err(|error| refusal(StatusCode::BAD_REQUEST, &error.to_string()))
 }

@@ -24,7 +24,12 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn new(method: &str, target: &str) -> Self {
-        Self { method: method.to_owned(), target: target.to_owned(), fields: Vec::new(), body: None }
+        Self {
+            method: method.to_owned(),
+            target: target.to_owned(),
+            fields: Vec::new(),
+            body: None,
+        }
     }
 
     pub(crate) fn get(target: &str) -> Self {
@@ -66,13 +71,17 @@ impl Call {
     }
 
     pub(crate) fn json(self, body: &Value) -> Self {
-        self.field("Content-Type", "application/json").body(body.to_string())
+        self.field("Content-Type", "application/json")
+            .body(body.to_string())
     }
 
     /// As it goes over the wire, alone on its connection.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{} {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", self.method, self.target)
-            .into_bytes();
+        let mut bytes = format!(
+            "{} {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n",
+            self.method, self.target
+        )
+        .into_bytes();
         for (name, value) in &self.fields {
             bytes.extend_from_slice(name.as_bytes());
             bytes.extend_from_slice(b": ");
@@ -100,7 +109,11 @@ pub(crate) struct Answer {
 impl Answer {
     /// The values of all lines of a field.
     pub(crate) fn fields(&self, name: &str) -> Vec<&str> {
-        self.all.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+        self.all
+            .iter()
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -113,7 +126,8 @@ impl Answer {
 
     /// All of it but the time and what is left of a limit: what must be equal where nothing may be told apart.
     pub(crate) fn timeless(mut self) -> Self {
-        self.all.retain(|(name, _)| name != "date" && name != "ratelimit");
+        self.all
+            .retain(|(name, _)| name != "date" && name != "ratelimit");
         self
     }
 }
@@ -129,7 +143,10 @@ impl Connection {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, unread: Vec::new() }
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
@@ -159,7 +176,11 @@ impl Connection {
     /// Whether these bytes come, whatever comes before them.
     pub(crate) fn reads(&mut self, expected: &[u8]) -> bool {
         let mut buffer = [0; 8192];
-        while !self.unread.windows(expected.len()).any(|part| part == expected) {
+        while !self
+            .unread
+            .windows(expected.len())
+            .any(|part| part == expected)
+        {
             match self.stream.read(&mut buffer) {
                 Ok(read @ 1..) => self.unread.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -206,15 +227,30 @@ pub(crate) fn read_answer(bytes: &[u8], to_head: bool) -> Option<(Answer, &[u8])
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.split("\r\n");
-    let status: u16 = lines.next()?.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
+    let status: u16 = lines
+        .next()?
+        .strip_prefix("HTTP/1.")?
+        .get(2..5)?
+        .parse()
+        .ok()?;
     let mut all: Vec<_> = lines
-        .map(|line| line.split_once(':').unwrap_or_else(|| panic!("no field: {line}")))
+        .map(|line| {
+            line.split_once(':')
+                .unwrap_or_else(|| panic!("no field: {line}"))
+        })
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
     // The order of names means nothing (RFC 9110 §5.3), and actix-web's is another each time; that of one name's lines stays.
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let mut answer = Answer { status, all, body: Vec::new() };
-    assert!(answer.fields("transfer-encoding").is_empty(), "nothing here answers in chunks");
+    let mut answer = Answer {
+        status,
+        all,
+        body: Vec::new(),
+    };
+    assert!(
+        answer.fields("transfer-encoding").is_empty(),
+        "nothing here answers in chunks"
+    );
     let rest = &bytes[end + 4..];
     if to_head || status == 204 || (100..200).contains(&status) {
         return Some((answer, rest));

@@ -8,7 +8,12 @@ pub(crate) const PROBLEM: &str = "application/problem+json";
 
 /// Asserts a problem document; returns its detail.
 #[track_caller]
-pub(crate) fn assert_problem(answer: &Answer, status: u16, code: &str, challenges: &[&str]) -> String {
+pub(crate) fn assert_problem(
+    answer: &Answer,
+    status: u16,
+    code: &str,
+    challenges: &[&str],
+) -> String {
     let title = match status {
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -19,7 +24,12 @@ pub(crate) fn assert_problem(answer: &Answer, status: u16, code: &str, challenge
         422 => "Unprocessable Content",
         _ => panic!("unexpected {status}"),
     };
-    assert_eq!(answer.status, status, "{}", answer.text().chars().take(500).collect::<String>());
+    assert_eq!(
+        answer.status,
+        status,
+        "{}",
+        answer.text().chars().take(500).collect::<String>()
+    );
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     let body = format!(
         r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":{},"code":"{code}"}}"#,
@@ -36,7 +46,11 @@ pub(crate) fn assert_invalid(server: &Server, body: &Value, field: &str) {
     let detail = assert_problem(&answer, 422, "INVALID_BODY", &[]);
     assert!(detail.starts_with(field), "{detail:?} is not about {field}");
     assert!(detail.len() < 1000, "{} bytes of detail", detail.len());
-    assert_eq!(ids(&list(server, "owner", "")), [""; 0], "nothing may be issued");
+    assert_eq!(
+        ids(&list(server, "owner", "")),
+        [""; 0],
+        "nothing may be issued"
+    );
 }
 
 pub(crate) fn list(server: &Server, operator: &str, query: &str) -> Value {
@@ -48,7 +62,12 @@ pub(crate) fn list(server: &Server, operator: &str, query: &str) -> Value {
 }
 
 pub(crate) fn ids(page: &Value) -> Vec<&str> {
-    page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect()
+    page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["id"].as_str().unwrap())
+        .collect()
 }
 
 /// A page of events as this operator sees it.
@@ -67,12 +86,18 @@ pub(crate) fn items(page: &Value) -> &[Value] {
 
 /// What came of it, for each event of a page, the last first.
 pub(crate) fn outcomes(page: &Value) -> Vec<&str> {
-    items(page).iter().map(|event| event["outcome"].as_str().unwrap()).collect()
+    items(page)
+        .iter()
+        .map(|event| event["outcome"].as_str().unwrap())
+        .collect()
 }
 
 /// Changes a key as the owner.
 pub(crate) fn patch(server: &Server, id: &str, body: &Value) -> Answer {
-    server.admin("owner", Call::new("PATCH", &format!("/keys/{id}")).json(body))
+    server.admin(
+        "owner",
+        Call::new("PATCH", &format!("/keys/{id}")).json(body),
+    )
 }
 
 /// Changes a key as the owner, who succeeds.
@@ -85,7 +110,10 @@ pub(crate) fn change(server: &Server, id: &str, body: &Value) -> Value {
 
 /// Rotates a key as the owner, with this body.
 pub(crate) fn rotate(server: &Server, id: &str, body: &Value) -> Answer {
-    server.admin("owner", Call::post(&format!("/keys/{id}/rotate")).json(body))
+    server.admin(
+        "owner",
+        Call::post(&format!("/keys/{id}/rotate")).json(body),
+    )
 }
 
 /// Makes a key the primary one as the owner.

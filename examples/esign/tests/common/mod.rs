@@ -2,8 +2,15 @@
 //!
 //! Nothing here decides what is right: it starts, sends, reads and ends. Waiting is bounded everywhere.
 
-#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
-#![allow(clippy::print_stdout, reason = "measured figures belong to the output of a test")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test program uses a part of it"
+)]
+#![allow(
+    clippy::print_stdout,
+    reason = "measured figures belong to the output of a test"
+)]
 
 mod http;
 pub(crate) mod manage;
@@ -56,8 +63,17 @@ impl Server {
     }
 
     /// A server with its keys in this store.
-    pub(crate) fn start_on(store: &str, profile: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let all = [&["--profile", profile, "--ready-json", "--store", store][..], flags].concat();
+    pub(crate) fn start_on(
+        store: &str,
+        profile: &str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let all = [
+            &["--profile", profile, "--ready-json", "--store", store][..],
+            flags,
+        ]
+        .concat();
         Self::ready(profile, Process::start(&all, variables))
     }
 
@@ -68,10 +84,24 @@ impl Server {
 
     /// What a process that was just started has become.
     pub(crate) fn ready(profile: &str, process: Process) -> Self {
-        let line = process.stdout.first_line().unwrap_or_else(|| panic!("not ready: {}", process.stderr.text()));
+        let line = process
+            .stdout
+            .first_line()
+            .unwrap_or_else(|| panic!("not ready: {}", process.stderr.text()));
         let ready: Value = serde_json::from_str(&line).unwrap();
-        let address = ready["url"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
-        Self { process, address, ready, profile: profile.to_owned() }
+        let address = ready["url"]
+            .as_str()
+            .unwrap()
+            .strip_prefix("http://")
+            .unwrap()
+            .parse()
+            .unwrap();
+        Self {
+            process,
+            address,
+            ready,
+            profile: profile.to_owned(),
+        }
     }
 
     /// The answer to a call, on a connection of its own.
@@ -79,7 +109,10 @@ impl Server {
         let asked = Instant::now();
         self.try_send(call).unwrap_or_else(|| {
             let (waited, log) = (asked.elapsed(), self.log());
-            panic!("no answer to {} {} in {waited:?}; log: {log}", call.method, call.target)
+            panic!(
+                "no answer to {} {} in {waited:?}; log: {log}",
+                call.method, call.target
+            )
         })
     }
 
@@ -87,7 +120,11 @@ impl Server {
     pub(crate) fn try_send(&self, call: &Call) -> Option<Answer> {
         let bytes = http::exchange(self.address, &call.bytes());
         read_answer(&bytes, call.method == "HEAD").map(|(answer, rest)| {
-            assert!(rest.is_empty(), "more than one answer: {}", String::from_utf8_lossy(rest));
+            assert!(
+                rest.is_empty(),
+                "more than one answer: {}",
+                String::from_utf8_lossy(rest)
+            );
             answer
         })
     }
@@ -133,7 +170,10 @@ impl Server {
         let answer = self.admin(operator, Call::post("/keys").json(&body));
         assert_eq!(answer.status, 201, "{body}: {}", answer.text());
         let answer = answer.json();
-        Issued { key: answer["key"].as_str().unwrap().to_owned(), record: answer["record"].clone() }
+        Issued {
+            key: answer["key"].as_str().unwrap().to_owned(),
+            record: answer["record"].clone(),
+        }
     }
 
     /// A key with these scopes.
@@ -156,7 +196,10 @@ impl Server {
     /// Asserts that it still serves.
     pub(crate) fn assert_alive(&self) {
         let answer = self.send(&Call::get("/healthz"));
-        assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"status":"ok"}"#));
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, r#"{"status":"ok"}"#)
+        );
     }
 
     /// The id of the process.
@@ -217,7 +260,10 @@ pub(crate) fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) ->
             })
         };
         let threads: Vec<_> = (0..count).map(begin).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     })
 }
 
@@ -238,7 +284,13 @@ pub(crate) fn until(what: &str, so: impl Fn() -> bool) {
 
 /// Asserts a refusal: its status, media type, body, challenges, and that no cache keeps it.
 #[track_caller]
-pub(crate) fn assert_refused(answer: &Answer, status: u16, media: &str, body: &str, challenges: &[&str]) {
+pub(crate) fn assert_refused(
+    answer: &Answer,
+    status: u16,
+    media: &str,
+    body: &str,
+    challenges: &[&str],
+) {
     assert_eq!(answer.text(), body);
     assert_eq!(answer.status, status);
     assert_eq!(answer.fields("content-type"), [media]);
@@ -277,7 +329,11 @@ impl Process {
     pub(crate) fn start_in(folder: &Path, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_esign"));
         for inherited in ["RUST_LOG", "OWNER", "ADMIN", "MEMBER", "OUTSIDER"] {
-            let name = if inherited == "RUST_LOG" { inherited.into() } else { format!("ESIGN_OPERATOR_{inherited}") };
+            let name = if inherited == "RUST_LOG" {
+                inherited.into()
+            } else {
+                format!("ESIGN_OPERATOR_{inherited}")
+            };
             command.env_remove(name);
         }
         if !flags.contains(&"--listen") {
@@ -286,17 +342,31 @@ impl Process {
         if on_actix() && !flags.contains(&"--adapter") {
             command.args(["--adapter", "actix"]);
         }
-        command.current_dir(folder).args(flags).envs(variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(folder)
+            .args(flags)
+            .envs(variables.iter().copied());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = Tap::of(child.stdout.take().unwrap());
         let stderr = Tap::of(child.stderr.take().unwrap());
-        Self { child, stdout, stderr, folder: None }
+        Self {
+            child,
+            stdout,
+            stderr,
+            folder: None,
+        }
     }
 
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status()
+            .unwrap();
         assert!(sent.success(), "kill -{name} {pid}");
     }
 
@@ -306,11 +376,17 @@ impl Process {
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None if Instant::now() > until => panic!("it does not end; stderr: {}", self.stderr.text()),
+                None if Instant::now() > until => {
+                    panic!("it does not end; stderr: {}", self.stderr.text())
+                }
                 None => thread::sleep(Duration::from_millis(10)),
             }
         };
-        Ended { code: status.code(), stdout: self.stdout.whole(), stderr: self.stderr.whole() }
+        Ended {
+            code: status.code(),
+            stdout: self.stdout.whole(),
+            stderr: self.stderr.whole(),
+        }
     }
 }
 
@@ -357,12 +433,16 @@ impl Tap {
     pub(crate) fn wait_for(&self, enough: impl Fn(&str) -> bool) -> bool {
         let there = |brought: &Brought| enough(&String::from_utf8_lossy(&brought.bytes));
         let lock = self.shared.0.lock().unwrap();
-        let waited = self.shared.1.wait_timeout_while(lock, PATIENCE, |brought| !there(brought) && !brought.ended);
+        let waited = self
+            .shared
+            .1
+            .wait_timeout_while(lock, PATIENCE, |brought| !there(brought) && !brought.ended);
         there(&waited.unwrap().0)
     }
 
     fn first_line(&self) -> Option<String> {
-        self.wait_for(|text| text.contains('\n')).then(|| self.text().lines().next().unwrap().to_owned())
+        self.wait_for(|text| text.contains('\n'))
+            .then(|| self.text().lines().next().unwrap().to_owned())
     }
 
     /// What is there now.

@@ -28,7 +28,12 @@ const OPERATORS: [(&str, &str); 1] = [("ESIGN_OPERATOR_OWNER", "op_the_same_on_e
 
 /// A node on this store. Its answers have codes, and it believes what it is told about addresses.
 pub(crate) fn node(store: &str) -> Server {
-    Server::start_on(store, "insigner", &["--trusted-proxy", "127.0.0.1/32"], &OPERATORS)
+    Server::start_on(
+        store,
+        "insigner",
+        &["--trusted-proxy", "127.0.0.1/32"],
+        &OPERATORS,
+    )
 }
 
 /// What a node says of a key: the status, and the code where it refuses.
@@ -57,9 +62,20 @@ pub(crate) fn may_read() -> Value {
 pub(crate) fn ask(server: &Server, key: &str) -> Said {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let from = Ipv4Addr::from(0x0a00_0000 + ASKED.fetch_add(1, Ordering::Relaxed));
-    let answer = server.send(&Call::get("/api/v1/documents").bearer(key).field("X-Forwarded-For", from.to_string()));
-    assert!(answer.status != 503 || answer.fields("retry-after").len() == 1, "{answer:?}");
-    let code = if answer.status == 200 { String::new() } else { answer.json()["code"].as_str().unwrap().to_owned() };
+    let answer = server.send(
+        &Call::get("/api/v1/documents")
+            .bearer(key)
+            .field("X-Forwarded-For", from.to_string()),
+    );
+    assert!(
+        answer.status != 503 || answer.fields("retry-after").len() == 1,
+        "{answer:?}"
+    );
+    let code = if answer.status == 200 {
+        String::new()
+    } else {
+        answer.json()["code"].as_str().unwrap().to_owned()
+    };
     (answer.status, code)
 }
 
@@ -82,13 +98,22 @@ pub(crate) struct Waited {
 
 /// Asks until the answer is no longer the one from before; asserts that it is the new one then, and nothing else between.
 #[track_caller]
-pub(crate) fn until(server: &Server, key: &str, before: &Said, after: &Said, since: Instant) -> Waited {
+pub(crate) fn until(
+    server: &Server,
+    key: &str,
+    before: &Said,
+    after: &Said,
+    since: Instant,
+) -> Waited {
     let mut last_old = None;
     loop {
         let began = since.elapsed();
         let now = ask(server, key);
         if now == *after {
-            return Waited { last_old, first_new: since.elapsed() };
+            return Waited {
+                last_old,
+                first_new: since.elapsed(),
+            };
         }
         assert_eq!(now, *before, "after {began:?}");
         assert!(began < PATIENCE, "it stays as it was");
@@ -103,7 +128,11 @@ pub(crate) fn done(on: &Server, call: Call) -> Instant {
     let what = format!("{} {}", call.method, call.target);
     let answer = on.admin("owner", call);
     let acknowledged = Instant::now();
-    assert!((200..300).contains(&answer.status), "{what}: {}", answer.text());
+    assert!(
+        (200..300).contains(&answer.status),
+        "{what}: {}",
+        answer.text()
+    );
     acknowledged
 }
 
@@ -122,32 +151,60 @@ pub(crate) struct Latencies {
 
 impl Latencies {
     pub(crate) fn of(what: impl Into<String>, others: usize) -> Self {
-        Self { what: what.into(), nodes: vec![Vec::new(); others] }
+        Self {
+            what: what.into(),
+            nodes: vec![Vec::new(); others],
+        }
     }
 
     /// Waits until each node says something new, all at the same time: the first one, where it was done, for the next
     /// request.
-    pub(crate) fn measure(&mut self, nodes: &[Server], key: &str, before: &Said, after: &Said, since: Instant) {
-        let waited = at_once(nodes.len(), |number| until(&nodes[number], key, before, after, since));
-        assert_eq!(waited[0].last_old, None, "{}: the next request where it was done", self.what);
+    pub(crate) fn measure(
+        &mut self,
+        nodes: &[Server],
+        key: &str,
+        before: &Said,
+        after: &Said,
+        since: Instant,
+    ) {
+        let waited = at_once(nodes.len(), |number| {
+            until(&nodes[number], key, before, after, since)
+        });
+        assert_eq!(
+            waited[0].last_old, None,
+            "{}: the next request where it was done",
+            self.what
+        );
         self.add(&waited[1..]);
     }
 
     /// Takes what each node took.
     pub(crate) fn add(&mut self, waited: &[Waited]) {
-        self.nodes.iter_mut().zip(waited).for_each(|(all, waited)| all.push(*waited));
+        self.nodes
+            .iter_mut()
+            .zip(waited)
+            .for_each(|(all, waited)| all.push(*waited));
     }
 
     /// All of them, the shortest first.
     fn sorted(&self, nodes: &[Vec<Waited>]) -> Vec<Duration> {
-        let mut all: Vec<_> = nodes.iter().flatten().map(|waited| waited.first_new).collect();
+        let mut all: Vec<_> = nodes
+            .iter()
+            .flatten()
+            .map(|waited| waited.first_new)
+            .collect();
         all.sort_unstable();
         all
     }
 
     /// The longest after which the old answer was still given, counted from where the request began.
     pub(crate) fn last_old(&self) -> Duration {
-        self.nodes.iter().flatten().filter_map(|waited| waited.last_old).max().unwrap_or_default()
+        self.nodes
+            .iter()
+            .flatten()
+            .filter_map(|waited| waited.last_old)
+            .max()
+            .unwrap_or_default()
     }
 
     /// The shortest.
@@ -169,11 +226,20 @@ impl Latencies {
         }
         let (all, mut from) = (self.sorted(&self.nodes), 0);
         for to in [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, u64::MAX] {
-            let within = |waited: &&Duration| (from..to).contains(&u64::try_from(waited.as_millis()).unwrap());
+            let within = |waited: &&Duration| {
+                (from..to).contains(&u64::try_from(waited.as_millis()).unwrap())
+            };
             let count = all.iter().filter(within).count();
             if count > 0 {
-                let name = if to == u64::MAX { "more".to_owned() } else { format!("< {to} ms") };
-                println!("  {name:>10} {count:>5} {}", "#".repeat((count * 60).div_ceil(all.len())));
+                let name = if to == u64::MAX {
+                    "more".to_owned()
+                } else {
+                    format!("< {to} ms")
+                };
+                println!(
+                    "  {name:>10} {count:>5} {}",
+                    "#".repeat((count * 60).div_ceil(all.len()))
+                );
             }
             from = to;
         }
@@ -196,9 +262,17 @@ impl Latencies {
         self.print();
         let (what, last, all) = (&self.what, self.last_old(), self.sorted(&self.nodes));
         println!("  the last that was answered as before began after {last:?}");
-        assert!(last <= BOUND, "{what}: answered as before to a request that began after {last:?}");
+        assert!(
+            last <= BOUND,
+            "{what}: answered as before to a request that began after {last:?}"
+        );
         let late: Vec<_> = all.iter().filter(|waited| **waited > BOUND).collect();
-        assert!(late.is_empty(), "{what}: {} of {} first refusals came late: {late:?}", late.len(), all.len());
+        assert!(
+            late.is_empty(),
+            "{what}: {} of {} first refusals came late: {late:?}",
+            late.len(),
+            all.len()
+        );
     }
 }
 

@@ -30,14 +30,34 @@ impl Postgres {
         let programs = programs().expect(
             "initdb is missing: this test runs a PostgreSQL server of its own, which Debian's package postgresql brings",
         );
-        let folder = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").unwrap();
-        let server = Self { folder, programs, keeper: Mutex::new(None) };
+        let folder = tempfile::Builder::new()
+            .prefix("pg")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let server = Self {
+            folder,
+            programs,
+            keeper: Mutex::new(None),
+        };
         if let Some((user, group)) = other_user() {
             chown(server.folder.path(), Some(user), Some(group)).unwrap();
         }
         let data = server.data();
-        let flags = ["-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8", "-D"];
-        server.run("initdb", &[&flags[..], &[&*data.to_string_lossy()]].concat());
+        let flags = [
+            "-U",
+            "tester",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            "--locale=C.UTF-8",
+            "-D",
+        ];
+        server.run(
+            "initdb",
+            &[&flags[..], &[&*data.to_string_lossy()]].concat(),
+        );
         server.resume();
         server
     }
@@ -56,7 +76,11 @@ impl Postgres {
     /// What one of its programs writes.
     fn run(&self, name: &str, flags: &[&str]) -> Vec<u8> {
         let output = self.program(name).args(flags).output().unwrap();
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         output.stdout
     }
 
@@ -70,18 +94,35 @@ impl Postgres {
         loop {
             let mut keeper = Command::new("/bin/sh");
             as_other_user(&mut keeper);
-            keeper.arg("-c").arg(KEEPER).arg(self.programs.join("postgres")).arg(self.data()).arg(self.folder.path());
-            let mut child = keeper.current_dir("/").stdin(Stdio::piped()).spawn().unwrap();
+            keeper
+                .arg("-c")
+                .arg(KEEPER)
+                .arg(self.programs.join("postgres"))
+                .arg(self.data())
+                .arg(self.folder.path());
+            let mut child = keeper
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
             // While the old server's memory is still in use, a new one ends at once: then once more.
             while child.try_wait().unwrap().is_none() {
                 if self.is_up() {
                     *self.keeper.lock().unwrap() = Some(child);
                     return;
                 }
-                assert!(Instant::now() < until, "the server does not answer: {}", self.log());
+                assert!(
+                    Instant::now() < until,
+                    "the server does not answer: {}",
+                    self.log()
+                );
                 thread::sleep(Duration::from_millis(10));
             }
-            assert!(Instant::now() < until, "the server does not start: {}", self.log());
+            assert!(
+                Instant::now() < until,
+                "the server does not start: {}",
+                self.log()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -91,8 +132,10 @@ impl Postgres {
     }
 
     fn is_up(&self) -> bool {
-        let asked =
-            self.program("pg_isready").args(["-q", "-h", self.folder(), "-U", "tester", "-d", "postgres"]).status();
+        let asked = self
+            .program("pg_isready")
+            .args(["-q", "-h", self.folder(), "-U", "tester", "-d", "postgres"])
+            .status();
         asked.unwrap().success()
     }
 
@@ -110,8 +153,22 @@ impl Postgres {
 
     /// What a statement answers, as text.
     pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
-        let told =
-            self.run("psql", &["-X", "-q", "-A", "-t", "-h", self.folder(), "-U", "tester", "-c", statement, database]);
+        let told = self.run(
+            "psql",
+            &[
+                "-X",
+                "-q",
+                "-A",
+                "-t",
+                "-h",
+                self.folder(),
+                "-U",
+                "tester",
+                "-c",
+                statement,
+                database,
+            ],
+        );
         String::from_utf8(told).unwrap()
     }
 
@@ -134,9 +191,17 @@ impl Postgres {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {
             let lock = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
             let server: u32 = lock.lines().next().unwrap().trim().parse().unwrap();
-            let processes = [server].into_iter().chain(children_of(server)).map(|id| id.to_string());
+            let processes = [server]
+                .into_iter()
+                .chain(children_of(server))
+                .map(|id| id.to_string());
             // Some of its children may have ended by now.
-            Command::new("kill").arg("-9").args(processes).stderr(Stdio::null()).status().unwrap();
+            Command::new("kill")
+                .arg("-9")
+                .args(processes)
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
             keeper.wait().unwrap();
         }
     }
@@ -153,32 +218,58 @@ fn children_of(parent: u32) -> Vec<u32> {
         let id: u32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
         // The name, in parentheses, may hold anything; state and parent follow it.
-        let of: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let of: u32 = stat
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .nth(1)?
+            .parse()
+            .ok()?;
         (of == parent).then_some(id)
     };
-    std::fs::read_dir("/proc").unwrap().flatten().filter_map(id_if_child).collect()
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(id_if_child)
+        .collect()
 }
 
 /// Where the server's programs are: in the newest of Debian's folders, or wherever `initdb` is found.
 fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     folders.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has_all = |folder: &Path| folder.join("initdb").is_file();
-    folders.into_iter().rev().chain(std::env::split_paths(&path)).find(|folder| has_all(folder))
+    folders
+        .into_iter()
+        .rev()
+        .chain(std::env::split_paths(&path))
+        .find(|folder| has_all(folder))
 }
 
 /// PostgreSQL refuses to run as root: then it runs as another user.
 fn other_user() -> Option<(u32, u32)> {
     let ask = |arguments: &[&str]| {
-        let told = Command::new("id").args(arguments).output().ok().filter(|output| output.status.success())?;
-        String::from_utf8_lossy(&told.stdout).trim().parse::<u32>().ok()
+        let told = Command::new("id")
+            .args(arguments)
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
+        String::from_utf8_lossy(&told.stdout)
+            .trim()
+            .parse::<u32>()
+            .ok()
     };
     if ask(&["-u"]) != Some(0) {
         return None;
     }
-    let user = ["postgres", "nobody"].into_iter().find_map(|name| Some((ask(&["-u", name])?, ask(&["-g", name])?)));
+    let user = ["postgres", "nobody"]
+        .into_iter()
+        .find_map(|name| Some((ask(&["-u", name])?, ask(&["-g", name])?)));
     Some(user.expect("tests as root need a user postgres or nobody"))
 }
 

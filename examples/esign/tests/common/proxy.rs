@@ -52,7 +52,11 @@ struct Counts {
 impl Proxy {
     /// A port in front of this socket.
     pub(crate) fn before(socket: PathBuf) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (trouble, watched) = watch::channel(None);
@@ -62,28 +66,49 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let number = shared.all.fetch_add(1, Ordering::SeqCst);
                 let counts = Arc::clone(&shared);
-                let link = Link { number, listens: AtomicBool::new(false), counts, trouble: watched.clone() };
+                let link = Link {
+                    number,
+                    listens: AtomicBool::new(false),
+                    counts,
+                    trouble: watched.clone(),
+                };
                 let socket = socket.clone();
                 tokio::spawn(async move { link.carry(client, socket).await });
             }
         });
-        Self { port, trouble, counts, _runtime: runtime }
+        Self {
+            port,
+            trouble,
+            counts,
+            _runtime: runtime,
+        }
     }
 
     /// The flag `--store` that leads through it to this database.
     pub(crate) fn store(&self, database: &str) -> String {
-        format!("postgres://tester@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+        format!(
+            "postgres://tester@127.0.0.1:{}/{database}?sslmode=disable",
+            self.port
+        )
     }
 
     /// From now on these connections fail, those that are yet to be made too.
     pub(crate) fn fail(&self, failing: Failing, which: Which) {
-        self.trouble.send_replace(Some(Trouble { failing, which, below: u64::MAX }));
+        self.trouble.send_replace(Some(Trouble {
+            failing,
+            which,
+            below: u64::MAX,
+        }));
     }
 
     /// The same for those that are there now: new ones work.
     pub(crate) fn fail_present(&self, failing: Failing, which: Which) {
         let below = self.counts.all.load(Ordering::SeqCst);
-        self.trouble.send_replace(Some(Trouble { failing, which, below }));
+        self.trouble.send_replace(Some(Trouble {
+            failing,
+            which,
+            below,
+        }));
     }
 
     /// From now on nothing fails. What was silent goes on where it was.
@@ -115,11 +140,17 @@ impl Link {
 
     /// Waits until there is trouble of this kind, or none.
     async fn wait_for(&self, failing: Failing, suffers: bool) {
-        let _ = self.trouble.clone().wait_for(|trouble| self.suffers(*trouble, failing) == suffers).await;
+        let _ = self
+            .trouble
+            .clone()
+            .wait_for(|trouble| self.suffers(*trouble, failing) == suffers)
+            .await;
     }
 
     async fn carry(&self, client: TcpStream, socket: PathBuf) {
-        let Ok(server) = UnixStream::connect(socket).await else { return };
+        let Ok(server) = UnixStream::connect(socket).await else {
+            return;
+        };
         // However this ends, the client is told by a reset, as by a network that knows of no connection.
         client.set_zero_linger().unwrap();
         let (from_client, to_client) = client.into_split();
@@ -136,7 +167,9 @@ impl Link {
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let bytes = &buffer[..length];
             // One short message, which a client sends alone.
-            if bytes.windows(8).any(|window| window == b"LISTEN \"") && !self.listens.swap(true, Ordering::SeqCst) {
+            if bytes.windows(8).any(|window| window == b"LISTEN \"")
+                && !self.listens.swap(true, Ordering::SeqCst)
+            {
                 self.counts.listening.fetch_add(1, Ordering::SeqCst);
             }
             if self.suffers(*self.trouble.borrow(), Failing::Reset) {

@@ -30,8 +30,17 @@ fn last_accepted(refused: impl Fn() -> bool) -> Duration {
 fn assert_in_time(what: &str, mut took: Vec<Duration>) {
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
-    println!("{what}, {} times: p50 {:?}, p99 {:?}, max {:?}", took.len(), at(50), at(99), took[took.len() - 1]);
-    assert!(took[took.len() - 1] < Duration::from_secs(2), "{what}: {took:?}");
+    println!(
+        "{what}, {} times: p50 {:?}, p99 {:?}, max {:?}",
+        took.len(),
+        at(50),
+        at(99),
+        took[took.len() - 1]
+    );
+    assert!(
+        took[took.len() - 1] < Duration::from_secs(2),
+        "{what}: {took:?}"
+    );
 }
 
 /// Asserts that what one process acknowledges holds for another on the same store: at once where a key is issued, within two
@@ -51,7 +60,9 @@ pub(crate) fn assert_both_agree(kind: &str, store: &str) {
         let asked = AtomicU32::new(0);
         let ask = |server: &Server, key: &str| {
             let from = Ipv4Addr::from(0x0a00_0000 + asked.fetch_add(1, Ordering::Relaxed));
-            let call = Call::get("/v2/documents").bearer(key).field(other_address, from.to_string());
+            let call = Call::get("/v2/documents")
+                .bearer(key)
+                .field(other_address, from.to_string());
             match server.send(&call).status {
                 200 => false,
                 status if status == refusal => true,
@@ -59,7 +70,10 @@ pub(crate) fn assert_both_agree(kind: &str, store: &str) {
             }
         };
         for issued in &keys {
-            assert!(!ask(&other, &issued.key), "issued here, known there at once");
+            assert!(
+                !ask(&other, &issued.key),
+                "issued here, known there at once"
+            );
         }
         let results = at_once(keys.len(), |number| {
             let issued = &keys[number];
@@ -74,7 +88,11 @@ pub(crate) fn assert_both_agree(kind: &str, store: &str) {
             };
             assert!(!ask(&other, &issued.key));
             let answer = one.admin("owner", call);
-            assert!((200..300).contains(&answer.status), "{act}: {}", answer.text());
+            assert!(
+                (200..300).contains(&answer.status),
+                "{act}: {}",
+                answer.text()
+            );
             assert!(ask(&one, &issued.key), "{act}: at once where it was done");
             last_accepted(|| ask(&other, &issued.key))
         });
@@ -84,27 +102,48 @@ pub(crate) fn assert_both_agree(kind: &str, store: &str) {
             assert!(ask(&other, &issued.key), "it stays so");
         }
     }
-    assert_eq!(list(&one, "owner", "?limit=500")["items"], list(&other, "owner", "?limit=500")["items"]);
+    assert_eq!(
+        list(&one, "owner", "?limit=500")["items"],
+        list(&other, "owner", "?limit=500")["items"]
+    );
 }
 
 /// Asserts that of two hundred issues at once, half of them by another process, exactly as many succeed as the quota allows.
 pub(crate) fn assert_one_quota(store: &str) {
-    let servers = [Server::on(store, "dropbox-sign"), Server::on(store, "dropbox-sign")];
+    let servers = [
+        Server::on(store, "dropbox-sign"),
+        Server::on(store, "dropbox-sign"),
+    ];
     let answers = at_once(20, |number| {
-        let issue = |_| servers[number % 2].admin("owner", Call::post("/keys").json(&json!({ "name": "n" })));
+        let issue = |_| {
+            servers[number % 2].admin("owner", Call::post("/keys").json(&json!({ "name": "n" })))
+        };
         (0..10).map(issue).collect::<Vec<_>>()
     });
-    let (made, refused): (Vec<_>, Vec<_>) = answers.iter().flatten().partition(|answer| answer.status == 201);
+    let (made, refused): (Vec<_>, Vec<_>) = answers
+        .iter()
+        .flatten()
+        .partition(|answer| answer.status == 201);
     assert_eq!((made.len(), refused.len()), (4, 196));
     for answer in refused {
         assert_problem(answer, 409, "QUOTA_EXCEEDED", &[]);
     }
     for server in &servers {
         let page = list(server, "owner", "");
-        let primaries = page["items"].as_array().unwrap().iter().filter(|item| item["primary"] == true).count();
+        let primaries = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|item| item["primary"] == true)
+            .count();
         assert_eq!((ids(&page).len(), primaries), (4, 1));
         for answer in &made {
-            assert_eq!(server.get("/whoami", answer.json()["key"].as_str().unwrap()).status, 200);
+            assert_eq!(
+                server
+                    .get("/whoami", answer.json()["key"].as_str().unwrap())
+                    .status,
+                200
+            );
         }
     }
 }
@@ -115,7 +154,11 @@ pub(crate) fn assert_refused_to_start(ended: &Ended) -> String {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert_eq!(ended.stdout, "");
     let line = ended.stderr.strip_suffix('\n').expect("a whole line");
-    assert!(!line.contains('\n') && !line.trim().is_empty(), "{:?}", ended.stderr);
+    assert!(
+        !line.contains('\n') && !line.trim().is_empty(),
+        "{:?}",
+        ended.stderr
+    );
     line.to_owned()
 }
 
@@ -124,7 +167,9 @@ pub(crate) fn assert_no_secret(stored: &[u8], secrets: &[&str]) {
     let text = String::from_utf8_lossy(stored);
     for secret in secrets {
         let random = &secret[secret.len() - 32..];
-        let mut traces: Vec<_> = (0..=random.len() - 12).map(|from| random[from..from + 12].to_owned()).collect();
+        let mut traces: Vec<_> = (0..=random.len() - 12)
+            .map(|from| random[from..from + 12].to_owned())
+            .collect();
         for skipped in 0..3 {
             let bytes = &random.as_bytes()[skipped..];
             let bytes = &bytes[..bytes.len() / 3 * 3];
