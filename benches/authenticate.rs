@@ -1,6 +1,8 @@
-//! What authentication costs: the steps, the whole attempt, and the layer around a service that does nothing.
+//! What authentication costs: the steps, the whole attempt, and the layer around a service that
+//! does nothing.
 //!
-//! `cargo bench --bench authenticate --features axum,profiles`. Timings move with the machine; compare within one run.
+//! `cargo bench --bench authenticate --features axum,profiles`. Timings move with the machine;
+//! compare within one run.
 
 #![allow(
     clippy::expect_used,

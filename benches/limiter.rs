@@ -1,12 +1,14 @@
 //! The limiter beside `governor`, in one run: one request counted per minute and per hour.
 //!
-//! `cargo bench --bench limiter`; `LIMITER_KEYS=1000000` for a million keys (about 1.3 GB) rather than 100 000. Timings move
-//! with the machine; compare within one run.
+//! `cargo bench --bench limiter`; `LIMITER_KEYS=1000000` for a million keys (about 1.3 GB) rather
+//! than 100 000. Timings move with the machine; compare within one run.
 //!
-//! `governor` has one quota per limiter, so it stands for two keyed limiters here, asked one after the other: what the hour
-//! refuses has then already been counted by the minute, which a strict limiter must not do.
+//! `governor` has one quota per limiter, so it stands for two keyed limiters here, asked one after
+//! the other: what the hour refuses has then already been counted by the minute, which a strict
+//! limiter must not do.
 //!
-//! The quotas admit nearly all of the requests, for it is the admitted ones that write; refusals are measured apart.
+//! The quotas admit nearly all of the requests, for it is the admitted ones that write; refusals
+//! are measured apart.
 
 #![allow(
     clippy::expect_used,
@@ -29,7 +31,8 @@ use portunus::limit::{
 };
 
 const THREADS: usize = 2;
-/// Many a minute and many an hour, so that an exhausted quota is not what is measured. Both count in slots.
+/// Many a minute and many an hour, so that an exhausted quota is not what is measured. Both count
+/// in slots.
 const MINUTE: u32 = 50_000_000;
 const HOUR: u32 = 3_000_000_000;
 

@@ -1,9 +1,11 @@
 //! A store of one's own: keys in one JSON file, which is written anew for each change.
 //!
-//! `cargo run --example own_store` issues a key, opens the file again as another process would, and revokes it.
-//! `cargo test --example own_store --features conformance` runs the library's suite against it.
+//! `cargo run --example own_store` issues a key, opens the file again as another process would, and
+//! revokes it. `cargo test --example own_store --features conformance` runs the library's suite
+//! against it.
 //!
-//! Good for one process and some thousand keys. Reads come from memory; a write is on the disk when it is acknowledged.
+//! Good for one process and some thousand keys. Reads come from memory; a write is on the disk when
+//! it is acknowledged.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -252,7 +254,8 @@ impl Kept {
         Ok(text)
     }
 
-    /// What is on the disk must be understood to the last byte: a key that cannot be read must not look like none.
+    /// What is on the disk must be understood to the last byte: a key that cannot be read must not
+    /// look like none.
     fn understood(self) -> Result<Self, StoreError> {
         if let Some(place) = self
             .digests

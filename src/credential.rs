@@ -1,7 +1,8 @@
-//! From an `Authorization` field to the text of a key: Bearer (RFC 6750), Basic (RFC 7617), and a header of the host's
-//! own if it opts in.
+//! From an `Authorization` field to the text of a key: Bearer (RFC 6750), Basic (RFC 7617), and a
+//! header of the host's own if it opts in.
 //!
-//! Sizes are capped before anything is looked at, every line of a repeated field is seen, and nothing is allocated.
+//! Sizes are capped before anything is looked at, every line of a repeated field is seen, and
+//! nothing is allocated.
 
 use base64::Engine;
 use base64::alphabet;
@@ -60,7 +61,8 @@ pub(crate) enum Credential<'a> {
     Presented(&'a Accepted, &'a [u8]),
 }
 
-/// Reads the credentials. Whatever is malformed is an error; whatever is of a foreign scheme is absent.
+/// Reads the credentials. Whatever is malformed is an error; whatever is of a foreign scheme is
+/// absent.
 pub(crate) fn read<'a>(
     head: &'a dyn RequestHead,
     accepted: &'a [Accepted],
@@ -125,7 +127,8 @@ pub(crate) fn with_key<R>(
     match way.scheme {
         Scheme::Bearer => match shaped(&way.formats, value) {
             Ok(key) => Ok(then(key)),
-            // Told apart only once it is known to be no key of ours: RFC 6750 §3.1 wants 400 for what is no token68.
+            // Told apart only once it is known to be no key of ours: RFC 6750 §3.1 wants 400 for
+            // what is no token68.
             Err(_) if !is_token68(value) => Err(AuthError::new(ErrorCode::InvalidRequest)),
             Err(error) => Err(error),
         },

@@ -1,7 +1,8 @@
-//! The one error of a request: a stable code, a sentence for the caller, and what a renderer needs to say more.
+//! The one error of a request: a stable code, a sentence for the caller, and what a renderer needs
+//! to say more.
 //!
-//! Codes never change their meaning; texts may. No error carries a secret, and none tells a reason to somebody who did
-//! not present the real key.
+//! Codes never change their meaning; texts may. No error carries a secret, and none tells a reason
+//! to somebody who did not present the real key.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -435,8 +436,8 @@ impl AuthError {
         self.more.as_ref()?.presented.as_ref()
     }
 
-    /// The id of the real key that was refused, for logs: unknown where none was presented, and where a route refused a
-    /// key that had been let through.
+    /// The id of the real key that was refused, for logs: unknown where none was presented, and
+    /// where a route refused a key that had been let through.
     #[must_use]
     pub fn key_id(&self) -> Option<&KeyId> {
         self.presented().map(|presented| &presented.record.id)

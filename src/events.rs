@@ -1,7 +1,9 @@
-//! Events that a service sends to its customers, signed with the customer's primary key (feature `events`).
+//! Events that a service sends to its customers, signed with the customer's primary key (feature
+//! `events`).
 //!
-//! `event_hash = hex(HMAC-SHA256(key, event_time ‖ event_type))`, as Dropbox Sign documents it. The service signs with a
-//! [state](crate::key::SigningState) that cannot authenticate; the customer, who has the key, verifies.
+//! `event_hash = hex(HMAC-SHA256(key, event_time ‖ event_type))`, as Dropbox Sign documents it. The
+//! service signs with a [state](crate::key::SigningState) that cannot authenticate; the customer,
+//! who has the key, verifies.
 //!
 //! ```
 //! use portunus::events;
@@ -11,8 +13,8 @@
 //! assert!(events::verify(key, time, kind, hash));
 //! ```
 //!
-//! The two parts are signed without anything between them, so [`KeyManager::sign_event`] signs no type that begins with a
-//! digit: nobody can move the border.
+//! The two parts are signed without anything between them, so [`KeyManager::sign_event`] signs no
+//! type that begins with a digit: nobody can move the border.
 
 use std::fmt::Write;
 use std::time::SystemTime;
@@ -39,8 +41,8 @@ pub struct SignedEvent {
     pub event_type: String,
     /// The signature with the primary key, in lower-case hexadecimal.
     pub event_hash: String,
-    /// The signatures with the key that the primary one is about to give its place to, or took it from, while both work:
-    /// whoever has switched already, or not yet, finds the right one here.
+    /// The signatures with the key that the primary one is about to give its place to, or took it
+    /// from, while both work: whoever has switched already, or not yet, finds the right one here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_hashes: Vec<String>,
 }
@@ -62,12 +64,13 @@ fn hash(state: &SigningState, event_time: &str, event_type: &str) -> String {
 }
 
 impl KeyManager {
-    /// Signs an event of now for an owner of keys, with its primary key; while that one is being rotated, with both.
+    /// Signs an event of now for an owner of keys, with its primary key; while that one is being
+    /// rotated, with both.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] for a type that is empty, longer than 200 bytes, begins with a digit, or has other than
-    /// visible ASCII characters; [`ManageError::Conflict`] where the owner has no key that can sign; or the store giving no
-    /// answer.
+    /// [`ManageError::Invalid`] for a type that is empty, longer than 200 bytes, begins with a
+    /// digit, or has other than visible ASCII characters; [`ManageError::Conflict`] where the owner
+    /// has no key that can sign; or the store giving no answer.
     pub async fn sign_event(
         &self,
         owner: &Owner,

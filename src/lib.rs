@@ -1,12 +1,15 @@
 //! API-key authentication, authorization and rate limits for Rust web services.
 //!
-//! A service describes its keys ([`key::KeyFormat`]), brings a store ([`KeyStore`]), builds an [`Authenticator`], and wraps
-//! its router in the layer of its framework ([`adapter`]). Each request then takes one path:
+//! A service describes its keys ([`key::KeyFormat`]), brings a store ([`KeyStore`]), builds an
+//! [`Authenticator`], and wraps its router in the layer of its framework ([`adapter`]). Each
+//! request then takes one path:
 //!
-//! credential → shape → digest → look-up → standing → environment, transport, network → limit → actor → principal
+//! credential → shape → digest → look-up → standing → environment, transport, network → limit →
+//! actor → principal
 //!
-//! and the route demands a [`Requirement`] of the principal: scopes, workspaces, plans, a user. Refusals have stable codes ([`ErrorCode`]) and are
-//! answered as RFC 9457 problem documents or in a dialect of the host's own ([`respond`]).
+//! and the route demands a [`Requirement`] of the principal: scopes, workspaces, plans, a user.
+//! Refusals have stable codes ([`ErrorCode`]) and are answered as RFC 9457 problem documents or in
+//! a dialect of the host's own ([`respond`]).
 //!
 //! ```
 //! use portunus::key::{Alphabet, KeyFormat, Owner};
@@ -32,8 +35,8 @@
 //! [axum](guide::protect_axum) · [actix-web](guide::protect_actix) · [gRPC](guide::protect_grpc) ·
 //! [a store of your own](guide::own_key_store) · [a limiter of your own](guide::own_rate_limiter) ·
 //! [your key format and error body](guide::own_dialect) · [delegation](guide::delegation) ·
-//! [rotation](guide::rotation) · [migration](guide::migration) · [behind a proxy](guide::behind_a_proxy) ·
-//! [testing a service](guide::testing_a_service)
+//! [rotation](guide::rotation) · [migration](guide::migration) · [behind a
+//! proxy](guide::behind_a_proxy) · [testing a service](guide::testing_a_service)
 //!
 //! # Extension points
 //!
@@ -50,7 +53,8 @@
 //! | [`RequestHead`] | a framework that has no adapter yet |
 //! | [`Clock`] | time under control |
 //!
-//! All are object-safe and `Send + Sync` where they are shared; `Arc` and `Box` of an implementation implement them too.
+//! All are object-safe and `Send + Sync` where they are shared; `Arc` and `Box` of an
+//! implementation implement them too.
 //!
 //! # Features
 //!

@@ -1,6 +1,8 @@
-//! Who was authenticated: the trait that routes and hosts ask, and the principal that the library makes.
+//! Who was authenticated: the trait that routes and hosts ask, and the principal that the library
+//! makes.
 //!
-//! A principal is identity and facts, never a decision. It may be kept for the length of a request, and no longer.
+//! A principal is identity and facts, never a decision. It may be kept for the length of a request,
+//! and no longer.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -49,8 +51,8 @@ pub trait Principal: fmt::Debug + Send + Sync + 'static {
             .is_none_or(|reached| reached.iter().any(|id| id.as_str() == workspace))
     }
 
-    /// Checks a requirement inside of a handler, after the route's own. What needs the request (the method, a workspace in
-    /// the path) is not met here. Allocates nothing where it is met.
+    /// Checks a requirement inside of a handler, after the route's own. What needs the request (the
+    /// method, a workspace in the path) is not met here. Allocates nothing where it is met.
     ///
     /// # Errors
     /// What is missing.
@@ -67,7 +69,8 @@ pub trait Principal: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// What one authenticator knows of one key: compiled once, shared by all requests until the record changes.
+/// What one authenticator knows of one key: compiled once, shared by all requests until the record
+/// changes.
 pub(crate) struct KeyEntry {
     pub(crate) record: Arc<KeyRecord>,
     pub(crate) scopes: Arc<dyn ScopeSet>,
@@ -149,7 +152,8 @@ impl KeyPrincipal {
         self.client_ip
     }
 
-    /// How a refusal of this caller is answered: in the dialect of the authenticator that admitted it.
+    /// How a refusal of this caller is answered: in the dialect of the authenticator that admitted
+    /// it.
     #[must_use]
     pub fn responder(&self) -> &Responder {
         &self.entry.responder

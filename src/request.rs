@@ -1,6 +1,7 @@
 //! What the authenticator sees of a request: a small view that every framework's request can give.
 //!
-//! The view is read synchronously and never kept, so it needs neither `Send` nor `'static`; no framework's type is in it.
+//! The view is read synchronously and never kept, so it needs neither `Send` nor `'static`; no
+//! framework's type is in it.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -67,14 +68,14 @@ pub trait RequestHead {
     /// The address at the other end of the connection, where it is known.
     fn peer_ip(&self) -> Option<IpAddr>;
 
-    /// The version of TLS that the connection was made with; `None`, the default, where it is not encrypted or the server
-    /// does not say.
+    /// The version of TLS that the connection was made with; `None`, the default, where it is not
+    /// encrypted or the server does not say.
     fn tls(&self) -> Option<TlsVersion> {
         None
     }
 
-    /// Whether any of these fields may be there; `false` only where none is. An adapter that can tell at a glance spares the
-    /// usual request, which has none, a look-up for each.
+    /// Whether any of these fields may be there; `false` only where none is. An adapter that can
+    /// tell at a glance spares the usual request, which has none, a look-up for each.
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
         let _ = names;
         true

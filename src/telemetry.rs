@@ -1,4 +1,5 @@
-//! Spans and metrics, where the host asked for them (features `tracing` and `metrics`); nothing otherwise.
+//! Spans and metrics, where the host asked for them (features `tracing` and `metrics`); nothing
+//! otherwise.
 //!
 //! # Metrics
 //! | name | kind | labels | meaning |
@@ -13,10 +14,10 @@
 //! | `portunus_audit_left_out_total` | counter | `reason`: `queue_full`, `throttled`, `sink_failed` | audit events that were not kept |
 //!
 //! # Spans and events
-//! Target `portunus`. What must be awaited runs in spans `store`, `limiter`, `directory`, `owner_standing` and `verifier`, at
-//! level `DEBUG`, within `authenticate`. A refusal is an event at `DEBUG` with `code` and, where a real key was presented,
-//! `key_id`; an outage one at `WARN` with its cause. No secret, no digest and nothing else of the credentials is in any of
-//! them.
+//! Target `portunus`. What must be awaited runs in spans `store`, `limiter`, `directory`,
+//! `owner_standing` and `verifier`, at level `DEBUG`, within `authenticate`. A refusal is an event
+//! at `DEBUG` with `code` and, where a real key was presented, `key_id`; an outage one at `WARN`
+//! with its cause. No secret, no digest and nothing else of the credentials is in any of them.
 
 use std::future::Future;
 
@@ -37,7 +38,8 @@ pub(crate) enum Step {
     Verifier,
 }
 
-/// Records how long a step took. Names and labels are literals, so that nothing is allocated for them.
+/// Records how long a step took. Names and labels are literals, so that nothing is allocated for
+/// them.
 #[cfg(feature = "metrics")]
 fn record(step: Step, told: &'static str, took: std::time::Duration) {
     macro_rules! by_result {

@@ -1,8 +1,9 @@
-//! How often and when keys are used: counted in memory without waiting, written to the store in batches.
+//! How often and when keys are used: counted in memory without waiting, written to the store in
+//! batches.
 //!
-//! Each key has one cell of atomics, which the authenticator's entry for the key points to; counting takes no lock and no
-//! look-up. A flush takes what was counted, and puts it back if the store does not take it. A crash loses what was
-//! counted since the last flush and nothing else.
+//! Each key has one cell of atomics, which the authenticator's entry for the key points to;
+//! counting takes no lock and no look-up. A flush takes what was counted, and puts it back if the
+//! store does not take it. A crash loses what was counted since the last flush and nothing else.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -70,7 +71,8 @@ impl UsageRecorder {
         cell
     }
 
-    /// Writes what was counted since the last flush. Call it on an interval, and before the process ends.
+    /// Writes what was counted since the last flush. Call it on an interval, and before the process
+    /// ends.
     ///
     /// # Errors
     /// Where the store does not take it; the counts are kept and go with the next flush.

@@ -1,8 +1,9 @@
 //! Tokens that somebody else issued: the hook for a host's OAuth server.
 //!
-//! Introspection (RFC 7662), a JWT's signature (RFC 7519), a session: how a token is verified is the host's. What the
-//! library adds is everything around it: shape first, failures counted, outages told apart from refusals, and all of the
-//! rest of the path, from the expiry to the limits.
+//! Introspection (RFC 7662), a JWT's signature (RFC 7519), a session: how a token is verified is
+//! the host's. What the library adds is everything around it: shape first, failures counted,
+//! outages told apart from refusals, and all of the rest of the path, from the expiry to the
+//! limits.
 
 use std::error::Error;
 use std::fmt;
@@ -16,17 +17,19 @@ use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::scope::Scope;
 
-/// Verifies Bearer tokens that are no keys of the store. `Arc` and `Box` of a verifier are verifiers.
+/// Verifies Bearer tokens that are no keys of the store. `Arc` and `Box` of a verifier are
+/// verifiers.
 #[async_trait]
 pub trait TokenVerifier: fmt::Debug + Send + Sync + 'static {
-    /// Whether a text (RFC 6750's `b64token`, at most 4096 bytes) has the shape of one of these tokens: a prefix, two
-    /// dots. It must be cheap: whatever has not is refused without any work.
+    /// Whether a text (RFC 6750's `b64token`, at most 4096 bytes) has the shape of one of these
+    /// tokens: a prefix, two dots. It must be cheap: whatever has not is refused without any work.
     fn recognizes(&self, token: &str) -> bool;
 
     /// Whose token it is; `None` where it is not valid, for whatever reason.
     ///
     /// # Errors
-    /// Where that cannot be told: the request is refused with 503 `VERIFIER_UNAVAILABLE`, never with 401.
+    /// Where that cannot be told: the request is refused with 503 `VERIFIER_UNAVAILABLE`, never
+    /// with 401.
     async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError>;
 }
 
@@ -34,8 +37,8 @@ pub trait TokenVerifier: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifiedToken {
-    /// What stands in the place of a key's id, in audit and in limits: tokens of one id share their quotas, so that of a
-    /// grant or a client is a better choice than that of each token.
+    /// What stands in the place of a key's id, in audit and in limits: tokens of one id share their
+    /// quotas, so that of a grant or a client is a better choice than that of each token.
     pub id: KeyId,
     /// The user that it acts for.
     pub owner: Owner,

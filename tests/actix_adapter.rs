@@ -1,5 +1,5 @@
-//! The actix-web adapter inside of an application: what it puts into requests and answers, what handlers take, whom it
-//! demands of, and what the audit is told.
+//! The actix-web adapter inside of an application: what it puts into requests and answers, what
+//! handlers take, whom it demands of, and what the audit is told.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! The actix-web middleware gives the answers of the tower layer: status, fields and body, for whatever a request may try.
+//! The actix-web middleware gives the answers of the tower layer: status, fields and body, for
+//! whatever a request may try.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

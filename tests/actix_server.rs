@@ -1,4 +1,5 @@
-//! The actix-web adapter on real sockets: what a server does with refusals, bodies, upgrades and several workers.
+//! The actix-web adapter on real sockets: what a server does with refusals, bodies, upgrades and
+//! several workers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -69,7 +70,8 @@ impl Server {
         }
     }
 
-    /// The answer to a request on a connection of its own, and whether the connection ended after it.
+    /// The answer to a request on a connection of its own, and whether the connection ended after
+    /// it.
     async fn ask(&self, head: &str) -> Answer {
         let mut connection = self.connect().await;
         connection.send(format!("{head}\r\n\r\n").as_bytes()).await;

@@ -1,7 +1,8 @@
-//! Who acts: the owner, an application for a user, or one on somebody's behalf; and with which authority.
+//! Who acts: the owner, an application for a user, or one on somebody's behalf; and with which
+//! authority.
 //!
-//! A directory of the tests' own knows a few users, counts what it is asked, and answers at once, late, falsely or not at
-//! all.
+//! A directory of the tests' own knows a few users, counts what it is asked, and answers at once,
+//! late, falsely or not at all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -55,7 +56,8 @@ struct Inner {
 }
 
 impl People {
-    /// Ann and the suspended Sue of the tenant acme; Otto of the tenant other, and Cora who collaborates with all.
+    /// Ann and the suspended Sue of the tenant acme; Otto of the tenant other, and Cora who
+    /// collaborates with all.
     fn new() -> Self {
         let of = |id: &str, name: &str, tenant_name: &str| {
             User::new(user(id), tenant(tenant_name)).with_email(format!("{name}@example.com"))

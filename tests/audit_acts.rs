@@ -1,4 +1,5 @@
-//! Every act of management is one event of the audit: who, what, with which key, from where, done or refused.
+//! Every act of management is one event of the audit: who, what, with which key, from where, done
+//! or refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Audit events as lines that commit to each other: whatever is done to the file, the first line that was touched is found.
+//! Audit events as lines that commit to each other: whatever is done to the file, the first line
+//! that was touched is found.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -37,7 +38,8 @@ fn events(numbers: impl IntoIterator<Item = u128>) -> Vec<AuditEvent> {
     numbers.into_iter().map(event).collect()
 }
 
-/// Held for writing while a process is started, which has a copy of every open file, and its lock, for a moment.
+/// Held for writing while a process is started, which has a copy of every open file, and its lock,
+/// for a moment.
 static FORKING: RwLock<()> = RwLock::new(());
 
 /// One at a time in each thread.
@@ -449,7 +451,8 @@ async fn only_its_owner_may_read_it() {
     );
 }
 
-/// Runs one test of this file again in a process whose files cannot grow past 8 KiB or 16 KiB, by the shell's unit.
+/// Runs one test of this file again in a process whose files cannot grow past 8 KiB or 16 KiB, by
+/// the shell's unit.
 #[cfg(target_os = "linux")]
 fn again_on_a_full_disk(test: &str) -> bool {
     if std::env::var_os("THE_DISK_IS_FULL").is_some() {

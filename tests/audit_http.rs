@@ -1,4 +1,5 @@
-//! The audit over HTTP: whatever answers a request, and if nothing does, one event tells the whole outcome.
+//! The audit over HTTP: whatever answers a request, and if nothing does, one event tells the whole
+//! outcome.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

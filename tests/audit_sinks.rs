@@ -1,4 +1,5 @@
-//! What sinks are given: everything once and in order, whatever fails, waits or goes away; and what is kept in memory.
+//! What sinks are given: everything once and in order, whatever fails, waits or goes away; and what
+//! is kept in memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

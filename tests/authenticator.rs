@@ -1,5 +1,5 @@
-//! The one path of a request, driven by hand: what may stand in the fields, what each wrong thing is answered with, and
-//! what it may cost.
+//! The one path of a request, driven by hand: what may stand in the fields, what each wrong thing
+//! is answered with, and what it may cost.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! The axum adapter: extractors, requirements on routes, and the router that denies by default, as a client sees them.
+//! The axum adapter: extractors, requirements on routes, and the router that denies by default, as
+//! a client sees them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,7 +1,8 @@
-//! Several caches on one store: what one node writes, the others refuse or let in at once while they hear of it, and within
-//! the bound on staleness while they do not.
+//! Several caches on one store: what one node writes, the others refuse or let in at once while
+//! they hear of it, and within the bound on staleness while they do not.
 //!
-//! The bus here is moved by hand: it keeps, loses or tells what was published, and says that it is well when told to.
+//! The bus here is moved by hand: it keeps, loses or tells what was published, and says that it is
+//! well when told to.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -299,7 +300,8 @@ async fn without_a_bus_every_answer_lives_as_long_as_the_bound_and_no_longer() {
 
 #[tokio::test]
 async fn whenever_the_bus_dies_a_revocation_holds_everywhere_within_the_bound() {
-    // In steps of 100 ms: the key is looked up, the bus is last heard (with news that are `age` old), the key is revoked.
+    // In steps of 100 ms: the key is looked up, the bus is last heard (with news that are `age`
+    // old), the key is revoked.
     let steps = |count: u32| (0..=count).map(|step| Duration::from_millis(100) * step);
     for (until_heard, until_revoked) in steps(25).flat_map(|a| steps(25).map(move |b| (a, b))) {
         for (age, looked_up_again) in [(0, false), (0, true), (700, true), (5000, false)] {
@@ -506,7 +508,8 @@ async fn of_two_equal_changes_each_is_told_after_it_was_made() {
         Some(true),
         "it is disabled, not revoked"
     );
-    // While another key is told of, the first is changed again; only now the second telling of its first change ends.
+    // While another key is told of, the first is changed again; only now the second telling of its
+    // first change ends.
     nodes.link.hold_returns(true);
     let elsewhere = insert(2);
     let beside = begin(nodes.one.apply(&elsewhere));
@@ -621,7 +624,8 @@ proptest! {
                         };
                         let (expected, found) = (store.find(&list).await.unwrap(), nodes[*node].find(&list).await.unwrap());
                         let (expected, found) = (told(expected), told(found));
-                        // Of several keys with one secret, one that is remembered may still be used: as it is now.
+                        // Of several keys with one secret, one that is remembered may still be
+                        // used: as it is now.
                         let Some((digest, _)) = found.as_ref().filter(|_| found != expected) else {
                             assert_eq!(found, expected, "step {number} of {steps:?}");
                             continue;

@@ -1,8 +1,9 @@
-//! The cache against everything that happens meanwhile: look-ups that end after what they saw was changed, requests that
-//! nobody waits for any more, writes whose end nobody hears, stores that panic.
+//! The cache against everything that happens meanwhile: look-ups that end after what they saw was
+//! changed, requests that nobody waits for any more, writes whose end nobody hears, stores that
+//! panic.
 //!
-//! The store here reads when a look-up begins and answers when it is let go, as a database over a slow wire does: so each
-//! order of events is played, not hoped for.
+//! The store here reads when a look-up begins and answers when it is let go, as a database over a
+//! slow wire does: so each order of events is played, not hoped for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -272,7 +273,8 @@ async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_it
     cache.apply(&insert(1)).await.unwrap();
     store.hold_reads();
     let first = begin(stands(&cache, 1));
-    // The second misses (it reads the time once), and is overtaken before it joins (as it reads it again).
+    // The second misses (it reads the time once), and is overtaken before it joins (as it reads it
+    // again).
     clock.0.0.store(2, Ordering::SeqCst);
     let second = std::thread::spawn({
         let cache = cache.clone();
@@ -361,7 +363,8 @@ async fn the_first_who_asked_may_go_away_and_the_others_are_answered() {
 async fn a_look_up_that_nobody_waits_for_any_more_is_given_up() {
     let node = Node::new();
     node.store.hold_reads();
-    // A flood of unknown keys from clients that hang up at once must hold no connection of the store and no memory.
+    // A flood of unknown keys from clients that hang up at once must hold no connection of the
+    // store and no memory.
     for number in 0..1000 {
         drop(begin(stands(&node.cache, number)));
     }
@@ -576,7 +579,8 @@ async fn no_request_that_begins_after_a_revocation_was_acknowledged_is_let_in() 
                 let mut asked = 0_u64;
                 while !over.load(Ordering::SeqCst) {
                     let below = revoked_below.load(Ordering::SeqCst) as u64;
-                    // The key that is being issued and revoked right now, and one that has just been.
+                    // The key that is being issued and revoked right now, and one that has just
+                    // been.
                     let number = if (asked + reader).is_multiple_of(2) {
                         below
                     } else {

@@ -1,5 +1,5 @@
-//! The cache in front of one store, as a host meets it: what costs a look-up, what is remembered how long and how much of
-//! it, and that no answer is ever another one than the store's.
+//! The cache in front of one store, as a host meets it: what costs a look-up, what is remembered
+//! how long and how much of it, and that no answer is ever another one than the store's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,5 +1,5 @@
-//! The suite for buses bites: a small bus between tasks that is right passes, and wrong in one way it fails by the name of
-//! that way.
+//! The suite for buses bites: a small bus between tasks that is right passes, and wrong in one way
+//! it fails by the name of that way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,5 +1,5 @@
-//! The suite for directories: a small one that is right passes, alone and cached, and wrong in one way it fails by the name
-//! of that way.
+//! The suite for directories: a small one that is right passes, alone and cached, and wrong in one
+//! way it fails by the name of that way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,5 +1,5 @@
-//! The suites for limiters bite: a log of everything that was admitted passes, and wrong in one way it fails by the name of
-//! that way.
+//! The suites for limiters bite: a log of everything that was admitted passes, and wrong in one way
+//! it fails by the name of that way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

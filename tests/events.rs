@@ -1,5 +1,5 @@
-//! Events signed with the owner's primary key: the published formula, by what can sign but not authenticate, while keys are
-//! rotated, revoked and raced.
+//! Events signed with the owner's primary key: the published formula, by what can sign but not
+//! authenticate, while keys are rotated, revoked and raced.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -95,7 +95,8 @@ fn a_signature_is_the_formula_for_thousands_of_random_keys_and_messages() {
 
 #[test]
 fn all_borders_of_padding_agree_with_the_formula() {
-    // Keys around the block of 64 bytes, messages around the 55 and 56 bytes that share a block with their length.
+    // Keys around the block of 64 bytes, messages around the 55 and 56 bytes that share a block
+    // with their length.
     for key_length in [1, 31, 32, 33, 48, 63, 64, 65, 127, 128, 129, 200] {
         let key = "k".repeat(key_length);
         for length in 0..=300 {

@@ -1,4 +1,5 @@
-//! Requirements explain themselves: the explanation says what the check decides, and both agree with a slow model.
+//! Requirements explain themselves: the explanation says what the check decides, and both agree
+//! with a slow model.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -53,7 +54,8 @@ impl Tree {
         }
     }
 
-    /// All combinations of single requirements that meet it, each single one with whether the route writes there.
+    /// All combinations of single requirements that meet it, each single one with whether the route
+    /// writes there.
     fn ways(&self, writes: bool) -> Vec<Vec<(&Self, bool)>> {
         match self {
             Self::Any(several) => several.iter().flat_map(|tree| tree.ways(writes)).collect(),

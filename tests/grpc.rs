@@ -1,4 +1,5 @@
-//! gRPC over real sockets: tonic's server behind the layers, and tonic's client, which reads what a refusal tells.
+//! gRPC over real sockets: tonic's server behind the layers, and tonic's client, which reads what a
+//! refusal tells.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -35,8 +36,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt;
 use tower::ServiceBuilder;
 
-/// A service whose unary method answers with the id of whoever calls, refuses in the middle of its work, or hangs, and whose
-/// other method streams three answers.
+/// A service whose unary method answers with the id of whoever calls, refuses in the middle of its
+/// work, or hangs, and whose other method streams three answers.
 #[derive(Default)]
 struct Clinic {
     called: Arc<Notify>,

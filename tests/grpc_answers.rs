@@ -1,4 +1,5 @@
-//! What counts as a gRPC call, that its answer is the same decision as over HTTP, and the table of methods.
+//! What counts as a gRPC call, that its answer is the same decision as over HTTP, and the table of
+//! methods.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! What is done for every request takes no memory from the allocator: a look-up that hits, and a requirement that is met.
+//! What is done for every request takes no memory from the allocator: a look-up that hits, and a
+//! requirement that is met.
 //!
 //! A binary of its own, because counting replaces the allocator of the whole program.
 

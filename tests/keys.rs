@@ -1,4 +1,5 @@
-//! What a key is: the shapes that parse and those that do not, how keys are made, and what may be seen of them.
+//! What a key is: the shapes that parse and those that do not, how keys are made, and what may be
+//! seen of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -515,7 +516,8 @@ fn every_character_of_base62_is_equally_likely() {
 
 #[test]
 fn every_character_of_an_odd_alphabet_is_equally_likely() {
-    // 2 degrees of freedom. Folding two bits modulo three would give one character half of all places.
+    // 2 degrees of freedom. Folding two bits modulo three would give one character half of all
+    // places.
     let chi = chi_square(Alphabet::new("xyz").unwrap(), 3, 100, 600);
     assert!(chi < 40.0, "{chi}");
 }

@@ -1,5 +1,5 @@
-//! The usual layers around ours, in the order that the documentation of `adapter::tower` gives, over a real socket: each does
-//! its work on refusals, too, and none logs a key.
+//! The usual layers around ours, in the order that the documentation of `adapter::tower` gives,
+//! over a real socket: each does its work on refusals, too, and none logs a key.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,5 +1,5 @@
-//! Changing, disabling, revoking and deleting keys: what may be asked for, what stays, and what a change between reading
-//! and writing does to it.
+//! Changing, disabling, revoking and deleting keys: what may be asked for, what stays, and what a
+//! change between reading and writing does to it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -451,7 +451,8 @@ async fn an_extension_that_comes_too_late_does_not_break_the_quota() {
     let manager = desk.manager(|rules| rules.active_keys = Some(1));
     let (_, brief) = issue(&manager, ending("brief", desk.now() + HOUR)).await;
     desk.clock.advance(HOUR - SECOND);
-    // Read a second before the key ends; when it comes to writing, the key has ended and another has its place.
+    // Read a second before the key ends; when it comes to writing, the key has ended and another
+    // has its place.
     let (clock, other) = (desk.clock.clone(), manager.clone());
     desk.store.once(Point::BeforeApply, async move {
         clock.advance(SECOND);

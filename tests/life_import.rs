@@ -1,5 +1,5 @@
-//! Taking over keys from another system: digests in every notation, found at once, made anew at the first use, and never
-//! taken twice.
+//! Taking over keys from another system: digests in every notation, found at once, made anew at the
+//! first use, and never taken twice.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

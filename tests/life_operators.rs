@@ -1,4 +1,5 @@
-//! Who may do what to keys: roles, tenants, workspaces, authority, policies of the host's own, and what the audit says.
+//! Who may do what to keys: roles, tenants, workspaces, authority, policies of the host's own, and
+//! what the audit says.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

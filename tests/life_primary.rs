@@ -1,4 +1,5 @@
-//! The primary key: exactly one while its owner has a key that can be it, moved by nothing but its end and by asking for it.
+//! The primary key: exactly one while its owner has a key that can be it, moved by nothing but its
+//! end and by asking for it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

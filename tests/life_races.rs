@@ -1,6 +1,8 @@
-//! Many acts at once and one after the other at random: exactly one primary, no quota broken, no revocation lost.
+//! Many acts at once and one after the other at random: exactly one primary, no quota broken, no
+//! revocation lost.
 //!
-//! The walks are seeded: a failure names the seed and the step, and the same numbers lead there again.
+//! The walks are seeded: a failure names the seed and the step, and the same numbers lead there
+//! again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -185,7 +187,8 @@ async fn check(desk: &Desk, now: &State, signs: bool, what: &str) {
                     record.id
                 );
             }
-            // One that ended with its rotation has given its state up; one that is in its grace keeps it.
+            // One that ended with its rotation has given its state up; one that is in its grace
+            // keeps it.
             Some(_) if record.revoked.is_some() => {
                 assert!(!signs_still, "{what}: {} still signs", record.id)
             }

@@ -1,4 +1,5 @@
-//! Rotating keys: the successor's facts and lifetime, the old key's grace, one family, one quota, and what cannot be rotated.
+//! Rotating keys: the successor's facts and lifetime, the old key's grace, one family, one quota,
+//! and what cannot be rotated.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -98,7 +99,8 @@ async fn the_old_key_works_until_the_instant_at_which_its_grace_ends() {
 async fn without_a_grace_the_old_key_ends_at_once() {
     for grace in [None, Some(Duration::ZERO)] {
         let desk = Desk::new();
-        // Between two milliseconds: what is kept in whole ones must not work for the rest of this one.
+        // Between two milliseconds: what is kept in whole ones must not work for the rest of this
+        // one.
         desk.clock.advance(Duration::from_nanos(999_999));
         let (secret, old) = issue(&desk.host(), named("key")).await;
         let rotated = desk.host().rotate(&old.id, grace).await.unwrap();

@@ -1,7 +1,8 @@
-//! The strict limiter: against a slow model that keeps every admission, in the cases that are easily got wrong, and as
-//! callers meet it.
+//! The strict limiter: against a slow model that keeps every admission, in the cases that are
+//! easily got wrong, and as callers meet it.
 //!
-//! Times are nanoseconds of a clock that is set by hand. Random walks are seeded, and print their seed when they fail.
+//! Times are nanoseconds of a clock that is set by hand. Random walks are seeded, and print their
+//! seed when they fail.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -95,7 +96,8 @@ impl Drop for Seed {
     }
 }
 
-/// Walks of this many steps in all: the numbers are for an optimized build, the others make do with a tenth.
+/// Walks of this many steps in all: the numbers are for an optimized build, the others make do with
+/// a tenth.
 fn walks(steps: u64, each: u64, walk: impl Fn(&mut Random, u64)) {
     let steps = if cfg!(debug_assertions) {
         steps / 10
@@ -224,7 +226,8 @@ impl Past {
 
 const MOST_EXACT: u64 = 64;
 
-/// Units that may still count at most: those of the window, and for slots of the 256th part before it and a tick.
+/// Units that may still count at most: those of the window, and for slots of the 256th part before
+/// it and a tick.
 fn may_count(past: &Past, quota: &Quota, now: u64) -> u64 {
     let window = window_of(quota);
     let late = if quota.limit() <= MOST_EXACT {
@@ -235,7 +238,8 @@ fn may_count(past: &Past, quota: &Quota, now: u64) -> u64 {
     past.units_within(window + late, now)
 }
 
-/// Holds a decision about one bucket, made at `now`, against all that the bucket had admitted before.
+/// Holds a decision about one bucket, made at `now`, against all that the bucket had admitted
+/// before.
 fn check(
     past: &Past,
     quotas: &Quotas,
@@ -340,7 +344,8 @@ fn random_cost(random: &mut Random, most: u64) -> u64 {
     }
 }
 
-/// The next step in time: at once, a tick, about as fast as the quota allows, whole seconds, just a window, or hours.
+/// The next step in time: at once, a tick, about as fast as the quota allows, whole seconds, just a
+/// window, or hours.
 fn random_step(random: &mut Random, quotas: &Quotas) -> u64 {
     let quota =
         &quotas.as_slice()[usize::try_from(random.below(quotas.as_slice().len() as u64)).unwrap()];
@@ -868,7 +873,8 @@ fn sixty_at_the_end_of_a_minute_are_all_for_the_next_sixty_seconds() {
             [left, left + 940]
         );
     }
-    // The flood: a request every hundredth of a second, for as long as the sixty are within a minute.
+    // The flood: a request every hundredth of a second, for as long as the sixty are within a
+    // minute.
     for now in (59_900_000_000..=119_900_000_000_u64).step_by(10_000_000) {
         time.set(now);
         let refused = one(&limiter, "one", &quotas);
@@ -1087,7 +1093,8 @@ fn a_slot_that_is_kept_across_sweeping_never_admits_twice_the_quota() {
     };
     for round in 0..5 {
         assert_eq!(pass(&by_slot), 60, "round {round}");
-        // The cell is idle and swept, while the slot still points to it: by whatever way it is found now, it is one.
+        // The cell is idle and swept, while the slot still points to it: by whatever way it is
+        // found now, it is one.
         time.advance(2 * MINUTE);
         limiter.sweep();
         limiter.sweep();
@@ -1313,7 +1320,8 @@ async fn every_answer_tells_all_windows_and_how_they_stand() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
     let authenticator = limited(&house).build().unwrap();
-    // Both ends of a window belong to it, so a unit comes back in the second after the last one of the minute.
+    // Both ends of a window belong to it, so a unit comes back in the second after the last one of
+    // the minute.
     let (status, fields, _) = call(&authenticator, &key).await;
     let state = r#""minute";r=59;t=61, "hour";r=999;t=3613"#;
     assert_eq!(
@@ -1478,7 +1486,8 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
     switch(true).await;
     assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [59, 999]);
 
-    // A route that asks for more than the key has: the request was counted, and its answer tells so.
+    // A route that asks for more than the key has: the request was counted, and its answer tells
+    // so.
     let needs_more = portunus::adapter::tower::require_scope(common::scope("document:write"));
     let inner = service_fn(|_: Request<()>| async {
         Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))

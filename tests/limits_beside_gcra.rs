@@ -1,8 +1,8 @@
-//! Beside GCRA, the algorithm of `governor`: what a flood after a full burst gets through, for the same quota of 60 per
-//! minute.
+//! Beside GCRA, the algorithm of `governor`: what a flood after a full burst gets through, for the
+//! same quota of 60 per minute.
 //!
-//! GCRA gives a unit back each second, from the first on. So the minute after a burst of 60 admits 59 more before it is
-//! over, and one at its very end.
+//! GCRA gives a unit back each second, from the first on. So the minute after a burst of 60 admits
+//! 59 more before it is over, and one at its very end.
 
 #![allow(
     clippy::unwrap_used,

@@ -62,7 +62,8 @@ fn a_live_bucket_at_the_default_quotas_takes_less_than_a_kibibyte_and_a_half() {
     println!("a live bucket takes {each} bytes");
     assert_eq!(limiter.live_buckets(), BUCKETS);
     assert!(each < 1536, "{each}");
-    // Sixty times of eight bytes and 256 slots of two are the least: less would mean that something was not counted.
+    // Sixty times of eight bytes and 256 slots of two are the least: less would mean that something
+    // was not counted.
     assert!(each > 60 * 8 + 256 * 2, "{each}");
 }
 

@@ -1,5 +1,5 @@
-//! A host's own idea of a caller, made once for each request; and requirements as a layer, an extractor and a call, which
-//! say the same.
+//! A host's own idea of a caller, made once for each request; and requirements as a layer, an
+//! extractor and a call, which say the same.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! What stands in configurations and columns: every name that is written is read back as what it was, and no other is taken.
+//! What stands in configurations and columns: every name that is written is read back as what it
+//! was, and no other is taken.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Where requests come from: which texts are networks, what an allow-list contains, and which hop is the client.
+//! Where requests come from: which texts are networks, what an allow-list contains, and which hop
+//! is the client.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,7 +1,8 @@
-//! A host's own storage and its own idea of scopes, written against the public API alone and driven end to end.
+//! A host's own storage and its own idea of scopes, written against the public API alone and driven
+//! end to end.
 //!
-//! The store is a log of text lines that only grows and is read anew for each question; the scopes are roles that imply
-//! others.
+//! The store is a log of text lines that only grows and is read anew for each question; the scopes
+//! are roles that imply others.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,7 +1,8 @@
-//! What routes demand: reading and writing, users, workspaces, plans, secure connections, and all of these combined.
+//! What routes demand: reading and writing, users, workspaces, plans, secure connections, and all
+//! of these combined.
 //!
-//! Requirements are checked by themselves, with a principal and a request made by hand, and then as axum's routes demand
-//! them of real keys.
+//! Requirements are checked by themselves, with a principal and a request made by hand, and then as
+//! axum's routes demand them of real keys.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -298,7 +299,8 @@ async fn reading_opens_a_method_and_nothing_else() {
     }
 }
 
-/// Only the alternative that says so reads: another that does not say it must not be opened by standing beside it.
+/// Only the alternative that says so reads: another that does not say it must not be opened by
+/// standing beside it.
 #[tokio::test]
 async fn an_alternative_that_does_not_say_that_it_reads_stays_closed_to_read_only_keys() {
     let reader = Caller::app().await.may(&["write"]).read_only();
@@ -367,7 +369,8 @@ async fn a_key_of_some_workspaces_only_reads_the_organization() {
     }
 }
 
-/// A GET that changes the organization says `writing()`; a key of some workspaces only reads the organization.
+/// A GET that changes the organization says `writing()`; a key of some workspaces only reads the
+/// organization.
 #[tokio::test]
 async fn a_route_that_says_that_it_writes_the_organization_is_closed_to_keys_of_some_workspaces() {
     let somewhere = Caller::app().await.within(&["ws1"]);
@@ -521,7 +524,8 @@ async fn the_workspace_may_stand_in_a_header_once() {
     }
 }
 
-/// Absent, repeated and empty are alike: no workspace is named, which no key reaches, whatever it reaches otherwise.
+/// Absent, repeated and empty are alike: no workspace is named, which no key reaches, whatever it
+/// reaches otherwise.
 #[tokio::test]
 async fn a_header_that_names_no_workspace_is_met_by_no_key() {
     let requirement = Requirement::workspace(WorkspaceOf::header("x-workspace"));
@@ -890,7 +894,8 @@ async fn in_a_handler_the_method_is_not_looked_at_and_no_workspace_is_met() {
             );
         }
     }
-    // Whether the organization is read or written cannot be told: closed, but for keys that may do both.
+    // Whether the organization is read or written cannot be told: closed, but for keys that may do
+    // both.
     assert!(app.require(&Requirement::organization()).is_ok());
     assert_eq!(
         code(&app.within(&["ws1"]), &Requirement::organization()),

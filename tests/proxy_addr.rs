@@ -1,7 +1,9 @@
-//! Beside `proxy-addr`, which Express uses: the same answer in ten thousand random cases, or a reason why not.
+//! Beside `proxy-addr`, which Express uses: the same answer in ten thousand random cases, or a
+//! reason why not.
 //!
-//! `vectors/proxy-addr/generate.js` made the cases. Each is held against two things: what the other library answered, and a
-//! slow walk written out here that also names where the two part on purpose. A difference without a name fails.
+//! `vectors/proxy-addr/generate.js` made the cases. Each is held against two things: what the other
+//! library answered, and a slow walk written out here that also names where the two part on
+//! purpose. A difference without a name fails.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,21 +23,26 @@ use portunus::network::{Cidr, ClientIp, ForwardedHeader};
 /// Where Portunus parts from `proxy-addr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
-    /// A trusted peer without the header, or with nothing in it: `proxy-addr` takes the proxy for the client.
+    /// A trusted peer without the header, or with nothing in it: `proxy-addr` takes the proxy for
+    /// the client.
     HeaderAbsent,
     /// Only trusted addresses: `proxy-addr` takes the leftmost of them for the client.
     EveryHopTrusted,
     /// Nothing between two commas: `proxy-addr` passes over it.
     EmptyHop,
-    /// What is no address, though the other parser may take it for one (`10.1`, `010.0.0.1`), or hands it on as it is.
+    /// What is no address, though the other parser may take it for one (`10.1`, `010.0.0.1`), or
+    /// hands it on as it is.
     UnreadableHop,
     /// An address with a port or in brackets: `proxy-addr` hands it on as it is.
     PortUnderstood,
-    /// A tab, which is white space in a field (RFC 9110 §5.6.3) and part of the address for `proxy-addr`.
+    /// A tab, which is white space in a field (RFC 9110 §5.6.3) and part of the address for
+    /// `proxy-addr`.
     TabIsSpace,
-    /// IPv6 that ends as IPv4 is written (RFC 4291 §2.2): the other parser reads that after `::ffff:` alone.
+    /// IPv6 that ends as IPv4 is written (RFC 4291 §2.2): the other parser reads that after
+    /// `::ffff:` alone.
     DottedTail,
-    /// A range that begins in the mapped addresses and reaches beyond: with `proxy-addr` it matches nothing at all.
+    /// A range that begins in the mapped addresses and reaches beyond: with `proxy-addr` it matches
+    /// nothing at all.
     RangeBeyondMapped,
 }
 
@@ -86,7 +93,8 @@ impl Range {
     }
 }
 
-/// The client, by a walk from right to left; and the reasons for which `proxy-addr` may have come to another.
+/// The client, by a walk from right to left; and the reasons for which `proxy-addr` may have come
+/// to another.
 fn walk(trusted: &[Range], peer: &str, header: Option<&str>) -> (Option<IpAddr>, BTreeSet<Reason>) {
     let mut reasons: BTreeSet<_> = has_dotted_tail(peer)
         .then_some(Reason::DottedTail)

@@ -1,5 +1,5 @@
-//! What the layers must not be in the way of: many streams on one connection, upgrades, and bodies that are still being
-//! made, either way.
+//! What the layers must not be in the way of: many streams on one connection, upgrades, and bodies
+//! that are still being made, either way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! HTTP/1.1 on the wire: who is refused is refused before a body is asked for or read, and `HEAD` answers like `GET`.
+//! HTTP/1.1 on the wire: who is refused is refused before a body is asked for or read, and `HEAD`
+//! answers like `GET`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -56,7 +57,8 @@ fn plain(auth: &AuthLayer) -> Router {
     Router::new().fallback_service(auth.layer(inner))
 }
 
-/// The same house behind a router and behind a plain service, with a store that answers at once and one that does not.
+/// The same house behind a router and behind a plain service, with a store that answers at once and
+/// one that does not.
 async fn sites() -> Vec<Site> {
     let mut sites = Vec::new();
     for (late, routed) in [(false, true), (false, false), (true, true), (true, false)] {

@@ -1,5 +1,5 @@
-//! What a grant covers, and what a requirement asks for: the rules as tables, and every implementation of a set against a
-//! model that takes names apart segment by segment.
+//! What a grant covers, and what a requirement asks for: the rules as tables, and every
+//! implementation of a set against a model that takes names apart segment by segment.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

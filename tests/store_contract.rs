@@ -1,5 +1,6 @@
-//! What is the in-memory store's own beside what the suite for stores tries (`tests/conformance.rs`): its allocations, its
-//! hasher, batches that are taken back, look-ups that take no lock, and many more random batches than the suite has.
+//! What is the in-memory store's own beside what the suite for stores tries
+//! (`tests/conformance.rs`): its allocations, its hasher, batches that are taken back, look-ups
+//! that take no lock, and many more random batches than the suite has.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -139,7 +140,8 @@ async fn store_with_a() -> MemoryStore {
 
 #[tokio::test]
 async fn digests_that_hash_alike_are_told_apart() {
-    // The hash of a digest is its first eight bytes: the worst that an importer of digests could do.
+    // The hash of a digest is its first eight bytes: the worst that an importer of digests could
+    // do.
     let alike = |number: u8| {
         let mut bytes = [7; 32];
         bytes[31] = number;
@@ -185,7 +187,8 @@ async fn an_unchanged_key_is_handed_out_as_the_same_allocation() {
 
 #[test]
 fn a_key_is_found_at_every_moment_of_its_rehash() {
-    // A look-up asks for the new digest first and the old one last; the key moves from one to the other meanwhile.
+    // A look-up asks for the new digest first and the old one last; the key moves from one to the
+    // other meanwhile.
     let store = MemoryStore::new();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()

@@ -1,5 +1,5 @@
-//! Spans, log lines and metrics: each name and label as documented, each answer counted once, and no secret in any of
-//! them.
+//! Spans, log lines and metrics: each name and label as documented, each answer counted once, and
+//! no secret in any of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

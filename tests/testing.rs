@@ -1,4 +1,5 @@
-//! What hosts test with: a principal made by hand is what the authenticator would have made, keys are ready at once.
+//! What hosts test with: a principal made by hand is what the authenticator would have made, keys
+//! are ready at once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

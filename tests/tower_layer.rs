@@ -1,4 +1,5 @@
-//! The tower layer: which service is called when, which bodies it takes, what it puts into requests and answers.
+//! The tower layer: which service is called when, which bodies it takes, what it puts into requests
+//! and answers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -72,7 +73,8 @@ async fn whoami<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infalli
 
 // ---- readiness ----
 
-/// A service with one place: it may be called only by the very clone that was polled ready, once for each time.
+/// A service with one place: it may be called only by the very clone that was polled ready, once
+/// for each time.
 struct OnePlace {
     ready: bool,
     calls: Arc<AtomicUsize>,
@@ -439,7 +441,8 @@ async fn the_principal_and_the_hosts_own_types_are_in_the_extensions() {
 
 #[tokio::test]
 async fn a_principal_that_was_there_before_is_not_taken_for_the_layers_own() {
-    // Two APIs in one service: the outer layer knows the caller, the inner one lets nobody in particular pass.
+    // Two APIs in one service: the outer layer knows the caller, the inner one lets nobody in
+    // particular pass.
     let (outer, inner) = (House::new(), House::new());
     let (key, record) = outer.issue(&["*"]).await;
     let outer_layer = AuthLayer::new(outer.bearer().build().unwrap());

@@ -1,4 +1,5 @@
-//! Tokens of the host's OAuth server: what reaches the verifier, what its answers mean, and that all of the path applies.
+//! Tokens of the host's OAuth server: what reaches the verifier, what its answers mean, and that
+//! all of the path applies.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,7 +1,7 @@
 //! A directory that remembers answers for a moment.
 //!
-//! Both kinds of answers are kept, each in a bounded room of its own, so that asking for users who do not exist evicts
-//! nobody who does. Outages are not kept.
+//! Both kinds of answers are kept, each in a bounded room of its own, so that asking for users who
+//! do not exist evicts nobody who does. Outages are not kept.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::key::TenantId;
 use crate::telemetry;
 
-/// A [`Directory`] in front of another one. A change of a user is seen after the time to live at the latest.
+/// A [`Directory`] in front of another one. A change of a user is seen after the time to live at
+/// the latest.
 pub struct CachedDirectory<D> {
     inner: D,
     found: Cache<(TenantId, UserRef), (Arc<User>, Duration)>,
@@ -72,7 +73,8 @@ impl<D: Directory> CachedDirectory<D> {
     }
 
     fn remember(&self, key: (TenantId, UserRef), asked: Duration, answer: Option<&Arc<User>>) {
-        // Counted from when the question was asked: an answer that took long is not kept longer for it.
+        // Counted from when the question was asked: an answer that took long is not kept longer for
+        // it.
         let until = asked + self.time_to_live;
         match answer {
             Some(user) => {

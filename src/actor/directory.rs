@@ -1,7 +1,8 @@
 //! The host's users, as far as keys act for them: the trait, and what it answers.
 //!
-//! A directory says who a user is and what the user may do. It never decides whether a key may act: the key's own
-//! permission, the tenant's wall and the intersection of authorities are the library's.
+//! A directory says who a user is and what the user may do. It never decides whether a key may act:
+//! the key's own permission, the tenant's wall and the intersection of authorities are the
+//! library's.
 
 use std::error::Error;
 use std::fmt;
@@ -15,22 +16,26 @@ use crate::scope::Scope;
 /// Finds users. `Arc` and `Box` of a directory are directories.
 ///
 /// # What an implementation promises
-/// - A user of another tenant is returned only where that user may be acted for from the asking tenant, and then with
-///   [`User::collaborating`]. Anything else is `None`, after the same work as for a user that does not exist.
-/// - E-mail addresses are compared ASCII-case-insensitively, and are not normalized further: no dots, no `+tags`.
+/// - A user of another tenant is returned only where that user may be acted for from the asking
+///   tenant, and then with [`User::collaborating`]. Anything else is `None`, after the same work as
+///   for a user that does not exist.
+/// - E-mail addresses are compared ASCII-case-insensitively, and are not normalized further: no
+///   dots, no `+tags`.
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
     /// The user that a key of this tenant means.
     ///
     /// # Errors
-    /// Where the directory gives no answer: the request is refused with 503 `DIRECTORY_UNAVAILABLE`.
+    /// Where the directory gives no answer: the request is refused with 503
+    /// `DIRECTORY_UNAVAILABLE`.
     async fn resolve(
         &self,
         tenant: &TenantId,
         user: &UserRef,
     ) -> Result<Option<Arc<User>>, DirectoryError>;
 
-    /// The same for directories that can answer without waiting; `None` (the default) says that this one must be awaited.
+    /// The same for directories that can answer without waiting; `None` (the default) says that
+    /// this one must be awaited.
     fn resolve_now(
         &self,
         tenant: &TenantId,
@@ -61,7 +66,8 @@ pub struct User {
     pub email: Option<String>,
     /// The tenant the user belongs to.
     pub tenant_id: TenantId,
-    /// Whether the directory grants that keys of the asking tenant act for this user of another one.
+    /// Whether the directory grants that keys of the asking tenant act for this user of another
+    /// one.
     pub collaborates: bool,
     /// What the user may do; whatever the key may, if absent.
     pub scopes: Option<Vec<Scope>>,
@@ -90,7 +96,8 @@ impl User {
         self
     }
 
-    /// The same with authority of the user's own: acting for the user gives what both the key and the user have.
+    /// The same with authority of the user's own: acting for the user gives what both the key and
+    /// the user have.
     #[must_use]
     pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.scopes = Some(scopes.into_iter().collect());
@@ -114,7 +121,8 @@ pub trait OwnerStanding: fmt::Debug + Send + Sync + 'static {
     /// Where that cannot be told: the request is refused with 503 `DIRECTORY_UNAVAILABLE`.
     async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError>;
 
-    /// The same where it can be told without waiting; `None` (the default) says that it must be awaited.
+    /// The same where it can be told without waiting; `None` (the default) says that it must be
+    /// awaited.
     fn standing_now(&self, owner: &Owner) -> Option<Result<Standing, DirectoryError>> {
         let _ = owner;
         None

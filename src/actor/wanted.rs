@@ -37,7 +37,8 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// Reads the fields. Two of them, or one twice, or an empty one: the caller's mind cannot be known.
+    /// Reads the fields. Two of them, or one twice, or an empty one: the caller's mind cannot be
+    /// known.
     pub(crate) fn read(head: &dyn RequestHead, ids: UserIds) -> Result<Self, AuthError> {
         let mut wanted = Self::Owner;
         if !head.may_have_any(&FIELDS) {

@@ -1,5 +1,5 @@
-//! What handlers take as arguments, whichever the framework: the host's own type for a caller, and a principal who meets a
-//! requirement. Each adapter makes extractors of them.
+//! What handlers take as arguments, whichever the framework: the host's own type for a caller, and
+//! a principal who meets a requirement. Each adapter makes extractors of them.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,7 +18,8 @@ pub(super) fn no_such_caller() -> AuthError {
     )
 }
 
-/// The host's own type for a caller, made by a mapping of the layer: `map_principal` or `try_map_principal`.
+/// The host's own type for a caller, made by a mapping of the layer: `map_principal` or
+/// `try_map_principal`.
 #[derive(Debug)]
 pub struct Caller<T>(pub Arc<T>);
 
@@ -61,7 +62,8 @@ pub trait Demand: 'static {
     fn requirement() -> &'static Requirement;
 }
 
-/// The principal, for those only who meet a requirement: whoever takes this argument has demanded it.
+/// The principal, for those only who meet a requirement: whoever takes this argument has demanded
+/// it.
 pub struct Granted<D> {
     principal: KeyPrincipal,
     demand: PhantomData<fn() -> D>,

@@ -45,8 +45,8 @@ pub struct AuditEvent {
     /// In which way the key acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ActorMode>,
-    /// As whom it was done: the user that was acted for, else the owner (RFC 8693 §4.1: `sub`). Where acting for somebody
-    /// was refused, whom the request named.
+    /// As whom it was done: the user that was acted for, else the owner (RFC 8693 §4.1: `sub`).
+    /// Where acting for somebody was refused, whom the request named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Party>,
     /// Who did it: the owner of the key (RFC 8693 §4.1: `act`), or the operator.
@@ -102,7 +102,8 @@ impl AuditEvent {
         }
     }
 
-    /// Whether somebody took part in it under this name: a user's id, an e-mail address in any case, an operator's name.
+    /// Whether somebody took part in it under this name: a user's id, an e-mail address in any
+    /// case, an operator's name.
     #[must_use]
     pub fn involves(&self, who: &str) -> bool {
         [&self.actor, &self.subject]
@@ -237,7 +238,8 @@ pub enum AuditOutcome {
     Ok,
     /// It was refused, by the authenticator, the route or the handler: the error's code.
     Refused(ErrorCode),
-    /// The caller was let through and went away, or the handler panicked, before there was an answer: `ABANDONED`.
+    /// The caller was let through and went away, or the handler panicked, before there was an
+    /// answer: `ABANDONED`.
     Abandoned,
     /// The service that was called failed without an answer: `FAILED`.
     Failed,

@@ -1,11 +1,13 @@
-//! Events as lines of JSON that commit to each other: whoever alters one line, or takes one out, is found.
+//! Events as lines of JSON that commit to each other: whoever alters one line, or takes one out, is
+//! found.
 //!
-//! A line is `{"seq":7,"prev":"…","event":{…},"hash":"…"}`. `hash` is SHA-256 (or HMAC-SHA256 with a key) of the line's own
-//! bytes before `,"hash"`, and `prev` is the hash of the line before, so that each line commits to all that came before
-//! it. The first one's `prev` is all zeros.
+//! A line is `{"seq":7,"prev":"…","event":{…},"hash":"…"}`. `hash` is SHA-256 (or HMAC-SHA256 with
+//! a key) of the line's own bytes before `,"hash"`, and `prev` is the hash of the line before, so
+//! that each line commits to all that came before it. The first one's `prev` is all zeros.
 //!
-//! Without a key, whoever can write the file can write all lines from the altered one on anew; with one, only who holds the
-//! key can. Lines that are missing at the end are found by a [`ChainHead`] that was kept elsewhere.
+//! Without a key, whoever can write the file can write all lines from the altered one on anew; with
+//! one, only who holds the key can. Lines that are missing at the end are found by a [`ChainHead`]
+//! that was kept elsewhere.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -192,12 +194,12 @@ fn read_line(line: &[u8], key: Option<&ChainKey>) -> Result<(Line, Hash), &'stat
 
 /// Reads a whole chain, and finds the first altered line.
 ///
-/// Where a line does not commit to the one before although each has its own hash, one of the two was written anew: it is
-/// the earlier one that is reported, unless lines are missing between them.
+/// Where a line does not commit to the one before although each has its own hash, one of the two
+/// was written anew: it is the earlier one that is reported, unless lines are missing between them.
 ///
 /// # Errors
-/// [`VerifyError::Altered`] with the first line that does not fit. Where the chain ends before `known`, or has another
-/// line there, that is the first missing line.
+/// [`VerifyError::Altered`] with the first line that does not fit. Where the chain ends before
+/// `known`, or has another line there, that is the first missing line.
 pub fn verify(
     lines: impl Read,
     key: Option<&ChainKey>,
@@ -260,8 +262,9 @@ pub fn verify(
 
 /// Appends events to a file, as a chain. One process at a time has it open.
 ///
-/// Writing blocks the thread that flushes, for as long as the disk takes. Of events that are given twice it knows the last 4096
-/// since it was opened. An event whose line would be longer than any reader takes (1 MiB) is written without its texts.
+/// Writing blocks the thread that flushes, for as long as the disk takes. Of events that are given
+/// twice it knows the last 4096 since it was opened. An event whose line would be longer than any
+/// reader takes (1 MiB) is written without its texts.
 pub struct JsonLines {
     writer: Mutex<Writer>,
     key: Option<ChainKey>,
@@ -299,8 +302,8 @@ impl Recent {
 }
 
 impl JsonLines {
-    /// Opens or makes a file, and goes on after its last line. A line that was cut off by a crash was never acknowledged and
-    /// is taken away.
+    /// Opens or makes a file, and goes on after its last line. A line that was cut off by a crash
+    /// was never acknowledged and is taken away.
     ///
     /// # Errors
     /// Where the file cannot be opened, another process has it open, or its last line was altered.
@@ -359,7 +362,8 @@ fn last_line(file: &mut File) -> io::Result<(u64, Option<Vec<u8>>)> {
     let mut tail = Vec::new();
     file.take(end - start).read_to_end(&mut tail)?;
     let whole = tail.iter().rposition(|&byte| byte == b'\n');
-    // What a crash has cut off begins as a line does, or was never written at all; anything else is not ours to take away.
+    // What a crash has cut off begins as a line does, or was never written at all; anything else is
+    // not ours to take away.
     let rest = &tail[whole.map_or(0, |last| last + 1)..];
     let begins =
         rest.iter().zip(BEGIN).all(|(byte, own)| byte == own) || rest.iter().all(|&byte| byte == 0);

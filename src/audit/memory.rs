@@ -70,7 +70,8 @@ impl AuditReader for MemoryAudit {
         let within = places.filter(|(place, event)| {
             query.before.is_none_or(|end| *place < end) && query.selects(event)
         });
-        // The place is that of the last event shown: what comes after it in the list was kept before it.
+        // The place is that of the last event shown: what comes after it in the list was kept
+        // before it.
         let mut found: Vec<(u64, &AuditEvent)> = within.collect();
         found.reverse();
         let more = found.len() > limit;

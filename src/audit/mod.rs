@@ -1,8 +1,9 @@
 //! What happened: an event for every request that was decided, and for every act of management.
 //!
-//! An event is made when the head of the response exists, so that it tells the whole outcome: a route's refusal, the
-//! status that a handler chose, or that the caller went away. Noting it never waits: events go into a bounded queue, and
-//! [`AuditTrail::flush`] writes them to the sinks. What the queue could not take is counted, and the trail says so.
+//! An event is made when the head of the response exists, so that it tells the whole outcome: a
+//! route's refusal, the status that a handler chose, or that the caller went away. Noting it never
+//! waits: events go into a bounded queue, and [`AuditTrail::flush`] writes them to the sinks. What
+//! the queue could not take is counted, and the trail says so.
 //!
 //! ```
 //! use portunus::audit::{AuditReader, AuditTrail, EventQuery, MemoryAudit};

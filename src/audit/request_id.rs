@@ -1,4 +1,5 @@
-//! The id of a request: the caller's, where it can be trusted to be harmless, else one that is made.
+//! The id of a request: the caller's, where it can be trusted to be harmless, else one that is
+//! made.
 
 use std::fmt;
 
@@ -8,8 +9,8 @@ use crate::request::{FieldName, RequestHead, Single};
 
 /// The id of a request, to find its event, its log lines and its answer by.
 ///
-/// 1 to 128 visible ASCII characters. Adapters put it into the extensions of the request and of the response,
-/// where auditing is on.
+/// 1 to 128 visible ASCII characters. Adapters put it into the extensions of the request and of the
+/// response, where auditing is on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct RequestId(String);

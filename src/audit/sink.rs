@@ -12,8 +12,8 @@ use crate::key::{KeyId, TenantId, WorkspaceId};
 /// Keeps events. `Arc` and `Box` of a sink are sinks.
 #[async_trait]
 pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
-    /// Keeps these events, in their order. They may be given again after a flush that was broken off: one that is kept
-    /// already (by its id) should not be kept twice.
+    /// Keeps these events, in their order. They may be given again after a flush that was broken
+    /// off: one that is kept already (by its id) should not be kept twice.
     ///
     /// # Errors
     /// Where they could not be kept: they are given again with the next flush.
@@ -36,7 +36,8 @@ pub trait AuditReader: fmt::Debug + Send + Sync + 'static {
 pub struct EventQuery {
     /// Of this tenant only; of all, and of none, if absent.
     pub tenant: Option<TenantId>,
-    /// Without those about workspace-scoped keys that reach any workspace but these; with all if absent.
+    /// Without those about workspace-scoped keys that reach any workspace but these; with all if
+    /// absent.
     pub within_workspaces: Option<Vec<WorkspaceId>>,
     /// About this key only.
     pub key_id: Option<KeyId>,
@@ -102,8 +103,8 @@ impl Default for EventQuery {
 pub struct EventPage {
     /// The events, the last kept first.
     pub items: Vec<AuditEvent>,
-    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty, and still have a next:
-    /// a log looks through so many events at once and no more.
+    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
+    /// and still have a next: a log looks through so many events at once and no more.
     pub next: Option<u64>,
 }
 

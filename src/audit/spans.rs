@@ -4,8 +4,9 @@ use async_trait::async_trait;
 
 use super::{AuditError, AuditEvent, AuditOutcome, AuditSink};
 
-/// Writes each event as one `tracing` event with target `portunus::audit`: at level `WARN` where something was refused
-/// or lost, else `INFO`. Nothing that a caller chose freely is in the message; it is in fields.
+/// Writes each event as one `tracing` event with target `portunus::audit`: at level `WARN` where
+/// something was refused or lost, else `INFO`. Nothing that a caller chose freely is in the
+/// message; it is in fields.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct TracingAudit;

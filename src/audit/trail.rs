@@ -1,7 +1,9 @@
-//! From requests to sinks: a bounded queue that nobody waits for, and a flush that writes it out in order.
+//! From requests to sinks: a bounded queue that nobody waits for, and a flush that writes it out in
+//! order.
 //!
-//! A request notes its event by one push into a lock-free queue. Acts of management are few and always kept. Where the
-//! queue is full, or one source fails again and again, events are left out, counted, and the next flush says how many.
+//! A request notes its event by one push into a lock-free queue. Acts of management are few and
+//! always kept. Where the queue is full, or one source fails again and again, events are left out,
+//! counted, and the next flush says how many.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -61,7 +63,8 @@ struct Kept {
     event: AuditEvent,
     /// Whether it is an act of management, which is never given up.
     act: bool,
-    /// Whether some sink will never get it: it counts as one that was dropped, however many they are.
+    /// Whether some sink will never get it: it counts as one that was dropped, however many they
+    /// are.
     given_up: AtomicBool,
 }
 
@@ -85,8 +88,8 @@ struct Ids {
 impl Ids {
     fn new() -> Self {
         let mut bytes = [0; 8];
-        // Uniqueness, not secrecy: where the system has no randomness, keys cannot be issued either, and this must not
-        // keep a service from starting.
+        // Uniqueness, not secrecy: where the system has no randomness, keys cannot be issued
+        // either, and this must not keep a service from starting.
         let random = rand::rngs::SysRng.try_fill_bytes(&mut bytes).is_ok();
         let clock = || {
             SystemTime::now()
@@ -143,12 +146,12 @@ impl AuditTrail {
         }
     }
 
-    /// Writes what was noted so far, and waits until it is written: also what another flush has begun. Call it on an
-    /// interval, before reading, and before the process ends.
+    /// Writes what was noted so far, and waits until it is written: also what another flush has
+    /// begun. Call it on an interval, before reading, and before the process ends.
     ///
     /// # Errors
-    /// The first sink's that could not keep its events; they are given to it again with the next flush, up to the
-    /// trail's capacity. The other sinks have theirs.
+    /// The first sink's that could not keep its events; they are given to it again with the next
+    /// flush, up to the trail's capacity. The other sinks have theirs.
     pub async fn flush(&self) -> Result<(), AuditError> {
         let mut unwritten = self.shared.unwritten.lock().await;
         self.shared.take(&mut unwritten);
@@ -198,7 +201,8 @@ impl AuditTrail {
         }
     }
 
-    /// Whether a failure of this source is to be kept: of the key where one was presented, else of the client.
+    /// Whether a failure of this source is to be kept: of the key where one was presented, else of
+    /// the client.
     pub(super) fn keeps_failure(&self, key: Option<&KeyId>, client: Option<IpAddr>) -> bool {
         let Some(throttle) = &self.shared.throttle else {
             return true;
@@ -270,7 +274,8 @@ impl Shared {
             .for_each(|unwritten| unwritten.waiting.extend(fresh.iter().cloned()));
     }
 
-    /// Writes to one sink what it has not taken yet, and how much is missing, where it was not told.
+    /// Writes to one sink what it has not taken yet, and how much is missing, where it was not
+    /// told.
     async fn write(
         &self,
         sink: &dyn AuditSink,
@@ -309,7 +314,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives up the oldest requests that a failing sink has not taken, down to the capacity; never an act of management.
+    /// Gives up the oldest requests that a failing sink has not taken, down to the capacity; never
+    /// an act of management.
     fn bound(&self, unwritten: &mut Unwritten) {
         let mut excess = unwritten
             .waiting
@@ -362,8 +368,8 @@ impl AuditTrailBuilder {
         self
     }
 
-    /// How many failures of one source (a key, else a client's address, IPv6 by /64) are noted; 100 a minute unless set,
-    /// `None` for all.
+    /// How many failures of one source (a key, else a client's address, IPv6 by /64) are noted; 100
+    /// a minute unless set, `None` for all.
     pub fn failures_per_source(mut self, quotas: Option<Quotas>) -> Self {
         self.failures = quotas;
         self

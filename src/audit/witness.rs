@@ -1,6 +1,7 @@
 //! Who watches one request, from its first line to the head of its answer.
 //!
-//! A witness that is dropped before there is an answer says so: a caller who goes away in time to be forgotten is not.
+//! A witness that is dropped before there is an answer says so: a caller who goes away in time to
+//! be forgotten is not.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,8 +22,8 @@ const LONGEST_ROUTE: usize = 512;
 /// What stands in an event in the place of a key that was written where none belongs.
 const REDACTED: &str = "[redacted]";
 
-/// Watches one request for the audit: made by [`Authenticator::witness`](crate::Authenticator::witness), told what
-/// happens by the adapter.
+/// Watches one request for the audit: made by
+/// [`Authenticator::witness`](crate::Authenticator::witness), told what happens by the adapter.
 #[must_use = "a witness that is dropped reports the request as abandoned"]
 pub struct Witness {
     trail: AuditTrail,

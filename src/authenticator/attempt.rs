@@ -21,7 +21,8 @@ pub struct Admission {
     pub principal: Option<KeyPrincipal>,
     /// How the windows stand, where it was counted.
     pub limits: Option<Decision>,
-    /// The id of the user whom the request named by e-mail, for the answer to tell: callers should switch to it.
+    /// The id of the user whom the request named by e-mail, for the answer to tell: callers should
+    /// switch to it.
     pub canonical_user: Option<UserId>,
 }
 

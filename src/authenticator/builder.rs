@@ -1,4 +1,5 @@
-//! How an authenticator is described: what is accepted, where keys are kept, and everything a host may choose.
+//! How an authenticator is described: what is accepted, where keys are kept, and everything a host
+//! may choose.
 
 use std::fmt;
 use std::sync::Arc;
@@ -103,7 +104,8 @@ impl AuthenticatorBuilder {
         self.accept(Scheme::Bearer, formats)
     }
 
-    /// Accepts keys of these formats as the user name of `Authorization: Basic`, with an empty password (RFC 7617).
+    /// Accepts keys of these formats as the user name of `Authorization: Basic`, with an empty
+    /// password (RFC 7617).
     pub fn basic(self, formats: impl IntoIterator<Item = KeyFormat>) -> Self {
         self.accept(Scheme::Basic, formats)
     }
@@ -136,20 +138,22 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// Keys of these kinds may do everything, whatever scopes they carry: for an API whose keys have none.
+    /// Keys of these kinds may do everything, whatever scopes they carry: for an API whose keys
+    /// have none.
     pub fn grant_everything_to(mut self, kinds: impl IntoIterator<Item = KeyKind>) -> Self {
         self.unscoped.extend(kinds);
         self
     }
 
-    /// Serves this environment only. Unset, keys of all environments pass, and the host partitions its data by the
-    /// principal's.
+    /// Serves this environment only. Unset, keys of all environments pass, and the host partitions
+    /// its data by the principal's.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment = Some(environment);
         self
     }
 
-    /// Lets requests without credentials pass as nobody. Credentials that are present and wrong are refused all the same.
+    /// Lets requests without credentials pass as nobody. Credentials that are present and wrong are
+    /// refused all the same.
     pub fn optional(mut self) -> Self {
         self.optional = true;
         self
@@ -179,15 +183,15 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// How many well-formed keys that no store knows a client may present; 100 a minute unless set, `None` for any
-    /// number.
+    /// How many well-formed keys that no store knows a client may present; 100 a minute unless set,
+    /// `None` for any number.
     pub fn failure_quotas(mut self, quotas: Option<Quotas>) -> Self {
         self.failure_quotas = quotas;
         self
     }
 
-    /// Limits how often keys may be used: by [`quotas`](Self::quotas) or the key's own. Without a limiter nothing is
-    /// limited.
+    /// Limits how often keys may be used: by [`quotas`](Self::quotas) or the key's own. Without a
+    /// limiter nothing is limited.
     pub fn limiter(mut self, limiter: impl RateLimiter) -> Self {
         self.limiter = Some(Arc::new(limiter));
         self
@@ -205,13 +209,15 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// Quotas that all keys of a tenant share, beside their own; none unless set. Name them apart from the keys'.
+    /// Quotas that all keys of a tenant share, beside their own; none unless set. Name them apart
+    /// from the keys'.
     pub fn tenant_quotas(mut self, quotas: Quotas) -> Self {
         self.tenant_quotas = Some(quotas);
         self
     }
 
-    /// A further bucket for some requests, by a name that the host makes of them: an endpoint group, a region.
+    /// A further bucket for some requests, by a name that the host makes of them: an endpoint
+    /// group, a region.
     pub fn bucket(
         mut self,
         bucket_of: impl Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync + 'static,
@@ -220,8 +226,8 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// How many units a request takes; 1 unless set. A cost of 0, or above a quota, is an error of the host's and answered
-    /// with 503.
+    /// How many units a request takes; 1 unless set. A cost of 0, or above a quota, is an error of
+    /// the host's and answered with 503.
     pub fn cost(
         mut self,
         cost_of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static,
@@ -242,7 +248,8 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// Lets keys that may delegate act for users of this directory. Unset, fields that name a user are refused.
+    /// Lets keys that may delegate act for users of this directory. Unset, fields that name a user
+    /// are refused.
     pub fn directory(mut self, directory: impl Directory) -> Self {
         self.directory = Some(Arc::new(directory));
         self
@@ -272,7 +279,8 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// The `realm` of challenges; `api` unless set. Quotes, backslashes and other than visible ASCII are left out.
+    /// The `realm` of challenges; `api` unless set. Quotes, backslashes and other than visible
+    /// ASCII are left out.
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         self.realm = realm.into();
         self

@@ -1,4 +1,5 @@
-//! What is known of a key once it is found: its compiled entry, the authority it has, and its digest kept current.
+//! What is known of a key once it is found: its compiled entry, the authority it has, and its
+//! digest kept current.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,8 @@ use crate::store::{Change, Rejected, StoreError, StoredKey, WriteBatch};
 const REHASH_PAUSE: Duration = Duration::from_secs(60);
 
 impl Inner {
-    /// The entry of the key that was found, after the constant-time comparison that also a miss goes through.
+    /// The entry of the key that was found, after the constant-time comparison that also a miss
+    /// goes through.
     pub(super) fn identify(
         &self,
         found: Result<Option<Arc<StoredKey>>, StoreError>,
@@ -55,7 +57,8 @@ impl Inner {
         }
     }
 
-    /// Whether a text that is none of the credentials must be taken for a key all the same, and kept out of every log.
+    /// Whether a text that is none of the credentials must be taken for a key all the same, and
+    /// kept out of every log.
     pub(super) fn gives_away(&self, text: &str) -> bool {
         self.accepted
             .iter()
@@ -69,7 +72,8 @@ impl Inner {
         let scopes = self
             .scope_model
             .compile(if unscoped { EVERYTHING } else { &record.scopes });
-        // A grant that cannot be understood refuses the key: nobody can tell what it was meant to allow.
+        // A grant that cannot be understood refuses the key: nobody can tell what it was meant to
+        // allow.
         scopes.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))
     }
 
@@ -92,7 +96,8 @@ impl Inner {
         }))
     }
 
-    /// What the key has, what its delegation permits, and what the user has: what all of these grant.
+    /// What the key has, what its delegation permits, and what the user has: what all of these
+    /// grant.
     pub(super) fn authority(
         &self,
         entry: &KeyEntry,
@@ -131,7 +136,8 @@ impl Inner {
                 >= Duration::from_millis(self.next_rehash.load(Ordering::Relaxed))
     }
 
-    /// Stores the key under the current scheme, once; the attempt comes to the same whatever comes of that.
+    /// Stores the key under the current scheme, once; the attempt comes to the same whatever comes
+    /// of that.
     pub(super) fn rehash(
         self: &Arc<Self>,
         stored: Arc<StoredKey>,
@@ -149,7 +155,8 @@ impl Inner {
                 Ok(()) => {}
                 // Another request, or another node, was quicker.
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Missing(_))) => {}
-                // A store that cannot write for now, or will not take the digest back, must not slow every request down.
+                // A store that cannot write for now, or will not take the digest back, must not
+                // slow every request down.
                 Err(_) => {
                     let later = this.clock.monotonic() + REHASH_PAUSE;
                     let later = u64::try_from(later.as_millis()).unwrap_or(u64::MAX);

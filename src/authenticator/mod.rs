@@ -1,11 +1,13 @@
 //! The one path that every request takes.
 //!
-//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment, transport, network · 7. limit ·
+//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment, transport,
+//!    network · 7. limit ·
 //! 8. actor · 9. principal
 //!
-//! [`Authenticator::attempt`] answers synchronously what it can, which is everything when the store answers without
-//! waiting; for the rest it hands back a future that owns its data and is `Send`. Scopes are demanded by routes,
-//! afterwards: what is kept of a key is identity and facts, never a decision.
+//! [`Authenticator::attempt`] answers synchronously what it can, which is everything when the store
+//! answers without waiting; for the rest it hands back a future that owns its data and is `Send`.
+//! Scopes are demanded by routes, afterwards: what is kept of a key is identity and facts, never a
+//! decision.
 
 mod attempt;
 mod builder;
@@ -129,7 +131,8 @@ impl Authenticator {
         }
     }
 
-    /// Decides about a request, waiting where it must. The head is read at once; the future owns its data.
+    /// Decides about a request, waiting where it must. The head is read at once; the future owns
+    /// its data.
     ///
     /// # Errors
     /// Whatever refuses the request.
@@ -140,7 +143,8 @@ impl Authenticator {
         self.attempt(head).outcome()
     }
 
-    /// The ways to present a key that are accepted, in the order in which they were given: for documents of an API.
+    /// The ways to present a key that are accepted, in the order in which they were given: for
+    /// documents of an API.
     pub fn presentations(&self) -> impl Iterator<Item = Presentation<'_>> {
         self.inner.accepted.iter().map(|way| match &way.scheme {
             Scheme::Bearer => Presentation::Bearer,
@@ -162,8 +166,8 @@ impl Authenticator {
         std::iter::once("authorization").chain(own)
     }
 
-    /// Begins to watch a request for the audit; `None` where nothing is audited. An adapter tells the witness who was let
-    /// through and how the request was answered.
+    /// Begins to watch a request for the audit; `None` where nothing is audited. An adapter tells
+    /// the witness who was let through and how the request was answered.
     #[must_use]
     pub fn witness(&self, head: &dyn RequestHead) -> Option<Witness> {
         let trail = self.inner.audit.as_ref()?;
@@ -177,8 +181,9 @@ impl Authenticator {
         ))
     }
 
-    /// The id of a request: what a layer further out has said, else the caller's `X-Request-Id` where it stands once and is
-    /// harmless; not with a key in it. Else one is made, where there is an audit that would tell of it.
+    /// The id of a request: what a layer further out has said, else the caller's `X-Request-Id`
+    /// where it stands once and is harmless; not with a key in it. Else one is made, where there is
+    /// an audit that would tell of it.
     #[must_use]
     pub fn request_id(&self, head: &dyn RequestHead) -> Option<RequestId> {
         let given = head

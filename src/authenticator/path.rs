@@ -1,4 +1,5 @@
-//! The steps, one after the other. Each answers now if it can, else in a continuation that owns its data.
+//! The steps, one after the other. Each answers now if it can, else in a continuation that owns its
+//! data.
 
 use std::slice;
 use std::sync::Arc;
@@ -69,14 +70,16 @@ impl Inner {
             .then(|| Zeroizing::new(text.to_owned()))
     }
 
-    /// Steps 3 and 4: the digest, and the key that is stored under it; now if the store can, else in the continuation.
+    /// Steps 3 and 4: the digest, and the key that is stored under it; now if the store can, else
+    /// in the continuation.
     fn look_up(self: &Arc<Self>, key: &str, facts: Facts) -> Attempt {
         let current = self.hasher.digest(key);
         match telemetry::timed(Step::Store, || {
             self.store.find_now(slice::from_ref(&current))
         }) {
-            // Nothing under the current scheme, or nothing yet: perhaps under an older one. And at its first use a key is asked
-            // for under all: the same secret may have been ended under an older one.
+            // Nothing under the current scheme, or nothing yet: perhaps under an older one. And at
+            // its first use a key is asked for under all: the same secret may have been ended under
+            // an older one.
             Some(Ok(None)) | None if self.hasher.has_older() => {
                 self.look_up_all(key, current, facts)
             }
@@ -97,7 +100,8 @@ impl Inner {
         }
     }
 
-    /// Step 4 for a store that must be awaited: all digests in one trip, unless this client has failed too often.
+    /// Step 4 for a store that must be awaited: all digests in one trip, unless this client has
+    /// failed too often.
     fn wait_for(self: &Arc<Self>, digests: Candidates, mut facts: Facts) -> Attempt {
         if let Some(error) = self.blocked(&facts) {
             return Attempt::Ready(Err(error));
@@ -133,7 +137,8 @@ impl Inner {
         })))
     }
 
-    /// Steps 5 to 9, for what the store answered. `digests` begins with the one under the current scheme.
+    /// Steps 5 to 9, for what the store answered. `digests` begins with the one under the current
+    /// scheme.
     fn proceed(
         self: &Arc<Self>,
         found: Result<Option<Arc<StoredKey>>, StoreError>,
@@ -166,7 +171,8 @@ impl Inner {
         }
     }
 
-    /// Step 5, its last part: how the key's owner stands; now if that can be told, else in the continuation.
+    /// Step 5, its last part: how the key's owner stands; now if that can be told, else in the
+    /// continuation.
     fn owner(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
         let Some(owners) = &self.owner_standing else {
             return self.place(entry, facts);
@@ -263,7 +269,8 @@ impl Inner {
         }
     }
 
-    /// Step 8: the owner, or whom the directory knows by what the request says; now if it can, else in the continuation.
+    /// Step 8: the owner, or whom the directory knows by what the request says; now if it can, else
+    /// in the continuation.
     fn act(
         self: &Arc<Self>,
         entry: Arc<KeyEntry>,
@@ -298,7 +305,8 @@ impl Inner {
         })))
     }
 
-    /// Step 8, for what the directory answered: one answer for users who are unknown, foreign or suspended.
+    /// Step 8, for what the directory answered: one answer for users who are unknown, foreign or
+    /// suspended.
     fn acting(
         &self,
         entry: Arc<KeyEntry>,
@@ -367,7 +375,8 @@ impl Inner {
         Attempt::Ready(Err(self.presenting(error, entry, wanted.as_ref())))
     }
 
-    /// The error with whose key it was, for the audit; not with a key that was written where a user's name belongs.
+    /// The error with whose key it was, for the audit; not with a key that was written where a
+    /// user's name belongs.
     fn presenting(
         &self,
         error: AuthError,

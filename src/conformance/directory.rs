@@ -1,7 +1,7 @@
 //! The suite for a [`Directory`]: who is found, by what, and from which tenant.
 //!
-//! A directory cannot be filled by a suite, so the host says what is in it ([`DirectoryFacts`]), and the suite asks for
-//! that and for what must not be there.
+//! A directory cannot be filled by a suite, so the host says what is in it ([`DirectoryFacts`]),
+//! and the suite asks for that and for what must not be there.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ pub struct DirectoryFacts {
 }
 
 impl DirectoryFacts {
-    /// A user of a tenant, and a user of another tenant for whom the first one may not act. Neither is suspended.
+    /// A user of a tenant, and a user of another tenant for whom the first one may not act. Neither
+    /// is suspended.
     #[must_use]
     pub fn new(tenant: TenantId, user: UserId, other_tenant: TenantId, other_user: UserId) -> Self {
         Self {
@@ -67,8 +68,8 @@ impl DirectoryFacts {
         self
     }
 
-    /// Further addresses of the tenant that are in the directory, so that the suite does not take them for mistakes when it
-    /// leaves out a dot or adds a `+tag`.
+    /// Further addresses of the tenant that are in the directory, so that the suite does not take
+    /// them for mistakes when it leaves out a dot or adds a `+tag`.
     #[must_use]
     pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = String>) -> Self {
         self.aliases = aliases

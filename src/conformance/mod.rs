@@ -1,5 +1,5 @@
-//! Suites for implementations of the library's traits: how an implementer knows that a store, a limiter, a bus or a directory
-//! keeps what its trait promises.
+//! Suites for implementations of the library's traits: how an implementer knows that a store, a
+//! limiter, a bus or a directory keeps what its trait promises.
 //!
 //! | suite | for |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | [`invalidation_bus`] | an [`InvalidationBus`](crate::store::InvalidationBus), on two nodes that share one fabric |
 //! | [`directory`] | a [`Directory`](crate::actor::Directory), by what the host says is in it |
 //!
-//! Each answers with [`Violations`]: the promises that were not kept, each a sentence, and what was seen instead. A suite is
-//! a test of the host's like any other:
+//! Each answers with [`Violations`]: the promises that were not kept, each a sentence, and what was
+//! seen instead. A suite is a test of the host's like any other:
 //!
 //! ```
 //! use portunus::conformance;

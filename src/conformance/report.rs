@@ -1,7 +1,7 @@
 //! What a suite found: each check that failed, by its sentence, with what was seen.
 //!
-//! A check runs in a task of its own and has a time limit, so that one that panics or hangs is a violation and stops no
-//! other.
+//! A check runs in a task of its own and has a time limit, so that one that panics or hangs is a
+//! violation and stops no other.
 
 use std::error::Error;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! Behind a proxy or a CDN: addresses, allow-lists and TLS.
 //!
-//! Behind a proxy, every connection comes from the proxy. Whose request it is, and whether it came over TLS, stands in fields
-//! that the proxy writes, and that any client can write too. So nothing is believed until you say whom to believe.
+//! Behind a proxy, every connection comes from the proxy. Whose request it is, and whether it came
+//! over TLS, stands in fields that the proxy writes, and that any client can write too. So nothing
+//! is believed until you say whom to believe.
 //!
 //! # A first program
 //! A load balancer in `10.0.0.0/8` that appends to `X-Forwarded-For`:
@@ -57,12 +58,12 @@
 //! | a CDN, and a load balancer behind it | both networks, and the one field that both append to |
 //! | proxies whose addresses are not known beforehand | `ClientIp::behind_hops(how many, …)`, and a firewall that lets nobody around them |
 //!
-//! The walk goes from right to left, past every trusted hop, to the first that is not. What cannot be parsed on the way means
-//! that the address is *not known*, never that it is the proxy's.
+//! The walk goes from right to left, past every trusted hop, to the first that is not. What cannot
+//! be parsed on the way means that the address is *not known*, never that it is the proxy's.
 //!
 //! # TLS
-//! A [`Transport`](crate::network::Transport) demands a version. What proves it is the connection itself, or a field of a proxy
-//! that you name:
+//! A [`Transport`](crate::network::Transport) demands a version. What proves it is the connection
+//! itself, or a field of a proxy that you name:
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
 #![cfg_attr(
@@ -90,22 +91,26 @@
 //! # }
 //! ```
 //!
-//! Where your server ends TLS, it says so by a [`TlsVersion`](crate::network::TlsVersion) in the request's extensions, or you
-//! say how it is found: `AuthLayer::tls(…)`, `Auth::tls(…)`. In nginx, `proxy_set_header X-TLS-Version $ssl_protocol;` writes
-//! the field; a proxy that knows only `$scheme` writes `https`, which counts as the oldest version there is.
+//! Where your server ends TLS, it says so by a [`TlsVersion`](crate::network::TlsVersion) in the
+//! request's extensions, or you say how it is found: `AuthLayer::tls(…)`, `Auth::tls(…)`. In nginx,
+//! `proxy_set_header X-TLS-Version $ssl_protocol;` writes the field; a proxy that knows only
+//! `$scheme` writes `https`, which counts as the oldest version there is.
 //!
 //! # Traps
-//! - **The peer must be known first.** On axum, serve `into_make_service_with_connect_info::<SocketAddr>()`; with tonic, say
-//!   [`AuthLayer::peer`](crate::adapter::tower::AuthLayer::peer). Without a peer, `behind` trusts nothing, and keys with
-//!   allow-lists are refused.
+//! - **The peer must be known first.** On axum, serve
+//!   `into_make_service_with_connect_info::<SocketAddr>()`; with tonic, say
+//!   [`AuthLayer::peer`](crate::adapter::tower::AuthLayer::peer). Without a peer, `behind` trusts
+//!   nothing, and keys with allow-lists are refused.
 //! - **Private networks are not trusted by themselves.** Name them.
-//! - **One field, and no other.** `X-Real-IP`, `True-Client-IP` and their like are not looked at unless you choose one. A
-//!   client may send all of them.
-//! - **The proxy must append or overwrite.** One that passes a client's own field through makes every address a client's
-//!   choice.
+//! - **One field, and no other.** `X-Real-IP`, `True-Client-IP` and their like are not looked at
+//!   unless you choose one. A client may send all of them.
+//! - **The proxy must append or overwrite.** One that passes a client's own field through makes
+//!   every address a client's choice.
 //! - **An allow-list is checked where it is set:** an empty one and a bad entry are errors there.
-//!   [`AllowList::parse`](crate::network::AllowList::parse) takes addresses and ranges, IPv4 and IPv6, and no host names.
+//!   [`AllowList::parse`](crate::network::AllowList::parse) takes addresses and ranges, IPv4 and
+//!   IPv6, and no host names.
 //! - **A list that is too long gives no address:** nobody gets past an allow-list by writing one.
-//! - **Failed attempts are counted by this address.** With the wrong setting they are all the proxy's, and one attacker may
-//!   lock out everybody behind it.
-//! - **CDNs change their networks.** Read them from where they are published, and build the authenticator from that.
+//! - **Failed attempts are counted by this address.** With the wrong setting they are all the
+//!   proxy's, and one attacker may lock out everybody behind it.
+//! - **CDNs change their networks.** Read them from where they are published, and build the
+//!   authenticator from that.

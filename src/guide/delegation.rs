@@ -8,8 +8,8 @@
 //! | `X-On-Behalf-Of` | a user by id or e-mail address; both are meant to be seen in the audit | `delegated` |
 //! | `X-On-Behalf-Email` | a user by e-mail address, as an aid for newcomers | `app_user` |
 //!
-//! Your [`Directory`](crate::actor::Directory) says who that is and what they may do. Whether the key may act for them is
-//! decided by the library.
+//! Your [`Directory`](crate::actor::Directory) says who that is and what they may do. Whether the
+//! key may act for them is decided by the library.
 //!
 //! # A first program
 //!
@@ -84,22 +84,29 @@
 //!
 //! 1. the key's own scopes;
 //! 2. what its delegation allows, where that is less: `Delegation::Only(vec![…])`;
-//! 3. the user's scopes, where the directory tells any. A user [without](crate::actor::User::scopes) is bound by the key alone.
+//! 3. the user's scopes, where the directory tells any. A user
+//!    [without](crate::actor::User::scopes) is bound by the key alone.
 //!
-//! A route that needs a user, whoever it is, requires [`Requirement::user()`](crate::Requirement::user); an application that
-//! names nobody is then told `ACTOR_REQUIRED`.
+//! A route that needs a user, whoever it is, requires
+//! [`Requirement::user()`](crate::Requirement::user); an application that names nobody is then told
+//! `ACTOR_REQUIRED`.
 //!
 //! # Traps
-//! - **The directory does not decide.** It says who a user is. The tenant's wall is the library's: a user of another tenant is
-//!   refused even if the directory returns one, unless it says [`collaborating()`](crate::actor::User::collaborating).
-//! - **Unknown and forbidden are one answer,** so that nobody learns who exists. Return `None` for both, after the same work.
-//! - **Addresses arrive in ASCII lower case** and are not normalized further: `a.b+c@example.com` is its own address. Compare
-//!   yours lower-cased.
-//! - **Two fields at once, or one of them twice, are 400.** A caller's mind is not guessed. Without a directory they are
-//!   refused, not ignored.
-//! - **Suspended users:** return them with [`suspended`](crate::actor::User::suspended) set, and they are refused. Whether a
-//!   key's *owner* is in good standing is another question, for [`OwnerStanding`](crate::actor::OwnerStanding).
-//! - **An error is an outage,** `DIRECTORY_UNAVAILABLE` and 503. Do not answer `None` for a database that is down.
-//! - **It is asked on every such request.** [`CachedDirectory`](crate::actor::CachedDirectory) remembers both kinds of answers,
-//!   for a minute at most.
-//! - **Store the user's id, not the address.** The answer to a request that named an address tells the id in `X-User-Id`.
+//! - **The directory does not decide.** It says who a user is. The tenant's wall is the library's:
+//!   a user of another tenant is refused even if the directory returns one, unless it says
+//!   [`collaborating()`](crate::actor::User::collaborating).
+//! - **Unknown and forbidden are one answer,** so that nobody learns who exists. Return `None` for
+//!   both, after the same work.
+//! - **Addresses arrive in ASCII lower case** and are not normalized further: `a.b+c@example.com`
+//!   is its own address. Compare yours lower-cased.
+//! - **Two fields at once, or one of them twice, are 400.** A caller's mind is not guessed. Without
+//!   a directory they are refused, not ignored.
+//! - **Suspended users:** return them with [`suspended`](crate::actor::User::suspended) set, and
+//!   they are refused. Whether a key's *owner* is in good standing is another question, for
+//!   [`OwnerStanding`](crate::actor::OwnerStanding).
+//! - **An error is an outage,** `DIRECTORY_UNAVAILABLE` and 503. Do not answer `None` for a
+//!   database that is down.
+//! - **It is asked on every such request.** [`CachedDirectory`](crate::actor::CachedDirectory)
+//!   remembers both kinds of answers, for a minute at most.
+//! - **Store the user's id, not the address.** The answer to a request that named an address tells
+//!   the id in `X-User-Id`.

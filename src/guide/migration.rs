@@ -61,26 +61,29 @@
 //! | plaintext | `sha256`, of what you digest yourself | as above; then drop the column |
 //! | bcrypt, Argon2, or a salt for each row | nothing: such a digest cannot be looked up | issue new keys |
 //!
-//! [`from_hex`](crate::manage::ImportedDigest::from_hex), [`from_base64`](crate::manage::ImportedDigest::from_base64) and
+//! [`from_hex`](crate::manage::ImportedDigest::from_hex),
+//! [`from_base64`](crate::manage::ImportedDigest::from_base64) and
 //! [`new`](crate::manage::ImportedDigest::new) take the notations.
 //!
 //! # Traps of an import
-//! - **The authenticator must know the old shape.** What has the shape of no format is refused before any look-up. A format
-//!   needs 128 bits of randomness; keys with fewer are not worth taking over. For old keys of several lengths:
+//! - **The authenticator must know the old shape.** What has the shape of no format is refused
+//!   before any look-up. A format needs 128 bits of randomness; keys with fewer are not worth
+//!   taking over. For old keys of several lengths:
 //!   [`accept_lengths`](crate::key::KeyFormatBuilder::accept_lengths).
-//! - **The digest is of the whole key,** prefix included, without a newline at its end. Where yours is of a part, it cannot be
-//!   imported.
-//! - **One hasher for both.** The manager refuses a scheme that its own hasher does not accept; the authenticator's must be the
-//!   same.
-//! - **Keep the old schemes in the hasher** until every imported key has been used once, or has been revoked: what is never
-//!   used is never made anew.
-//! - **Digests stay known.** Deleting a key leaves a tombstone. Correct a wrong import by changing the record, not by deleting
-//!   it and importing it again.
+//! - **The digest is of the whole key,** prefix included, without a newline at its end. Where yours
+//!   is of a part, it cannot be imported.
+//! - **One hasher for both.** The manager refuses a scheme that its own hasher does not accept; the
+//!   authenticator's must be the same.
+//! - **Keep the old schemes in the hasher** until every imported key has been used once, or has
+//!   been revoked: what is never used is never made anew.
+//! - **Digests stay known.** Deleting a key leaves a tombstone. Correct a wrong import by changing
+//!   the record, not by deleting it and importing it again.
 //! - **An imported key cannot sign events,** because its secret was never seen
 //!   ([`IssueRules::sign_events`](crate::manage::IssueRules)). Rotated, it can.
 //!
 //! # From `tower-http`'s bearer validation
-//! `ValidateRequestHeaderLayer::bearer` compares the field with one text, which stands in your program or its configuration:
+//! `ValidateRequestHeaderLayer::bearer` compares the field with one text, which stands in your
+//! program or its configuration:
 //!
 //! ```text
 //! let app = Router::new()
@@ -125,9 +128,9 @@
 //! # }
 //! ```
 //!
-//! From here on, every customer can get a key of their own, and routes can say what they require: the guide for
-//! [axum](super::protect_axum). What differs for callers: refusals have a body and a `WWW-Authenticate` field, `Bearer` is read
-//! in any case, and a field that stands twice is 400.
+//! From here on, every customer can get a key of their own, and routes can say what they require:
+//! the guide for [axum](super::protect_axum). What differs for callers: refusals have a body and a
+//! `WWW-Authenticate` field, `Bearer` is read in any case, and a field that stands twice is 400.
 //!
 //! # From `actix-web-httpauth`
 //! There, a function of yours gets the token and says yes or no:
@@ -179,6 +182,7 @@
 //! # }
 //! ```
 //!
-//! A row that must be loaded, and may refuse, is [`try_map_principal`](crate::adapter::actix::Auth::try_map_principal). Tokens
-//! that are no keys, such as those of an OAuth server, are a [`TokenVerifier`](crate::TokenVerifier)'s: they pass beside keys,
-//! in the same field.
+//! A row that must be loaded, and may refuse, is
+//! [`try_map_principal`](crate::adapter::actix::Auth::try_map_principal). Tokens that are no keys,
+//! such as those of an OAuth server, are a [`TokenVerifier`](crate::TokenVerifier)'s: they pass
+//! beside keys, in the same field.

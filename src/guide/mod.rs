@@ -1,7 +1,7 @@
 //! Guides: one page for each thing that a service does with its keys.
 //!
-//! Each begins with a whole program, which is compiled and run with the tests of this library, and goes on with what is easily
-//! done wrong.
+//! Each begins with a whole program, which is compiled and run with the tests of this library, and
+//! goes on with what is easily done wrong.
 //!
 //! | guide | about |
 //! |---|---|

@@ -1,10 +1,11 @@
 //! Your own key format and error body.
 //!
-//! A library should not show in your API. Both what keys look like and what refusals say are values that you build once.
+//! A library should not show in your API. Both what keys look like and what refusals say are values
+//! that you build once.
 //!
 //! # A first program
-//! Keys like `acme_live_8fK…`, in `X-API-Key` as well as in `Authorization`, and errors in the shape of an API that has been
-//! there for long.
+//! Keys like `acme_live_8fK…`, in `X-API-Key` as well as in `Authorization`, and errors in the
+//! shape of an API that has been there for long.
 //!
 #![cfg_attr(all(feature = "axum", feature = "testing"), doc = "```")]
 #![cfg_attr(
@@ -78,28 +79,30 @@
 //! ```
 //!
 //! # The parts of a key
-//! `acme_` `live_` `app_` `8fK…` `0Xy12z`: a prefix, the environment's token, the kind's token, the random part and a checksum.
-//! Only prefix and random part must be there, and the prefix may be empty. What cannot work is refused when the format is
-//! built: under 128 bits of randomness, tokens that cannot be told apart, characters that an `Authorization` field cannot
-//! carry.
+//! `acme_` `live_` `app_` `8fK…` `0Xy12z`: a prefix, the environment's token, the kind's token, the
+//! random part and a checksum. Only prefix and random part must be there, and the prefix may be
+//! empty. What cannot work is refused when the format is built: under 128 bits of randomness,
+//! tokens that cannot be told apart, characters that an `Authorization` field cannot carry.
 //!
 //! # What a renderer may change
-//! The body and its media type. Status, `WWW-Authenticate`, `Retry-After`, `Cache-Control` and the limits' fields follow from
-//! the error. [`ErrorCode`](crate::ErrorCode) never changes its meaning: match on it, not on the text of
-//! [`detail`](crate::AuthError::detail), which may. [`from_error`](crate::respond::from_error) is for a renderer that needs the
-//! error only.
+//! The body and its media type. Status, `WWW-Authenticate`, `Retry-After`, `Cache-Control` and the
+//! limits' fields follow from the error. [`ErrorCode`](crate::ErrorCode) never changes its meaning:
+//! match on it, not on the text of [`detail`](crate::AuthError::detail), which may.
+//! [`from_error`](crate::respond::from_error) is for a renderer that needs the error only.
 //!
 //! # Traps
-//! - **A format is for good.** Keys that were issued keep their shape. To change it, accept both: `.bearer([new, old])`; the
-//!   manager issues in the one that it was given.
-//! - **The environment is part of a key, not a wall by itself.** `.environment(…)` on the authenticator's builder makes it one:
-//!   keys of another are then refused as `WRONG_ENVIRONMENT`. Without it, keys of all environments pass, and your handlers look
-//!   at [`Principal::environment`](crate::Principal::environment).
+//! - **A format is for good.** Keys that were issued keep their shape. To change it, accept both:
+//!   `.bearer([new, old])`; the manager issues in the one that it was given.
+//! - **The environment is part of a key, not a wall by itself.** `.environment(…)` on the
+//!   authenticator's builder makes it one: keys of another are then refused as `WRONG_ENVIRONMENT`.
+//!   Without it, keys of all environments pass, and your handlers look at
+//!   [`Principal::environment`](crate::Principal::environment).
 //! - **Nothing of the request goes into a body unescaped.** `json!` escapes; `format!` does not.
-//! - **Do not tell more than the error does.** An unknown key and a key of another shape may be told apart; whether a *revoked*
-//!   key ever existed is told only to who presents it.
-//! - **A key in a header of your own is not hidden by others.** `Authorization` is known to proxies and log filters as
-//!   sensitive, `X-API-Key` is not always. [`secret_fields`](crate::Authenticator::secret_fields) lists what to keep out of
-//!   logs.
+//! - **Do not tell more than the error does.** An unknown key and a key of another shape may be
+//!   told apart; whether a *revoked* key ever existed is told only to who presents it.
+//! - **A key in a header of your own is not hidden by others.** `Authorization` is known to proxies
+//!   and log filters as sensitive, `X-API-Key` is not always.
+//!   [`secret_fields`](crate::Authenticator::secret_fields) lists what to keep out of logs.
 //! - **Keys do not belong into URLs.** There is no way to accept one from a query string.
-//! - **gRPC calls have no body.** They are refused by a status with the same code, whatever the renderer says.
+//! - **gRPC calls have no body.** They are refused by a status with the same code, whatever the
+//!   renderer says.

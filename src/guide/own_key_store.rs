@@ -1,10 +1,12 @@
 //! Write a [`KeyStore`](crate::KeyStore) of your own.
 //!
-//! A store keeps records and digests; it never sees a secret. It need not know what issuing, rotating or revoking means: each
-//! of them is one batch of changes under conditions, which it applies whole or not at all.
+//! A store keeps records and digests; it never sees a secret. It need not know what issuing,
+//! rotating or revoking means: each of them is one batch of changes under conditions, which it
+//! applies whole or not at all.
 //!
 //! # A first program
-//! `examples/own_store.rs` is a whole store in one JSON file, with a program that uses it. Here it is compiled and run:
+//! `examples/own_store.rs` is a whole store in one JSON file, with a program that uses it. Here it
+//! is compiled and run:
 //!
 //! <details><summary>the program, 400 lines</summary>
 //!
@@ -25,27 +27,32 @@
 //! | [`record_usage`](crate::KeyStore::record_usage) | adds counts | keeping a part of a batch that failed: it is sent again |
 //! | [`usage_by_hour`](crate::KeyStore::usage_by_hour), [`forget_usage_before`](crate::KeyStore::forget_usage_before) | counts by the hour | losing the totals with the hours |
 //!
-//! The helpers do what is easily got wrong: [`ListQuery::selects`](crate::store::ListQuery::selects),
+//! The helpers do what is easily got wrong:
+//! [`ListQuery::selects`](crate::store::ListQuery::selects),
 //! [`OwnerRef::includes`](crate::store::OwnerRef::includes),
 //! [`KeyRecord::counts_as_active`](crate::key::KeyRecord::counts_as_active),
 //! [`KeyRecord::can_be_primary`](crate::key::KeyRecord::can_be_primary),
 //! [`KeyRecord::is_of_the_same_owner`](crate::key::KeyRecord::is_of_the_same_owner),
-//! [`Usage::add`](crate::store::Usage::add), [`HourOfUse::start_of`](crate::store::HourOfUse::start_of).
+//! [`Usage::add`](crate::store::Usage::add),
+//! [`HourOfUse::start_of`](crate::store::HourOfUse::start_of).
 //!
 //! # A batch, step by step
-//! In one transaction that no other may interleave with (in SQL: `SERIALIZABLE`, or locks that cover what the conditions read):
+//! In one transaction that no other may interleave with (in SQL: `SERIALIZABLE`, or locks that
+//! cover what the conditions read):
 //!
 //! 1. check [`Condition::Version`](crate::store::Condition::Version) and
 //!    [`Condition::Primary`](crate::store::Condition::Primary) against what is stored;
 //! 2. apply the changes in their order, each seeing those before it;
-//! 3. check [`Condition::ActiveKeysAtMost`](crate::store::Condition::ActiveKeysAtMost) against what is there now;
+//! 3. check [`Condition::ActiveKeysAtMost`](crate::store::Condition::ActiveKeysAtMost) against what
+//!    is there now;
 //! 4. commit, and answer only when every later read will see it.
 //!
-//! What fails is [`StoreError::rejected`](crate::store::StoreError::rejected) with the condition or the change that failed, and
-//! nothing has changed.
+//! What fails is [`StoreError::rejected`](crate::store::StoreError::rejected) with the condition or
+//! the change that failed, and nothing has changed.
 //!
 //! # The suite in your tests
-//! With the feature `conformance` in your `dev-dependencies`, the suite tries each promise on a fresh store:
+//! With the feature `conformance` in your `dev-dependencies`, the suite tries each promise on a
+//! fresh store:
 //!
 #![cfg_attr(feature = "conformance", doc = "```")]
 #![cfg_attr(
@@ -63,19 +70,24 @@
 //! }
 //! ```
 //!
-//! What failed is told by its sentence and by what was seen instead, and random walks by their seed. What no suite can try from
-//! outside is left to your own tests: a row that cannot be read is an error, and what was acknowledged outlives a crash.
+//! What failed is told by its sentence and by what was seen instead, and random walks by their
+//! seed. What no suite can try from outside is left to your own tests: a row that cannot be read is
+//! an error, and what was acknowledged outlives a crash.
 //!
 //! # Traps
-//! - **Nothing that is odd may look like "no such key".** An expiry that cannot be read, a scheme that is unknown, a record
-//!   without its restrictions: [`StoreError::corrupt`](crate::store::StoreError::corrupt), which refuses with 503. A column
+//! - **Nothing that is odd may look like "no such key".** An expiry that cannot be read, a scheme
+//!   that is unknown, a record without its restrictions:
+//!   [`StoreError::corrupt`](crate::store::StoreError::corrupt), which refuses with 503. A column
 //!   that defaults to "no restriction" opens doors.
-//! - **No digest is ever forgotten.** A key that was deleted or rehashed must not come back by an import. Keep ids and digests
-//!   in a table that only grows.
-//! - **`Debug` of the store** is printed by the debug output of authenticators and managers. Show where, not what.
-//! - **New conditions and changes may come.** Both enums are `#[non_exhaustive]`: what your store does not know it must refuse,
-//!   and never skip.
-//! - **Time.** The manager gives whole milliseconds; a column of whole seconds loses the order of pages.
-//! - **Each look-up is a trip.** Put a [`CachedStore`](crate::store::CachedStore) in front, for the authenticator and the
-//!   manager both, and keys in use cost none. A store that keeps records in memory answers by
-//!   [`find_now`](crate::KeyStore::find_now) instead, and hands out the same `Arc<StoredKey>` until the key changes.
+//! - **No digest is ever forgotten.** A key that was deleted or rehashed must not come back by an
+//!   import. Keep ids and digests in a table that only grows.
+//! - **`Debug` of the store** is printed by the debug output of authenticators and managers. Show
+//!   where, not what.
+//! - **New conditions and changes may come.** Both enums are `#[non_exhaustive]`: what your store
+//!   does not know it must refuse, and never skip.
+//! - **Time.** The manager gives whole milliseconds; a column of whole seconds loses the order of
+//!   pages.
+//! - **Each look-up is a trip.** Put a [`CachedStore`](crate::store::CachedStore) in front, for the
+//!   authenticator and the manager both, and keys in use cost none. A store that keeps records in
+//!   memory answers by [`find_now`](crate::KeyStore::find_now) instead, and hands out the same
+//!   `Arc<StoredKey>` until the key changes.

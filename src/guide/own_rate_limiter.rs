@@ -1,12 +1,14 @@
 //! Write a [`RateLimiter`](crate::RateLimiter) of your own.
 //!
-//! [`LocalLimiter`](crate::limit::LocalLimiter) counts in one process. To count for several nodes together, or in a place that
-//! you have already, implement one method: [`acquire`](crate::RateLimiter::acquire). It gets a request with its *buckets* (the
-//! key's family, perhaps its tenant, perhaps one of your own), each with its quotas, and admits it by all of them or by none.
+//! [`LocalLimiter`](crate::limit::LocalLimiter) counts in one process. To count for several nodes
+//! together, or in a place that you have already, implement one method:
+//! [`acquire`](crate::RateLimiter::acquire). It gets a request with its *buckets* (the key's
+//! family, perhaps its tenant, perhaps one of your own), each with its quotas, and admits it by all
+//! of them or by none.
 //!
 //! # A first program
-//! The definition as a program: it remembers when every unit was admitted. The suite for limiters finds nothing wrong with it;
-//! what it lacks is the art of forgetting whole buckets.
+//! The definition as a program: it remembers when every unit was admitted. The suite for limiters
+//! finds nothing wrong with it; what it lacks is the art of forgetting whole buckets.
 //!
 #![cfg_attr(feature = "conformance", doc = "```")]
 #![cfg_attr(
@@ -117,17 +119,20 @@
 //! It is plugged in by `Authenticator::builder(store).limiter(limiter)`.
 //!
 //! # Traps
-//! - **Every interval, not every calendar minute.** Sixty a minute means that no sixty seconds admit more, wherever they begin,
-//!   both ends included. A counter that starts anew each minute admits 120 around the edge.
-//! - **All or nothing.** A request that one window refuses takes nothing from the others. Two counters, raised one after the
-//!   other, break this; in Redis, it takes one script.
+//! - **Every interval, not every calendar minute.** Sixty a minute means that no sixty seconds
+//!   admit more, wherever they begin, both ends included. A counter that starts anew each minute
+//!   admits 120 around the edge.
+//! - **All or nothing.** A request that one window refuses takes nothing from the others. Two
+//!   counters, raised one after the other, break this; in Redis, it takes one script.
 //! - **A refusal changes nothing.** Who keeps knocking must not be kept out for longer.
 //! - **`retry_after` is exact** for a client that is alone: not a millisecond too early.
-//! - **Quotas change,** with a plan or a key's own record. What was admitted under the former ones still counts.
-//! - **A family, not a key.** Rotated keys share [`BucketId::Family`](crate::limit::BucketId::Family), so that a rotation
-//!   doubles no quota.
-//! - **Memory.** Somebody will send requests in the name of many tenants. Forget buckets whose windows are past, and say
-//!   [`LimiterError::Full`](crate::limit::LimiterError::Full) rather than forget one that is live.
+//! - **Quotas change,** with a plan or a key's own record. What was admitted under the former ones
+//!   still counts.
+//! - **A family, not a key.** Rotated keys share
+//!   [`BucketId::Family`](crate::limit::BucketId::Family), so that a rotation doubles no quota.
+//! - **Memory.** Somebody will send requests in the name of many tenants. Forget buckets whose
+//!   windows are past, and say [`LimiterError::Full`](crate::limit::LimiterError::Full) rather than
+//!   forget one that is live.
 //! - **Outages.** Give an error when you do not know; the service chose what happens then
 //!   ([`OnOutage`](crate::limit::OnOutage): counted in this process, refused, or let through).
 //! - **Another clock.** A limiter whose time is a server's is tried by

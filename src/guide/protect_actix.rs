@@ -1,10 +1,11 @@
 //! Protect an actix-web app (feature `actix-web`).
 //!
-//! A key is a text such as `acme_8fK…` that your customers send with each request. Your service keeps a digest of it and what
-//! it may do, its *scopes*; each route says which scope it requires.
+//! A key is a text such as `acme_8fK…` that your customers send with each request. Your service
+//! keeps a digest of it and what it may do, its *scopes*; each route says which scope it requires.
 //!
 //! # A first program
-//! It issues a key and asks five times. In place of the five requests, a service goes on with `HttpServer::new(app)`.
+//! It issues a key and asks five times. In place of the five requests, a service goes on with
+//! `HttpServer::new(app)`.
 //!
 #![cfg_attr(feature = "actix-web", doc = "```")]
 #![cfg_attr(
@@ -74,17 +75,22 @@
 //! | [`Caller<T>`](crate::adapter::actix::Caller) | who could be made a `T` of your own, by `Auth::map_principal` |
 //!
 //! # Traps
-//! - **Build it outside of the closure.** `HttpServer::new` calls its closure once for every worker. An authenticator that is
-//!   built inside has limits, caches and counts of its own in each: four workers, four times the quota.
-//! - **The order of `wrap`.** What is wrapped last runs first. [`Auth`](crate::adapter::actix::Auth) must be wrapped after the
-//!   requirements on the same resource, and before CORS and logging. Requirements that no `Auth` stands around refuse
+//! - **Build it outside of the closure.** `HttpServer::new` calls its closure once for every
+//!   worker. An authenticator that is built inside has limits, caches and counts of its own in
+//!   each: four workers, four times the quota.
+//! - **The order of `wrap`.** What is wrapped last runs first.
+//!   [`Auth`](crate::adapter::actix::Auth) must be wrapped after the requirements on the same
+//!   resource, and before CORS and logging. Requirements that no `Auth` stands around refuse
 //!   everybody.
-//! - **A route without a requirement takes every valid key,** if `Auth` is around it, and everybody if it is not. What says
-//!   nothing compiles here; on axum, `ProtectedRouter` is stricter.
-//! - **Around a scope or the `App`,** unknown paths are 401 without a key. Around a resource they stay 404.
-//! - **Refusals are responses, not errors.** An `ErrorHandlers` middleware sees them by their status; the body is the
-//!   renderer's ([another guide](super::own_dialect)).
-//! - **The client's address is the connection's,** not what `ConnectionInfo::realip_remote_addr` believes of any caller. Behind
-//!   a proxy, read [that guide](super::behind_a_proxy).
-//! - **Nothing is limited without a limiter:** `.limiter(LocalLimiter::default())` on the authenticator's builder.
-//! - **Usage is counted in memory.** Call `authenticator.usage().flush(&store)` on an interval, and before the process ends.
+//! - **A route without a requirement takes every valid key,** if `Auth` is around it, and everybody
+//!   if it is not. What says nothing compiles here; on axum, `ProtectedRouter` is stricter.
+//! - **Around a scope or the `App`,** unknown paths are 401 without a key. Around a resource they
+//!   stay 404.
+//! - **Refusals are responses, not errors.** An `ErrorHandlers` middleware sees them by their
+//!   status; the body is the renderer's ([another guide](super::own_dialect)).
+//! - **The client's address is the connection's,** not what `ConnectionInfo::realip_remote_addr`
+//!   believes of any caller. Behind a proxy, read [that guide](super::behind_a_proxy).
+//! - **Nothing is limited without a limiter:** `.limiter(LocalLimiter::default())` on the
+//!   authenticator's builder.
+//! - **Usage is counted in memory.** Call `authenticator.usage().flush(&store)` on an interval, and
+//!   before the process ends.

@@ -1,7 +1,7 @@
 //! Protect an axum app (feature `axum`).
 //!
-//! A key is a text such as `acme_8fK…` that your customers send with each request. Your service keeps a digest of it and what
-//! it may do, its *scopes*; each route says which scope it requires.
+//! A key is a text such as `acme_8fK…` that your customers send with each request. Your service
+//! keeps a digest of it and what it may do, its *scopes*; each route says which scope it requires.
 //!
 //! # A first program
 //! It issues a key and asks five times, without a socket.
@@ -57,7 +57,8 @@
 //! }
 //! ```
 //!
-//! As a server, it tells the layer who is at the other end of each connection (the first trap below):
+//! As a server, it tells the layer who is at the other end of each connection (the first trap
+//! below):
 //!
 #![cfg_attr(feature = "axum", doc = "```no_run")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]

@@ -1,11 +1,13 @@
 //! Protect a gRPC service (feature `tower`).
 //!
-//! A key travels as metadata, `authorization: Bearer acme_8fK…`. [`AuthLayer`](crate::adapter::tower::AuthLayer) says who
-//! calls, and [`GrpcMethods`](crate::adapter::tower::GrpcMethods) is a table of what each method requires. Nothing here depends
-//! on tonic; the program shows it because it is what most services run on.
+//! A key travels as metadata, `authorization: Bearer acme_8fK…`.
+//! [`AuthLayer`](crate::adapter::tower::AuthLayer) says who calls, and
+//! [`GrpcMethods`](crate::adapter::tower::GrpcMethods) is a table of what each method requires.
+//! Nothing here depends on tonic; the program shows it because it is what most services run on.
 //!
 //! # A first program
-//! A real server and a real client. The health service stands for yours: it comes with generated code.
+//! A real server and a real client. The health service stands for yours: it comes with generated
+//! code.
 //!
 #![cfg_attr(feature = "tower", doc = "```")]
 #![cfg_attr(not(feature = "tower"), doc = "```ignore (needs the feature tower)")]
@@ -68,22 +70,26 @@
 //! `request.extensions().get::<KeyPrincipal>()`.
 //!
 //! # What a refused client sees
-//! A response of trailers only: `grpc-status`, `grpc-message`, and in `grpc-status-details-bin` an `ErrorInfo` whose reason is
-//! the stable code (`INVALID_KEY`, `INSUFFICIENT_SCOPE`, …). Where a retry helps there is a `RetryInfo` too, and
-//! `grpc-retry-pushback-ms`. A method that refuses in the middle of its work says the same by
-//! [`GrpcStatus`](crate::respond::GrpcStatus).
+//! A response of trailers only: `grpc-status`, `grpc-message`, and in `grpc-status-details-bin` an
+//! `ErrorInfo` whose reason is the stable code (`INVALID_KEY`, `INSUFFICIENT_SCOPE`, …). Where a
+//! retry helps there is a `RetryInfo` too, and `grpc-retry-pushback-ms`. A method that refuses in
+//! the middle of its work says the same by [`GrpcStatus`](crate::respond::GrpcStatus).
 //!
 //! # Traps
-//! - **The order of the layers.** The table belongs inside of the `AuthLayer`: where none ran, it refuses. In a
-//!   `ServiceBuilder`, what is named first is outermost.
-//! - **tonic's body needs `map_response`.** `.map_response(|response| response.map(EitherBody::inner))` stands last, right
-//!   before the service. Without it the server does not compile.
+//! - **The order of the layers.** The table belongs inside of the `AuthLayer`: where none ran, it
+//!   refuses. In a `ServiceBuilder`, what is named first is outermost.
+//! - **tonic's body needs `map_response`.**
+//!   `.map_response(|response| response.map(EitherBody::inner))` stands last, right before the
+//!   service. Without it the server does not compile.
 //! - **The peer's address needs `peer(…)`.** tonic keeps it in `TcpConnectInfo` (under TLS, in
-//!   `TlsConnectInfo<TcpConnectInfo>`), which this library does not know by itself. Without it, all clients are counted as
-//!   one where they fail, and keys with allow-lists are refused.
-//! - **Every call is a `POST`,** so a read-only key may call only what says [`reading()`](crate::Requirement::reading).
-//! - **Public methods want an [optional](crate::AuthenticatorBuilder::optional) authenticator.** `public_method` and
-//!   `public_service` open the table, but the `AuthLayer` in front still wants a key unless it is told that nobody is fine.
-//! - **A table is exact.** Names are compared as they stand; a path that is misspelt is an entry for nothing, and the real
-//!   method falls to its service's entry or is refused. `build()` refuses what is no path at all.
+//!   `TlsConnectInfo<TcpConnectInfo>`), which this library does not know by itself. Without it, all
+//!   clients are counted as one where they fail, and keys with allow-lists are refused.
+//! - **Every call is a `POST`,** so a read-only key may call only what says
+//!   [`reading()`](crate::Requirement::reading).
+//! - **Public methods want an [optional](crate::AuthenticatorBuilder::optional) authenticator.**
+//!   `public_method` and `public_service` open the table, but the `AuthLayer` in front still wants
+//!   a key unless it is told that nobody is fine.
+//! - **A table is exact.** Names are compared as they stand; a path that is misspelt is an entry
+//!   for nothing, and the real method falls to its service's entry or is refused. `build()` refuses
+//!   what is no path at all.
 //! - **gRPC-Web is translated further out:** tonic-web's layer stands outside of these.

@@ -1,7 +1,7 @@
 //! Rotate a key without downtime.
 //!
-//! A rotation issues a *successor* with the same facts and a new secret. The old key works on for its *grace*, as long as your
-//! customer needs to put the new one everywhere.
+//! A rotation issues a *successor* with the same facts and a new secret. The old key works on for
+//! its *grace*, as long as your customer needs to put the new one everywhere.
 //!
 //! # A first program
 //!
@@ -61,25 +61,31 @@
 //! ```
 //!
 //! # What a successor has
-//! Everything that the old key has: name, owner, scopes, networks, quotas, workspaces, plan, metadata. A key that had an expiry
-//! gets the same *lifetime* anew, from now. Its id and its secret are new, and its use is counted apart, so that you and your
-//! audit can tell which of the two was used.
+//! Everything that the old key has: name, owner, scopes, networks, quotas, workspaces, plan,
+//! metadata. A key that had an expiry gets the same *lifetime* anew, from now. Its id and its
+//! secret are new, and its use is counted apart, so that you and your audit can tell which of the
+//! two was used.
 //!
 //! # How long a grace
-//! As long as a deployment takes, and no longer: hours for a service that reads its key from a vault, days for people who must
-//! be written to. For a secret that leaked there is none: `rotate(&id, None)` ends the old key in the same step, and
+//! As long as a deployment takes, and no longer: hours for a service that reads its key from a
+//! vault, days for people who must be written to. For a secret that leaked there is none:
+//! `rotate(&id, None)` ends the old key in the same step, and
 //! [`revoke`](crate::manage::KeyManager::revoke) does so later.
 //!
-//! [`IssueRules::rotate_every`](crate::manage::IssueRules) makes the manager tell when a rotation is due
-//! ([`ManagedKey::rotation_due`](crate::manage::ManagedKey)); nothing is refused for it.
+//! [`IssueRules::rotate_every`](crate::manage::IssueRules) makes the manager tell when a rotation
+//! is due ([`ManagedKey::rotation_due`](crate::manage::ManagedKey)); nothing is refused for it.
 //!
 //! # Traps
-//! - **A grace only shortens.** A key that expires tomorrow expires tomorrow, whatever grace was asked for.
+//! - **A grace only shortens.** A key that expires tomorrow expires tomorrow, whatever grace was
+//!   asked for.
 //! - **Rotate the newest.** A key that has a living successor cannot be rotated again: `Conflict`.
-//! - **The successor counts.** With a quota of active keys, there must be room for both: `QuotaExceeded` otherwise.
-//! - **A lost answer is a lost secret.** Use [`rotate_once`](crate::manage::KeyManager::rotate_once) for requests that may be
-//!   repeated, and rotate the successor where its secret did not arrive.
+//! - **The successor counts.** With a quota of active keys, there must be room for both:
+//!   `QuotaExceeded` otherwise.
+//! - **A lost answer is a lost secret.** Use
+//!   [`rotate_once`](crate::manage::KeyManager::rotate_once) for requests that may be repeated, and
+//!   rotate the successor where its secret did not arrive.
 //! - **Revoking one of the two ends that one,** not the family.
-//! - **A primary key stays primary during its grace.** Where events are signed, they are signed with the old secret until then;
-//!   [`make_primary`](crate::manage::KeyManager::make_primary) moves it earlier.
+//! - **A primary key stays primary during its grace.** Where events are signed, they are signed
+//!   with the old secret until then; [`make_primary`](crate::manage::KeyManager::make_primary)
+//!   moves it earlier.
 //! - **Access tokens are not rotated;** they are issued anew.

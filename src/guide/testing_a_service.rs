@@ -1,7 +1,7 @@
 //! Test a service that is protected (feature `testing`).
 //!
-//! [`portunus::testing`](crate::testing) has what tests need, and nothing of it belongs into a release: enable the feature in
-//! your `dev-dependencies`.
+//! [`portunus::testing`](crate::testing) has what tests need, and nothing of it belongs into a
+//! release: enable the feature in your `dev-dependencies`.
 //!
 //! | you test | take |
 //! |---|---|
@@ -13,7 +13,8 @@
 //! | a store, limiter, bus or directory of your own | [`portunus::conformance`](crate::conformance) |
 //!
 //! # A first program
-//! The app takes its authenticator as an argument, so that the test can bring its own. Everything else is the service's.
+//! The app takes its authenticator as an argument, so that the test can bring its own. Everything
+//! else is the service's.
 //!
 #![cfg_attr(all(feature = "axum", feature = "testing"), doc = "```")]
 #![cfg_attr(
@@ -84,12 +85,15 @@
 //! A handler alone, without any key, is the first example of [`portunus::testing`](crate::testing).
 //!
 //! # Traps
-//! - **Test the refusals too.** A route without a key, with a key that lacks the scope, and with another tenant's: a test that
-//!   only ever sends the right key passes without any layer.
-//! - **A principal made by hand proves nothing about the layer.** It shows what the handler does; one test with a real key
-//!   shows that the route is protected.
+//! - **Test the refusals too.** A route without a key, with a key that lacks the scope, and with
+//!   another tenant's: a test that only ever sends the right key passes without any layer.
+//! - **A principal made by hand proves nothing about the layer.** It shows what the handler does;
+//!   one test with a real key shows that the route is protected.
 //! - **Requests made by hand have no peer.** For allow-lists, put the address in: on axum,
-//!   `.extension(ConnectInfo(SocketAddr::from(([203, 0, 113, 7], 1234))))`; on actix-web, `TestRequest::peer_addr`.
-//! - **One clock for everything.** A limiter, a cache or a directory that you build yourself takes `keys.clock().clone()`.
-//! - **Every route at once:** [`ProtectedRouter::demands`](crate::adapter::axum::ProtectedRouter::demands) lists what each
+//!   `.extension(ConnectInfo(SocketAddr::from(([203, 0, 113, 7], 1234))))`; on actix-web,
+//!   `TestRequest::peer_addr`.
+//! - **One clock for everything.** A limiter, a cache or a directory that you build yourself takes
+//!   `keys.clock().clone()`.
+//! - **Every route at once:**
+//!   [`ProtectedRouter::demands`](crate::adapter::axum::ProtectedRouter::demands) lists what each
 //!   route requires. A test that compares it with a list shows every change in a review.

@@ -1,7 +1,8 @@
 //! The characters that the random part of a key is made of.
 //!
-//! An alphabet answers one question quickly (is this byte a member?) and makes unbiased random text.
-//! Only `token68` characters (RFC 9110 §11.2) may be members, so that every key fits an `Authorization` field.
+//! An alphabet answers one question quickly (is this byte a member?) and makes unbiased random
+//! text. Only `token68` characters (RFC 9110 §11.2) may be members, so that every key fits an
+//! `Authorization` field.
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -29,8 +30,8 @@ impl Alphabet {
     /// An alphabet of the given characters.
     ///
     /// # Errors
-    /// [`FormatError::Alphabet`] for fewer than two characters, for one that stands twice, or for one that is not a
-    /// `token68` character.
+    /// [`FormatError::Alphabet`] for fewer than two characters, for one that stands twice, or for
+    /// one that is not a `token68` character.
     pub fn new(characters: &'static str) -> Result<Self, FormatError> {
         match members(characters.as_bytes()) {
             Some(members) => Ok(Self {
@@ -73,7 +74,8 @@ impl Alphabet {
         length: usize,
         into: &mut Zeroizing<Vec<u8>>,
     ) -> Result<(), GenerateError> {
-        // Rejection sampling: bits beyond the alphabet are thrown away, never folded back, which would favour some.
+        // Rejection sampling: bits beyond the alphabet are thrown away, never folded back, which
+        // would favour some.
         let mask = u8::try_from(self.characters.len().next_power_of_two() - 1).unwrap_or(u8::MAX);
         let wanted = into.len() + length;
         let mut pool = Zeroizing::new([0_u8; 64]);

@@ -1,7 +1,7 @@
 //! The optional checksum at the end of a key: a typo filter, no security.
 //!
-//! The layout is the one GitHub published for its tokens: CRC-32 (IEEE 802.3) over the random part, written in base62
-//! (`0-9A-Za-z`), left-padded with `0` to six characters.
+//! The layout is the one GitHub published for its tokens: CRC-32 (IEEE 802.3) over the random part,
+//! written in base62 (`0-9A-Za-z`), left-padded with `0` to six characters.
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn the_checksum_is_crc_32_in_base62_padded_to_six() {
-        // CRC-32 of "123456789" is 0xCBF43926, the check value of the IEEE 802.3 polynomial; 3 421 780 262 in base62.
+        // CRC-32 of "123456789" is 0xCBF43926, the check value of the IEEE 802.3 polynomial; 3 421
+        // 780 262 in base62.
         let mut value = 0_u64;
         for digit in Checksum::Crc32Base62.of(b"123456789") {
             let place = DIGITS.iter().position(|&d| d == digit);

@@ -1,7 +1,8 @@
 //! What is kept of a key: a digest with the scheme that made it.
 //!
-//! A key has 128 bits of randomness or more, so one fast hash is enough at rest; a pepper (a secret beside the database)
-//! adds that a stolen database alone cannot even confirm a guess. A slow password hash would only slow requests.
+//! A key has 128 bits of randomness or more, so one fast hash is enough at rest; a pepper (a secret
+//! beside the database) adds that a stolen database alone cannot even confirm a guess. A slow
+//! password hash would only slow requests.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -17,8 +18,8 @@ use subtle::ConstantTimeEq;
 pub enum DigestScheme {
     /// SHA-256 (FIPS 180-4) of the whole key.
     Sha256,
-    /// SHA-512 (FIPS 180-4) of the whole key, for keys imported from elsewhere. What is kept is the SHA-256 of its 64
-    /// bytes, which depends on all of them.
+    /// SHA-512 (FIPS 180-4) of the whole key, for keys imported from elsewhere. What is kept is the
+    /// SHA-256 of its 64 bytes, which depends on all of them.
     Sha512,
     /// HMAC-SHA256 (RFC 2104) of the whole key under the pepper of this version.
     HmacSha256 {
@@ -111,7 +112,8 @@ impl PartialEq for KeyDigest {
 impl Eq for KeyDigest {}
 
 impl Hash for KeyDigest {
-    /// One word: a digest is uniform already, so that an identity hasher is enough for a map of real keys.
+    /// One word: a digest is uniform already, so that an identity hasher is enough for a map of
+    /// real keys.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.words[0]);
     }
@@ -138,7 +140,8 @@ pub enum PepperError {
     TooMany,
 }
 
-/// A secret that lives beside the database, never in it, with the version that digests are marked with.
+/// A secret that lives beside the database, never in it, with the version that digests are marked
+/// with.
 #[derive(Clone)]
 pub struct Pepper {
     version: u32,
@@ -202,10 +205,11 @@ impl Method {
     }
 }
 
-/// Makes digests: with one scheme for new keys, and with older ones that stored keys may still have.
+/// Makes digests: with one scheme for new keys, and with older ones that stored keys may still
+/// have.
 ///
-/// A key found under an older scheme is stored anew under the current one at its next use, without the caller
-/// noticing.
+/// A key found under an older scheme is stored anew under the current one at its next use, without
+/// the caller noticing.
 ///
 /// ```
 /// use portunus::key::{KeyHasher, Pepper};
@@ -311,7 +315,8 @@ impl KeyHasher {
         !self.older.is_empty()
     }
 
-    /// The digests that the key may be stored under, in the order of their schemes, `current` first.
+    /// The digests that the key may be stored under, in the order of their schemes, `current`
+    /// first.
     pub(crate) fn candidates(&self, key: &str, current: KeyDigest) -> Candidates {
         let mut all = Candidates {
             digests: [current; MAX_SCHEMES],

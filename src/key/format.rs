@@ -1,7 +1,8 @@
 //! The shape of a key, described as data.
 //!
-//! A key reads `prefix [environment _] [kind _] random [checksum]`. Parsing borrows and allocates nothing, and is what
-//! keeps garbage away from the store; generation takes the operating system's randomness.
+//! A key reads `prefix [environment _] [kind _] random [checksum]`. Parsing borrows and allocates
+//! nothing, and is what keeps garbage away from the store; generation takes the operating system's
+//! randomness.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -24,7 +25,8 @@ const LEAST_BITS: f64 = 128.0;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// The alphabet has under two characters, one twice, or one that an `Authorization` field cannot carry.
+    /// The alphabet has under two characters, one twice, or one that an `Authorization` field
+    /// cannot carry.
     #[error("an alphabet needs two or more distinct characters of A-Z a-z 0-9 - . _ ~ + /")]
     Alphabet,
     /// The environment's name is not 1 to 32 of `a-z0-9-`.
@@ -33,7 +35,8 @@ pub enum FormatError {
     /// There is no such kind of key.
     #[error("kind {0:?} is none of app, user, access_token")]
     Kind(String),
-    /// A prefix or token has characters that an `Authorization` field cannot carry, or a token is empty.
+    /// A prefix or token has characters that an `Authorization` field cannot carry, or a token is
+    /// empty.
     #[error("prefix or token {0:?} must be characters of A-Z a-z 0-9 - . _ ~ + /")]
     Token(String),
     /// Two tokens of one place cannot be told apart.
@@ -167,10 +170,12 @@ impl KeyFormat {
         }
     }
 
-    /// Reads a presented text. Nothing is copied, nothing is hashed but the checksum of a few dozen bytes.
+    /// Reads a presented text. Nothing is copied, nothing is hashed but the checksum of a few dozen
+    /// bytes.
     ///
     /// # Errors
-    /// [`FormatMismatch::Checksum`] where only the checksum is wrong, else [`FormatMismatch::Shape`].
+    /// [`FormatMismatch::Checksum`] where only the checksum is wrong, else
+    /// [`FormatMismatch::Shape`].
     pub fn parse<'a>(&'a self, text: &'a str) -> Result<ParsedKey<'a>, FormatMismatch> {
         let rest = text
             .strip_prefix(self.prefix.as_str())
@@ -193,7 +198,8 @@ impl KeyFormat {
             .checksum
             .is_some_and(|checksum| checksum.of(random.as_bytes()) != sum.as_bytes())
         {
-            // A checksum of foreign characters is no typing error of one of ours, but it costs the same answer.
+            // A checksum of foreign characters is no typing error of one of ours, but it costs the
+            // same answer.
             return Err(FormatMismatch::Checksum);
         }
         Ok(ParsedKey {
@@ -205,10 +211,12 @@ impl KeyFormat {
 
     /// Makes a new key from the operating system's randomness.
     ///
-    /// `environment` and `kind` select the tokens; where the format has none for that place, they are not written.
+    /// `environment` and `kind` select the tokens; where the format has none for that place, they
+    /// are not written.
     ///
     /// # Errors
-    /// Where the format has tokens for a place and none for what was asked, or the system gives no randomness.
+    /// Where the format has tokens for a place and none for what was asked, or the system gives no
+    /// randomness.
     pub fn generate(
         &self,
         environment: Option<&Environment>,
@@ -233,8 +241,9 @@ impl KeyFormat {
         }
     }
 
-    /// Whether a text must be taken to have a key in it, whatever stands around: the prefix and something long enough after it;
-    /// where there is no prefix, any run of its characters that is long enough.
+    /// Whether a text must be taken to have a key in it, whatever stands around: the prefix and
+    /// something long enough after it; where there is no prefix, any run of its characters that is
+    /// long enough.
     pub(crate) fn gives_away(&self, text: &str) -> bool {
         let shortest = *self.accepted.start();
         if text.len() < self.prefix.len() + shortest {
@@ -385,8 +394,9 @@ impl KeyFormatBuilder {
     /// The format.
     ///
     /// # Errors
-    /// A [`FormatError`] that names the part which cannot work: characters that a field cannot carry, tokens that
-    /// cannot be told apart, under 128 bits of randomness, or keys longer than [`MAX_KEY_LENGTH`].
+    /// A [`FormatError`] that names the part which cannot work: characters that a field cannot
+    /// carry, tokens that cannot be told apart, under 128 bits of randomness, or keys longer than
+    /// [`MAX_KEY_LENGTH`].
     pub fn build(self) -> Result<KeyFormat, FormatError> {
         let (alphabet, length) = self.random.ok_or(FormatError::NoRandom)?;
         let bits = alphabet.bits(length);

@@ -1,6 +1,7 @@
 //! Identifiers: of a key, of its family, of a tenant and of a user.
 //!
-//! Each is short printable text that a host may choose, and a type of its own, so that one cannot stand for another.
+//! Each is short printable text that a host may choose, and a type of its own, so that one cannot
+//! stand for another.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -109,7 +110,8 @@ text_id! {
     KeyId
 }
 text_id! {
-    /// The identifier that a key and all its successors by rotation share. Limits are counted per family.
+    /// The identifier that a key and all its successors by rotation share. Limits are counted per
+    /// family.
     KeyFamily
 }
 text_id! {
@@ -122,8 +124,8 @@ text_id! {
 }
 
 text_id! {
-    /// A workspace of a tenant: letters, digits, `-`, `_` and `.` only, so that it reads the same in a path however that is
-    /// encoded.
+    /// A workspace of a tenant: letters, digits, `-`, `_` and `.` only, so that it reads the same
+    /// in a path however that is encoded.
     WorkspaceId
 }
 text_id! {
@@ -149,8 +151,8 @@ impl Allowed for PlanName {
 }
 
 impl KeyId {
-    /// Whether the text has the shape of identifiers that the library makes: those that it draws, and those that follow from
-    /// an idempotency key.
+    /// Whether the text has the shape of identifiers that the library makes: those that it draws,
+    /// and those that follow from an idempotency key.
     pub(crate) fn is_of_the_librarys_shape(&self) -> bool {
         let Some(rest) = self.as_str().strip_prefix("key_") else {
             return false;

@@ -19,7 +19,8 @@ impl Environment {
     /// The environment of this name.
     ///
     /// # Errors
-    /// [`FormatError::Environment`] where the name is empty, over 32 bytes, or has other characters.
+    /// [`FormatError::Environment`] where the name is empty, over 32 bytes, or has other
+    /// characters.
     pub fn new(name: &str) -> Result<Self, FormatError> {
         let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if name.is_empty() || name.len() > 32 || !name.bytes().all(valid) {

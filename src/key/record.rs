@@ -1,7 +1,7 @@
 //! The record of a key: everything about it but its secret.
 //!
-//! A record can be shown, logged and serialized. Its rules (who may use it, when, for what) are typed; what could not be
-//! read from storage never becomes a record.
+//! A record can be shown, logged and serialized. Its rules (who may use it, when, for what) are
+//! typed; what could not be read from storage never becomes a record.
 
 use std::fmt;
 use std::str::FromStr;
@@ -288,7 +288,8 @@ pub struct KeyRecord {
     pub environment: Environment,
     /// Whom it belongs to.
     pub owner: Owner,
-    /// What people may see of the secret: the last four characters and what stands before the random part.
+    /// What people may see of the secret: the last four characters and what stands before the
+    /// random part.
     pub masked: String,
     /// What it grants.
     pub scopes: Vec<Scope>,
@@ -332,13 +333,14 @@ pub struct KeyRecord {
     /// A fingerprint of the request that made it, where that can be repeated.
     #[serde(default)]
     pub origin: Option<String>,
-    /// Whether it may become its owner's primary key: not where events are signed and its secret was never seen.
+    /// Whether it may become its owner's primary key: not where events are signed and its secret
+    /// was never seen.
     pub may_be_primary: bool,
 }
 
 impl KeyRecord {
-    /// A record with the facts that every key has; the rest is public and starts as: version 1, no scopes, full access,
-    /// enabled, without a time limit, a family of its own.
+    /// A record with the facts that every key has; the rest is public and starts as: version 1, no
+    /// scopes, full access, enabled, without a time limit, a family of its own.
     #[must_use]
     pub fn new(
         id: KeyId,
@@ -378,7 +380,8 @@ impl KeyRecord {
         }
     }
 
-    /// The state at an instant. What is final comes first: a key that is revoked and expired is revoked.
+    /// The state at an instant. What is final comes first: a key that is revoked and expired is
+    /// revoked.
     #[must_use]
     pub fn status(&self, now: SystemTime) -> KeyStatus {
         if self.revoked.is_some() {
@@ -394,22 +397,24 @@ impl KeyRecord {
         }
     }
 
-    /// Whether the key counts against a quota of active keys: not revoked and not expired. Disabled keys count, access
-    /// tokens never do.
+    /// Whether the key counts against a quota of active keys: not revoked and not expired. Disabled
+    /// keys count, access tokens never do.
     #[must_use]
     pub fn counts_as_active(&self, now: SystemTime) -> bool {
         self.kind != KeyKind::AccessToken
             && !matches!(self.status(now), KeyStatus::Revoked | KeyStatus::Expired)
     }
 
-    /// Whether two records are of one owner (tenant and user) and one family: of one key, they always are.
+    /// Whether two records are of one owner (tenant and user) and one family: of one key, they
+    /// always are.
     #[must_use]
     pub fn is_of_the_same_owner(&self, other: &Self) -> bool {
         (&self.owner.tenant_id, &self.owner.user_id, &self.family)
             == (&other.owner.tenant_id, &other.owner.user_id, &other.family)
     }
 
-    /// Whether the key can be its owner's primary at an instant: it counts as active and nothing speaks against it.
+    /// Whether the key can be its owner's primary at an instant: it counts as active and nothing
+    /// speaks against it.
     #[must_use]
     pub fn can_be_primary(&self, now: SystemTime) -> bool {
         self.may_be_primary && self.counts_as_active(now)

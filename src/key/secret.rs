@@ -1,7 +1,7 @@
 //! A key in plaintext: shown once, then gone.
 //!
-//! The type has no `Display`, no `Clone` and no serialization, prints redacted, is wiped when it is dropped, and gives
-//! its text away by being consumed.
+//! The type has no `Display`, no `Clone` and no serialization, prints redacted, is wiped when it is
+//! dropped, and gives its text away by being consumed.
 
 use zeroize::Zeroize;
 
@@ -24,7 +24,8 @@ impl PlaintextKey {
         Self(text)
     }
 
-    /// Takes the text out, for the one answer that shows it. From here on wiping it is the caller's business.
+    /// Takes the text out, for the one answer that shows it. From here on wiping it is the caller's
+    /// business.
     #[must_use]
     pub fn reveal(mut self) -> String {
         std::mem::take(&mut self.0)

@@ -1,8 +1,9 @@
-//! What signs events with a key without being able to authenticate as it: the keyed state of HMAC-SHA256.
+//! What signs events with a key without being able to authenticate as it: the keyed state of
+//! HMAC-SHA256.
 //!
-//! HMAC (RFC 2104 §4) may be computed from the two chaining values that its padded key leaves behind. They sign whatever
-//! the key would sign, and the key cannot be computed from them. They are a secret all the same: whoever has them can
-//! forge events.
+//! HMAC (RFC 2104 §4) may be computed from the two chaining values that its padded key leaves
+//! behind. They sign whatever the key would sign, and the key cannot be computed from them. They
+//! are a secret all the same: whoever has them can forge events.
 
 use std::fmt;
 

@@ -64,7 +64,8 @@ impl Decision {
         }
     }
 
-    /// The decision with how the windows of a bucket stand, one for each of its quotas, in their order.
+    /// The decision with how the windows of a bucket stand, one for each of its quotas, in their
+    /// order.
     pub fn with_bucket(
         mut self,
         quotas: &Quotas,

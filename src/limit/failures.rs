@@ -1,8 +1,8 @@
 //! Failed attempts, by client address: well-formed keys that no store knows.
 //!
-//! The count is asked before a store is, and never touches a key's own quota; a success takes nothing back. IPv6 clients
-//! are counted by /64, clients without an address together. Memory is bounded: when it is full, newcomers share one
-//! count.
+//! The count is asked before a store is, and never touches a key's own quota; a success takes
+//! nothing back. IPv6 clients are counted by /64, clients without an address together. Memory is
+//! bounded: when it is full, newcomers share one count.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -38,7 +38,8 @@ impl FailureLimits {
         }
     }
 
-    /// How long this client must wait before another key of its is looked up; `None` if it need not.
+    /// How long this client must wait before another key of its is looked up; `None` if it need
+    /// not.
     pub(crate) fn blocked(&self, client: Option<IpAddr>) -> Option<Duration> {
         let (buffer, length) = name(client);
         let known = self.by_client.wait(&self.bucket(text(&buffer, length)));
@@ -75,7 +76,8 @@ impl FailureLimits {
 const UNKNOWN: &str = "unknown";
 const NEWCOMERS: &str = "newcomers";
 
-/// The name of a client's bucket: 16 hexadecimal digits of the /64, or of the IPv4 address, without an allocation.
+/// The name of a client's bucket: 16 hexadecimal digits of the /64, or of the IPv4 address, without
+/// an allocation.
 fn name(client: Option<IpAddr>) -> ([u8; 17], usize) {
     let mut buffer = [0; 17];
     let prefix = match client.map(|ip| ip.to_canonical()) {

@@ -1,4 +1,5 @@
-//! Response fields that tell callers how their quotas stand (draft-ietf-httpapi-ratelimit-headers-10).
+//! Response fields that tell callers how their quotas stand
+//! (draft-ietf-httpapi-ratelimit-headers-10).
 
 use std::fmt::Write;
 
@@ -11,7 +12,8 @@ pub enum LimitFields {
     /// `RateLimit-Policy` and `RateLimit`.
     #[default]
     Standard,
-    /// Those, and `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds) of the window that is nearest to refusing.
+    /// Those, and `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds) of the window that is
+    /// nearest to refusing.
     WithLegacy,
     /// None.
     Off,

@@ -1,9 +1,10 @@
 //! The limiter in this process: strict windows per bucket, behind one small lock each.
 //!
-//! A bucket's cell is found through the slot beside its cached key, or in a sharded map. The limiter owns its cells: what
-//! was admitted is remembered whatever happens to the cached key. A cell whose windows are all past gives its memory back,
-//! and leaves the map when nothing points to it; sweeping is done by the requests that need room, a shard at a time. At
-//! the cap, with every cell live, newcomers are an outage and nobody is forgotten.
+//! A bucket's cell is found through the slot beside its cached key, or in a sharded map. The
+//! limiter owns its cells: what was admitted is remembered whatever happens to the cached key. A
+//! cell whose windows are all past gives its memory back, and leaves the map when nothing points to
+//! it; sweeping is done by the requests that need room, a shard at a time. At the cap, with every
+//! cell live, newcomers are an outage and nobody is forgotten.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -73,8 +74,8 @@ struct Cell(Mutex<State>);
 #[derive(Default)]
 struct State {
     quotas: Option<Quotas>,
-    /// One for each length of the quotas, and those of former quotas while they remember something: a quota that comes
-    /// back finds what was admitted in between, and nothing is converted twice.
+    /// One for each length of the quotas, and those of former quotas while they remember something:
+    /// a quota that comes back finds what was admitted in between, and nothing is converted twice.
     recorders: Vec<Recorder>,
     /// Which recorder is each quota's.
     places: SmallVec<[u8; 4]>,
@@ -115,13 +116,15 @@ impl LocalLimiter {
         }
     }
 
-    /// How many buckets are live: admitted something within their widest window, or have not been swept since.
+    /// How many buckets are live: admitted something within their widest window, or have not been
+    /// swept since.
     #[must_use]
     pub fn live_buckets(&self) -> usize {
         self.inner.live.load(Ordering::Relaxed)
     }
 
-    /// Frees every idle bucket now. Requests that need room do it bit by bit; a host with quiet hours may call this.
+    /// Frees every idle bucket now. Requests that need room do it bit by bit; a host with quiet
+    /// hours may call this.
     pub fn sweep(&self) {
         let now = nanos(self.inner.clock.monotonic());
         for shard in &self.inner.shards {
@@ -150,7 +153,8 @@ impl LocalLimiter {
             .iter()
             .map(|bucket| self.inner.find(bucket, now))
             .collect();
-        // Locked in the order of their kinds, one cell of each, so that no two requests wait for each other.
+        // Locked in the order of their kinds, one cell of each, so that no two requests wait for
+        // each other.
         let mut states: SmallVec<[MutexGuard<'_, State>; 3]> =
             cells.iter().map(|cell| cell.0.lock()).collect();
         let now = states.iter().fold(now, |now, state| now.max(state.now));
@@ -172,7 +176,8 @@ impl LocalLimiter {
         Ok(told)
     }
 
-    /// How long one unit would have to wait, without taking it; `None` where nothing is known of the bucket.
+    /// How long one unit would have to wait, without taking it; `None` where nothing is known of
+    /// the bucket.
     pub(crate) fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
         let now = nanos(self.inner.clock.monotonic());
         let cell = self.inner.known(bucket)?;
@@ -332,7 +337,8 @@ impl State {
         self.quotas = Some(quotas.clone());
     }
 
-    /// What all recorders together remember, oldest first: of each time the finest account there is. After `advance`.
+    /// What all recorders together remember, oldest first: of each time the finest account there
+    /// is. After `advance`.
     fn history(&self, now: u64) -> Vec<(u64, u64)> {
         let mut recorders: Vec<_> = self.recorders.iter().collect();
         recorders.sort_by_key(|recorder| (recorder.length(), !recorder.is_exact()));
@@ -427,7 +433,8 @@ impl Inner {
 
     /// Counts one more live cell, if there may be one.
     fn make_room(&self, now: u64) -> Result<(), LimiterError> {
-        // Cells that are found through slots never come by the map, so whoever becomes live sweeps a shard in passing.
+        // Cells that are found through slots never come by the map, so whoever becomes live sweeps
+        // a shard in passing.
         let next = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
         if let Some(mut shard) = self.shards[next].try_lock()
             && now >= shard.next_sweep
@@ -462,8 +469,9 @@ impl Inner {
         }
     }
 
-    /// Takes the recorders from idle cells, and cells without recorders out of the map where nothing points to them. Under
-    /// the shard's lock nobody can begin to. Cells that are in use are passed over, so this waits for nobody.
+    /// Takes the recorders from idle cells, and cells without recorders out of the map where
+    /// nothing points to them. Under the shard's lock nobody can begin to. Cells that are in use
+    /// are passed over, so this waits for nobody.
     fn sweep(&self, shard: &mut Shard, now: u64) {
         shard.next_sweep = now.saturating_add(SWEEP_EVERY);
         let keep = |cell: &Arc<Cell>| {
@@ -524,7 +532,8 @@ pub struct LocalLimiterBuilder {
 }
 
 impl LocalLimiterBuilder {
-    /// The most live buckets, 250 000 unless set. At the default quotas a live bucket takes under 1.5 KiB.
+    /// The most live buckets, 250 000 unless set. At the default quotas a live bucket takes under
+    /// 1.5 KiB.
     pub fn most_buckets(mut self, most: usize) -> Self {
         self.most = most;
         self

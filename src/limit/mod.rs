@@ -1,7 +1,8 @@
 //! How many requests a key may make: quotas, the limiter trait, and the strict in-process limiter.
 //!
-//! A quota of N per W admits at most N in **every** interval of length W, not only in calendar-aligned ones. A request is
-//! admitted by all windows or by none, and a refusal changes nothing.
+//! A quota of N per W admits at most N in **every** interval of length W, not only in
+//! calendar-aligned ones. A request is admitted by all windows or by none, and a refusal changes
+//! nothing.
 //!
 //! The usual algorithms admit more. A burst of sixty, then a flood:
 //!
@@ -40,7 +41,8 @@ use crate::key::{KeyFamily, TenantId};
 /// Decides whether a request may pass.
 ///
 /// # What an implementation promises
-/// - For every interval of length W, both ends included, at most N units are admitted, for each quota of each bucket.
+/// - For every interval of length W, both ends included, at most N units are admitted, for each
+///   quota of each bucket.
 /// - A request is admitted by all quotas of all buckets or by none; a refusal changes no count.
 /// - [`Decision::retry_after`] is how long a lone retry must wait, exactly.
 /// - Buckets are apart: nothing that happens to one is seen in another.
@@ -54,7 +56,8 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
     /// Where the limiter gives no answer; then the mode that the host chose decides ([`OnOutage`]).
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
 
-    /// The same for limiters that can answer without waiting; `None` (the default) says that this one must be awaited.
+    /// The same for limiters that can answer without waiting; `None` (the default) says that this
+    /// one must be awaited.
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
         let _ = request;
         None
@@ -65,7 +68,8 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct LimitRequest<'a> {
-    /// The buckets it is counted in, each with its quotas: one of each kind at most, in the order of [`BucketId`].
+    /// The buckets it is counted in, each with its quotas: one of each kind at most, in the order
+    /// of [`BucketId`].
     pub buckets: &'a [LimitBucket<'a>],
     /// How many units it takes, 1 or more.
     pub cost: u64,
@@ -122,8 +126,9 @@ pub enum BucketId<'a> {
     Custom(&'a str),
 }
 
-/// A place beside a cached key in which a limiter may keep a pointer to its cell, so that a request needs no second
-/// look-up. It holds the pointer of one limiter, the first that filled it; others look up.
+/// A place beside a cached key in which a limiter may keep a pointer to its cell, so that a request
+/// needs no second look-up. It holds the pointer of one limiter, the first that filled it; others
+/// look up.
 #[derive(Default)]
 pub struct LimiterSlot {
     filled: OnceLock<(u64, Arc<dyn Any + Send + Sync>)>,
@@ -149,7 +154,8 @@ impl LimiterSlot {
         }
     }
 
-    /// Puts a pointer here, unless there is one. `limiter` is a number that no other limiter in the process uses.
+    /// Puts a pointer here, unless there is one. `limiter` is a number that no other limiter in the
+    /// process uses.
     pub fn fill(&self, limiter: u64, value: Arc<dyn Any + Send + Sync>) {
         let _ = self.filled.set((limiter, value));
     }

@@ -48,10 +48,12 @@ pub enum QuotaError {
 }
 
 impl Quota {
-    /// A quota of a name that response fields tell: 1 to 32 lower-case letters, digits, `-` and `_`.
+    /// A quota of a name that response fields tell: 1 to 32 lower-case letters, digits, `-` and
+    /// `_`.
     ///
     /// # Errors
-    /// A limit of 0 or over 2³²-1, a window under a second or over 400 days, or a name that cannot be told.
+    /// A limit of 0 or over 2³²-1, a window under a second or over 400 days, or a name that cannot
+    /// be told.
     pub fn new(name: &str, limit: u64, window: Duration) -> Result<Self, QuotaError> {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         if name.is_empty() || name.len() > 32 || !name.bytes().all(fits) {
@@ -164,7 +166,8 @@ impl Quotas {
         &self.0
     }
 
-    /// An equal list that shares no reference count: what each key's requests count up and down must not be every key's.
+    /// An equal list that shares no reference count: what each key's requests count up and down
+    /// must not be every key's.
     pub(crate) fn apart(&self) -> Self {
         Self(self.0.iter().cloned().collect())
     }

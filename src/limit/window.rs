@@ -1,8 +1,8 @@
 //! What was admitted within the last W: the memory of a strict sliding window.
 //!
-//! A few units are remembered by their exact times. More are counted in slots of at most W/256, and a slot is forgotten only
-//! once all that may be in it is older than W: never too early, and at most W/256 late. A recorder enforces no limit: it
-//! outlives changes of the quotas that it serves.
+//! A few units are remembered by their exact times. More are counted in slots of at most W/256, and
+//! a slot is forgotten only once all that may be in it is older than W: never too early, and at
+//! most W/256 late. A recorder enforces no limit: it outlives changes of the quotas that it serves.
 //!
 //! Times are nanoseconds of a monotonic clock that the caller never lets go back.
 
@@ -80,7 +80,8 @@ impl Recorder {
         self.length
     }
 
-    /// Whether it serves a quota of this length and limit: small quotas have exact memories of their own.
+    /// Whether it serves a quota of this length and limit: small quotas have exact memories of
+    /// their own.
     pub(super) fn serves(&self, length: u64, limit: u64) -> bool {
         self.length == length && self.small == is_small(limit)
     }
@@ -134,8 +135,8 @@ impl Recorder {
         }
     }
 
-    /// The time from `now` until this many units fit under a limit, if nothing else is admitted; zero if they fit. After
-    /// `advance`.
+    /// The time from `now` until this many units fit under a limit, if nothing else is admitted;
+    /// zero if they fit. After `advance`.
     pub(super) fn wait(&self, now: u64, units: u64, limit: u64) -> u64 {
         match (self.live() + units).saturating_sub(limit) {
             0 => 0,
@@ -143,7 +144,8 @@ impl Recorder {
         }
     }
 
-    /// The time from `now` until the first units are forgotten; `None` if there are none. After `advance`.
+    /// The time from `now` until the first units are forgotten; `None` if there are none. After
+    /// `advance`.
     pub(super) fn reset(&self, now: u64) -> Option<u64> {
         (self.live() > 0).then(|| self.gone_at(1).saturating_sub(now))
     }
@@ -244,8 +246,9 @@ impl Slotted {
         }
     }
 
-    /// The first instant at which nothing in the slot can share an interval of this length with it: a unit at the very
-    /// start of the slot is then kept `step` longer than need be, one at its very end not at all.
+    /// The first instant at which nothing in the slot can share an interval of this length with it:
+    /// a unit at the very start of the slot is then kept `step` longer than need be, one at its
+    /// very end not at all.
     fn slot_gone_at(&self, slot: u64, length: u64) -> u64 {
         slot.saturating_add(1)
             .saturating_mul(self.step)

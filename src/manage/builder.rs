@@ -29,9 +29,11 @@ pub struct IssueRules {
     pub access_token_lifetime: Option<Duration>,
     /// How often keys should be rotated: reported, not enforced.
     pub rotate_every: Option<Duration>,
-    /// Whether a rotated key stays as it is until it is deleted by hand, so that no grace can be asked for.
+    /// Whether a rotated key stays as it is until it is deleted by hand, so that no grace can be
+    /// asked for.
     pub rotated_keys_stay: bool,
-    /// Whether the owner's primary key signs events: then a key whose secret was never seen cannot become one.
+    /// Whether the owner's primary key signs events: then a key whose secret was never seen cannot
+    /// become one.
     pub sign_events: bool,
 }
 
@@ -93,7 +95,8 @@ impl KeyManagerBuilder {
         self
     }
 
-    /// The environments that keys may be issued for; the first is the default. Unset, `production` alone.
+    /// The environments that keys may be issued for; the first is the default. Unset, `production`
+    /// alone.
     pub fn environments(mut self, environments: impl IntoIterator<Item = Environment>) -> Self {
         self.inner.environments = environments.into_iter().collect();
         self
@@ -105,7 +108,8 @@ impl KeyManagerBuilder {
         self
     }
 
-    /// How many active keys a tenant may have, where it differs from the rules' number: `None` leaves that.
+    /// How many active keys a tenant may have, where it differs from the rules' number: `None`
+    /// leaves that.
     pub fn active_keys_of(
         mut self,
         of: impl Fn(&TenantId) -> Option<u64> + Send + Sync + 'static,

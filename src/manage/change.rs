@@ -1,4 +1,5 @@
-//! Changing a key: its name, what it grants, where and how long it works, and whether it is switched on.
+//! Changing a key: its name, what it grants, where and how long it works, and whether it is
+//! switched on.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -14,7 +15,8 @@ use crate::network::AllowList;
 use crate::scope::Scope;
 use crate::store::{Change, OwnerRef, Rejected, WriteBatch};
 
-/// What shall be different. What is `None` stays; where a fact may be absent, `Some(None)` takes it away.
+/// What shall be different. What is `None` stays; where a fact may be absent, `Some(None)` takes it
+/// away.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyChange {
@@ -40,7 +42,8 @@ pub struct KeyChange {
     pub metadata: Option<Metadata>,
     /// From when on it works.
     pub not_before: Option<Option<SystemTime>>,
-    /// The first instant at which it no longer works: now or later. A rotated key's can only come nearer.
+    /// The first instant at which it no longer works: now or later. A rotated key's can only come
+    /// nearer.
     pub expires_at: Option<Option<SystemTime>>,
     /// Whether it is switched on.
     pub enabled: Option<bool>,
@@ -76,7 +79,8 @@ impl KeyChange {
             .collect()
     }
 
-    /// All that it does: switching a key on or off is an act of its own, whatever else is changed with it.
+    /// All that it does: switching a key on or off is an act of its own, whatever else is changed
+    /// with it.
     fn actions(&self) -> impl Iterator<Item = Action> {
         let switches = self.enabled.map(|enabled| {
             if enabled {
@@ -121,13 +125,14 @@ impl KeyChange {
 }
 
 impl KeyManager {
-    /// Changes a key. With `version`, only if it is still at that one; without, whatever it is at. What changes nothing is
-    /// no new version.
+    /// Changes a key. With `version`, only if it is still at that one; without, whatever it is at.
+    /// What changes nothing is no new version.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Changed`], [`ManageError::Conflict`] for a
-    /// revoked key, [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`] where it would
-    /// be active again, or the store giving no answer.
+    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Changed`],
+    /// [`ManageError::Conflict`] for a revoked key, [`ManageError::NotFound`],
+    /// [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`] where it would be active again,
+    /// or the store giving no answer.
     pub async fn update(
         &self,
         id: &KeyId,
@@ -306,7 +311,8 @@ impl KeyManager {
         }
         let not_before = change.not_before.unwrap_or(before.not_before);
         let expires_at = change.expires_at.unwrap_or(before.expires_at);
-        // What was not touched may stand as it does: a rotated key's end may lie before its beginning.
+        // What was not touched may stand as it does: a rotated key's end may lie before its
+        // beginning.
         match change.not_before.is_some() || change.expires_at.is_some() {
             true => check_order(not_before, expires_at),
             false => Ok(()),

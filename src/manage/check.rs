@@ -50,7 +50,8 @@ pub(super) fn check_order(
     }
 }
 
-/// One line for people, that reads as it is written: no controls, and none of those that turn the direction of a text.
+/// One line for people, that reads as it is written: no controls, and none of those that turn the
+/// direction of a text.
 pub(super) fn check_line(field: &'static str, text: &str) -> Result<(), ManageError> {
     check_text(field, text)?;
     let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');

@@ -1,9 +1,10 @@
-//! Asking twice and being done once: what a caller repeats because no answer came is recognized, on any node and after any
-//! restart.
+//! Asking twice and being done once: what a caller repeats because no answer came is recognized, on
+//! any node and after any restart.
 //!
-//! The id of the key that is made follows from who asks and from the caller's own idempotency key, so that the second
-//! attempt meets the key of the first. The record keeps a fingerprint of what was asked for: another request under the
-//! same idempotency key is an error, not somebody else's key.
+//! The id of the key that is made follows from who asks and from the caller's own idempotency key,
+//! so that the second attempt meets the key of the first. The record keeps a fingerprint of what
+//! was asked for: another request under the same idempotency key is an error, not somebody else's
+//! key.
 
 use std::fmt::Write;
 
@@ -20,11 +21,12 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// A request by `who`, under the caller's own `key`, that asks for this. Requests of others, and other `calls`, are
-    /// unrelated, whatever their key.
+    /// A request by `who`, under the caller's own `key`, that asks for this. Requests of others,
+    /// and other `calls`, are unrelated, whatever their key.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] for a key that is empty, longer than 255 bytes, or has other than visible ASCII characters.
+    /// [`ManageError::Invalid`] for a key that is empty, longer than 255 bytes, or has other than
+    /// visible ASCII characters.
     pub fn new(who: &str, call: &str, key: &str, request: &[u8]) -> Result<Self, ManageError> {
         if key.is_empty() || key.len() > 255 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ManageError::invalid(

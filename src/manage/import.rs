@@ -19,11 +19,12 @@ use crate::store::{Listed, Usage};
 pub struct ImportedDigest(KeyDigest);
 
 impl ImportedDigest {
-    /// A digest from its scheme's name (`sha256`, `sha512`, `hmac-sha256:VERSION` of the pepper) and its text in
-    /// hexadecimal, in any case.
+    /// A digest from its scheme's name (`sha256`, `sha512`, `hmac-sha256:VERSION` of the pepper)
+    /// and its text in hexadecimal, in any case.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] for an unknown scheme, other characters, or another length than the scheme's.
+    /// [`ManageError::Invalid`] for an unknown scheme, other characters, or another length than the
+    /// scheme's.
     pub fn from_hex(scheme: &str, hex: &str) -> Result<Self, ManageError> {
         let text = hex.as_bytes();
         let digits = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
@@ -112,12 +113,13 @@ impl NewImport {
 }
 
 impl KeyManager {
-    /// Takes over a key whose secret is unknown. It works everywhere at once, and its digest is made anew under the current
-    /// scheme at its first use.
+    /// Takes over a key whose secret is unknown. It works everywhere at once, and its digest is
+    /// made anew under the current scheme at its first use.
     ///
     /// # Errors
-    /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] where the digest was ever known, even of a deleted key;
-    /// [`ManageError::Invalid`] for a scheme under which it would not be found.
+    /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] where the digest was ever known,
+    /// even of a deleted key; [`ManageError::Invalid`] for a scheme under which it would not be
+    /// found.
     pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyImport);
         let imported = self.try_import(import, &mut watch).await;

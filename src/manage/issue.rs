@@ -138,11 +138,13 @@ pub struct Issued {
 }
 
 impl KeyManager {
-    /// Issues a key, in one atomic step with its quota. The first one of an owner becomes its primary key.
+    /// Issues a key, in one atomic step with its quota. The first one of an owner becomes its
+    /// primary key.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`],
-    /// [`ManageError::DoneBefore`] for a request that is repeated, or the store giving no answer.
+    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`],
+    /// [`ManageError::QuotaExceeded`], [`ManageError::DoneBefore`] for a request that is repeated,
+    /// or the store giving no answer.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
         let mut watch = self.watch(Action::KeyIssue);
         let issued = self.try_issue(new, &mut watch).await;
@@ -246,7 +248,8 @@ impl KeyManager {
         signing: Option<SigningState>,
         now: SystemTime,
     ) -> Result<(), ManageError> {
-        // Pinned before too, so that a newer key does not take the place of one that time has made the primary.
+        // Pinned before too, so that a newer key does not take the place of one that time has made
+        // the primary.
         let pin = Change::PinPrimary {
             owner: OwnerRef::of(&record.owner),
             at: now,
@@ -257,7 +260,8 @@ impl KeyManager {
         Ok(self.inner.store.apply(&batch).await?)
     }
 
-    /// The changes that make a key, and make it the primary one where there is none, under its quota.
+    /// The changes that make a key, and make it the primary one where there is none, under its
+    /// quota.
     pub(super) fn insertion(
         &self,
         record: &KeyRecord,

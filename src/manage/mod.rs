@@ -1,8 +1,9 @@
 //! Managing keys: issue, import, list, change, rotate, make primary, revoke, delete.
 //!
-//! The manager checks what it is asked for (format, environment, vocabulary, times), makes one atomic batch of it, and
-//! gives that to the store. Who asks is the host's to prove ([`KeyManager::by`]); what they may is the policy's to say
-//! ([`OperatorPolicy`]). Each act, done or refused, is one event of the audit.
+//! The manager checks what it is asked for (format, environment, vocabulary, times), makes one
+//! atomic batch of it, and gives that to the store. Who asks is the host's to prove
+//! ([`KeyManager::by`]); what they may is the policy's to say ([`OperatorPolicy`]). Each act, done
+//! or refused, is one event of the audit.
 
 mod builder;
 mod change;
@@ -57,7 +58,8 @@ pub struct ManagedKey {
     pub usage: Usage,
     /// Whether it is its owner's primary key.
     pub primary: bool,
-    /// When it should be rotated, where the API says how often: a recommendation, and nothing is refused for it.
+    /// When it should be rotated, where the API says how often: a recommendation, and nothing is
+    /// refused for it.
     pub rotation_due: Option<SystemTime>,
 }
 
@@ -107,8 +109,9 @@ impl KeyManager {
         KeyManagerBuilder::new(Arc::new(store), format)
     }
 
-    /// The same manager, in the hands of an operator: allowed what the policy allows, confined to its tenant, and named
-    /// by the audit. Without this it is the service itself that acts ([`Operator::host`]).
+    /// The same manager, in the hands of an operator: allowed what the policy allows, confined to
+    /// its tenant, and named by the audit. Without this it is the service itself that acts
+    /// ([`Operator::host`]).
     #[must_use]
     pub fn by(&self, operator: Operator) -> Self {
         Self {
@@ -132,8 +135,8 @@ impl KeyManager {
     /// One key, with its usage.
     ///
     /// # Errors
-    /// [`ManageError::NotFound`], also for another tenant's key; [`ManageError::Forbidden`]; or the store giving no
-    /// answer.
+    /// [`ManageError::NotFound`], also for another tenant's key; [`ManageError::Forbidden`]; or the
+    /// store giving no answer.
     pub async fn get(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let listed = self.find(id).await?;
         self.shown(listed).await
@@ -145,8 +148,8 @@ impl KeyManager {
         Ok(self.managed(listed, primary))
     }
 
-    /// A page of keys, newest first. Never a secret, never a digest; an operator sees those of its tenant that the policy
-    /// lets it see.
+    /// A page of keys, newest first. Never a secret, never a digest; an operator sees those of its
+    /// tenant that the policy lets it see.
     ///
     /// # Errors
     /// [`ManageError::Forbidden`], or the store giving no answer.
@@ -170,7 +173,8 @@ impl KeyManager {
         })
     }
 
-    /// A query as far as the operator may see: of its tenant, and of what the policy lets it see there.
+    /// A query as far as the operator may see: of its tenant, and of what the policy lets it see
+    /// there.
     ///
     /// # Errors
     /// [`ManageError::Forbidden`] where it sees no lists at all.
@@ -182,7 +186,8 @@ impl KeyManager {
         Ok(query)
     }
 
-    /// How often a key was used in each hour from the one of `from` to before `to`, the oldest first.
+    /// How often a key was used in each hour from the one of `from` to before `to`, the oldest
+    /// first.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -212,7 +217,8 @@ impl KeyManager {
         Ok(self.inner.policy.allows(&self.operator, action, record)?)
     }
 
-    /// Whether the operator may make or change a key so that it grants this. What it granted before, others have given.
+    /// Whether the operator may make or change a key so that it grants this. What it granted
+    /// before, others have given.
     fn may_grant(&self, record: &KeyRecord, before: Option<&KeyRecord>) -> Result<(), ManageError> {
         let Some(own) = &self.operator.authority else {
             return Ok(());
@@ -251,8 +257,8 @@ impl KeyManager {
         Ok(primary.as_ref() == Some(&record.id))
     }
 
-    /// What an act has come to. It was done: that nothing more can be read now does not undo it, and a secret that was made
-    /// is not lost for it.
+    /// What an act has come to. It was done: that nothing more can be read now does not undo it,
+    /// and a secret that was made is not lost for it.
     async fn done(&self, record: KeyRecord, usage: Usage) -> ManagedKey {
         let primary = self.is_primary(&record, self.now()).await.unwrap_or(false);
         self.managed(Listed::new(record, usage), primary)

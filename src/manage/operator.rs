@@ -1,4 +1,5 @@
-//! Who manages keys, and what they may: the operator whom the host has proven, and the policy that allows or refuses.
+//! Who manages keys, and what they may: the operator whom the host has proven, and the policy that
+//! allows or refuses.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,7 +16,8 @@ use crate::store::ListQuery;
 pub enum Role {
     /// Everything in the tenant.
     Owner,
-    /// What the policy says: by default the keys of the whole organization, and those of own workspaces.
+    /// What the policy says: by default the keys of the whole organization, and those of own
+    /// workspaces.
     Admin,
     /// What the policy says: by default nothing.
     Member,
@@ -23,7 +25,8 @@ pub enum Role {
 
 /// Somebody who manages keys, as the host has proven it: the library believes it.
 ///
-/// An operator of a tenant sees nothing of any other: another tenant's key is not found, whatever the policy says.
+/// An operator of a tenant sees nothing of any other: another tenant's key is not found, whatever
+/// the policy says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Operator {
@@ -33,7 +36,8 @@ pub struct Operator {
     pub place: Place,
     /// The workspaces it belongs to; none unless set.
     pub workspaces: Vec<WorkspaceId>,
-    /// What it may itself: no key that it issues grants more, unless the policy says so. Everything unless set.
+    /// What it may itself: no key that it issues grants more, unless the policy says so. Everything
+    /// unless set.
     pub authority: Option<Vec<Scope>>,
     /// Where it is, for the audit.
     pub client_ip: Option<IpAddr>,
@@ -139,7 +143,8 @@ impl Denied {
     }
 }
 
-/// Decides what an operator may do to keys of its own tenant. `Arc` and `Box` of a policy are policies.
+/// Decides what an operator may do to keys of its own tenant. `Arc` and `Box` of a policy are
+/// policies.
 pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
     /// Whether an operator may manage anything at all; it may unless this is said.
     ///
@@ -150,8 +155,9 @@ pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether an operator may do this to a key: for [`Action::KeyIssue`] and [`Action::KeyImport`] to the one that would be
-    /// made, for [`Action::KeyUpdate`] to the key as it is and as it would be.
+    /// Whether an operator may do this to a key: for [`Action::KeyIssue`] and [`Action::KeyImport`]
+    /// to the one that would be made, for [`Action::KeyUpdate`] to the key as it is and as it would
+    /// be.
     ///
     /// # Errors
     /// Why not.
@@ -163,15 +169,16 @@ pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
     /// Where it sees no lists at all.
     fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
 
-    /// Whether keys that an operator issues or changes may grant more than it may itself; not unless this is said.
+    /// Whether keys that an operator issues or changes may grant more than it may itself; not
+    /// unless this is said.
     fn may_exceed_authority(&self, operator: &Operator) -> bool {
         let _ = operator;
         false
     }
 }
 
-/// Owners manage all keys of their tenant; administrators those of the whole organization and those that reach none but
-/// their own workspaces; members none.
+/// Owners manage all keys of their tenant; administrators those of the whole organization and those
+/// that reach none but their own workspaces; members none.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct ByRole;

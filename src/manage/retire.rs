@@ -11,11 +11,13 @@ use crate::store::{Change, Condition, Listed, OwnerRef, Rejected, WriteBatch};
 const ATTEMPTS_TO_REVOKE: usize = 1000;
 
 impl KeyManager {
-    /// Refuses a key from the next request on, for good. Revoking it again changes nothing and keeps the first reason. Was it
-    /// the primary key, the newest active one becomes it in the same step.
+    /// Refuses a key from the next request on, for good. Revoking it again changes nothing and
+    /// keeps the first reason. Was it the primary key, the newest active one becomes it in the same
+    /// step.
     ///
     /// # Errors
-    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long, or the store giving no answer.
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long, or the
+    /// store giving no answer.
     pub async fn revoke(
         &self,
         id: &KeyId,
@@ -42,8 +44,8 @@ impl KeyManager {
             self.may(Action::KeyRevoke, &listed.record)?;
             let mut record = (*listed.record).clone();
             if record.revoked.is_some() {
-                // Whoever asks again may never have heard that it was done: then perhaps nobody else has, either. A write
-                // that changes nothing tells every node once more.
+                // Whoever asks again may never have heard that it was done: then perhaps nobody
+                // else has, either. A write that changes nothing tells every node once more.
                 let again = WriteBatch::new()
                     .require(Condition::Version {
                         id: id.clone(),
@@ -87,12 +89,12 @@ impl KeyManager {
         Err(ManageError::Contended)
     }
 
-    /// Refuses a key from the next request on and takes it out of all lists. Its id and digest stay known, so that it can
-    /// never be imported again.
+    /// Refuses a key from the next request on and takes it out of all lists. Its id and digest stay
+    /// known, so that it can never be imported again.
     ///
     /// # Errors
-    /// [`ManageError::Conflict`] for the primary key of an owner who has another active one, [`ManageError::NotFound`],
-    /// [`ManageError::Forbidden`], or the store giving no answer.
+    /// [`ManageError::Conflict`] for the primary key of an owner who has another active one,
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
         let mut watch = self.watch(Action::KeyDelete);
         let deleted = self.try_delete(id, &mut watch).await;
@@ -150,8 +152,9 @@ impl KeyManager {
     /// Makes a key its owner's primary one, in the place of the one before.
     ///
     /// # Errors
-    /// [`ManageError::Conflict`] for a key that is not active, an access token, or, where events are signed, an imported
-    /// key; [`ManageError::NotFound`]; [`ManageError::Forbidden`]; or the store giving no answer.
+    /// [`ManageError::Conflict`] for a key that is not active, an access token, or, where events
+    /// are signed, an imported key; [`ManageError::NotFound`]; [`ManageError::Forbidden`]; or the
+    /// store giving no answer.
     pub async fn make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyMakePrimary);
         let made = self.try_make_primary(id, &mut watch).await;

@@ -26,14 +26,16 @@ pub struct Rotated {
 }
 
 impl KeyManager {
-    /// Gives a key a successor with the same facts, and the same lifetime anew where it had one. The old key works until the
-    /// grace is over, and never past its own expiry; without a grace it ends at once. Where the rules say that rotated keys
-    /// stay, it works on until it is deleted, and no grace can be asked for.
+    /// Gives a key a successor with the same facts, and the same lifetime anew where it had one.
+    /// The old key works until the grace is over, and never past its own expiry; without a grace it
+    /// ends at once. Where the rules say that rotated keys stay, it works on until it is deleted,
+    /// and no grace can be asked for.
     ///
     /// # Errors
-    /// [`ManageError::Conflict`] for a key that has ended or has a successor already, [`ManageError::Invalid`] for a grace
-    /// that cannot be and for access tokens, [`ManageError::QuotaExceeded`] (the successor counts),
-    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], or the store giving no answer.
+    /// [`ManageError::Conflict`] for a key that has ended or has a successor already,
+    /// [`ManageError::Invalid`] for a grace that cannot be and for access tokens,
+    /// [`ManageError::QuotaExceeded`] (the successor counts), [`ManageError::NotFound`],
+    /// [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn rotate(
         &self,
         id: &KeyId,
@@ -134,7 +136,8 @@ impl KeyManager {
             }
             let digest = self.inner.hasher.digest(key.as_str());
             let insertion = self.insertion(&record, digest, self.signing_of(&record, &key), now);
-            // Pinned before, so that nothing but the end of the old key gives its place away; then to the successor.
+            // Pinned before, so that nothing but the end of the old key gives its place away; then
+            // to the successor.
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&old.owner),
                 at: now,
@@ -146,7 +149,8 @@ impl KeyManager {
             let owner = OwnerRef::of(&old.owner);
             let mut is_primary = false;
             if !old.counts_as_active(now) {
-                // It ends with this: its place goes to its successor, whatever the time says that each was made.
+                // It ends with this: its place goes to its successor, whatever the time says that
+                // each was made.
                 let primary = self.inner.store.primary(&owner, now).await?;
                 if primary.as_ref() == Some(&old.id) {
                     is_primary = true;
@@ -194,7 +198,8 @@ fn successor_of(old: &KeyRecord, id: KeyId, now: SystemTime) -> KeyRecord {
     new.id = id;
     new.version = 1;
     new.created_at = now;
-    // As long as the old one was to live. Where the clock was set back meanwhile, that began now at the latest.
+    // As long as the old one was to live. Where the clock was set back meanwhile, that began now at
+    // the latest.
     let lifetime = |end: SystemTime| {
         end.duration_since(old.created_at.min(now))
             .unwrap_or_default()

@@ -1,4 +1,5 @@
-//! What the manager keeps of a secret so that the key can sign events: nothing, unless the API signs some.
+//! What the manager keeps of a secret so that the key can sign events: nothing, unless the API
+//! signs some.
 
 use super::KeyManager;
 use crate::key::{KeyKind, KeyRecord, PlaintextKey, SigningState};

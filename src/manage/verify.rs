@@ -4,8 +4,8 @@ use super::{KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
 
 impl KeyManager {
-    /// The key that this is the secret of, whatever its state; `None` for a text that is no key, an unknown one, and another
-    /// tenant's. It is no use of the key, and counts against no quota.
+    /// The key that this is the secret of, whatever its state; `None` for a text that is no key, an
+    /// unknown one, and another tenant's. It is no use of the key, and counts against no quota.
     ///
     /// # Errors
     /// [`ManageError::Forbidden`], or the store giving no answer.

@@ -1,7 +1,7 @@
 //! Noting acts of management, however they end.
 //!
-//! An event names what the manager itself knows: an id that no key has, and texts that look like a key, may be a secret that
-//! was written in the wrong place.
+//! An event names what the manager itself knows: an id that no key has, and texts that look like a
+//! key, may be a secret that was written in the wrong place.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use crate::store::Listed;
 const LONGEST_NAME: usize = 320;
 
 impl KeyManager {
-    /// Watches an act of management, so that it is noted however it ends: also where whoever asked goes away meanwhile.
+    /// Watches an act of management, so that it is noted however it ends: also where whoever asked
+    /// goes away meanwhile.
     pub(super) fn watch(&self, action: Action) -> Watch<'_> {
         Watch {
             manager: self,
@@ -26,8 +27,8 @@ impl KeyManager {
         }
     }
 
-    /// The key that somebody is about to do this to, before it is known what exactly: as [`get`](Self::get), but that it is
-    /// refused is noted as a refusal of the act.
+    /// The key that somebody is about to do this to, before it is known what exactly: as
+    /// [`get`](Self::get), but that it is refused is noted as a refusal of the act.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -44,7 +45,8 @@ impl KeyManager {
         found
     }
 
-    /// Notes an act that somebody else refused before the manager was asked: the host, by rules of its own.
+    /// Notes an act that somebody else refused before the manager was asked: the host, by rules of
+    /// its own.
     pub fn refused(&self, action: Action, about: Option<&KeyRecord>, why: &AuthError) {
         let mut watch = self.watch(action);
         watch.asked = about.map(|record| record.id.clone());
@@ -59,7 +61,8 @@ impl KeyManager {
         watch.refused(why.code(), detail);
     }
 
-    /// Whether the operator may manage anything at all, to be asked before anything else is read. That it may not is noted.
+    /// Whether the operator may manage anything at all, to be asked before anything else is read.
+    /// That it may not is noted.
     ///
     /// # Errors
     /// [`ManageError::Forbidden`].
@@ -161,7 +164,8 @@ impl Watch<'_> {
         if let Some(record) = &self.about {
             name(&mut event, record);
         }
-        // One that is to be made has no id that anybody knows; and what no key is known by may be a secret.
+        // One that is to be made has no id that anybody knows; and what no key is known by may be a
+        // secret.
         event.key_id = self
             .asked
             .take()

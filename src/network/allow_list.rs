@@ -1,7 +1,7 @@
 //! The networks that a key may be used from.
 //!
-//! A list is checked where it is set: a bad entry or an empty list is an error there, so that it can never mean
-//! "everywhere". Checking a request is a masked comparison per range.
+//! A list is checked where it is set: a bad entry or an empty list is an error there, so that it
+//! can never mean "everywhere". Checking a request is a masked comparison per range.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -57,7 +57,8 @@ impl AllowList {
     /// A list of addresses and CIDR ranges.
     ///
     /// # Errors
-    /// The first entry that is none; a list without entries, or with more than [`MOST`](Self::MOST).
+    /// The first entry that is none; a list without entries, or with more than
+    /// [`MOST`](Self::MOST).
     pub fn parse<T: AsRef<str>>(
         entries: impl IntoIterator<Item = T>,
     ) -> Result<Self, AllowListError> {

@@ -1,7 +1,7 @@
 //! A network in CIDR notation (RFC 4632), or a single address.
 //!
-//! Addresses are parsed by the standard library, which takes neither octal digits nor zone ids; the prefix length by this
-//! file. IPv4-mapped IPv6 (RFC 4291 §2.5.5.2) is IPv4 throughout.
+//! Addresses are parsed by the standard library, which takes neither octal digits nor zone ids; the
+//! prefix length by this file. IPv4-mapped IPv6 (RFC 4291 §2.5.5.2) is IPv4 throughout.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -69,7 +69,8 @@ fn parse(text: &str) -> Option<IpNet> {
 }
 
 impl Cidr {
-    /// Whether an address lies in the network. IPv4-mapped IPv6 counts as IPv4; IPv4 never lies in an IPv6 network.
+    /// Whether an address lies in the network. IPv4-mapped IPv6 counts as IPv4; IPv4 never lies in
+    /// an IPv6 network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

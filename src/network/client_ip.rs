@@ -1,8 +1,8 @@
 //! Which address is the client's.
 //!
-//! The peer's, unless the host trusts proxies: then what they wrote is read from **one** configured header, all of its
-//! lines joined, walked from right to left, past trusted hops, to the first that is not. Anything that cannot be parsed
-//! on the way means that the address is not known.
+//! The peer's, unless the host trusts proxies: then what they wrote is read from **one** configured
+//! header, all of its lines joined, walked from right to left, past trusted hops, to the first that
+//! is not. Anything that cannot be parsed on the way means that the address is not known.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -49,7 +49,8 @@ pub enum ForwardedHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239), by its `for` parameters.
     Forwarded,
-    /// A header with one address, which the proxy overwrites, such as `CF-Connecting-IP`; its name in any case.
+    /// A header with one address, which the proxy overwrites, such as `CF-Connecting-IP`; its name
+    /// in any case.
     Single(String),
 }
 
@@ -78,7 +79,8 @@ impl fmt::Display for ForwardedHeader {
     }
 }
 
-/// By the header's name, in any case; one that is not known is taken to have [one address](ForwardedHeader::Single).
+/// By the header's name, in any case; one that is not known is taken to have [one
+/// address](ForwardedHeader::Single).
 impl From<&str> for ForwardedHeader {
     fn from(name: &str) -> Self {
         match Self::single(name) {
@@ -95,7 +97,8 @@ impl Default for ClientIp {
     }
 }
 
-/// No more lines of one field, and no more hops of `Forwarded`, are looked at: beyond that the address is not known.
+/// No more lines of one field, and no more hops of `Forwarded`, are looked at: beyond that the
+/// address is not known.
 const MOST_LINES: usize = 16;
 const MOST_HOPS: usize = 24;
 
@@ -106,7 +109,8 @@ impl ClientIp {
         Self(Strategy::Peer)
     }
 
-    /// Behind proxies in these networks. A request from elsewhere is from its peer, whatever it says.
+    /// Behind proxies in these networks. A request from elsewhere is from its peer, whatever it
+    /// says.
     ///
     /// An empty set trusts nobody. Private ranges are not trusted unless they are named.
     pub fn behind(trusted: impl IntoIterator<Item = Cidr>, header: ForwardedHeader) -> Self {
@@ -116,8 +120,8 @@ impl ClientIp {
         })
     }
 
-    /// Behind exactly this many proxies, whose addresses are not known beforehand: the hop which the outermost of them
-    /// wrote. Only where nobody can reach the service around them.
+    /// Behind exactly this many proxies, whose addresses are not known beforehand: the hop which
+    /// the outermost of them wrote. Only where nobody can reach the service around them.
     #[must_use]
     pub fn behind_hops(proxies: usize, header: ForwardedHeader) -> Self {
         Self(if proxies == 0 {
@@ -130,7 +134,8 @@ impl ClientIp {
         })
     }
 
-    /// The client's address, if it is known. IPv4-mapped IPv6 is returned as IPv4. Allocates nothing.
+    /// The client's address, if it is known. IPv4-mapped IPv6 is returned as IPv4. Allocates
+    /// nothing.
     #[must_use]
     pub fn resolve(&self, head: &dyn RequestHead) -> Option<IpAddr> {
         let peer = head.peer_ip().map(|ip| ip.to_canonical());
@@ -162,8 +167,9 @@ impl ClientIp {
     }
 }
 
-/// The hops that a header tells, to be taken from the right. `None` from it means that there are no more, or that one
-/// cannot be parsed: either way there is nothing further to the left that could be believed.
+/// The hops that a header tells, to be taken from the right. `None` from it means that there are no
+/// more, or that one cannot be parsed: either way there is nothing further to the left that could
+/// be believed.
 enum Hops<'a> {
     List {
         lines: [&'a [u8]; MOST_LINES],

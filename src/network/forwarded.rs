@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::client_ip::parse_hop;
 
-/// Calls `hop` for each element of one line, left to right, with the address of its `for`, if it is one. `None` where the
-/// line is malformed.
+/// Calls `hop` for each element of one line, left to right, with the address of its `for`, if it is
+/// one. `None` where the line is malformed.
 pub(super) fn each_hop(line: &[u8], hop: &mut dyn FnMut(Option<IpAddr>)) -> Option<()> {
     let mut rest = std::str::from_utf8(line).ok()?;
     loop {
@@ -49,7 +49,8 @@ fn element(mut rest: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     }
 }
 
-/// A token, or what stands between quotes. A value with an escape is kept with it: no address has one.
+/// A token, or what stands between quotes. A value with an escape is kept with it: no address has
+/// one.
 fn value(text: &str) -> Option<(&str, &str)> {
     match text.strip_prefix('"') {
         Some(quoted) => {
@@ -73,7 +74,8 @@ fn value(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// A node of RFC 7239 §6: IPv4, or IPv6 in brackets, perhaps with a port. `unknown` and obfuscated names are none.
+/// A node of RFC 7239 §6: IPv4, or IPv6 in brackets, perhaps with a port. `unknown` and obfuscated
+/// names are none.
 fn parse_node(text: &str) -> Option<IpAddr> {
     // Bare IPv6 would be taken by the parser for the other header; here it needs its brackets.
     let bare_v6 = !text.starts_with('[') && text.bytes().filter(|&byte| byte == b':').count() > 1;

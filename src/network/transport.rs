@@ -1,7 +1,7 @@
 //! How secure the connection must be, and what proves that it is.
 //!
-//! Either the connection itself (the server that ended TLS says which version it was), or a header of a proxy that the
-//! host trusts. A client's own word proves nothing.
+//! Either the connection itself (the server that ended TLS says which version it was), or a header
+//! of a proxy that the host trusts. A client's own word proves nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -83,8 +83,8 @@ impl Transport {
         }
     }
 
-    /// Also where a proxy in one of these networks says so in this header, which it always sets: `TLSv1.3`, or `https` for
-    /// an unknown version.
+    /// Also where a proxy in one of these networks says so in this header, which it always sets:
+    /// `TLSv1.3`, or `https` for an unknown version.
     #[must_use]
     pub fn or_proven_by(mut self, proxies: impl IntoIterator<Item = Cidr>, header: &str) -> Self {
         self.proxies = proxies.into_iter().collect();

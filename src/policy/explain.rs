@@ -119,7 +119,8 @@ impl Requirement {
         })
     }
 
-    /// Which grants met it, or what was missing, as far as it is about scopes. Allocates: for people, not for decisions.
+    /// Which grants met it, or what was missing, as far as it is about scopes. Allocates: for
+    /// people, not for decisions.
     #[must_use]
     pub fn explain(&self, granted: &dyn ScopeSet) -> Explanation {
         if !self.is_met_by(granted) {

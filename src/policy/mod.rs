@@ -1,8 +1,9 @@
-//! What a route demands of who was authenticated: scopes, access, workspaces, plans, a user, as one composable
-//! [`Requirement`].
+//! What a route demands of who was authenticated: scopes, access, workspaces, plans, a user, as one
+//! composable [`Requirement`].
 //!
-//! A requirement is a value: a layer, a router or a handler checks it, and it explains itself. Nothing of it is cached: a
-//! decision is made on every request, of the key's facts and the request's head.
+//! A requirement is a value: a layer, a router or a handler checks it, and it explains itself.
+//! Nothing of it is cached: a decision is made on every request, of the key's facts and the
+//! request's head.
 //!
 //! ```
 //! use portunus::policy::{PlanOrder, Requirement, WorkspaceOf};

@@ -13,8 +13,8 @@ use crate::scope::{Scope, ScopeSet};
 
 /// A requirement: a scope, a workspace, a plan, a user, or some or all of several requirements.
 ///
-/// A read-only key is refused on every method but `GET`, `HEAD` and `OPTIONS`, whatever else is required, unless the
-/// requirement says [`reading`](Self::reading).
+/// A read-only key is refused on every method but `GET`, `HEAD` and `OPTIONS`, whatever else is
+/// required, unless the requirement says [`reading`](Self::reading).
 ///
 /// ```
 /// use portunus::{Requirement, scope};
@@ -64,7 +64,8 @@ impl Requirement {
         Self(Node::Reading)
     }
 
-    /// The route writes, whatever its method: a GET that changes something. Read-only keys are refused.
+    /// The route writes, whatever its method: a GET that changes something. Read-only keys are
+    /// refused.
     pub const fn writing() -> Self {
         Self(Node::Writing)
     }
@@ -79,7 +80,8 @@ impl Requirement {
         Self(Node::Workspace(of))
     }
 
-    /// The route is about the organization itself, its users or its workspaces: a key of some workspaces only reads it.
+    /// The route is about the organization itself, its users or its workspaces: a key of some
+    /// workspaces only reads it.
     pub const fn organization() -> Self {
         Self(Node::Organization)
     }
@@ -111,12 +113,12 @@ impl Requirement {
         Self(Node::Any(vec![self, other.into()]))
     }
 
-    /// Checks a principal on a request. Without the request, what needs one is not met, and the method is not looked at.
-    /// Allocates nothing where it is met.
+    /// Checks a principal on a request. Without the request, what needs one is not met, and the
+    /// method is not looked at. Allocates nothing where it is met.
     ///
     /// # Errors
-    /// What is missing: of several parts the first, of several alternatives the first, but of scopes all that are
-    /// required.
+    /// What is missing: of several parts the first, of several alternatives the first, but of
+    /// scopes all that are required.
     pub fn check<P: Principal + ?Sized>(
         &self,
         principal: &P,
@@ -256,7 +258,8 @@ impl Requirement {
         }
     }
 
-    /// The scopes of the first alternative that can be met, as the `scope` parameter of a challenge names them (RFC 6750 §3).
+    /// The scopes of the first alternative that can be met, as the `scope` parameter of a challenge
+    /// names them (RFC 6750 §3).
     #[must_use]
     pub fn first_alternative(&self) -> Vec<&Scope> {
         match &self.0 {
@@ -272,9 +275,10 @@ impl Requirement {
         }
     }
 
-    /// All sets of scopes of which having one is enough, as far as scopes go: the choices of a document of an API. One that needs
-    /// no scope has one empty set, one that nothing can meet has none. Where there would be more than 64 sets, it is the
-    /// [first alternative](Self::first_alternative) alone.
+    /// All sets of scopes of which having one is enough, as far as scopes go: the choices of a
+    /// document of an API. One that needs no scope has one empty set, one that nothing can meet has
+    /// none. Where there would be more than 64 sets, it is the [first
+    /// alternative](Self::first_alternative) alone.
     #[must_use]
     pub fn scope_sets(&self) -> Vec<Vec<&Scope>> {
         self.all_scope_sets()

@@ -20,8 +20,8 @@ enum Kind {
 }
 
 impl WorkspaceOf {
-    /// The path segment that follows this one: `workspaces` for `/v3/workspaces/ws1/templates`. It is compared as it stands,
-    /// without decoding: an encoded id is none that a key reaches.
+    /// The path segment that follows this one: `workspaces` for `/v3/workspaces/ws1/templates`. It
+    /// is compared as it stands, without decoding: an encoded id is none that a key reaches.
     #[must_use]
     pub fn path_after(segment: &str) -> Self {
         Self(Kind::PathAfter(segment.into()))
@@ -33,7 +33,8 @@ impl WorkspaceOf {
         Self(Kind::Header(name.to_ascii_lowercase()))
     }
 
-    /// What a function of the host's says. `None` means that no workspace is named, which no key reaches.
+    /// What a function of the host's says. `None` means that no workspace is named, which no key
+    /// reaches.
     pub fn function(
         resolve: impl Fn(&dyn RequestHead) -> Option<String> + Send + Sync + 'static,
     ) -> Self {

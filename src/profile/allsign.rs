@@ -62,7 +62,8 @@ fn insufficient(missing: &MissingScope) -> String {
 }
 
 /// What AllSign logs of a request ("Request Metadata Logged"), as JSON exactly:
-/// `{"apiKeyOwner":…,"onBehalfOf":…,"scopes":[…],"mode":…}`; without `onBehalfOf` where a key acts as its owner.
+/// `{"apiKeyOwner":…,"onBehalfOf":…,"scopes":[…],"mode":…}`; without `onBehalfOf` where a key acts
+/// as its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

@@ -1,4 +1,5 @@
-//! inSigner: problem documents under its own type base, with the documented code as extension member.
+//! inSigner: problem documents under its own type base, with the documented code as extension
+//! member.
 
 use crate::error::AuthError;
 use crate::request::RequestHead;

@@ -1,7 +1,8 @@
-//! Five e-signature APIs as configurations (feature `profiles`): the proof that what they promise can be kept.
+//! Five e-signature APIs as configurations (feature `profiles`): the proof that what they promise
+//! can be kept.
 //!
-//! A profile is data: key formats, schemes, environments, vocabulary, rules for issuing, and the dialect of refusals. It
-//! makes builders that a host may change further.
+//! A profile is data: key formats, schemes, environments, vocabulary, rules for issuing, and the
+//! dialect of refusals. It makes builders that a host may change further.
 //!
 //! | profile | presented as | format of issued keys | environments | refusals |
 //! |---|---|---|---|---|
@@ -83,7 +84,8 @@ impl Profile {
         Self::DropboxSign,
     ];
 
-    /// The name: `allsign`, `insigner`, `yousign`, `iusign`, `dropbox-sign`. It is the realm of challenges too.
+    /// The name: `allsign`, `insigner`, `yousign`, `iusign`, `dropbox-sign`. It is the realm of
+    /// challenges too.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -47,7 +47,8 @@ impl Challenges {
             Scheme::Bearer => format!(r#"Bearer realm="{realm}""#),
             Scheme::Basic | Scheme::Header(_) if refused => return None,
             Scheme::Basic => return Some(format!(r#"Basic realm="{realm}", charset="UTF-8""#)),
-            // No registered scheme describes a header of its own; 401 must carry some challenge all the same.
+            // No registered scheme describes a header of its own; 401 must carry some challenge all
+            // the same.
             Scheme::Header(name) => {
                 return Some(format!(r#"ApiKey realm="{realm}", header="{name}""#));
             }

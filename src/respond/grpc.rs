@@ -1,10 +1,12 @@
-//! Refusals of gRPC calls: the same decision as over HTTP, as a status that gRPC clients understand.
+//! Refusals of gRPC calls: the same decision as over HTTP, as a status that gRPC clients
+//! understand.
 //!
-//! A call is a `POST` of `application/grpc` (gRPC over HTTP2, "Requests"); gRPC-Web is another protocol, whose translator
-//! belongs further out. It is refused by a response of trailers only: HTTP status 200, `grpc-status`, `grpc-message`, and in
-//! `grpc-status-details-bin` a `google.rpc.Status` with an `ErrorInfo`, which tells the stable code, and, where a retry helps,
-//! a `RetryInfo`. Challenges and the fields of limits go along as metadata. `Retry-After` has no meaning beside a 200: what
-//! gRPC clients obey is `grpc-retry-pushback-ms` (gRFC A6).
+//! A call is a `POST` of `application/grpc` (gRPC over HTTP2, "Requests"); gRPC-Web is another
+//! protocol, whose translator belongs further out. It is refused by a response of trailers only:
+//! HTTP status 200, `grpc-status`, `grpc-message`, and in `grpc-status-details-bin` a
+//! `google.rpc.Status` with an `ErrorInfo`, which tells the stable code, and, where a retry helps,
+//! a `RetryInfo`. Challenges and the fields of limits go along as metadata. `Retry-After` has no
+//! meaning beside a 200: what gRPC clients obey is `grpc-retry-pushback-ms` (gRFC A6).
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -31,9 +33,10 @@ const UNAUTHENTICATED: i32 = 16;
 
 /// A refusal as a status of gRPC.
 ///
-/// The layers answer by themselves. This is for a handler that refuses in the middle of its work; with tonic:
-/// `Status::with_details(Code::from_i32(status.code), status.message, status.details.into())`. Made by
-/// [`Responder::grpc_status`](super::Responder::grpc_status).
+/// The layers answer by themselves. This is for a handler that refuses in the middle of its work;
+/// with tonic:
+/// `Status::with_details(Code::from_i32(status.code), status.message, status.details.into())`. Made
+/// by [`Responder::grpc_status`](super::Responder::grpc_status).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrpcStatus {
@@ -41,8 +44,8 @@ pub struct GrpcStatus {
     pub code: i32,
     /// The sentence for the caller, as it is; `grpc-message` carries it percent-encoded.
     pub message: String,
-    /// A `google.rpc.Status` with an `ErrorInfo` and perhaps a `RetryInfo`, as protobuf; `grpc-status-details-bin` carries
-    /// it in base64.
+    /// A `google.rpc.Status` with an `ErrorInfo` and perhaps a `RetryInfo`, as protobuf;
+    /// `grpc-status-details-bin` carries it in base64.
     pub details: Vec<u8>,
 }
 
@@ -90,11 +93,12 @@ pub(super) fn is_call(request: &dyn RequestHead) -> bool {
         && matches!(rest, [] | [b'+' | b';' | b' ', ..])
 }
 
-/// The number of the status: the one whose mapping to HTTP, in `google/rpc/code.proto`, is the error's.
+/// The number of the status: the one whose mapping to HTTP, in `google/rpc/code.proto`, is the
+/// error's.
 const fn number(code: ErrorCode) -> i32 {
     match code {
-        // One status of HTTP, several of gRPC: a quota of keys is a resource, and everything else that clashes may be tried
-        // anew with what is there now.
+        // One status of HTTP, several of gRPC: a quota of keys is a resource, and everything else
+        // that clashes may be tried anew with what is there now.
         ErrorCode::QuotaExceeded => RESOURCE_EXHAUSTED,
         ErrorCode::PreconditionFailed => FAILED_PRECONDITION,
         _ => match code.status() {

@@ -1,8 +1,8 @@
 //! From an error to an answer, the same in every framework.
 //!
-//! The answer's status and protocol fields (`WWW-Authenticate`, `Cache-Control`, `Retry-After`) follow from the error alone
-//! and are made in one place; a [`RejectionRenderer`] chooses the words of the body. A gRPC call has no body to put words in:
-//! it gets a [`GrpcStatus`].
+//! The answer's status and protocol fields (`WWW-Authenticate`, `Cache-Control`, `Retry-After`)
+//! follow from the error alone and are made in one place; a [`RejectionRenderer`] chooses the words
+//! of the body. A gRPC call has no body to put words in: it gets a [`GrpcStatus`].
 
 mod challenge;
 mod grpc;
@@ -59,7 +59,8 @@ impl ErrorBody {
 
 /// Chooses the body of a refusal: the dialect of the host's API.
 ///
-/// A closure that takes the error and the request is one; [`from_error`] makes one of a closure that needs the error only.
+/// A closure that takes the error and the request is one; [`from_error`] makes one of a closure
+/// that needs the error only.
 ///
 /// ```
 /// use portunus::AuthError;
@@ -70,8 +71,8 @@ impl ErrorBody {
 /// # takes(renderer);
 /// ```
 pub trait RejectionRenderer: Send + Sync + 'static {
-    /// The body for this error. The request is at hand for its path or its `Accept-Language`; nothing of it may be echoed
-    /// unescaped.
+    /// The body for this error. The request is at hand for its path or its `Accept-Language`;
+    /// nothing of it may be echoed unescaped.
     fn render(&self, error: &AuthError, request: &dyn RequestHead) -> ErrorBody;
 }
 
@@ -130,12 +131,14 @@ impl Responder {
         }
     }
 
-    /// Calls `add` with each field that tells how the windows stand, for the answer to a request that was counted.
+    /// Calls `add` with each field that tells how the windows stand, for the answer to a request
+    /// that was counted.
     pub fn limit_fields(&self, limits: &Decision, add: &mut dyn FnMut(&'static str, String)) {
         self.limit_fields.each(limits, add);
     }
 
-    /// The answer to a request that is refused for this error: to a gRPC call trailers only, under status 200.
+    /// The answer to a request that is refused for this error: to a gRPC call trailers only, under
+    /// status 200.
     #[must_use]
     pub fn answer(&self, error: &AuthError, request: &dyn RequestHead) -> Answer {
         let is_call = grpc::is_call(request);
@@ -173,7 +176,8 @@ impl Responder {
         }
     }
 
-    /// The error as a status of gRPC, whose reasons are of the domain that the challenges have as their realm.
+    /// The error as a status of gRPC, whose reasons are of the domain that the challenges have as
+    /// their realm.
     #[must_use]
     pub fn grpc_status(&self, error: &AuthError) -> GrpcStatus {
         GrpcStatus::new(error, self.challenges.realm())

@@ -7,8 +7,8 @@ use crate::request::RequestHead;
 
 /// Renders `application/problem+json` with the stable code as extension member `code`.
 ///
-/// `title` belongs to the type and never varies with the occurrence; `type` is `about:blank` unless a base is set. A used-up
-/// quota is the registered type `quota-exceeded` with `violated-policies`
+/// `title` belongs to the type and never varies with the occurrence; `type` is `about:blank` unless
+/// a base is set. A used-up quota is the registered type `quota-exceeded` with `violated-policies`
 /// (draft-ietf-httpapi-ratelimit-headers-10).
 #[derive(Debug, Clone, Default)]
 pub struct ProblemDetails {
@@ -22,7 +22,8 @@ impl ProblemDetails {
         Self::default()
     }
 
-    /// Problems whose type is a base, which ends in `/`, and the code in lower case: `…/invalid-key`.
+    /// Problems whose type is a base, which ends in `/`, and the code in lower case:
+    /// `…/invalid-key`.
     #[must_use]
     pub fn with_type_base(base: impl Into<String>) -> Self {
         Self {

@@ -1,8 +1,9 @@
 //! Scopes as bits, for hosts whose vocabulary is fixed.
 //!
-//! Each declared name, each wildcard above a declared name, and `*` is one bit; a grant sets the bits of all it covers.
-//! A decision is then a search for the bit's number and one test of a word. Answers agree with the wildcard set for
-//! everything in the vocabulary; what is outside of it is granted by nothing but `*`.
+//! Each declared name, each wildcard above a declared name, and `*` is one bit; a grant sets the
+//! bits of all it covers. A decision is then a search for the bit's number and one test of a word.
+//! Answers agree with the wildcard set for everything in the vocabulary; what is outside of it is
+//! granted by nothing but `*`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! What a key may do: scopes, and sets of them.
 //!
-//! Two separators are in use in the field, `document:read` and `documents.read`; both work, and never for each other.
-//! A grant is `*`, a literal, or a literal prefix ending in `:*` or `.*`, which covers every deeper name with that
-//! separator: not the bare prefix, not the other separator.
+//! Two separators are in use in the field, `document:read` and `documents.read`; both work, and
+//! never for each other. A grant is `*`, a literal, or a literal prefix ending in `:*` or `.*`,
+//! which covers every deeper name with that separator: not the bare prefix, not the other
+//! separator.
 //!
 //! ```
 //! use portunus::scope;

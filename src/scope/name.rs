@@ -1,7 +1,7 @@
 //! One scope: a name, or a wildcard over names.
 //!
-//! The text is checked once, here, for the characters of an RFC 6749 §3.3 scope token, its length and its segments;
-//! whoever holds a [`Scope`] holds a valid one.
+//! The text is checked once, here, for the characters of an RFC 6749 §3.3 scope token, its length
+//! and its segments; whoever holds a [`Scope`] holds a valid one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -45,7 +45,8 @@ enum Text {
 }
 
 impl Scope {
-    /// A scope that is known when the program is written. [`scope!`](crate::scope!) checks it at compile time.
+    /// A scope that is known when the program is written. [`scope!`](crate::scope!) checks it at
+    /// compile time.
     ///
     /// # Panics
     /// Where the text is no scope; in a `const` that is a compile error.
@@ -63,8 +64,8 @@ impl Scope {
     /// A scope that is known at run time.
     ///
     /// # Errors
-    /// Where the text is empty or over [`MAX_SCOPE_LENGTH`] bytes, has other than scope-token characters, an empty
-    /// segment, or a `*` that is not its whole last segment.
+    /// Where the text is empty or over [`MAX_SCOPE_LENGTH`] bytes, has other than scope-token
+    /// characters, an empty segment, or a `*` that is not its whole last segment.
     pub fn new(text: &str) -> Result<Self, ScopeError> {
         match check(text.as_bytes()) {
             Ok(wildcard) => Ok(Self {
@@ -93,19 +94,22 @@ impl Scope {
         self.wildcard
     }
 
-    /// Whether a grant of `self` covers all of `required`. A wildcard is covered only by a wildcard as wide.
+    /// Whether a grant of `self` covers all of `required`. A wildcard is covered only by a wildcard
+    /// as wide.
     #[must_use]
     pub fn covers(&self, required: &Self) -> bool {
         let required = required.as_str();
         match self.as_str().strip_suffix('*') {
-            // `document:*` keeps its separator, so the bare prefix and the other separator do not start with it; a
-            // valid scope never ends in a separator, so whatever starts with it is deeper.
+            // `document:*` keeps its separator, so the bare prefix and the other separator do not
+            // start with it; a valid scope never ends in a separator, so whatever starts with it is
+            // deeper.
             Some(prefix) if self.wildcard => required.starts_with(prefix),
             _ => self.as_str() == required,
         }
     }
 
-    /// The narrowest wildcard above this scope: `document:*` for `document:read`; none for a name of one segment.
+    /// The narrowest wildcard above this scope: `document:*` for `document:read`; none for a name
+    /// of one segment.
     #[must_use]
     pub fn parent_wildcard(&self) -> Option<Self> {
         let name = self.as_str().trim_end_matches([':', '.', '*']);

@@ -1,6 +1,8 @@
-//! Sets of granted scopes: the trait that routes ask, the model that makes sets from stored names, and the wildcard set.
+//! Sets of granted scopes: the trait that routes ask, the model that makes sets from stored names,
+//! and the wildcard set.
 //!
-//! A set is compiled once per key and asked on every request, so `grants` is synchronous and must not allocate.
+//! A set is compiled once per key and asked on every request, so `grants` is synchronous and must
+//! not allocate.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,9 +11,11 @@ use super::name::{Scope, ScopeError};
 
 /// What a key was granted.
 ///
-/// A host with its own idea of scopes (roles, a fixed list as bits) implements this and a [`ScopeModel`].
+/// A host with its own idea of scopes (roles, a fixed list as bits) implements this and a
+/// [`ScopeModel`].
 pub trait ScopeSet: Debug + Send + Sync + 'static {
-    /// Whether the grants cover all of `required`. A required wildcard is met only by a grant that covers all of it.
+    /// Whether the grants cover all of `required`. A required wildcard is met only by a grant that
+    /// covers all of it.
     fn grants(&self, required: &Scope) -> bool;
 
     /// Calls `see` with the name of each grant, in the order in which people should see them.
@@ -44,8 +48,8 @@ pub trait ScopeModel: Debug + Send + Sync + 'static {
     /// The set that these names grant.
     ///
     /// # Errors
-    /// Where a name means nothing to the model. The key is refused then: a grant that cannot be understood is not
-    /// guessed at.
+    /// Where a name means nothing to the model. The key is refused then: a grant that cannot be
+    /// understood is not guessed at.
     fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError>;
 }
 

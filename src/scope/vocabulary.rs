@@ -4,7 +4,8 @@ use super::name::Scope;
 
 /// A declared list of scopes.
 ///
-/// A literal is known if it is declared; a wildcard if it is declared or covers a declared name; `*` always is.
+/// A literal is known if it is declared; a wildcard if it is declared or covers a declared name;
+/// `*` always is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vocabulary {
     names: Vec<Scope>,

@@ -82,38 +82,41 @@ pub trait InvalidationListener: Send + Sync + 'static {
     /// Something changed, here or on another node.
     fn invalidated(&self, what: &Invalidation);
 
-    /// Everything that was published more than `age` ago has been heard: what is now known to be healthy stays so for the
-    /// bus's own deadline. A bus says so again and again while it is, and proves it by a message of its own that came back; one that
-    /// [never misses](InvalidationBus::never_misses) anything, once.
+    /// Everything that was published more than `age` ago has been heard: what is now known to be
+    /// healthy stays so for the bus's own deadline. A bus says so again and again while it is, and
+    /// proves it by a message of its own that came back; one that [never
+    /// misses](InvalidationBus::never_misses) anything, once.
     fn heard_all(&self, age: Duration);
 }
 
 /// Tells all nodes what changed. `Arc` and `Box` of a bus are buses.
 ///
 /// # What an implementation promises
-/// - Whatever was published, on any node, is heard by every listener, also on the node that published it, or the bus stops
-///   saying [`heard_all`](InvalidationListener::heard_all) there.
-/// - After messages may have been missed (a connection was made anew), listeners hear [`Invalidation::everything`] before
-///   the next `heard_all`.
+/// - Whatever was published, on any node, is heard by every listener, also on the node that
+///   published it, or the bus stops saying [`heard_all`](InvalidationListener::heard_all) there.
+/// - After messages may have been missed (a connection was made anew), listeners hear
+///   [`Invalidation::everything`] before the next `heard_all`.
 #[async_trait]
 pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
-    /// Lets a listener hear from now on, until it is dropped. Where something may be missed before it hears, it hears
-    /// [`Invalidation::everything`] first.
+    /// Lets a listener hear from now on, until it is dropped. Where something may be missed before
+    /// it hears, it hears [`Invalidation::everything`] first.
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>);
 
-    /// Tells every node. A bus whose store tells them in the transaction of the write itself has nothing to do here.
+    /// Tells every node. A bus whose store tells them in the transaction of the write itself has
+    /// nothing to do here.
     ///
     /// # Errors
     /// Where it cannot be told; it must be tried again.
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError>;
 
-    /// Whether the store tells every node in the transaction of each write, so that nothing is published besides; `false`
-    /// unless this is said.
+    /// Whether the store tells every node in the transaction of each write, so that nothing is
+    /// published besides; `false` unless this is said.
     fn is_told_by_the_store(&self) -> bool {
         false
     }
 
-    /// Whether nothing can ever be missed, so that one proof of health is enough for good; `false` unless this is said.
+    /// Whether nothing can ever be missed, so that one proof of health is enough for good; `false`
+    /// unless this is said.
     fn never_misses(&self) -> bool {
         false
     }

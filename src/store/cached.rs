@@ -1,16 +1,20 @@
-//! A store that remembers: in front of one that must be awaited, so that a key in use costs no trip to it.
+//! A store that remembers: in front of one that must be awaited, so that a key in use costs no trip
+//! to it.
 //!
-//! Records and unknown digests are kept in bounded rooms of their own, so that a flood of unknown keys evicts no real one.
-//! What is kept is identity and facts, under the whole digest with its scheme; a decision never is.
+//! Records and unknown digests are kept in bounded rooms of their own, so that a flood of unknown
+//! keys evicts no real one. What is kept is identity and facts, under the whole digest with its
+//! scheme; a decision never is.
 //!
 //! # Fresh
-//! Every answer is marked with how much had been invalidated when its look-up *began*. It counts only while nothing that
-//! concerns it was invalidated since: an answer that was on its way while its key was revoked is never used. On the
-//! node that writes, that holds for the next request. Other nodes hear it by the [bus](InvalidationBus); while the bus is not
-//! known to be healthy, nothing is used that is older than the bound on staleness.
+//! Every answer is marked with how much had been invalidated when its look-up *began*. It counts
+//! only while nothing that concerns it was invalidated since: an answer that was on its way while
+//! its key was revoked is never used. On the node that writes, that holds for the next request.
+//! Other nodes hear it by the [bus](InvalidationBus); while the bus is not known to be healthy,
+//! nothing is used that is older than the bound on staleness.
 //!
-//! Where two keys have one secret, under different schemes, a key that is remembered is not looked up again because the
-//! other one ends: that is seen when its own time is over, or when it is changed itself.
+//! Where two keys have one secret, under different schemes, a key that is remembered is not looked
+//! up again because the other one ends: that is seen when its own time is over, or when it is
+//! changed itself.
 
 mod epochs;
 mod flights;
@@ -61,7 +65,8 @@ struct Shared {
     epochs: Epochs,
     flights: Flights,
     bus: Option<Arc<dyn InvalidationBus>>,
-    /// Until when, by the monotonic clock in milliseconds, everything that was published is known to have been heard.
+    /// Until when, by the monotonic clock in milliseconds, everything that was published is known
+    /// to have been heard.
     healthy_until: AtomicU64,
     /// What the bus could not be told yet, each with a number of its own.
     untold: Mutex<VecDeque<(u64, Invalidation)>>,
@@ -85,8 +90,8 @@ struct Known {
 #[derive(Clone)]
 struct Unknown {
     mark: Mark,
-    /// All that was asked for together, where it was more than one: perhaps nothing was found because one of them was a key's
-    /// that is deleted.
+    /// All that was asked for together, where it was more than one: perhaps nothing was found
+    /// because one of them was a key's that is deleted.
     asked: Option<Arc<[KeyDigest]>>,
 }
 
@@ -127,8 +132,9 @@ impl CachedStore {
         }
     }
 
-    /// Tells the bus what it could not be told before, or what a write left untold whose caller went away. Call it on an
-    /// interval, well below the bound on staleness; every write tries it too.
+    /// Tells the bus what it could not be told before, or what a write left untold whose caller
+    /// went away. Call it on an interval, well below the bound on staleness; every write tries it
+    /// too.
     ///
     /// # Errors
     /// Where the bus still cannot be told.
@@ -141,7 +147,8 @@ impl CachedStore {
         self.shared.invalidated(&Invalidation::everything());
     }
 
-    /// Whether the bus is known to have told everything: if not, answers live as long as the bound on staleness.
+    /// Whether the bus is known to have told everything: if not, answers live as long as the bound
+    /// on staleness.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.shared.is_healthy(self.shared.clock.monotonic())
@@ -163,7 +170,8 @@ impl Shared {
         now.saturating_sub(mark.began) < most
     }
 
-    /// What is remembered of these digests: the first that is known, or that all of them are unknown.
+    /// What is remembered of these digests: the first that is known, or that all of them are
+    /// unknown.
     fn remembered(&self, digests: &[KeyDigest]) -> Option<Option<Arc<StoredKey>>> {
         let now = self.clock.monotonic();
         let mut all_unknown = !digests.is_empty();
@@ -176,7 +184,8 @@ impl Shared {
                 && self.counts(mark, now)
                 && self.epochs.holds_key(&stored.record().id, mark.epoch)
             {
-                // Of several digests that are known the first counts: those before it must still be unknown.
+                // Of several digests that are known the first counts: those before it must still be
+                // unknown.
                 let still_unknown = |digest: &KeyDigest| {
                     before.contains(digest)
                         && self
@@ -292,8 +301,8 @@ impl InvalidationListener for Shared {
     }
 
     fn heard_all(&self, age: Duration) {
-        // A proof of health is as old as the message that came back, and is good for less than the bound on staleness: what
-        // is not heard for that long is found out before it matters.
+        // A proof of health is as old as the message that came back, and is good for less than the
+        // bound on staleness: what is not heard for that long is found out before it matters.
         let proven = self.clock.monotonic().saturating_sub(age);
         let until = if self.bus.as_ref().is_some_and(InvalidationBus::never_misses) {
             u64::MAX
@@ -305,8 +314,8 @@ impl InvalidationListener for Shared {
     }
 }
 
-/// Forgets what a write is about, and keeps in mind to tell others, however the write ends: also where nobody waits for its
-/// end any more.
+/// Forgets what a write is about, and keeps in mind to tell others, however the write ends: also
+/// where nobody waits for its end any more.
 struct ForgetAtLast<'a> {
     shared: &'a Shared,
     what: Invalidation,
@@ -331,7 +340,8 @@ impl KeyStore for CachedStore {
         let store = Arc::clone(&shared.store);
         let asked: Arc<[KeyDigest]> = digests.into();
         let mark = shared.mark();
-        // Whoever asks now must not hear what was true before a change, or longer ago than the bound.
+        // Whoever asks now must not hear what was true before a change, or longer ago than the
+        // bound.
         let may_join = |began: Mark| began.epoch == mark.epoch && shared.counts(began, mark.began);
         let joined = shared.flights.join(
             digests,
@@ -445,9 +455,10 @@ impl CachedStoreBuilder {
         self
     }
 
-    /// The bound on staleness: how long an answer is used at most while the bus is not known to be healthy, and without one;
-    /// two seconds unless set. No request that begins later is let through by it; where also the answers must have been given
-    /// by then, leave some time for them.
+    /// The bound on staleness: how long an answer is used at most while the bus is not known to be
+    /// healthy, and without one; two seconds unless set. No request that begins later is let
+    /// through by it; where also the answers must have been given by then, leave some time for
+    /// them.
     pub fn staleness(mut self, bound: Duration) -> Self {
         self.staleness = bound;
         self

@@ -26,7 +26,8 @@ impl StoreError {
         Self(Kind::Unavailable(source.into()))
     }
 
-    /// What is stored cannot be understood. Say which row and which column, never a secret or digest.
+    /// What is stored cannot be understood. Say which row and which column, never a secret or
+    /// digest.
     pub fn corrupt(what: impl Into<String>) -> Self {
         Self(Kind::Corrupt(what.into()))
     }

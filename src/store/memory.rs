@@ -1,7 +1,8 @@
 //! Keys in memory: for tests, demos, and services whose keys come from configuration.
 //!
-//! One mutex orders all writes; look-ups by digest go to a concurrent map and wait for nobody. A batch is checked against
-//! the state before anything is touched, so that it is applied whole or not at all.
+//! One mutex orders all writes; look-ups by digest go to a concurrent map and wait for nobody. A
+//! batch is checked against the state before anything is touched, so that it is applied whole or
+//! not at all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -108,7 +109,8 @@ impl MemoryStore {
             let found = found
                 .filter(|_| !digests.iter().any(|digest| ended.contains(digest)))
                 .map(Arc::clone);
-            // A key that moved from one of the digests to another meanwhile may have been missed under both.
+            // A key that moved from one of the digests to another meanwhile may have been missed
+            // under both.
             if before == self.shared.generation.load(Ordering::SeqCst) {
                 return found;
             }
@@ -393,7 +395,8 @@ fn listed(entry: &Entry) -> Listed {
     Listed::new(Arc::clone(&entry.record), entry.usage)
 }
 
-/// What a batch touches, as it was before: enough to take the batch back, and to know what to publish.
+/// What a batch touches, as it was before: enough to take the batch back, and to know what to
+/// publish.
 struct Undo {
     entries: Vec<(KeyId, Option<Entry>)>,
     primaries: Vec<(OwnerRef, Option<KeyId>)>,

@@ -1,8 +1,9 @@
 //! Where keys are kept: the trait that a host's own storage implements, and a store in memory.
 //!
-//! A store finds keys by digest, lists them by page, and takes one kind of write: a batch of changes under conditions,
-//! applied whole or not at all. Issue, rotate, revoke and make-primary are each one such batch, so that no store needs to
-//! know what they mean. Secrets never reach a store.
+//! A store finds keys by digest, lists them by page, and takes one kind of write: a batch of
+//! changes under conditions, applied whole or not at all. Issue, rotate, revoke and make-primary
+//! are each one such batch, so that no store needs to know what they mean. Secrets never reach a
+//! store.
 
 mod bus;
 mod cached;
@@ -33,25 +34,27 @@ use crate::key::{
 /// A storage of keys.
 ///
 /// # What an implementation promises
-/// - [`find`](Self::find) compares whole digests with their schemes, and reads from where writes are acknowledged,
-///   never from a replica that may lag.
-/// - [`apply`](Self::apply) is atomic and isolated: its conditions hold at the instant at which its changes happen, and
-///   when it returns, every later read sees them.
-/// - What cannot be read (a corrupt expiry, an unknown scheme) is [`StoreError::corrupt`], never an absent value.
+/// - [`find`](Self::find) compares whole digests with their schemes, and reads from where writes
+///   are acknowledged, never from a replica that may lag.
+/// - [`apply`](Self::apply) is atomic and isolated: its conditions hold at the instant at which its
+///   changes happen, and when it returns, every later read sees them.
+/// - What cannot be read (a corrupt expiry, an unknown scheme) is [`StoreError::corrupt`], never an
+///   absent value.
 ///
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
-    /// The key stored under one of these digests, in one trip. They are all of one secret, under different schemes, and a
-    /// secret that was ended under any of them stays ended: where there are several keys, it is one that is revoked, else that
-    /// of the first digest. `None` means that there is none, or that one of the digests was a key's that is deleted by now.
+    /// The key stored under one of these digests, in one trip. They are all of one secret, under
+    /// different schemes, and a secret that was ended under any of them stays ended: where there
+    /// are several keys, it is one that is revoked, else that of the first digest. `None` means
+    /// that there is none, or that one of the digests was a key's that is deleted by now.
     ///
     /// # Errors
     /// Where storage gives no answer. The request is then refused with 503, never with 401.
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError>;
 
-    /// The same as [`find`](Self::find), for stores that can answer without waiting; `None` (the default) says that this
-    /// one must be awaited.
+    /// The same as [`find`](Self::find), for stores that can answer without waiting; `None` (the
+    /// default) says that this one must be awaited.
     fn find_now(
         &self,
         digests: &[KeyDigest],
@@ -72,15 +75,16 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer.
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
 
-    /// The primary key of an owner at an instant: the one that was set ([`Change::SetPrimary`]), if it still
-    /// [can be](KeyRecord::can_be_primary); else the newest of the owner's keys that can, by time and then by id. So there is
-    /// exactly one while there is any such key.
+    /// The primary key of an owner at an instant: the one that was set ([`Change::SetPrimary`]), if
+    /// it still [can be](KeyRecord::can_be_primary); else the newest of the owner's keys that can,
+    /// by time and then by id. So there is exactly one while there is any such key.
     ///
     /// # Errors
     /// Where storage gives no answer.
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError>;
 
-    /// What a key signs events with; `None` where it signs none. It is a secret, and no other call returns it.
+    /// What a key signs events with; `None` where it signs none. It is a secret, and no other call
+    /// returns it.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -89,18 +93,20 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Applies all changes of a batch if all of its conditions hold, else none.
     ///
     /// # Errors
-    /// [`StoreError::rejected`] with the first condition that failed, or storage giving no answer. In the latter case
-    /// the batch may have been applied: whoever retries must make the retry harmless, as versions do.
+    /// [`StoreError::rejected`] with the first condition that failed, or storage giving no answer.
+    /// In the latter case the batch may have been applied: whoever retries must make the retry
+    /// harmless, as versions do.
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
 
-    /// Adds usage that was counted in memory. Times never move back; ids that are not there are skipped.
+    /// Adds usage that was counted in memory. Times never move back; ids that are not there are
+    /// skipped.
     ///
     /// # Errors
     /// Where storage gives no answer. Nothing of the batch may be kept then: it is sent again.
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
 
-    /// How often a key was used in each hour from the one of `from` to before `to`, the oldest first; hours without use are
-    /// left out. A delta counts into the hour of its last use.
+    /// How often a key was used in each hour from the one of `from` to before `to`, the oldest
+    /// first; hours without use are left out. A delta counts into the hour of its last use.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -111,7 +117,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         to: SystemTime,
     ) -> Result<Vec<HourOfUse>, StoreError>;
 
-    /// Forgets the counts of hours that ended before this instant, not of one that ends just then; totals stay. Returns how many hours of keys that were.
+    /// Forgets the counts of hours that ended before this instant, not of one that ends just then;
+    /// totals stay. Returns how many hours of keys that were.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -151,8 +158,8 @@ impl HourOfUse {
 
 /// A key as a store returns it to the authenticator: its record and the digest it was found under.
 ///
-/// Stores that keep keys in memory should hand out the same `Arc` until the key changes: what has been compiled for it
-/// is kept inside.
+/// Stores that keep keys in memory should hand out the same `Arc` until the key changes: what has
+/// been compiled for it is kept inside.
 pub struct StoredKey {
     digest: KeyDigest,
     record: Arc<KeyRecord>,
@@ -196,8 +203,8 @@ impl fmt::Debug for StoredKey {
     }
 }
 
-/// What authenticators have compiled from one record: a short list that only grows, each entry tagged by who made it, so
-/// that two authenticators on one store never take each other's.
+/// What authenticators have compiled from one record: a short list that only grows, each entry
+/// tagged by who made it, so that two authenticators on one store never take each other's.
 #[derive(Default)]
 pub(crate) struct Compiled {
     first: OnceLock<Box<CompiledFor>>,
@@ -242,7 +249,8 @@ impl Compiled {
                         value: Arc::clone(&value) as _,
                         next: OnceLock::new(),
                     };
-                    // Somebody else may have been quicker: their entry stays, this value is used once.
+                    // Somebody else may have been quicker: their entry stays, this value is used
+                    // once.
                     let _ = place.set(Box::new(entry));
                     return Ok(value);
                 }

@@ -16,7 +16,8 @@ pub enum Condition {
         /// Its version.
         version: u64,
     },
-    /// Before the changes, this is the owner's primary key ([`KeyStore::primary`](super::KeyStore::primary)).
+    /// Before the changes, this is the owner's primary key
+    /// ([`KeyStore::primary`](super::KeyStore::primary)).
     Primary {
         /// Whose.
         owner: OwnerRef,
@@ -48,11 +49,12 @@ pub enum Change {
         /// All else about it.
         record: Box<KeyRecord>,
     },
-    /// All facts of a record anew, with `version` one higher than the stored one, under [`Condition::Version`]. Rejected
-    /// where tenant, user or family would be another one: none of them ever changes.
+    /// All facts of a record anew, with `version` one higher than the stored one, under
+    /// [`Condition::Version`]. Rejected where tenant, user or family would be another one: none of
+    /// them ever changes.
     Replace(Box<KeyRecord>),
-    /// The digest of a key under a newer scheme. Rejected as missing where `from` is no longer its digest, and else where `to`
-    /// is known. Not a new version.
+    /// The digest of a key under a newer scheme. Rejected as missing where `from` is no longer its
+    /// digest, and else where `to` is known. Not a new version.
     Rehash {
         /// Which key.
         id: KeyId,
@@ -61,8 +63,8 @@ pub enum Change {
         /// Its digest from now on.
         to: KeyDigest,
     },
-    /// The key out of all look-ups and lists, and its signing state gone; its id and every digest it ever had stay known
-    /// for good.
+    /// The key out of all look-ups and lists, and its signing state gone; its id and every digest
+    /// it ever had stay known for good.
     Delete(KeyId),
     /// Another primary key of an owner. Rejected where the key is not the owner's.
     SetPrimary {
@@ -71,8 +73,9 @@ pub enum Change {
         /// Which key.
         key: KeyId,
     },
-    /// Whichever key is the owner's primary at this instant, after the changes before this one, is set to be: so that a
-    /// successor which time or the changes brought about stays one. Where none is, none is set any more.
+    /// Whichever key is the owner's primary at this instant, after the changes before this one, is
+    /// set to be: so that a successor which time or the changes brought about stays one. Where none
+    /// is, none is set any more.
     PinPrimary {
         /// Whose.
         owner: OwnerRef,

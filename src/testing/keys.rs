@@ -11,7 +11,8 @@ use crate::scope::Scope;
 use crate::store::MemoryStore;
 use std::time::{Duration, SystemTime};
 
-/// Keys in memory, with the clock and the format that they are made with. Cloning shares the keys and the clock.
+/// Keys in memory, with the clock and the format that they are made with. Cloning shares the keys
+/// and the clock.
 #[derive(Debug, Clone)]
 pub struct TestKeys {
     store: MemoryStore,
@@ -107,7 +108,8 @@ impl TestKeys {
         ));
     }
 
-    /// An authenticator of these keys, as Bearer and as Basic, by this clock: to be built as the service's own is.
+    /// An authenticator of these keys, as Bearer and as Basic, by this clock: to be built as the
+    /// service's own is.
     pub fn authenticator(&self) -> AuthenticatorBuilder {
         let format = || [self.format.clone()];
         Authenticator::builder(self.store.clone())

@@ -1,8 +1,10 @@
-//! For the tests of hosts (feature `testing`): time that only moves when told, keys that are ready, principals made by hand,
-//! and an audit to look into. Everything here panics where it is told nonsense: a test is the place to hear of it.
+//! For the tests of hosts (feature `testing`): time that only moves when told, keys that are ready,
+//! principals made by hand, and an audit to look into. Everything here panics where it is told
+//! nonsense: a test is the place to hear of it.
 //!
 //! # A handler without any key
-//! What a handler takes is in the request's extensions, and a test may put it there itself: no layer, no store, no key.
+//! What a handler takes is in the request's extensions, and a test may put it there itself: no
+//! layer, no store, no key.
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]

@@ -35,7 +35,8 @@ pub struct TestPrincipal {
 }
 
 impl TestPrincipal {
-    /// An application key of a tenant: without scopes, in the environment `production`, as issued keys are unless it is said.
+    /// An application key of a tenant: without scopes, in the environment `production`, as issued
+    /// keys are unless it is said.
     ///
     /// # Panics
     /// Where the tenant has no valid name, as everything here does where a name is none.

@@ -1,4 +1,5 @@
-//! The head of a request, made by hand: to ask an authenticator or a requirement without any framework.
+//! The head of a request, made by hand: to ask an authenticator or a requirement without any
+//! framework.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;

@@ -1,5 +1,5 @@
-//! A store that reads at once and answers when it is let go, as a database over a slow wire does; and the parts that the
-//! tests of the cache put together around it.
+//! A store that reads at once and answers when it is let go, as a database over a slow wire does;
+//! and the parts that the tests of the cache put together around it.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 

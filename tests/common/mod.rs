@@ -1,5 +1,5 @@
-//! What the tests share: a request head made by hand, a small house of store, manager and clock, and a store that counts
-//! what it is asked and fails when it is told to.
+//! What the tests share: a request head made by hand, a small house of store, manager and clock,
+//! and a store that counts what it is asked and fails when it is told to.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
@@ -214,7 +214,8 @@ impl House {
     }
 }
 
-/// A store in memory that counts what it is asked, and answers late, wrongly or not at all when told.
+/// A store in memory that counts what it is asked, and answers late, wrongly or not at all when
+/// told.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watched {
     inner: MemoryStore,

@@ -1,4 +1,5 @@
-//! HTTP/1.1 by hand, over a real socket: what was sent and what came back, byte by byte, in bounded time.
+//! HTTP/1.1 by hand, over a real socket: what was sent and what came back, byte by byte, in bounded
+//! time.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,5 @@
-//! The suite for stores bites: a small store that is right passes, and wrong in one way it fails by the name of that way.
+//! The suite for stores bites: a small store that is right passes, and wrong in one way it fails by
+//! the name of that way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

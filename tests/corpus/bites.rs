@@ -1,4 +1,5 @@
-//! The corpus bites: a row whose answer is altered in one thing fails, by its name and for every adapter.
+//! The corpus bites: a row whose answer is altered in one thing fails, by its name and for every
+//! adapter.
 
 use crate::all_rows;
 use crate::row::{Row, parse};

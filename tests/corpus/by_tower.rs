@@ -52,7 +52,8 @@ pub(crate) async fn start(authenticator: Authenticator, mapped: bool) -> SocketA
     address
 }
 
-/// The layer is around everything but what is public: an unknown path wants a key before it is looked at.
+/// The layer is around everything but what is public: an unknown path wants a key before it is
+/// looked at.
 async fn site(
     request: Asked,
     layer: AuthLayer,

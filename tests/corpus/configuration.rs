@@ -1,4 +1,5 @@
-//! The configurations that rows name: the five profiles, the default, and one for each thing that a host may choose.
+//! The configurations that rows name: the five profiles, the default, and one for each thing that a
+//! host may choose.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,9 @@
-//! The corpus's column for gRPC: every refusal of a `GET` or `POST`, asked as a call, is a status of trailers only, with the
-//! number that stands for the row's status, its stable code, and its challenges and fields of limits as metadata.
+//! The corpus's column for gRPC: every refusal of a `GET` or `POST`, asked as a call, is a status
+//! of trailers only, with the number that stands for the row's status, its stable code, and its
+//! challenges and fields of limits as metadata.
 //!
-//! Asked over HTTP/1.1: what is refused how is decided by the request's head. `tests/grpc.rs` has clients and servers of gRPC.
+//! Asked over HTTP/1.1: what is refused how is decided by the request's head. `tests/grpc.rs` has
+//! clients and servers of gRPC.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -24,8 +26,9 @@ fn expected_status(http: &str) -> &'static str {
     }
 }
 
-/// The row as a call, and the answer in HTTP's terms; `None` where it is let through, where a server or router answers by
-/// itself, or where another method or type of body is what the row is about.
+/// The row as a call, and the answer in HTTP's terms; `None` where it is let through, where a
+/// server or router answers by itself, or where another method or type of body is what the row is
+/// about.
 fn as_call(row: &Row) -> Option<(Row, Answer)> {
     let answer = Answer::of_lines(row.answer(Adapter::Tower));
     let ours = answer

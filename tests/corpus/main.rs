@@ -1,5 +1,6 @@
-//! One corpus of requests and their whole answers, and every adapter: tower's layers on hyper, axum and actix-web give the
-//! same status, fields and body, on real sockets. `row.rs` says how rows are written.
+//! One corpus of requests and their whole answers, and every adapter: tower's layers on hyper, axum
+//! and actix-web give the same status, fields and body, on real sockets. `row.rs` says how rows are
+//! written.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,8 +1,9 @@
-//! Requests that nobody has thought of: rows' requests, mutated at random from a fixed seed. Whatever the answer is, it is
-//! everywhere the same.
+//! Requests that nobody has thought of: rows' requests, mutated at random from a fixed seed.
+//! Whatever the answer is, it is everywhere the same.
 //!
-//! What is mutated is what both servers parse: methods, the paths that all adapters serve alike, and the values of fields
-//! without control characters. What servers and routers do themselves has rows in `routers.http` and `bytes.http`.
+//! What is mutated is what both servers parse: methods, the paths that all adapters serve alike,
+//! and the values of fields without control characters. What servers and routers do themselves has
+//! rows in `routers.http` and `bytes.http`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -91,7 +92,8 @@ impl Request {
             .request
             .windows(4)
             .position(|window| window == b"\r\n\r\n")?;
-        // One Host, no body and nothing else that frames a message: what is wrong with those is the servers' matter.
+        // One Host, no body and nothing else that frames a message: what is wrong with those is the
+        // servers' matter.
         const FRAMING: [&[u8]; 5] = [b"content-", b"transfer-", b"trailer", b"expect", b"upgrade"];
         let text = std::str::from_utf8(&row.request[..head]).ok()?;
         let lines: Vec<_> = text

@@ -1,4 +1,5 @@
-//! What a row is, and how it is written: a request as `curl -v` shows it, byte for byte, and its whole answer.
+//! What a row is, and how it is written: a request as `curl -v` shows it, byte for byte, and its
+//! whole answer.
 //!
 //! ```text
 //! === the row's name                      what comes before the first row is for readers only, and so is every `#`
@@ -75,7 +76,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The lines of the answer that an adapter must give. Of several that fit, the one that says most about whom.
+    /// The lines of the answer that an adapter must give. Of several that fit, the one that says
+    /// most about whom.
     pub(crate) fn answer(&self, adapter: Adapter) -> &[String] {
         let fitting = adapter.tags().iter().rev();
         let found = fitting

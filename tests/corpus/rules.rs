@@ -1,4 +1,5 @@
-//! What must hold of the table as it is written, whoever answers: an answer that is wrong everywhere alike is wrong.
+//! What must hold of the table as it is written, whoever answers: an answer that is wrong
+//! everywhere alike is wrong.
 
 use std::collections::HashSet;
 
@@ -45,7 +46,8 @@ impl Answer {
             .and_then(|status| status.parse().ok())
             .unwrap_or(0)
     }
-    /// Whether the library made it: servers' and routers' own refusals have no body, and say nothing of caches.
+    /// Whether the library made it: servers' and routers' own refusals have no body, and say
+    /// nothing of caches.
     fn is_refusal_of_ours(&self) -> bool {
         self.code() >= 400 && self.value("cache-control").is_some()
     }

@@ -132,7 +132,8 @@ pub(crate) async fn ask(server: SocketAddr, from: IpAddr, request: &[u8]) -> Ans
     let mut answer = Vec::new();
     let read = async {
         let mut buffer = [0; 4096];
-        // A server that refuses before it has read everything resets the connection after its answer.
+        // A server that refuses before it has read everything resets the connection after its
+        // answer.
         while let Ok(length @ 1..) = reading.read(&mut buffer).await {
             answer.extend_from_slice(&buffer[..length]);
         }

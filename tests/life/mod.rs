@@ -1,5 +1,6 @@
-//! What the tests of a key's life share: a desk of manager, clock and audit over a store that awaits inside each call, can
-//! be told to let something else happen at one exact point, and to give no answer there.
+//! What the tests of a key's life share: a desk of manager, clock and audit over a store that
+//! awaits inside each call, can be told to let something else happen at one exact point, and to
+//! give no answer there.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 

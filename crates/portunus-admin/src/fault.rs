@@ -65,7 +65,8 @@ impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let mut answer =
             Responder::default().answer(&self.0, &HttpHead::new(&Request::new(()), None));
-        // A challenge is for credentials; what else is wrong with a request is none of its business.
+        // A challenge is for credentials; what else is wrong with a request is none of its
+        // business.
         if self.0.code() == ErrorCode::InvalidRequest {
             answer
                 .fields

@@ -35,7 +35,8 @@ impl<T: OperatorProof + ?Sized> OperatorProof for Box<T> {
     }
 }
 
-/// What the host's own rules add to what is asked for, or refuse: which users, workspaces and plans there are.
+/// What the host's own rules add to what is asked for, or refuse: which users, workspaces and plans
+/// there are.
 #[async_trait]
 pub trait HostRules: fmt::Debug + Send + Sync + 'static {
     /// Completes or refuses a key that shall be issued or imported.

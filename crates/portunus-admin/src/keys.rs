@@ -26,8 +26,8 @@ impl Proven {
         record::managed(key, self.shared.authenticator.quotas(), self.manager.now())
     }
 
-    /// What makes a request recognizable when it is repeated, where the caller wants that: `Idempotency-Key`
-    /// (draft-ietf-httpapi-idempotency-key-header).
+    /// What makes a request recognizable when it is repeated, where the caller wants that:
+    /// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header).
     pub(crate) fn idempotency(
         &self,
         headers: &HeaderMap,
@@ -77,8 +77,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// The version that `If-Match` (RFC 9110 §13.1.1) demands, where the stored one is among its tags; none where it demands
-/// none.
+/// The version that `If-Match` (RFC 9110 §13.1.1) demands, where the stored one is among its tags;
+/// none where it demands none.
 pub(crate) fn expected_version(headers: &HeaderMap, stored: u64) -> Result<Option<u64>, Fault> {
     let mut demanded = headers.get_all(IF_MATCH).iter().peekable();
     if demanded.peek().is_none() {

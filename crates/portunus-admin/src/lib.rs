@@ -1,13 +1,15 @@
-//! The management API of Portunus: issue, list, change, rotate and revoke keys over HTTP, for operators whom the host has
-//! proven.
+//! The management API of Portunus: issue, list, change, rotate and revoke keys over HTTP, for
+//! operators whom the host has proven.
 //!
-//! [`Admin`] makes an axum [`Router`] to nest. Who an operator is, the host says ([`OperatorProof`]): there is no
-//! password of the library's and no way around the proof. Identity and tenant come from the proven operator, never from the
-//! body; another tenant's key is the 404 of an unknown id. What the operator may do is the
-//! [policy](portunus::manage::OperatorPolicy) of the manager; what the host's own rules add is in [`HostRules`].
+//! [`Admin`] makes an axum [`Router`] to nest. Who an operator is, the host says
+//! ([`OperatorProof`]): there is no password of the library's and no way around the proof. Identity
+//! and tenant come from the proven operator, never from the body; another tenant's key is the 404
+//! of an unknown id. What the operator may do is the [policy](portunus::manage::OperatorPolicy) of
+//! the manager; what the host's own rules add is in [`HostRules`].
 //!
-//! Answers are JSON with `Cache-Control: no-store`, refusals are problem documents (RFC 9457) with a stable `code`. Fields
-//! that are not known are errors, so that nobody believes a restriction was taken that was not.
+//! Answers are JSON with `Cache-Control: no-store`, refusals are problem documents (RFC 9457) with
+//! a stable `code`. Fields that are not known are errors, so that nobody believes a restriction was
+//! taken that was not.
 //!
 //! ```
 //! use axum::http::request::Parts;
@@ -92,8 +94,8 @@ struct Shared {
 }
 
 impl Admin {
-    /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and what it has counted and
-    /// noted is written before it is shown.
+    /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and
+    /// what it has counted and noted is written before it is shown.
     pub fn new(
         manager: KeyManager,
         authenticator: Authenticator,
@@ -134,7 +136,8 @@ impl Admin {
         self
     }
 
-    /// How the address at the other end of the connection is found; axum's `ConnectInfo<SocketAddr>` unless set.
+    /// How the address at the other end of the connection is found; axum's
+    /// `ConnectInfo<SocketAddr>` unless set.
     pub fn peer(
         mut self,
         peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,

@@ -1,4 +1,5 @@
-//! The host's own API in its own OpenAPI document: how its callers authenticate, and what each route requires.
+//! The host's own API in its own OpenAPI document: how its callers authenticate, and what each
+//! route requires.
 
 use std::fmt;
 
@@ -14,8 +15,9 @@ use utoipa::openapi::{Components, Content, OpenApi, RefOr, Response, ResponseBui
 
 /// Describes how an API that an authenticator guards is called.
 ///
-/// A route's scopes stand where OpenAPI 3.1 has room for roles: in its security requirements, one for each way to present a
-/// key and each choice of scopes. All that is required, in words, follows the operation's description.
+/// A route's scopes stand where OpenAPI 3.1 has room for roles: in its security requirements, one
+/// for each way to present a key and each choice of scopes. All that is required, in words, follows
+/// the operation's description.
 ///
 /// ```
 /// use portunus::adapter::axum::{ProtectedRouter, get};
@@ -84,7 +86,8 @@ impl fmt::Display for Undescribed {
 impl std::error::Error for Undescribed {}
 
 impl ApiSecurity {
-    /// The ways to present a key that this authenticator accepts, and the media type of its refusals.
+    /// The ways to present a key that this authenticator accepts, and the media type of its
+    /// refusals.
     #[must_use]
     pub fn of(authenticator: &Authenticator) -> Self {
         let request = Request::new(());
@@ -112,7 +115,8 @@ impl ApiSecurity {
         &self.schemes
     }
 
-    /// The security requirements of a route: any one of them is enough. None for a route that nothing is required of.
+    /// The security requirements of a route: any one of them is enough. None for a route that
+    /// nothing is required of.
     #[must_use]
     pub fn requirements(&self, requirement: Option<&Requirement>) -> Vec<SecurityRequirement> {
         let Some(requirement) = requirement else {
@@ -146,10 +150,12 @@ impl ApiSecurity {
         }
     }
 
-    /// Adds the schemes to a document, and says in each of its operations what the route of that path and method demands.
+    /// Adds the schemes to a document, and says in each of its operations what the route of that
+    /// path and method demands.
     ///
     /// # Errors
-    /// Where the document and the routes are not about the same operations. What they share is described all the same.
+    /// Where the document and the routes are not about the same operations. What they share is
+    /// described all the same.
     pub fn describe(
         &self,
         document: &mut OpenApi,
@@ -264,7 +270,8 @@ fn serves(demand: &RouteDemand, method: &str) -> bool {
         .is_none_or(|of| of == method || (of, method) == ("GET", "HEAD"))
 }
 
-/// Whether axum's path and OpenAPI's are one: the names of parameters may differ, and axum marks one for the whole rest.
+/// Whether axum's path and OpenAPI's are one: the names of parameters may differ, and axum marks
+/// one for the whole rest.
 fn same_path(route: &str, documented: &str) -> bool {
     let is_parameter =
         |part: &str| part.starts_with('{') && part.ends_with('}') && !part.starts_with("{{");

@@ -1,4 +1,5 @@
-//! The host's own API in its own OpenAPI document: schemes, scopes and refusals as the router enforces them.
+//! The host's own API in its own OpenAPI document: schemes, scopes and refusals as the router
+//! enforces them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Events in the database of the keys: kept once, read page by page, and forgotten when they are old.
+//! Events in the database of the keys: kept once, read page by page, and forgotten when they are
+//! old.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -12,18 +13,22 @@ macro_rules! audit_on {
     ($(#[$doc:meta])* $audit:ident, $store:ty) => {
         $(#[$doc])*
         ///
-        /// - An event that is kept already, by its id, is not kept again: not in the same batch, and not later.
-        /// - A batch is kept whole or not at all. Batches are kept one after the other, also those of different processes;
-        ///   what is in the first page's place is what was kept last. Pages that follow each other by
-        ///   [`EventPage::next`] hold each event once that was kept when the first was read and is not forgotten meanwhile.
-        /// - A page may be shorter than asked for although there is a next one, where the events of 10 000 places hold too
-        ///   few that a filter lets through.
-        /// - An event that cannot be read, or contradicts the columns beside it, is an error, not a gap.
+        /// - An event that is kept already, by its id, is not kept again: not in the same batch,
+        ///   and not later.
+        /// - A batch is kept whole or not at all. Batches are kept one after the other, also those
+        ///   of different processes; what is in the first page's place is what was kept last. Pages
+        ///   that follow each other by [`EventPage::next`] hold each event once that was kept when
+        ///   the first was read and is not forgotten meanwhile.
+        /// - A page may be shorter than asked for although there is a next one, where the events of
+        ///   10 000 places hold too few that a filter lets through.
+        /// - An event that cannot be read, or contradicts the columns beside it, is an error, not a
+        ///   gap.
         #[derive(Clone)]
         pub struct $audit($store);
 
         impl $store {
-            /// The events that are kept in this database, which [`migrate`](Self::migrate) has made ready.
+            /// The events that are kept in this database, which [`migrate`](Self::migrate) has made
+            /// ready.
             #[must_use]
             pub fn audit(&self) -> $audit {
                 $audit(self.clone())
@@ -31,11 +36,12 @@ macro_rules! audit_on {
         }
 
         impl $audit {
-            /// Forgets the events of before an instant, by the time that they tell; returns how many. Two thousand at a
-            /// time, so that writers need not wait for long.
+            /// Forgets the events of before an instant, by the time that they tell; returns how
+            /// many. Two thousand at a time, so that writers need not wait for long.
             ///
             /// # Errors
-            /// Where the database gave no answer. Some may be forgotten already; it goes on when it is called again.
+            /// Where the database gave no answer. Some may be forgotten already; it goes on when it
+            /// is called again.
             pub async fn forget_events_before(&self, at: SystemTime) -> Result<u64, AuditError> {
                 let mut all = 0;
                 loop {
@@ -76,12 +82,14 @@ macro_rules! audit_on {
 
 #[cfg(feature = "sqlite")]
 audit_on! {
-    /// Events beside the keys of a [`SqliteStore`](crate::SqliteStore). Cloning shares the connections.
+    /// Events beside the keys of a [`SqliteStore`](crate::SqliteStore). Cloning shares the
+    /// connections.
     SqliteAudit, crate::SqliteStore
 }
 
 #[cfg(feature = "postgres")]
 audit_on! {
-    /// Events beside the keys of a [`PostgresStore`](crate::PostgresStore). Cloning shares the connections.
+    /// Events beside the keys of a [`PostgresStore`](crate::PostgresStore). Cloning shares the
+    /// connections.
     PostgresAudit, crate::PostgresStore
 }

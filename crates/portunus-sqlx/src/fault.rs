@@ -1,7 +1,8 @@
-//! What can go wrong, and how it is told: a database that gives no answer, a row that cannot be read, a condition that did
-//! not hold.
+//! What can go wrong, and how it is told: a database that gives no answer, a row that cannot be
+//! read, a condition that did not hold.
 //!
-//! Errors of a database are told by code and message only: PostgreSQL adds the values of the row that it complains about.
+//! Errors of a database are told by code and message only: PostgreSQL adds the values of the row
+//! that it complains about.
 
 use std::time::Duration;
 
@@ -78,7 +79,8 @@ impl Fault {
         }
     }
 
-    /// Whether the database gave the transaction up for the sake of another, so that it may be tried again at once.
+    /// Whether the database gave the transaction up for the sake of another, so that it may be
+    /// tried again at once.
     #[cfg(feature = "postgres")]
     pub(crate) fn is_conflict(&self) -> bool {
         // serialization_failure, deadlock_detected

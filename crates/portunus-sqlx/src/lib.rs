@@ -29,18 +29,21 @@
 //! ```
 //!
 //! # What is kept
-//! A record is kept whole, as JSON, and its facts that are asked about beside it, in columns. Whoever reads a row
-//! compares the two: a row that cannot be read or contradicts itself is [`StoreError::corrupt`], never a weaker key. Of
-//! secrets there are only digests, and the states that sign events; these stand in one column that lists never read. Copies
-//! of them in the buffers of the database driver are not wiped from memory.
+//! A record is kept whole, as JSON, and its facts that are asked about beside it, in columns.
+//! Whoever reads a row compares the two: a row that cannot be read or contradicts itself is
+//! [`StoreError::corrupt`], never a weaker key. Of secrets there are only digests, and the states
+//! that sign events; these stand in one column that lists never read. Copies of them in the buffers
+//! of the database driver are not wiped from memory.
 //!
-//! Times are kept to the millisecond; the part beyond is cut so that a key begins later and ends earlier. Usage is told
-//! to the millisecond, and counts above 2⁶³-2 as [`u64::MAX`]. A record whose times lie before 1970, or whose version needs
-//! more than 63 bits, is refused, as [`StoreError::unavailable`].
+//! Times are kept to the millisecond; the part beyond is cut so that a key begins later and ends
+//! earlier. Usage is told to the millisecond, and counts above 2⁶³-2 as [`u64::MAX`]. A record
+//! whose times lie before 1970, or whose version needs more than 63 bits, is refused, as
+//! [`StoreError::unavailable`].
 //!
 //! # Events
-//! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an [`AuditReader`](portunus::audit::AuditReader) on the
-//! same database. Events and hourly usage grow until the host forgets what is old, in a task of its own:
+//! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an
+//! [`AuditReader`](portunus::audit::AuditReader) on the same database. Events and hourly usage grow
+//! until the host forgets what is old, in a task of its own:
 //!
 //! ```no_run
 //! # #[cfg(feature = "sqlite")]
@@ -66,19 +69,22 @@
 //! ```
 //!
 //! # Several nodes
-//! Where answers are cached, a node must hear what another one changed. [`PostgresStore::bus`] and [`SqliteStore::watch`] are
-//! an [`InvalidationBus`](portunus::store::InvalidationBus) each: [`PostgresBus`] over `LISTEN` and `NOTIFY`, told by the
-//! transaction of the write itself; [`SqliteWatch`] by looking at the file every 50 milliseconds. Both say nothing rather
-//! than too much: while they cannot prove that they hear everything, there is no
+//! Where answers are cached, a node must hear what another one changed. [`PostgresStore::bus`] and
+//! [`SqliteStore::watch`] are an [`InvalidationBus`](portunus::store::InvalidationBus) each:
+//! [`PostgresBus`] over `LISTEN` and `NOTIFY`, told by the transaction of the write itself;
+//! [`SqliteWatch`] by looking at the file every 50 milliseconds. Both say nothing rather than too
+//! much: while they cannot prove that they hear everything, there is no
 //! [`heard_all`](portunus::store::InvalidationListener::heard_all).
 //!
 //! # What is promised
-//! - A write that was acknowledged is on the disk: SQLite's with `synchronous = FULL`, PostgreSQL's with `synchronous_commit`,
-//!   which a write switches on where it is off.
-//! - Batches are atomic and isolated, between threads and between processes. A batch of which storage gave no answer may
-//!   have been applied.
-//! - Look-ups read where writes are acknowledged. Give [`PostgresStore`] the primary server, never a replica.
-//! - The database's own errors are told by code and message; values, which PostgreSQL adds to some, are left out.
+//! - A write that was acknowledged is on the disk: SQLite's with `synchronous = FULL`, PostgreSQL's
+//!   with `synchronous_commit`, which a write switches on where it is off.
+//! - Batches are atomic and isolated, between threads and between processes. A batch of which
+//!   storage gave no answer may have been applied.
+//! - Look-ups read where writes are acknowledged. Give [`PostgresStore`] the primary server, never
+//!   a replica.
+//! - The database's own errors are told by code and message; values, which PostgreSQL adds to some,
+//!   are left out.
 //!
 //! # Features
 //! | feature | what it adds |

@@ -1,7 +1,8 @@
 //! Keys in PostgreSQL: writers of one tenant take turns, all others go on side by side.
 //!
-//! A write holds advisory locks on the keys and tenants that it is about (see [`operation`](crate::operation)), and reads
-//! committed rows: each statement sees what was committed before it, and nobody commits what it depends on.
+//! A write holds advisory locks on the keys and tenants that it is about (see
+//! [`operation`](crate::operation)), and reads committed rows: each statement sees what was
+//! committed before it, and nobody commits what it depends on.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,16 +30,18 @@ const WRITE_ATTEMPTS: u32 = 5;
 const SET_LIMITS: &str = "SELECT set_config('statement_timeout', '10s', false), set_config('lock_timeout', '8s', false), \
      set_config('idle_in_transaction_session_timeout', '30s', false)";
 
-/// Begins a write. A database that acknowledges before it has written is told otherwise; a stricter setting stays.
+/// Begins a write. A database that acknowledges before it has written is told otherwise; a stricter
+/// setting stays.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with the encoding UTF-8. Cloning shares the
-/// connections.
+/// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with the encoding UTF-8.
+/// Cloning shares the connections.
 ///
-/// It must be pointed to the primary server, also for look-ups: a replica may not yet know of a revocation.
+/// It must be pointed to the primary server, also for look-ups: a replica may not yet know of a
+/// revocation.
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
@@ -56,7 +59,8 @@ impl PostgresStore {
         Self::connect_with(options).await
     }
 
-    /// Connects with connection options of the host's own, and [`pool_options`](Self::pool_options).
+    /// Connects with connection options of the host's own, and
+    /// [`pool_options`](Self::pool_options).
     ///
     /// # Errors
     /// A server that does not answer.
@@ -69,9 +73,10 @@ impl PostgresStore {
         ))
     }
 
-    /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on each, statements end after
-    /// 10 seconds, waits for locks after 8, and transactions that their client forgot after 30. A connection that was idle
-    /// for a second is tried before it is used, a busier one is trusted.
+    /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on
+    /// each, statements end after 10 seconds, waits for locks after 8, and transactions that their
+    /// client forgot after 30. A connection that was idle for a second is tried before it is used,
+    /// a busier one is trusted.
     #[must_use]
     pub fn pool_options() -> PgPoolOptions {
         PgPoolOptions::new()
@@ -94,8 +99,8 @@ impl PostgresStore {
             })
     }
 
-    /// A store on a pool of the host's own, which decides about limits of time. Half of its connections at most write at
-    /// once, so that look-ups find one.
+    /// A store on a pool of the host's own, which decides about limits of time. Half of its
+    /// connections at most write at once, so that look-ups find one.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let half = pool.options().get_max_connections() / 2;
@@ -109,7 +114,8 @@ impl PostgresStore {
         &self.pool
     }
 
-    /// Closes all connections, after what is going on has ended. What is asked afterwards gets no answer.
+    /// Closes all connections, after what is going on has ended. What is asked afterwards gets no
+    /// answer.
     pub async fn close(&self) {
         self.pool.close().await;
     }
@@ -127,12 +133,14 @@ impl PostgresStore {
         .await
     }
 
-    /// After a restart of the server every connection of the pool may be lost, which each tells when it is used.
+    /// After a restart of the server every connection of the pool may be lost, which each tells
+    /// when it is used.
     fn attempts(&self) -> u32 {
         self.pool.options().get_max_connections()
     }
 
-    /// Begins a transaction. Nothing has happened in it yet, so that another connection may be taken.
+    /// Begins a transaction. Nothing has happened in it yet, so that another connection may be
+    /// taken.
     async fn begin(
         &self,
         statement: &'static str,

@@ -1,7 +1,8 @@
 //! A record as a row: the whole of it as JSON, and beside it the columns that are asked about.
 //!
-//! The columns are derived from the record in the statement that writes it. Whoever reads a row derives them again and
-//! compares: a row whose columns and JSON disagree is corrupt, whichever of them is wrong.
+//! The columns are derived from the record in the statement that writes it. Whoever reads a row
+//! derives them again and compares: a row whose columns and JSON disagree is corrupt, whichever of
+//! them is wrong.
 
 use portunus::key::{KeyRecord, Revocation};
 
@@ -69,8 +70,8 @@ pub(crate) fn values(record: &KeyRecord) -> Result<Vec<Value>, Refusal> {
     Ok(columns.chain([json.into()]).collect())
 }
 
-/// The record with times that can be kept: where they have a part of a millisecond, the key works a little later or
-/// ends a little earlier.
+/// The record with times that can be kept: where they have a part of a millisecond, the key works a
+/// little later or ends a little earlier.
 fn in_milliseconds(mut record: KeyRecord) -> Result<KeyRecord, Refusal> {
     record.created_at = time::cut(record.created_at).ok_or(Refusal::OutOfRange("created_at"))?;
     if let Some(at) = record.not_before {

@@ -1,4 +1,5 @@
-//! Keys in a SQLite file: one writer at a time, readers beside it, and every acknowledged write on the disk.
+//! Keys in a SQLite file: one writer at a time, readers beside it, and every acknowledged write on
+//! the disk.
 
 use std::fmt;
 use std::path::Path;
@@ -21,8 +22,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A [`KeyStore`](portunus::store::KeyStore) in a SQLite file. Cloning shares the connections.
 ///
-/// Several processes of one machine may use the file at once; each sees the others' writes at once. The file must not be
-/// on a network file system.
+/// Several processes of one machine may use the file at once; each sees the others' writes at once.
+/// The file must not be on a network file system.
 #[derive(Clone)]
 pub struct SqliteStore {
     readers: SqlitePool,
@@ -31,8 +32,9 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens a file, which is made if it is not there, for its owner alone: with a write-ahead log, `synchronous = FULL`, foreign keys, and five
-    /// seconds of patience with other processes. [`migrate`](Self::migrate) comes next.
+    /// Opens a file, which is made if it is not there, for its owner alone: with a write-ahead log,
+    /// `synchronous = FULL`, foreign keys, and five seconds of patience with other processes.
+    /// [`migrate`](Self::migrate) comes next.
     ///
     /// # Errors
     /// A file that cannot be opened, or is no SQLite database.
@@ -45,8 +47,8 @@ impl SqliteStore {
         Self::open_with(options).await
     }
 
-    /// Opens a file with options of the host's own. The write-ahead log, `synchronous = FULL` and foreign keys are set in
-    /// any case.
+    /// Opens a file with options of the host's own. The write-ahead log, `synchronous = FULL` and
+    /// foreign keys are set in any case.
     ///
     /// # Errors
     /// A file that cannot be opened, or is no SQLite database.
@@ -80,10 +82,11 @@ impl SqliteStore {
         })
     }
 
-    /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is when it is
-    /// acknowledged: with `synchronous` below `FULL`, a power cut may undo a revocation. Each connection must see the same
-    /// database, so that a pool of several cannot be one in memory. Clones of this store take turns to write; a second
-    /// store on the same pool waits in SQLite, as another process does.
+    /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is
+    /// when it is acknowledged: with `synchronous` below `FULL`, a power cut may undo a revocation.
+    /// Each connection must see the same database, so that a pool of several cannot be one in
+    /// memory. Clones of this store take turns to write; a second store on the same pool waits in
+    /// SQLite, as another process does.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
         Self {
@@ -98,7 +101,8 @@ impl SqliteStore {
         (*self.readers.connect_options()).clone()
     }
 
-    /// Closes all connections, after what is going on has ended. What is asked afterwards gets no answer.
+    /// Closes all connections, after what is going on has ended. What is asked afterwards gets no
+    /// answer.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -123,7 +127,8 @@ impl SqliteStore {
     pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let _turn = self.turns.wait().await?;
         limited(WRITE_LIMIT, async {
-            // From its first statement on the only writer: a transaction that only becomes one later may have to be given up.
+            // From its first statement on the only writer: a transaction that only becomes one
+            // later may have to be given up.
             let mut transaction: Transaction<'_, Sqlite> =
                 self.writer.begin_with("BEGIN IMMEDIATE").await?;
             match operation.run(&mut *transaction).await {
@@ -132,7 +137,8 @@ impl SqliteStore {
                     Ok(answer)
                 }
                 Err(fault) => {
-                    // Where this fails too, the connection is not used again before it was rolled back.
+                    // Where this fails too, the connection is not used again before it was rolled
+                    // back.
                     let _ = transaction.rollback().await;
                     Err(fault)
                 }
@@ -142,8 +148,8 @@ impl SqliteStore {
     }
 }
 
-/// Makes a file that only its owner may read, where there is none: it will hold what signs events. SQLite gives its other
-/// files the same rights. What cannot be made is told when it is opened.
+/// Makes a file that only its owner may read, where there is none: it will hold what signs events.
+/// SQLite gives its other files the same rights. What cannot be made is told when it is opened.
 fn make_private(path: &Path) {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);

@@ -45,12 +45,12 @@ pub(crate) async fn limited<T>(
 macro_rules! key_store {
     ($store:ident) => {
         impl $store {
-            /// Makes the schema, or brings it up to date. Call it before anything else; doing so again, or in several
-            /// processes at once, is harmless.
+            /// Makes the schema, or brings it up to date. Call it before anything else; doing so
+            /// again, or in several processes at once, is harmless.
             ///
             /// # Errors
-            /// [`MigrateError::Newer`](crate::MigrateError::Newer) where a newer version of this crate wrote the database;
-            /// or the database giving no answer.
+            /// [`MigrateError::Newer`](crate::MigrateError::Newer) where a newer version of this
+            /// crate wrote the database; or the database giving no answer.
             pub async fn migrate(&self) -> Result<(), crate::MigrateError> {
                 use crate::operation::{Migrate, Migrated};
                 match self

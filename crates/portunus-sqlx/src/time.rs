@@ -1,7 +1,8 @@
 //! Times as a database keeps them: whole milliseconds since the epoch.
 //!
-//! Times of records are cut to the millisecond when they are written, each to the side that grants less. Times that are
-//! only asked about may be any; they are rounded so that the answer is the same as without rounding.
+//! Times of records are cut to the millisecond when they are written, each to the side that grants
+//! less. Times that are only asked about may be any; they are rounded so that the answer is the
+//! same as without rounding.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,7 +1,7 @@
 //! What goes into a statement and what comes out of a row, the same for both databases.
 //!
-//! A row is read column by column, in the order of its statement. A column that holds something else than it must is an
-//! error that names row and column, and shows nothing of what stands there.
+//! A row is read column by column, in the order of its statement. A column that holds something
+//! else than it must is an error that names row and column, and shows nothing of what stands there.
 
 use async_trait::async_trait;
 
@@ -82,7 +82,8 @@ impl Row {
         self
     }
 
-    /// Names the row for errors. What stands in a database may be anything, so that only the beginning is shown.
+    /// Names the row for errors. What stands in a database may be anything, so that only the
+    /// beginning is shown.
     pub(crate) fn rename(&mut self, table: &'static str, name: &str) {
         self.table = table;
         self.name = name.chars().take(128).collect();

@@ -26,8 +26,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 use tokio::sync::{Mutex, RwLock};
 
-/// Suites for stores run one after the other, as two that wait for one disk could wait longer than a check may take. Those
-/// for buses, which mostly wait for a clock, run side by side.
+/// Suites for stores run one after the other, as two that wait for one disk could wait longer than
+/// a check may take. Those for buses, which mostly wait for a clock, run side by side.
 static TURN: RwLock<()> = RwLock::const_new(());
 
 /// Runs the suite for stores, and says how long it took.

@@ -1,4 +1,5 @@
-//! What nodes on one PostgreSQL hear of each other, also while connections fail and others speak on the channel.
+//! What nodes on one PostgreSQL hear of each other, also while connections fail and others speak on
+//! the channel.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! PostgreSQL out of order: no connection left, a server that is gone, a lock that is not given back, a crash.
+//! PostgreSQL out of order: no connection left, a server that is gone, a lock that is not given
+//! back, a crash.
 
 #![allow(
     clippy::unwrap_used,
@@ -210,8 +211,8 @@ async fn a_stopped_server(home: &PostgresHome) {
 const ROUNDS: u32 = 20;
 const WRITERS: u32 = 6;
 
-/// Writers revoke one key after the other while the server is killed: what was acknowledged is there afterwards, and what
-/// was not is there whole or not at all.
+/// Writers revoke one key after the other while the server is killed: what was acknowledged is
+/// there afterwards, and what was not is there whole or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
     let server = Arc::new(Server::start().await);
@@ -267,7 +268,8 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
                 acknowledged
             });
         }
-        // Not after a time, which a busy machine may need to begin, but after a number; and then at any moment.
+        // Not after a time, which a busy machine may need to begin, but after a number; and then at
+        // any moment.
         let started = Instant::now();
         while revoked_so_far.load(Ordering::Relaxed) < 6 + round {
             assert!(

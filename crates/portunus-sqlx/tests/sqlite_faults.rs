@@ -1,4 +1,5 @@
-//! SQLite out of order: no connection left, a file that another process holds, a full disk, a file that is none.
+//! SQLite out of order: no connection left, a file that another process holds, a full disk, a file
+//! that is none.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -198,7 +199,8 @@ async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
             .map(Result::unwrap);
         let mut done: Vec<String> = Vec::new();
         let mut take = |line: String| done.extend(line.strip_prefix("revoked ").map(str::to_owned));
-        // Not after a time, which a busy machine may need to begin, but after a number; and then at any moment.
+        // Not after a time, which a busy machine may need to begin, but after a number; and then at
+        // any moment.
         lines.by_ref().take(3 + round % 7).for_each(&mut take);
         child.kill().unwrap();
         lines.for_each(&mut take);

@@ -1,4 +1,5 @@
-//! The demo's part of the management API: who its users, workspaces and plans are, and how users change.
+//! The demo's part of the management API: who its users, workspaces and plans are, and how users
+//! change.
 
 use std::fmt;
 

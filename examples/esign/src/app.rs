@@ -82,7 +82,8 @@ impl App {
         }
         if let Some(bound) = &flags.environment {
             authenticator = authenticator.environment(bound.clone());
-            // Serving is bound, issuing is not: the bound one is the default, the others can be asked for.
+            // Serving is bound, issuing is not: the bound one is the default, the others can be
+            // asked for.
             let others = profile
                 .environments()
                 .into_iter()

@@ -1,4 +1,5 @@
-//! What stdout says when the server is ready: one line of JSON for programs, or a few lines for people.
+//! What stdout says when the server is ready: one line of JSON for programs, or a few lines for
+//! people.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -46,7 +47,8 @@ pub(crate) async fn announce(flags: &Flags, app: &App, address: SocketAddr) -> R
 /// The name of the key that a start shows.
 const FIRST_KEY: &str = "first key";
 
-/// Takes away the keys that earlier starts have shown, as far as the primary one does not need them.
+/// Takes away the keys that earlier starts have shown, as far as the primary one does not need
+/// them.
 async fn make_room(app: &App) -> Result<(), String> {
     let mut query = ListQuery::new(app.manager.now());
     query.text = Some(FIRST_KEY.into());

@@ -26,8 +26,8 @@ pub(crate) struct Flags {
     /// The framework that serves.
     #[arg(long, default_value = "axum")]
     pub(crate) adapter: Adapter,
-    /// Where keys, usage and events are kept: sqlite:PATH, postgres://… or memory [default: sqlite:esign.db, and for the
-    /// other APIs a file of their own, sqlite:esign-NAME.db].
+    /// Where keys, usage and events are kept: sqlite:PATH, postgres://… or memory [default:
+    /// sqlite:esign.db, and for the other APIs a file of their own, sqlite:esign-NAME.db].
     #[arg(long, value_name = "PLACE")]
     pub(crate) store: Option<Place>,
     /// Serve keys of this environment only; absent, all are served and their data is kept apart.
@@ -91,7 +91,8 @@ pub(crate) enum Header {
 }
 
 impl Flags {
-    /// Where everything is kept: the APIs share no file by accident, as they have keys and quotas of their own.
+    /// Where everything is kept: the APIs share no file by accident, as they have keys and quotas
+    /// of their own.
     pub(crate) fn place(&self) -> Place {
         let file = match self.profile {
             Profile::AllSign => "esign.db".into(),

@@ -1,4 +1,5 @@
-//! CORS, outermost: preflights are answered here and never need a key; a plain `OPTIONS` is a request like any other.
+//! CORS, outermost: preflights are answered here and never need a key; a plain `OPTIONS` is a
+//! request like any other.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use axum::http::{HeaderName, Method, StatusCode};
 use tower::{ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 
-/// The router with CORS around it: any origin, no cookies, as an API that takes keys in a header can allow.
+/// The router with CORS around it: any origin, no cookies, as an API that takes keys in a header
+/// can allow.
 pub(crate) fn outermost(app: Router) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(Any)
@@ -28,7 +30,8 @@ pub(crate) fn outermost(app: Router) -> Router {
         let (plain, with_cors) = (app.clone(), with_cors.clone());
         async move {
             let options = request.method() == Method::OPTIONS;
-            // The CORS layer takes every OPTIONS for a preflight; a preflight has these two fields (Fetch §4.8).
+            // The CORS layer takes every OPTIONS for a preflight; a preflight has these two fields
+            // (Fetch §4.8).
             let headers = request.headers();
             let preflight = options
                 && headers.contains_key(ORIGIN)

@@ -1,7 +1,7 @@
 //! `esign`: five e-signature APIs on Portunus, to try it by hand and to test it from outside.
 //!
-//! It reads its flags, makes a store, an authenticator and a manager of one profile, serves until it is told to stop,
-//! drains, and writes the last usage.
+//! It reads its flags, makes a store, an authenticator and a manager of one profile, serves until
+//! it is told to stop, drains, and writes the last usage.
 
 mod admin;
 mod api;

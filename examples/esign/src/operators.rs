@@ -105,7 +105,8 @@ impl Operators {
         if !scheme.eq_ignore_ascii_case(b"bearer") {
             return Err(ErrorCode::MissingKey);
         }
-        // Visible ASCII is all that a token may be of; a comma or a space would make two credentials of it.
+        // Visible ASCII is all that a token may be of; a comma or a space would make two
+        // credentials of it.
         let token = str::from_utf8(token.trim_ascii()).map_err(|_| ErrorCode::InvalidRequest)?;
         if token.is_empty() || token.contains(|c: char| !c.is_ascii_graphic() || c == ',') {
             return Err(ErrorCode::InvalidRequest);

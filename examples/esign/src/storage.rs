@@ -15,8 +15,9 @@ use tracing::warn;
 /// How long events and hours of use are kept.
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// How old what a node remembers may be while it does not know that it hears everything. No request shall be let through by a
-/// key two seconds after that was revoked elsewhere: what is left of them is for the look-up and the answer.
+/// How old what a node remembers may be while it does not know that it hears everything. No request
+/// shall be let through by a key two seconds after that was revoked elsewhere: what is left of them
+/// is for the look-up and the answer.
 const STALENESS: Duration = Duration::from_millis(1750);
 
 /// How many events the demo remembers where it keeps nothing.

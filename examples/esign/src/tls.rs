@@ -1,4 +1,5 @@
-//! TLS 1.3 and nothing older, for the API that mandates it: a listener for the server, handshakes off its path.
+//! TLS 1.3 and nothing older, for the API that mandates it: a listener for the server, handshakes
+//! off its path.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -92,7 +93,8 @@ impl TlsListener {
         tokio::spawn(async move {
             let mut listener = listener;
             while !sender.is_closed() {
-                // The server's own accept loop: it waits out what is passing, such as too many open files.
+                // The server's own accept loop: it waits out what is passing, such as too many open
+                // files.
                 let (stream, peer) = Listener::accept(&mut listener).await;
                 let (acceptor, sender) = (acceptor.clone(), sender.clone());
                 tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! The fields that name a user to act for: refused where they are not allowed, never ignored.
 //!
-//! The demo's directory knows the users of two tenants; AllSign's application keys act for those of their own.
+//! The demo's directory knows the users of two tenants; AllSign's application keys act for those of
+//! their own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! `PATCH /keys/{id}`: each change holds for the next request, and only whoever has seen the latest version changes it.
+//! `PATCH /keys/{id}`: each change holds for the next request, and only whoever has seen the latest
+//! version changes it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,5 +1,5 @@
-//! What was acknowledged outlives any crash, and nothing is ever half done: the process, or the database, is ended by `kill -9`
-//! in the middle of revocations and of rotations, again and again.
+//! What was acknowledged outlives any crash, and nothing is ever half done: the process, or the
+//! database, is ended by `kill -9` in the middle of revocations and of rotations, again and again.
 //!
 //! `ESIGN_CRASH_ROUNDS` makes it fewer rounds than a hundred.
 
@@ -150,8 +150,8 @@ fn status(server: &Server, key: &str) -> u16 {
         .status
 }
 
-/// One round: some keys, an act on each at once, and a crash and a new start as soon as some are acknowledged, or a little
-/// later. Says too whether some were not acknowledged then.
+/// One round: some keys, an act on each at once, and a crash and a new start as soon as some are
+/// acknowledged, or a little later. Says too whether some were not acknowledged then.
 fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool) {
     let owner = json!({ "user_id": format!("owner-{number}") });
     let keys: Vec<_> = (0..=AT_ONCE)
@@ -193,7 +193,8 @@ fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool
         thread::sleep(Duration::from_micros(number as u64 * 37 % 1500));
         victim.crash();
         let in_the_middle = acknowledged.load(Ordering::SeqCst) < AT_ONCE;
-        // While some still wait for their answers: those may yet get one from a database that is back.
+        // While some still wait for their answers: those may yet get one from a database that is
+        // back.
         victim.resume();
         let done = threads.into_iter().map(|thread| thread.join().unwrap());
         let tried = keys

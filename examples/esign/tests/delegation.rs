@@ -1,5 +1,5 @@
-//! AllSign's modes from outside: an application as itself, as a user, on somebody's behalf; and users whose standing
-//! changes while their keys are in use.
+//! AllSign's modes from outside: an application as itself, as a user, on somebody's behalf; and
+//! users whose standing changes while their keys are in use.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! The audit over HTTP: what was answered is there, whole, at once, and for those only whom it concerns.
+//! The audit over HTTP: what was answered is there, whole, at once, and for those only whom it
+//! concerns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! What stands in an event: ids that are harmless, the operator of each act, nothing secret, and never without bounds.
+//! What stands in an event: ids that are harmless, the operator of each act, nothing secret, and
+//! never without bounds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Requests whose edges are unclear: several on one connection, two lengths, trailers, bodies that nobody waits for.
+//! Requests whose edges are unclear: several on one connection, two lengths, trailers, bodies that
+//! nobody waits for.
 //!
 //! One request's key must never count for another, and who has no key costs nothing.
 
@@ -92,7 +93,8 @@ fn what_a_body_holds_is_no_request() {
          GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         inner.len()
     );
-    // The refused request's body is skipped, or the connection is closed: it is never taken for a request.
+    // The refused request's body is skipped, or the connection is closed: it is never taken for a
+    // request.
     let statuses = statuses(&server.exchange(outer.as_bytes()));
     assert!(statuses == [401, 200] || statuses == [401], "{statuses:?}");
     assert_eq!(server.record(issued.id())["request_count"], 0);
@@ -129,7 +131,8 @@ fn unclear_lengths_are_one_refusal_and_the_end_of_the_connection() {
         let statuses = statuses(&bytes);
         assert_eq!(statuses, [400], "{lengths:?}");
     }
-    // Both: the length must give way (RFC 9112 §6.3), and nothing after it is a request of this connection.
+    // Both: the length must give way (RFC 9112 §6.3), and nothing after it is a request of this
+    // connection.
     let both = format!(
         "POST /v2/documents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
          0\r\n\r\n{smuggled}"
@@ -216,7 +219,8 @@ fn who_has_no_key_is_refused_before_a_body_is_sent() {
                 .as_bytes(),
             );
             let mut answer = connection.answer();
-            // actix-web's server asks for the body before any middleware sees the request; it is not read all the same.
+            // actix-web's server asks for the body before any middleware sees the request; it is
+            // not read all the same.
             if common::on_actix() && !expect.is_empty() && answer.status == 100 {
                 answer = connection.answer();
             }
@@ -281,7 +285,8 @@ fn older_versions_of_http_want_a_key_too() {
 #[test]
 fn http_2_without_tls_gets_the_same_refusal() {
     let server = Server::of("allsign");
-    // Preface, empty SETTINGS, then HEADERS on stream 1: `:method GET`, `:scheme http`, `:path /whoami`, `:authority x`.
+    // Preface, empty SETTINGS, then HEADERS on stream 1: `:method GET`, `:scheme http`,
+    // `:path /whoami`, `:authority x`.
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     let block = b"\x82\x86\x04\x07/whoami\x01\x01x";
     request.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);

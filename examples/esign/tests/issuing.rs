@@ -1,4 +1,5 @@
-//! What a body that asks for a key may say, and that everything else is refused by the name of its field.
+//! What a body that asks for a key may say, and that everything else is refused by the name of its
+//! field.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

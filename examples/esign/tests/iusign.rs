@@ -1,5 +1,5 @@
-//! IUSign's terms from outside: which plan opens the API, who may set one, and keys that stop with their administrator's
-//! role.
+//! IUSign's terms from outside: which plan opens the API, who may set one, and keys that stop with
+//! their administrator's role.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

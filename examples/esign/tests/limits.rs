@@ -1,4 +1,5 @@
-//! How often a key may be used, and what its answers tell: 60 a minute and 1000 an hour unless it was issued otherwise.
+//! How often a key may be used, and what its answers tell: 60 a minute and 1000 an hour unless it
+//! was issued otherwise.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

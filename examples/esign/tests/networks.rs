@@ -1,4 +1,5 @@
-//! Where requests come from: trusted proxies, forwarded headers, and the addresses that a key allows.
+//! Where requests come from: trusted proxies, forwarded headers, and the addresses that a key
+//! allows.
 //!
 //! The tests' own address is 127.0.0.1, which is the peer of every request.
 

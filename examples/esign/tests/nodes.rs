@@ -1,4 +1,5 @@
-//! Several processes on one store: what one of them does to a key holds there for the next request, and on the others soon.
+//! Several processes on one store: what one of them does to a key holds there for the next request,
+//! and on the others soon.
 //!
 //! Each key is in use on every node just before: none has to look it up to let it through.
 
@@ -204,8 +205,8 @@ fn an_enabled_key_works_again(kind: &str, nodes: &[Server]) {
     latencies.assert_soon();
 }
 
-/// The directory is the host's. The demo's is in the memory of each process: nobody else is told of a suspension, and where it
-/// is told the next request is refused.
+/// The directory is the host's. The demo's is in the memory of each process: nobody else is told of
+/// a suspension, and where it is told the next request is refused.
 fn an_owners_standing_is_asked_of_each_nodes_own_directory(nodes: &[Server]) {
     let mut body = may_read();
     body["owner"] = json!({ "user_id": USER });

@@ -1,7 +1,8 @@
-//! Nodes on one PostgreSQL while one of them hears nothing of the others: no answer that is remembered counts for longer than
-//! the bound on staleness, and what nobody can tell is 503.
+//! Nodes on one PostgreSQL while one of them hears nothing of the others: no answer that is
+//! remembered counts for longer than the bound on staleness, and what nobody can tell is 503.
 //!
-//! Each node reaches the database through a network of its own, which fails for the second node only.
+//! Each node reaches the database through a network of its own, which fails for the second node
+//! only.
 
 #![allow(
     clippy::unwrap_used,
@@ -184,8 +185,8 @@ fn a_node_that_stood_still_knows_from_its_first_request_on_what_was_revoked() {
 /// Longer than this nobody waits for an answer, also where it is that there is none.
 const LONGEST: Duration = Duration::from_secs(11);
 
-/// Takes the database away from the second node for less than the bound, several times, and heals that in this way: what was
-/// revoked meanwhile is refused within the bound.
+/// Takes the database away from the second node for less than the bound, several times, and heals
+/// that in this way: what was revoked meanwhile is refused within the bound.
 fn away_for_a_moment(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     let [one, two] = &cluster.nodes;
     let mut latencies = Latencies::of(format!("{what}, for a moment"), 1);
@@ -220,7 +221,8 @@ fn away(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     cluster.proxy.fail(Failing::Silent, Which::All);
     let away = Instant::now();
     revoke(one, &gone);
-    // Two keys in use, again and again, and then some that must be looked up: whether others still wait or not.
+    // Two keys in use, again and again, and then some that must be looked up: whether others still
+    // wait or not.
     let in_use = (0..60_u64).map(|number| {
         (
             Duration::from_millis(number * 50),

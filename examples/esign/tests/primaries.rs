@@ -1,4 +1,5 @@
-//! One primary key per owner, always; deleting, revoking; and events that are signed with the primary key.
+//! One primary key per owner, always; deleting, revoking; and events that are signed with the
+//! primary key.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -120,7 +121,8 @@ fn at_every_moment_there_is_exactly_one() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while go_on.load(Ordering::Relaxed) {
-                    // The owner of events signs with it: whoever asks twice in a row finds one each time.
+                    // The owner of events signs with it: whoever asks twice in a row finds one each
+                    // time.
                     let page = list(&server, "owner", "?limit=500&status=active");
                     let count = page["items"]
                         .as_array()

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 const PROFILES: [&str; 5] = ["allsign", "insigner", "yousign", "iusign", "dropbox-sign"];
 
-/// Asserts that a start was refused: one clear line on stderr, nothing on stdout, exit code 2. Returns the line.
+/// Asserts that a start was refused: one clear line on stderr, nothing on stdout, exit code 2.
+/// Returns the line.
 #[track_caller]
 fn assert_refused_to_start(ended: &Ended) -> String {
     assert_eq!(ended.code, Some(2), "{ended:?}");

@@ -1,7 +1,9 @@
-//! The README's walk through the management API: its commands as they stand there, with what it says comes of them.
+//! The README's walk through the management API: its commands as they stand there, with what it
+//! says comes of them.
 //!
-//! A line that begins with `$ ` is a command; a comment behind it begins with the status; lines below it are what it writes,
-//! where `…` stands for anything. `ID=…` and the like are taken out of the answer before.
+//! A line that begins with `$ ` is a command; a comment behind it begins with the status; lines
+//! below it are what it writes, where `…` stands for anything. `ID=…` and the like are taken out of
+//! the answer before.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -99,7 +101,8 @@ struct Told(String);
 const TELLING: &str = r#"curl() { command curl --max-time 20 -w '%{stderr}%{http_code} %{method} %{url_effective}\n' "$@"; }"#;
 
 impl Told {
-    /// Runs a command; returns what it writes, and the status, the method and the URL of its one request.
+    /// Runs a command; returns what it writes, and the status, the method and the URL of its one
+    /// request.
     fn run(&self, command: &str) -> (String, u16, String, String) {
         let script = format!("set -eu\n{TELLING}\n{}{command}\n", self.0);
         let bash = Command::new("bash")

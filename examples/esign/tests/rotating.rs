@@ -1,4 +1,5 @@
-//! Rotating over HTTP: a successor with the same facts, the old key for exactly its grace, and no second quota.
+//! Rotating over HTTP: a successor with the same facts, the old key for exactly its grace, and no
+//! second quota.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,6 +1,8 @@
-//! Every route demands exactly what the contract says: each scope of the vocabulary is tried on each route.
+//! Every route demands exactly what the contract says: each scope of the vocabulary is tried on
+//! each route.
 //!
-//! Also what stands around the routes: unknown paths and methods, CORS, `HEAD`, and the two paths that all profiles have.
+//! Also what stands around the routes: unknown paths and methods, CORS, `HEAD`, and the two paths
+//! that all profiles have.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -11,7 +13,8 @@ use std::collections::BTreeSet;
 use common::{Answer, Call, Issued, Server, USER, assert_refused};
 use serde_json::{Value, json};
 
-/// A route: method, path, the status for those who may, and the demanded scope or scopes of which one is enough.
+/// A route: method, path, the status for those who may, and the demanded scope or scopes of which
+/// one is enough.
 type Route = (&'static str, &'static str, u16, &'static [&'static str]);
 
 const ALLSIGN: &[Route] = &[

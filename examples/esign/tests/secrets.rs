@@ -1,7 +1,8 @@
-//! No secret is ever logged, or shown twice: a process at the most talkative level is used in every way, and what it wrote is searched.
+//! No secret is ever logged, or shown twice: a process at the most talkative level is used in every
+//! way, and what it wrote is searched.
 //!
-//! Searched for are the secrets as they are, any piece of them, and what encoding them in base64, hexadecimal or as a list
-//! of bytes makes of them.
+//! Searched for are the secrets as they are, any piece of them, and what encoding them in base64,
+//! hexadecimal or as a list of bytes makes of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -16,7 +17,8 @@ use sha2::{Digest, Sha256};
 /// A piece of a secret this long tells too much.
 const PIECE: usize = 10;
 
-/// What would give this text away: its pieces, and its encodings wherever in a longer text it stood.
+/// What would give this text away: its pieces, and its encodings wherever in a longer text it
+/// stood.
 fn traces(secret: &str) -> Vec<String> {
     let bytes = secret.as_bytes();
     let mut traces: Vec<_> = (0..=secret.len() - PIECE)
@@ -36,7 +38,8 @@ fn traces(secret: &str) -> Vec<String> {
     traces
 }
 
-/// Asserts that none of the secrets left a trace in the log. `public` is what may stand there although it is part of one.
+/// Asserts that none of the secrets left a trace in the log. `public` is what may stand there
+/// although it is part of one.
 fn assert_unlogged(log: &str, secrets: &[String], public: &[&str]) {
     assert!(log.contains("serving"), "nothing was logged");
     for secret in secrets {

@@ -1,6 +1,7 @@
 //! What each of the five APIs prints in its documentation comes back over the wire, byte for byte.
 //!
-//! One table line per refusal: no header, a wrong format, an unknown key, a missing scope, and the good key beside them.
+//! One table line per refusal: no header, a wrong format, an unknown key, a missing scope, and the
+//! good key beside them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! What a real key is refused for: its environment, its time, its revocation; and what a refusal tells to whom.
+//! What a real key is refused for: its environment, its time, its revocation; and what a refusal
+//! tells to whom.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Where keys are kept: the file that is there by default, the start after the last one, and two processes on one file.
+//! Where keys are kept: the file that is there by default, the start after the last one, and two
+//! processes on one file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

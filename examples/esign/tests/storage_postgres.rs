@@ -1,4 +1,5 @@
-//! Keys in PostgreSQL: two processes on one database, a database that goes away and comes back, and what is written there.
+//! Keys in PostgreSQL: two processes on one database, a database that goes away and comes back, and
+//! what is written there.
 
 #![allow(
     clippy::unwrap_used,
@@ -127,7 +128,8 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
             postgres.stop();
         }
         let away = Instant::now();
-        // What is remembered may still count, for as long as it may be stale; then nobody knows, and nobody guesses.
+        // What is remembered may still count, for as long as it may be stale; then nobody knows,
+        // and nobody guesses.
         while away.elapsed() < Duration::from_millis(2500) {
             let (began, answer) = (away.elapsed(), server.get("/whoami", &used.key));
             assert!(

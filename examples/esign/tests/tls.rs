@@ -1,4 +1,5 @@
-//! TLS 1.3 and nothing older, as the `openssl` command sees it; and how a server starts, or does not, with certificates.
+//! TLS 1.3 and nothing older, as the `openssl` command sees it; and how a server starts, or does
+//! not, with certificates.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! `POST /verify` tells whoever holds a secret what it is, and nobody else anything; and how use is counted.
+//! `POST /verify` tells whoever holds a secret what it is, and nobody else anything; and how use is
+//! counted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,6 +1,7 @@
 //! How a key may stand in a request, and every other way in which it may not.
 //!
-//! A case is a header value and the refusal that it must get, byte for byte. After each table the process is still alive.
+//! A case is a header value and the refusal that it must get, byte for byte. After each table the
+//! process is still alive.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -43,7 +44,8 @@ fn assert_is(answer: &Answer, (status, body, challenge): Refusal) {
     assert_refused(answer, status, JSON, body, &[challenge]);
 }
 
-/// Asserts a refusal by Dropbox Sign: its name, and what its Bearer challenge says beside the realm.
+/// Asserts a refusal by Dropbox Sign: its name, and what its Bearer challenge says beside the
+/// realm.
 #[track_caller]
 fn assert_dropbox(answer: &Answer, status: u16, message: &str, name: &str, error: &str) {
     let body = format!(r#"{{"error":{{"error_msg":"{message}","error_name":"{name}"}}}}"#);

@@ -1,5 +1,5 @@
-//! Yousign's table from outside: who may manage which keys, and what a key of an organization or of workspaces, with
-//! full access or read-only, may do with which resource.
+//! Yousign's table from outside: who may manage which keys, and what a key of an organization or of
+//! workspaces, with full access or read-only, may do with which resource.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Extractors: the principal, the principal who meets a requirement, and the host's own idea of a caller.
+//! Extractors: the principal, the principal who meets a requirement, and the host's own idea of a
+//! caller.
 //!
 //! actix-web makes `Option<…>` of each: `None` where the extractor would refuse.
 

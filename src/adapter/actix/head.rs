@@ -56,8 +56,9 @@ impl RequestHead for ActixHead<'_> {
         self.request.method().as_str()
     }
 
-    /// The path as it stands. Where a segment that is percent-encoded reads like another one, the path is shown as
-    /// actix-web's router reads it, decoded: in `/w%6Frkspaces/a/workspaces/b` the workspace is `a`, as it is for the handler.
+    /// The path as it stands. Where a segment that is percent-encoded reads like another one, the
+    /// path is shown as actix-web's router reads it, decoded: in `/w%6Frkspaces/a/workspaces/b` the
+    /// workspace is `a`, as it is for the handler.
     fn path(&self) -> &str {
         let (stands, read) = (self.request.path(), self.request.match_info().as_str());
         // The router decodes no slash, so both have the same segments.

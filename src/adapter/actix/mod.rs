@@ -1,9 +1,11 @@
-//! actix-web 4 (feature `actix-web`): middleware that authenticates, requirements on resources and scopes, and extractors.
+//! actix-web 4 (feature `actix-web`): middleware that authenticates, requirements on resources and
+//! scopes, and extractors.
 //!
-//! [`Auth`] authenticates and puts the [`KeyPrincipal`] into the request's extensions; [`require`] demands something of it.
-//! Both go around an `App`, a scope, a resource or a route. A handler takes [`KeyPrincipal`] itself, `Option<KeyPrincipal>`
-//! where authentication is optional, [`Granted<D>`](Granted) where the argument itself shall demand something, or
-//! [`Caller<T>`] for a type of the host's own.
+//! [`Auth`] authenticates and puts the [`KeyPrincipal`] into the request's extensions; [`require`]
+//! demands something of it. Both go around an `App`, a scope, a resource or a route. A handler
+//! takes [`KeyPrincipal`] itself, `Option<KeyPrincipal>` where authentication is optional,
+//! [`Granted<D>`](Granted) where the argument itself shall demand something, or [`Caller<T>`] for a
+//! type of the host's own.
 //!
 //! ```
 //! use actix_web::{App, web};
@@ -32,15 +34,17 @@
 //! ```
 //!
 //! # The order of middleware
-//! What is wrapped last is outermost. Outermost first: logging, CORS (which answers preflights, so they never need a key),
-//! this middleware, requirements. A refusal is a response and no `Err`, so that all of them see it. Around a resource,
-//! unknown paths stay 404; around a scope or the `App`, everything below it wants a key before it is looked at.
+//! What is wrapped last is outermost. Outermost first: logging, CORS (which answers preflights, so
+//! they never need a key), this middleware, requirements. A refusal is a response and no `Err`, so
+//! that all of them see it. Around a resource, unknown paths stay 404; around a scope or the `App`,
+//! everything below it wants a key before it is looked at.
 //!
-//! As for actix-web's own routing, middleware further out must not keep a clone of the `HttpRequest` while it calls on.
+//! As for actix-web's own routing, middleware further out must not keep a clone of the
+//! `HttpRequest` while it calls on.
 //!
 //! # Bodies
-//! A body is not touched before there is a principal. actix-web asks for a body that a client has announced with
-//! `Expect: 100-continue` before any middleware runs; that is the server's setting.
+//! A body is not touched before there is a principal. actix-web asks for a body that a client has
+//! announced with `Expect: 100-continue` before any middleware runs; that is the server's setting.
 
 mod extract;
 mod head;
@@ -74,8 +78,8 @@ fn principal(request: &HttpRequest) -> Result<KeyPrincipal, AuthError> {
         .ok_or_else(|| no_principal(extensions.contains::<Anonymous>()))
 }
 
-/// Checks a requirement against the principal of a request. The extensions are free while it is looked at: it may run the
-/// host's code.
+/// Checks a requirement against the principal of a request. The extensions are free while it is
+/// looked at: it may run the host's code.
 fn check(requirement: &Requirement, request: &HttpRequest) -> Result<KeyPrincipal, AuthError> {
     let principal = principal(request)?;
     requirement.check(&principal, Some(&ActixHead::new(request, None)))?;

@@ -17,7 +17,8 @@ use crate::principal::{KeyPrincipal, Principal};
 use crate::respond::{Answer, Responder};
 use crate::telemetry;
 
-/// An answer as a response. The error goes along in the response's extensions, for middleware further out.
+/// An answer as a response. The error goes along in the response's extensions, for middleware
+/// further out.
 #[must_use]
 pub fn into_response(answer: Answer, error: &AuthError) -> HttpResponse {
     let body = match answer.body {
@@ -27,7 +28,8 @@ pub fn into_response(answer: Answer, error: &AuthError) -> HttpResponse {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
     let mut response = HttpResponse::with_body(status, body).map_into_boxed_body();
     for (name, value) in answer.fields {
-        // A renderer's media type that cannot be a field value is left out; the library's own always can.
+        // A renderer's media type that cannot be a field value is left out; the library's own
+        // always can.
         if let Ok(value) = HeaderValue::from_str(&value) {
             response
                 .headers_mut()
@@ -49,15 +51,16 @@ pub(super) fn count<B>(response: &mut HttpResponse<B>, key: Option<&KeyId>) {
     }
 }
 
-/// The head of the answer is there: the request's id goes along with it, for middleware further out.
+/// The head of the answer is there: the request's id goes along with it, for middleware further
+/// out.
 pub(super) fn saw<B>(witness: Witness, response: &mut HttpResponse<B>) {
     let id: Option<RequestId> = witness.request_id().cloned();
     witness.answered(response.status().as_u16(), response.extensions().get());
     id.map(|id| response.extensions_mut().insert(id));
 }
 
-/// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by e-mail; and who is told
-/// of the answer.
+/// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by
+/// e-mail; and who is told of the answer.
 pub(super) struct Told {
     pub(super) responder: Arc<Responder>,
     pub(super) limits: Option<Decision>,

@@ -1,4 +1,5 @@
-//! The service that authenticates, and its future: the inner service's, a refusal, or a request that waits on the heap.
+//! The service that authenticates, and its future: the inner service's, a refusal, or a request
+//! that waits on the heap.
 
 use std::fmt;
 use std::future::Future;
@@ -79,8 +80,8 @@ where
     }
 }
 
-/// Marks the fields that may carry a key as sensitive, for whoever logs the request: all lines, as a refused request is still
-/// seen by middleware further out.
+/// Marks the fields that may carry a key as sensitive, for whoever logs the request: all lines, as
+/// a refused request is still seen by middleware further out.
 fn hide(request: &mut ServiceRequest, names: &[HeaderName]) {
     for name in names {
         if request.headers().contains_key(name) {

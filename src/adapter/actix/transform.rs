@@ -29,9 +29,10 @@ pub(super) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Middleware that only authenticated requests get through.
 ///
-/// The [`KeyPrincipal`] is then in the request's extensions. Cloning shares everything: make it once, outside of the closure
-/// that `HttpServer::new` calls for every worker, and clone it into each `App`. An authenticator that is built inside of
-/// that closure has limits and caches of its own in every worker.
+/// The [`KeyPrincipal`] is then in the request's extensions. Cloning shares everything: make it
+/// once, outside of the closure that `HttpServer::new` calls for every worker, and clone it into
+/// each `App`. An authenticator that is built inside of that closure has limits and caches of its
+/// own in every worker.
 #[derive(Clone)]
 #[must_use = "middleware does nothing until it wraps something"]
 pub struct Auth {
@@ -89,8 +90,9 @@ impl Auth {
         self.with(|shared| shared.peer_of = Arc::new(peer_of))
     }
 
-    /// Says how the connection's version of TLS is found; unless set, a [`TlsVersion`] that `HttpServer::on_connect` put into
-    /// the connection's data, or middleware further out into the request's extensions.
+    /// Says how the connection's version of TLS is found; unless set, a [`TlsVersion`] that
+    /// `HttpServer::on_connect` put into the connection's data, or middleware further out into the
+    /// request's extensions.
     pub fn tls(
         self,
         tls_of: impl Fn(&HttpRequest) -> Option<TlsVersion> + Send + Sync + 'static,
@@ -113,12 +115,13 @@ impl Auth {
         })
     }
 
-    /// Puts a type of the host's own into the extensions, as `Arc<T>`, that must be awaited and may refuse: a row of the
-    /// host's database, say. It is asked once for each request that was let through so far, after everything else. The
-    /// future stays on its worker and need not be `Send`.
+    /// Puts a type of the host's own into the extensions, as `Arc<T>`, that must be awaited and may
+    /// refuse: a row of the host's database, say. It is asked once for each request that was let
+    /// through so far, after everything else. The future stays on its worker and need not be
+    /// `Send`.
     ///
-    /// A refusal is answered like the library's own; an error that is [caused by](AuthError::caused_by) one of the host's
-    /// reaches the renderer with it.
+    /// A refusal is answered like the library's own; an error that is [caused
+    /// by](AuthError::caused_by) one of the host's reaches the renderer with it.
     pub fn try_map_principal<T, E, F>(
         self,
         map: impl Fn(KeyPrincipal) -> F + Send + Sync + 'static,
@@ -164,7 +167,8 @@ fn default_tls(request: &HttpRequest) -> Option<TlsVersion> {
     of_connection.or_else(|| request.extensions().get::<TlsVersion>().copied())
 }
 
-/// Puts a value into the request's extensions. They are free again when what was there before is dropped.
+/// Puts a value into the request's extensions. They are free again when what was there before is
+/// dropped.
 pub(super) fn put<T: 'static>(request: &HttpRequest, value: T) {
     let before = request.extensions_mut().insert(value);
     drop(before);

@@ -1,5 +1,5 @@
-//! Extractors: the principal, maybe the principal, the principal who meets a requirement, and the host's own idea of a
-//! caller.
+//! Extractors: the principal, maybe the principal, the principal who meets a requirement, and the
+//! host's own idea of a caller.
 
 use std::sync::Arc;
 

@@ -27,7 +27,8 @@ pub trait RequireExt: Sized {
 impl<S: Clone + Send + Sync + 'static> RequireExt for MethodRouter<S, Infallible> {
     /// Methods without a handler, and a fallback of the host's, are demanded of too.
     fn require(self, requirement: impl Into<Requirement>) -> Self {
-        // Not `route_layer`, which leaves a fallback of the method router open and panics on `any(…)`.
+        // Not `route_layer`, which leaves a fallback of the method router open and panics on
+        // `any(…)`.
         self.layer(require(requirement))
     }
 }

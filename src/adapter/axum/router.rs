@@ -1,6 +1,7 @@
 //! A router that denies by default: every route says what it requires, or does not compile.
 //!
-//! A path with a keyed method wants a key before any method is looked at; an unknown path is 404 with or without one.
+//! A path with a keyed method wants a key before any method is looked at; an unknown path is 404
+//! with or without one.
 
 use axum::Router;
 use axum::handler::Handler;
@@ -45,13 +46,15 @@ pub struct ProtectedRouter<S = ()> {
     method_not_allowed: Option<MethodRouter<S>>,
 }
 
-/// What a route of a [`ProtectedRouter`] demands: for documents of an API, which are made of what is enforced.
+/// What a route of a [`ProtectedRouter`] demands: for documents of an API, which are made of what
+/// is enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RouteDemand {
     /// The path, as axum writes it.
     pub path: String,
-    /// The method; `None` for every method that the path has no other route for. `GET` is `HEAD` too.
+    /// The method; `None` for every method that the path has no other route for. `GET` is `HEAD`
+    /// too.
     pub method: Option<&'static str>,
     /// What is required; `None` where the route is public.
     pub requirement: Option<Requirement>,
@@ -284,8 +287,8 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
         self
     }
 
-    /// Answers known paths with a method that has no handler, after the key was checked where the path is keyed; axum's
-    /// empty 405 unless set.
+    /// Answers known paths with a method that has no handler, after the key was checked where the
+    /// path is keyed; axum's empty 405 unless set.
     pub fn method_not_allowed<H: Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
         self.method_not_allowed = Some(MethodRouter::new().fallback(handler));
         self
@@ -313,7 +316,8 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
                 .clone()
                 .filter(|_| reach == Reach::Methods);
             let methods = match (keyed, public) {
-                // The public methods first: merging keeps the fallback of the second, which wants a key.
+                // The public methods first: merging keeps the fallback of the second, which wants a
+                // key.
                 (Some(keyed), public) => {
                     let keyed =
                         merge(Some(keyed), wanted).map(|keyed| keyed.layer(self.auth.clone()));

@@ -68,8 +68,8 @@ impl From<Authenticator> for AuthLayer {
 impl AuthLayer {
     /// A layer around this authenticator.
     ///
-    /// The peer's address is taken from the extensions that axum's `ConnectInfo<SocketAddr>` (feature `axum`) or the
-    /// server (a plain `SocketAddr`) put there; see [`peer`](Self::peer).
+    /// The peer's address is taken from the extensions that axum's `ConnectInfo<SocketAddr>`
+    /// (feature `axum`) or the server (a plain `SocketAddr`) put there; see [`peer`](Self::peer).
     pub fn new(authenticator: Authenticator) -> Self {
         // Every name was checked to be a field name when the authenticator was built.
         let secret_fields = authenticator
@@ -100,7 +100,8 @@ impl AuthLayer {
         self.with(|shared| shared.peer_of = Arc::new(peer_of))
     }
 
-    /// Says how the connection's version of TLS is found; a [`TlsVersion`] in the extensions unless set.
+    /// Says how the connection's version of TLS is found; a [`TlsVersion`] in the extensions unless
+    /// set.
     pub fn tls(
         self,
         tls_of: impl Fn(&Extensions) -> Option<TlsVersion> + Send + Sync + 'static,
@@ -127,11 +128,12 @@ impl AuthLayer {
         })
     }
 
-    /// Puts a type of the host's own into the extensions, as `Arc<T>`, that must be awaited and may refuse: a row of the
-    /// host's database, say. It is asked once for each request that was let through so far, after everything else.
+    /// Puts a type of the host's own into the extensions, as `Arc<T>`, that must be awaited and may
+    /// refuse: a row of the host's database, say. It is asked once for each request that was let
+    /// through so far, after everything else.
     ///
-    /// A refusal is answered like the library's own; an error that is [caused by](AuthError::caused_by) one of the host's
-    /// reaches the renderer with it.
+    /// A refusal is answered like the library's own; an error that is [caused
+    /// by](AuthError::caused_by) one of the host's reaches the renderer with it.
     ///
     /// ```
     /// use portunus::adapter::tower::AuthLayer;
@@ -241,7 +243,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         for name in &self.shared.secret_fields {
-            // The first line is enough: a request that repeats such a field goes no further than this.
+            // The first line is enough: a request that repeats such a field goes no further than
+            // this.
             if let Some(value) = request.headers_mut().get_mut(name) {
                 value.set_sensitive(true);
             }
@@ -263,7 +266,8 @@ where
                 response: Some(self.shared.refuse(&error, &head, witness)),
             },
             Settled::Later(pending) => {
-                // The service that was polled ready goes with the request; a fresh clone stays for the next one.
+                // The service that was polled ready goes with the request; a fresh clone stays for
+                // the next one.
                 let fresh = self.inner.clone();
                 let service = mem::replace(&mut self.inner, fresh);
                 let shared = Arc::clone(&self.shared);
@@ -418,7 +422,8 @@ fn count<R>(response: &mut Response<R>, key: Option<&KeyId>) {
 }
 
 impl Witness {
-    /// The head of the answer is there: the request's id goes along with it, for layers further out.
+    /// The head of the answer is there: the request's id goes along with it, for layers further
+    /// out.
     fn saw<R>(self, response: &mut Response<R>) {
         let id: Option<RequestId> = self.request_id().cloned();
         self.answered(response.status().as_u16(), response.extensions().get());
@@ -434,8 +439,8 @@ impl<S: fmt::Debug> fmt::Debug for AuthService<S> {
     }
 }
 
-/// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by e-mail; and who is told
-/// of the answer.
+/// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by
+/// e-mail; and who is told of the answer.
 struct Told {
     shared: Arc<Shared>,
     limits: Option<Decision>,

@@ -40,7 +40,8 @@ impl RejectionBody for axum::body::Body {
 }
 
 pin_project! {
-    /// Either the service's own body or a refusal: for services whose body is none that [`RejectionBody`] knows.
+    /// Either the service's own body or a refusal: for services whose body is none that
+    /// [`RejectionBody`] knows.
     #[derive(Debug)]
     pub struct EitherBody<B> {
         #[pin]

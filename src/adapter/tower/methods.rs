@@ -1,6 +1,8 @@
-//! The layer that demands of each gRPC method what a table says, and refuses methods that are not in it.
+//! The layer that demands of each gRPC method what a table says, and refuses methods that are not
+//! in it.
 //!
-//! A method is a path, `/package.Service/Method`; any other API that has one path for each thing to do fits too.
+//! A method is a path, `/package.Service/Method`; any other API that has one path for each thing to
+//! do fits too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +20,8 @@ use crate::request::RequestHead;
 /// What each method requires: first of all the method's own entry, then its service's, then
 /// [`otherwise`](Self::otherwise). Whatever has none is refused, `FORBIDDEN` (`PERMISSION_DENIED`).
 ///
-/// Names are compared exactly. gRPC calls are all `POST`, so a read-only key is refused unless the requirement says
-/// [`reading`](Requirement::reading).
+/// Names are compared exactly. gRPC calls are all `POST`, so a read-only key is refused unless the
+/// requirement says [`reading`](Requirement::reading).
 ///
 /// ```
 /// use portunus::adapter::tower::GrpcMethods;
@@ -44,10 +46,12 @@ pub struct GrpcMethods {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrpcMethodsError {
-    /// Not the path of a method: `/`, the service's name, `/` and the method's, none of them empty or percent-encoded.
+    /// Not the path of a method: `/`, the service's name, `/` and the method's, none of them empty
+    /// or percent-encoded.
     #[error("{0:?} is not the path of a method, such as /package.Service/Method")]
     Method(String),
-    /// Not the name of a service: a method's path without its first slash, and without its last one and what follows.
+    /// Not the name of a service: a method's path without its first slash, and without its last one
+    /// and what follows.
     #[error("{0:?} is not the name of a service, such as package.Service")]
     Service(String),
     /// A method or a service that has an entry already.
@@ -90,13 +94,14 @@ impl GrpcMethods {
         self.with_method(path, Entry::Public)
     }
 
-    /// A service for everybody, as [`public_method`](Self::public_method): health checks and reflection, say.
+    /// A service for everybody, as [`public_method`](Self::public_method): health checks and
+    /// reflection, say.
     pub fn public_service(self, name: &str) -> Self {
         self.with_service(name, Entry::Public)
     }
 
-    /// What all methods require that neither have an entry nor belong to a service that has one. Without it they are
-    /// refused.
+    /// What all methods require that neither have an entry nor belong to a service that has one.
+    /// Without it they are refused.
     pub fn otherwise(mut self, requirement: impl Into<Requirement>) -> Self {
         self.table.otherwise = Some(Entry::Require(requirement.into()));
         self
@@ -105,7 +110,8 @@ impl GrpcMethods {
     /// The layer. It belongs inside of [`AuthLayer`](super::AuthLayer): where none ran, it refuses.
     ///
     /// # Errors
-    /// The first entry that was malformed or there already. A misspelt path must not fall to its service's entry unnoticed.
+    /// The first entry that was malformed or there already. A misspelt path must not fall to its
+    /// service's entry unnoticed.
     pub fn build(self) -> Result<GrpcMethodsLayer, GrpcMethodsError> {
         match self.error {
             Some(error) => Err(error),
@@ -138,7 +144,8 @@ impl GrpcMethods {
     }
 }
 
-/// The service of a method's path. What is percent-encoded or has empty parts could be another method to who reads it later.
+/// The service of a method's path. What is percent-encoded or has empty parts could be another
+/// method to who reads it later.
 fn split(path: &str) -> Option<&str> {
     let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
     let named = |part: &str| {

@@ -1,4 +1,5 @@
-//! What a bus is for: what is changed through the cache of one node, the cache of the other one knows within the bound.
+//! What a bus is for: what is changed through the cache of one node, the cache of the other one
+//! knows within the bound.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -45,7 +46,8 @@ pub(super) async fn is_let_in(cache: &CachedStore, digest: KeyDigest, longest: D
     found.record().revoked.is_none()
 }
 
-/// Waits until a key is let in or is not; what is asked later than the bound after a moment must be answered so.
+/// Waits until a key is let in or is not; what is asked later than the bound after a moment must be
+/// answered so.
 pub(super) async fn becomes(
     cache: &CachedStore,
     digest: KeyDigest,

@@ -11,8 +11,8 @@ use crate::store::{Invalidation, InvalidationBus, InvalidationListener};
 
 /// So many times the bound a bus may take at first: it may have to connect.
 const FIRST: u32 = 5;
-/// Between the bus's look at its clock and the listener's, a thread may be made to wait. Proofs that are too young by no more
-/// than this are told only where there are several.
+/// Between the bus's look at its clock and the listener's, a thread may be made to wait. Proofs
+/// that are too young by no more than this are told only where there are several.
 const STOPPED: Duration = Duration::from_millis(25);
 /// So many are several.
 const SEVERAL: usize = 3;
@@ -79,8 +79,8 @@ impl Ear {
         (proofs.clone().count(), proofs.flatten().max())
     }
 
-    /// Whether everything up to this moment is said to have been heard. One word of a bus that never misses anything holds
-    /// for good.
+    /// Whether everything up to this moment is said to have been heard. One word of a bus that
+    /// never misses anything holds for good.
     fn is_sure_of(&self, moment: Instant) -> bool {
         let (count, latest) = self.proofs();
         latest.is_some_and(|latest| latest > moment) || (self.never_misses && count > 0)
@@ -158,8 +158,8 @@ impl Ear {
         })
     }
 
-    /// Whatever was acknowledged by a moment up to which everything is said to have been heard, was heard before that was
-    /// said.
+    /// Whatever was acknowledged by a moment up to which everything is said to have been heard, was
+    /// heard before that was said.
     pub(super) fn was_told_the_truth(&self, changes: &[Change]) -> Checked {
         let since = *self.since.lock();
         let begun = changes.iter().filter(|change| change.began >= since);

@@ -1,7 +1,8 @@
-//! The suite for an [`InvalidationBus`](crate::store::InvalidationBus): two nodes on one fabric, listeners that keep what
-//! they hear, and caches.
+//! The suite for an [`InvalidationBus`](crate::store::InvalidationBus): two nodes on one fabric,
+//! listeners that keep what they hear, and caches.
 //!
-//! What a bus tells is tried by its one promise: whoever is told that everything up to some moment was heard has heard it.
+//! What a bus tells is tried by its one promise: whoever is told that everything up to some moment
+//! was heard has heard it.
 
 mod caches;
 mod ear;
@@ -16,10 +17,11 @@ pub use nodes::BusNodes;
 
 /// Tries an [`InvalidationBus`](crate::store::InvalidationBus) against all that the trait promises.
 ///
-/// `make` returns two nodes of a fresh fabric each time: on a new channel, prefix or database. It is called once for each of
-/// about fifteen checks, which run one after the other, each in at most 30 seconds. Run the suite on a runtime with several
-/// threads and with time enabled. Messages that are lost when a connection fails are tried only where
-/// [`BusNodes::with_faults`] says how one is made to.
+/// `make` returns two nodes of a fresh fabric each time: on a new channel, prefix or database. It
+/// is called once for each of about fifteen checks, which run one after the other, each in at most
+/// 30 seconds. Run the suite on a runtime with several threads and with time enabled. Messages that
+/// are lost when a connection fails are tried only where [`BusNodes::with_faults`] says how one is
+/// made to.
 ///
 /// ```
 /// # async fn run() {
@@ -36,9 +38,10 @@ pub use nodes::BusNodes;
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```
 ///
-/// Left open, since no cache depends on it: the order of changes among themselves, and that a change is heard once, by itself
-/// and alone. What cannot be tried from outside is left to the bus's own tests: that what strangers say on its channel proves
-/// nothing, and that a bus that is dropped ends its tasks and connections.
+/// Left open, since no cache depends on it: the order of changes among themselves, and that a
+/// change is heard once, by itself and alone. What cannot be tried from outside is left to the
+/// bus's own tests: that what strangers say on its channel proves nothing, and that a bus that is
+/// dropped ends its tasks and connections.
 ///
 /// # Errors
 /// Every check that failed, with what was seen.

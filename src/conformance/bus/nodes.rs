@@ -43,9 +43,10 @@ impl BusNodes {
         }
     }
 
-    /// The store of each node, both on one empty database. Keys are then changed in it, as a cache does: the bus is
-    /// published to besides unless it [is told by the store](InvalidationBus::is_told_by_the_store). A bus that is told by
-    /// its store, or looks at it, needs this.
+    /// The store of each node, both on one empty database. Keys are then changed in it, as a cache
+    /// does: the bus is published to besides unless it [is told by the
+    /// store](InvalidationBus::is_told_by_the_store). A bus that is told by its store, or looks at
+    /// it, needs this.
     #[must_use]
     pub fn with_stores(mut self, here: impl KeyStore, there: impl KeyStore) -> Self {
         self.here.store = Some(Arc::new(here));
@@ -53,17 +54,18 @@ impl BusNodes {
         self
     }
 
-    /// The bound on staleness of the caches that the bus is for: within it changes are heard, and health is told anew. Two
-    /// seconds unless set, as that of a [`CachedStore`](crate::store::CachedStore).
+    /// The bound on staleness of the caches that the bus is for: within it changes are heard, and
+    /// health is told anew. Two seconds unless set, as that of a
+    /// [`CachedStore`](crate::store::CachedStore).
     #[must_use]
     pub fn with_bound(mut self, bound: Duration) -> Self {
         self.bound = bound;
         self
     }
 
-    /// How the second node is cut off: when `cut` is done, nothing reaches it from the fabric any more, on the connections
-    /// that are there and on new ones; when `restore` is done, new ones can be made. Each may be called several times,
-    /// by turns.
+    /// How the second node is cut off: when `cut` is done, nothing reaches it from the fabric any
+    /// more, on the connections that are there and on new ones; when `restore` is done, new ones
+    /// can be made. Each may be called several times, by turns.
     #[must_use]
     pub fn with_faults<C, CutFuture, R, RestoreFuture>(mut self, cut: C, restore: R) -> Self
     where
@@ -164,7 +166,8 @@ impl Node {
         self.change(&new_and_moved(number)).await
     }
 
-    /// The same on a node that is cut off or has a listener that panics: nobody may ever be told that it is done.
+    /// The same on a node that is cut off or has a listener that panics: nobody may ever be told
+    /// that it is done.
     pub(super) async fn try_to_change_key(&self, number: u64, longest: Duration) -> Option<Change> {
         let node = self.clone();
         let mut task = tokio::spawn(async move { node.change_key(number).await });

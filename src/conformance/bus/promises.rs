@@ -139,7 +139,8 @@ async fn truth(nodes: BusNodes) -> Checked {
     const ENOUGH_PROOFS: usize = 15;
     let ears = nodes.ears().await?;
     let (started, mut all) = (Instant::now(), Vec::new());
-    // Some changes right after each other and some alone, so that proofs fall before, between and after.
+    // Some changes right after each other and some alone, so that proofs fall before, between and
+    // after.
     for number in 0..MOST_CHANGES {
         all.push(
             nodes

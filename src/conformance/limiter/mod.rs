@@ -1,4 +1,5 @@
-//! The suites for a [`RateLimiter`]: with time in the suite's hand, and for limiters whose time is not.
+//! The suites for a [`RateLimiter`]: with time in the suite's hand, and for limiters whose time is
+//! not.
 
 mod over_time;
 mod promises;
@@ -16,11 +17,13 @@ use tools::Tried;
 
 /// Tries a [`RateLimiter`] against all that the trait promises, with time in the suite's hand.
 ///
-/// `make` returns a limiter that has admitted nothing yet and takes its time from the clock that it is given: the monotonic
-/// time, [`Clock::monotonic`](crate::Clock::monotonic). Time moves in whole milliseconds; a limiter need tell no less apart.
-/// A limiter with a clock of its own has [`rate_limiter_in_real_time`].
+/// `make` returns a limiter that has admitted nothing yet and takes its time from the clock that it
+/// is given: the monotonic time, [`Clock::monotonic`](crate::Clock::monotonic). Time moves in whole
+/// milliseconds; a limiter need tell no less apart. A limiter with a clock of its own has
+/// [`rate_limiter_in_real_time`].
 ///
-/// What may differ: a unit may be forgotten up to the 256th part of its window late, and a millisecond. Never early.
+/// What may differ: a unit may be forgotten up to the 256th part of its window late, and a
+/// millisecond. Never early.
 ///
 /// ```
 /// # async fn run() {
@@ -68,11 +71,13 @@ where
     suite.finish()
 }
 
-/// Tries a [`RateLimiter`] that has a clock of its own, a server's for example, in windows of one and two seconds.
+/// Tries a [`RateLimiter`] that has a clock of its own, a server's for example, in windows of one
+/// and two seconds.
 ///
-/// `make` returns a limiter that has admitted nothing yet: on a fresh database or under a fresh prefix. The suite takes about
-/// fifteen seconds, and knows less than [`rate_limiter`]: where the time of a request is uncertain by the network's delay,
-/// nobody is blamed. A limiter whose time can be injected in its tests should pass both.
+/// `make` returns a limiter that has admitted nothing yet: on a fresh database or under a fresh
+/// prefix. The suite takes about fifteen seconds, and knows less than [`rate_limiter`]: where the
+/// time of a request is uncertain by the network's delay, nobody is blamed. A limiter whose time
+/// can be injected in its tests should pass both.
 ///
 /// ```no_run
 /// # async fn run() {

@@ -1,4 +1,5 @@
-//! What a limiter promises as time passes: every interval, exact waits, nothing forgotten early or kept for long.
+//! What a limiter promises as time passes: every interval, exact waits, nothing forgotten early or
+//! kept for long.
 
 use std::time::Duration;
 
@@ -145,7 +146,8 @@ async fn told(tried: Tried) -> Checked {
             "remaining units after request {}",
             turn + 1
         );
-        // The first unit comes back a window after the first request, which was a second ago for each turn.
+        // The first unit comes back a window after the first request, which was a second ago for
+        // each turn.
         for (state, window) in states.iter().zip([60, 3600]) {
             let due = seconds(window - turn as u64);
             let reset = state.reset.unwrap_or_default();
@@ -268,7 +270,8 @@ async fn other_quotas(tried: Tried) -> Checked {
         quotas([(3, seconds(1))]),
         quotas([(3, seconds(3600))]),
     );
-    // What was admitted 40 seconds ago counts in the hour, as the former window reached back a minute.
+    // What was admitted 40 seconds ago counts in the hour, as the former window reached back a
+    // minute.
     ensure_eq!(
         tried.passed("wider", &minute, 2).await?,
         2,

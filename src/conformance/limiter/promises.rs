@@ -1,5 +1,5 @@
-//! What a limiter promises at one instant: buckets apart and together, costs, slots, concurrency. No time passes in these
-//! checks, so that they hold for limiters with a clock of their own too.
+//! What a limiter promises at one instant: buckets apart and together, costs, slots, concurrency.
+//! No time passes in these checks, so that they hold for limiters with a clock of their own too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,8 @@
-//! Limiters with a clock of their own, in windows of a second: what is certain whatever the network's delays.
+//! Limiters with a clock of their own, in windows of a second: what is certain whatever the
+//! network's delays.
 //!
-//! The instant of a decision lies between asking and being answered. A check fails only where that leaves no doubt.
+//! The instant of a decision lies between asking and being answered. A check fails only where that
+//! leaves no doubt.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,7 +89,8 @@ async fn flood(tried: Tried) -> Checked {
             "a request was refused when at most {may_count} of {LIMIT} had been admitted"
         );
     }
-    // Three and a half seconds have room for three whole windows; a machine that stalls may lose one.
+    // Three and a half seconds have room for three whole windows; a machine that stalls may lose
+    // one.
     ensure!(
         admitted.len() >= 2 * LIMIT,
         "only {} requests passed in 3.5 seconds",

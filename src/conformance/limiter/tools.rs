@@ -1,4 +1,5 @@
-//! What the checks of a limiter share: a limiter with its clock, and a model that keeps every admission.
+//! What the checks of a limiter share: a limiter with its clock, and a model that keeps every
+//! admission.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,8 @@ impl Past {
             .sum()
     }
 
-    /// Holds a decision about this bucket, made at `now`, against all that the bucket had admitted before.
+    /// Holds a decision about this bucket, made at `now`, against all that the bucket had admitted
+    /// before.
     pub(super) fn check(
         &self,
         quotas: &Quotas,

@@ -1,6 +1,8 @@
-//! Random walks through time beside the model: no interval with too many, no refusal too early, waits that are exact.
+//! Random walks through time beside the model: no interval with too many, no refusal too early,
+//! waits that are exact.
 //!
-//! Time goes in whole milliseconds, but where a limiter has told a wait, which is waited for as told.
+//! Time goes in whole milliseconds, but where a limiter has told a wait, which is waited for as
+//! told.
 
 use std::time::Duration;
 

@@ -24,7 +24,8 @@ checks!(Store {
     "a key is found at every moment of its rehash" => while_rehashed,
 });
 
-/// What came of batches that were applied at once; anything but success and this kind of rejection is a failure.
+/// What came of batches that were applied at once; anything but success and this kind of rejection
+/// is a failure.
 async fn at_once(
     store: &Store,
     batches: impl IntoIterator<Item = WriteBatch>,

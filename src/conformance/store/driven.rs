@@ -1,5 +1,5 @@
-//! The store under the library's own manager and authenticator, with a connection that breaks: what was acknowledged holds,
-//! no answer is 503, and a retry harms nothing.
+//! The store under the library's own manager and authenticator, with a connection that breaks: what
+//! was acknowledged holds, no answer is 503, and a retry harms nothing.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;

@@ -1,4 +1,5 @@
-//! The candidate behind a connection that breaks: before a write arrives, after it was applied, or under a look-up.
+//! The candidate behind a connection that breaks: before a write arrives, after it was applied, or
+//! under a look-up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -1,4 +1,5 @@
-//! Which keys a list has: what [`ListQuery::selects`] says, on every filter and on pages of any size.
+//! Which keys a list has: what [`ListQuery::selects`] says, on every filter and on pages of any
+//! size.
 
 use super::paging::pages;
 use super::tools::{Store, apply, at, environment, id, insert, made_at, owned_by, record, tenant};

@@ -132,7 +132,8 @@ async fn candidates(store: Store) -> Checked {
 }
 
 async fn ended(store: Store) -> Checked {
-    // Three secrets, each of which has two keys; what is remembered of one tells nothing of another.
+    // Three secrets, each of which has two keys; what is remembered of one tells nothing of
+    // another.
     let name = |key: &str, secret: u64| format!("{key}{secret}");
     for secret in 1..=3 {
         let other = crate::store::Change::Insert {

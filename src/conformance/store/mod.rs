@@ -1,4 +1,5 @@
-//! The suite for a [`KeyStore`]: every sentence of the trait's promise, tried on a fresh store each.
+//! The suite for a [`KeyStore`]: every sentence of the trait's promise, tried on a fresh store
+//! each.
 
 mod batches;
 mod concurrency;
@@ -24,10 +25,10 @@ use tools::Store;
 
 /// Tries a [`KeyStore`] against all that the trait promises.
 ///
-/// `make` returns an empty store each time: a fresh database, schema or table. It is called once for each of about a hundred
-/// checks, which run one after the other; what a check does at once, it does in tasks of its own. Run the suite on a runtime
-/// with several threads and with time enabled, so that races can happen and a store that hangs is told: a check takes at
-/// most 30 seconds.
+/// `make` returns an empty store each time: a fresh database, schema or table. It is called once
+/// for each of about a hundred checks, which run one after the other; what a check does at once, it
+/// does in tasks of its own. Run the suite on a runtime with several threads and with time enabled,
+/// so that races can happen and a store that hangs is told: a check takes at most 30 seconds.
 ///
 /// ```
 /// # async fn run() {
@@ -40,8 +41,9 @@ use tools::Store;
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```
 ///
-/// What cannot be tried from outside is left to the store's own tests: that a row which cannot be read is an error, that a
-/// read goes where writes are acknowledged, and that what was acknowledged outlives a crash.
+/// What cannot be tried from outside is left to the store's own tests: that a row which cannot be
+/// read is an error, that a read goes where writes are acknowledged, and that what was acknowledged
+/// outlives a crash.
 ///
 /// # Errors
 /// Every check that failed, with what was seen.

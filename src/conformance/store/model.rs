@@ -1,4 +1,5 @@
-//! A store that is slow and obviously right: all rows in one vector, copied whole before each batch.
+//! A store that is slow and obviously right: all rows in one vector, copied whole before each
+//! batch.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Pages: a place in the order and not a number of rows, so that nobody is skipped or shown twice while keys come and go.
+//! Pages: a place in the order and not a number of rows, so that nobody is skipped or shown twice
+//! while keys come and go.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -17,7 +18,8 @@ checks!(Store {
     "keys that were made in one second are told apart by the millisecond" => milliseconds,
 });
 
-/// 57 keys, several of them made at the same instant, in no order. Returns their ids in the order of the list.
+/// 57 keys, several of them made at the same instant, in no order. Returns their ids in the order
+/// of the list.
 async fn crowd(store: &Store) -> Result<Vec<KeyId>, Failure> {
     let mut sorted = Vec::new();
     let mut changes = Vec::new();
@@ -117,7 +119,8 @@ async fn while_changing(store: Store) -> Checked {
         seen.extend(page.items.iter().map(|key| key.record.id.clone()));
         ensure!(seen.len() <= 200, "there is no end of pages");
         let Some(next) = page.next else { break };
-        // The last one shown goes away, somebody comes at its instant, before and after it, and somebody who is newest.
+        // The last one shown goes away, somebody comes at its instant, before and after it, and
+        // somebody who is newest.
         for name in [
             format!("aaa{number}"),
             format!("zzz{number}"),

@@ -1,4 +1,5 @@
-//! Primary keys: which one it is when nobody has set one, when time ends it, and when somebody pins it.
+//! Primary keys: which one it is when nobody has set one, when time ends it, and when somebody pins
+//! it.
 
 use super::tools::{
     Store, acme, apply, at, batch, change, delete, id, insert, made_at, owned_by, primary, record,
@@ -201,7 +202,8 @@ async fn pinned(store: Store) -> Checked {
 }
 
 async fn pinned_in_order(store: Store) -> Checked {
-    // As keys are issued: the pin before keeps whoever is primary, the pin after takes the first key.
+    // As keys are issued: the pin before keeps whoever is primary, the pin after takes the first
+    // key.
     for (number, name) in (1..).zip(["a", "b", "c"]) {
         apply(
             &store,

@@ -25,7 +25,8 @@ checks!(Store {
     "times come back to the millisecond" => times,
 });
 
-/// Visible ASCII of this length, beginning with all that databases and query languages know as special.
+/// Visible ASCII of this length, beginning with all that databases and query languages know as
+/// special.
 fn visible(length: usize) -> String {
     let special = r#"'"\%_;--`$1?:x*(){}[]<>&|^~!@#=+,./"#;
     special
@@ -122,7 +123,8 @@ fn quotas() -> Quotas {
     valid(Quotas::new(list))
 }
 
-/// A whole 16 KiB. The names are in the order of length and alphabet alike: a store may keep either.
+/// A whole 16 KiB. The names are in the order of length and alphabet alike: a store may keep
+/// either.
 fn metadata() -> Metadata {
     let mut json = String::from(
         r#"{"a":[1,-1,9007199254740991,true,null,[],{}],"b":{"c":"\"\\ ü 日本 😀\n"},"d":""#,

@@ -1,4 +1,5 @@
-//! What the checks of a store share: keys with short names, and questions that are asked in every way there is.
+//! What the checks of a store share: keys with short names, and questions that are asked in every
+//! way there is.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

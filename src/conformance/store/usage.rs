@@ -1,4 +1,5 @@
-//! Use of keys: counts that only rise, times that never move back, hours that can be asked for and forgotten.
+//! Use of keys: counts that only rise, times that never move back, hours that can be asked for and
+//! forgotten.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

@@ -1,7 +1,8 @@
-//! Random batches, applied to the store and to the [`Model`]: both must do the same, whatever is asked.
+//! Random batches, applied to the store and to the [`Model`]: both must do the same, whatever is
+//! asked.
 //!
-//! Most of what is asked is sensible, so that walks get far: versions, digests and primaries are mostly those that are
-//! stored.
+//! Most of what is asked is sensible, so that walks get far: versions, digests and primaries are
+//! mostly those that are stored.
 
 use super::model::Model;
 use super::tools::{

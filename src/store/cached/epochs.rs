@@ -1,8 +1,9 @@
-//! How much has been invalidated: a count that only grows, and for each of some thousand slots the count at which something
-//! in it was invalidated last.
+//! How much has been invalidated: a count that only grows, and for each of some thousand slots the
+//! count at which something in it was invalidated last.
 //!
-//! Keys and digests fall into slots by hash. Two in one slot are invalidated together, which costs a look-up and nothing
-//! else; and no index must be kept of what the cache holds, so that none can be incomplete.
+//! Keys and digests fall into slots by hash. Two in one slot are invalidated together, which costs
+//! a look-up and nothing else; and no index must be kept of what the cache holds, so that none can
+//! be incomplete.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};

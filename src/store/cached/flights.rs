@@ -1,6 +1,7 @@
 //! Look-ups that are on their way: whoever asks the same meanwhile waits for the same answer.
 //!
-//! The board holds no look-up alive: one that nobody waits for any more is given up, with whatever it holds of the store.
+//! The board holds no look-up alive: one that nobody waits for any more is given up, with whatever
+//! it holds of the store.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -52,8 +53,8 @@ impl Drop for Landing {
 }
 
 impl Flights {
-    /// Joins the look-up of these digests, if `may_join` allows it by its mark, or begins one. `remembered` is asked again
-    /// first: the answer may have come in between.
+    /// Joins the look-up of these digests, if `may_join` allows it by its mark, or begins one.
+    /// `remembered` is asked again first: the answer may have come in between.
     pub(super) fn join<F>(
         &self,
         digests: &[KeyDigest],
@@ -71,7 +72,8 @@ impl Flights {
             if let Some(remembered) = remembered() {
                 return Joined::Remembered(remembered);
             }
-            // Dropped after the lock is given back: where it is the last, its landing needs the board.
+            // Dropped after the lock is given back: where it is the last, its landing needs the
+            // board.
             known = board
                 .get(digests)
                 .and_then(|waiting| Some((waiting.mark, waiting.flight.upgrade()?)));

@@ -9,7 +9,8 @@ use super::shape::{
     about, at_least, line, list, matching, members, named, names, one_of, text, within,
 };
 
-/// A refusal: its status, its name, the reason phrase (RFC 9110 §15, RFC 6585 §4), and when it is the answer.
+/// A refusal: its status, its name, the reason phrase (RFC 9110 §15, RFC 6585 §4), and when it is
+/// the answer.
 struct Refusal(u16, &'static str, &'static str, &'static str);
 
 /// Every refusal with a status of its own.
@@ -145,7 +146,8 @@ fn problem(status: u16, title: &str, codes: &[&str]) -> Object {
     members.into()
 }
 
-/// Either a quota that is used up (draft-ietf-httpapi-ratelimit-headers-10), or what a host's proof has counted itself.
+/// Either a quota that is used up (draft-ietf-httpapi-ratelimit-headers-10), or what a host's proof
+/// has counted itself.
 fn too_many_requests(title: &str) -> RefOr<Schema> {
     let quota = members()
         .with(
@@ -242,7 +244,8 @@ fn field(name: &str) -> Header {
 /// A field that is always there.
 pub(super) fn always(name: &str) -> Header {
     let mut header = field(name);
-    // utoipa 6.0 has no member for `required` of a Header Object (OpenAPI 3.1 §4.8.21), and writes extensions as they are.
+    // utoipa 6.0 has no member for `required` of a Header Object (OpenAPI 3.1 §4.8.21), and writes
+    // extensions as they are.
     header.extensions = Some(Extensions::from_iter([("required", true)]));
     header
 }

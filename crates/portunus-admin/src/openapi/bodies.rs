@@ -1,4 +1,5 @@
-//! What callers send. A member that is `null` is one that is not there; in a change, it takes away what may be absent.
+//! What callers send. A member that is `null` is one that is not there; in a change, it takes away
+//! what may be absent.
 
 use portunus::network::AllowList;
 use utoipa::openapi::{Array, KnownFormat, Object, RefOr, Schema, SchemaFormat};

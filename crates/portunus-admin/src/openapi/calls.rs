@@ -13,7 +13,8 @@ use super::schemas::outcomes;
 use super::shape::{any_object, id, matching, named, names, text, time, within};
 use crate::Shared;
 
-/// What is refused in every call: by the proof, by the policy, by the operator's quota, and where nobody answers.
+/// What is refused in every call: by the proof, by the policy, by the operator's quota, and where
+/// nobody answers.
 const EVERYWHERE: [u16; 5] = [400, 401, 403, 429, 503];
 
 /// All paths with their calls.
@@ -22,7 +23,8 @@ pub(super) fn paths(shared: &Shared) -> Paths {
     for call in keys().into_iter().chain(one_key()).chain(others(shared)) {
         let mut operation = call.operation.build();
         let listed = &mut operation.responses.responses;
-        // The host's proof and rules may refuse with any code. Where a call has every status, there is no other.
+        // The host's proof and rules may refuse with any code. Where a call has every status, there
+        // is no other.
         if !answers::statuses().all(|status| listed.contains_key(&status.to_string())) {
             listed.insert(
                 "default".into(),

@@ -1,12 +1,14 @@
-//! `GET /openapi.json`: the management API in OpenAPI 3.1, exact enough to generate clients and to check answers with.
+//! `GET /openapi.json`: the management API in OpenAPI 3.1, exact enough to generate clients and to
+//! check answers with.
 //!
-//! It is asked for like everything else here, by an operator who is proven and within the quota: there is no path around the
-//! proof, and a client that is generated or a page that shows it can send a token. A host that wants to publish it writes
-//! [`Admin::openapi`] where it likes. The document is made once; `servers` is the path under which the request found the
-//! router, without scheme and host: those are the proxies' to know.
+//! It is asked for like everything else here, by an operator who is proven and within the quota:
+//! there is no path around the proof, and a client that is generated or a page that shows it can
+//! send a token. A host that wants to publish it writes [`Admin::openapi`] where it likes. The
+//! document is made once; `servers` is the path under which the request found the router, without
+//! scheme and host: those are the proxies' to know.
 //!
-//! What the host's own proof and rules refuse has the status of its code; a status that the call does not list is its
-//! `default`.
+//! What the host's own proof and rules refuse has the status of its code; a status that the call
+//! does not list is its `default`.
 
 mod answers;
 mod bodies;
@@ -36,8 +38,8 @@ const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
     of a path are answered by `405` (`#/components/responses/MethodNotAllowed`), other paths by `404`.";
 
 impl Admin {
-    /// The OpenAPI document of this API as JSON, for a host that publishes it itself. `server` is the URL or the path under
-    /// which the router is nested.
+    /// The OpenAPI document of this API as JSON, for a host that publishes it itself. `server` is
+    /// the URL or the path under which the router is nested.
     #[must_use]
     pub fn openapi(&self, server: &str) -> String {
         Page::of(&self.shared).at(server)

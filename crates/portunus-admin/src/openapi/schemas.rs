@@ -81,7 +81,8 @@ pub(super) fn outcomes() -> impl Iterator<Item = &'static str> {
     .chain(refused)
 }
 
-/// A grant or requirement: segments of RFC 6749 §3.3's characters between `:` or `.`, the last of which may be `*`.
+/// A grant or requirement: segments of RFC 6749 §3.3's characters between `:` or `.`, the last of
+/// which may be `*`.
 fn scope() -> Object {
     let segment = r"[!#-)+,\-/-9;-\[\]-~]+";
     let mut scope = matching(&format!(r"^({segment}[:.])*({segment}|\*)$"));

@@ -1,4 +1,5 @@
-//! The document as a reader of OpenAPI 3.1 takes it: what it says of an answer, and whether that is so.
+//! The document as a reader of OpenAPI 3.1 takes it: what it says of an answer, and whether that is
+//! so.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -184,7 +185,8 @@ impl Document {
         }
     }
 
-    /// Panics where a request that was answered well is not one that the document allows: its body, and its parameters.
+    /// Panics where a request that was answered well is not one that the document allows: its body,
+    /// and its parameters.
     fn check_request(&self, ask: &Ask) {
         let operation = self.operation(&ask.method, &ask.template);
         let content = &operation["requestBody"]["content"]["application/json"]["schema"];

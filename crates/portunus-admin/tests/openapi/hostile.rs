@@ -1,4 +1,5 @@
-//! Whatever is sent: every answer is a documented one, and nothing is accepted that the document forbids.
+//! Whatever is sent: every answer is a documented one, and nothing is accepted that the document
+//! forbids.
 
 use serde_json::{Value, json};
 

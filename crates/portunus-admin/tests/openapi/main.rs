@@ -1,4 +1,5 @@
-//! The OpenAPI document never lies: every answer that it promises is given, and no answer is given that it does not promise.
+//! The OpenAPI document never lies: every answer that it promises is given, and no answer is given
+//! that it does not promise.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,4 +1,5 @@
-//! The real router over a store that can fail, with operators of every standing, and how it is asked.
+//! The real router over a store that can fail, with operators of every standing, and how it is
+//! asked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

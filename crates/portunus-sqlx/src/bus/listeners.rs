@@ -7,8 +7,9 @@ use portunus::store::{Invalidation, InvalidationListener};
 
 /// The listeners of a bus.
 ///
-/// One task tells them what it hears, in order. A listener that is new hears [`Invalidation::everything`] before anything
-/// else from it: a `heard_all` also speaks of what was published before the listener came.
+/// One task tells them what it hears, in order. A listener that is new hears
+/// [`Invalidation::everything`] before anything else from it: a `heard_all` also speaks of what was
+/// published before the listener came.
 #[derive(Default)]
 pub(super) struct Listeners(Mutex<Vec<Listener>>);
 

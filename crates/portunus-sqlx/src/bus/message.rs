@@ -1,5 +1,6 @@
-//! What is said on the channel. Anybody who may connect to the database can say anything there: what is not understood
-//! counts as a change of everything, as the message of a newer version would, and a heartbeat counts where it was sent.
+//! What is said on the channel. Anybody who may connect to the database can say anything there:
+//! what is not understood counts as a change of everything, as the message of a newer version
+//! would, and a heartbeat counts where it was sent.
 
 use portunus::key::KeyId;
 use portunus::store::Invalidation;

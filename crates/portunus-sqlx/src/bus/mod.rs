@@ -1,4 +1,5 @@
-//! How the nodes on one database hear of each other's changes: notifications of PostgreSQL, a counter in SQLite.
+//! How the nodes on one database hear of each other's changes: notifications of PostgreSQL, a
+//! counter in SQLite.
 
 mod listeners;
 #[cfg(feature = "postgres")]

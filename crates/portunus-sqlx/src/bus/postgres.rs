@@ -1,8 +1,9 @@
 //! A bus over `LISTEN` and `NOTIFY`.
 //!
-//! PostgreSQL delivers notifications in the order in which their transactions were committed. So a heartbeat that comes
-//! back proves that whatever was acknowledged before it was sent has been heard. Each carries a number that nobody can
-//! guess: one that somebody else says, before or again, proves nothing and is passed over.
+//! PostgreSQL delivers notifications in the order in which their transactions were committed. So a
+//! heartbeat that comes back proves that whatever was acknowledged before it was sent has been
+//! heard. Each carries a number that nobody can guess: one that somebody else says, before or
+//! again, proves nothing and is passed over.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -35,22 +36,25 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before connecting again: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Tells every node on a database which keys changed, by PostgreSQL's notifications. Cloning shares it.
+/// Tells every node on a database which keys changed, by PostgreSQL's notifications. Cloning shares
+/// it.
 ///
-/// Every [`PostgresStore`] notifies in the transaction of the write itself: no write is acknowledged, nor seen by anybody,
-/// of which the notification is not under way, and a write that is rolled back tells nothing. So
-/// [`publish`](InvalidationBus::publish) is needed only by a host that changes keys without this crate. Notifications hold ids of
-/// keys and 64-bit fingerprints, never digests; anybody who may connect to the database can read them, and can make
-/// nodes forget what they have cached, but not make them keep it.
+/// Every [`PostgresStore`] notifies in the transaction of the write itself: no write is
+/// acknowledged, nor seen by anybody, of which the notification is not under way, and a write that
+/// is rolled back tells nothing. So [`publish`](InvalidationBus::publish) is needed only by a host
+/// that changes keys without this crate. Notifications hold ids of keys and 64-bit fingerprints,
+/// never digests; anybody who may connect to the database can read them, and can make nodes forget
+/// what they have cached, but not make them keep it.
 ///
-/// A task of its own listens on one connection and sends a heartbeat every 250 milliseconds on another; both are beside
-/// the store's pool. Where four heartbeats in a row do not come back, or a connection fails, both are made anew, after 50
-/// milliseconds at first and a second at most, and listeners hear [`Invalidation::everything`]. A listener that is new
-/// hears that first, too.
+/// A task of its own listens on one connection and sends a heartbeat every 250 milliseconds on
+/// another; both are beside the store's pool. Where four heartbeats in a row do not come back, or a
+/// connection fails, both are made anew, after 50 milliseconds at first and a second at most, and
+/// listeners hear [`Invalidation::everything`]. A listener that is new hears that first, too.
 ///
-/// The connections must lead to the primary server itself: through a pooler that gives each transaction another
-/// connection (PgBouncer's `transaction` mode), no heartbeat comes back. Nodes that run a version of this crate without a
-/// bus do not notify: update all of them before caches rely on it.
+/// The connections must lead to the primary server itself: through a pooler that gives each
+/// transaction another connection (PgBouncer's `transaction` mode), no heartbeat comes back. Nodes
+/// that run a version of this crate without a bus do not notify: update all of them before caches
+/// rely on it.
 ///
 /// The task ends when the bus and all its clones are dropped.
 #[derive(Clone)]
@@ -166,7 +170,8 @@ fn lost() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-/// Hears until the connection is lost. One that is only silent is left to the system, which gives it up in time.
+/// Hears until the connection is lost. One that is only silent is left to the system, which gives
+/// it up in time.
 async fn hear(
     mut listener: PgListener,
     listeners: &Listeners,
@@ -216,7 +221,8 @@ struct Heartbeats {
 }
 
 struct Beats {
-    /// Keyed by the system's randomness: what it makes of a count is known to nobody before it is sent.
+    /// Keyed by the system's randomness: what it makes of a count is known to nobody before it is
+    /// sent.
     marks: RandomState,
     count: u64,
     /// Those that have not come back, and when each was sent.
@@ -251,7 +257,8 @@ impl Heartbeats {
         mark
     }
 
-    /// One that comes back: when it was sent, if it was and has not come back before. With it, those before it are done.
+    /// One that comes back: when it was sent, if it was and has not come back before. With it,
+    /// those before it are done.
     fn back(&self, mark: u64) -> Option<Instant> {
         let mut beats = self.lock();
         let place = beats

@@ -1,7 +1,8 @@
 //! A bus for the processes that use one SQLite file: each looks whether another one has written.
 //!
-//! SQLite tells cheaply whether the file changed (`PRAGMA data_version`). Where it did, a counter tells whether keys did,
-//! which every write of a [`SqliteStore`] raises in its transaction; usage and events do not.
+//! SQLite tells cheaply whether the file changed (`PRAGMA data_version`). Where it did, a counter
+//! tells whether keys did, which every write of a [`SqliteStore`] raises in its transaction; usage
+//! and events do not.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -25,17 +26,19 @@ const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// How long a look waits for a lock.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Tells the processes of one machine, and the stores of one process, that keys in their SQLite file changed. Cloning
-/// shares it.
+/// Tells the processes of one machine, and the stores of one process, that keys in their SQLite
+/// file changed. Cloning shares it.
 ///
-/// A task of its own looks at the file every 50 milliseconds, on a connection of its own. Where any store on the file has
-/// changed a key, listeners hear [`Invalidation::everything`]; writes of usage and events are passed over. Each look that
-/// succeeds is a [`heard_all`](InvalidationListener::heard_all) of the time when it began; one that fails or takes longer
-/// than a second is none, the connection is made anew, and listeners hear `everything` before the next `heard_all`. What
-/// this process [publishes](InvalidationBus::publish) its listeners hear at once. A listener that is new hears `everything`
-/// first.
+/// A task of its own looks at the file every 50 milliseconds, on a connection of its own. Where any
+/// store on the file has changed a key, listeners hear [`Invalidation::everything`]; writes of
+/// usage and events are passed over. Each look that succeeds is a
+/// [`heard_all`](InvalidationListener::heard_all) of the time when it began; one that fails or
+/// takes longer than a second is none, the connection is made anew, and listeners hear `everything`
+/// before the next `heard_all`. What this process [publishes](InvalidationBus::publish) its
+/// listeners hear at once. A listener that is new hears `everything` first.
 ///
-/// The file must not be replaced by another one while it is open, and [`SqliteStore::migrate`] must have been called.
+/// The file must not be replaced by another one while it is open, and [`SqliteStore::migrate`] must
+/// have been called.
 ///
 /// The task ends when the watch and all its clones are dropped.
 #[derive(Clone)]
@@ -137,7 +140,8 @@ async fn look(
         }) => (connection, Some((version, counter))),
         None => (SqliteConnection::connect_with(options).await?, None),
     };
-    // The version first: what is written between the two is seen in the counter now, and in the version the next time.
+    // The version first: what is written between the two is seen in the counter now, and in the
+    // version the next time.
     let version = sqlx::query_scalar(DATA_VERSION)
         .fetch_one(&mut connection)
         .await?;

@@ -1,7 +1,8 @@
-//! A batch of changes under conditions, in a transaction in which nobody else changes what they are about.
+//! A batch of changes under conditions, in a transaction in which nobody else changes what they are
+//! about.
 //!
-//! The order of everything is that of the store in memory: conditions on what was before, changes, conditions on what is
-//! after; the first that does not hold is the one that is told.
+//! The order of everything is that of the store in memory: conditions on what was before, changes,
+//! conditions on what is after; the first that does not hold is the one that is told.
 
 use std::collections::BTreeSet;
 
@@ -54,9 +55,9 @@ impl Operation for Apply<'_> {
 }
 
 impl Apply<'_> {
-    /// Holds every key and every new digest that the batch names, and the tenant of every owner whose keys it asks about or
-    /// changes. A new digest of a key changes nothing that an owner is asked about, so that many keys of one tenant may move
-    /// to a new scheme at once.
+    /// Holds every key and every new digest that the batch names, and the tenant of every owner
+    /// whose keys it asks about or changes. A new digest of a key changes nothing that an owner is
+    /// asked about, so that many keys of one tenant may move to a new scheme at once.
     async fn hold(&self, session: &mut dyn Session) -> Result<(), Fault> {
         let Some(hold) = session.dialect().hold else {
             return Ok(());
@@ -110,7 +111,8 @@ impl Apply<'_> {
         };
         session.change(hold, vec![json(keys), KEYS.into()]).await?;
         for id in deleted {
-            // Nobody else inserts or deletes this id any more, and the tenant of a key never changes.
+            // Nobody else inserts or deletes this id any more, and the tenant of a key never
+            // changes.
             for row in session
                 .rows(sql::TENANT_OF, vec![id.as_str().into()])
                 .await?

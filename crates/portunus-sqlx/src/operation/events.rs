@@ -1,8 +1,9 @@
 //! Events: kept in the order in which they were given, and read from the last.
 //!
-//! An event is kept whole, as JSON, with the facts beside it that are asked about; whoever reads it compares the two. The
-//! names of those who took part stand in a table of their own, all in lower case and cut where they are long, so that it
-//! finds too much rather than too little: [`EventQuery::selects`] has the last word, as it has about workspaces.
+//! An event is kept whole, as JSON, with the facts beside it that are asked about; whoever reads it
+//! compares the two. The names of those who took part stand in a table of their own, all in lower
+//! case and cut where they are long, so that it finds too much rather than too little:
+//! [`EventQuery::selects`] has the last word, as it has about workspaces.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -23,11 +24,13 @@ const TABLE: &str = "portunus_events";
 const MOST_EVENTS: usize = 512;
 /// The most rows that one statement reads.
 const MOST_ROWS: usize = 500;
-/// The most rows that are read for one page. Where they do not fill it, it is a short one, with a place to go on from.
+/// The most rows that are read for one page. Where they do not fill it, it is a short one, with a
+/// place to go on from.
 const MOST_ROWS_OF_A_PAGE: usize = 10_000;
 /// The most events that one transaction forgets.
 const MOST_FORGOTTEN: i64 = 2_000;
-/// The most characters of a name that are compared in the database: an index takes no more than some kilobytes.
+/// The most characters of a name that are compared in the database: an index takes no more than
+/// some kilobytes.
 const MOST_CHARACTERS: usize = 200;
 /// The end of the year 9999: later times cannot be written.
 const LAST_MILLI: i64 = 253_402_300_799_999;
@@ -202,7 +205,8 @@ fn event(row: Row) -> Result<(i64, AuditEvent), Fault> {
     }
 }
 
-/// Forgets some of the events before an instant, the oldest first; says how many, and whether there may be more.
+/// Forgets some of the events before an instant, the oldest first; says how many, and whether there
+/// may be more.
 pub(crate) struct ForgetEvents(pub(crate) SystemTime);
 
 #[async_trait]

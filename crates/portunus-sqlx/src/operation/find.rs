@@ -20,7 +20,8 @@ const DIGESTS: usize = 8;
 pub(crate) struct Find<'a>(pub(crate) &'a [KeyDigest]);
 
 impl Find<'_> {
-    /// More digests than one statement takes need a snapshot, so that a key that moves from one to another is not missed.
+    /// More digests than one statement takes need a snapshot, so that a key that moves from one to
+    /// another is not missed.
     pub(crate) fn fits_one_statement(&self) -> bool {
         self.0.len() <= DIGESTS
     }
@@ -58,7 +59,8 @@ impl Operation for Find<'_> {
             if !ended.is_empty() {
                 return Ok(None);
             }
-            // In the order of the candidates, as their caller prefers; but one that is revoked before all.
+            // In the order of the candidates, as their caller prefers; but one that is revoked
+            // before all.
             for candidate in candidates {
                 if let Some(place) = rows.iter().position(|(digest, _)| digest == candidate) {
                     let (digest, mut row) = rows.swap_remove(place);

@@ -1,7 +1,8 @@
 //! Pages of records.
 //!
-//! The database filters by everything but workspaces, and may let through too much; [`ListQuery::selects`] has the last
-//! word. Where that leaves a page short, the next rows are read, at most 500 at a time.
+//! The database filters by everything but workspaces, and may let through too much;
+//! [`ListQuery::selects`] has the last word. Where that leaves a page short, the next rows are
+//! read, at most 500 at a time.
 
 use async_trait::async_trait;
 use portunus::store::{Cursor, ListQuery, Page};

@@ -1,4 +1,5 @@
-//! The schema: made where there is none, brought up to date where it is old, refused where it is newer.
+//! The schema: made where there is none, brought up to date where it is old, refused where it is
+//! newer.
 //!
 //! Schema 1 is keys, digests, primary keys and usage. Schema 2 is audit events and, on SQLite, the
 //! counter of changes.

@@ -1,4 +1,5 @@
-//! What a store does, once for both databases: each operation runs on a connection that its store chose.
+//! What a store does, once for both databases: each operation runs on a connection that its store
+//! chose.
 
 mod apply;
 mod events;
@@ -21,12 +22,14 @@ pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour};
 use crate::fault::Fault;
 use crate::value::Session;
 
-/// Something to do on a connection; when it writes, in a transaction that the store commits afterwards.
+/// Something to do on a connection; when it writes, in a transaction that the store commits
+/// afterwards.
 #[async_trait]
 pub(crate) trait Operation: Sync {
     /// What comes of it.
     type Answer: Send;
 
-    /// Does it. It may be done again, on another connection, where the first was lost or the transaction given up.
+    /// Does it. It may be done again, on another connection, where the first was lost or the
+    /// transaction given up.
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault>;
 }

@@ -1,4 +1,5 @@
-//! Usage: totals, and counts by hour. It is kept apart from records, so that counting changes no version.
+//! Usage: totals, and counts by hour. It is kept apart from records, so that counting changes no
+//! version.
 //!
 //! Counts that no longer fit 63 bits stay at the largest number, which is told as [`u64::MAX`].
 
@@ -23,7 +24,8 @@ const MOST_KEYS: usize = 1000;
 pub(crate) struct RecordUsage<'a>(pub(crate) &'a [UsageDelta]);
 
 impl RecordUsage<'_> {
-    /// The deltas in rounds in which no key stands twice: the first of each key, the second of each, and so on.
+    /// The deltas in rounds in which no key stands twice: the first of each key, the second of
+    /// each, and so on.
     fn rounds(&self) -> Vec<Vec<&UsageDelta>> {
         let mut seen: HashMap<&KeyId, usize> = HashMap::new();
         let mut rounds: Vec<Vec<&UsageDelta>> = Vec::new();
@@ -36,7 +38,8 @@ impl RecordUsage<'_> {
             *round += 1;
         }
         for round in &mut rounds {
-            // In one order everywhere, so that two nodes that count the same keys never wait for each other.
+            // In one order everywhere, so that two nodes that count the same keys never wait for
+            // each other.
             round.sort_by(|one, other| one.id.cmp(&other.id));
         }
         rounds
@@ -76,7 +79,8 @@ impl Operation for RecordUsage<'_> {
     }
 }
 
-/// The next three columns of a row: uses, last_used_at, last_ip, which are all absent where nothing was counted.
+/// The next three columns of a row: uses, last_used_at, last_ip, which are all absent where nothing
+/// was counted.
 pub(super) fn read_usage(row: &mut Row) -> Result<Usage, Fault> {
     let (uses, at, ip) = (
         row.maybe_int("uses")?,

@@ -1,12 +1,13 @@
 //! The statements about events.
 //!
-//! A page is read from the one index that leaves the least: of the key, of whom took part, of the tenant, and of outcomes
-//! and actions where these are rare. Whatever else is asked for is compared row by row.
+//! A page is read from the one index that leaves the least: of the key, of whom took part, of the
+//! tenant, and of outcomes and actions where these are rare. Whatever else is asked for is compared
+//! row by row.
 
 use portunus::audit::{Action, AuditOutcome, EventQuery};
 
-/// A page: before place `$1`; with the outcome `$2`, of the action `$3`, of the tenant `$4`; at most `$5`; and what follows,
-/// about `$6`. The place is that of the table that is read first.
+/// A page: before place `$1`; with the outcome `$2`, of the action `$3`, of the tenant `$4`; at
+/// most `$5`; and what follows, about `$6`. The place is that of the table that is read first.
 macro_rules! events {
     ($and:literal) => {
         events!("portunus_events", "portunus_events.place", $and)
@@ -40,7 +41,8 @@ const REFUSED_OF_TENANT: &str = events!(" AND tenant_id = $7 AND outcome = $6 AN
 const ACTS: &str = events!(" AND action = $6 AND action <> 'request'");
 const ACTS_OF_TENANT: &str = events!(" AND tenant_id = $7 AND action = $6 AND action <> 'request'");
 
-/// The statement for a query, and the values of `$6` and what follows. `who` is how the name is kept of whom took part.
+/// The statement for a query, and the values of `$6` and what follows. `who` is how the name is
+/// kept of whom took part.
 pub(crate) fn page<'a>(
     query: &'a EventQuery,
     who: Option<&'a str>,
@@ -75,7 +77,8 @@ pub(crate) const OLDEST: &str =
 
 /// The statements about events that the two databases spell differently.
 pub(crate) struct Events {
-    /// Keeps the events of a JSON array `$1` of objects, in its order, but for those that are kept already.
+    /// Keeps the events of a JSON array `$1` of objects, in its order, but for those that are kept
+    /// already.
     pub(crate) insert: &'static str,
     /// Keeps who took part in them.
     pub(crate) insert_parties: &'static str,

@@ -49,8 +49,8 @@ macro_rules! counts_as_active {
     };
 }
 
-/// The keys with any of eight digests, and those of the digests that deleted keys had. Schemes are compared by whoever asks,
-/// who then also sees those he does not know.
+/// The keys with any of eight digests, and those of the digests that deleted keys had. Schemes are
+/// compared by whoever asks, who then also sees those he does not know.
 pub(crate) const FIND: &str = concat!(
     "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
     record_columns!(),
@@ -75,8 +75,8 @@ pub(crate) const GET: &str = concat!(
     ", uses, last_used_at, last_ip FROM portunus_keys LEFT JOIN portunus_usage ON key_id = id WHERE id = $1"
 );
 
-/// One page: after the place `$1`, `$2`; of environment `$3`; in the state `$4` at `$5`; with the lower-case text `$6`; at
-/// most `$7`; and what follows.
+/// One page: after the place `$1`, `$2`; of environment `$3`; in the state `$4` at `$5`; with the
+/// lower-case text `$6`; at most `$7`; and what follows.
 macro_rules! list {
     ($position:literal, $and:literal) => {
         concat!(
@@ -101,7 +101,8 @@ macro_rules! list {
     };
 }
 
-/// The primary key that was set (place 0) and the newest key that can be (place 1). `$5` is the kind of owner.
+/// The primary key that was set (place 0) and the newest key that can be (place 1). `$5` is the
+/// kind of owner.
 pub(crate) const PRIMARY: PerOwner = per_owner!(
     concat!(
         "SELECT CAST(0 AS BIGINT) AS place, the_set.* FROM (SELECT ",
@@ -173,7 +174,8 @@ macro_rules! added_up {
     };
 }
 
-/// Usage from a JSON array `$1` of objects with id, uses, at, ip and hour. No id stands twice in it.
+/// Usage from a JSON array `$1` of objects with id, uses, at, ip and hour. No id stands twice in
+/// it.
 macro_rules! add_usage {
     ($from:literal, $id:literal, $uses:literal, $at:literal, $ip:literal) => {
         concat!(
@@ -214,7 +216,8 @@ macro_rules! add_usage_by_hour {
     };
 }
 
-/// Tells the listeners of channel `portunus_changes` of payload `$1`, when the transaction is committed.
+/// Tells the listeners of channel `portunus_changes` of payload `$1`, when the transaction is
+/// committed.
 #[cfg(feature = "postgres")]
 pub(crate) const NOTIFY: &str = "SELECT pg_notify('portunus_changes', $1)";
 
@@ -247,8 +250,9 @@ pub(crate) struct Dialect {
     pub(crate) list_of_tenant: &'static str,
     pub(crate) add_usage: &'static str,
     pub(crate) add_usage_by_hour: &'static str,
-    /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds them to the end of this
-    /// one; `$2` says which kind of names. Absent where a transaction that writes is the only one anyway.
+    /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds
+    /// them to the end of this one; `$2` says which kind of names. Absent where a transaction that
+    /// writes is the only one anyway.
     pub(crate) hold: Option<&'static str>,
     pub(crate) events: &'static events::Events,
     pub(crate) tell: Tell,
@@ -303,8 +307,9 @@ pub(crate) static POSTGRES: Dialect = Dialect {
         "delta.uses"
     ),
     hold: Some(
-        // A thousand locks of each kind at most, whatever the size of a batch: unrelated names that meet wait in vain, and
-        // nothing else happens. In order, so that two transactions never wait for each other.
+        // A thousand locks of each kind at most, whatever the size of a batch: unrelated names that
+        // meet wait in vain, and nothing else happens. In order, so that two transactions never
+        // wait for each other.
         "SELECT pg_advisory_xact_lock(slot) FROM (SELECT DISTINCT \
          8101251880330297344 + $2 * 1024 + (hashtextextended(name, 0) & 1023) AS slot \
          FROM json_array_elements_text($1::json) AS names (name) ORDER BY slot) AS slots",

@@ -1,4 +1,5 @@
-//! Rows that somebody has changed behind the store's back: what cannot be read is told, never taken for something else.
+//! Rows that somebody has changed behind the store's back: what cannot be read is told, never taken
+//! for something else.
 
 use portunus::store::UsageDelta;
 

@@ -1,4 +1,5 @@
-//! Many writers at once, on two stores of one database: whoever loses is told so, and nothing is half done.
+//! Many writers at once, on two stores of one database: whoever loses is told so, and nothing is
+//! half done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -223,7 +224,8 @@ pub(crate) async fn batches_that_name_the_same_keys_in_other_orders_all_end(home
             id: id(&format!("key{key}")),
             state: Some(signing(1)),
         };
-        // New digests too, in both orders: where two transactions insert the same one, the second waits.
+        // New digests too, in both orders: where two transactions insert the same one, the second
+        // waits.
         let fresh = order.iter().map(|key| {
             let mut record = record(&format!("fresh{number}-{key}"));
             record.owner = Owner::tenant(tenant(&format!("fresh{number}")));

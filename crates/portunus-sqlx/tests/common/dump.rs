@@ -44,7 +44,8 @@ pub(crate) async fn no_dump_holds_a_key<H: Home>(home: &H) {
         assert_eq!(random.len(), 32);
         assert!(!holds(random.as_bytes()) && !holds(&random.as_bytes()[..20]));
         for shift in 0..3 {
-            // Wherever the key starts in a longer text that was encoded, its middle reads like one of these.
+            // Wherever the key starts in a longer text that was encoded, its middle reads like one
+            // of these.
             for encoded in [
                 STANDARD_NO_PAD.encode(&random[shift..]),
                 URL_SAFE_NO_PAD.encode(&random[shift..]),

@@ -138,8 +138,8 @@ impl Ear {
         assert!(all[..first].iter().any(everything), "{all:?}");
     }
 
-    /// Nothing was said to be heard that was not: every write, by when it was acknowledged, was heard before a later
-    /// moment was proven.
+    /// Nothing was said to be heard that was not: every write, by when it was acknowledged, was
+    /// heard before a later moment was proven.
     pub(crate) fn assert_no_false_proof(&self, writes: &[(String, Instant)]) {
         let all = self.all();
         for (place, (at, heard)) in all.iter().enumerate() {

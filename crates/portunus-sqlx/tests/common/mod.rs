@@ -1,4 +1,5 @@
-//! What the tests share: keys made by hand, and homes, which are databases that stores can be opened on again and again.
+//! What the tests share: keys made by hand, and homes, which are databases that stores can be
+//! opened on again and again.
 
 #![allow(
     dead_code,

@@ -1,4 +1,5 @@
-//! A network that fails: a TCP port in front of a server's socket, whose connections can be cut or fall silent.
+//! A network that fails: a TCP port in front of a server's socket, whose connections can be cut or
+//! fall silent.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! A PostgreSQL server of the tests' own: started on a socket in a folder that nobody else uses, and gone with the test,
-//! however that ends.
+//! A PostgreSQL server of the tests' own: started on a socket in a folder that nobody else uses,
+//! and gone with the test, however that ends.
 
 use std::io::Write;
 use std::os::unix::fs::chown;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
 
-/// Runs a server and ends with it. It ends the server at once when the pipe that it reads from closes: at the latest, when the
-/// test's process ends.
+/// Runs a server and ends with it. It ends the server at once when the pipe that it reads from
+/// closes: at the latest, when the test's process ends.
 const KEEPER: &str = r#"exec 3<&0
 "$0" -D "$1" -k "$2" -c listen_addresses= -c max_connections=120 </dev/null >>"$2/log" 2>&1 3<&- &
 server=$!
@@ -93,7 +93,8 @@ impl Server {
                 .arg(self.folder.path())
                 .current_dir("/");
             let mut child = keeper.stdin(Stdio::piped()).spawn().unwrap();
-            // While the old server's memory is still in use, a new one ends at once: then once more.
+            // While the old server's memory is still in use, a new one ends at once: then once
+            // more.
             while child.try_wait().unwrap().is_none() {
                 if self.is_up().await {
                     *self.keeper.lock().unwrap() = Some(child);
@@ -216,7 +217,8 @@ impl Drop for Server {
     }
 }
 
-/// Where the server's programs are: in the newest of Debian's folders, or wherever `initdb` is found.
+/// Where the server's programs are: in the newest of Debian's folders, or wherever `initdb` is
+/// found.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()

@@ -1,4 +1,5 @@
-//! Dropbox Sign: account, templates and signature requests under `/v3`, in the public API's JSON shapes.
+//! Dropbox Sign: account, templates and signature requests under `/v3`, in the public API's JSON
+//! shapes.
 
 use axum::Form;
 use axum::body::Body;

@@ -1,4 +1,5 @@
-//! inSigner: documents, templates, campaigns, bulk sends, webhooks and the organization under `/api/v1`.
+//! inSigner: documents, templates, campaigns, bulk sends, webhooks and the organization under
+//! `/api/v1`.
 
 use portunus::{Principal, scope};
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! The five APIs: thin handlers over lists in memory, whichever framework serves them. All that concerns keys is Portunus.
+//! The five APIs: thin handlers over lists in memory, whichever framework serves them. All that
+//! concerns keys is Portunus.
 
 mod allsign;
 mod dropbox_sign;

@@ -1,4 +1,5 @@
-//! From actix-web to the axum router of the management API, in this process: requests and answers as they are.
+//! From actix-web to the axum router of the management API, in this process: requests and answers
+//! as they are.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};

@@ -1,5 +1,5 @@
-//! CORS around actix-web's routes, as `crate::cors` has it around axum's: any origin, no cookies; preflights are answered
-//! here, and a plain `OPTIONS` is a request like any other.
+//! CORS around actix-web's routes, as `crate::cors` has it around axum's: any origin, no cookies;
+//! preflights are answered here, and a plain `OPTIONS` is a request like any other.
 
 use actix_web::Error;
 use actix_web::HttpResponse;

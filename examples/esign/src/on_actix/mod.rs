@@ -1,4 +1,5 @@
-//! The APIs' routes, served by actix-web with the same answers; operators' calls go to the axum router behind it.
+//! The APIs' routes, served by actix-web with the same answers; operators' calls go to the axum
+//! router behind it.
 
 mod bridge;
 mod cors;
@@ -25,7 +26,8 @@ use crate::app::App;
 /// The longest body that is read, in bytes: axum's limit.
 const LONGEST_BODY: usize = 2 * 1024 * 1024;
 
-/// A server of all routes on this listener, which ends within so many seconds of being told to stop.
+/// A server of all routes on this listener, which ends within so many seconds of being told to
+/// stop.
 pub(crate) fn server(
     app: &App,
     listener: TcpListener,
@@ -140,7 +142,8 @@ const fn name(method: Method) -> &'static str {
     }
 }
 
-/// As axum's router has it: a path that is percent-encoded where the pattern is literal is another path.
+/// As axum's router has it: a path that is percent-encoded where the pattern is literal is another
+/// path.
 fn as_it_stands(pattern: String) -> impl guard::Guard {
     guard::fn_guard(move |context| {
         let (path, pattern) = (context.head().uri.path().split('/'), pattern.split('/'));

@@ -1,7 +1,7 @@
 //! HTTP/1.1 by hand: calls as the bytes they are, answers as the bytes that came.
 //!
-//! It can send what no client library lets through (repeated fields, odd bytes), and takes nothing for granted in what it
-//! reads: lengths must agree with bodies.
+//! It can send what no client library lets through (repeated fields, odd bytes), and takes nothing
+//! for granted in what it reads: lengths must agree with bodies.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -124,7 +124,8 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// All of it but the time and what is left of a limit: what must be equal where nothing may be told apart.
+    /// All of it but the time and what is left of a limit: what must be equal where nothing may be
+    /// told apart.
     pub(crate) fn timeless(mut self) -> Self {
         self.all
             .retain(|(name, _)| name != "date" && name != "ratelimit");
@@ -153,7 +154,8 @@ impl Connection {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// The next answer, an interim one too; `None` where the connection ends before there is a whole one.
+    /// The next answer, an interim one too; `None` where the connection ends before there is a
+    /// whole one.
     pub(crate) fn try_answer(&mut self) -> Option<Answer> {
         loop {
             if let Some((answer, rest)) = read_answer(&self.unread, false) {
@@ -240,7 +242,8 @@ pub(crate) fn read_answer(bytes: &[u8], to_head: bool) -> Option<(Answer, &[u8])
         })
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    // The order of names means nothing (RFC 9110 §5.3), and actix-web's is another each time; that of one name's lines stays.
+    // The order of names means nothing (RFC 9110 §5.3), and actix-web's is another each time; that
+    // of one name's lines stays.
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut answer = Answer {
         status,

@@ -1,6 +1,7 @@
 //! A real `esign` process, ended when the test ends, and the calls that most tests make of it.
 //!
-//! Nothing here decides what is right: it starts, sends, reads and ends. Waiting is bounded everywhere.
+//! Nothing here decides what is right: it starts, sends, reads and ends. Waiting is bounded
+//! everywhere.
 
 #![allow(
     dead_code,
@@ -267,7 +268,8 @@ pub(crate) fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) ->
     })
 }
 
-/// Whether the demo is to run on actix-web: the same tests for either framework, by `ESIGN_TEST_ADAPTER=actix`.
+/// Whether the demo is to run on actix-web: the same tests for either framework, by
+/// `ESIGN_TEST_ADAPTER=actix`.
 pub(crate) fn on_actix() -> bool {
     std::env::var("ESIGN_TEST_ADAPTER").is_ok_and(|adapter| adapter == "actix")
 }

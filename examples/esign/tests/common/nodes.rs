@@ -1,4 +1,5 @@
-//! Several processes on one store: what each of them says of a key, and how long it takes until one says what another did.
+//! Several processes on one store: what each of them says of a key, and how long it takes until one
+//! says what another did.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +14,8 @@ use super::{Call, Issued, PATIENCE, Server, at_once};
 pub(crate) const SOON: Duration = Duration::from_millis(250);
 /// The bound on staleness: after this, always.
 pub(crate) const BOUND: Duration = Duration::from_secs(2);
-/// How long to wait before asking again: little where a change is known soon, and towards the bound.
+/// How long to wait before asking again: little where a change is known soon, and towards the
+/// bound.
 fn pause(since: Duration) -> Duration {
     let millis = match since.as_millis() {
         0..300 => 2,
@@ -58,7 +60,8 @@ pub(crate) fn may_read() -> Value {
     json!({ "name": "a key", "scopes": ["documents.read"], "rate_limit_config": plenty })
 }
 
-/// Reads documents with a key, each time from another address: nobody is told to wait for failing too often.
+/// Reads documents with a key, each time from another address: nobody is told to wait for failing
+/// too often.
 pub(crate) fn ask(server: &Server, key: &str) -> Said {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let from = Ipv4Addr::from(0x0a00_0000 + ASKED.fetch_add(1, Ordering::Relaxed));
@@ -96,7 +99,8 @@ pub(crate) struct Waited {
     pub(crate) first_new: Duration,
 }
 
-/// Asks until the answer is no longer the one from before; asserts that it is the new one then, and nothing else between.
+/// Asks until the answer is no longer the one from before; asserts that it is the new one then, and
+/// nothing else between.
 #[track_caller]
 pub(crate) fn until(
     server: &Server,
@@ -157,8 +161,8 @@ impl Latencies {
         }
     }
 
-    /// Waits until each node says something new, all at the same time: the first one, where it was done, for the next
-    /// request.
+    /// Waits until each node says something new, all at the same time: the first one, where it was
+    /// done, for the next request.
     pub(crate) fn measure(
         &mut self,
         nodes: &[Server],
@@ -197,7 +201,8 @@ impl Latencies {
         all
     }
 
-    /// The longest after which the old answer was still given, counted from where the request began.
+    /// The longest after which the old answer was still given, counted from where the request
+    /// began.
     pub(crate) fn last_old(&self) -> Duration {
         self.nodes
             .iter()
@@ -255,8 +260,8 @@ impl Latencies {
         assert!(max <= BOUND, "{what}: max is {max:.1?}");
     }
 
-    /// Prints them, and asserts the bound that holds whatever becomes of the bus: no request that begins after it is
-    /// answered as before, and the new answer has come by then.
+    /// Prints them, and asserts the bound that holds whatever becomes of the bus: no request that
+    /// begins after it is answered as before, and the new answer has come by then.
     #[track_caller]
     pub(crate) fn assert_within_the_bound(&self) {
         self.print();

@@ -1,5 +1,5 @@
-//! A PostgreSQL server of the test's own: on a socket in a folder that nobody else uses, and gone with the test, however that
-//! ends.
+//! A PostgreSQL server of the test's own: on a socket in a folder that nobody else uses, and gone
+//! with the test, however that ends.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -9,8 +9,9 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Runs a server and ends with it. It ends the server at once when the pipe that it reads from closes: at the latest, when the
-/// test's process ends. After a crash it does not begin with a look at every file: the system did not crash.
+/// Runs a server and ends with it. It ends the server at once when the pipe that it reads from
+/// closes: at the latest, when the test's process ends. After a crash it does not begin with a look
+/// at every file: the system did not crash.
 const KEEPER: &str = r#"exec 3<&0
 "$0" -D "$1" -k "$2" -c listen_addresses= -c max_connections=120 -c recovery_init_sync_method=syncfs </dev/null >>"$2/log" 2>&1 3<&- &
 server=$!
@@ -105,7 +106,8 @@ impl Postgres {
                 .stdin(Stdio::piped())
                 .spawn()
                 .unwrap();
-            // While the old server's memory is still in use, a new one ends at once: then once more.
+            // While the old server's memory is still in use, a new one ends at once: then once
+            // more.
             while child.try_wait().unwrap().is_none() {
                 if self.is_up() {
                     *self.keeper.lock().unwrap() = Some(child);
@@ -234,7 +236,8 @@ fn children_of(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Where the server's programs are: in the newest of Debian's folders, or wherever `initdb` is found.
+/// Where the server's programs are: in the newest of Debian's folders, or wherever `initdb` is
+/// found.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()

@@ -1,5 +1,6 @@
-//! A network between one node and its database: a TCP port in front of the server's socket, whose connections can be reset or
-//! fall silent, all of them or only those that listen for notifications.
+//! A network between one node and its database: a TCP port in front of the server's socket, whose
+//! connections can be reset or fall silent, all of them or only those that listen for
+//! notifications.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use tokio::sync::watch;
 pub(crate) enum Failing {
     /// It is reset.
     Reset,
-    /// It stays, and nothing comes through in either direction until it is healed: then everything does.
+    /// It stays, and nothing comes through in either direction until it is healed: then everything
+    /// does.
     Silent,
 }
 
@@ -151,7 +153,8 @@ impl Link {
         let Ok(server) = UnixStream::connect(socket).await else {
             return;
         };
-        // However this ends, the client is told by a reset, as by a network that knows of no connection.
+        // However this ends, the client is told by a reset, as by a network that knows of no
+        // connection.
         client.set_zero_linger().unwrap();
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();

@@ -43,8 +43,8 @@ fn assert_in_time(what: &str, mut took: Vec<Duration>) {
     );
 }
 
-/// Asserts that what one process acknowledges holds for another on the same store: at once where a key is issued, within two
-/// seconds where one is taken away. Prints how long it took.
+/// Asserts that what one process acknowledges holds for another on the same store: at once where a
+/// key is issued, within two seconds where one is taken away. Prints how long it took.
 pub(crate) fn assert_both_agree(kind: &str, store: &str) {
     let start = || Server::start_on(store, "allsign", &["--trusted-proxy", "127.0.0.1/32"], &[]);
     let [one, other] = [start(), start()];
@@ -108,7 +108,8 @@ pub(crate) fn assert_both_agree(kind: &str, store: &str) {
     );
 }
 
-/// Asserts that of two hundred issues at once, half of them by another process, exactly as many succeed as the quota allows.
+/// Asserts that of two hundred issues at once, half of them by another process, exactly as many
+/// succeed as the quota allows.
 pub(crate) fn assert_one_quota(store: &str) {
     let servers = [
         Server::on(store, "dropbox-sign"),
