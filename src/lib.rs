@@ -67,7 +67,7 @@
 //! | `events` | signing events with the owner's primary key |
 //! | `tracing` | spans and log lines, and audit events as log lines |
 //! | `metrics` | counters and histograms |
-//! | `testing` | for your own tests: a manual clock, ready keys, principals made by hand, an audit to look into |
+//! | `testing` | for your tests: a manual clock, ready keys, principals made by hand, an audit to look into |
 //! | `conformance` | the suites that a store, a limiter or a directory of your own must pass |
 //!
 //! No feature changes the shape of a trait, and none is on by default.

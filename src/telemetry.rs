@@ -2,16 +2,18 @@
 //! otherwise.
 //!
 //! # Metrics
-//! | name | kind | labels | meaning |
-//! |---|---|---|---|
-//! | `portunus_requests_total` | counter | `outcome`: `OK` or the error's code | answers, the routes' refusals included |
-//! | `portunus_store_seconds` | histogram | `result`: `found`, `missing`, `failed` | look-ups of keys |
-//! | `portunus_limiter_seconds` | histogram | `result`: `admitted`, `refused`, `failed` | decisions of the limiter |
-//! | `portunus_directory_seconds` | histogram | `result`: `found`, `missing`, `failed` | look-ups of users and of owners' standing |
-//! | `portunus_verifier_seconds` | histogram | `result`: `found`, `missing`, `failed` | verifications of foreign tokens |
-//! | `portunus_cache_total` | counter | `cache`: `keys`, `directory`; `result`: `hit`, `miss` | answers from caches |
-//! | `portunus_limiter_outages_total` | counter | `mode`: `local`, `closed`, `open` | requests that the limiter gave no answer for |
-//! | `portunus_audit_left_out_total` | counter | `reason`: `queue_full`, `throttled`, `sink_failed` | audit events that were not kept |
+//! What ends in `_total` is a counter, what ends in `_seconds` a histogram.
+//!
+//! | name | labels | meaning |
+//! |---|---|---|
+//! | `portunus_requests_total` | `outcome`: `OK` or the error's code | answers, also the routes' refusals |
+//! | `portunus_store_seconds` | `result`: `found`, `missing`, `failed` | look-ups of keys |
+//! | `portunus_limiter_seconds` | `result`: `admitted`, `refused`, `failed` | decisions of the limiter |
+//! | `portunus_directory_seconds` | `result`: `found`, `missing`, `failed` | users and owners' standing |
+//! | `portunus_verifier_seconds` | `result`: `found`, `missing`, `failed` | verifications of foreign tokens |
+//! | `portunus_cache_total` | `cache`: `keys`, `directory`; `result`: `hit`, `miss` | answers from caches |
+//! | `portunus_limiter_outages_total` | `mode`: `local`, `closed`, `open` | requests it gave no answer for |
+//! | `portunus_audit_left_out_total` | `reason`: `queue_full`, `throttled`, `sink_failed` | events not kept |
 //!
 //! # Spans and events
 //! Target `portunus`. What must be awaited runs in spans `store`, `limiter`, `directory`,
@@ -145,8 +147,11 @@ pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId>) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("portunus_requests_total", "outcome" => error.map_or("OK", |error| error.code().as_str()))
-        .increment(1);
+    metrics::counter!(
+        "portunus_requests_total",
+        "outcome" => error.map_or("OK", |error| error.code().as_str())
+    )
+    .increment(1);
     #[cfg(feature = "tracing")]
     if let Some(error) = error {
         let key_id = key.or(error.key_id()).map(tracing::field::display);

@@ -157,7 +157,11 @@ macro_rules! delegate_to_the_pointee {
     ($($pointer:ident),*) => {$(
         #[async_trait]
         impl<T: Directory + ?Sized> Directory for $pointer<T> {
-            async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+            async fn resolve(
+                &self,
+                tenant: &TenantId,
+                user: &UserRef,
+            ) -> Result<Option<Arc<User>>, DirectoryError> {
                 (**self).resolve(tenant, user).await
             }
             fn resolve_now(

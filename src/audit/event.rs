@@ -164,7 +164,10 @@ impl Party {
 }
 
 macro_rules! named {
-    ($(#[$doc:meta])* $type:ident, $error:ident, $what:literal, { $($(#[$each:meta])* $variant:ident = $name:literal,)* }) => {
+    (
+        $(#[$doc:meta])* $type:ident, $error:ident, $what:literal,
+        { $($(#[$each:meta])* $variant:ident = $name:literal,)* }
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]

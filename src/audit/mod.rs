@@ -11,7 +11,8 @@
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let log = MemoryAudit::new(10_000);
 //! let trail = AuditTrail::new([log.clone()]);
-//! // Authenticator::builder(store).audit(trail.clone()) and KeyManager::builder(store, format).audit(trail.clone())
+//! // Authenticator::builder(store).audit(trail.clone()) and
+//! // KeyManager::builder(store, format).audit(trail.clone())
 //!
 //! trail.flush().await?; // on an interval, before reading, and before the process ends
 //! let page = log.events(&EventQuery::new()).await?;

@@ -127,10 +127,19 @@ checks!(Tried {
 /// # struct OurUsers;
 /// # #[async_trait::async_trait]
 /// # impl Directory for OurUsers {
-/// #     async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+/// #     async fn resolve(
+/// #         &self,
+/// #         tenant: &TenantId,
+/// #         user: &UserRef,
+/// #     ) -> Result<Option<Arc<User>>, DirectoryError> {
 /// #         let found = |at: &str, id: &str, email: &str| {
-/// #             let named = match user { UserRef::Id(known) => known.as_str() == id, UserRef::Email(e) => e.eq_ignore_ascii_case(email), _ => false };
-/// #             (named && tenant.as_str() == at).then(|| Arc::new(User::new(UserId::new(id).unwrap(), tenant.clone())))
+/// #             let named = match user {
+/// #                 UserRef::Id(known) => known.as_str() == id,
+/// #                 UserRef::Email(e) => e.eq_ignore_ascii_case(email),
+/// #                 _ => false,
+/// #             };
+/// #             (named && tenant.as_str() == at)
+/// #                 .then(|| Arc::new(User::new(UserId::new(id).unwrap(), tenant.clone())))
 /// #         };
 /// #         Ok(found("acme", "ann", "ann@example.com").or(found("other", "olaf", "")))
 /// #     }

@@ -6,8 +6,10 @@
 //! | [`key_store`] | a [`KeyStore`](crate::KeyStore) |
 //! | [`rate_limiter`] | a [`RateLimiter`](crate::RateLimiter) that takes its time from a clock |
 //! | [`rate_limiter_in_real_time`] | one whose time is its own, a server's for example |
-//! | [`invalidation_bus`] | an [`InvalidationBus`](crate::store::InvalidationBus), on two nodes that share one fabric |
+//! | [`invalidation_bus`] | an [`InvalidationBus`], on two nodes that share one fabric |
 //! | [`directory`] | a [`Directory`](crate::actor::Directory), by what the host says is in it |
+//!
+//! [`InvalidationBus`]: crate::store::InvalidationBus
 //!
 //! Each answers with [`Violations`]: the promises that were not kept, each a sentence, and what was
 //! seen instead. A suite is a test of the host's like any other:

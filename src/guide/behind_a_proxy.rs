@@ -38,7 +38,11 @@
 //!
 //!     // Whatever the client wrote stands further left, and is never looked at.
 //!     let forged = request("10.0.0.5", "203.0.113.7, 198.51.100.9");
-//!     let refused = authenticator.authenticate(&forged).await.err().ok_or("198.51.100.9 is not the office")?;
+//!     let refused = authenticator
+//!         .authenticate(&forged)
+//!         .await
+//!         .err()
+//!         .ok_or("198.51.100.9 is not the office")?;
 //!     assert_eq!(refused.code(), ErrorCode::IpNotAllowed);
 //!
 //!     // Around the load balancer: the field is not looked at, the peer is the client.
@@ -49,14 +53,14 @@
 //! ```
 //!
 //! # Which one to choose
-//! | in front of you | say |
+//! | in front of you | say, of [`ClientIp`](crate::network::ClientIp) |
 //! |---|---|
 //! | nothing | nothing: the peer is the client |
-//! | a proxy that appends to `X-Forwarded-For` | `ClientIp::behind([its networks], ForwardedHeader::XForwardedFor)` |
-//! | a proxy that writes `Forwarded` (RFC 7239) | `ClientIp::behind([its networks], ForwardedHeader::Forwarded)` |
-//! | a CDN that overwrites a field of its own | `ClientIp::behind([its networks], ForwardedHeader::single("CF-Connecting-IP"))` |
+//! | a proxy that appends to `X-Forwarded-For` | `behind([its networks], ForwardedHeader::XForwardedFor)` |
+//! | a proxy that writes `Forwarded` (RFC 7239) | `behind([its networks], ForwardedHeader::Forwarded)` |
+//! | a CDN that overwrites a field | `behind([its networks], ForwardedHeader::single("CF-Connecting-IP"))` |
 //! | a CDN, and a load balancer behind it | both networks, and the one field that both append to |
-//! | proxies whose addresses are not known beforehand | `ClientIp::behind_hops(how many, …)`, and a firewall that lets nobody around them |
+//! | proxies of unknown addresses | `behind_hops(how many, …)`, and a firewall that lets nobody around |
 //!
 //! The walk goes from right to left, past every trusted hop, to the first that is not. What cannot
 //! be parsed on the way means that the address is *not known*, never that it is the proxy's.

@@ -5,7 +5,7 @@
 //! | field | whom it names | [mode](crate::ActorMode) |
 //! |---|---|---|
 //! | `X-User-Id` | a user by id | `app_user` |
-//! | `X-On-Behalf-Of` | a user by id or e-mail address; both are meant to be seen in the audit | `delegated` |
+//! | `X-On-Behalf-Of` | a user by id or e-mail address; both are to be seen in the audit | `delegated` |
 //! | `X-On-Behalf-Email` | a user by e-mail address, as an aid for newcomers | `app_user` |
 //!
 //! Your [`Directory`](crate::actor::Directory) says who that is and what they may do. Whether the
@@ -32,7 +32,11 @@
 //!
 //! #[async_trait]
 //! impl Directory for People {
-//!     async fn resolve(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
+//!     async fn resolve(
+//!         &self,
+//!         tenant: &TenantId,
+//!         user: &UserRef,
+//!     ) -> Result<Option<Arc<User>>, DirectoryError> {
 //!         let is_ann = match user {
 //!             UserRef::Id(id) => id.as_str() == "ann",
 //!             UserRef::Email(email) => email == "ann@acme.example", // lower case already
@@ -42,7 +46,9 @@
 //!             return Ok(None); // also for users of other tenants
 //!         }
 //!         let (Ok(id), tenant) = ("ann".parse(), tenant.clone()) else { return Ok(None) };
-//!         let ann = User::new(id, tenant).with_email("Ann@acme.example").with_scopes([scope!("document:read")]);
+//!         let ann = User::new(id, tenant)
+//!             .with_email("Ann@acme.example")
+//!             .with_scopes([scope!("document:read")]);
 //!         Ok(Some(Arc::new(ann)))
 //!     }
 //! }

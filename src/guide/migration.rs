@@ -27,14 +27,16 @@
 //!     // The old keys' shape, and the one that new keys have.
 //!     let old = KeyFormat::builder("sk_").random(Alphabet::HEX, 32).build()?;
 //!     let new = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-//!     // New digests are made with a pepper; those of the old table are found too.
-//!     let hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[7; 32])?).accept_sha256()?; // a random secret, in a service
+//!     // New digests are made with a pepper (in a service: a random secret); those of the old
+//!     // table are found too.
+//!     let hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[7; 32])?).accept_sha256()?;
 //!
 //!     let store = MemoryStore::new();
 //!     let manager = KeyManager::builder(store.clone(), new.clone()).hasher(hasher.clone()).build()?;
 //!     let authenticator = Authenticator::builder(store).bearer([new, old]).hasher(hasher).build()?;
 //!
-//!     let described = NewKey::new("taken over", Owner::tenant(tenant.parse()?)).with_scopes([scope!("document:read")]);
+//!     let described = NewKey::new("taken over", Owner::tenant(tenant.parse()?))
+//!         .with_scopes([scope!("document:read")]);
 //!     let mut import = NewImport::new(ImportedDigest::from_hex("sha256", &digest)?, described);
 //!     import.last_four = Some(last_four.into());
 //!     let imported = manager.import(import.clone()).await?;
@@ -55,11 +57,15 @@
 //!
 //! | your table has | import it as | the hasher needs |
 //! |---|---|---|
-//! | SHA-256 of the whole key | `sha256` | `accept_sha256()`, or nothing where it is [`KeyHasher::sha256()`](crate::key::KeyHasher::sha256) |
+//! | SHA-256 of the whole key | `sha256` | `accept_sha256()`, or nothing if it is [`KeyHasher::sha256()`] |
 //! | SHA-512 of the whole key | `sha512` | `accept_sha512()` |
-//! | HMAC-SHA256 of the whole key under one secret | `hmac-sha256:1` | `accept_pepper(Pepper::new(1, secret)?)`, or the current pepper; the secret has 32 bytes or more |
+//! | HMAC-SHA256 of the whole key | `hmac-sha256:1` | `accept_pepper(…)`, or the current pepper |
 //! | plaintext | `sha256`, of what you digest yourself | as above; then drop the column |
 //! | bcrypt, Argon2, or a salt for each row | nothing: such a digest cannot be looked up | issue new keys |
+//!
+//! [`KeyHasher::sha256()`]: crate::key::KeyHasher::sha256
+//!
+//! The one secret of an HMAC, of 32 bytes or more, is the pepper: `Pepper::new(1, secret)?`.
 //!
 //! [`from_hex`](crate::manage::ImportedDigest::from_hex),
 //! [`from_base64`](crate::manage::ImportedDigest::from_base64) and
@@ -113,7 +119,8 @@
 //! let format = KeyFormat::builder("").random(Alphabet::URL_SAFE, secret.len()).build()?;
 //! let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
 //! let digest = ImportedDigest::new("sha256", &hasher.digest(secret).to_bytes())?;
-//! manager.import(NewImport::new(digest, NewKey::new("the one key", Owner::tenant("everybody".parse()?)))).await?;
+//! let described = NewKey::new("the one key", Owner::tenant("everybody".parse()?));
+//! manager.import(NewImport::new(digest, described)).await?;
 //!
 //! let app: Router = Router::new()
 //!     .route("/documents", get(|| async { "[]" }))
@@ -136,7 +143,10 @@
 //! There, a function of yours gets the token and says yes or no:
 //!
 //! ```text
-//! async fn validator(request: ServiceRequest, credentials: BearerAuth) -> Result<ServiceRequest, (Error, ServiceRequest)> {
+//! async fn validator(
+//!     request: ServiceRequest,
+//!     credentials: BearerAuth,
+//! ) -> Result<ServiceRequest, (Error, ServiceRequest)> {
 //!     match tenant_of(credentials.token()).await {
 //!         Some(tenant) => { request.extensions_mut().insert(tenant); Ok(request) }
 //!         None => Err((ErrorUnauthorized("who are you?"), request)),
@@ -165,8 +175,8 @@
 //!     format!("documents of {}", tenant.0.0)
 //! }
 //!
-//! # #[actix_web::main]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # actix_web::rt::System::new().block_on(async {
 //! let keys = TestKeys::new(); // in a service: a store, and an authenticator built on it
 //! let auth = Auth::new(keys.authenticator().build()?)
 //!     .map_principal(|principal| Tenant(principal.owner().tenant_id.to_string()));
@@ -174,11 +184,14 @@
 //!
 //! let service = init_service(app).await;
 //! let key = keys.issue("acme", []);
-//! let request = TestRequest::get().uri("/v1/documents").insert_header(("authorization", format!("Bearer {key}")));
+//! let request = TestRequest::get()
+//!     .uri("/v1/documents")
+//!     .insert_header(("authorization", format!("Bearer {key}")));
 //! assert_eq!(read_body(call_service(&service, request.to_request()).await).await, "documents of acme");
 //! let refused = call_service(&service, TestRequest::get().uri("/v1/documents").to_request()).await;
 //! assert_eq!(refused.status(), 401);
 //! # Ok(())
+//! # })
 //! # }
 //! ```
 //!

@@ -25,8 +25,12 @@ pub mod migration;
 pub mod own_dialect;
 pub mod own_key_store;
 pub mod own_rate_limiter;
-pub mod protect_actix;
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("protect_actix.md")]
+pub mod protect_actix {}
 pub mod protect_axum;
-pub mod protect_grpc;
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("protect_grpc.md")]
+pub mod protect_grpc {}
 pub mod rotation;
 pub mod testing_a_service;

@@ -41,7 +41,7 @@
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let format = KeyFormat::builder("acme_")
-//!         .environment("live", "production".parse()?) // `acme_live_…` works in the environment `production`
+//!         .environment("live", "production".parse()?) // `acme_live_…` works in `production`
 //!         .environment("test", "sandbox".parse()?)
 //!         .random(Alphabet::BASE62, 32)
 //!         .checksum(Checksum::Crc32Base62) // a key with a typing error costs no look-up

@@ -18,14 +18,26 @@
 //! # What is to be written
 //! | method | what it does | where it goes wrong |
 //! |---|---|---|
-//! | [`find`](crate::KeyStore::find) | the key of one of these digests, in one trip | a digest without its scheme; a replica that lags; forgetting that a deleted key's digest answers `None` for all of them |
-//! | [`get`](crate::KeyStore::get) | one record with its usage | showing deleted keys |
-//! | [`list`](crate::KeyStore::list) | a page, newest first, then by id | a page by offset, which skips keys while others are made |
-//! | [`primary`](crate::KeyStore::primary) | the owner's primary key at an instant | answering with the key that was set, though it has ended |
-//! | [`signing_state`](crate::KeyStore::signing_state) | what a key signs events with, a secret | a `Debug` that shows it |
-//! | [`apply`](crate::KeyStore::apply) | one batch, atomic and isolated | see below |
-//! | [`record_usage`](crate::KeyStore::record_usage) | adds counts | keeping a part of a batch that failed: it is sent again |
-//! | [`usage_by_hour`](crate::KeyStore::usage_by_hour), [`forget_usage_before`](crate::KeyStore::forget_usage_before) | counts by the hour | losing the totals with the hours |
+//! | [`find`] | the key of one of these digests, in one trip | a digest without scheme; a replica that lags |
+//! | [`get`] | one record with its usage | showing deleted keys |
+//! | [`list`] | a page, newest first, then by id | a page by offset, which skips keys while others are made |
+//! | [`primary`] | the owner's primary key at an instant | the key that was set, though it has ended |
+//! | [`signing_state`] | what a key signs events with, a secret | a `Debug` that shows it |
+//! | [`apply`] | one batch, atomic and isolated | see below |
+//! | [`record_usage`] | adds counts | keeping a part of a batch that failed: it is sent again |
+//! | [`usage_by_hour`], [`forget_usage_before`] | counts by the hour | losing the totals with the hours |
+//!
+//! [`find`]: crate::KeyStore::find
+//! [`get`]: crate::KeyStore::get
+//! [`list`]: crate::KeyStore::list
+//! [`primary`]: crate::KeyStore::primary
+//! [`signing_state`]: crate::KeyStore::signing_state
+//! [`apply`]: crate::KeyStore::apply
+//! [`record_usage`]: crate::KeyStore::record_usage
+//! [`usage_by_hour`]: crate::KeyStore::usage_by_hour
+//! [`forget_usage_before`]: crate::KeyStore::forget_usage_before
+//!
+//! Where one of the digests is a deleted key's, `find` answers `None` for all of them.
 //!
 //! The helpers do what is easily got wrong:
 //! [`ListQuery::selects`](crate::store::ListQuery::selects),

@@ -100,7 +100,11 @@
 //!                 let within = bucket.within(quota.window(), now);
 //!                 let reset = within.first().map(|at| *at + quota.window() + Duration::from_nanos(1) - now);
 //!                 let state = WindowState::new(quota.limit().saturating_sub(within.len() as u64), reset);
-//!                 if !admitted && !bucket.wait(quota, cost, now).is_zero() { state.violated() } else { state }
+//!                 if !admitted && !bucket.wait(quota, cost, now).is_zero() {
+//!                     state.violated()
+//!                 } else {
+//!                     state
+//!                 }
 //!             });
 //!             decision = decision.with_bucket(asked.quotas, windows);
 //!         }
@@ -112,7 +116,13 @@
 //! #[tokio::main(flavor = "multi_thread")]
 //! async fn main() -> Result<(), conformance::Violations> {
 //!     let buckets = || Mutex::default();
-//!     conformance::rate_limiter(|clock| async move { Exact { clock: Arc::new(clock), buckets: buckets() } }).await
+//!     conformance::rate_limiter(|clock| async move {
+//!         Exact {
+//!             clock: Arc::new(clock),
+//!             buckets: buckets(),
+//!         }
+//!     })
+//!     .await
 //! }
 //! ```
 //!

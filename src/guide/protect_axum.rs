@@ -39,7 +39,8 @@
 //!
 //!     // A key for a customer, who may read. Its secret is shown this once; the store gets a digest.
 //!     let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
-//!     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?)).with_scopes([scope!("document:read")]);
+//!     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
+//!         .with_scopes([scope!("document:read")]);
 //!     let key = manager.issue(new).await?.key.reveal();
 //!
 //!     let app = app(Authenticator::builder(store).bearer([format]).build()?);
@@ -70,13 +71,13 @@
 //! # }
 //! ```
 //!
-//! A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no
-//! route that does not say what it requires: `.require(…)`, `.any_key()` or `.public()`. State comes last, as ever:
+//! A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no route that does not say
+//! what it requires: `.require(…)`, `.any_key()` or `.public()`. State comes last, as ever:
 //! `.into_router().with_state(state)`.
 //!
 //! # On a router of your own
-//! [`RequireExt`](crate::adapter::axum::RequireExt) puts requirements on axum's own types, and `route_layer` puts the layer
-//! around them:
+//! [`RequireExt`](crate::adapter::axum::RequireExt) puts requirements on axum's own types, and
+//! `route_layer` puts the layer around them:
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
@@ -99,21 +100,27 @@
 //! | argument | who gets in |
 //! |---|---|
 //! | [`KeyPrincipal`](crate::KeyPrincipal) | whoever the route lets in; this is who it is |
-//! | `Option<KeyPrincipal>` | also nobody, where the authenticator is [`optional()`](crate::AuthenticatorBuilder::optional) |
+//! | `Option<KeyPrincipal>` | also nobody, where the authenticator is [`optional()`] |
 //! | [`Granted<D>`](crate::adapter::axum::Granted) | who meets a requirement that is part of the type |
-//! | [`Caller<T>`](crate::adapter::axum::Caller) | who could be made a `T` of your own, by `AuthLayer::map_principal` |
+//! | [`Caller<T>`] | who could be made a `T` of your own, by `AuthLayer::map_principal` |
+//!
+//! [`optional()`]: crate::AuthenticatorBuilder::optional
+//! [`Caller<T>`]: crate::adapter::axum::Caller
 //!
 //! # Traps
-//! - **The peer's address must be there.** `axum::serve(listener, app)` alone does not tell it. Without it, a key with an
-//!   allow-list is refused, and all clients are counted as one: after a hundred unknown keys in a minute, whoever sent them,
-//!   keys that must be looked up are refused with 429. Serve `app.into_make_service_with_connect_info::<SocketAddr>()`; behind
-//!   a proxy, read [that guide](super::behind_a_proxy) too.
-//! - **On a router of your own, order matters.** A route that is added after `route_layer` is open. With a `ProtectedRouter`,
-//!   so is a route that is added to what `into_router()` returned.
+//! - **The peer's address must be there.** `axum::serve(listener, app)` alone does not tell it.
+//!   Without it, a key with an allow-list is refused, and all clients are counted as one: after a
+//!   hundred unknown keys in a minute, whoever sent them, keys that must be looked up are refused
+//!   with 429. Serve `app.into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy, read
+//!   [that guide](super::behind_a_proxy) too.
+//! - **On a router of your own, order matters.** A route that is added after `route_layer` is open.
+//!   With a `ProtectedRouter`, so is a route that is added to what `into_router()` returned.
 //! - **`layer` is not `route_layer`.** With `layer`, unknown paths are 401 in place of 404.
 //! - **CORS belongs outside.** A preflight never carries a key. The [order of
 //!   layers](crate::adapter::tower#the-order-of-layers) says where everything else goes.
 //! - **A read-only key may not `POST`,** whatever its scopes. A `POST` that only searches says so:
 //!   `Requirement::scope(…).and(Requirement::reading())`.
-//! - **Nothing is limited without a limiter:** `.limiter(LocalLimiter::default())` on the authenticator's builder.
-//! - **Usage is counted in memory.** Call `authenticator.usage().flush(&store)` on an interval, and before the process ends.
+//! - **Nothing is limited without a limiter:** `.limiter(LocalLimiter::default())` on the
+//!   authenticator's builder.
+//! - **Usage is counted in memory.** Call `authenticator.usage().flush(&store)` on an interval, and
+//!   before the process ends.

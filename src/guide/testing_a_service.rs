@@ -5,12 +5,15 @@
 //!
 //! | you test | take |
 //! |---|---|
-//! | a handler, without any key | [`TestPrincipal`](crate::testing::TestPrincipal), into the request's extensions |
+//! | a handler, without any key | [`TestPrincipal`], into the request's extensions |
 //! | the whole app, with keys | [`TestKeys`](crate::testing::TestKeys): a store, a clock and a format |
 //! | an authenticator without a framework | [`TestRequest`](crate::testing::TestRequest) |
-//! | time: expiry, grace, limits | [`ManualClock`](crate::testing::ManualClock), which moves when it is told |
+//! | time: expiry, grace, limits | [`ManualClock`], which moves when it is told |
 //! | what was noted | [`RecordedAudit`](crate::testing::RecordedAudit) |
 //! | a store, limiter, bus or directory of your own | [`portunus::conformance`](crate::conformance) |
+//!
+//! [`TestPrincipal`]: crate::testing::TestPrincipal
+//! [`ManualClock`]: crate::testing::ManualClock
 //!
 //! # A first program
 //! The app takes its authenticator as an argument, so that the test can bring its own. Everything
@@ -77,7 +80,10 @@
 //!     keys.revoke(&key);
 //!     assert_eq!(status(&key).await?, 401);
 //!     let events = audit.events().await;
-//!     assert_eq!(events.last().map(|event| &event.outcome), Some(&AuditOutcome::Refused(ErrorCode::KeyRevoked)));
+//!     assert_eq!(
+//!         events.last().map(|event| &event.outcome),
+//!         Some(&AuditOutcome::Refused(ErrorCode::KeyRevoked))
+//!     );
 //!     Ok(())
 //! }
 //! ```

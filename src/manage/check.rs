@@ -54,7 +54,12 @@ pub(super) fn check_order(
 /// direction of a text.
 pub(super) fn check_line(field: &'static str, text: &str) -> Result<(), ManageError> {
     check_text(field, text)?;
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    let turns = |c: char| {
+        matches!(
+            c,
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}'
+        )
+    };
     if text.contains(|c: char| c == '\n' || turns(c)) {
         return Err(ManageError::invalid(
             field,

@@ -10,7 +10,8 @@
 //! use portunus::scope;
 //!
 //! // A scope, in a workspace that the path names.
-//! let seal = Requirement::scope(scope!("seals:read")).and(Requirement::workspace(WorkspaceOf::path_after("workspaces")));
+//! let seal = Requirement::scope(scope!("seals:read"))
+//!     .and(Requirement::workspace(WorkspaceOf::path_after("workspaces")));
 //! assert_eq!(seal.to_string(), "seals:read and access to the workspace");
 //!
 //! // A plan.

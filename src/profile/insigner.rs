@@ -45,7 +45,12 @@ impl RejectionRenderer for Dialect {
         };
         // The documentation's example, spaces included, with the code as its last member.
         ErrorBody::problem_json(format!(
-            r#"{{ "type": "https://docs.insigner.com/errors/{slug}", "title": "{title}", "status": {}, "detail": {}, "code": "{}"}}"#,
+            concat!(
+                r#"{{ "type": "https://docs.insigner.com/errors/{}", "title": "{}", "#,
+                r#""status": {}, "detail": {}, "code": "{}"}}"#
+            ),
+            slug,
+            title,
             error.status(),
             super::json(detail),
             error.code(),

@@ -6,12 +6,14 @@
 //!
 //! | profile | presented as | format of issued keys | environments | refusals |
 //! |---|---|---|---|---|
-//! | AllSign | Bearer | `allsign_{live\|test}_{sk\|user_sk}_` + 32 base62 | `live`, `test` | `{"detail": …}` |
+//! | AllSign | Bearer | `allsign_{env}_{sk\|user_sk}_` + 32 base62 | `live`, `test` | `{"detail": …}` |
 //! | inSigner | Bearer | `isk_` + 44 URL-safe | `production` | problem with `code` |
-//! | Yousign | Bearer | 32 base62 (opaque to customers; chosen in the API's spirit) | `production`, `sandbox` | RFC 9457 |
-//! | IUSign | Bearer | 40 base62 (opaque to customers; chosen in the API's spirit) | `development`, `staging`, `production` | RFC 9457 |
-//! | Dropbox Sign | Basic | 48 hexadecimal digits (opaque to customers; chosen in the API's spirit) | `production` | `{"error":{…}}` |
+//! | Yousign | Bearer | 32 base62 (chosen) | `production`, `sandbox` | RFC 9457 |
+//! | IUSign | Bearer | 40 base62 (chosen) | `development`, `staging`, `production` | RFC 9457 |
+//! | Dropbox Sign | Basic | 48 hexadecimal digits (chosen) | `production` | `{"error":{…}}` |
 //! | … access tokens | Bearer | 43 URL-safe characters | | |
+//!
+//! A format that is *chosen* is opaque to customers, and chosen here in the API's spirit.
 //!
 //! Every issued key fits one SHA-256 block and has 190 bits of randomness or more.
 

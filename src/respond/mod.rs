@@ -66,7 +66,9 @@ impl ErrorBody {
 /// use portunus::AuthError;
 /// use portunus::respond::{ErrorBody, RejectionRenderer, from_error};
 ///
-/// let renderer = from_error(|error: &AuthError| ErrorBody::json(format!(r#"{{"error":"{}"}}"#, error.code())));
+/// let renderer = from_error(|error: &AuthError| {
+///     ErrorBody::json(format!(r#"{{"error":"{}"}}"#, error.code()))
+/// });
 /// # fn takes(_: impl RejectionRenderer) {}
 /// # takes(renderer);
 /// ```

@@ -48,7 +48,9 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let keys = TestKeys::new();
-//! let key = keys.issue_with("acme", ["document:read"], |new| new.expires_at = Some(keys.in_the(Duration::from_secs(60))));
+//! let key = keys.issue_with("acme", ["document:read"], |new| {
+//!     new.expires_at = Some(keys.in_the(Duration::from_secs(60)));
+//! });
 //! let authenticator = keys.authenticator().build()?;
 //! assert!(authenticator.authenticate(&TestRequest::get("/documents").bearer(&key)).await.is_ok());
 //! keys.clock().advance(Duration::from_secs(60));

@@ -83,7 +83,10 @@ pub(crate) async fn unknown() -> Fault {
 
 /// There is something, but not for this method; axum adds which there are.
 pub(crate) async fn method_not_allowed() -> Response {
-    let body = r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"This path has other methods"}"#;
+    let body = concat!(
+        r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"#,
+        r#""detail":"This path has other methods"}"#
+    );
     let fields = [
         (CONTENT_TYPE, "application/problem+json"),
         (CACHE_CONTROL, "no-store"),

@@ -15,7 +15,8 @@ use portunus::store::{Rejected, StoreError};
 pub enum MigrateError {
     /// The database was written by a newer version of this crate.
     #[error(
-        "the database has schema {found}; this version of portunus-sqlx knows {known} at most: update the program"
+        "the database has schema {found}; this version of portunus-sqlx knows {known} at most: \
+         update the program"
     )]
     Newer {
         /// The schema of the database.

@@ -27,7 +27,8 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const WRITE_ATTEMPTS: u32 = 5;
 
 /// What a connection is told first. The server keeps these limits also where the client is gone.
-const SET_LIMITS: &str = "SELECT set_config('statement_timeout', '10s', false), set_config('lock_timeout', '8s', false), \
+const SET_LIMITS: &str = "SELECT set_config('statement_timeout', '10s', false), \
+     set_config('lock_timeout', '8s', false), \
      set_config('idle_in_transaction_session_timeout', '30s', false)";
 
 /// Begins a write. A database that acknowledges before it has written is told otherwise; a stricter

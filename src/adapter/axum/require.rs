@@ -16,7 +16,10 @@ use crate::policy::Requirement;
 /// use portunus::adapter::axum::RequireExt;
 /// use portunus::scope;
 ///
-/// let app: Router = Router::new().route("/documents", get(|| async { "[]" }).require(scope!("document:read")));
+/// let app: Router = Router::new().route(
+///     "/documents",
+///     get(|| async { "[]" }).require(scope!("document:read")),
+/// );
 /// ```
 pub trait RequireExt: Sized {
     /// The same routes, for those only who meet the requirement.

@@ -29,7 +29,10 @@ use crate::request::RequestHead;
 ///
 /// let methods = GrpcMethods::new()
 ///     .service("acme.v1.Documents", scope!("document:write"))
-///     .method("/acme.v1.Documents/List", Requirement::scope(scope!("document:read")).and(Requirement::reading()))
+///     .method(
+///         "/acme.v1.Documents/List",
+///         Requirement::scope(scope!("document:read")).and(Requirement::reading()),
+///     )
 ///     .method("/acme.v1.Documents/Delete", scope!("document:delete"))
 ///     .public_service("grpc.health.v1.Health")
 ///     .build()?;

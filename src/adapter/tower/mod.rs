@@ -34,29 +34,8 @@
 //! # gRPC
 //! Calls of gRPC are refused in gRPC's own way, by a status with the same decision and the same
 //! stable code ([`GrpcStatus`](crate::respond::GrpcStatus) says how); [`GrpcMethods`] demands
-//! scopes method by method. tonic's body is one of the others:
-//!
-//! ```no_run
-//! use portunus::Authenticator;
-//! use portunus::adapter::tower::{AuthLayer, EitherBody, GrpcMethods};
-//! use portunus::scope;
-//! use tonic::body::Body;
-//! use tonic::transport::Server;
-//! use tonic::transport::server::TcpConnectInfo;
-//! use tower::ServiceBuilder;
-//!
-//! # async fn serve(authenticator: Authenticator) -> Result<(), Box<dyn std::error::Error>> {
-//! let methods = GrpcMethods::new().service("grpc.health.v1.Health", scope!("health:read")).build()?;
-//! let auth = AuthLayer::new(authenticator)
-//!     .peer(|extensions| Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip()));
-//! let layers = ServiceBuilder::new()
-//!     .layer(auth)
-//!     .layer(methods)
-//!     .map_response(|response: http::Response<Body>| response.map(EitherBody::inner));
-//! let (_, health) = tonic_health::server::health_reporter();
-//! Server::builder().layer(layers).add_service(health).serve("[::1]:50051".parse()?).await?;
-//! # Ok(()) }
-//! ```
+//! scopes method by method. tonic's body is one of those that need `map_response`:
+//! [`protect_grpc`](crate::guide::protect_grpc) shows a whole program.
 //!
 //! A handler finds the [`KeyPrincipal`] in `request.extensions()`. One service alone is wrapped
 //! with tonic's `LayerExt::named_layer`; `Routes::into_axum_router` gives an axum router, whose

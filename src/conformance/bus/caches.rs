@@ -12,7 +12,8 @@ use crate::store::{CachedStore, KeyStore, WriteBatch};
 
 checks!(BusNodes {
     "a key that is revoked on one node is refused on the other within the bound" => revoked,
-    "a key that was unknown on one node is found there within the bound after it came on the other" => inserted,
+    "a key that was unknown on one node is found there within the bound after it came on the \
+     other" => inserted,
 });
 
 const ROUNDS: u64 = 8;

@@ -10,7 +10,8 @@ use crate::store::{KeyStore, WriteBatch};
 
 checks!(BusNodes {
     "a node that is cut off does not go on saying that it has heard all" => silent,
-    "what is changed while a node is cut off is heard there, or everything is, before it is well again" => made_up,
+    "what is changed while a node is cut off is heard there, or everything is, before it is well \
+     again" => made_up,
     "what a node that is cut off changes is heard by the others, or is an error" => said,
     "a node that is cut off refuses a revoked key within the bound" => refused,
 });

@@ -17,7 +17,8 @@ checks!(Store {
     "a deleted key is neither found nor listed nor primary" => deleted,
     "the id and every digest of a deleted key stay known for good" => tombstones,
     "a rehashed key is found under its new digest only, and has no new version" => rehashed,
-    "a key cannot be rehashed from a digest that is no longer its own, nor onto a known one" => rehash_rejected,
+    "a key cannot be rehashed from a digest that is no longer its own, nor onto a known one" =>
+        rehash_rejected,
     "every read sees the writes that were acknowledged before it" => read_your_writes,
 });
 

@@ -10,10 +10,12 @@ use crate::key::{KeyId, KeyKind, KeyRecord, Revocation};
 use crate::store::{Change, OwnerRef, Rejected};
 
 checks!(Store {
-    "without a key that was set the newest that can be is primary, of equally new ones the first by id" => newest,
+    "without a key that was set the newest that can be is primary, of equally new ones the first \
+     by id" => newest,
     "a key that was set is primary whatever comes after it" => set,
     "a primary key that expires gives way to the newest at that very instant" => expired,
-    "a primary key that is revoked, deleted or may no longer be primary gives way to the newest that can be" => gone,
+    "a primary key that is revoked, deleted or may no longer be primary gives way to the newest \
+     that can be" => gone,
     "a disabled key and one whose time has not come stay primary" => disabled,
     "a pinned successor stays primary, and an unpinned one gives way to a newer key" => pinned,
     "a primary key is pinned as the changes before leave it" => pinned_in_order,

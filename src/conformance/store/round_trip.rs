@@ -175,10 +175,20 @@ async fn comes_back(store: &Store, number: u64, expected: &KeyRecord) -> Checked
 /// Field by field, so that what is told is short.
 fn same(how: &str, seen: &KeyRecord, expected: &KeyRecord) -> Checked {
     macro_rules! fields {
-        ($($field:ident)+) => {$( ensure_eq!(seen.$field, expected.$field, "{} of {}, by {how}", stringify!($field), expected.id); )+};
+        ($($field:ident)+) => {$(
+            ensure_eq!(
+                seen.$field,
+                expected.$field,
+                "{} of {}, by {how}",
+                stringify!($field),
+                expected.id
+            );
+        )+};
     }
-    fields!(id family version kind environment owner access plan created_at not_before expires_at enabled revoked);
-    fields!(successor may_be_primary masked name description workspaces allowed_ips quotas delegation scopes metadata);
+    fields!(id family version kind environment owner access plan);
+    fields!(created_at not_before expires_at enabled revoked);
+    fields!(successor may_be_primary masked name description);
+    fields!(workspaces allowed_ips quotas delegation scopes metadata);
     ensure!(
         seen == expected,
         "the record of {} is not what was stored, by {how}",

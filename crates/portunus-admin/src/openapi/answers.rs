@@ -174,7 +174,8 @@ pub(super) fn responses() -> Vec<(&'static str, RefOr<Response>)> {
     let each = REFUSALS
         .iter()
         .map(|Refusal(status, name, _, when)| (*name, refusal(*status, name, when).into()));
-    let method = "This path has other methods. It is no operation's answer: paths answer so to methods that are not listed.";
+    let method = "This path has other methods. It is no operation's answer: paths answer so to \
+                  methods that are not listed.";
     let other = "A refusal of the service's own, with a status of its choice.";
     each.chain([
         (

@@ -126,8 +126,8 @@ impl Call {
 
     /// Repeatable without being done twice (draft-ietf-httpapi-idempotency-key-header).
     fn once(self) -> Self {
-        let why = "Makes the request repeatable: the same key with the same body answers 200 with the same record and \
-                   never the secret again; with another body it is 422.";
+        let why = "Makes the request repeatable: the same key with the same body answers 200 with \
+                   the same record and never the secret again; with another body it is 422.";
         self.header("Idempotency-Key", why, matching("^[!-~]{1,255}$"))
             .answers(
                 200,
@@ -158,8 +158,9 @@ fn keys() -> [Call; 4] {
     [
         call(HttpMethod::Post, "/keys", "issueKey", "Issue a key")
             .about(
-                "Only `name` is required: kind `app`, the usual environment, the operator's tenant, no scopes, full \
-                 access, the whole organization, the usual limits, no end. The secret is shown this once.",
+                "Only `name` is required: kind `app`, the usual environment, the operator's tenant, \
+                 no scopes, full access, the whole organization, the usual limits, no end. The \
+                 secret is shown this once.",
             )
             .once()
             .body("IssueRequest", Required::True)
@@ -168,7 +169,11 @@ fn keys() -> [Call; 4] {
         call(HttpMethod::Get, "/keys", "listKeys", "List keys, newest first")
             .query("status", "In this state only.", named("KeyStatus"))
             .query("environment", "Of this environment only.", named("Environment"))
-            .query("query", "With this in the name, description or masked secret, in any case (ASCII).", text())
+            .query(
+                "query",
+                "With this in the name, description or masked secret, in any case (ASCII).",
+                text(),
+            )
             .query("limit", "How many items a page has at most.", limit(page))
             .query("cursor", "`next_cursor` of the page before.", matching("^[0-9]+\\.[!-~]{1,128}$"))
             .answers(200, json("A page of keys.", named("KeyPage"))),
@@ -188,36 +193,72 @@ fn keys() -> [Call; 4] {
 fn one_key() -> [Call; 7] {
     let tags = "The version that the key must be at: tags of `ETag`, or `*`.";
     [
-        call(HttpMethod::Get, "/keys/{id}", "getKey", "Show a key").key("The key.").refused(&[404]),
+        call(HttpMethod::Get, "/keys/{id}", "getKey", "Show a key")
+            .key("The key.")
+            .refused(&[404]),
         call(HttpMethod::Patch, "/keys/{id}", "changeKey", "Change a key")
             .header("If-Match", tags, text())
             .body("ChangeRequest", Required::False)
             .key("The key as it is now.")
             .refused(&[404, 409, 412, 422]),
-        call(HttpMethod::Delete, "/keys/{id}", "deleteKey", "Revoke a key and take it out of the lists")
-            .about("The audit keeps it. The primary key of an owner who has another active one is a conflict.")
-            .answers(204, nothing("It is gone."))
-            .refused(&[404, 409]),
-        call(HttpMethod::Post, "/keys/{id}/revoke", "revokeKey", "Refuse a key from the next request on, for good")
-            .about("Idempotent: the first reason stays.")
-            .body("RevokeRequest", Required::False)
-            .key("The key, revoked.")
-            .refused(&[404, 409, 422]),
-        call(HttpMethod::Post, "/keys/{id}/rotate", "rotateKey", "Give a key a successor")
-            .about("The old key works until its grace ends, and never past its own end.")
-            .once()
-            .body("RotateRequest", Required::False)
-            .answers(201, json("The successor, with its secret.", named("RotatedKey")))
-            .refused(&[404, 409, 422]),
-        call(HttpMethod::Post, "/keys/{id}/primary", "makeKeyPrimary", "Make a key its owner's primary one")
-            .key("The key, primary now.")
-            .refused(&[404, 409]),
-        call(HttpMethod::Get, "/keys/{id}/usage", "getKeyUsage", "How often a key was used, hour by hour")
-            .about("At most 366 days at once; the last 7 unless it is said.")
-            .query("from", "The first hour is that of this time.", time())
-            .query("to", "Hours begin before this time.", time())
-            .answers(200, json("Counts; hours without use are left out.", named("Usage")))
-            .refused(&[404]),
+        call(
+            HttpMethod::Delete,
+            "/keys/{id}",
+            "deleteKey",
+            "Revoke a key and take it out of the lists",
+        )
+        .about(
+            "The audit keeps it. The primary key of an owner who has another active one is a \
+                 conflict.",
+        )
+        .answers(204, nothing("It is gone."))
+        .refused(&[404, 409]),
+        call(
+            HttpMethod::Post,
+            "/keys/{id}/revoke",
+            "revokeKey",
+            "Refuse a key from the next request on, for good",
+        )
+        .about("Idempotent: the first reason stays.")
+        .body("RevokeRequest", Required::False)
+        .key("The key, revoked.")
+        .refused(&[404, 409, 422]),
+        call(
+            HttpMethod::Post,
+            "/keys/{id}/rotate",
+            "rotateKey",
+            "Give a key a successor",
+        )
+        .about("The old key works until its grace ends, and never past its own end.")
+        .once()
+        .body("RotateRequest", Required::False)
+        .answers(
+            201,
+            json("The successor, with its secret.", named("RotatedKey")),
+        )
+        .refused(&[404, 409, 422]),
+        call(
+            HttpMethod::Post,
+            "/keys/{id}/primary",
+            "makeKeyPrimary",
+            "Make a key its owner's primary one",
+        )
+        .key("The key, primary now.")
+        .refused(&[404, 409]),
+        call(
+            HttpMethod::Get,
+            "/keys/{id}/usage",
+            "getKeyUsage",
+            "How often a key was used, hour by hour",
+        )
+        .about("At most 366 days at once; the last 7 unless it is said.")
+        .query("from", "The first hour is that of this time.", time())
+        .query("to", "Hours begin before this time.", time())
+        .answers(
+            200,
+            json("Counts; hours without use are left out.", named("Usage")),
+        )
+        .refused(&[404]),
     ]
 }
 

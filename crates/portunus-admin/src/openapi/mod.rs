@@ -33,9 +33,10 @@ const PATH: &str = "/openapi.json";
 const SOMEWHERE: &str = "nest-path:";
 
 const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
-    Every refusal is a problem document (RFC 9457) with a stable `code`. Members and parameters that are not known are \
-    refused. Times are RFC 3339, in answers with milliseconds and in UTC. What is `GET` answers `HEAD` too. Other methods \
-    of a path are answered by `405` (`#/components/responses/MethodNotAllowed`), other paths by `404`.";
+    Every refusal is a problem document (RFC 9457) with a stable `code`. Members and parameters \
+    that are not known are refused. Times are RFC 3339, in answers with milliseconds and in UTC. \
+    What is `GET` answers `HEAD` too. Other methods of a path are answered by `405` \
+    (`#/components/responses/MethodNotAllowed`), other paths by `404`.";
 
 impl Admin {
     /// The OpenAPI document of this API as JSON, for a host that publishes it itself. `server` is

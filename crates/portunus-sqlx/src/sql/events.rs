@@ -131,8 +131,8 @@ macro_rules! delete {
 #[cfg(feature = "sqlite")]
 pub(crate) static SQLITE: Events = Events {
     insert: insert!(
-        "value ->> 'id', value ->> 'at', value ->> 'action', value ->> 'outcome', value ->> 'tenant', value ->> 'key', \
-         value ->> 'event'",
+        "value ->> 'id', value ->> 'at', value ->> 'action', value ->> 'outcome', \
+         value ->> 'tenant', value ->> 'key', value ->> 'event'",
         "json_each($1)",
         "key"
     ),

@@ -7,8 +7,8 @@ use portunus::store::OwnerRef;
 /// The columns of a record, as [`record`](crate::record) reads and writes them.
 macro_rules! record_columns {
     () => {
-        "id, family, version, kind, environment, tenant_id, user_id, name, description, masked, created_at, not_before, \
-         expires_at, enabled, revoked_at, may_be_primary, record"
+        "id, family, version, kind, environment, tenant_id, user_id, name, description, masked, \
+         created_at, not_before, expires_at, enabled, revoked_at, may_be_primary, record"
     };
 }
 
@@ -133,18 +133,21 @@ pub(crate) const IS_ID_KNOWN: &str =
 pub(crate) const IS_DIGEST_KNOWN: &str =
     "SELECT key_id FROM portunus_digests WHERE digest = $1 AND scheme = $2";
 
-pub(crate) const KNOW_DIGEST: &str = "INSERT INTO portunus_digests (digest, scheme, key_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+pub(crate) const KNOW_DIGEST: &str = "INSERT INTO portunus_digests (digest, scheme, key_id) \
+     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
 pub(crate) const INSERT: &str = concat!(
     "INSERT INTO portunus_keys (",
     record_columns!(),
     ", digest, scheme) VALUES \
-     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) ON CONFLICT (id) DO NOTHING"
+     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) \
+     ON CONFLICT (id) DO NOTHING"
 );
 
-pub(crate) const REPLACE: &str = "UPDATE portunus_keys SET family = $2, version = $3, kind = $4, environment = $5, \
-     tenant_id = $6, user_id = $7, name = $8, description = $9, masked = $10, created_at = $11, not_before = $12, \
-     expires_at = $13, enabled = $14, revoked_at = $15, may_be_primary = $16, record = $17 WHERE id = $1";
+pub(crate) const REPLACE: &str = "UPDATE portunus_keys SET family = $2, version = $3, kind = $4, \
+     environment = $5, tenant_id = $6, user_id = $7, name = $8, description = $9, masked = $10, \
+     created_at = $11, not_before = $12, expires_at = $13, enabled = $14, revoked_at = $15, \
+     may_be_primary = $16, record = $17 WHERE id = $1";
 
 pub(crate) const REHASH: &str = "UPDATE portunus_keys SET digest = $2, scheme = $3 WHERE id = $1";
 pub(crate) const SET_SIGNING: &str = "UPDATE portunus_keys SET signing = $2 WHERE id = $1";
@@ -153,11 +156,14 @@ pub(crate) const DELETE: &str = "DELETE FROM portunus_keys WHERE id = $1";
 pub(crate) const DELETE_USAGE: &str = "DELETE FROM portunus_usage WHERE key_id = $1";
 pub(crate) const DELETE_PRIMARY: &str = "DELETE FROM portunus_primaries WHERE key_id = $1";
 
-pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries (owner_kind, owner_tenant, owner_user, key_id) \
-     VALUES ($1, $2, $3, $4) ON CONFLICT (owner_kind, owner_tenant, owner_user) DO UPDATE SET key_id = excluded.key_id";
-pub(crate) const UNSET_PRIMARY: &str = "DELETE FROM portunus_primaries WHERE owner_kind = $1 AND owner_tenant = $2 AND owner_user = $3";
+pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries \
+     (owner_kind, owner_tenant, owner_user, key_id) VALUES ($1, $2, $3, $4) \
+     ON CONFLICT (owner_kind, owner_tenant, owner_user) DO UPDATE SET key_id = excluded.key_id";
+pub(crate) const UNSET_PRIMARY: &str = "DELETE FROM portunus_primaries \
+     WHERE owner_kind = $1 AND owner_tenant = $2 AND owner_user = $3";
 
-pub(crate) const USAGE_BY_HOUR: &str = "SELECT start, uses FROM portunus_usage_by_hour JOIN portunus_keys ON id = key_id \
+pub(crate) const USAGE_BY_HOUR: &str = "SELECT start, uses \
+     FROM portunus_usage_by_hour JOIN portunus_keys ON id = key_id \
      WHERE key_id = $1 AND start >= $2 AND start < $3 ORDER BY start";
 pub(crate) const FORGET_USAGE: &str = "DELETE FROM portunus_usage_by_hour WHERE start < $1";
 
@@ -223,7 +229,8 @@ pub(crate) const NOTIFY: &str = "SELECT pg_notify('portunus_changes', $1)";
 
 /// Counts a change of keys.
 #[cfg(feature = "sqlite")]
-const COUNT_CHANGE: &str = "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) ON CONFLICT (only) DO UPDATE SET counter = counter + 1";
+const COUNT_CHANGE: &str = "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) \
+     ON CONFLICT (only) DO UPDATE SET counter = counter + 1";
 /// How many changes of keys were counted.
 #[cfg(feature = "sqlite")]
 pub(crate) const CHANGES: &str = "SELECT COALESCE(MAX(counter), 0) FROM portunus_changes";
