@@ -70,7 +70,10 @@ impl Server {
 
     fn program(&self, name: &str) -> Command {
         let folder = self.programs.as_ref().unwrap_or_else(|| {
-            panic!("{name} is missing: these tests run a PostgreSQL server of their own, which Debian's package postgresql brings")
+            panic!(
+                "{name} is missing: these tests run a PostgreSQL server of their own, which \
+                 Debian's package postgresql brings"
+            )
         });
         let mut command = Command::new(folder.join(name));
         as_other_user(&mut command);

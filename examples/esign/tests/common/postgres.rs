@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 /// Runs a server and ends with it. It ends the server at once when the pipe that it reads from
 /// closes: at the latest, when the test's process ends. After a crash it does not begin with a look
 /// at every file: the system did not crash.
-const KEEPER: &str = r#"exec 3<&0
-"$0" -D "$1" -k "$2" -c listen_addresses= -c max_connections=120 -c recovery_init_sync_method=syncfs </dev/null >>"$2/log" 2>&1 3<&- &
+const KEEPER: &str = concat!(
+    r#"exec 3<&0
+"$0" -D "$1" -k "$2" -c listen_addresses= -c max_connections=120"#,
+    r#" -c recovery_init_sync_method=syncfs </dev/null >>"$2/log" 2>&1 3<&- &
 server=$!
 { read -r _ <&3; kill -QUIT $server 2>/dev/null; } &
-wait $server"#;
+wait $server"#
+);
 
 /// A server of databases.
 pub(crate) struct Postgres {
@@ -29,7 +32,8 @@ impl Postgres {
     /// Makes a cluster and starts it.
     pub(crate) fn start() -> Self {
         let programs = programs().expect(
-            "initdb is missing: this test runs a PostgreSQL server of its own, which Debian's package postgresql brings",
+            "initdb is missing: this test runs a PostgreSQL server of its own, which Debian's \
+             package postgresql brings",
         );
         let folder = tempfile::Builder::new()
             .prefix("pg")

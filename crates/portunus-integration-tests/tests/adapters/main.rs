@@ -1,0 +1,21 @@
+//! The adapters and what usually stands around them: other layers, real clients, real sockets, telemetry.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod actix_parity;
+mod actix_server;
+mod layer_order;
+mod mapping_and_demands;
+mod on_actix;
+mod on_axum;
+mod outside;
+mod real_clients;
+mod real_wire;
+mod telemetry;
+mod tower_layer;
+mod wire;

@@ -1,0 +1,827 @@
+//! The actix-web adapter inside of an application: what it puts into requests and answers, what
+//! handlers take, whom it demands of, and what the audit is told.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::{pending, ready};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
+
+use actix_web::body::{self, MessageBody};
+use actix_web::dev::{Service, ServiceResponse};
+use actix_web::http::header::{AUTHORIZATION, HeaderValue};
+use actix_web::middleware::from_fn;
+use actix_web::test::{TestRequest, call_service, init_service, try_call_service};
+use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, error, web};
+use portunus::adapter::actix::{
+    ActixHead, Auth, Caller, Demand, Granted, into_response, require, require_scope,
+};
+use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit, RequestId};
+use portunus::key::{KeyRecord, Owner, WorkspaceId};
+use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::manage::NewKey;
+use portunus::policy::WorkspaceOf;
+use portunus::respond::{ErrorBody, from_error};
+use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
+use portunus_test_support::{House, format, scope, tenant};
+
+struct Door {
+    house: House,
+    trail: AuditTrail,
+    log: MemoryAudit,
+    /// Has the scope `a`.
+    key: String,
+    record: Arc<KeyRecord>,
+}
+
+/// A house, once with a store that answers at once, once with one that must be awaited.
+async fn door(late: bool) -> Door {
+    let (house, log) = (House::new(), MemoryAudit::new(100));
+    let trail = AuditTrail::builder()
+        .sink(log.clone())
+        .clock(house.clock.clone())
+        .build();
+    let new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
+    let (key, record) = house.issue_new(new).await;
+    if late {
+        house.store.answer_late();
+    }
+    Door {
+        house,
+        trail,
+        log,
+        key,
+        record,
+    }
+}
+
+impl Door {
+    fn builder(&self) -> AuthenticatorBuilder {
+        let limiter = LocalLimiter::builder()
+            .clock(self.house.clock.clone())
+            .build();
+        let quotas = Quotas::new([Quota::per_minute(100).unwrap()]).unwrap();
+        let words = from_error(|error: &AuthError| {
+            let mine =
+                std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Closed>);
+            ErrorBody::json(format!(r#"{{"oops":"{}","closed":{mine}}}"#, error.code()))
+        });
+        self.house
+            .bearer()
+            .audit(self.trail.clone())
+            .limiter(limiter)
+            .quotas(quotas)
+            .renderer(words)
+    }
+    fn auth(&self) -> Auth {
+        Auth::new(self.builder().build().unwrap())
+    }
+    fn get(&self, path: &str) -> TestRequest {
+        get(path).insert_header((AUTHORIZATION, format!("Bearer {}", self.key)))
+    }
+    /// The events since the last time.
+    async fn events(&self) -> Vec<AuditEvent> {
+        let before = self.log.all().len();
+        self.trail.flush().await.unwrap();
+        self.log.all()[before..].to_vec()
+    }
+    async fn event(&self) -> AuditEvent {
+        let mut events = self.events().await;
+        assert_eq!(events.len(), 1, "{events:?}");
+        events.remove(0)
+    }
+}
+
+fn get(path: &str) -> TestRequest {
+    TestRequest::get().uri(path)
+}
+
+fn code<B>(response: &ServiceResponse<B>) -> &'static str {
+    response
+        .response()
+        .extensions()
+        .get::<AuthError>()
+        .map_or("OK", |error| error.code().as_str())
+}
+
+fn call_refused(
+    caller: &KeyPrincipal,
+    request: &HttpRequest,
+    requirement: &Requirement,
+) -> HttpResponse {
+    let head = ActixHead::new(request, None);
+    match requirement.check(caller, Some(&head)) {
+        Ok(()) => HttpResponse::Ok().body("in"),
+        Err(error) => into_response(caller.responder().answer(&error, &head), &error),
+    }
+}
+
+async fn text<B: MessageBody>(response: ServiceResponse<B>) -> String {
+    let bytes = body::to_bytes(response.into_body())
+        .await
+        .unwrap_or_else(|_| panic!("no body"));
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Customer(String);
+
+#[derive(Debug)]
+struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the account is closed")
+    }
+}
+impl std::error::Error for Closed {}
+impl From<Closed> for AuthError {
+    fn from(closed: Closed) -> Self {
+        Self::with_detail(ErrorCode::Forbidden, "The account is closed").caused_by(closed)
+    }
+}
+
+struct NeedsB;
+
+impl Demand for NeedsB {
+    fn requirement() -> &'static Requirement {
+        static B: LazyLock<Requirement> = LazyLock::new(|| scope("b").into());
+        &B
+    }
+}
+
+async fn whoami(caller: Option<KeyPrincipal>) -> String {
+    caller.map_or_else(|| "nobody".into(), |caller| caller.key_id().to_string())
+}
+
+async fn name(customer: Option<Caller<Customer>>) -> String {
+    customer.map_or_else(|| "nobody".into(), |customer| customer.0.0.clone())
+}
+
+// ---- what handlers take ----
+
+#[actix_web::test]
+async fn a_handler_takes_the_principal_or_refuses_nobody() {
+    let door = door(false).await;
+    let auth = Auth::new(door.builder().optional().build().unwrap());
+    let must = |caller: KeyPrincipal| ready(caller.key_id().to_string());
+    let app = App::new()
+        .route("/must", web::get().to(must))
+        .route("/may", web::get().to(whoami))
+        .route("/granted", web::get().to(|_: Granted<NeedsB>| ready("in")))
+        .route("/caller", web::get().to(|_: Caller<Customer>| ready("in")))
+        .wrap(auth);
+    let app = init_service(app).await;
+    for (path, with_key, without) in [
+        ("/must", "OK", "MISSING_KEY"),
+        ("/may", "OK", "OK"),
+        ("/granted", "INSUFFICIENT_SCOPE", "MISSING_KEY"),
+        ("/caller", "FORBIDDEN", "MISSING_KEY"),
+    ] {
+        assert_eq!(
+            code(&call_service(&app, door.get(path).to_request()).await),
+            with_key,
+            "{path}"
+        );
+        let refused = call_service(&app, get(path).to_request()).await;
+        assert_eq!(code(&refused), without, "{path}");
+        if without != "OK" {
+            assert_eq!(refused.headers().get("cache-control").unwrap(), "no-store");
+            assert!(refused.headers().contains_key("www-authenticate"));
+            assert_eq!(
+                text(refused).await,
+                r#"{"oops":"MISSING_KEY","closed":false}"#
+            );
+        }
+    }
+    assert_eq!(
+        text(call_service(&app, door.get("/may").to_request()).await).await,
+        door.record.id.to_string()
+    );
+    assert_eq!(
+        text(call_service(&app, get("/may").to_request()).await).await,
+        "nobody"
+    );
+}
+
+#[actix_web::test]
+async fn a_route_without_authentication_lets_nobody_through() {
+    let app = App::new()
+        .route("/principal", web::get().to(|_: KeyPrincipal| ready("in")))
+        .route("/granted", web::get().to(|_: Granted<NeedsB>| ready("in")))
+        .route("/caller", web::get().to(|_: Caller<Customer>| ready("in")))
+        .service(
+            web::resource("/any")
+                .get(whoami)
+                .wrap(require(Requirement::none())),
+        )
+        .service(
+            web::resource("/scoped")
+                .get(whoami)
+                .wrap(require_scope(scope("a"))),
+        );
+    let app = init_service(app).await;
+    for path in ["/principal", "/granted", "/caller", "/any", "/scoped"] {
+        let response = call_service(&app, get(path).to_request()).await;
+        assert_eq!(
+            (response.status().as_u16(), code(&response)),
+            (401, "MISSING_KEY"),
+            "{path}"
+        );
+        assert!(response.headers().contains_key("www-authenticate"));
+        assert!(text(response).await.contains("No authentication ran"));
+    }
+}
+
+#[actix_web::test]
+async fn a_requirement_says_the_same_wherever_it_is_put() {
+    let door = door(false).await;
+    let mixed = || Requirement::any_of([Requirement::scope(scope("b")), Requirement::user()]);
+    struct Mixed;
+    impl Demand for Mixed {
+        fn requirement() -> &'static Requirement {
+            static MIXED: LazyLock<Requirement> = LazyLock::new(|| {
+                Requirement::any_of([Requirement::scope(scope("b")), Requirement::user()])
+            });
+            &MIXED
+        }
+    }
+    let call = move |caller: KeyPrincipal, request: HttpRequest| {
+        ready(call_refused(&caller, &request, &mixed()))
+    };
+    let inside = || ready("in");
+    let app = App::new()
+        .service(web::resource("/route").route(web::get().to(inside).wrap(require(mixed()))))
+        .service(
+            web::resource("/resource")
+                .get(inside)
+                .wrap(require(mixed())),
+        )
+        .service(
+            web::scope("/scope")
+                .wrap(require(mixed()))
+                .route("", web::get().to(inside)),
+        )
+        .route(
+            "/extractor",
+            web::get().to(move |_: Granted<Mixed>| inside()),
+        )
+        .route("/call", web::get().to(call))
+        .wrap(door.auth());
+    let app = init_service(app).await;
+    for (scopes, expected) in [("a", "INSUFFICIENT_SCOPE"), ("b", "OK")] {
+        door.house
+            .change(&door.record.id, |record| {
+                record.scopes = vec![scope(scopes)]
+            })
+            .await;
+        let mut answers = Vec::new();
+        for path in ["/route", "/resource", "/scope", "/extractor", "/call"] {
+            let response = call_service(&app, door.get(path).to_request()).await;
+            assert_eq!(code(&response), expected, "{path}");
+            assert!(response.headers().contains_key("ratelimit"), "{path}");
+            let fields = ["www-authenticate", "content-type", "cache-control"];
+            let fields = fields.map(|name| {
+                response
+                    .headers()
+                    .get(name)
+                    .cloned()
+                    .filter(|_| expected != "OK")
+            });
+            answers.push((response.status(), fields, text(response).await));
+        }
+        assert!(
+            answers.windows(2).all(|pair| pair[0] == pair[1]),
+            "{answers:?}"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_key_that_was_looked_up_for_one_route_is_refused_on_another() {
+    let door = door(false).await;
+    let resource = |path: &str, name: &str| {
+        web::resource(path)
+            .get(whoami)
+            .wrap(require_scope(scope(name)))
+    };
+    let app = App::new()
+        .service(resource("/a", "a"))
+        .service(resource("/b", "b"))
+        .wrap(door.auth());
+    let app = init_service(app).await;
+    for _ in 0..3 {
+        assert_eq!(
+            code(&call_service(&app, door.get("/a").to_request()).await),
+            "OK"
+        );
+        assert_eq!(
+            code(&call_service(&app, door.get("/b").to_request()).await),
+            "INSUFFICIENT_SCOPE"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn what_is_wrapped_wants_a_key_before_a_method_is_looked_at() {
+    let door = door(false).await;
+    let app = App::new()
+        .service(web::resource("/resource").get(whoami).wrap(door.auth()))
+        .service(
+            web::scope("/scope")
+                .wrap(door.auth())
+                .route("/known", web::get().to(whoami)),
+        );
+    let app = init_service(app).await;
+    for (path, with_key, without) in [
+        ("/resource", 405, 401),
+        ("/scope/known", 404, 401),
+        ("/scope/unknown", 404, 401),
+        ("/elsewhere", 404, 404),
+    ] {
+        let post =
+            |request: TestRequest| request.method(actix_web::http::Method::POST).to_request();
+        assert_eq!(
+            call_service(&app, post(door.get(path)))
+                .await
+                .status()
+                .as_u16(),
+            with_key,
+            "{path}"
+        );
+        assert_eq!(
+            call_service(&app, post(get(path))).await.status().as_u16(),
+            without,
+            "{path}"
+        );
+    }
+}
+
+// ---- paths ----
+
+#[actix_web::test]
+async fn a_workspace_is_the_one_that_the_handler_gets() {
+    let door = door(false).await;
+    let ws1 = vec![WorkspaceId::new("ws1").unwrap()];
+    door.house
+        .change(&door.record.id, |record| record.workspaces = Some(ws1))
+        .await;
+    let reaches = require(Requirement::workspace(WorkspaceOf::path_after(
+        "workspaces",
+    )));
+    let handler = |path: web::Path<(String, String, String)>| ready(path.into_inner().0);
+    let resource = web::resource("/workspaces/{ws}/{kind}/{id}")
+        .get(handler)
+        .wrap(reaches);
+    let app = init_service(App::new().service(resource).wrap(door.auth())).await;
+    for (path, answer) in [
+        ("/workspaces/ws1/templates/1", Some("ws1")),
+        ("/workspaces/ws2/templates/1", None),
+        ("/workspaces/ws2/workspaces/ws1", None),
+        // actix-web's router reads `workspaces` here; so must whoever asks for the workspace.
+        ("/w%6Frkspaces/ws2/workspaces/ws1", None),
+        ("/%77orkspaces/ws2/workspaces/ws1", None),
+        ("/w%6Frkspaces/ws1/workspaces/ws2", Some("ws1")),
+        ("/workspaces/%77s2/ws1/ws1", None),
+    ] {
+        let response = call_service(&app, door.get(path).to_request()).await;
+        match answer {
+            Some(workspace) => assert_eq!(text(response).await, workspace, "{path}"),
+            None => assert_eq!(code(&response), "WORKSPACE_FORBIDDEN", "{path}"),
+        }
+    }
+}
+
+// ---- mappings ----
+
+#[actix_web::test]
+async fn a_mapping_that_is_awaited_may_stay_on_its_thread_and_is_asked_once() {
+    for late in [false, true] {
+        let door = door(late).await;
+        let asked = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&asked);
+        let auth = door.auth().map_principal(|_| 7_u8).try_map_principal(
+            move |principal: KeyPrincipal| {
+                count.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    let unsendable = Rc::new(Cell::new(principal.owner().tenant_id.to_string()));
+                    tokio::task::yield_now().await;
+                    Ok::<_, Closed>(Customer(unsendable.take()))
+                }
+            },
+        );
+        let both = |customer: Caller<Customer>, number: Caller<u8>| {
+            ready(format!("{} {}", customer.0.0, number.0))
+        };
+        let app = init_service(App::new().route("/", web::get().to(both)).wrap(auth)).await;
+        for times in 1..=3 {
+            assert_eq!(
+                text(call_service(&app, door.get("/").to_request()).await).await,
+                "acme 7"
+            );
+            assert_eq!(asked.load(Ordering::SeqCst), times);
+        }
+        assert_eq!(
+            code(&call_service(&app, get("/").to_request()).await),
+            "MISSING_KEY"
+        );
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
+    }
+}
+
+#[actix_web::test]
+async fn a_refusal_of_the_host_is_answered_in_its_words_with_the_quota_and_is_audited() {
+    for late in [false, true] {
+        let door = door(late).await;
+        let auth = door
+            .auth()
+            .try_map_principal(async |_| Err::<Customer, _>(Closed));
+        let app = init_service(App::new().route("/", web::get().to(whoami)).wrap(auth)).await;
+        let response = call_service(&app, door.get("/").to_request()).await;
+        assert_eq!(
+            (response.status().as_u16(), code(&response)),
+            (403, "FORBIDDEN")
+        );
+        assert!(response.headers().contains_key("ratelimit"));
+        assert_eq!(
+            text(response).await,
+            r#"{"oops":"FORBIDDEN","closed":true}"#
+        );
+        let event = door.event().await;
+        assert_eq!(
+            (event.outcome.as_str(), event.status),
+            ("FORBIDDEN", Some(403))
+        );
+        assert_eq!(event.key_id, Some(door.record.id.clone()));
+    }
+}
+
+#[actix_web::test]
+async fn what_another_api_has_left_is_taken_away() {
+    let door = door(false).await;
+    let other = House::new();
+    let inner = || {
+        Auth::new(
+            other
+                .bare()
+                .header("x-inner-key", [format()])
+                .optional()
+                .build()
+                .unwrap(),
+        )
+    };
+    let customer =
+        |auth: Auth| auth.try_map_principal(async |_| Ok::<_, Closed>(Customer("inner".into())));
+    let app = App::new()
+        .service(web::resource("/who").get(whoami).wrap(inner()))
+        .service(
+            web::resource("/now")
+                .get(name)
+                .wrap(inner().map_principal(|_| Customer("inner".into()))),
+        )
+        .service(web::resource("/later").get(name).wrap(customer(inner())))
+        .wrap(door.auth().map_principal(|_| Customer("outer".into())));
+    let app = init_service(app).await;
+    let (key, record) = other.issue(&[]).await;
+    for (path, inner) in [
+        ("/who", record.id.to_string()),
+        ("/now", "inner".into()),
+        ("/later", "inner".into()),
+    ] {
+        let outer_only = call_service(&app, door.get(path).to_request()).await;
+        assert_eq!(
+            text(outer_only).await,
+            "nobody",
+            "a key of the outer API is nobody to the inner one"
+        );
+        let both = door
+            .get(path)
+            .insert_header(("x-inner-key", key.as_str()))
+            .to_request();
+        assert_eq!(text(call_service(&app, both).await).await, inner);
+    }
+}
+
+#[actix_web::test]
+async fn the_hosts_code_may_use_the_extensions() {
+    let door = door(false).await;
+    let words =
+        |error: &AuthError, _: &dyn portunus::RequestHead| ErrorBody::json(error.code().as_str());
+    let auth = Auth::new(door.builder().renderer(words).build().unwrap())
+        .peer(|request| {
+            request.extensions_mut().insert(1_u8);
+            request.peer_addr().map(|address| address.ip())
+        })
+        .tls(|request| {
+            request.extensions_mut().insert(2_u16);
+            None
+        });
+    let handler = |request: HttpRequest| {
+        let found = request.extensions();
+        ready(format!("{:?} {:?}", found.get::<u8>(), found.get::<u16>()))
+    };
+    let app = init_service(App::new().route("/", web::get().to(handler)).wrap(auth)).await;
+    assert_eq!(
+        text(call_service(&app, door.get("/").to_request()).await).await,
+        "Some(1) Some(2)"
+    );
+    assert_eq!(
+        code(&call_service(&app, get("/").to_request()).await),
+        "MISSING_KEY"
+    );
+}
+
+// ---- what is kept out of logs ----
+
+#[actix_web::test]
+async fn all_lines_that_may_carry_a_key_are_marked_sensitive_for_whoever_logs_the_request() {
+    let door = door(false).await;
+    let auth = Auth::new(
+        door.house
+            .bearer()
+            .header("X-API-Key", [format()])
+            .build()
+            .unwrap(),
+    );
+    let shown = Rc::new(Cell::new(String::new()));
+    let seen = Rc::clone(&shown);
+    let app = App::new()
+        .route("/", web::get().to(whoami))
+        .wrap(auth)
+        .wrap_fn(move |request, service| {
+            let seen = Rc::clone(&seen);
+            let answer = service.call(request);
+            async move {
+                let answer = answer.await?;
+                seen.set(format!(
+                    "{:?} {:?}",
+                    answer.request().headers(),
+                    answer.request()
+                ));
+                Ok(answer)
+            }
+        });
+    let app = init_service(app).await;
+    let bearer = format!("Bearer {}", door.key);
+    let requests = [
+        door.get("/"),
+        door.get("/")
+            .append_header((AUTHORIZATION, bearer.as_str()))
+            .append_header((AUTHORIZATION, "Token x")),
+        get("/").insert_header(("x-api-key", door.key.as_str())),
+        door.get("/")
+            .append_header(("x-api-key", door.key.as_str())),
+    ];
+    for request in requests {
+        drop(call_service(&app, request.to_request()).await);
+        let shown = shown.take();
+        assert!(shown.contains("Sensitive"), "{shown}");
+        assert!(!shown.contains(&door.key[10..]), "{shown}");
+    }
+}
+
+// ---- the audit ----
+
+#[actix_web::test]
+async fn an_event_tells_the_outcome_whoever_makes_the_answer() {
+    for late in [false, true] {
+        let door = door(late).await;
+        let call = |caller: KeyPrincipal, request: HttpRequest| {
+            ready(call_refused(&caller, &request, &scope("b").into()))
+        };
+        let app = App::new()
+            .route("/ok", web::get().to(whoami))
+            .service(
+                web::resource("/middleware")
+                    .get(whoami)
+                    .wrap(require_scope(scope("b"))),
+            )
+            .route(
+                "/extractor",
+                web::get().to(|_: Granted<NeedsB>| ready("never")),
+            )
+            .route("/call", web::get().to(call))
+            .route("/own/403", web::get().to(HttpResponse::Forbidden))
+            .wrap(door.auth());
+        let app = init_service(app).await;
+        for (path, outcome, status) in [
+            ("/ok", "OK", 200),
+            ("/middleware", "INSUFFICIENT_SCOPE", 403),
+            ("/extractor", "INSUFFICIENT_SCOPE", 403),
+            ("/call", "INSUFFICIENT_SCOPE", 403),
+            ("/own/403", "OK", 403),
+        ] {
+            assert_eq!(
+                call_service(&app, door.get(path).to_request())
+                    .await
+                    .status()
+                    .as_u16(),
+                status
+            );
+            let event = door.event().await;
+            assert_eq!(
+                (event.outcome.as_str(), event.status),
+                (outcome, Some(status)),
+                "{path}"
+            );
+            assert_eq!(
+                (event.key_id.as_ref(), event.route.as_deref()),
+                (Some(&door.record.id), Some(path))
+            );
+        }
+        assert_eq!(
+            call_service(&app, get("/ok").to_request())
+                .await
+                .status()
+                .as_u16(),
+            401
+        );
+        assert_eq!(door.event().await.outcome.as_str(), "MISSING_KEY");
+    }
+}
+
+#[actix_web::test]
+async fn an_error_of_the_service_is_passed_on_and_told_as_a_failure() {
+    for late in [false, true] {
+        let door = door(late).await;
+        let breaks = from_fn(|_, _: actix_web::middleware::Next<body::BoxBody>| async {
+            Err::<ServiceResponse, _>(error::ErrorImATeapot("the service broke"))
+        });
+        let app = App::new()
+            .service(web::resource("/").get(whoami).wrap(breaks))
+            .wrap(door.auth());
+        let app = init_service(app).await;
+        let error = try_call_service(&app, door.get("/").to_request())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(error.to_string(), "the service broke");
+        let event = door.event().await;
+        assert_eq!(
+            (event.outcome.as_str(), event.key_id.as_ref()),
+            ("FAILED", Some(&door.record.id))
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_request_that_is_given_up_is_told_as_abandoned_and_goes_no_further() {
+    let door = door(false).await;
+    let reached = Rc::<Cell<bool>>::default();
+    let flag = Rc::clone(&reached);
+    let hangs = move || {
+        flag.set(true);
+        pending::<&str>()
+    };
+    let app = init_service(
+        App::new()
+            .route("/", web::get().to(hangs))
+            .wrap(door.auth()),
+    )
+    .await;
+    for (late, known) in [(false, true), (true, false)] {
+        if late {
+            door.house.store.answer_late();
+        }
+        reached.set(false);
+        let mut call = Box::pin(app.call(door.get("/").to_request()));
+        assert!(matches!(
+            call.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+            Poll::Pending
+        ));
+        drop(call);
+        let event = door.event().await;
+        assert_eq!((event.outcome.as_str(), event.status), ("ABANDONED", None));
+        assert_eq!((event.key_id.is_some(), reached.get()), (known, known));
+    }
+}
+
+#[actix_web::test]
+async fn the_route_is_its_pattern_wherever_the_middleware_stands() {
+    let door = door(false).await;
+    let documents = || web::resource("/documents/{id}").get(whoami);
+    let app = App::new()
+        .service(web::scope("/scope").wrap(door.auth()).service(documents()))
+        .service(web::scope("/resource").service(documents().wrap(door.auth())));
+    let app = init_service(app).await;
+    for (path, pattern) in [
+        ("/scope/documents/7", "/scope/documents/{id}"),
+        ("/resource/documents/7", "/resource/documents/{id}"),
+    ] {
+        for request in [door.get(&format!("{path}?token=hunter2")), get(path)] {
+            drop(call_service(&app, request.to_request()).await);
+            let event = door.event().await;
+            assert_eq!(event.route.as_deref(), Some(pattern));
+            assert!(!format!("{event:?}").contains("hunter2"));
+        }
+    }
+    let app = init_service(App::new().service(documents()).wrap(door.auth())).await;
+    drop(call_service(&app, door.get("/documents/7").to_request()).await);
+    assert_eq!(
+        door.event().await.route.as_deref(),
+        Some("/documents/{id}"),
+        "before the router has run"
+    );
+    drop(
+        call_service(
+            &app,
+            door.get(&format!("/nowhere/{}", door.key)).to_request(),
+        )
+        .await,
+    );
+    assert_eq!(
+        door.event().await.route.as_deref(),
+        Some("/nowhere/[redacted]")
+    );
+}
+
+#[actix_web::test]
+async fn a_request_id_is_taken_over_or_made_and_goes_along_with_request_and_answer() {
+    let door = door(false).await;
+    let echo =
+        |request: HttpRequest| ready(request.extensions().get::<RequestId>().unwrap().to_string());
+    let app = init_service(App::new().route("/", web::get().to(echo)).wrap(door.auth())).await;
+    let of = |response: &ServiceResponse<_>| {
+        response
+            .response()
+            .extensions()
+            .get::<RequestId>()
+            .unwrap()
+            .clone()
+    };
+    let bytes = |bytes: &[u8]| HeaderValue::from_bytes(bytes).unwrap();
+    for (values, taken) in [
+        (vec![bytes(b"abc-123")], Some("abc-123")),
+        (vec![], None),
+        (vec![bytes(b"")], None),
+        (vec![bytes(&[b'i'; 129])], None),
+        (vec![bytes(b"a b")], None),
+        (vec![bytes(b"\xff")], None),
+        (vec![bytes(b"a"), bytes(b"a")], None),
+    ] {
+        for (request, passes) in [(door.get("/"), true), (get("/"), false)] {
+            let add = |request: TestRequest, value: &HeaderValue| {
+                request.append_header(("x-request-id", value.clone()))
+            };
+            let response = call_service(&app, values.iter().fold(request, add).to_request()).await;
+            let id = of(&response);
+            assert_eq!(door.event().await.request_id.as_ref(), Some(&id));
+            assert!(taken.is_none_or(|taken| id.as_str() == taken));
+            assert!(!passes || text(response).await == id.as_str());
+        }
+    }
+    // What middleware further out has said counts more than the caller's word.
+    let app = App::new()
+        .route("/", web::get().to(echo))
+        .wrap(door.auth())
+        .wrap_fn(|request, service| {
+            request
+                .extensions_mut()
+                .insert(RequestId::new("outer").unwrap());
+            service.call(request)
+        });
+    let app = init_service(app).await;
+    let response = call_service(
+        &app,
+        door.get("/")
+            .insert_header(("x-request-id", "mine"))
+            .to_request(),
+    )
+    .await;
+    assert_eq!(text(response).await, "outer");
+}
+
+#[actix_web::test]
+async fn an_answer_is_counted_once() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let door = door(false).await;
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let app = App::new()
+        .service(
+            web::resource("/")
+                .get(whoami)
+                .wrap(require_scope(scope("b")))
+                .wrap(door.auth()),
+        )
+        .route("/ok", web::get().to(whoami))
+        .wrap(door.auth());
+    let app = init_service(app).await;
+    for request in [door.get("/"), door.get("/ok"), get("/ok")] {
+        drop(call_service(&app, request.to_request()).await);
+    }
+    let mut counted = Vec::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        if let ("portunus_requests_total", DebugValue::Counter(count)) = (key.key().name(), value) {
+            counted.push((key.key().labels().next().unwrap().value().to_owned(), count));
+        }
+    }
+    counted.sort();
+    assert_eq!(
+        counted,
+        [("INSUFFICIENT_SCOPE", 1), ("MISSING_KEY", 1), ("OK", 1)].map(|(o, n)| (o.to_owned(), n))
+    );
+}

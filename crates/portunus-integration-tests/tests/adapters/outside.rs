@@ -1,0 +1,91 @@
+//! What is outside of the library, in its good and its bad hours.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
+use portunus::audit::{AuditError, AuditEvent, AuditSink};
+use portunus::key::{Owner, TenantId};
+use portunus::limit::{Decision, LimitRequest, LimiterError};
+use portunus::{RateLimiter, TokenVerifier, VerifiedToken, VerifierError};
+
+use portunus_test_support::{live, tenant, user};
+
+/// Knows `u1`, is down for `down`; all owners stand well.
+#[derive(Debug)]
+pub(crate) struct People;
+
+#[async_trait]
+impl Directory for People {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        match named {
+            UserRef::Id(id) if id.as_str() == "u1" => {
+                Ok(Some(Arc::new(User::new(id.clone(), tenant.clone()))))
+            }
+            UserRef::Id(id) if id.as_str() == "down" => {
+                Err(DirectoryError::unavailable("ldap: no route to host"))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl OwnerStanding for People {
+    async fn standing(&self, _: &Owner) -> Result<Standing, DirectoryError> {
+        Ok(Standing::Good)
+    }
+}
+
+/// Vouches for `eyJ.good`, is down for `eyJ.down`.
+#[derive(Debug)]
+pub(crate) struct Issuer;
+
+#[async_trait]
+impl TokenVerifier for Issuer {
+    fn recognizes(&self, token: &str) -> bool {
+        token.starts_with("eyJ.")
+    }
+    async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError> {
+        let owner = Owner::user(tenant("acme"), user("u1"));
+        match token {
+            "eyJ.good" => Ok(Some(VerifiedToken::new(
+                "grant".parse().unwrap(),
+                owner,
+                live(),
+            ))),
+            "eyJ.down" => Err(VerifierError::unavailable("connection refused")),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A limiter that is down.
+#[derive(Debug)]
+pub(crate) struct Down;
+
+#[async_trait]
+impl RateLimiter for Down {
+    async fn acquire(&self, _: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        Err(LimiterError::Unavailable(
+            "redis: connection refused".into(),
+        ))
+    }
+}
+
+/// A sink that is full.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+#[async_trait]
+impl AuditSink for Full {
+    async fn record(&self, _: &[AuditEvent]) -> Result<(), AuditError> {
+        Err(AuditError::unavailable("the disk is full"))
+    }
+}

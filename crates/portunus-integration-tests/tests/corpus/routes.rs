@@ -1,0 +1,80 @@
+//! The one site that all adapters serve: paths, what they demand, and what their handlers answer.
+
+use portunus::policy::{PlanOrder, WorkspaceOf};
+use portunus::{KeyPrincipal, Principal, Requirement};
+
+use portunus_test_support::scope;
+
+/// Every keyed path, as axum and actix-web write it, with what it demands. All methods are served.
+pub(crate) fn demands() -> Vec<(&'static str, Requirement)> {
+    let one = |text| Requirement::scope(scope(text));
+    let plans = PlanOrder::new(["free", "standard", "enterprise"]).unwrap();
+    let standard = || plans.at_least("standard").unwrap();
+    let of_workspace = || Requirement::workspace(WorkspaceOf::path_after("workspaces"));
+    vec![
+        ("/any", Requirement::none()),
+        ("/read", one("document:read")),
+        ("/write-one", one("document:write")),
+        (
+            "/write",
+            Requirement::any_of([scope("document:write"), scope("document:*")]),
+        ),
+        ("/delete", one("document:delete")),
+        (
+            "/both",
+            Requirement::all_of([scope("document:read"), scope("signature:read")]),
+        ),
+        ("/every-document", one("document:*")),
+        ("/bare", one("document")),
+        ("/plural", one("documents:read")),
+        ("/dotted", one("document.read")),
+        ("/nobody", Requirement::any_of::<Requirement>([])),
+        ("/documents.read", one("documents.read")),
+        ("/documents.create", one("documents.create")),
+        ("/account", one("account_access")),
+        ("/template", one("template_access")),
+        ("/plan", standard()),
+        ("/user", Requirement::user()),
+        ("/organization", Requirement::organization()),
+        ("/search", one("document:read").and(Requirement::reading())),
+        ("/change", Requirement::writing()),
+        ("/scope-or-plan", one("document:write").or(standard())),
+        ("/workspaces/{ws}/templates", of_workspace()),
+        (
+            "/by-header",
+            Requirement::workspace(WorkspaceOf::header("X-Workspace")),
+        ),
+    ]
+}
+
+/// Served to `GET` alone, and to every key.
+pub(crate) const GET_ONLY: &str = "/get";
+/// Served to everybody, and tells who it is.
+pub(crate) const MAYBE: &str = "/maybe";
+/// Served without a look at any key.
+pub(crate) const PUBLIC: &str = "/healthz";
+
+/// The answer of every handler: who was let through.
+pub(crate) fn whoami(principal: Option<&KeyPrincipal>) -> String {
+    let Some(principal) = principal else {
+        return "nobody".into();
+    };
+    let actor = principal.actor();
+    let ip = principal
+        .client_ip()
+        .map_or("no address".into(), |ip| ip.to_string());
+    let scopes = match principal.scopes().names() {
+        none if none.is_empty() => "nothing".into(),
+        some => some.join(","),
+    };
+    let (user, tenant) = (
+        actor.user_id.map_or("-", |id| id.as_str()),
+        &principal.owner().tenant_id,
+    );
+    format!(
+        "{} {} {user} of {tenant} in {} from {ip} may {scopes}",
+        principal.key_id(),
+        actor.mode,
+        principal.environment()
+    )
+}

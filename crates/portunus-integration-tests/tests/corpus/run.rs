@@ -1,0 +1,154 @@
+//! A row, run: three servers on one store and one clock, asked the same in the same order.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use actix_web::dev::ServerHandle;
+use portunus::Clock;
+
+use crate::configuration::{authenticator, is_mapped};
+use crate::house::{House, KEYS, key};
+use crate::row::{Adapter, Given, Row, expand};
+use crate::wire::{Answer, ask};
+use crate::{by_actix, by_axum, by_tower};
+
+/// How the store answers: the two ways through every adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// At once.
+    Now,
+    /// It must be awaited.
+    Late,
+}
+
+/// Three servers of one configuration.
+pub(crate) struct Servers {
+    pub(crate) house: House,
+    at: [SocketAddr; 3],
+    actix: ServerHandle,
+}
+
+impl Servers {
+    pub(crate) async fn start(configuration: &str, store: Store) -> Self {
+        let house = House::new().await;
+        if store == Store::Late {
+            house.store.answer_late();
+        }
+        let mapped = is_mapped(configuration);
+        let own = || authenticator(configuration, &house);
+        let (actix_at, actix) = by_actix::start(own(), mapped);
+        let at = [
+            by_tower::start(own(), mapped).await,
+            by_axum::start(own(), mapped).await,
+            actix_at,
+        ];
+        Self { house, at, actix }
+    }
+
+    /// What each answers.
+    pub(crate) async fn ask(&self, from: IpAddr, request: &[u8]) -> [Answer; 3] {
+        let [tower, axum, actix] = self.at;
+        [
+            ask(tower, from, request).await,
+            ask(axum, from, request).await,
+            ask(actix, from, request).await,
+        ]
+    }
+
+    pub(crate) async fn stop(self) {
+        self.actix.stop(false).await;
+    }
+}
+
+/// What each adapter answers to a row's request.
+pub(crate) async fn answers(row: &Row, store: Store) -> [Answer; 3] {
+    let servers = Servers::start(&row.house, store).await;
+    let from = row.given.iter().find_map(|given| {
+        if let Given::From(ip) = given {
+            Some(*ip)
+        } else {
+            None
+        }
+    });
+    let from = from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    for given in &row.given {
+        match given {
+            Given::From(_) => {}
+            Given::TheSame(times) => {
+                for _ in 0..*times {
+                    servers.ask(from, &row.request).await;
+                }
+            }
+            Given::Requests(times, key, path) => {
+                let head = format!(
+                    "GET {path} HTTP/1.1\r\nHost: corpus\r\nConnection: close\r\n\
+                     Authorization: Bearer {key}\r\n\r\n"
+                );
+                for _ in 0..*times {
+                    servers.ask(from, &expand(&head)).await;
+                }
+            }
+            Given::Clock(by) => servers.house.clock.advance(*by),
+            Given::WallClock(seconds) => {
+                let (now, by) = (
+                    servers.house.clock.now(),
+                    std::time::Duration::from_secs(seconds.unsigned_abs()),
+                );
+                servers
+                    .house
+                    .clock
+                    .step_to(if *seconds < 0 { now - by } else { now + by });
+            }
+            Given::Down(what) => servers.house.take_down(what),
+            Given::Revoked(name) => servers.house.revoke(name).await,
+        }
+    }
+    let answers = servers.ask(from, &row.request).await;
+    servers.stop().await;
+    answers
+}
+
+/// Runs a row both ways. `Err` tells every adapter's difference, by the row's name.
+pub(crate) async fn run(row: &Row) -> Result<(), String> {
+    let mut wrong = String::new();
+    for store in [Store::Now, Store::Late] {
+        let answers = answers(row, store).await;
+        for (adapter, answer) in Adapter::ALL.into_iter().zip(&answers) {
+            let told = answer.to_string();
+            if KEYS.iter().any(|name| told.contains(&key(name))) {
+                let _ = writeln!(
+                    wrong,
+                    "=== {} ({adapter:?}): a key stands in the answer",
+                    row.name
+                );
+            }
+            if let Some(difference) = difference(&Answer::of_lines(row.answer(adapter)), answer) {
+                let _ = writeln!(
+                    wrong,
+                    "=== {} ({adapter:?}, store answers {store:?})\n{difference}",
+                    row.name
+                );
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// The lines that are missing and those that are too many; `None` where an answer is as it must be.
+pub(crate) fn difference(expected: &Answer, got: &Answer) -> Option<String> {
+    if expected == got {
+        return None;
+    }
+    let (expected, got) = (expected.lines(), got.lines());
+    let mut told = String::new();
+    for line in expected.iter().filter(|line| !got.contains(line)) {
+        let _ = writeln!(told, "- {line}");
+    }
+    for line in got.iter().filter(|line| !expected.contains(line)) {
+        let _ = writeln!(told, "+ {line}");
+    }
+    if told.is_empty() {
+        let _ = writeln!(told, "- {}\n+ {}", expected.join("\n- "), got.join("\n+ "));
+    }
+    Some(told)
+}

@@ -1,0 +1,229 @@
+//! Stores and buses on databases pass the suites that portunus has for every implementation.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use crate::common::proxy::Proxy;
+use crate::common::server::Server;
+use crate::common::{Home, PostgresHome};
+use portunus::conformance::{self, BusNodes};
+use portunus::store::{CachedStore, KeyStore, LocalBus, MemoryStore};
+use portunus_sqlx::{PostgresStore, SqliteStore};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
+use tokio::sync::{Mutex, RwLock};
+
+/// Suites for stores run one after the other, as two that wait for one disk could wait longer than
+/// a check may take. Those for buses, which mostly wait for a clock, run side by side.
+static TURN: RwLock<()> = RwLock::const_new(());
+
+/// Runs the suite for stores, and says how long it took.
+async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(
+    what: &str,
+    make: impl Fn() -> Fut,
+) {
+    let _turn = TURN.write().await;
+    let started = Instant::now();
+    let outcome = conformance::key_store(make).await;
+    println!("{what}: {:?}", started.elapsed());
+    outcome.unwrap();
+}
+
+/// Runs the suite for buses, and says how long it took.
+async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(
+    what: &str,
+    make: impl Fn() -> Fut,
+) {
+    let _turn = TURN.read().await;
+    let started = Instant::now();
+    let outcome = conformance::invalidation_bus(make).await;
+    println!("{what}: {:?}", started.elapsed());
+    outcome.unwrap();
+}
+
+fn cached(store: impl KeyStore) -> CachedStore {
+    CachedStore::builder(store).bus(LocalBus::new()).build()
+}
+
+/// A folder of SQLite files.
+#[derive(Debug)]
+struct Files {
+    folder: tempfile::TempDir,
+    count: AtomicU32,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            count: AtomicU32::new(0),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join(format!(
+            "keys{}.db",
+            self.count.fetch_add(1, Ordering::Relaxed)
+        ))
+    }
+
+    /// A store on a new file.
+    async fn store(&self) -> SqliteStore {
+        let store = SqliteStore::open(self.path()).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+}
+
+/// A PostgreSQL server.
+#[derive(Debug)]
+struct Databases {
+    server: Arc<Server>,
+    count: AtomicU32,
+}
+
+impl Databases {
+    /// A server that is never to survive a crash, so that the disk is not waited for.
+    async fn new() -> Self {
+        let databases = Self {
+            server: Arc::new(Server::start().await),
+            count: AtomicU32::new(0),
+        };
+        let mut connection = databases.server.connection("postgres").await;
+        sqlx::query("ALTER SYSTEM SET fsync = off")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        sqlx::query("SELECT pg_reload_conf()")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        databases
+    }
+
+    /// A new database: what is said in one is not heard in another.
+    async fn home(&self) -> PostgresHome {
+        PostgresHome::new(&self.server).await
+    }
+
+    /// A store on a new schema of one database, which is made faster than a database.
+    async fn store(&self) -> PostgresStore {
+        let name = format!("keys{}", self.count.fetch_add(1, Ordering::Relaxed));
+        let mut connection = self.server.connection("postgres").await;
+        sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {name}")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let options: PgConnectOptions = self.server.address("postgres").parse().unwrap();
+        let store = PostgresStore::connect_with(options.options([("search_path", name)]))
+            .await
+            .unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_in_a_file_keeps_what_a_store_promises() {
+    let files = Files::new();
+    keeps_its_promises("SqliteStore", || files.store()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_on_a_server_keeps_what_a_store_promises() {
+    let databases = Databases::new().await;
+    keeps_its_promises("PostgresStore", || databases.store()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cache_keeps_what_the_store_behind_it_promises() {
+    keeps_its_promises("CachedStore of MemoryStore", || async {
+        cached(MemoryStore::new())
+    })
+    .await;
+    let files = Files::new();
+    keeps_its_promises("CachedStore of SqliteStore", || async {
+        cached(files.store().await)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn notifications_of_a_server_keep_what_a_bus_promises() {
+    let databases = Databases::new().await;
+    tells_what_it_promises("PostgresBus", || async {
+        let home = databases.home().await;
+        let near = home.open().await;
+        let proxy = Arc::new(Proxy::before(home.server.socket()).await);
+        let address = format!(
+            "postgres://tester@127.0.0.1:{}/{}?sslmode=disable",
+            proxy.port, home.name
+        );
+        let far = PostgresStore::connect(&address).await.unwrap();
+        let cut = Arc::clone(&proxy);
+        BusNodes::new(near.bus(), far.bus())
+            .with_stores(near, far)
+            .with_faults(
+                move || {
+                    cut.silence_all();
+                    std::future::ready(())
+                },
+                move || {
+                    proxy.silence();
+                    std::future::ready(())
+                },
+            )
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn looks_at_a_file_keep_what_a_bus_promises() {
+    let files = Files::new();
+    tells_what_it_promises("SqliteWatch", || async {
+        let path = files.path();
+        let [here, there] = [
+            SqliteStore::open(&path).await.unwrap(),
+            SqliteStore::open(&path).await.unwrap(),
+        ];
+        here.migrate().await.unwrap();
+        BusNodes::new(here.watch(), there.watch()).with_stores(here, there)
+    })
+    .await;
+}
+
+/// Without a write-ahead log, as a host's own pool may be, a writer can keep readers out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn looks_at_a_file_that_is_locked_at_times_keep_it_too() {
+    let files = Files::new();
+    tells_what_it_promises("SqliteWatch, locked at times", || async {
+        let options = SqliteConnectOptions::new()
+            .filename(files.path())
+            .create_if_missing(true);
+        let options = options.journal_mode(SqliteJournalMode::Delete);
+        let pool = SqlitePoolOptions::new().max_connections(1);
+        let here = SqliteStore::new(pool.clone().connect_with(options.clone()).await.unwrap());
+        here.migrate().await.unwrap();
+        let there = SqliteStore::new(pool.connect_with(options.clone()).await.unwrap());
+        let locking = Arc::new(Mutex::new(options.connect().await.unwrap()));
+        let locked = Arc::clone(&locking);
+        BusNodes::new(here.watch(), there.watch())
+            .with_stores(here, there)
+            .with_faults(
+                move || run(Arc::clone(&locking), "BEGIN EXCLUSIVE"),
+                move || run(Arc::clone(&locked), "COMMIT"),
+            )
+    })
+    .await;
+}
+
+async fn run(connection: Arc<Mutex<SqliteConnection>>, statement: &'static str) {
+    sqlx::raw_sql(statement)
+        .execute(&mut *connection.lock().await)
+        .await
+        .unwrap();
+}

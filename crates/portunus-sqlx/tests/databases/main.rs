@@ -1,0 +1,19 @@
+//! Stores, audit and buses on SQLite and on a PostgreSQL server that the tests start.
+
+#![cfg(all(feature = "sqlite", feature = "postgres"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod conformance;
+mod postgres;
+mod postgres_bus;
+mod postgres_faults;
+mod sqlite;
+mod sqlite_faults;
+mod sqlite_watch;

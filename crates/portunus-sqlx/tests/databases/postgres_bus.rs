@@ -1,0 +1,416 @@
+//! What nodes on one PostgreSQL hear of each other, also while connections fail and others speak on
+//! the channel.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::common::ear::{Ear, Heard};
+use crate::common::proxy::Proxy;
+use crate::common::server::Server;
+use crate::common::{
+    Home, PostgresHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected,
+    signing, with_a,
+};
+use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditSink};
+use portunus::store::{Change, Invalidation, InvalidationBus, KeyStore, UsageDelta, WriteBatch};
+use portunus_sqlx::PostgresStore;
+use sqlx::postgres::PgListener;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_hear_each_other() {
+    let server = Arc::new(Server::start().await);
+    every_write_is_heard_on_the_other_node_soon(&PostgresHome::new(&server).await).await;
+    what_is_rolled_back_or_not_cached_is_not_told(&PostgresHome::new(&server).await).await;
+    what_does_not_fit_a_message_is_everything(&PostgresHome::new(&server).await).await;
+    what_a_host_publishes_is_heard_by_all(&PostgresHome::new(&server).await).await;
+    a_new_listener_hears_everything_first_and_a_dropped_one_nothing(
+        &PostgresHome::new(&server).await,
+    )
+    .await;
+    a_bus_that_is_dropped_leaves_no_connection(&PostgresHome::new(&server).await).await;
+    what_others_say_on_the_channel_proves_nothing(&PostgresHome::new(&server).await).await;
+    connections_that_fall_silent_or_are_cut_are_made_anew(&PostgresHome::new(&server).await).await;
+    a_server_that_is_stopped_proves_nothing(&PostgresHome::new(&server).await).await;
+}
+
+/// Disables and enables the key `a` a number of times; returns when each write was acknowledged.
+async fn revise(store: &PostgresStore, times: u64) -> Vec<(String, Instant)> {
+    let mut written = Vec::new();
+    for _ in 0..times {
+        let current = crate::common::get(store, "a").await;
+        store
+            .apply(&WriteBatch::new().update(current))
+            .await
+            .unwrap();
+        written.push(("a".into(), Instant::now()));
+    }
+    written
+}
+
+async fn every_write_is_heard_on_the_other_node_soon(home: &PostgresHome) {
+    let (here, there) = (home.open().await, home.open().await);
+    let buses = [here.bus(), there.bus()];
+    let ears = [
+        Ear::awake_on(&buses[0]).await,
+        Ear::awake_on(&buses[1]).await,
+    ];
+    let (mut latencies, mut written) = (Vec::new(), Vec::new());
+    for number in 0..100 {
+        let name = format!("key{number}");
+        let inserted = batch([insert(digest(number), record(&name))]);
+        let revised = WriteBatch::new().update(record(&name));
+        for write in [inserted, revised] {
+            let expected = Invalidation::of(&write);
+            here.apply(&write).await.unwrap();
+            let acknowledged = Instant::now();
+            if !expected.keys.is_empty() {
+                written.push((name.clone(), acknowledged));
+            }
+            let heard = ears[1]
+                .wait_until(&name, |heard| *heard == Heard::Changed(expected.clone()))
+                .await;
+            latencies.push(heard.saturating_duration_since(acknowledged));
+        }
+    }
+    latencies.sort();
+    let (p50, p99) = (
+        latencies[latencies.len() / 2],
+        latencies[latencies.len() * 99 / 100],
+    );
+    println!(
+        "200 writes were heard on the other node {p50:?} (p50) and {p99:?} (p99) after they were acknowledged"
+    );
+    assert!(p99 <= Duration::from_secs(1), "{p99:?}");
+    for ear in &ears {
+        ear.wait_for_proof().await;
+        assert_eq!(
+            ear.changes().len(),
+            200,
+            "each once, also where it was written"
+        );
+        ear.assert_no_false_proof(&written);
+    }
+}
+
+async fn what_is_rolled_back_or_not_cached_is_not_told(home: &PostgresHome) {
+    let store = with_a(home).await;
+    let bus = store.bus();
+    let ear = Ear::awake_on(&bus).await;
+    rejected(
+        &store,
+        WriteBatch::new().update(record("a")).require(never()),
+    )
+    .await;
+    rejected(
+        &store,
+        batch([
+            insert(digest(2), record("b")),
+            insert(digest(1), record("c")),
+        ]),
+    )
+    .await;
+    let mut given_up = home.server.connection(&home.name).await;
+    sqlx::raw_sql("BEGIN; SELECT pg_notify('portunus_changes', 'nonsense'); ROLLBACK")
+        .execute(&mut given_up)
+        .await
+        .unwrap();
+    let set = Change::SetPrimary {
+        owner: acme(),
+        key: id("a"),
+    };
+    let pin = Change::PinPrimary {
+        owner: acme(),
+        at: at(1_000),
+    };
+    store.apply(&batch([set, pin])).await.unwrap();
+    store.apply(&WriteBatch::new()).await.unwrap();
+    store
+        .record_usage(&[UsageDelta::new(id("a"), 3, at(7_200), None)])
+        .await
+        .unwrap();
+    let event_id = format!("{:032x}", 7).parse().unwrap();
+    store
+        .audit()
+        .record(&[AuditEvent::new(
+            event_id,
+            at(1),
+            Action::Request,
+            AuditOutcome::Ok,
+        )])
+        .await
+        .unwrap();
+    ear.wait_for_proof().await;
+    assert_eq!(ear.changes(), []);
+    let sign = Change::SetSigning {
+        id: id("a"),
+        state: Some(signing(1)),
+    };
+    for write in [batch([rehash("a", digest(1), digest(9))]), batch([sign])] {
+        store.apply(&write).await.unwrap();
+        ear.wait_for_proof().await;
+        assert_eq!(ear.changes(), [Invalidation::of(&write)]);
+        ear.clear();
+    }
+}
+
+async fn what_does_not_fit_a_message_is_everything(home: &PostgresHome) {
+    let store = home.open().await;
+    let bus = store.bus();
+    let ear = Ear::awake_on(&bus).await;
+    let many = |count: u32, from: u32| {
+        batch((from..from + count).map(|n| insert(digest(n), record(&format!("key{n}")))))
+    };
+    for (write, fits) in [(many(100, 0), true), (many(1_000, 1_000), false)] {
+        store.apply(&write).await.unwrap();
+        ear.wait_for_proof().await;
+        let expected = if fits {
+            Invalidation::of(&write)
+        } else {
+            Invalidation::everything()
+        };
+        assert_eq!(ear.changes(), [expected]);
+        ear.clear();
+    }
+}
+
+async fn what_a_host_publishes_is_heard_by_all(home: &PostgresHome) {
+    let (here, there) = (home.open().await, home.open().await);
+    let buses = [here.bus(), there.bus()];
+    let ears = [
+        Ear::awake_on(&buses[0]).await,
+        Ear::awake_on(&buses[1]).await,
+    ];
+    let what = Invalidation::of(&batch([Change::Delete(id("a\"\\'b"))]));
+    buses[0].publish(&what).await.unwrap();
+    assert_eq!(
+        ears[0].changes().first(),
+        Some(&what),
+        "at once on the node that published it"
+    );
+    buses[0].publish(&Invalidation::default()).await.unwrap();
+    ears[1].wait_for_proof().await;
+    assert_eq!(ears[1].changes(), [what]);
+    here.close().await;
+    let error = buses[0]
+        .publish(&Invalidation::everything())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "other nodes could not be told of a change"
+    );
+}
+
+async fn a_new_listener_hears_everything_first_and_a_dropped_one_nothing(home: &PostgresHome) {
+    let store = with_a(home).await;
+    let bus = store.bus();
+    let first = Ear::awake_on(&bus).await;
+    let second = Ear::on(&bus);
+    second.wait_for_proof().await;
+    second.assert_everything_first();
+    assert_eq!(first.changes(), [], "only the new one");
+    drop(first);
+    revise(&store, 1).await;
+    second.wait_for_key("a").await;
+    assert_eq!(format!("{bus:?}"), "PostgresBus(1 listeners)");
+}
+
+async fn a_bus_that_is_dropped_leaves_no_connection(home: &PostgresHome) {
+    let store = home.open().await;
+    let bus = store.bus();
+    let ear = Ear::awake_on(&bus).await;
+    let count = || {
+        home.text("SELECT CAST(COUNT(*) AS TEXT) FROM pg_stat_activity WHERE datname = current_database()")
+    };
+    let with: u32 = count().await.parse().unwrap();
+    drop(bus.clone());
+    ear.wait_for_proof().await;
+    drop(bus);
+    let started = Instant::now();
+    while count().await.parse::<u32>().unwrap() != with - 2 {
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "two connections stay"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ear.clear();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(ear.all(), []);
+}
+
+async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
+    let store = with_a(home).await;
+    let mut spy = PgListener::connect(&home.server.address(&home.name))
+        .await
+        .unwrap();
+    spy.listen("portunus_changes").await.unwrap();
+    let bus = store.bus();
+    let ear = Ear::awake_on(&bus).await;
+    let mut other = home.server.connection(&home.name).await;
+    let (mut beats, mut spoken) = (0, BTreeSet::new());
+    let huge = "x".repeat(7_999);
+    let mut garbage = vec![
+        "",
+        " ",
+        "nonsense",
+        "{}",
+        "changed",
+        "changed {",
+        "beat",
+        "beat ",
+        "beat x y",
+        "é\u{1f511}",
+        &huge,
+    ];
+    garbage.extend([
+        "changed {\"keys\":[7],\"known\":[]}",
+        "changed {\"keys\":[],\"known\":[1e99]}",
+    ]);
+    let mut round = 0_usize;
+    while beats < 8 {
+        let said = spy.recv().await.unwrap().payload().to_owned();
+        if spoken.contains(&said) {
+            continue;
+        }
+        let mut say = vec![garbage[round % garbage.len()].to_owned()];
+        round += 1;
+        if let Some((node, mark)) = said
+            .strip_prefix("beat ")
+            .and_then(|beat| beat.split_once(' '))
+        {
+            beats += 1;
+            // The same again, the next in order, of another node, in other letters.
+            let number = u64::from_str_radix(mark, 16).unwrap();
+            let next = format!("beat {node} {:016x}", number.wrapping_add(1));
+            let zero = format!("beat {node} {:016x}", 0);
+            let of_another = format!("beat {:016x} {mark}", 7);
+            say.extend([
+                said.clone(),
+                said.clone(),
+                next,
+                zero,
+                of_another,
+                said.to_uppercase(),
+            ]);
+        }
+        for payload in say {
+            sqlx::query("SELECT pg_notify('portunus_changes', $1)")
+                .bind(&payload)
+                .execute(&mut other)
+                .await
+                .unwrap();
+            spoken.insert(payload);
+        }
+    }
+    ear.wait_for_proof().await;
+    let proofs = ear
+        .all()
+        .iter()
+        .filter(|(_, heard)| matches!(heard, Heard::All(_)))
+        .count();
+    // One or two more may have come meanwhile.
+    assert!(
+        (7..=beats + 3).contains(&proofs),
+        "{proofs} proofs of {beats} heartbeats"
+    );
+    assert!(
+        ear.changes()
+            .iter()
+            .all(|what| *what == Invalidation::everything())
+    );
+    assert!(!ear.changes().is_empty());
+    revise(&store, 1).await;
+    ear.wait_for_key("a").await;
+}
+
+/// A store whose connections lead through a network that fails.
+async fn behind(proxy: &Proxy, home: &PostgresHome) -> PostgresStore {
+    let address = format!(
+        "postgres://tester@127.0.0.1:{}/{}?sslmode=disable",
+        proxy.port, home.name
+    );
+    PostgresStore::connect(&address).await.unwrap()
+}
+
+async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHome) {
+    let store = with_a(home).await;
+    let proxy = Proxy::before(home.server.socket()).await;
+    let far = behind(&proxy, home).await;
+    let bus = far.bus();
+    let ear = Ear::awake_on(&bus).await;
+    let mut written = revise(&store, 5).await;
+    for (name, fail) in [
+        ("silent", Proxy::silence as fn(&Proxy)),
+        ("cut", Proxy::cut),
+    ] {
+        ear.wait_for_proof().await;
+        ear.assert_no_false_proof(&written);
+        ear.clear();
+        written.clear();
+        fail(&proxy);
+        let failed = Instant::now();
+        written.extend(revise(&store, 5).await);
+        ear.wait_for_everything().await;
+        println!(
+            "connections that were {name} were made anew after {:?}",
+            failed.elapsed()
+        );
+        assert!(
+            failed.elapsed() < Duration::from_secs(5),
+            "{name}: {:?}",
+            failed.elapsed()
+        );
+        written.extend(revise(&store, 5).await);
+        ear.wait_for_proof().await;
+        ear.assert_no_false_proof(&written);
+    }
+    // Silent for longer: no word all the while, however often it is tried.
+    proxy.silence_all();
+    let silent = Instant::now();
+    written.extend(revise(&store, 5).await);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(
+        ear.proven().unwrap() <= silent + Duration::from_millis(50),
+        "a proof out of silence"
+    );
+    ear.clear();
+    proxy.silence();
+    ear.wait_for_proof().await;
+    ear.assert_everything_first();
+    ear.assert_no_false_proof(&written);
+    // Cut again and again: it comes back each time.
+    for _ in 0..5 {
+        proxy.cut();
+        ear.clear();
+        written = revise(&store, 2).await;
+        ear.wait_for_proof().await;
+        ear.assert_no_false_proof(&written);
+    }
+}
+
+async fn a_server_that_is_stopped_proves_nothing(home: &PostgresHome) {
+    let store = with_a(home).await;
+    let bus = store.bus();
+    let ear = Ear::awake_on(&bus).await;
+    home.server.stop();
+    let stopped = Instant::now();
+    ear.clear();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(
+        ear.proven().is_none_or(|proven| proven <= stopped),
+        "a proof without a server"
+    );
+    home.server.run().await;
+    let running = Instant::now();
+    ear.wait_for_proof().await;
+    println!(
+        "a server that came back was heard after {:?}",
+        running.elapsed()
+    );
+    ear.assert_everything_first();
+    let written = revise(&store, 3).await;
+    ear.wait_for_proof().await;
+    ear.assert_no_false_proof(&written);
+}

@@ -1,0 +1,309 @@
+//! PostgreSQL out of order: no connection left, a server that is gone, a lock that is not given
+//! back, a crash.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::server::Server;
+use crate::common::{
+    Home, PostgresHome, acme, all, assert_unavailable, at, batch, digest, found, get, id, insert,
+    record, rejected, with_a,
+};
+use portunus::key::Revocation;
+use portunus::store::{Change, KeyStore, Rejected, WriteBatch};
+use portunus_sqlx::PostgresStore;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_a_server_are_told_and_end_with_their_cause() {
+    let server = Arc::new(Server::start().await);
+    no_connection_left(&PostgresHome::new(&server).await).await;
+    a_lock_that_is_not_given_back(&PostgresHome::new(&server).await).await;
+    a_stalled_server(&PostgresHome::new(&server).await).await;
+    a_database_that_acknowledges_too_early(&PostgresHome::new(&server).await).await;
+    no_schema(&PostgresHome::new(&server).await).await;
+    a_stopped_server(&PostgresHome::new(&server).await).await;
+}
+
+fn quick() -> sqlx::postgres::PgPoolOptions {
+    PostgresStore::pool_options().acquire_timeout(Duration::from_millis(300))
+}
+
+async fn no_connection_left(home: &PostgresHome) {
+    with_a(home).await;
+    let pool = quick()
+        .max_connections(2)
+        .connect(&home.server.address(&home.name))
+        .await
+        .unwrap();
+    let store = PostgresStore::new(pool.clone());
+    let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
+    assert_unavailable(&store.apply(&WriteBatch::new()).await.unwrap_err());
+    drop(held);
+    assert_eq!(found(&store, digest(1)).await, Some(id("a")));
+    // Writers alone never take every connection.
+    let mut blocker = home.server.connection(&home.name).await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_digests IN SHARE MODE")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
+    let writers: Vec<_> = (10..16)
+        .map(|number| {
+            let store = store.clone();
+            let insert = insert(digest(number), record(&format!("key{number}")));
+            tokio::spawn(async move { store.apply(&batch([insert])).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(found(&store, digest(1)).await, Some(id("a")));
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
+    for writer in writers {
+        writer.await.unwrap().unwrap();
+    }
+}
+
+async fn a_lock_that_is_not_given_back(home: &PostgresHome) {
+    with_a(home).await;
+    let options: sqlx::postgres::PgConnectOptions =
+        home.server.address(&home.name).parse().unwrap();
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .connect_with(options.options([("lock_timeout", "200ms")]));
+    let store = PostgresStore::new(pool.await.unwrap());
+    let mut blocker = home.server.connection(&home.name).await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_keys IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
+    assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
+    assert_unavailable(
+        &store
+            .apply(&WriteBatch::new().update(record("a")))
+            .await
+            .unwrap_err(),
+    );
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
+    assert_eq!(get(&store, "a").await.version, 1, "nothing of it was kept");
+    store
+        .apply(&WriteBatch::new().update(record("a")))
+        .await
+        .unwrap();
+}
+
+async fn a_stalled_server(home: &PostgresHome) {
+    with_a(home).await;
+    let options: sqlx::postgres::PgConnectOptions =
+        home.server.address(&home.name).parse().unwrap();
+    let store = PostgresStore::new(sqlx::postgres::PgPoolOptions::new().connect_lazy_with(options));
+    let mut blocker = home.server.connection(&home.name).await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE portunus_keys IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
+    // A pool without any limits of its own: the store's limit is what ends the wait.
+    let started = Instant::now();
+    assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        started.elapsed()
+    );
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
+    assert_eq!(found(&store, digest(1)).await, Some(id("a")));
+}
+
+async fn a_database_that_acknowledges_too_early(home: &PostgresHome) {
+    let store = with_a(home).await;
+    // The trigger notes what was set when a write was made.
+    home.execute(format!(
+        "ALTER DATABASE {} SET synchronous_commit = off",
+        home.name
+    ))
+    .await;
+    home.execute("CREATE TABLE noted (setting TEXT)".into())
+        .await;
+    home.execute(
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN INSERT INTO noted VALUES (current_setting(''synchronous_commit'')); RETURN NEW; END'"
+            .into(),
+    )
+    .await;
+    home.execute(
+        "CREATE TRIGGER note AFTER UPDATE ON portunus_keys EXECUTE FUNCTION note()".into(),
+    )
+    .await;
+    home.close(store).await;
+    let store = home.open().await;
+    store
+        .apply(&WriteBatch::new().update(record("a")))
+        .await
+        .unwrap();
+    assert_eq!(home.text("SELECT setting FROM noted").await, "on");
+}
+
+async fn no_schema(home: &PostgresHome) {
+    let store = PostgresStore::connect(&home.server.address(&home.name))
+        .await
+        .unwrap();
+    let error = store.find(&[digest(1)]).await.unwrap_err();
+    assert_unavailable(&error);
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        source.contains("42P01") && source.contains("portunus_keys"),
+        "{source}"
+    );
+}
+
+async fn a_stopped_server(home: &PostgresHome) {
+    let store = with_a(home).await;
+    home.server.stop();
+    let started = Instant::now();
+    assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
+    assert!(
+        started.elapsed() < Duration::from_secs(11),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_unavailable(&store.apply(&WriteBatch::new()).await.unwrap_err());
+    home.server.run().await;
+    assert_eq!(
+        found(&store, digest(1)).await,
+        Some(id("a")),
+        "the same store, with new connections"
+    );
+    // Connections that were used a moment ago, and are gone: a look-up takes another.
+    for _ in 0..3 {
+        let lookups = (0..8).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.find(&[digest(1)]).await.map(|found| found.is_some()) })
+        });
+        for lookup in lookups.collect::<Vec<_>>() {
+            assert!(lookup.await.unwrap().unwrap());
+        }
+        home.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+             AND datname = current_database()"
+                .into(),
+        )
+        .await;
+        assert_eq!(found(&store, digest(1)).await, Some(id("a")));
+    }
+}
+
+const ROUNDS: u32 = 20;
+const WRITERS: u32 = 6;
+
+/// Writers revoke one key after the other while the server is killed: what was acknowledged is
+/// there afterwards, and what was not is there whole or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
+    let server = Arc::new(Server::start().await);
+    let home = PostgresHome::new(&server).await;
+    let options = || {
+        quick()
+            .connect_lazy(&home.server.address(&home.name))
+            .unwrap()
+    };
+    home.open().await;
+    let (mut acknowledged, mut unanswered) = (0, 0);
+    for round in 0..ROUNDS {
+        let store = PostgresStore::new(options());
+        let name = move |writer: u32, number: u32| format!("key{round}-{writer}-{number}");
+        let mut writers = tokio::task::JoinSet::new();
+        let revoked_so_far = Arc::new(AtomicU32::new(0));
+        for writer in 0..WRITERS {
+            let (store, so_far) = (store.clone(), Arc::clone(&revoked_so_far));
+            writers.spawn(async move {
+                let mut acknowledged = Vec::new();
+                for number in 0_u32.. {
+                    let (name, digest) = (
+                        name(writer, number),
+                        digest((round * 100 + writer) * 10_000 + number),
+                    );
+                    if store
+                        .apply(&batch([insert(digest, record(&name))]))
+                        .await
+                        .is_err()
+                    {
+                        break;
+                    }
+                    let mut revoked = record(&name);
+                    revoked.revoked = Some(Revocation::new(at(1_000), Some(name.clone())));
+                    let pin = Change::PinPrimary {
+                        owner: acme(),
+                        at: at(1_000),
+                    };
+                    match store
+                        .apply(&WriteBatch::new().update(revoked).change(pin))
+                        .await
+                    {
+                        Ok(()) => {
+                            acknowledged.push(name);
+                            so_far.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            assert_unavailable(&error);
+                            break;
+                        }
+                    }
+                }
+                acknowledged
+            });
+        }
+        // Not after a time, which a busy machine may need to begin, but after a number; and then at
+        // any moment.
+        let started = Instant::now();
+        while revoked_so_far.load(Ordering::Relaxed) < 6 + round {
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "the writers do not get on"
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        server.crash();
+        let done = writers.join_all().await.concat();
+        server.run().await;
+        let store = PostgresStore::new(options());
+        for name in &done {
+            let stored = get(&store, name).await;
+            assert!(
+                stored.revoked.is_some(),
+                "round {round}: the revocation of {name} was acknowledged and is lost"
+            );
+            assert_eq!(stored.version, 2);
+        }
+        acknowledged += done.len();
+        for item in all(&store).await {
+            let whole = (item.record.version, item.record.revoked.is_some());
+            assert!([(1, false), (2, true)].contains(&whole), "{whole:?}");
+            unanswered += usize::from(item.record.revoked.is_none());
+            let again = insert(digest(u32::MAX), (*item.record).clone());
+            assert_eq!(
+                rejected(&store, batch([again])).await,
+                Rejected::IdKnown(item.record.id.clone())
+            );
+            store
+                .apply(&batch([Change::Delete(item.record.id.clone())]))
+                .await
+                .unwrap();
+        }
+        store.close().await;
+    }
+    println!(
+        "{acknowledged} revocations were acknowledged in {ROUNDS} rounds, {unanswered} keys were \
+         not revoked yet"
+    );
+    assert!(
+        acknowledged >= 6 * ROUNDS as usize,
+        "only {acknowledged}: the test has tried nothing"
+    );
+}

@@ -1,0 +1,38 @@
+//! What the demo answers over HTTP. Run once more with `ESIGN_TEST_ADAPTER=actix`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod actors;
+mod admin;
+mod changing;
+#[path = "../common/mod.rs"]
+mod common;
+mod delegation;
+mod events;
+mod events_written;
+mod framing;
+mod importing;
+mod issuing;
+mod iusign;
+mod limits;
+mod listing;
+mod networks;
+mod primaries;
+mod process;
+mod quotas;
+mod readme_walk;
+mod revoking;
+mod rotating;
+mod routes;
+mod secrets;
+mod seeds;
+mod standing;
+mod tls;
+mod verifying;
+mod wire;
+mod yousign;

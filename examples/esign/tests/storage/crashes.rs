@@ -1,0 +1,319 @@
+//! What was acknowledged outlives any crash, and nothing is ever half done: the process, or the
+//! database, is ended by `kill -9` in the middle of revocations and of rotations, again and again.
+//!
+//! `ESIGN_CRASH_ROUNDS` makes it fewer rounds than a hundred.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::manage::list;
+use crate::common::postgres::Postgres;
+use crate::common::{Answer, Call, Issued, Server};
+use serde_json::{Value, json};
+
+/// How many keys are revoked or rotated at once in each round.
+const AT_ONCE: usize = 6;
+
+fn rounds() -> usize {
+    let fewer = std::env::var("ESIGN_CRASH_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    fewer.unwrap_or(100).min(100)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Revoke,
+    Rotate,
+}
+
+/// What is killed.
+trait Victim {
+    /// The server that is asked.
+    fn server(&self) -> &Server;
+    /// Ends it in the middle of whatever it does.
+    fn crash(&mut self);
+    /// Makes it work again.
+    fn resume(&mut self);
+}
+
+/// Every client has an address of its own, so that none is told to wait for failing too often.
+const FLAGS: [&str; 2] = ["--trusted-proxy", "127.0.0.1/32"];
+
+/// A process on a SQLite file.
+struct OnSqlite {
+    store: String,
+    server: Option<Server>,
+}
+
+impl OnSqlite {
+    fn start(folder: &tempfile::TempDir) -> Self {
+        let store = format!("sqlite:{}", folder.path().join("keys.db").display());
+        let server = Some(Server::start_on(&store, "allsign", &FLAGS, &[]));
+        Self { store, server }
+    }
+}
+
+impl Victim for OnSqlite {
+    fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    fn crash(&mut self) {
+        self.server.take().unwrap().kill();
+    }
+
+    fn resume(&mut self) {
+        self.server = Some(Server::start_on(&self.store, "allsign", &FLAGS, &[]));
+    }
+}
+
+/// A database, with a process that stays.
+struct OnPostgres {
+    postgres: Postgres,
+    server: Server,
+}
+
+impl OnPostgres {
+    fn start() -> Self {
+        let postgres = Postgres::start();
+        let server = Server::start_on(&postgres.database("keys"), "allsign", &FLAGS, &[]);
+        Self { postgres, server }
+    }
+}
+
+impl Victim for OnPostgres {
+    fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn crash(&mut self) {
+        self.postgres.crash();
+    }
+
+    fn resume(&mut self) {
+        self.postgres.resume();
+        crate::common::until("it recovers", || {
+            self.server
+                .admin("owner", Call::get("/keys?limit=1"))
+                .status
+                == 200
+        });
+    }
+}
+
+/// The answer to a call, if there is a whole one.
+fn ask(address: SocketAddr, call: &Call) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream
+        .set_read_timeout(Some(crate::common::PATIENCE))
+        .ok()?;
+    stream.write_all(&call.bytes()).ok()?;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    crate::common::read_answer(&answer, false).map(|(answer, _)| answer)
+}
+
+/// What became of one key.
+struct Tried {
+    issued: Issued,
+    /// The answer, where the act was acknowledged.
+    done: Option<Value>,
+}
+
+/// How a key is answered, asked from an address that nobody else has.
+fn status(server: &Server, key: &str) -> u16 {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let from = format!(
+        "10.{}.{}.{}",
+        number >> 16 & 255,
+        number >> 8 & 255,
+        number & 255
+    );
+    server
+        .send(
+            &Call::get("/whoami")
+                .bearer(key)
+                .field("X-Forwarded-For", from),
+        )
+        .status
+}
+
+/// One round: some keys, an act on each at once, and a crash and a new start as soon as some are
+/// acknowledged, or a little later. Says too whether some were not acknowledged then.
+fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool) {
+    let owner = json!({ "user_id": format!("owner-{number}") });
+    let keys: Vec<_> = (0..=AT_ONCE)
+        .map(|_| {
+            victim
+                .server()
+                .issue(json!({ "name": format!("round {number}."), "owner": owner }))
+        })
+        .collect();
+    let (address, token) = (victim.server().address, victim.server().operator("owner"));
+    let (acknowledged, asked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let threads: Vec<_> = keys[..AT_ONCE]
+            .iter()
+            .map(|issued| {
+                let (acknowledged, asked, token) = (&acknowledged, &asked, &token);
+                scope.spawn(move || {
+                    let call = match act {
+                        Act::Revoke => Call::post(&format!("/admin/keys/{}/revoke", issued.id())),
+                        Act::Rotate => Call::post(&format!("/admin/keys/{}/rotate", issued.id()))
+                            .json(&json!({ "grace_seconds": 3600 })),
+                    };
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    let answer =
+                        ask(address, &call.bearer(token)).filter(|answer| answer.status < 300);
+                    acknowledged.fetch_add(usize::from(answer.is_some()), Ordering::SeqCst);
+                    answer.map(|answer| answer.json())
+                })
+            })
+            .collect();
+        let until = Instant::now() + crate::common::PATIENCE;
+        while asked.load(Ordering::SeqCst) < AT_ONCE
+            || acknowledged.load(Ordering::SeqCst) < number % AT_ONCE
+        {
+            assert!(Instant::now() < until, "nothing is acknowledged");
+            std::hint::spin_loop();
+        }
+        // Not always just after an answer.
+        thread::sleep(Duration::from_micros(number as u64 * 37 % 1500));
+        victim.crash();
+        let in_the_middle = acknowledged.load(Ordering::SeqCst) < AT_ONCE;
+        // While some still wait for their answers: those may yet get one from a database that is
+        // back.
+        victim.resume();
+        let done = threads.into_iter().map(|thread| thread.join().unwrap());
+        let tried = keys
+            .iter()
+            .cloned()
+            .zip(done.chain([None]))
+            .map(|(issued, done)| Tried { issued, done });
+        (tried.collect(), in_the_middle)
+    })
+}
+
+/// Asserts that what was acknowledged is so, and that everything else is wholly done or not at all.
+fn check(server: &Server, act: Act, number: usize, tried: &[Tried]) {
+    let page = list(
+        server,
+        "owner",
+        &format!("?limit=500&query=round+{number}."),
+    );
+    let records = page["items"].as_array().unwrap();
+    let record = |id: &Value| records.iter().find(|record| record["id"] == *id);
+    let primaries = records
+        .iter()
+        .filter(|record| record["primary"] == true)
+        .count();
+    assert_eq!(primaries, 1, "round {number}: {page}");
+    for Tried { issued, done } in tried {
+        let kept =
+            record(&issued.record["id"]).unwrap_or_else(|| panic!("{} is gone", issued.id()));
+        match (act, done) {
+            (Act::Revoke, Some(_)) => {
+                assert_eq!(
+                    kept["status"], "revoked",
+                    "an acknowledged revocation is lost: {kept}"
+                );
+                assert_eq!(status(server, &issued.key), 401);
+            }
+            (Act::Revoke, None) => match kept["status"].as_str() {
+                Some("active") => assert_eq!(status(server, &issued.key), 200),
+                // Done, and nobody was told: it is not later than for everybody else.
+                Some("revoked") => {
+                    crate::common::until("it is refused", || status(server, &issued.key) == 401)
+                }
+                _ => panic!("{kept}"),
+            },
+            (Act::Rotate, done) => {
+                if let Some(answer) = done {
+                    assert_eq!(
+                        kept["successor"], answer["record"]["id"],
+                        "an acknowledged rotation is lost"
+                    );
+                    assert_eq!(status(server, answer["key"].as_str().unwrap()), 200);
+                }
+                assert_eq!(
+                    status(server, &issued.key),
+                    200,
+                    "in its grace, or not rotated at all"
+                );
+                assert_eq!(
+                    kept["successor"].is_null(),
+                    kept["expires_at"].is_null(),
+                    "half a rotation: {kept}"
+                );
+            }
+        }
+    }
+    for kept in records {
+        for (forth, back) in [("successor", "predecessor"), ("predecessor", "successor")] {
+            if !kept[forth].is_null() {
+                let other = record(&kept[forth])
+                    .unwrap_or_else(|| panic!("half a rotation: no {forth} of {kept}"));
+                assert_eq!(other[back], kept["id"], "half a rotation");
+                assert_eq!(other["key_family"], kept["key_family"]);
+            }
+        }
+    }
+}
+
+fn crash_again_and_again(victim: &mut impl Victim, act: Act) {
+    let (began, mut all, mut in_the_middle) = (Instant::now(), Vec::new(), 0);
+    for number in 0..rounds() {
+        let (tried, some_were_not) = round(victim, act, number);
+        check(victim.server(), act, number, &tried);
+        in_the_middle += usize::from(some_were_not);
+        all.extend(tried);
+    }
+    // After all that followed, too.
+    for Tried { issued, done } in &all {
+        if let (Act::Revoke, Some(_)) = (act, done) {
+            assert_eq!(status(victim.server(), &issued.key), 401);
+        }
+        if let (Act::Rotate, Some(answer)) = (act, done) {
+            assert_eq!(
+                status(victim.server(), answer["key"].as_str().unwrap()),
+                200
+            );
+        }
+    }
+    let done = all.iter().filter(|tried| tried.done.is_some()).count();
+    let (rounds, took) = (rounds(), began.elapsed());
+    println!(
+        "{act:?}: {rounds} kills, {in_the_middle} of them in the middle; {done} acknowledged; {took:?}"
+    );
+    assert!(
+        in_the_middle * 2 > rounds,
+        "the crashes came too late: {in_the_middle} of {rounds}"
+    );
+}
+
+#[test]
+fn a_killed_process_loses_no_acknowledged_revocation() {
+    let folder = tempfile::tempdir().unwrap();
+    crash_again_and_again(&mut OnSqlite::start(&folder), Act::Revoke);
+}
+
+#[test]
+fn a_killed_process_leaves_no_rotation_half_done() {
+    let folder = tempfile::tempdir().unwrap();
+    crash_again_and_again(&mut OnSqlite::start(&folder), Act::Rotate);
+}
+
+#[test]
+fn a_killed_database_loses_no_acknowledged_revocation() {
+    crash_again_and_again(&mut OnPostgres::start(), Act::Revoke);
+}
+
+#[test]
+fn a_killed_database_leaves_no_rotation_half_done() {
+    crash_again_and_again(&mut OnPostgres::start(), Act::Rotate);
+}

@@ -1,0 +1,16 @@
+//! Processes on one store: what storage decides, whichever framework serves.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod crashes;
+mod nodes;
+mod nodes_cut;
+mod postgres;
+mod sqlite;

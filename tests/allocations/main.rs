@@ -1,0 +1,12 @@
+//! What is allocated. A binary of its own, because counting replaces the allocator of the whole program.
+
+#![cfg(feature = "testing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod hot_path;
+mod limiter_memory;

@@ -1,0 +1,703 @@
+//! The trail of the audit: what an event tells, and what is left out and said so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
+use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditTrail, MemoryAudit};
+use portunus::key::{Delegation, KeyDigest, KeyKind, Owner, TenantId};
+use portunus::limit::{LocalLimiter, OnOutage, Quota, Quotas};
+use portunus::manage::NewKey;
+use portunus::network::{AllowList, TlsVersion, Transport};
+use portunus::profile::{Profile, RequestMetadata};
+use portunus::scope::{Scope, ScopeError, ScopeModel};
+use portunus::store::{KeyStore, StoredKey};
+use portunus::{
+    ActorMode, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Outcome, ScopeSet,
+};
+use portunus_test_support::{Head, House, live, scope, stranger, tenant, test, user};
+
+fn per_minute(limit: u64) -> Quotas {
+    Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap()
+}
+
+/// What a request comes to, told to a witness as an adapter does.
+async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
+    let mut witness = authenticator.witness(head).unwrap();
+    let outcome = authenticator.authenticate(head).await;
+    match &outcome {
+        Ok(admission) => {
+            if let Some(principal) = &admission.principal {
+                witness.admitted(principal);
+            }
+            witness.answered(200, None);
+        }
+        Err(error) => witness.answered(error.status(), Some(error)),
+    }
+    outcome
+}
+
+/// A trail into memory, by the house's clock.
+fn trail(house: &House, capacity: usize) -> (AuditTrail, MemoryAudit) {
+    let log = MemoryAudit::new(10_000);
+    let trail = AuditTrail::builder()
+        .sink(log.clone())
+        .capacity(capacity)
+        .clock(house.clock.clone());
+    (trail.failures_per_source(None).build(), log)
+}
+
+async fn written(trail: &AuditTrail, log: &MemoryAudit) -> Vec<AuditEvent> {
+    trail.flush().await.unwrap();
+    log.all()
+}
+
+/// The ids of events, without what is said about lost ones.
+fn routes(events: &[AuditEvent]) -> Vec<String> {
+    events
+        .iter()
+        .filter_map(|event| event.route.clone())
+        .collect()
+}
+
+/// Notes requests without a key: one event each, told apart by the path.
+async fn note(authenticator: &Authenticator, paths: impl IntoIterator<Item = u32>) {
+    for path in paths {
+        decide(authenticator, &Head::new().at(&path.to_string()))
+            .await
+            .unwrap_err();
+    }
+}
+
+fn texts(paths: impl IntoIterator<Item = u32>) -> Vec<String> {
+    paths.into_iter().map(|path| path.to_string()).collect()
+}
+
+// ---- what an event tells ----
+
+#[tokio::test]
+async fn an_event_tells_who_did_what_with_which_key_from_where_and_when() {
+    let house = House::new();
+    let (trail, log) = trail(&house, 10);
+    let mut new = NewKey::new(
+        "key",
+        Owner::user(tenant("acme"), user("u1")).with_email("u1@acme.com"),
+    );
+    new = new.with_scopes([scope("document:read"), scope("a")]);
+    new.kind = KeyKind::User;
+    let (key, record) = house.issue_new(new).await;
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    house.clock.advance(Duration::from_nanos(1_234_567_890));
+    let head = Head::bearer(&key)
+        .at("/a/b")
+        .from("203.0.113.7")
+        .with("x-request-id", "abc-123");
+    decide(&authenticator, &head).await.unwrap();
+    let events = written(&trail, &log).await;
+    let [event] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        (event.action, event.outcome, event.status),
+        (Action::Request, AuditOutcome::Ok, Some(200))
+    );
+    assert_eq!(
+        (event.key_id.as_ref(), event.tenant_id.as_ref()),
+        (Some(&record.id), Some(&tenant("acme")))
+    );
+    assert_eq!(
+        (event.environment.as_ref(), event.mode),
+        (Some(&live()), Some(ActorMode::User))
+    );
+    assert_eq!(event.actor, event.subject);
+    assert!(event.involves("U1@ACME.COM") && event.involves("u1") && !event.involves("u2"));
+    assert_eq!(event.scopes, ["document:read", "a"]);
+    assert_eq!(event.client_ip.unwrap().to_string(), "203.0.113.7");
+    assert_eq!(
+        (event.method.as_deref(), event.route.as_deref()),
+        (Some("GET"), Some("/a/b"))
+    );
+    assert_eq!(event.request_id.as_ref().unwrap().as_str(), "abc-123");
+    let json = serde_json::to_value(event).unwrap();
+    assert_eq!(json["at"], "2027-01-15T08:00:01.234Z");
+    assert_eq!(
+        (&json["action"], &json["outcome"]),
+        (&"request".into(), &"OK".into())
+    );
+    assert_eq!(serde_json::from_value::<AuditEvent>(json).unwrap(), *event);
+}
+
+#[derive(Debug)]
+struct People;
+
+#[async_trait]
+impl Directory for People {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        match named {
+            UserRef::Email(email) if email == "member@example.com" => {
+                let id = user("0190f6a0-0000-7000-8000-000000000001");
+                Ok(Some(Arc::new(
+                    User::new(id, tenant.clone()).with_email("member@example.com"),
+                )))
+            }
+            UserRef::Id(id) if id.as_str() == "down" => {
+                Err(DirectoryError::unavailable("no route to host"))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Suspended;
+
+#[async_trait]
+impl OwnerStanding for Suspended {
+    async fn standing(&self, _: &Owner) -> Result<Standing, DirectoryError> {
+        Ok(Standing::Suspended)
+    }
+}
+
+#[derive(Debug)]
+struct NoLimiter;
+
+#[async_trait]
+impl portunus::RateLimiter for NoLimiter {
+    async fn acquire(
+        &self,
+        _: &portunus::limit::LimitRequest<'_>,
+    ) -> Result<portunus::limit::Decision, portunus::limit::LimiterError> {
+        Err(portunus::limit::LimiterError::Unavailable(
+            "connection refused".into(),
+        ))
+    }
+}
+
+/// A key that may act for users, on a house whose store answers late or not.
+async fn one_key(late: bool) -> (House, AuditTrail, MemoryAudit, String, portunus::key::KeyId) {
+    let house = House::new();
+    let (trail, log) = trail(&house, 100);
+    let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
+    new.delegation = Some(Delegation::On);
+    let (key, record) = house.issue_new(new).await;
+    if late {
+        house.store.answer_late();
+    }
+    (house, trail, log, key, record.id.clone())
+}
+
+type Build = fn(AuthenticatorBuilder) -> AuthenticatorBuilder;
+type Ask = fn(Head) -> Head;
+type Change = fn(&mut portunus::key::KeyRecord);
+
+#[tokio::test]
+async fn a_real_key_that_is_refused_is_named_whatever_the_reason_and_however_late_the_store_answers()
+ {
+    use ErrorCode as E;
+    let same: (Build, Ask, Change) = (|builder| builder, |head| head, |_| {});
+    let cases: Vec<(E, (Build, Ask, Change))> = vec![
+        (
+            E::KeyRevoked,
+            (same.0, same.1, |r| {
+                r.revoked = Some(portunus::key::Revocation::new(r.created_at, None))
+            }),
+        ),
+        (
+            E::KeyExpired,
+            (same.0, same.1, |r| r.expires_at = Some(r.created_at)),
+        ),
+        (E::KeyDisabled, (same.0, same.1, |r| r.enabled = false)),
+        (
+            E::KeyDisabled,
+            (same.0, same.1, |r| {
+                r.not_before = Some(r.created_at + Duration::from_secs(1))
+            }),
+        ),
+        (
+            E::OwnerSuspended,
+            (|b| b.owner_standing(Suspended), same.1, same.2),
+        ),
+        (
+            E::WrongEnvironment,
+            (|b| b.environment(test()), same.1, same.2),
+        ),
+        (
+            E::InsecureTransport,
+            (
+                |b| b.transport(Some(Transport::tls(TlsVersion::V1_3))),
+                same.1,
+                same.2,
+            ),
+        ),
+        (
+            E::IpNotAllowed,
+            (same.0, same.1, |r| {
+                r.allowed_ips = Some(AllowList::parse(["10.0.0.0/8"]).unwrap())
+            }),
+        ),
+        (
+            E::LimiterUnavailable,
+            (
+                |b| b.limiter(NoLimiter).on_limiter_outage(OnOutage::Closed),
+                same.1,
+                same.2,
+            ),
+        ),
+        (
+            E::InvalidRequest,
+            (
+                same.0,
+                |h| h.with("x-user-id", "a").with("x-on-behalf-of", "b"),
+                same.2,
+            ),
+        ),
+        (
+            E::UnknownActor,
+            (
+                |b| b.directory(People),
+                |h| h.with("x-on-behalf-of", "who"),
+                same.2,
+            ),
+        ),
+        (
+            E::UnknownActor,
+            (same.0, |h| h.with("x-on-behalf-of", "who"), same.2),
+        ),
+        (
+            E::DirectoryUnavailable,
+            (
+                |b| b.directory(People),
+                |h| h.with("x-user-id", "down"),
+                same.2,
+            ),
+        ),
+    ];
+    for (code, (build, ask, change)) in cases {
+        for late in [false, true] {
+            let (house, trail, log, key, id) = one_key(late).await;
+            house.change(&id, change).await;
+            let authenticator = build(house.bearer().audit(trail.clone())).build().unwrap();
+            let error = decide(&authenticator, &ask(Head::bearer(&key)).from("203.0.113.7"))
+                .await
+                .unwrap_err();
+            let events = written(&trail, &log).await;
+            let [event] = events.as_slice() else {
+                panic!("{code}: {events:?}")
+            };
+            assert_eq!(
+                (error.code(), event.outcome),
+                (code, AuditOutcome::Refused(code))
+            );
+            assert_eq!(event.status, Some(code.status()));
+            assert_eq!(
+                (event.key_id.as_ref(), error.key_id()),
+                (Some(&id), Some(&id)),
+                "{code}, late: {late}"
+            );
+            assert_eq!(event.tenant_id, Some(tenant("acme")), "{code}");
+            assert_eq!(
+                (event.environment.clone(), event.scopes.as_slice()),
+                (Some(live()), &["a".to_owned()][..])
+            );
+            assert!(
+                event.client_ip.is_some() && event.request_id.is_some() && event.route.is_some()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_used_up_its_quota_is_named() {
+    let (house, trail, log, key, id) = one_key(false).await;
+    let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
+    let authenticator = house
+        .bearer()
+        .audit(trail.clone())
+        .limiter(limiter)
+        .quotas(per_minute(1))
+        .build()
+        .unwrap();
+    decide(&authenticator, &Head::bearer(&key)).await.unwrap();
+    decide(&authenticator, &Head::bearer(&key))
+        .await
+        .unwrap_err();
+    let event = written(&trail, &log).await.pop().unwrap();
+    assert_eq!(
+        (event.outcome.as_str(), event.status, event.key_id),
+        ("RATE_LIMITED", Some(429), Some(id))
+    );
+}
+
+#[derive(Debug)]
+struct Understands(&'static str);
+
+impl ScopeModel for Understands {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        Err(Scope::new(self.0).unwrap_err())
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_grants_cannot_be_understood_is_named() {
+    let (house, trail, log, key, id) = one_key(false).await;
+    let authenticator = house
+        .bearer()
+        .audit(trail.clone())
+        .scope_model(Understands(""))
+        .build()
+        .unwrap();
+    decide(&authenticator, &Head::bearer(&key))
+        .await
+        .unwrap_err();
+    let event = written(&trail, &log).await.pop().unwrap();
+    assert_eq!(
+        (event.outcome.as_str(), event.key_id),
+        ("STORE_UNAVAILABLE", Some(id)),
+        "or nobody finds the bad record"
+    );
+}
+
+#[tokio::test]
+async fn where_no_real_key_was_presented_none_is_named() {
+    for late in [false, true] {
+        let (house, trail, log, key, _) = one_key(late).await;
+        let authenticator = house
+            .bearer()
+            .audit(trail.clone())
+            .failure_quotas(Some(per_minute(1)))
+            .build()
+            .unwrap();
+        let wrong = portunus_test_support::with_last_character_wrong(&key);
+        let heads = [
+            ("MISSING_KEY", Head::new()),
+            ("INVALID_FORMAT", Head::bearer("garbage")),
+            (
+                "INVALID_REQUEST",
+                Head::bearer(&key).with("authorization", format!("Bearer {key}")),
+            ),
+            ("INVALID_KEY", Head::bearer(&wrong)),
+            ("INVALID_KEY", Head::bearer(&stranger())),
+            ("TOO_MANY_FAILURES", Head::bearer(&stranger())),
+        ];
+        for (_, head) in &heads {
+            decide(&authenticator, head).await.unwrap_err();
+        }
+        let open = house.bearer().audit(trail.clone()).build().unwrap();
+        house.store.answer_nothing();
+        decide(&open, &Head::bearer(&key)).await.unwrap_err();
+        let events = written(&trail, &log).await;
+        let codes: Vec<_> = events.iter().map(|event| event.outcome.as_str()).collect();
+        let expected: Vec<_> = heads
+            .iter()
+            .map(|(code, _)| *code)
+            .chain(["STORE_UNAVAILABLE"])
+            .collect();
+        assert_eq!(codes, expected);
+        for event in events {
+            assert!(
+                event.key_id.is_none() && event.tenant_id.is_none(),
+                "{event:?}"
+            );
+            assert!(
+                event.actor.is_none() && event.subject.is_none() && event.scopes.is_empty(),
+                "{event:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
+    let house = House::new();
+    let (trail, log) = trail(&house, 10);
+    let manager = Profile::AllSign
+        .manager(house.store.clone())
+        .clock(house.clock.clone())
+        .build()
+        .unwrap();
+    let owner = Owner::user(tenant("acme"), user("platform")).with_email("platform@app.com");
+    let new = NewKey::new("platform", owner)
+        .with_scopes([scope("document:read"), scope("document:write")]);
+    let key = manager.issue(new).await.unwrap().key.reveal();
+    let builder = Profile::AllSign
+        .authenticator(house.store.clone())
+        .clock(house.clock.clone());
+    let authenticator = builder
+        .directory(People)
+        .audit(trail.clone())
+        .build()
+        .unwrap();
+    decide(
+        &authenticator,
+        &Head::bearer(&key).with("x-on-behalf-of", "Member@Example.com"),
+    )
+    .await
+    .unwrap();
+    decide(
+        &authenticator,
+        &Head::bearer(&key).with("x-on-behalf-email", "member@example.com"),
+    )
+    .await
+    .unwrap();
+    decide(
+        &authenticator,
+        &Head::bearer(&key).with("x-on-behalf-of", "nobody@example.com"),
+    )
+    .await
+    .unwrap_err();
+    decide(&authenticator, &Head::bearer(&key)).await.unwrap();
+    decide(&authenticator, &Head::new()).await.unwrap_err();
+    let events = written(&trail, &log).await;
+    let json = |at: usize| {
+        RequestMetadata::of(&events[at]).map(|data| serde_json::to_string(&data).unwrap())
+    };
+    let delegated = concat!(
+        r#"{"apiKeyOwner":"platform@app.com","onBehalfOf":"member@example.com","#,
+        r#""scopes":["document:read","document:write"],"mode":"delegated"}"#
+    );
+    assert_eq!(json(0).unwrap(), delegated);
+    assert_eq!(json(1).unwrap(), delegated.replace("delegated", "app_user"));
+    assert_eq!(
+        json(2).unwrap(),
+        delegated.replace("member@", "nobody@"),
+        "whom it asked for"
+    );
+    let own = concat!(
+        r#"{"apiKeyOwner":"platform@app.com","#,
+        r#""scopes":["document:read","document:write"],"mode":"app"}"#
+    );
+    assert_eq!(json(3).unwrap(), own);
+    assert_eq!(json(4), None);
+    let subjects = events
+        .iter()
+        .map(|event| event.subject.as_ref()?.user_email.as_deref())
+        .collect::<Vec<_>>();
+    let expected = [
+        Some("member@example.com"),
+        Some("member@example.com"),
+        Some("nobody@example.com"),
+        Some("platform@app.com"),
+    ];
+    assert_eq!(subjects[..4], expected);
+    assert!(
+        events[..4]
+            .iter()
+            .all(|event| event.actor.as_ref().unwrap().is("platform@app.com"))
+    );
+    assert!(events[2].involves("NOBODY@example.com"));
+}
+
+#[tokio::test]
+async fn a_key_found_under_no_digest_of_its_own_names_nobody() {
+    // A store that answers with somebody else's key must not put that key into the event.
+    let (house, trail, log, _, id) = one_key(false).await;
+    let record = house.store.get(&id).await.unwrap().unwrap().record;
+    let digest: KeyDigest = house.hasher.digest("another");
+    house
+        .store
+        .always_find(Arc::new(StoredKey::new(digest, record)));
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    decide(&authenticator, &Head::bearer(&stranger()))
+        .await
+        .unwrap_err();
+    let event = written(&trail, &log).await.pop().unwrap();
+    assert_eq!(
+        (event.outcome.as_str(), event.key_id),
+        ("INVALID_KEY", None)
+    );
+}
+
+// ---- what is left out ----
+
+#[tokio::test]
+async fn what_the_queue_cannot_take_is_counted_and_told_once() {
+    let house = House::new();
+    let (trail, log) = trail(&house, 3);
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    note(&authenticator, 0..5).await;
+    assert_eq!(trail.dropped(), 2);
+    let events = written(&trail, &log).await;
+    assert_eq!(routes(&events), texts(0..3));
+    let lost = events.last().unwrap();
+    assert_eq!(
+        (lost.action, lost.count, lost.outcome),
+        (Action::EventsLost, Some(2), AuditOutcome::Ok)
+    );
+    assert_eq!(lost.at, house.clock.now());
+    assert_eq!(written(&trail, &log).await.len(), 4, "it is said once");
+    note(&authenticator, 5..9).await;
+    let events = written(&trail, &log).await;
+    assert_eq!(routes(&events), texts([0, 1, 2, 5, 6, 7]));
+    assert_eq!(
+        (
+            events.last().unwrap().count,
+            trail.dropped(),
+            trail.throttled()
+        ),
+        (Some(1), 3, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_source_that_fails_again_and_again_is_noted_so_often_and_no_more() {
+    let house = House::new();
+    let log = MemoryAudit::new(1000);
+    let builder = AuditTrail::builder()
+        .sink(log.clone())
+        .clock(house.clock.clone());
+    let trail = builder.failures_per_source(Some(per_minute(3))).build();
+    let (one, first) = house.issue(&[]).await;
+    let (two, second) = house.issue(&[]).await;
+    for id in [&first.id, &second.id] {
+        house.manager().revoke(id, None).await.unwrap();
+    }
+    let authenticator = house
+        .bearer()
+        .audit(trail.clone())
+        .failure_quotas(None)
+        .build()
+        .unwrap();
+    let of = |ip: &str| Head::bearer(&stranger()).from(ip);
+    let sources: Vec<Vec<Head>> = vec![
+        // A key, wherever it comes from.
+        (1..=5)
+            .map(|last| Head::bearer(&one).from(&format!("203.0.113.{last}")))
+            .collect(),
+        (1..=5)
+            .map(|_| Head::bearer(&two).from("203.0.113.1"))
+            .collect(),
+        (1..=5).map(|_| of("203.0.113.1")).collect(),
+        (1..=5).map(|_| of("203.0.113.2")).collect(),
+        (1..=5)
+            .map(|last| of(&format!("2001:db8::{last}")))
+            .collect(),
+        (1..=5)
+            .map(|last| of(&format!("2001:db8:0:1::{last}")))
+            .collect(),
+        vec![Head::bearer(&stranger()); 5],
+    ];
+    let count = sources.len();
+    for source in sources {
+        let before = trail.throttled();
+        for head in source {
+            decide(&authenticator, &head).await.unwrap_err();
+        }
+        assert_eq!(trail.throttled() - before, 2);
+    }
+    let events = written(&trail, &log).await;
+    assert_eq!(
+        events
+            .iter()
+            .filter(|event| event.action == Action::Request)
+            .count(),
+        3 * count
+    );
+    assert_eq!(events.last().unwrap().count, Some(2 * count as u64));
+    assert_eq!(trail.dropped(), 0);
+    house.clock.advance(Duration::from_secs(61));
+    decide(&authenticator, &of("203.0.113.1"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        trail.throttled(),
+        2 * count as u64,
+        "its time has come again"
+    );
+}
+
+#[tokio::test]
+async fn a_flood_from_everywhere_does_not_hide_what_a_real_key_does() {
+    let house = House::new();
+    let log = MemoryAudit::new(10);
+    let trail = AuditTrail::builder()
+        .sink(log.clone())
+        .capacity(100_000)
+        .clock(house.clock.clone())
+        .build();
+    let (key, record) = house.issue(&[]).await;
+    house.manager().revoke(&record.id, None).await.unwrap();
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    for network in 0..50_100_u32 {
+        let ip = format!("2001:db8:{:x}:{:x}::1", network >> 16, network & 0xffff);
+        decide(&authenticator, &Head::new().from(&ip))
+            .await
+            .unwrap_err();
+    }
+    decide(&authenticator, &Head::bearer(&key))
+        .await
+        .unwrap_err();
+    let events = written(&trail, &log).await;
+    assert!(
+        events
+            .iter()
+            .any(|event| event.key_id.as_ref() == Some(&record.id)),
+        "{} throttled",
+        trail.throttled()
+    );
+}
+
+#[tokio::test]
+async fn successes_are_left_out_where_a_host_says_so() {
+    let (house, _, log, key, _) = one_key(false).await;
+    let trail = AuditTrail::builder()
+        .sink(log.clone())
+        .successes(false)
+        .build();
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    decide(&authenticator, &Head::bearer(&key)).await.unwrap();
+    decide(&authenticator, &Head::new()).await.unwrap_err();
+    let events = written(&trail, &log).await;
+    assert_eq!(
+        events
+            .iter()
+            .map(|event| event.outcome.as_str())
+            .collect::<Vec<_>>(),
+        ["MISSING_KEY"]
+    );
+    assert_eq!(
+        (trail.dropped(), trail.throttled()),
+        (0, 0),
+        "what was not wanted is not lost"
+    );
+}
+
+#[tokio::test]
+async fn nobody_who_was_let_through_as_nobody_is_no_event() {
+    let (house, trail, log, ..) = one_key(false).await;
+    let authenticator = house
+        .bearer()
+        .optional()
+        .audit(trail.clone())
+        .build()
+        .unwrap();
+    decide(&authenticator, &Head::new()).await.unwrap();
+    assert!(written(&trail, &log).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_witness_that_is_dropped_says_that_the_caller_went_away() {
+    let (house, trail, log, key, id) = one_key(false).await;
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let head = Head::bearer(&key);
+    let mut witness = authenticator.witness(&head).unwrap();
+    witness.admitted(
+        authenticator
+            .authenticate(&head)
+            .await
+            .unwrap()
+            .principal
+            .as_ref()
+            .unwrap(),
+    );
+    drop(witness);
+    let event = written(&trail, &log).await.pop().unwrap();
+    assert_eq!(
+        (event.outcome, event.key_id, event.status),
+        (AuditOutcome::Abandoned, Some(id), None)
+    );
+}

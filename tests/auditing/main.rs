@@ -1,0 +1,15 @@
+//! Audit events: what they say, and where they go.
+
+#![cfg(all(feature = "axum", feature = "profiles", feature = "testing"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod acts;
+mod chain;
+mod events;
+mod over_http;
+mod sinks;

@@ -1,0 +1,1864 @@
+//! The one path of a request, driven by hand: what may stand in the fields, what each wrong thing
+//! is answered with, and what it may cost.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portunus::key::{
+    Alphabet, Checksum, DigestScheme, Environment, KeyFormat, KeyHasher, KeyKind, KeyRecord, Owner,
+    Pepper, Revocation,
+};
+use portunus::manage::NewKey;
+use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet, WildcardModel};
+use portunus::store::{Change, KeyStore, StoredKey, WriteBatch};
+use portunus::{
+    ActorMode, Admission, Attempt, AuthError, Authenticator, BuildError, Clock, ErrorCode,
+    KeyPrincipal, PendingAttempt, Principal, Requirement, UsageRecorder,
+};
+use portunus_test_support::{
+    Head, House, base64, format, live, scope, stranger, tenant, test, user,
+    with_last_character_wrong,
+};
+
+async fn accepted(authenticator: &Authenticator, head: &Head) -> KeyPrincipal {
+    authenticator
+        .authenticate(head)
+        .await
+        .unwrap()
+        .principal
+        .expect("somebody")
+}
+
+async fn refused(authenticator: &Authenticator, head: &Head) -> AuthError {
+    authenticator
+        .authenticate(head)
+        .await
+        .expect_err("a refusal")
+}
+
+async fn code(authenticator: &Authenticator, head: &Head) -> ErrorCode {
+    refused(authenticator, head).await.code()
+}
+
+/// All that a caller can learn of a refusal.
+fn answer(authenticator: &Authenticator, error: &AuthError, head: &Head) -> String {
+    format!("{:?}", authenticator.responder().answer(error, head))
+}
+
+fn pepper(version: u32) -> Pepper {
+    Pepper::new(version, &[u8::try_from(version).unwrap(); 32]).unwrap()
+}
+
+// ---- Bearer ----
+
+#[tokio::test]
+async fn a_real_key_is_accepted_and_known_for_what_it_is() {
+    let house = House::new();
+    let (key, record) = house.issue(&["document:read"]).await;
+    let principal = accepted(
+        &house.bearer().build().unwrap(),
+        &Head::bearer(&key).from("192.0.2.1"),
+    )
+    .await;
+    assert_eq!(principal.record(), &*record);
+    assert_eq!(
+        (principal.key_id(), principal.owner()),
+        (&record.id, &record.owner)
+    );
+    assert_eq!(
+        (principal.environment(), principal.mode()),
+        (&live(), ActorMode::App)
+    );
+    assert_eq!(principal.client_ip(), Some(IpAddr::from([192, 0, 2, 1])));
+    assert!(principal.require(&scope("document:read").into()).is_ok());
+    let refusal = principal
+        .require(&scope("document:write").into())
+        .unwrap_err();
+    assert_eq!(refusal.code(), ErrorCode::InsufficientScope);
+    assert_eq!(refusal.missing_scope().unwrap().granted, ["document:read"]);
+}
+
+#[tokio::test]
+async fn the_scheme_may_be_written_in_any_case_and_followed_by_many_spaces() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    for value in [
+        format!("Bearer {key}"),
+        format!("bearer {key}"),
+        format!("bEaReR  {key}"),
+        format!("BEARER      {key}"),
+        format!("  Bearer {key}  "),
+        format!("Bearer {key}\t"),
+    ] {
+        accepted(&authenticator, &Head::authorization(&value)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_credential_of_an_accepted_scheme_is_a_missing_key() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let mut heads = vec![Head::new()];
+    for value in [
+        "".to_owned(),
+        "   ".to_owned(),
+        key.clone(),
+        format!("Token {key}"),
+        format!("Digest username=\"{key}\""),
+        format!("ApiKey {key}"),
+        format!("Bearer:{key}"),
+        format!("Bearer{key}"),
+        format!("Bearers {key}"),
+        format!("Basic {}", base64(format!("{key}:").as_bytes())),
+        format!("\u{ff22}earer {key}"),
+    ] {
+        heads.push(Head::authorization(&value));
+    }
+    for head in heads {
+        assert_eq!(
+            code(&authenticator, &head).await,
+            ErrorCode::MissingKey,
+            "{head:?}"
+        );
+    }
+    assert_eq!(house.store.finds(), 0);
+}
+
+#[tokio::test]
+async fn a_bearer_value_that_is_no_token_is_a_bad_request() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let mut values: Vec<Vec<u8>> = [
+        "Bearer".to_owned(),
+        "Bearer ".to_owned(),
+        "Bearer      ".to_owned(),
+        "Bearer =".to_owned(),
+        "Bearer a, Bearer b".to_owned(),
+        format!("Bearer {key}, Bearer {key}"),
+        format!("Bearer {key},{key}"),
+        format!("Bearer {key} {key}"),
+        format!("Bearer \"{key}\""),
+        format!("Bearer a={key}"),
+        format!("Bearer {key};"),
+        format!("Bearer {key}\0"),
+        format!("Bearer \0{key}"),
+        format!("Bearer {key}\u{e9}"),
+        format!("Bearer {key}\r\nX-Admin: 1"),
+    ]
+    .into_iter()
+    .map(String::into_bytes)
+    .collect();
+    values.push([b"Bearer ".as_slice(), key.as_bytes(), &[0xff]].concat());
+    values.push(b"Bearer \x80\x81".to_vec());
+    for value in values {
+        let head = Head::authorization(&value);
+        let error = refused(&authenticator, &head).await;
+        assert_eq!(
+            (error.code(), error.status()),
+            (ErrorCode::InvalidRequest, 400),
+            "{value:?}"
+        );
+    }
+    assert_eq!(house.store.finds(), 0);
+}
+
+#[tokio::test]
+async fn a_token_of_another_shape_is_a_wrong_format_and_reaches_no_store() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    for wrong in [
+        "a".to_owned(),
+        "a==".to_owned(),
+        key.to_uppercase(),
+        key[1..].to_owned(),
+        format!("{key}="),
+        format!("{key}0"),
+    ] {
+        let error = refused(&authenticator, &Head::bearer(&wrong)).await;
+        assert_eq!(
+            (error.code(), error.status()),
+            (ErrorCode::InvalidFormat, 401),
+            "{wrong}"
+        );
+    }
+    assert_eq!(house.store.finds(), 0);
+}
+
+#[tokio::test]
+async fn a_repeated_field_is_a_bad_request_even_where_both_say_the_same() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().basic([format()]).build().unwrap();
+    let bearer = format!("Bearer {key}");
+    for second in [
+        bearer.clone(),
+        "Bearer x".into(),
+        "Token x".into(),
+        "".into(),
+        format!("Basic {}", base64(b"x:")),
+    ] {
+        let one = Head::authorization(&bearer).with("Authorization", &second);
+        let other = Head::authorization(&second).with("AUTHORIZATION", &bearer);
+        for head in [one, other] {
+            assert_eq!(
+                code(&authenticator, &head).await,
+                ErrorCode::InvalidRequest,
+                "{head:?}"
+            );
+        }
+    }
+    assert_eq!(house.store.finds(), 0);
+}
+
+#[tokio::test]
+async fn a_huge_token_is_refused_without_a_look_up() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house
+        .bearer()
+        .basic([format()])
+        .header("X-API-Key", [format()])
+        .build()
+        .unwrap();
+    for size in [257, 4096, 8 << 10, 1 << 20] {
+        let long = format!("{key}{}", "a".repeat(size));
+        let pair = base64(format!("{long}:").as_bytes());
+        for head in [
+            Head::bearer(&long),
+            Head::authorization(format!("Basic {pair}")),
+            Head::new().with("x-api-key", &long),
+            Head::authorization(format!("{}Bearer {key}", " ".repeat(size + 4096))),
+        ] {
+            assert_eq!(refused(&authenticator, &head).await.status(), 401, "{size}");
+        }
+    }
+    assert_eq!(house.store.finds(), 0);
+}
+
+#[tokio::test]
+async fn a_key_elsewhere_than_in_its_field_is_never_read() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let elsewhere = Head::new()
+        .at(&format!("/documents?api_key={key}&access_token={key}"))
+        .with("x-api-key", &key)
+        .with("proxy-authorization", format!("Bearer {key}"))
+        .with("cookie", format!("access_token={key}"))
+        .with("x-forwarded-authorization", format!("Bearer {key}"));
+    assert_eq!(
+        code(&authenticator, &elsewhere).await,
+        ErrorCode::MissingKey
+    );
+    assert_eq!(house.store.finds(), 0);
+}
+
+// ---- Basic ----
+
+#[tokio::test]
+async fn a_key_is_accepted_as_user_name_with_an_empty_password() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bare().basic([format()]).build().unwrap();
+    let pair = base64(format!("{key}:").as_bytes());
+    for value in [
+        format!("Basic {pair}"),
+        format!("bAsIc   {pair}"),
+        format!("Basic {}", pair.trim_end_matches('=')),
+    ] {
+        accepted(&authenticator, &Head::authorization(&value)).await;
+    }
+}
+
+#[tokio::test]
+async fn malformed_basic_credentials_are_a_wrong_format() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bare().basic([format()]).build().unwrap();
+    let pair = |text: String| Head::basic(text.as_bytes());
+    let whole = base64(format!("{key}:").as_bytes());
+    for (what, head) in [
+        ("no colon", pair(key.clone())),
+        ("nothing", pair(String::new())),
+        ("a colon alone", pair(":".into())),
+        ("a password", pair(format!("{key}:secret"))),
+        ("a blank as password", pair(format!("{key}: "))),
+        ("the key as password", pair(format!(":{key}"))),
+        ("a second colon", pair(format!("{key}::"))),
+        ("a line break", pair(format!("{key}\n:"))),
+        ("a line break as password", pair(format!("{key}:\r\n"))),
+        ("NUL", pair(format!("{key}\0:"))),
+        ("DEL", pair(format!("\u{7f}{key}:"))),
+        (
+            "not UTF-8",
+            Head::basic(&[key.as_bytes(), b"\xff:"].concat()),
+        ),
+        ("another script", pair(format!("{key}\u{e9}:"))),
+        ("no value", Head::authorization("Basic")),
+        ("blanks", Head::authorization("Basic    ")),
+        ("no base64", Head::authorization("Basic !!!!")),
+        (
+            "a key that is not encoded",
+            Head::authorization(format!("Basic {key}:")),
+        ),
+        (
+            "padding in the middle",
+            Head::authorization(format!("Basic ===={whole}")),
+        ),
+        (
+            "a character too many",
+            Head::authorization(format!("Basic {}A", whole.trim_end_matches('='))),
+        ),
+        ("URL-safe base64", Head::authorization("Basic _-_-_-_-")),
+        (
+            "two values",
+            Head::authorization(format!("Basic {whole}, Basic {whole}")),
+        ),
+        ("bytes over 0x7F", Head::authorization(b"Basic \xff\xfe")),
+    ] {
+        let error = refused(&authenticator, &head).await;
+        assert_eq!(
+            (error.code(), error.status()),
+            (ErrorCode::InvalidFormat, 401),
+            "{what}"
+        );
+    }
+    assert_eq!(house.store.finds(), 0);
+}
+
+#[tokio::test]
+async fn each_scheme_takes_its_own_formats_only() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let token = KeyFormat::builder("")
+        .random(Alphabet::URL_SAFE, 43)
+        .build()
+        .unwrap();
+    let authenticator = house
+        .bare()
+        .basic([format()])
+        .bearer([token])
+        .build()
+        .unwrap();
+    accepted(&authenticator, &Head::basic(format!("{key}:").as_bytes())).await;
+    assert_eq!(
+        code(&authenticator, &Head::bearer(&key)).await,
+        ErrorCode::InvalidFormat
+    );
+    assert_eq!(house.store.finds(), 1);
+}
+
+// ---- a header of the host's own ----
+
+#[tokio::test]
+async fn a_header_of_the_hosts_own_carries_a_key_where_the_host_says_so() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house
+        .bearer()
+        .header("X-API-Key", [format()])
+        .build()
+        .unwrap();
+    accepted(&authenticator, &Head::new().with("x-api-key", &key)).await;
+    accepted(
+        &authenticator,
+        &Head::new().with("X-API-KEY", format!(" {key} ")),
+    )
+    .await;
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    assert_eq!(
+        code(&authenticator, &Head::new()).await,
+        ErrorCode::MissingKey
+    );
+    assert_eq!(
+        code(&authenticator, &Head::new().with("x-api-key", "")).await,
+        ErrorCode::InvalidFormat
+    );
+    assert_eq!(
+        code(
+            &authenticator,
+            &Head::new().with("x-api-key", format!("Bearer {key}"))
+        )
+        .await,
+        ErrorCode::InvalidFormat
+    );
+}
+
+#[tokio::test]
+async fn two_ways_at_once_or_one_twice_are_a_bad_request() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house
+        .bearer()
+        .header("X-API-Key", [format()])
+        .header("X-Other-Key", [format()])
+        .build()
+        .unwrap();
+    for head in [
+        Head::bearer(&key).with("x-api-key", &key),
+        Head::bearer(&key).with("x-api-key", ""),
+        Head::bearer("garbage").with("x-api-key", &key),
+        Head::new().with("x-api-key", &key).with("x-api-key", &key),
+        Head::new()
+            .with("x-api-key", &key)
+            .with("x-other-key", &key),
+    ] {
+        assert_eq!(
+            code(&authenticator, &head).await,
+            ErrorCode::InvalidRequest,
+            "{head:?}"
+        );
+    }
+    assert_eq!(house.store.finds(), 0);
+}
+
+#[tokio::test]
+async fn fields_that_mean_something_else_cannot_carry_a_key() {
+    let house = House::new();
+    for name in [
+        "Authorization",
+        "X-User-Id",
+        "x-forwarded-for",
+        "Forwarded",
+        "Cookie",
+        "Host",
+        "X-Request-Id",
+        "",
+        "a b",
+        "a:b",
+        "x\u{e9}",
+    ] {
+        let built = house.bare().header(name, [format()]).build();
+        assert!(matches!(built, Err(BuildError::Header(_))), "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_authenticator_without_a_format_cannot_be_built() {
+    let house = House::new();
+    assert_eq!(house.bare().build().unwrap_err(), BuildError::NoFormat);
+    assert_eq!(
+        house.bare().bearer([]).build().unwrap_err(),
+        BuildError::NoFormat
+    );
+    assert_eq!(
+        house.bearer().basic([]).build().unwrap_err(),
+        BuildError::NoFormat
+    );
+}
+
+// ---- nothing is learned without the secret ----
+
+#[tokio::test]
+async fn a_wrong_checksum_is_an_invalid_key_and_reaches_no_store() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().basic([format()]).build().unwrap();
+    let typo = with_last_character_wrong(&key);
+    assert_eq!(
+        code(&authenticator, &Head::bearer(&typo)).await,
+        ErrorCode::InvalidKey
+    );
+    assert_eq!(
+        code(&authenticator, &Head::basic(format!("{typo}:").as_bytes())).await,
+        ErrorCode::InvalidKey
+    );
+    assert_eq!(house.store.finds(), 0);
+}
+
+#[tokio::test]
+async fn a_last_character_that_is_wrong_is_answered_like_a_key_nobody_has() {
+    // A format without a checksum, so that the look-up decides.
+    let house = House::new();
+    let format = KeyFormat::builder("acme_")
+        .random(Alphabet::BASE62, 32)
+        .build()
+        .unwrap();
+    let manager = portunus::manage::KeyManager::builder(house.store.clone(), format.clone())
+        .build()
+        .unwrap();
+    let real = manager
+        .issue(NewKey::new("key", Owner::tenant(tenant("acme"))))
+        .await
+        .unwrap()
+        .key
+        .reveal();
+    let authenticator = house.bare().bearer([format.clone()]).build().unwrap();
+    accepted(&authenticator, &Head::bearer(&real)).await;
+    let mut answers = Vec::new();
+    for wrong in [
+        with_last_character_wrong(&real),
+        format.generate(None, None).unwrap().reveal(),
+    ] {
+        let before = house.store.finds();
+        let head = Head::bearer(&wrong);
+        let error = refused(&authenticator, &head).await;
+        assert_eq!(error.code(), ErrorCode::InvalidKey);
+        assert_eq!(house.store.finds(), before + 1, "the same work");
+        answers.push(answer(&authenticator, &error, &head));
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[tokio::test]
+async fn a_deleted_key_is_answered_like_a_key_nobody_has() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    house
+        .store
+        .apply(&WriteBatch::new().change(Change::Delete(record.id.clone())))
+        .await
+        .unwrap();
+    let (deleted, unknown) = (Head::bearer(&key), Head::bearer(&stranger()));
+    let (one, other) = (
+        refused(&authenticator, &deleted).await,
+        refused(&authenticator, &unknown).await,
+    );
+    assert_eq!(
+        answer(&authenticator, &one, &deleted),
+        answer(&authenticator, &other, &unknown)
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_finds_another_key_than_was_presented_lets_nobody_in() {
+    let house = House::new();
+    let (key, record) = house.issue(&["*"]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let digest = house.hasher.digest(&key);
+    let mut nearly = digest.to_bytes();
+    nearly[31] ^= 1;
+    for wrong in [
+        portunus::key::KeyDigest::new(DigestScheme::Sha256, nearly),
+        portunus::key::KeyDigest::new(DigestScheme::HmacSha256 { pepper: 1 }, digest.to_bytes()),
+        house.hasher.digest(&stranger()),
+    ] {
+        house
+            .store
+            .always_find(Arc::new(StoredKey::new(wrong, Arc::clone(&record))));
+        assert_eq!(
+            code(&authenticator, &Head::bearer(&key)).await,
+            ErrorCode::InvalidKey
+        );
+    }
+    house
+        .store
+        .always_find(Arc::new(StoredKey::new(digest, record)));
+    accepted(&authenticator, &Head::bearer(&key)).await;
+}
+
+#[tokio::test]
+async fn no_error_and_no_answer_repeats_what_was_presented() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    house
+        .change(&record.id, |record| record.enabled = false)
+        .await;
+    let authenticator = house
+        .bearer()
+        .basic([format()])
+        .header("x-api-key", [format()])
+        .build()
+        .unwrap();
+    let canary = &key[13..30];
+    let typo = with_last_character_wrong(&key);
+    for head in [
+        Head::bearer(&key),
+        Head::bearer(&typo),
+        Head::bearer(&format!("{key}!")),
+        Head::bearer(&key[1..]),
+        Head::basic(format!("{key}:{key}").as_bytes()),
+        Head::basic(key.as_bytes()),
+        Head::new().with("x-api-key", &key),
+        Head::bearer(&key).with("x-api-key", &key),
+        Head::bearer(&key).with("x-user-id", &key),
+        Head::bearer(&key).at(&format!("/{key}")),
+    ] {
+        let error = refused(&authenticator, &head).await;
+        let all = format!(
+            "{error} {error:?} {}",
+            answer(&authenticator, &error, &head)
+        );
+        assert!(
+            !all.contains(canary) && !all.contains(&base64(key.as_bytes())[..40]),
+            "{all}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_debug_output_of_the_parts_shows_a_secret() {
+    let mut house = House::new();
+    house.hasher =
+        KeyHasher::hmac_sha256(Pepper::new(1, b"a pepper that nobody may ever see").unwrap());
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let principal = accepted(&authenticator, &Head::bearer(&key)).await;
+    let stored = house
+        .store
+        .find(&[house.hasher.digest(&key)])
+        .await
+        .unwrap();
+    let attempt = authenticator.attempt(&Head::bearer(&key));
+    let all = format!(
+        "{authenticator:?} {principal:?} {stored:?} {attempt:?} {:?} {:?}",
+        house.manager(),
+        house.store
+    );
+    assert!(
+        !all.contains(&key[13..30]) && !all.contains("nobody may ever see"),
+        "{all}"
+    );
+    let digest: Vec<String> = house.hasher.digest(&key).to_bytes()[..4]
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(!all.contains(&digest.join(", ")), "not the digest either");
+}
+
+// ---- standing ----
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_on_the_next_request() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let head = Head::bearer(&key);
+    accepted(&authenticator, &head).await;
+    house
+        .manager()
+        .revoke(&record.id, Some("lost"))
+        .await
+        .unwrap();
+    assert_eq!(code(&authenticator, &head).await, ErrorCode::KeyRevoked);
+}
+
+#[tokio::test]
+async fn a_disabled_key_is_refused_on_the_next_request_and_works_once_it_is_enabled_again() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let head = Head::bearer(&key);
+    accepted(&authenticator, &head).await;
+    house
+        .change(&record.id, |record| record.enabled = false)
+        .await;
+    assert_eq!(code(&authenticator, &head).await, ErrorCode::KeyDisabled);
+    house
+        .change(&record.id, |record| record.enabled = true)
+        .await;
+    accepted(&authenticator, &head).await;
+}
+
+#[tokio::test]
+async fn a_narrowed_scope_holds_for_the_next_request() {
+    let house = House::new();
+    let (key, record) = house.issue(&["document:*"]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let write = Requirement::scope(scope("document:write"));
+    assert!(
+        accepted(&authenticator, &Head::bearer(&key))
+            .await
+            .require(&write)
+            .is_ok()
+    );
+    house
+        .change(&record.id, |record| {
+            record.scopes = vec![scope("document:read")]
+        })
+        .await;
+    assert!(
+        accepted(&authenticator, &Head::bearer(&key))
+            .await
+            .require(&write)
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_key_works_until_the_instant_before_its_expiry() {
+    let house = House::new();
+    let mut new = NewKey::new("short", Owner::tenant(tenant("acme")));
+    new.expires_at = Some(house.clock.now() + Duration::from_secs(60));
+    let (key, _) = house.issue_new(new).await;
+    let authenticator = house.bearer().build().unwrap();
+    house.clock.advance(Duration::new(59, 999_999_999));
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    house.clock.advance(Duration::from_nanos(1));
+    assert_eq!(
+        code(&authenticator, &Head::bearer(&key)).await,
+        ErrorCode::KeyExpired
+    );
+    house.clock.advance(Duration::from_secs(1_000_000));
+    assert_eq!(
+        code(&authenticator, &Head::bearer(&key)).await,
+        ErrorCode::KeyExpired
+    );
+}
+
+#[tokio::test]
+async fn a_key_works_from_the_instant_of_its_start() {
+    let house = House::new();
+    let mut new = NewKey::new("later", Owner::tenant(tenant("acme")));
+    new.not_before = Some(house.clock.now() + Duration::from_secs(60));
+    let (key, _) = house.issue_new(new).await;
+    let authenticator = house.bearer().build().unwrap();
+    house.clock.advance(Duration::new(59, 999_999_999));
+    assert_eq!(
+        refused(&authenticator, &Head::bearer(&key)).await.status(),
+        401
+    );
+    house.clock.advance(Duration::from_nanos(1));
+    accepted(&authenticator, &Head::bearer(&key)).await;
+}
+
+#[tokio::test]
+async fn a_key_revoked_in_the_future_is_revoked_now() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let later = house.clock.now() + Duration::from_secs(3600);
+    house
+        .change(&record.id, |record| {
+            record.revoked = Some(Revocation::new(later, None))
+        })
+        .await;
+    assert_eq!(
+        code(&house.bearer().build().unwrap(), &Head::bearer(&key)).await,
+        ErrorCode::KeyRevoked
+    );
+}
+
+// ---- environment ----
+
+#[tokio::test]
+async fn a_key_of_another_environment_is_refused_and_told_so() {
+    let house = House::new();
+    let mut new = NewKey::new("test key", Owner::tenant(tenant("acme")));
+    new.environment = Some(test());
+    let (key, _) = house.issue_new(new).await;
+    let bound = house.bearer().environment(live()).build().unwrap();
+    assert_eq!(
+        code(&bound, &Head::bearer(&key)).await,
+        ErrorCode::WrongEnvironment
+    );
+    accepted(
+        &house.bearer().environment(test()).build().unwrap(),
+        &Head::bearer(&key),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_unknown_key_of_another_environment_is_an_unknown_key() {
+    let house = House::new();
+    let bound = house.bearer().environment(live()).build().unwrap();
+    let unknown = |env: Environment| {
+        format()
+            .generate(Some(&env), Some(KeyKind::App))
+            .unwrap()
+            .reveal()
+    };
+    let (here, there) = (
+        Head::bearer(&unknown(live())),
+        Head::bearer(&unknown(test())),
+    );
+    let (one, other) = (refused(&bound, &here).await, refused(&bound, &there).await);
+    assert_eq!(other.code(), ErrorCode::InvalidKey);
+    assert_eq!(answer(&bound, &one, &here), answer(&bound, &other, &there));
+}
+
+#[tokio::test]
+async fn a_revoked_key_of_another_environment_is_a_revoked_key() {
+    let house = House::new();
+    let mut new = NewKey::new("test key", Owner::tenant(tenant("acme")));
+    new.environment = Some(test());
+    let (key, record) = house.issue_new(new).await;
+    house.manager().revoke(&record.id, None).await.unwrap();
+    let bound = house.bearer().environment(live()).build().unwrap();
+    assert_eq!(
+        code(&bound, &Head::bearer(&key)).await,
+        ErrorCode::KeyRevoked
+    );
+}
+
+#[tokio::test]
+async fn an_unbound_server_tells_the_host_the_environment() {
+    let house = House::new();
+    let mut new = NewKey::new("test key", Owner::tenant(tenant("acme")));
+    new.environment = Some(test());
+    let (key, _) = house.issue_new(new).await;
+    assert_eq!(
+        accepted(&house.bearer().build().unwrap(), &Head::bearer(&key))
+            .await
+            .environment(),
+        &test()
+    );
+}
+
+// ---- fail closed ----
+
+#[tokio::test]
+async fn a_store_that_gives_no_answer_is_503_and_never_401_and_recovers() {
+    for late in [false, true] {
+        let house = House::new();
+        let (key, _) = house.issue(&[]).await;
+        let authenticator = house.bearer().optional().build().unwrap();
+        if late {
+            house.store.answer_late();
+        }
+        for key in [key.clone(), stranger()] {
+            house.store.answer_nothing();
+            let error = refused(&authenticator, &Head::bearer(&key)).await;
+            assert_eq!(
+                (error.code(), error.status()),
+                (ErrorCode::StoreUnavailable, 503)
+            );
+            assert!(error.retry_after().is_some());
+            let mut source: &dyn Error = &error;
+            while let Some(next) = source.source() {
+                source = next;
+            }
+            assert_eq!(
+                source.to_string(),
+                "connection refused by db.internal",
+                "the cause is kept for logs"
+            );
+            let head = Head::bearer(&key);
+            assert!(
+                !answer(&authenticator, &error, &head).contains("db.internal"),
+                "and kept from callers"
+            );
+            house.store.answer_corrupt();
+            let error = refused(&authenticator, &head).await;
+            assert_eq!(
+                (error.code(), error.status()),
+                (ErrorCode::StoreUnavailable, 503)
+            );
+            assert!(!answer(&authenticator, &error, &head).contains("expires_at"));
+        }
+        house.store.answer_again();
+        accepted(&authenticator, &Head::bearer(&key)).await;
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_refused_as_garbage_while_the_store_is_down() {
+    let house = House::new();
+    house.store.answer_nothing();
+    let authenticator = house.bearer().build().unwrap();
+    assert_eq!(
+        code(&authenticator, &Head::new()).await,
+        ErrorCode::MissingKey
+    );
+    assert_eq!(
+        code(&authenticator, &Head::bearer("garbage")).await,
+        ErrorCode::InvalidFormat
+    );
+    assert_eq!(
+        code(
+            &authenticator,
+            &Head::bearer(&with_last_character_wrong(&stranger()))
+        )
+        .await,
+        ErrorCode::InvalidKey
+    );
+}
+
+// ---- waiting ----
+
+#[test]
+fn a_pending_attempt_may_be_sent_to_another_thread_and_outlives_the_request() {
+    fn is<T: Send + 'static>() {}
+    is::<PendingAttempt>();
+    is::<KeyPrincipal>();
+    is::<AuthError>();
+}
+
+#[tokio::test]
+async fn a_store_that_must_be_awaited_decides_the_same() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    house.store.answer_late();
+    let authenticator = house.bearer().build().unwrap();
+    let Attempt::Pending(pending) = authenticator.attempt(&Head::bearer(&key)) else {
+        panic!("it must be awaited")
+    };
+    assert_eq!(
+        tokio::spawn(pending)
+            .await
+            .unwrap()
+            .unwrap()
+            .principal
+            .unwrap()
+            .key_id(),
+        &record.id
+    );
+    assert_eq!(
+        code(&authenticator, &Head::bearer(&stranger())).await,
+        ErrorCode::InvalidKey
+    );
+    house.manager().revoke(&record.id, None).await.unwrap();
+    assert_eq!(
+        code(&authenticator, &Head::bearer(&key)).await,
+        ErrorCode::KeyRevoked
+    );
+}
+
+#[tokio::test]
+async fn garbage_is_refused_without_waiting() {
+    let house = House::new();
+    house.store.answer_late();
+    let authenticator = house.bearer().build().unwrap();
+    for head in [
+        Head::new(),
+        Head::bearer("garbage"),
+        Head::bearer(""),
+        Head::bearer(&with_last_character_wrong(&stranger())),
+    ] {
+        assert!(
+            matches!(authenticator.attempt(&head), Attempt::Ready(Err(_))),
+            "{head:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_dropped_counts_nothing() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    house.store.answer_late();
+    let authenticator = house.bearer().build().unwrap();
+    drop(authenticator.attempt(&Head::bearer(&key)));
+    authenticator.usage().flush(&house.store).await.unwrap();
+    assert_eq!(
+        house
+            .store
+            .get(&record.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .usage
+            .count,
+        0
+    );
+}
+
+// ---- optional authentication ----
+
+#[tokio::test]
+async fn where_authentication_is_optional_absent_credentials_pass_as_nobody() {
+    let house = House::new();
+    let authenticator = house.bearer().optional().build().unwrap();
+    for head in [
+        Head::new(),
+        Head::authorization("Token x"),
+        Head::authorization(""),
+    ] {
+        assert!(
+            authenticator
+                .authenticate(&head)
+                .await
+                .unwrap()
+                .principal
+                .is_none(),
+            "{head:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_authentication_is_optional_failing_credentials_never_pass() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let (other, _) = house.issue(&[]).await;
+    house.manager().revoke(&record.id, None).await.unwrap();
+    let authenticator = house
+        .bearer()
+        .basic([format()])
+        .header("x-api-key", [format()])
+        .optional()
+        .build()
+        .unwrap();
+    for head in [
+        Head::bearer(""),
+        Head::authorization("Bearer"),
+        Head::bearer("garbage"),
+        Head::bearer("a, Bearer b"),
+        Head::bearer(&stranger()),
+        Head::bearer(&key),
+        Head::bearer(&with_last_character_wrong(&other)),
+        Head::authorization("Basic !"),
+        Head::basic(b":"),
+        Head::new().with("x-api-key", ""),
+        Head::authorization("Token x").with("authorization", "Token y"),
+        Head::authorization("Token x").with("authorization", format!("Bearer {other}")),
+        Head::bearer(&other).with("x-user-id", "somebody"),
+    ] {
+        assert!(authenticator.authenticate(&head).await.is_err(), "{head:?}");
+    }
+}
+
+// ---- acting for somebody ----
+
+async fn app_and_user(house: &House) -> (String, String) {
+    let app = house
+        .issue_new(NewKey::new("app", Owner::tenant(tenant("acme"))))
+        .await
+        .0;
+    let mut new = NewKey::new(
+        "user",
+        Owner::user(tenant("acme"), user("u-1")).with_email("u1@example.com"),
+    );
+    new.kind = KeyKind::User;
+    (app, house.issue_new(new).await.0)
+}
+
+#[tokio::test]
+async fn without_a_directory_no_key_acts_for_anybody_else() {
+    let house = House::new();
+    let (app, of_user) = app_and_user(&house).await;
+    let authenticator = house.bearer().build().unwrap();
+    for (key, field, value) in [
+        (&app, "x-user-id", "u-1"),
+        (&app, "x-on-behalf-of", "u-1"),
+        (&app, "x-on-behalf-email", "u1@example.com"),
+        (&of_user, "x-user-id", "u-2"),
+        (&of_user, "x-on-behalf-of", "u-1"),
+        (&of_user, "x-on-behalf-email", "u1@example.com"),
+    ] {
+        let error = refused(&authenticator, &Head::bearer(key).with(field, value)).await;
+        assert_eq!(
+            (error.code(), error.status()),
+            (ErrorCode::UnknownActor, 403),
+            "{field}: {value}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_user_key_may_name_its_own_user() {
+    let house = House::new();
+    let (_, of_user) = app_and_user(&house).await;
+    let head = Head::bearer(&of_user).with("x-user-id", "u-1");
+    let principal = accepted(&house.bearer().build().unwrap(), &head).await;
+    let actor = principal.actor();
+    assert_eq!(
+        (actor.mode, actor.user_id, actor.user_email),
+        (ActorMode::User, Some(&user("u-1")), Some("u1@example.com"))
+    );
+}
+
+#[tokio::test]
+async fn an_unclear_wish_to_act_for_somebody_is_a_bad_request() {
+    let house = House::new();
+    let (app, of_user) = app_and_user(&house).await;
+    let authenticator = house.bearer().build().unwrap();
+    for key in [&app, &of_user] {
+        for (what, head) in [
+            (
+                "repeated",
+                Head::bearer(key)
+                    .with("x-user-id", "u-1")
+                    .with("x-user-id", "u-1"),
+            ),
+            (
+                "two kinds",
+                Head::bearer(key)
+                    .with("x-user-id", "u-1")
+                    .with("x-on-behalf-of", "u-1"),
+            ),
+            (
+                "two other kinds",
+                Head::bearer(key)
+                    .with("x-on-behalf-of", "u-1")
+                    .with("x-on-behalf-email", "u1@example.com"),
+            ),
+            ("empty", Head::bearer(key).with("x-user-id", "")),
+            ("blank", Head::bearer(key).with("x-on-behalf-of", "  \t")),
+            (
+                "empty beside another",
+                Head::bearer(key)
+                    .with("x-user-id", "u-1")
+                    .with("x-on-behalf-email", ""),
+            ),
+            ("not UTF-8", Head::bearer(key).with("x-user-id", b"u\xff")),
+            (
+                "very long",
+                Head::bearer(key).with("x-on-behalf-email", "a".repeat(321)),
+            ),
+        ] {
+            assert_eq!(
+                code(&authenticator, &head).await,
+                ErrorCode::InvalidRequest,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_no_real_key_is_told_nothing_about_acting_for_somebody() {
+    let house = House::new();
+    let authenticator = house.bearer().build().unwrap();
+    let key = stranger();
+    for head in [
+        Head::bearer(&key),
+        Head::bearer(&key).with("x-user-id", "u-1"),
+        Head::bearer(&key)
+            .with("x-user-id", "")
+            .with("x-on-behalf-of", "u-1"),
+    ] {
+        assert_eq!(code(&authenticator, &head).await, ErrorCode::InvalidKey);
+    }
+}
+
+#[tokio::test]
+async fn fields_that_look_like_the_librarys_own_change_nothing() {
+    let house = House::new();
+    let (app, _) = app_and_user(&house).await;
+    let head = Head::bearer(&app)
+        .with("X_User_Id", "u-1")
+        .with("X-User-Id-", "u-1")
+        .with("x_on_behalf_of", "u-1");
+    let principal = accepted(&house.bearer().build().unwrap(), &head).await;
+    assert_eq!(
+        (principal.mode(), principal.actor().user_id),
+        (ActorMode::App, None)
+    );
+}
+
+// ---- peppers ----
+
+#[tokio::test]
+async fn a_key_is_stored_under_the_current_scheme_at_its_next_use() {
+    let mut house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let plain = house.hasher.digest(&key);
+    for (hasher, scheme) in [
+        (
+            KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap(),
+            DigestScheme::HmacSha256 { pepper: 1 },
+        ),
+        (
+            KeyHasher::hmac_sha256(pepper(2))
+                .accept_pepper(pepper(1))
+                .unwrap(),
+            DigestScheme::HmacSha256 { pepper: 2 },
+        ),
+    ] {
+        house.hasher = hasher;
+        let authenticator = house.bearer().build().unwrap();
+        assert_eq!(
+            accepted(&authenticator, &Head::bearer(&key)).await.key_id(),
+            &record.id
+        );
+        let stored = house
+            .store
+            .find(&[house.hasher.digest(&key)])
+            .await
+            .unwrap()
+            .expect("under the new digest");
+        assert_eq!(
+            (stored.digest().scheme(), &stored.record().id),
+            (scheme, &record.id)
+        );
+        assert!(
+            house.store.find(&[plain]).await.unwrap().is_none(),
+            "no longer under the first"
+        );
+        accepted(&authenticator, &Head::bearer(&key)).await;
+    }
+    assert_eq!(
+        house
+            .store
+            .get(&record.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .record
+            .version,
+        1
+    );
+}
+
+#[tokio::test]
+async fn once_a_key_is_rehashed_nothing_more_is_written() {
+    let mut house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = house.bearer().build().unwrap();
+    let before = house.store.writes();
+    for _ in 0..10 {
+        accepted(&authenticator, &Head::bearer(&key)).await;
+    }
+    assert_eq!(house.store.writes(), before + 1);
+    assert!(
+        matches!(
+            authenticator.attempt(&Head::bearer(&key)),
+            Attempt::Ready(Ok(Admission {
+                principal: Some(_),
+                ..
+            }))
+        ),
+        "and nothing is awaited"
+    );
+}
+
+#[tokio::test]
+async fn a_pepper_that_is_no_longer_accepted_opens_nothing() {
+    let mut house = House::new();
+    house.hasher = KeyHasher::hmac_sha256(pepper(1));
+    let (key, _) = house.issue(&[]).await;
+    house.hasher = KeyHasher::hmac_sha256(pepper(2)).accept_sha256().unwrap();
+    assert_eq!(
+        code(&house.bearer().build().unwrap(), &Head::bearer(&key)).await,
+        ErrorCode::InvalidKey
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_is_not_rehashed() {
+    let mut house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    house.manager().revoke(&record.id, None).await.unwrap();
+    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let before = house.store.writes();
+    assert_eq!(
+        code(&house.bearer().build().unwrap(), &Head::bearer(&key)).await,
+        ErrorCode::KeyRevoked
+    );
+    assert_eq!(house.store.writes(), before);
+}
+
+#[tokio::test]
+async fn a_rehash_that_cannot_be_written_lets_the_request_pass_and_is_tried_again_after_a_minute() {
+    let mut house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = house.bearer().build().unwrap();
+    house.store.refuse_writes(true);
+    let before = house.store.writes();
+    for _ in 0..5 {
+        accepted(&authenticator, &Head::bearer(&key)).await;
+    }
+    assert_eq!(
+        house.store.writes(),
+        before + 1,
+        "a store that cannot write is not asked by every request"
+    );
+    house.clock.advance(Duration::from_secs(61));
+    house.store.refuse_writes(false);
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    assert_eq!(house.store.writes(), before + 2);
+    assert!(
+        house
+            .store
+            .find(&[house.hasher.digest(&key)])
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn rolling_a_pepper_back_does_not_write_on_every_request() {
+    // A deployment with pepper 2 touched the key and was then taken back.
+    let mut house = House::new();
+    house.hasher = KeyHasher::hmac_sha256(pepper(1));
+    let (key, _) = house.issue(&[]).await;
+    house.hasher = KeyHasher::hmac_sha256(pepper(2))
+        .accept_pepper(pepper(1))
+        .unwrap();
+    accepted(&house.bearer().build().unwrap(), &Head::bearer(&key)).await;
+    house.hasher = KeyHasher::hmac_sha256(pepper(1))
+        .accept_pepper(pepper(2))
+        .unwrap();
+    let authenticator = house.bearer().build().unwrap();
+    let before = house.store.writes();
+    for _ in 0..10 {
+        accepted(&authenticator, &Head::bearer(&key)).await;
+    }
+    assert!(
+        house.store.writes() <= before + 1,
+        "{} writes for ten requests",
+        house.store.writes() - before
+    );
+}
+
+// ---- two authenticators on one store ----
+
+/// A model that grants nothing at all, whatever is stored.
+#[derive(Debug)]
+struct NothingModel;
+
+impl ScopeModel for NothingModel {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        WildcardModel.compile(&[])
+    }
+}
+
+/// A model that understands nothing.
+#[derive(Debug)]
+struct UnreadableModel;
+
+impl ScopeModel for UnreadableModel {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        Err(Scope::new("not a scope").unwrap_err())
+    }
+}
+
+#[tokio::test]
+async fn authenticators_on_one_store_never_take_each_others_idea_of_a_key() {
+    let house = House::new();
+    let (key, _) = house.issue(&["document:read"]).await;
+    let head = Head::bearer(&key);
+    let read = Requirement::scope(scope("document:read"));
+    // More of them than are remembered, in an order that mixes them.
+    let all: Vec<(bool, Authenticator)> = (0..12)
+        .map(|number| match number % 2 {
+            0 => (true, house.bearer().build().unwrap()),
+            _ => (
+                false,
+                house.bearer().scope_model(NothingModel).build().unwrap(),
+            ),
+        })
+        .collect();
+    for _ in 0..3 {
+        for (may, authenticator) in all.iter().chain(all.iter().rev()) {
+            assert_eq!(
+                accepted(authenticator, &head).await.require(&read).is_ok(),
+                *may
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_of_a_kind_without_scopes_may_do_everything_for_that_authenticator_only() {
+    let house = House::new();
+    let (app, of_user) = app_and_user(&house).await;
+    let unscoped = house
+        .bearer()
+        .grant_everything_to([KeyKind::App])
+        .build()
+        .unwrap();
+    let scoped = house.bearer().build().unwrap();
+    let anything = Requirement::all_of([scope("document:delete"), scope("*")]);
+    assert!(
+        accepted(&unscoped, &Head::bearer(&app))
+            .await
+            .require(&anything)
+            .is_ok()
+    );
+    assert!(
+        accepted(&unscoped, &Head::bearer(&of_user))
+            .await
+            .require(&anything)
+            .is_err()
+    );
+    assert!(
+        accepted(&scoped, &Head::bearer(&app))
+            .await
+            .require(&anything)
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn an_environment_or_a_format_of_one_authenticator_binds_no_other() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let (live_only, test_only) = (
+        house.bearer().environment(live()).build().unwrap(),
+        house.bearer().environment(test()).build().unwrap(),
+    );
+    for _ in 0..2 {
+        accepted(&live_only, &Head::bearer(&key)).await;
+        assert_eq!(
+            code(&test_only, &Head::bearer(&key)).await,
+            ErrorCode::WrongEnvironment
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_cannot_be_understood_refuses_the_key() {
+    let house = House::new();
+    let (key, _) = house.issue(&["document:read"]).await;
+    let authenticator = house.bearer().scope_model(UnreadableModel).build().unwrap();
+    for _ in 0..2 {
+        let error = refused(&authenticator, &Head::bearer(&key)).await;
+        assert_eq!(error.status(), 503);
+    }
+    accepted(&house.bearer().build().unwrap(), &Head::bearer(&key)).await;
+}
+
+// ---- usage ----
+
+#[tokio::test]
+async fn accepted_requests_are_counted_and_refused_ones_are_not() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let start = house.clock.now();
+    accepted(&authenticator, &Head::bearer(&key).from("192.0.2.1")).await;
+    house.clock.advance(Duration::from_secs(5));
+    accepted(&authenticator, &Head::bearer(&key).from("192.0.2.2")).await;
+    house.clock.advance(Duration::from_secs(5));
+    refused(
+        &authenticator,
+        &Head::bearer(&key).with("x-user-id", "").from("192.0.2.3"),
+    )
+    .await;
+    refused(
+        &authenticator,
+        &Head::bearer(&with_last_character_wrong(&key)),
+    )
+    .await;
+    authenticator.usage().flush(&house.store).await.unwrap();
+    let usage = house.store.get(&record.id).await.unwrap().unwrap().usage;
+    assert_eq!(
+        (usage.count, usage.last_used_at),
+        (2, Some(start + Duration::from_secs(5)))
+    );
+    assert_eq!(usage.last_ip, Some(IpAddr::from([192, 0, 2, 2])));
+}
+
+#[tokio::test]
+async fn what_was_flushed_is_not_counted_again() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    for flushed in 1..=4_u64 {
+        accepted(&authenticator, &Head::bearer(&key)).await;
+        authenticator.usage().flush(&house.store).await.unwrap();
+        authenticator.usage().flush(&house.store).await.unwrap();
+        assert_eq!(
+            house
+                .store
+                .get(&record.id)
+                .await
+                .unwrap()
+                .unwrap()
+                .usage
+                .count,
+            flushed
+        );
+    }
+}
+
+#[tokio::test]
+async fn counts_that_the_store_did_not_take_go_with_the_next_flush() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    house.store.refuse_usage(true);
+    for _ in 0..3 {
+        accepted(&authenticator, &Head::bearer(&key).from("192.0.2.1")).await;
+        authenticator.usage().flush(&house.store).await.unwrap_err();
+    }
+    house.store.refuse_usage(false);
+    authenticator.usage().flush(&house.store).await.unwrap();
+    let usage = house.store.get(&record.id).await.unwrap().unwrap().usage;
+    assert_eq!(
+        (usage.count, usage.last_used_at),
+        (3, Some(house.clock.now()))
+    );
+    assert_eq!(usage.last_ip, Some(IpAddr::from([192, 0, 2, 1])));
+}
+
+#[tokio::test]
+async fn counts_survive_a_change_of_the_record_between_uses() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    house
+        .change(&record.id, |record| record.name = "renamed".into())
+        .await;
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    authenticator.usage().flush(&house.store).await.unwrap();
+    house
+        .change(&record.id, |record| record.name = "again".into())
+        .await;
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    authenticator.usage().flush(&house.store).await.unwrap();
+    assert_eq!(
+        house
+            .store
+            .get(&record.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .usage
+            .count,
+        3
+    );
+}
+
+#[tokio::test]
+async fn two_authenticators_may_share_a_recorder() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let usage = UsageRecorder::default();
+    let one = house.bearer().usage(usage.clone()).build().unwrap();
+    let other = house.bearer().usage(usage.clone()).build().unwrap();
+    accepted(&one, &Head::bearer(&key)).await;
+    accepted(&other, &Head::bearer(&key)).await;
+    usage.flush(&house.store).await.unwrap();
+    assert_eq!(
+        house
+            .store
+            .get(&record.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .usage
+            .count,
+        2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_use_is_lost_or_counted_twice_while_flushes_run() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (authenticator, key) = (authenticator.clone(), key.clone());
+        tasks.spawn(async move {
+            for _ in 0..500 {
+                let attempt = authenticator.attempt(&Head::bearer(&key).from("192.0.2.1"));
+                assert!(matches!(
+                    attempt,
+                    Attempt::Ready(Ok(Admission {
+                        principal: Some(_),
+                        ..
+                    }))
+                ));
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let (flushing, store) = (authenticator.clone(), house.store.clone());
+    tasks.spawn(async move {
+        for round in 0..200 {
+            store.refuse_usage(round % 3 == 0);
+            let _ = flushing.usage().flush(&store).await;
+            tokio::task::yield_now().await;
+        }
+        store.refuse_usage(false);
+    });
+    tasks.join_all().await;
+    authenticator.usage().flush(&house.store).await.unwrap();
+    assert_eq!(
+        house
+            .store
+            .get(&record.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .usage
+            .count,
+        2000
+    );
+}
+
+// ---- answers ----
+
+fn lines(authenticator: &Authenticator, error: &AuthError, name: &str) -> Vec<String> {
+    let answer = authenticator.responder().answer(error, &Head::new());
+    answer
+        .fields
+        .iter()
+        .filter(|(field, _)| *field == name)
+        .map(|(_, value)| value.to_string())
+        .collect()
+}
+
+#[tokio::test]
+async fn every_refusal_is_marked_not_to_be_stored_and_every_401_carries_a_challenge() {
+    let house = House::new();
+    let authenticators = [
+        house.bearer().build().unwrap(),
+        house.bare().basic([format()]).build().unwrap(),
+        house
+            .bare()
+            .header("x-api-key", [format()])
+            .build()
+            .unwrap(),
+    ];
+    for authenticator in &authenticators {
+        for &code in ErrorCode::ALL {
+            let error = AuthError::new(code);
+            assert_eq!(
+                lines(authenticator, &error, "cache-control"),
+                ["no-store"],
+                "{code}"
+            );
+            if code.status() == 401 {
+                assert_eq!(
+                    lines(authenticator, &error, "www-authenticate").len(),
+                    1,
+                    "{code}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn challenges_have_one_line_per_scheme_with_the_realm_and_what_went_wrong() {
+    let house = House::new();
+    let authenticator = house
+        .bearer()
+        .basic([format()])
+        .header("X-API-Key", [format()])
+        .realm("acme")
+        .build()
+        .unwrap();
+    let challenge = |error: &AuthError| lines(&authenticator, error, "www-authenticate");
+    let others = [
+        r#"Basic realm="acme", charset="UTF-8""#,
+        r#"ApiKey realm="acme", header="x-api-key""#,
+    ];
+    for (code, bearer) in [
+        (ErrorCode::MissingKey, r#"Bearer realm="acme""#),
+        (
+            ErrorCode::InvalidRequest,
+            r#"Bearer realm="acme", error="invalid_request""#,
+        ),
+        (
+            ErrorCode::InvalidFormat,
+            r#"Bearer realm="acme", error="invalid_token""#,
+        ),
+        (
+            ErrorCode::InvalidKey,
+            r#"Bearer realm="acme", error="invalid_token""#,
+        ),
+        (
+            ErrorCode::KeyRevoked,
+            r#"Bearer realm="acme", error="invalid_token""#,
+        ),
+        (
+            ErrorCode::KeyExpired,
+            r#"Bearer realm="acme", error="invalid_token""#,
+        ),
+        (
+            ErrorCode::KeyDisabled,
+            r#"Bearer realm="acme", error="invalid_token""#,
+        ),
+        (
+            ErrorCode::WrongEnvironment,
+            r#"Bearer realm="acme", error="invalid_token""#,
+        ),
+    ] {
+        assert_eq!(
+            challenge(&AuthError::new(code)),
+            [bearer, others[0], others[1]],
+            "{code}"
+        );
+    }
+    for code in [
+        ErrorCode::UnknownActor,
+        ErrorCode::Forbidden,
+        ErrorCode::NotFound,
+        ErrorCode::RateLimited,
+        ErrorCode::StoreUnavailable,
+    ] {
+        assert!(challenge(&AuthError::new(code)).is_empty(), "{code}");
+    }
+}
+
+#[test]
+fn a_refusal_for_want_of_a_scope_names_the_first_alternative() {
+    let house = House::new();
+    let authenticator = house
+        .bearer()
+        .basic([format()])
+        .realm("acme")
+        .build()
+        .unwrap();
+    let granted = WildcardModel.compile(&[]).unwrap();
+    for (requirement, scopes) in [
+        (Requirement::scope(scope("a:write")), "a:write"),
+        (
+            Requirement::any_of([scope("a:write"), scope("a:*")]),
+            "a:write",
+        ),
+        (
+            Requirement::all_of([scope("a:write"), scope("b:read")]),
+            "a:write b:read",
+        ),
+    ] {
+        let error = AuthError::insufficient_scope(&requirement, &*granted);
+        let expected =
+            format!(r#"Bearer realm="acme", error="insufficient_scope", scope="{scopes}""#);
+        assert_eq!(
+            lines(&authenticator, &error, "www-authenticate"),
+            [expected]
+        );
+    }
+}
+
+#[test]
+fn a_requirement_that_nobody_meets_asks_for_no_empty_scope() {
+    // RFC 6750 §3: scope = DQUOTE scope-token *( SP scope-token ) DQUOTE.
+    let house = House::new();
+    let authenticator = house.bearer().build().unwrap();
+    let nobody = Requirement::any_of::<Scope>([]);
+    let error = AuthError::insufficient_scope(&nobody, &*WildcardModel.compile(&[]).unwrap());
+    let line = lines(&authenticator, &error, "www-authenticate").concat();
+    assert!(!line.contains(r#"scope="""#), "{line}");
+}
+
+#[test]
+fn a_realm_cannot_break_out_of_its_quotes() {
+    let house = House::new();
+    let authenticator = house
+        .bearer()
+        .realm("a\", error=\"x\\\r\nSet-Cookie: a=b\u{e9}")
+        .build()
+        .unwrap();
+    let line = lines(
+        &authenticator,
+        &AuthError::new(ErrorCode::MissingKey),
+        "www-authenticate",
+    )
+    .concat();
+    assert_eq!(line, r#"Bearer realm="a, error=xSet-Cookie: a=b""#);
+}
+
+#[test]
+fn a_retry_is_never_invited_too_early() {
+    let house = House::new();
+    let authenticator = house.bearer().build().unwrap();
+    let error = AuthError::unavailable(ErrorCode::StoreUnavailable, "down");
+    let seconds: u64 = lines(&authenticator, &error, "retry-after")
+        .concat()
+        .parse()
+        .unwrap();
+    assert!(Duration::from_secs(seconds) >= error.retry_after().unwrap());
+}
+
+#[test]
+fn codes_are_stable_and_distinct_and_problems_tell_the_status_twice() {
+    let house = House::new();
+    let authenticator = house.bearer().build().unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for &code in ErrorCode::ALL {
+        assert!(seen.insert(code.as_str()), "{code}");
+        assert!(
+            code.as_str()
+                .bytes()
+                .all(|b| b.is_ascii_uppercase() || b == b'_'),
+            "{code}"
+        );
+        let answer = authenticator.responder().answer(
+            &AuthError::with_detail(code, "a \"quoted\"\n detail"),
+            &Head::new(),
+        );
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.fields[0].1, "application/problem+json");
+        assert_eq!(
+            (body["status"].as_u64(), body["code"].as_str()),
+            (Some(u64::from(answer.status)), Some(code.as_str()))
+        );
+        assert_eq!(body["detail"], "a \"quoted\"\n detail");
+        let usual: serde_json::Value = serde_json::from_slice(
+            &authenticator
+                .responder()
+                .answer(&AuthError::new(code), &Head::new())
+                .body,
+        )
+        .unwrap();
+        assert_eq!(body["title"], usual["title"], "{code}");
+        assert_ne!(body["title"], "Error", "{code}");
+    }
+}
+
+#[test]
+fn a_key_format_without_checksum_beside_one_with_decides_by_either() {
+    // Both accept the prefix; a wrong checksum for the one may be the right shape for the other.
+    let house = House::new();
+    let strict = KeyFormat::builder("acme_")
+        .random(Alphabet::BASE62, 30)
+        .checksum(Checksum::Crc32Base62)
+        .build()
+        .unwrap();
+    let loose = KeyFormat::builder("acme_")
+        .random(Alphabet::BASE62, 36)
+        .build()
+        .unwrap();
+    let authenticator = house
+        .bare()
+        .bearer([strict.clone(), loose])
+        .build()
+        .unwrap();
+    let typo = with_last_character_wrong(&strict.generate(None, None).unwrap().reveal());
+    let Attempt::Ready(Err(error)) = authenticator.attempt(&Head::bearer(&typo)) else {
+        panic!("nobody has it")
+    };
+    assert_eq!(
+        (error.code(), house.store.finds()),
+        (ErrorCode::InvalidKey, 1)
+    );
+}
+
+/// A record as a store would have it, for what the manager refuses to make.
+#[tokio::test]
+async fn a_stored_key_is_judged_by_its_record_and_not_by_its_text() {
+    // A key whose text says live and whose record says test: imported wrongly, or tampered with.
+    let house = House::new();
+    let key = stranger();
+    let record = KeyRecord::new(
+        portunus::key::KeyId::generate().unwrap(),
+        "imported",
+        KeyKind::App,
+        test(),
+        Owner::tenant(tenant("acme")),
+        house.clock.now(),
+    );
+    let change = Change::Insert {
+        digest: house.hasher.digest(&key),
+        record: Box::new(record),
+    };
+    house
+        .store
+        .apply(&WriteBatch::new().change(change))
+        .await
+        .unwrap();
+    let bound = house.bearer().environment(live()).build().unwrap();
+    assert_eq!(
+        code(&bound, &Head::bearer(&key)).await,
+        ErrorCode::WrongEnvironment
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_expires_while_its_store_is_asked_is_refused() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let end = house.clock.now() + Duration::from_secs(60);
+    house
+        .change(&record.id, |record| record.expires_at = Some(end))
+        .await;
+    house.store.answer_late();
+    let authenticator = house.bearer().build().unwrap();
+    let attempt = authenticator.attempt(&Head::bearer(&key));
+    assert!(matches!(attempt, Attempt::Pending(_)));
+    house.clock.advance(Duration::from_secs(60));
+    assert_eq!(
+        attempt.outcome().await.unwrap_err().code(),
+        ErrorCode::KeyExpired
+    );
+}

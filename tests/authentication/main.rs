@@ -1,0 +1,16 @@
+//! The path that every request takes, and who acts: through the authenticator and through the layer.
+
+#![cfg(all(feature = "axum", feature = "conformance"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod actors;
+mod authenticator;
+mod own_store_and_scopes;
+mod policies;
+mod testing;
+mod verifier;

@@ -1,0 +1,1664 @@
+//! What routes demand: reading and writing, users, workspaces, plans, secure connections, and all
+//! of these combined.
+//!
+//! Requirements are checked by themselves, with a principal and a request made by hand, and then as
+//! axum's routes demand them of real keys.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing;
+use http::Request;
+use http_body_util::BodyExt;
+use portunus::actor::{Directory, DirectoryError, User, UserRef};
+use portunus::adapter::axum::{ProtectedRouter, RequireExt, any, delete, get, post};
+use portunus::adapter::tower::AuthLayer;
+use portunus::key::{
+    Access, Delegation, Environment, KeyId, KeyKind, KeyRecord, Owner, PlanName, Revocation,
+    TenantId, WorkspaceId,
+};
+use portunus::manage::NewKey;
+use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader, TlsVersion, Transport};
+use portunus::policy::{PlanError, PlanOrder, WorkspaceOf};
+use portunus::request::FieldName;
+use portunus::scope::WildcardScopes;
+use portunus::{
+    Actor, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement,
+    ScopeSet,
+};
+use portunus_test_support::{Head, House, scope, stranger, tenant, test, user};
+use tower::ServiceExt;
+
+const READING: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
+/// Also what is no method that anybody knows, and what only looks like one that reads.
+const WRITING: [&str; 12] = [
+    "POST", "PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "PROPFIND", "QUERY", "get", "Head",
+    "GETS", "",
+];
+
+// ---- tools ----
+
+/// A request by hand.
+#[derive(Debug, Clone)]
+struct Call {
+    method: String,
+    path: String,
+    fields: Head,
+    tls: Option<TlsVersion>,
+}
+
+fn call(method: &str, path: &str) -> Call {
+    Call {
+        method: method.into(),
+        path: path.into(),
+        fields: Head::new(),
+        tls: None,
+    }
+}
+
+impl Call {
+    fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.fields = self.fields.with(name, value);
+        self
+    }
+    fn key(self, key: &str) -> Self {
+        self.with("authorization", format!("Bearer {key}"))
+    }
+    fn from(mut self, peer: &str) -> Self {
+        self.fields = self.fields.from(peer);
+        self
+    }
+    fn over(mut self, tls: impl Into<Option<TlsVersion>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+}
+
+impl RequestHead for Call {
+    fn method(&self) -> &str {
+        &self.method
+    }
+    fn path(&self) -> &str {
+        &self.path
+    }
+    fn peer_ip(&self) -> Option<IpAddr> {
+        self.fields.peer_ip()
+    }
+    fn tls(&self) -> Option<TlsVersion> {
+        self.tls
+    }
+    fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
+        self.fields.visit(name, see);
+    }
+}
+
+/// A caller of the host's own making, who says no more than one has to, but for what a test sets.
+#[derive(Debug, Clone)]
+struct Caller {
+    /// Only for its actor, and the facts that matter in no test.
+    like: KeyPrincipal,
+    scopes: WildcardScopes,
+    access: Access,
+    workspaces: Option<Vec<WorkspaceId>>,
+    plan: Option<PlanName>,
+}
+
+impl Principal for Caller {
+    fn key_id(&self) -> &KeyId {
+        self.like.key_id()
+    }
+    fn owner(&self) -> &Owner {
+        self.like.owner()
+    }
+    fn actor(&self) -> Actor<'_> {
+        self.like.actor()
+    }
+    fn environment(&self) -> &Environment {
+        self.like.environment()
+    }
+    fn scopes(&self) -> &dyn ScopeSet {
+        &self.scopes
+    }
+    fn access(&self) -> Access {
+        self.access
+    }
+    fn workspaces(&self) -> Option<&[WorkspaceId]> {
+        self.workspaces.as_deref()
+    }
+    fn plan(&self) -> Option<&PlanName> {
+        self.plan.as_ref()
+    }
+}
+
+impl Caller {
+    /// An application without scopes that may read and write, everywhere, on no plan.
+    async fn app() -> Self {
+        let house = House::new();
+        let (key, _) = house.issue(&[]).await;
+        let like = house
+            .bearer()
+            .build()
+            .unwrap()
+            .authenticate(&Head::bearer(&key))
+            .await
+            .unwrap()
+            .principal
+            .unwrap();
+        let scopes = WildcardScopes::default();
+        Self {
+            like,
+            scopes,
+            access: Access::FullAccess,
+            workspaces: None,
+            plan: None,
+        }
+    }
+    fn may(mut self, scopes: &[&str]) -> Self {
+        self.scopes = scopes.iter().map(|text| scope(text)).collect();
+        self
+    }
+    fn read_only(mut self) -> Self {
+        self.access = Access::ReadOnly;
+        self
+    }
+    fn within(mut self, workspaces: &[&str]) -> Self {
+        self.workspaces = Some(workspace_ids(workspaces));
+        self
+    }
+    fn paying(mut self, plan: &str) -> Self {
+        self.plan = Some(PlanName::new(plan).unwrap());
+        self
+    }
+    fn on(&self, requirement: &Requirement, request: &Call) -> Result<(), ErrorCode> {
+        requirement
+            .check(self, Some(request))
+            .map_err(|error| error.code())
+    }
+}
+
+fn workspace_ids(names: &[&str]) -> Vec<WorkspaceId> {
+    names
+        .iter()
+        .map(|name| WorkspaceId::new(name).unwrap())
+        .collect()
+}
+
+fn needs(text: &str) -> Requirement {
+    Requirement::scope(scope(text))
+}
+
+fn in_path() -> Requirement {
+    Requirement::workspace(WorkspaceOf::path_after("workspaces"))
+}
+
+fn plans() -> PlanOrder {
+    PlanOrder::new(["free", "standard", "enterprise"]).unwrap()
+}
+
+// ---- reading and writing ----
+
+#[tokio::test]
+async fn a_read_only_key_reads_by_the_method_whatever_else_is_required() {
+    let app = Caller::app().await.may(&["*"]).paying("enterprise");
+    let reader = app.clone().read_only();
+    let plan = plans().at_least("free").unwrap();
+    for requirement in [
+        Requirement::none(),
+        needs("a"),
+        needs("a").or(needs("b")),
+        needs("a").and(needs("b")),
+        in_path(),
+        Requirement::organization(),
+        plan.clone(),
+        plan.or(needs("a")),
+    ] {
+        for (methods, expected) in [
+            (&READING[..], Ok(())),
+            (&WRITING[..], Err(ErrorCode::ReadOnlyKey)),
+        ] {
+            for method in methods {
+                let request = call(method, "/workspaces/ws1");
+                assert_eq!(
+                    reader.on(&requirement, &request),
+                    expected,
+                    "{method}: {requirement}"
+                );
+                assert_eq!(
+                    app.on(&requirement, &request),
+                    Ok(()),
+                    "{method}: {requirement}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_says_itself_that_it_reads_or_writes() {
+    let app = Caller::app().await.may(&["a"]);
+    let reader = app.clone().read_only();
+    for method in READING.iter().chain(&WRITING) {
+        let request = call(method, "/");
+        for requirement in [
+            Requirement::reading(),
+            needs("a").and(Requirement::reading()),
+            Requirement::reading().and(needs("a")),
+            Requirement::all_of([needs("a"), Requirement::all_of([Requirement::reading()])]),
+        ] {
+            assert_eq!(
+                reader.on(&requirement, &request),
+                Ok(()),
+                "{method}: {requirement}"
+            );
+            assert_eq!(
+                app.on(&requirement, &request),
+                Ok(()),
+                "{method}: {requirement}"
+            );
+        }
+        for requirement in [
+            Requirement::writing(),
+            needs("a").and(Requirement::writing()),
+            Requirement::reading().and(Requirement::writing()),
+        ] {
+            assert_eq!(
+                reader.on(&requirement, &request),
+                Err(ErrorCode::ReadOnlyKey),
+                "{method}: {requirement}"
+            );
+            assert_eq!(
+                app.on(&requirement, &request),
+                Ok(()),
+                "{method}: {requirement}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn reading_opens_a_method_and_nothing_else() {
+    let reader = Caller::app().await.may(&["b"]).within(&["ws1"]).read_only();
+    let search = call("POST", "/workspaces/ws2/search");
+    for (requirement, code) in [
+        (needs("a"), ErrorCode::InsufficientScope),
+        (in_path(), ErrorCode::WorkspaceForbidden),
+        (plans().at_least("free").unwrap(), ErrorCode::PlanRequired),
+        (Requirement::user(), ErrorCode::ActorRequired),
+    ] {
+        assert_eq!(
+            reader.on(&requirement.and(Requirement::reading()), &search),
+            Err(code)
+        );
+    }
+}
+
+/// Only the alternative that says so reads: another that does not say it must not be opened by
+/// standing beside it.
+#[tokio::test]
+async fn an_alternative_that_does_not_say_that_it_reads_stays_closed_to_read_only_keys() {
+    let reader = Caller::app().await.may(&["write"]).read_only();
+    let alternatives = || [needs("search").and(Requirement::reading()), needs("write")];
+    let [search, write] = alternatives();
+    for requirement in [
+        search.or(write),
+        Requirement::any_of(alternatives().into_iter().rev()),
+    ] {
+        for method in WRITING {
+            let outcome = reader.on(&requirement, &call(method, "/"));
+            assert!(
+                outcome.is_err(),
+                "{method}: {requirement} lets a read-only key write"
+            );
+        }
+        assert_eq!(reader.on(&requirement, &call("GET", "/")), Ok(()));
+    }
+}
+
+/// Saying in one alternative that it writes must not open the others.
+#[tokio::test]
+async fn an_alternative_that_writes_opens_no_other_to_read_only_keys() {
+    let reader = Caller::app().await.may(&["a"]).read_only();
+    for requirement in [
+        Requirement::writing().or(needs("a")),
+        needs("a").or(Requirement::writing()),
+        needs("a").and(Requirement::any_of([Requirement::writing(), needs("a")])),
+    ] {
+        assert_eq!(
+            reader.on(&requirement, &call("POST", "/")),
+            Err(ErrorCode::ReadOnlyKey),
+            "{requirement}"
+        );
+    }
+}
+
+// ---- the organization ----
+
+#[tokio::test]
+async fn a_key_of_some_workspaces_only_reads_the_organization() {
+    let requirement = Requirement::organization();
+    let everywhere = Caller::app().await;
+    let somewhere = everywhere.clone().within(&["ws1"]);
+    for method in READING {
+        assert_eq!(
+            somewhere.on(&requirement, &call(method, "/users")),
+            Ok(()),
+            "{method}"
+        );
+    }
+    for method in WRITING {
+        let request = call(method, "/users");
+        assert_eq!(
+            somewhere.on(&requirement, &request),
+            Err(ErrorCode::WorkspaceForbidden),
+            "{method}"
+        );
+        assert_eq!(everywhere.on(&requirement, &request), Ok(()), "{method}");
+        let reader = somewhere.clone().read_only();
+        assert_eq!(
+            reader.on(&requirement, &request),
+            Err(ErrorCode::ReadOnlyKey),
+            "{method}"
+        );
+    }
+}
+
+/// A GET that changes the organization says `writing()`; a key of some workspaces only reads the
+/// organization.
+#[tokio::test]
+async fn a_route_that_says_that_it_writes_the_organization_is_closed_to_keys_of_some_workspaces() {
+    let somewhere = Caller::app().await.within(&["ws1"]);
+    for requirement in [
+        Requirement::organization().and(Requirement::writing()),
+        Requirement::writing().and(Requirement::organization()),
+    ] {
+        for method in READING.iter().chain(&WRITING) {
+            let outcome = somewhere.on(&requirement, &call(method, "/users/rotate"));
+            assert_eq!(
+                outcome,
+                Err(ErrorCode::WorkspaceForbidden),
+                "{method}: {requirement}"
+            );
+        }
+    }
+}
+
+// ---- workspaces ----
+
+#[tokio::test]
+async fn the_workspace_is_the_path_segment_after_the_first_of_a_name() {
+    let one = Caller::app().await.within(&["ws1", "a.b-c_D9"]);
+    for (path, reached) in [
+        ("/workspaces/ws1", true),
+        ("/workspaces/ws1/", true),
+        ("/v3/workspaces/ws1/templates/7", true),
+        ("/v3/workspaces/a.b-c_D9/templates", true),
+        ("workspaces/ws1", true),
+        ("/workspaces/ws1/workspaces/ws2", true),
+        ("/workspaces/ws2/workspaces/ws1", false),
+        ("/workspaces/workspaces/ws1", false),
+        ("/workspaces/ws2", false),
+        ("/workspaces/WS1", false),
+        ("/workspaces/ws1x", false),
+        ("/workspaces/ws", false),
+        // Encoded, it is none that a key reaches: in a segment's name, too.
+        ("/workspaces/%77s1", false),
+        ("/workspaces/ws1%20", false),
+        ("/workspaces/ws1%00", false),
+        ("/workspaces/ws1%2Ftemplates", false),
+        ("/workspaces/ws1%2f..%2fws2", false),
+        ("/workspaces/ws1;ws2", false),
+        ("/%77orkspaces/ws1", false),
+        ("/workspaces/.", false),
+        ("/workspaces/..", false),
+        ("/workspaces/../ws1", false),
+        // Nothing is no workspace.
+        ("/workspaces", false),
+        ("/workspaces/", false),
+        ("/workspaces//", false),
+        ("/workspaces//ws1", false),
+        ("//workspaces//ws1", false),
+        ("//workspaces/ws1", true),
+        ("/Workspaces/ws1", false),
+        ("/my-workspaces/ws1", false),
+        ("/workspaces2/ws1", false),
+        ("/", false),
+        ("", false),
+        ("*", false),
+    ] {
+        for method in ["GET", "POST"] {
+            let expected = if reached {
+                Ok(())
+            } else {
+                Err(ErrorCode::WorkspaceForbidden)
+            };
+            assert_eq!(
+                one.on(&in_path(), &call(method, path)),
+                expected,
+                "{method} {path}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_the_whole_organization_reaches_every_workspace_that_is_named() {
+    let everywhere = Caller::app().await;
+    for path in ["/workspaces/ws1", "/workspaces/anything/at/all"] {
+        assert_eq!(
+            everywhere.on(&in_path(), &call("GET", path)),
+            Ok(()),
+            "{path}"
+        );
+    }
+    for path in [
+        "/workspaces",
+        "/workspaces/",
+        "/workspaces//ws1",
+        "/",
+        "/elsewhere/ws1",
+    ] {
+        assert_eq!(
+            everywhere.on(&in_path(), &call("GET", path)),
+            Err(ErrorCode::WorkspaceForbidden),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_no_workspace_reaches_none() {
+    let nowhere = Caller::app().await.within(&[]);
+    assert_eq!(
+        nowhere.on(&in_path(), &call("GET", "/workspaces/ws1")),
+        Err(ErrorCode::WorkspaceForbidden)
+    );
+    assert!(!nowhere.reaches("ws1") && !nowhere.reaches(""));
+}
+
+#[tokio::test]
+async fn the_workspace_may_stand_in_a_header_once() {
+    let requirement = Requirement::workspace(WorkspaceOf::header("X-Workspace"));
+    let one = Caller::app().await.within(&["ws1"]);
+    let plain = || call("GET", "/");
+    for (request, reached) in [
+        (plain().with("x-workspace", "ws1"), true),
+        (plain().with("X-WORKSPACE", "  ws1\t"), true),
+        (plain().with("x-workspace", "ws2"), false),
+        (plain().with("x-workspace", "WS1"), false),
+        (plain().with("x-workspace", "ws1, ws2"), false),
+        (plain().with("x-workspace", "%77s1"), false),
+        (plain().with("x-workspace", b"ws1\xff"), false),
+        (plain().with("x-workspace", ""), false),
+        (
+            plain()
+                .with("x-workspace", "ws1")
+                .with("x-workspace", "ws1"),
+            false,
+        ),
+        (
+            plain().with("x-workspace", "ws1").with("x-workspace", ""),
+            false,
+        ),
+        (
+            plain()
+                .with("x-workspace", "ws2")
+                .with("X-Workspace", "ws1"),
+            false,
+        ),
+        (plain().with("x-workspaces", "ws1"), false),
+        (plain(), false),
+    ] {
+        let expected = if reached {
+            Ok(())
+        } else {
+            Err(ErrorCode::WorkspaceForbidden)
+        };
+        assert_eq!(one.on(&requirement, &request), expected, "{request:?}");
+    }
+}
+
+/// Absent, repeated and empty are alike: no workspace is named, which no key reaches, whatever it
+/// reaches otherwise.
+#[tokio::test]
+async fn a_header_that_names_no_workspace_is_met_by_no_key() {
+    let requirement = Requirement::workspace(WorkspaceOf::header("x-workspace"));
+    let everywhere = Caller::app().await;
+    let plain = || call("GET", "/");
+    assert_eq!(
+        everywhere.on(&requirement, &plain().with("x-workspace", "ws1")),
+        Ok(())
+    );
+    for request in [
+        plain(),
+        plain()
+            .with("x-workspace", "ws1")
+            .with("x-workspace", "ws1"),
+        plain().with("x-workspace", b"\xff"),
+        plain().with("x-workspace", ""),
+        plain().with("x-workspace", "  "),
+    ] {
+        assert_eq!(
+            everywhere.on(&requirement, &request),
+            Err(ErrorCode::WorkspaceForbidden),
+            "{request:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_workspace_may_be_what_a_function_says() {
+    let of = WorkspaceOf::function(|head| {
+        head.path()
+            .strip_prefix("/w/")
+            .map(str::to_ascii_lowercase)
+            .filter(|name| !name.is_empty())
+    });
+    let requirement = Requirement::workspace(of.clone());
+    let one = Caller::app().await.within(&["ws1"]);
+    for (path, reached) in [
+        ("/w/WS1", true),
+        ("/w/ws1", true),
+        ("/w/ws2", false),
+        ("/w/", false),
+        ("/", false),
+    ] {
+        let expected = if reached {
+            Ok(())
+        } else {
+            Err(ErrorCode::WorkspaceForbidden)
+        };
+        assert_eq!(one.on(&requirement, &call("GET", path)), expected, "{path}");
+    }
+    assert_eq!(
+        Caller::app().await.on(&requirement, &call("GET", "/")),
+        Err(ErrorCode::WorkspaceForbidden)
+    );
+    // Two functions are one only if they are the very same.
+    assert_eq!(requirement, Requirement::workspace(of));
+    assert_ne!(
+        requirement,
+        Requirement::workspace(WorkspaceOf::function(|_| None))
+    );
+    assert_ne!(
+        Requirement::workspace(WorkspaceOf::header("a")),
+        Requirement::workspace(WorkspaceOf::path_after("a"))
+    );
+}
+
+#[tokio::test]
+async fn a_handler_filters_by_what_the_key_reaches() {
+    let app = Caller::app().await;
+    let some = app.clone().within(&["ws1", "ws3"]);
+    let reached: Vec<_> = ["ws1", "ws2", "ws3", "WS1", ""]
+        .into_iter()
+        .filter(|name| some.reaches(name))
+        .collect();
+    assert_eq!(reached, ["ws1", "ws3"]);
+    assert!(app.reaches("ws2"));
+}
+
+#[test]
+fn a_workspace_reads_the_same_however_a_path_is_encoded() {
+    for bad in [
+        "",
+        "a/b",
+        "a b",
+        "%77s1",
+        "a%",
+        "é",
+        "a:b",
+        "a?b",
+        "a#b",
+        &"w".repeat(129),
+    ] {
+        assert!(WorkspaceId::new(bad).is_err(), "{bad:?}");
+    }
+    for good in ["ws1", "WS-1_a.b", ".", &"w".repeat(128)] {
+        assert_eq!(WorkspaceId::new(good).unwrap().as_str(), good);
+    }
+}
+
+// ---- plans ----
+
+#[tokio::test]
+async fn a_plan_is_met_by_itself_and_by_higher_ones() {
+    let app = Caller::app().await;
+    for (least, meet) in [
+        ("free", &["free", "standard", "enterprise"][..]),
+        ("standard", &["standard", "enterprise"]),
+        ("enterprise", &["enterprise"]),
+    ] {
+        let requirement = plans().at_least(least).unwrap();
+        for plan in [
+            "free",
+            "standard",
+            "enterprise",
+            "trial",
+            "enterprise2",
+            "enterpris",
+        ] {
+            let expected = if meet.contains(&plan) {
+                Ok(())
+            } else {
+                Err(ErrorCode::PlanRequired)
+            };
+            assert_eq!(
+                app.clone().paying(plan).on(&requirement, &call("GET", "/")),
+                expected,
+                "{plan} for {least}"
+            );
+        }
+        assert_eq!(
+            app.on(&requirement, &call("GET", "/")),
+            Err(ErrorCode::PlanRequired),
+            "no plan for {least}"
+        );
+        let error = app.require(&requirement).unwrap_err();
+        assert_eq!(
+            (error.status(), error.detail()),
+            (403, &*format!("This needs plan {least} or higher"))
+        );
+    }
+}
+
+#[test]
+fn an_order_of_plans_has_names_that_stand_once() {
+    for bad in ["", "Enterprise", "a b", "plan/1", &"p".repeat(129)] {
+        assert!(
+            matches!(PlanOrder::new(["free", bad]), Err(PlanError::Name(_))),
+            "{bad:?}"
+        );
+    }
+    let twice = PlanOrder::new(["free", "standard", "free"]).unwrap_err();
+    assert_eq!(
+        (twice.clone(), twice.to_string()),
+        (
+            PlanError::Twice(PlanName::new("free").unwrap()),
+            "plan free stands twice".into()
+        )
+    );
+    for unknown in ["Free", "", "premium"] {
+        assert_eq!(
+            plans().at_least(unknown).unwrap_err(),
+            PlanError::Unknown(unknown.into())
+        );
+    }
+    assert!(plans().knows(&PlanName::new("free").unwrap()));
+    assert!(!plans().knows(&PlanName::new("premium").unwrap()));
+    assert!(PlanOrder::new([]).unwrap().at_least("free").is_err());
+}
+
+// ---- combinations ----
+
+#[tokio::test]
+async fn of_several_parts_all_are_needed_and_the_first_that_is_missing_is_told() {
+    let plan = || plans().at_least("standard").unwrap();
+    let all = Requirement::all_of([needs("a"), in_path(), plan(), Requirement::user()]);
+    let app = Caller::app().await;
+    let there = call("GET", "/workspaces/ws1");
+    let away = call("GET", "/workspaces/ws2");
+    for (caller, request, code) in [
+        (app.clone(), &away, ErrorCode::InsufficientScope),
+        (
+            app.clone().may(&["a"]).within(&["ws1"]),
+            &away,
+            ErrorCode::WorkspaceForbidden,
+        ),
+        (
+            app.clone().may(&["a"]).within(&["ws1"]),
+            &there,
+            ErrorCode::PlanRequired,
+        ),
+        (
+            app.clone().may(&["a"]).within(&["ws1"]).paying("standard"),
+            &there,
+            ErrorCode::ActorRequired,
+        ),
+        (
+            app.clone().read_only(),
+            &call("PUT", "/workspaces/ws2"),
+            ErrorCode::ReadOnlyKey,
+        ),
+    ] {
+        assert_eq!(caller.on(&all, request), Err(code));
+    }
+    let reversed = Requirement::all_of([plan(), in_path(), needs("a")]);
+    assert_eq!(
+        app.clone().within(&["ws1"]).on(&reversed, &away),
+        Err(ErrorCode::PlanRequired)
+    );
+    let met = app.may(&["a"]).within(&["ws1"]).paying("enterprise");
+    assert_eq!(met.on(&reversed, &there), Ok(()));
+}
+
+#[tokio::test]
+async fn of_several_alternatives_one_is_enough_and_the_first_is_told() {
+    let plan = plans().at_least("enterprise").unwrap();
+    let requirement = plan.clone().or(needs("a").and(in_path()));
+    let app = Caller::app().await;
+    let there = call("GET", "/workspaces/ws1");
+    assert_eq!(app.on(&requirement, &there), Err(ErrorCode::PlanRequired));
+    assert_eq!(app.clone().may(&["a"]).on(&requirement, &there), Ok(()));
+    assert_eq!(
+        app.clone()
+            .paying("enterprise")
+            .on(&requirement, &call("GET", "/")),
+        Ok(())
+    );
+    // Half of one alternative and half of another are none.
+    assert_eq!(
+        app.clone().may(&["a"]).on(&requirement, &call("GET", "/")),
+        Err(ErrorCode::PlanRequired)
+    );
+    let other_way = needs("a").and(in_path()).or(plan);
+    assert_eq!(
+        app.on(&other_way, &there),
+        Err(ErrorCode::InsufficientScope)
+    );
+    assert_eq!(
+        app.may(&["a"]).on(&other_way, &call("GET", "/")),
+        Err(ErrorCode::WorkspaceForbidden)
+    );
+}
+
+#[tokio::test]
+async fn alternatives_and_parts_nest() {
+    let nested = needs("admin").or(Requirement::all_of([
+        needs("a").or(needs("b")),
+        in_path().or(plans().at_least("enterprise").unwrap()),
+    ]));
+    let app = Caller::app().await;
+    let (here, away) = (call("GET", "/workspaces/ws1"), call("GET", "/"));
+    for (scopes, plan, request, met) in [
+        (&["admin"][..], "free", &away, true),
+        (&["a"], "free", &here, true),
+        (&["b"], "free", &here, true),
+        (&["b"], "free", &away, false),
+        (&["b"], "enterprise", &away, true),
+        (&["c"], "enterprise", &here, false),
+        (&[], "enterprise", &here, false),
+    ] {
+        let caller = app.clone().may(scopes).paying(plan);
+        assert_eq!(
+            caller.on(&nested, request).is_ok(),
+            met,
+            "{scopes:?} {plan} {}",
+            request.path
+        );
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_met_by_everybody_and_no_alternative_by_nobody() {
+    let none: [Requirement; 0] = [];
+    let app = Caller::app().await.may(&["*"]).paying("enterprise");
+    let request = call("GET", "/workspaces/ws1");
+    assert_eq!(app.on(&Requirement::none(), &request), Ok(()));
+    assert_eq!(app.on(&Requirement::all_of(none.clone()), &request), Ok(()));
+    assert!(
+        app.on(&Requirement::any_of(none.clone()), &request)
+            .is_err()
+    );
+    assert!(
+        app.on(&in_path().and(Requirement::any_of(none.clone())), &request)
+            .is_err()
+    );
+    assert_eq!(
+        app.on(&in_path().or(Requirement::any_of(none)), &request),
+        Ok(())
+    );
+}
+
+#[tokio::test]
+async fn of_scopes_all_that_are_required_are_told() {
+    let app = Caller::app().await.may(&["c"]);
+    let choice = needs("a").or(needs("b"));
+    let error = app.require(&choice).unwrap_err();
+    let missing = error.missing_scope().unwrap();
+    assert_eq!(missing.required.scopes(), [&scope("a"), &scope("b")]);
+    assert_eq!(missing.granted, ["c"]);
+    // Beside what is no scope, the scopes are still told as a whole.
+    let error = app
+        .require(&Requirement::all_of([
+            choice,
+            plans().at_least("free").unwrap(),
+        ]))
+        .unwrap_err();
+    assert_eq!(error.missing_scope().unwrap().required.scopes().len(), 2);
+}
+
+#[test]
+fn requirements_are_told_in_words() {
+    let plan = plans().at_least("standard").unwrap();
+    for (requirement, words) in [
+        (Requirement::none(), "nothing"),
+        (Requirement::reading(), "reading"),
+        (Requirement::writing(), "full access"),
+        (Requirement::user(), "a user"),
+        (in_path(), "access to the workspace"),
+        (
+            Requirement::organization(),
+            "access to the organization for writing",
+        ),
+        (plan.clone(), "plan standard or higher"),
+        (needs("a").and(in_path()), "a and access to the workspace"),
+        (
+            needs("a").or(plan.and(Requirement::user())),
+            "any of a, (plan standard or higher and a user)",
+        ),
+    ] {
+        assert_eq!(requirement.to_string(), words);
+    }
+}
+
+// ---- in a handler, without the request ----
+
+#[tokio::test]
+async fn in_a_handler_the_method_is_not_looked_at_and_no_workspace_is_met() {
+    let app = Caller::app().await.may(&["a"]).paying("standard");
+    let reader = app.clone().read_only();
+    for requirement in [
+        Requirement::none(),
+        needs("a"),
+        Requirement::reading(),
+        plans().at_least("free").unwrap(),
+    ] {
+        assert!(reader.require(&requirement).is_ok(), "{requirement}");
+    }
+    let code = |caller: &Caller, requirement: &Requirement| {
+        caller.require(requirement).unwrap_err().code()
+    };
+    assert_eq!(
+        code(&reader, &Requirement::writing()),
+        ErrorCode::ReadOnlyKey
+    );
+    assert!(app.require(&Requirement::writing()).is_ok());
+    for of in [
+        WorkspaceOf::path_after("workspaces"),
+        WorkspaceOf::header("x-workspace"),
+        WorkspaceOf::function(|_| Some("ws1".into())),
+    ] {
+        let requirement = Requirement::workspace(of);
+        for caller in [&app, &app.clone().within(&["ws1"])] {
+            assert_eq!(
+                code(caller, &requirement),
+                ErrorCode::WorkspaceForbidden,
+                "{requirement}"
+            );
+        }
+    }
+    // Whether the organization is read or written cannot be told: closed, but for keys that may do
+    // both.
+    assert!(app.require(&Requirement::organization()).is_ok());
+    assert_eq!(
+        code(&app.within(&["ws1"]), &Requirement::organization()),
+        ErrorCode::WorkspaceForbidden
+    );
+}
+
+#[tokio::test]
+async fn a_caller_who_says_no_more_than_needed_has_full_access_everywhere_and_no_plan() {
+    #[derive(Debug)]
+    struct Least(KeyPrincipal);
+    impl Principal for Least {
+        fn key_id(&self) -> &KeyId {
+            self.0.key_id()
+        }
+        fn owner(&self) -> &Owner {
+            self.0.owner()
+        }
+        fn actor(&self) -> Actor<'_> {
+            self.0.actor()
+        }
+        fn environment(&self) -> &Environment {
+            self.0.environment()
+        }
+        fn scopes(&self) -> &dyn ScopeSet {
+            self.0.scopes()
+        }
+    }
+    let least = Least(Caller::app().await.like);
+    let on = |requirement: Requirement| {
+        requirement
+            .check(&least, Some(&call("POST", "/workspaces/ws1")))
+            .map_err(|error| error.code())
+    };
+    assert_eq!(
+        on(Requirement::writing()
+            .and(in_path())
+            .and(Requirement::organization())),
+        Ok(())
+    );
+    assert_eq!(
+        on(plans().at_least("free").unwrap()),
+        Err(ErrorCode::PlanRequired)
+    );
+    assert_eq!(on(Requirement::user()), Err(ErrorCode::ActorRequired));
+    let boxed: Box<dyn Principal> = Box::new(least);
+    assert!(boxed.require(&Requirement::writing()).is_ok());
+}
+
+// ---- keys through routes ----
+
+/// A directory that knows everybody.
+#[derive(Debug)]
+struct Everybody;
+
+#[async_trait::async_trait]
+impl Directory for Everybody {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        let UserRef::Id(id) = named else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(User::new(id.clone(), tenant.clone()))))
+    }
+}
+
+/// Keys by what they are, and a layer that knows them.
+struct Door {
+    house: House,
+    auth: AuthLayer,
+}
+
+impl Door {
+    fn new() -> Self {
+        let house = House::new();
+        let auth = AuthLayer::new(house.bearer().directory(Everybody).build().unwrap());
+        Self { house, auth }
+    }
+    async fn key(&self, set: impl FnOnce(&mut NewKey)) -> String {
+        let mut new = NewKey::new("a key", Owner::tenant(tenant("acme")));
+        set(&mut new);
+        self.house.issue_new(new).await.0
+    }
+}
+
+/// The status and the code that a call is answered with.
+async fn answer(app: &Router, method: &str, path: &str, key: &str) -> (u16, Option<String>) {
+    ask(
+        app,
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {key}")),
+    )
+    .await
+}
+
+async fn ask(app: &Router, request: http::request::Builder) -> (u16, Option<String>) {
+    let response = app
+        .clone()
+        .oneshot(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let code = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    (
+        status,
+        code.and_then(|body| body["code"].as_str().map(str::to_owned)),
+    )
+}
+
+fn ok() -> (u16, Option<String>) {
+    (200, None)
+}
+
+fn forbidden(code: &str) -> (u16, Option<String>) {
+    (403, Some(code.into()))
+}
+
+async fn done() -> &'static str {
+    "done"
+}
+
+#[tokio::test]
+async fn routes_refuse_read_only_keys_by_the_method() {
+    let door = Door::new();
+    let full = door.key(|_| {}).await;
+    let reader = door.key(|new| new.access = Access::ReadOnly).await;
+    let plain: Router = Router::new()
+        .route("/things", routing::any(done).require(Requirement::none()))
+        .route(
+            "/search",
+            routing::post(done).require(Requirement::reading()),
+        )
+        .route(
+            "/rotate",
+            routing::get(done).require(Requirement::writing()),
+        )
+        .route_layer(door.auth.clone());
+    let whole: Router = Router::new()
+        .route("/things", routing::any(done))
+        .require(Requirement::none())
+        .route_layer(door.auth.clone());
+    let protected: Router = ProtectedRouter::new(door.auth.clone())
+        .route("/things", any(done).any_key())
+        .route("/search", post(done).require(Requirement::reading()))
+        .route("/rotate", get(done).require(Requirement::writing()))
+        .into_router();
+    for app in [&plain, &whole, &protected] {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            assert_eq!(
+                answer(app, method, "/things", &reader).await,
+                ok(),
+                "{method}"
+            );
+        }
+        for method in ["POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "get"] {
+            assert_eq!(
+                answer(app, method, "/things", &reader).await,
+                forbidden("READ_ONLY_KEY"),
+                "{method}"
+            );
+            assert_eq!(
+                answer(app, method, "/things", &full).await,
+                ok(),
+                "{method}"
+            );
+        }
+    }
+    for app in [&plain, &protected] {
+        assert_eq!(answer(app, "POST", "/search", &reader).await, ok());
+        assert_eq!(
+            answer(app, "GET", "/rotate", &reader).await,
+            forbidden("READ_ONLY_KEY")
+        );
+        assert_eq!(answer(app, "GET", "/rotate", &full).await, ok());
+        // HEAD runs the handler of GET.
+        assert_eq!(answer(app, "HEAD", "/rotate", &reader).await.0, 403);
+    }
+}
+
+#[tokio::test]
+async fn one_path_demands_of_each_method_what_that_method_needs() {
+    let door = Door::new();
+    let reader = door
+        .key(|new| (new.access, new.scopes) = (Access::ReadOnly, vec![scope("*")]))
+        .await;
+    let free = door
+        .key(|new| {
+            (new.plan, new.scopes) = (Some(PlanName::new("free").unwrap()), vec![scope("read")])
+        })
+        .await;
+    let paid = door
+        .key(|new| {
+            (new.plan, new.scopes) = (
+                Some(PlanName::new("standard").unwrap()),
+                vec![scope("write")],
+            )
+        })
+        .await;
+    let plan = plans().at_least("standard").unwrap();
+    let app: Router = ProtectedRouter::new(door.auth.clone())
+        .route("/things", get(done).require(needs("read").or(plan.clone())))
+        .route(
+            "/things",
+            post(done).require(needs("write").and(plan.clone())),
+        )
+        .route(
+            "/things",
+            delete(done).require(plan.or(needs("delete")).and(Requirement::writing())),
+        )
+        .into_router();
+    for (key, get, post, delete) in [
+        (
+            &reader,
+            ok(),
+            forbidden("READ_ONLY_KEY"),
+            forbidden("READ_ONLY_KEY"),
+        ),
+        (
+            &free,
+            ok(),
+            forbidden("INSUFFICIENT_SCOPE"),
+            forbidden("PLAN_REQUIRED"),
+        ),
+        (&paid, ok(), ok(), ok()),
+    ] {
+        assert_eq!(answer(&app, "GET", "/things", key).await, get);
+        assert_eq!(answer(&app, "POST", "/things", key).await, post);
+        assert_eq!(answer(&app, "DELETE", "/things", key).await, delete);
+    }
+}
+
+#[tokio::test]
+async fn routes_find_the_workspace_in_the_path_as_it_was_sent() {
+    let door = Door::new();
+    let one = door
+        .key(|new| new.workspaces = Some(workspace_ids(&["ws1"])))
+        .await;
+    let all = door.key(|_| {}).await;
+    let plain: Router = Router::new()
+        .route(
+            "/workspaces/{ws}/things",
+            routing::any(done).require(in_path()),
+        )
+        .route(
+            "/workspaces/{ws}/workspaces/{other}",
+            routing::any(done).require(in_path()),
+        )
+        .route_layer(door.auth.clone());
+    let protected: Router = ProtectedRouter::new(door.auth.clone())
+        .route("/workspaces/{ws}/things", any(done).require(in_path()))
+        .route(
+            "/workspaces/{ws}/workspaces/{other}",
+            any(done).require(in_path()),
+        )
+        .into_router();
+    for app in [plain, protected] {
+        for (path, expected) in [
+            ("/workspaces/ws1/things", ok()),
+            ("/workspaces/ws1/things?workspaces/ws2", ok()),
+            ("/workspaces/ws2/things", forbidden("WORKSPACE_FORBIDDEN")),
+            (
+                "/workspaces/ws2/things?x=/workspaces/ws1",
+                forbidden("WORKSPACE_FORBIDDEN"),
+            ),
+            ("/workspaces/%77s1/things", forbidden("WORKSPACE_FORBIDDEN")),
+            (
+                "/workspaces/ws1%2Fthings/things",
+                forbidden("WORKSPACE_FORBIDDEN"),
+            ),
+            (
+                "/workspaces/ws2/workspaces/ws1",
+                forbidden("WORKSPACE_FORBIDDEN"),
+            ),
+            ("/workspaces/ws1/workspaces/ws2", ok()),
+        ] {
+            assert_eq!(answer(&app, "GET", path, &one).await, expected, "{path}");
+            assert_eq!(answer(&app, "DELETE", path, &one).await, expected, "{path}");
+            assert_eq!(answer(&app, "GET", path, &all).await, ok(), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn under_a_prefix_the_workspace_is_found_as_well() {
+    let door = Door::new();
+    let one = door
+        .key(|new| new.workspaces = Some(workspace_ids(&["ws1"])))
+        .await;
+    let inner = ProtectedRouter::new(door.auth.clone())
+        .route("/workspaces/{ws}/things", get(done).require(in_path()));
+    let app: Router = ProtectedRouter::new(door.auth.clone())
+        .nest("/v3", inner)
+        .into_router();
+    assert_eq!(
+        answer(&app, "GET", "/v3/workspaces/ws1/things", &one).await,
+        ok()
+    );
+    assert_eq!(
+        answer(&app, "GET", "/v3/workspaces/ws2/things", &one).await,
+        forbidden("WORKSPACE_FORBIDDEN")
+    );
+}
+
+#[tokio::test]
+async fn a_route_that_needs_a_user_answers_400_to_an_application_as_itself() {
+    let door = Door::new();
+    let app_key = door.key(|new| new.delegation = Some(Delegation::On)).await;
+    let user_key = door
+        .key(|new| {
+            new.kind = KeyKind::User;
+            new.owner = Owner::user(tenant("acme"), user("ann"));
+        })
+        .await;
+    let owned = door
+        .key(|new| new.owner = Owner::user(tenant("acme"), user("ann")))
+        .await;
+    let app: Router = ProtectedRouter::new(door.auth.clone())
+        .route("/inbox", get(done).require(Requirement::user()))
+        .into_router();
+    for key in [&app_key, &owned] {
+        assert_eq!(
+            answer(&app, "GET", "/inbox", key).await,
+            (400, Some("ACTOR_REQUIRED".into()))
+        );
+    }
+    assert_eq!(answer(&app, "GET", "/inbox", &user_key).await, ok());
+    for name in ["x-user-id", "x-on-behalf-of"] {
+        let request = Request::get("/inbox")
+            .header("authorization", format!("Bearer {app_key}"))
+            .header(name, "ann");
+        assert_eq!(ask(&app, request).await, ok(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_narrowed_is_refused_on_the_next_request() {
+    let door = Door::new();
+    let (key, record) = door
+        .house
+        .issue_new(NewKey::new("a key", Owner::tenant(tenant("acme"))))
+        .await;
+    let app: Router = ProtectedRouter::new(door.auth.clone())
+        .route("/workspaces/{ws}", any(done).require(in_path()))
+        .route(
+            "/paid",
+            get(done).require(plans().at_least("standard").unwrap()),
+        )
+        .into_router();
+    assert_eq!(answer(&app, "POST", "/workspaces/ws2", &key).await, ok());
+    door.house
+        .change(&record.id, |record| {
+            record.workspaces = Some(workspace_ids(&["ws1"]))
+        })
+        .await;
+    assert_eq!(
+        answer(&app, "POST", "/workspaces/ws2", &key).await,
+        forbidden("WORKSPACE_FORBIDDEN")
+    );
+    assert_eq!(answer(&app, "POST", "/workspaces/ws1", &key).await, ok());
+    door.house
+        .change(&record.id, |record| record.access = Access::ReadOnly)
+        .await;
+    assert_eq!(
+        answer(&app, "POST", "/workspaces/ws1", &key).await,
+        forbidden("READ_ONLY_KEY")
+    );
+    assert_eq!(
+        answer(&app, "GET", "/paid", &key).await,
+        forbidden("PLAN_REQUIRED")
+    );
+    door.house
+        .change(&record.id, |record| {
+            record.plan = Some(PlanName::new("enterprise").unwrap())
+        })
+        .await;
+    assert_eq!(answer(&app, "GET", "/paid", &key).await, ok());
+}
+
+#[tokio::test]
+async fn an_unknown_plan_in_a_record_meets_nothing() {
+    let door = Door::new();
+    let key = door
+        .key(|new| new.plan = Some(PlanName::new("legacy").unwrap()))
+        .await;
+    let app: Router = Router::new()
+        .route(
+            "/free",
+            routing::get(done).require(plans().at_least("free").unwrap()),
+        )
+        .route_layer(door.auth.clone());
+    assert_eq!(
+        answer(&app, "GET", "/free", &key).await,
+        forbidden("PLAN_REQUIRED")
+    );
+}
+
+// ---- the connection ----
+
+const VERSIONS: [TlsVersion; 4] = [
+    TlsVersion::V1_0,
+    TlsVersion::V1_1,
+    TlsVersion::V1_2,
+    TlsVersion::V1_3,
+];
+
+fn proxies(networks: &[&str]) -> Vec<Cidr> {
+    networks
+        .iter()
+        .map(|network| network.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_connection_is_as_secure_as_its_version_of_tls() {
+    for (rank, least) in VERSIONS.into_iter().enumerate() {
+        let transport = Transport::tls(least);
+        for (at, version) in VERSIONS.into_iter().enumerate() {
+            assert_eq!(
+                transport.is_met_by(&call("GET", "/").over(version)),
+                at >= rank,
+                "{version} for {least}"
+            );
+        }
+        assert!(!transport.is_met_by(&call("GET", "/")), "{least}");
+    }
+}
+
+#[test]
+fn a_clients_word_proves_no_security() {
+    let plain = Transport::tls(TlsVersion::V1_0);
+    let behind =
+        Transport::tls(TlsVersion::V1_0).or_proven_by(proxies(&["10.0.0.0/8"]), "X-TLS-Version");
+    for name in [
+        "X-TLS-Version",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Ssl",
+        "Forwarded",
+    ] {
+        for value in ["TLSv1.3", "https", "on", "proto=https"] {
+            for peer in [
+                None,
+                Some("192.0.2.1"),
+                Some("::1"),
+                Some("127.0.0.1"),
+                Some("11.0.0.1"),
+            ] {
+                let mut request = call("GET", "/").with(name, value);
+                if let Some(peer) = peer {
+                    request = request.from(peer);
+                }
+                assert!(!plain.is_met_by(&request), "{name}: {value} from {peer:?}");
+                assert!(!behind.is_met_by(&request), "{name}: {value} from {peer:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_trusted_proxy_tells_the_version_in_its_header_once() {
+    let transport = |least| {
+        Transport::tls(least)
+            .or_proven_by(proxies(&["10.0.0.0/8", "2001:db8::/32"]), "X-TLS-Version")
+    };
+    for (value, version) in [
+        ("TLSv1.3", Some(TlsVersion::V1_3)),
+        (" TLSv1.2\t", Some(TlsVersion::V1_2)),
+        ("TLSv1.1", Some(TlsVersion::V1_1)),
+        ("TLSv1.0", Some(TlsVersion::V1_0)),
+        ("TLSv1", Some(TlsVersion::V1_0)),
+        ("https", Some(TlsVersion::V1_0)),
+        ("", None),
+        ("http", None),
+        ("HTTPS", None),
+        ("tlsv1.3", None),
+        ("TLS1.3", None),
+        ("TLSv1.4", None),
+        ("TLSv1.30", None),
+        ("TLSv2", None),
+        ("1.3", None),
+        ("on", None),
+        ("TLSv1.3, TLSv1.3", None),
+        ("TLSv1.3;", None),
+        ("SSLv3", None),
+    ] {
+        for peer in ["10.0.0.1", "::ffff:10.9.8.7", "2001:db8::1"] {
+            for least in VERSIONS {
+                let request = call("GET", "/").from(peer).with("x-tls-version", value);
+                let met = version.is_some_and(|version| version >= least);
+                assert_eq!(
+                    transport(least).is_met_by(&request),
+                    met,
+                    "{value:?} from {peer} for {least}"
+                );
+            }
+        }
+    }
+    let any = transport(TlsVersion::V1_0);
+    let proxy = || call("GET", "/").from("10.0.0.1");
+    assert!(!any.is_met_by(&proxy()));
+    assert!(
+        !any.is_met_by(
+            &proxy()
+                .with("X-TLS-Version", "TLSv1.3")
+                .with("x-tls-version", "TLSv1.3")
+        ),
+        "twice"
+    );
+    assert!(!any.is_met_by(&proxy().with("x-tls-version", b"TLSv1.3\xff")));
+    assert!(
+        !any.is_met_by(&proxy().with("x-forwarded-proto", "https")),
+        "another header"
+    );
+    assert!(
+        !any.is_met_by(
+            &call("GET", "/")
+                .from("2001:db9::1")
+                .with("x-tls-version", "TLSv1.3")
+        )
+    );
+}
+
+#[test]
+fn what_the_connection_proves_needs_no_header() {
+    let transport =
+        Transport::tls(TlsVersion::V1_2).or_proven_by(proxies(&["10.0.0.0/8"]), "x-tls-version");
+    let direct = call("GET", "/").from("192.0.2.1").over(TlsVersion::V1_3);
+    assert!(transport.is_met_by(&direct));
+    assert!(transport.is_met_by(&direct.clone().with("x-tls-version", "garbage")));
+    let old = call("GET", "/").from("10.0.0.1").over(TlsVersion::V1_1);
+    assert!(!transport.is_met_by(&old));
+    assert!(
+        transport.is_met_by(&old.with("x-tls-version", "TLSv1.3")),
+        "the client's connection ended at the proxy"
+    );
+    // A proxy that is trusted without a network is none.
+    let nobody = Transport::tls(TlsVersion::V1_0).or_proven_by([], "x-tls-version");
+    assert!(
+        !nobody.is_met_by(
+            &call("GET", "/")
+                .from("10.0.0.1")
+                .with("x-tls-version", "TLSv1.3")
+        )
+    );
+}
+
+#[test]
+fn versions_of_tls_are_told_and_read_alike() {
+    for version in VERSIONS {
+        assert_eq!(version.to_string().parse(), Ok(version));
+    }
+    assert!(VERSIONS.is_sorted());
+    assert!("".parse::<TlsVersion>().is_err());
+}
+
+/// The key's record, for a house whose authenticator is made of it.
+async fn outcome(authenticator: &Authenticator, request: &Call) -> Result<(), (ErrorCode, u16)> {
+    authenticator
+        .authenticate(request)
+        .await
+        .map(drop)
+        .map_err(|error| (error.code(), error.status()))
+}
+
+async fn demanding(
+    set: impl FnOnce(&mut NewKey),
+) -> (House, String, Arc<KeyRecord>, Authenticator) {
+    let house = House::new();
+    let mut new = NewKey::new("a key", Owner::tenant(tenant("acme")));
+    set(&mut new);
+    let (key, record) = house.issue_new(new).await;
+    let authenticator = house
+        .bearer()
+        .transport(Some(Transport::tls(TlsVersion::V1_3)))
+        .build()
+        .unwrap();
+    (house, key, record, authenticator)
+}
+
+#[tokio::test]
+async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works() {
+    let (house, key, record, authenticator) = demanding(|_| {}).await;
+    let plain = || call("GET", "/");
+    assert_eq!(
+        outcome(&authenticator, &plain()).await,
+        Err((ErrorCode::MissingKey, 401))
+    );
+    assert_eq!(
+        outcome(&authenticator, &plain().key("nonsense")).await,
+        Err((ErrorCode::InvalidFormat, 401))
+    );
+    let wrong = portunus_test_support::with_last_character_wrong(&key);
+    for unknown in [&stranger(), &wrong] {
+        assert_eq!(
+            outcome(&authenticator, &plain().key(unknown)).await,
+            Err((ErrorCode::InvalidKey, 401))
+        );
+    }
+    for old in [None, Some(TlsVersion::V1_0), Some(TlsVersion::V1_2)] {
+        let request = plain().key(&key).over(old);
+        assert_eq!(
+            outcome(&authenticator, &request).await,
+            Err((ErrorCode::InsecureTransport, 403)),
+            "{old:?}"
+        );
+    }
+    assert_eq!(
+        outcome(&authenticator, &plain().key(&key).over(TlsVersion::V1_3)).await,
+        Ok(())
+    );
+    let now = house.clock.now();
+    house
+        .change(&record.id, |record| {
+            record.revoked = Some(Revocation::new(now, None))
+        })
+        .await;
+    assert_eq!(
+        outcome(&authenticator, &plain().key(&key)).await,
+        Err((ErrorCode::KeyRevoked, 401))
+    );
+}
+
+#[tokio::test]
+async fn the_demand_for_security_holds_where_keys_are_looked_up_late() {
+    let (house, key, _, authenticator) = demanding(|_| {}).await;
+    house.store.answer_late();
+    let request = call("GET", "/").key(&key);
+    assert_eq!(
+        outcome(&authenticator, &request).await,
+        Err((ErrorCode::InsecureTransport, 403))
+    );
+    assert_eq!(
+        outcome(&authenticator, &request.over(TlsVersion::V1_3)).await,
+        Ok(())
+    );
+}
+
+#[tokio::test]
+async fn no_demand_is_no_demand() {
+    let (house, key, _, _) = demanding(|_| {}).await;
+    let authenticator = house
+        .bearer()
+        .transport(Some(Transport::tls(TlsVersion::V1_3)))
+        .transport(None)
+        .build()
+        .unwrap();
+    assert_eq!(
+        outcome(&authenticator, &call("GET", "/").key(&key)).await,
+        Ok(())
+    );
+}
+
+#[tokio::test]
+async fn environment_comes_before_transport_and_transport_before_network() {
+    let (house, key, _, _) =
+        demanding(|new| new.allowed_ips = Some(AllowList::parse(["192.0.2.1"]).unwrap())).await;
+    let serving = |environment: Environment| {
+        house
+            .bearer()
+            .environment(environment)
+            .transport(Some(Transport::tls(TlsVersion::V1_3)))
+            .build()
+            .unwrap()
+    };
+    let (theirs, other) = (serving(portunus_test_support::live()), serving(test()));
+    let allowed = call("GET", "/").key(&key).from("192.0.2.1");
+    let elsewhere = call("GET", "/").key(&key).from("192.0.2.2");
+    let wrong_environment = Err((ErrorCode::WrongEnvironment, 401));
+    assert_eq!(outcome(&other, &elsewhere).await, wrong_environment);
+    assert_eq!(
+        outcome(&other, &allowed.clone().over(TlsVersion::V1_3)).await,
+        wrong_environment
+    );
+    assert_eq!(
+        outcome(&theirs, &elsewhere).await,
+        Err((ErrorCode::InsecureTransport, 403))
+    );
+    assert_eq!(
+        outcome(&theirs, &allowed).await,
+        Err((ErrorCode::InsecureTransport, 403))
+    );
+    assert_eq!(
+        outcome(&theirs, &elsewhere.over(TlsVersion::V1_3)).await,
+        Err((ErrorCode::IpNotAllowed, 403))
+    );
+    assert_eq!(
+        outcome(&theirs, &allowed.over(TlsVersion::V1_3)).await,
+        Ok(())
+    );
+}
+
+#[tokio::test]
+async fn the_proxy_that_proves_the_connection_need_not_be_the_client() {
+    let (house, key, _, _) =
+        demanding(|new| new.allowed_ips = Some(AllowList::parse(["192.0.2.1"]).unwrap())).await;
+    let authenticator = house
+        .bearer()
+        .client_ip(ClientIp::behind(
+            proxies(&["10.0.0.0/8"]),
+            ForwardedHeader::XForwardedFor,
+        ))
+        .transport(Some(
+            Transport::tls(TlsVersion::V1_2)
+                .or_proven_by(proxies(&["10.0.0.0/8"]), "x-tls-version"),
+        ))
+        .build()
+        .unwrap();
+    let through = |client: &str| {
+        let request = call("GET", "/").key(&key).from("10.0.0.1");
+        request
+            .with("x-forwarded-for", client)
+            .with("x-tls-version", "TLSv1.2")
+    };
+    assert_eq!(outcome(&authenticator, &through("192.0.2.1")).await, Ok(()));
+    assert_eq!(
+        outcome(&authenticator, &through("192.0.2.2")).await,
+        Err((ErrorCode::IpNotAllowed, 403))
+    );
+    let direct = call("GET", "/")
+        .key(&key)
+        .from("192.0.2.1")
+        .with("x-tls-version", "TLSv1.3");
+    assert_eq!(
+        outcome(&authenticator, &direct).await,
+        Err((ErrorCode::InsecureTransport, 403))
+    );
+}
+
+#[tokio::test]
+async fn the_layer_takes_the_version_from_where_the_server_puts_it() {
+    let (_, key, _, authenticator) = demanding(|_| {}).await;
+    #[derive(Clone)]
+    struct Handshake(&'static str);
+    let by_default: Router = Router::new()
+        .route("/", routing::get(done))
+        .layer(AuthLayer::new(authenticator.clone()));
+    let by_host: Router =
+        Router::new()
+            .route("/", routing::get(done))
+            .layer(AuthLayer::new(authenticator).tls(|extensions| {
+                extensions
+                    .get::<Handshake>()
+                    .and_then(|known| known.0.parse().ok())
+            }));
+    let request = || Request::get("/").header("authorization", format!("Bearer {key}"));
+    for app in [&by_default, &by_host] {
+        assert_eq!(ask(app, request()).await, forbidden("INSECURE_TRANSPORT"));
+    }
+    assert_eq!(
+        ask(&by_default, request().extension(TlsVersion::V1_3)).await,
+        ok()
+    );
+    assert_eq!(
+        ask(&by_default, request().extension(TlsVersion::V1_2)).await,
+        forbidden("INSECURE_TRANSPORT")
+    );
+    assert_eq!(
+        ask(&by_host, request().extension(Handshake("TLSv1.3"))).await,
+        ok()
+    );
+    assert_eq!(
+        ask(&by_host, request().extension(TlsVersion::V1_3)).await,
+        forbidden("INSECURE_TRANSPORT")
+    );
+}

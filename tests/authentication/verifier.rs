@@ -1,0 +1,639 @@
+//! Tokens of the host's OAuth server: what reaches the verifier, what its answers mean, and that
+//! all of the path applies.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::{Router, routing};
+use http::Request;
+use portunus::adapter::axum::RequireExt;
+use portunus::adapter::tower::AuthLayer;
+use portunus::audit::{AuditTrail, MemoryAudit};
+use portunus::key::{Access, Alphabet, KeyFormat, KeyId, KeyKind, Owner, PlanName, WorkspaceId};
+use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::network::AllowList;
+use portunus::{
+    ActorMode, AuthenticatorBuilder, BuildError, Clock, ErrorCode, Outcome, Principal,
+    TokenVerifier, VerifiedToken, VerifierError,
+};
+use portunus_test_support::{
+    Head, House, live, scope, stranger, tenant, test, user, with_last_character_wrong,
+};
+use tower::ServiceExt;
+
+/// Knows `eyJ.good.TAIL` and keeps what it was asked.
+#[derive(Debug, Clone, Default)]
+struct Issuer {
+    asked: Arc<Mutex<Vec<String>>>,
+    recognized: Arc<AtomicUsize>,
+    token: Arc<Mutex<Option<VerifiedToken>>>,
+    down: Arc<Mutex<bool>>,
+}
+
+fn token() -> VerifiedToken {
+    let owner = Owner::user(tenant("acme"), user("u1"));
+    VerifiedToken::new(KeyId::new("grant-1").unwrap(), owner, live()).with_scopes([scope("a")])
+}
+
+impl Issuer {
+    fn of(token: VerifiedToken) -> Self {
+        Self {
+            token: Arc::new(Mutex::new(Some(token))),
+            ..Self::default()
+        }
+    }
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+#[async_trait]
+impl TokenVerifier for Issuer {
+    fn recognizes(&self, token: &str) -> bool {
+        self.recognized.fetch_add(1, Ordering::SeqCst);
+        assert!(token.len() <= 4096 && token.bytes().all(|b| b.is_ascii_graphic()));
+        token.bytes().filter(|byte| *byte == b'.').count() == 2 || token.starts_with("acme_")
+    }
+    async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError> {
+        self.asked.lock().unwrap().push(token.to_owned());
+        tokio::task::yield_now().await;
+        if *self.down.lock().unwrap() {
+            return Err(VerifierError::unavailable(
+                "introspection: connection refused",
+            ));
+        }
+        Ok(self
+            .token
+            .lock()
+            .unwrap()
+            .clone()
+            .filter(|_| token.starts_with("eyJ.good.")))
+    }
+}
+
+const GOOD: &str = "eyJ.good.c2ln";
+const BAD: &str = "eyJ.bad.c2ln";
+
+async fn ask(builder: AuthenticatorBuilder, head: &Head) -> Outcome {
+    builder.build().unwrap().authenticate(head).await
+}
+
+fn code(outcome: &Outcome) -> ErrorCode {
+    outcome.as_ref().unwrap_err().code()
+}
+
+#[tokio::test]
+async fn a_token_that_the_verifier_vouches_for_passes_as_its_user() {
+    let (house, issuer) = (House::new(), Issuer::of(token()));
+    for head in [
+        Head::bearer(GOOD),
+        Head::authorization(format!("bEaReR   {GOOD}")),
+    ] {
+        let admission = ask(house.bearer().token_verifier(issuer.clone()), &head)
+            .await
+            .unwrap();
+        let principal = admission.principal.unwrap();
+        assert_eq!(
+            (principal.key_id().as_str(), principal.mode()),
+            ("grant-1", ActorMode::User)
+        );
+        assert_eq!(
+            (principal.owner(), principal.environment()),
+            (&token().owner, &live())
+        );
+        assert_eq!(principal.record().kind, KeyKind::AccessToken);
+        assert!(principal.scopes().grants(&scope("a")) && !principal.scopes().grants(&scope("b")));
+    }
+    assert_eq!(
+        *issuer.asked.lock().unwrap(),
+        [GOOD, GOOD],
+        "every request asks anew"
+    );
+    assert_eq!(
+        house.store.finds(),
+        0,
+        "what has not the shape of a key is looked up in no store"
+    );
+}
+
+#[tokio::test]
+async fn a_verifier_alone_is_a_way_to_present_a_token() {
+    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let builder = house.bare().token_verifier(issuer);
+    assert!(ask(builder, &Head::bearer(GOOD)).await.is_ok());
+    assert_eq!(house.bare().build().unwrap_err(), BuildError::NoFormat);
+    let basic = house
+        .bare()
+        .basic([portunus_test_support::format()])
+        .token_verifier(Issuer::of(token()));
+    assert!(ask(basic, &Head::bearer(GOOD)).await.is_ok());
+}
+
+#[tokio::test]
+async fn garbage_reaches_no_verifier() {
+    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let builder = || {
+        house
+            .bearer()
+            .header("x-api-key", [portunus_test_support::format()])
+            .token_verifier(issuer.clone())
+    };
+    let long = format!("eyJ.good.{}", "a".repeat(4096));
+    let megabyte = format!("eyJ.good.{}", "a".repeat(1 << 20));
+    let heads = [
+        Head::new(),
+        Head::bearer(""),
+        Head::bearer("nodots"),
+        Head::bearer("one.dot"),
+        Head::bearer("a.b.c.d"),
+        Head::bearer("eyJ.go od.x"),
+        Head::bearer("eyJ.good.\"x"),
+        Head::bearer("eyJ.good.é"),
+        Head::bearer("eyJ.good.\0"),
+        Head::bearer("eyJ.go=od.x"),
+        Head::bearer("==="),
+        Head::bearer(&long),
+        Head::bearer(&megabyte),
+        Head::bearer(&format!("{GOOD}, Bearer {GOOD}")),
+        Head::bearer(GOOD).with("authorization", format!("Bearer {GOOD}")),
+        Head::authorization(GOOD),
+        Head::authorization(format!("Token {GOOD}")),
+        Head::basic(format!("{GOOD}:").as_bytes()),
+        Head::basic(GOOD.as_bytes()),
+        Head::new().with("x-api-key", GOOD),
+        Head::bearer(GOOD).with("x-api-key", GOOD),
+        Head::new().at(&format!("/documents?access_token={GOOD}")),
+    ];
+    for head in &heads {
+        let outcome = ask(builder(), head).await;
+        assert!(
+            (400..402).contains(&outcome.unwrap_err().status()),
+            "{head:?}"
+        );
+    }
+    assert_eq!((issuer.asked(), house.store.finds()), (0, 0));
+}
+
+#[tokio::test]
+async fn basic_never_reaches_the_verifier() {
+    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let builder = || {
+        house
+            .bearer()
+            .basic([portunus_test_support::format()])
+            .token_verifier(issuer.clone())
+    };
+    for pair in [
+        format!("{GOOD}:"),
+        format!(":{GOOD}"),
+        GOOD.to_owned(),
+        format!("{}:", stranger()),
+    ] {
+        assert_eq!(
+            ask(builder(), &Head::basic(pair.as_bytes()))
+                .await
+                .unwrap_err()
+                .status(),
+            401
+        );
+    }
+    assert_eq!(
+        (issuer.asked(), issuer.recognized.load(Ordering::SeqCst)),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_know() {
+    for late in [false, true] {
+        let (house, issuer) = (House::new(), Issuer::of(token()));
+        let (key, record) = house.issue(&[]).await;
+        if late {
+            house.store.answer_late();
+        }
+        let builder = || house.bearer().token_verifier(issuer.clone());
+        let admission = ask(builder(), &Head::bearer(&key)).await.unwrap();
+        assert_eq!(
+            (admission.principal.unwrap().key_id(), issuer.asked()),
+            (&record.id, 0)
+        );
+        // Issuer recognizes it, for it begins as keys do.
+        let unknown = stranger();
+        assert_eq!(
+            code(&ask(builder(), &Head::bearer(&unknown)).await),
+            ErrorCode::InvalidKey
+        );
+        assert_eq!(
+            (issuer.asked.lock().unwrap().as_slice(), house.store.finds()),
+            (&[unknown][..], 2)
+        );
+        let wrong = with_last_character_wrong(&key);
+        assert_eq!(
+            code(&ask(builder(), &Head::bearer(&wrong)).await),
+            ErrorCode::InvalidKey
+        );
+        assert_eq!(
+            (issuer.asked(), house.store.finds()),
+            (2, 2),
+            "a wrong checksum is no key, but may be a token"
+        );
+        house.manager().revoke(&record.id, None).await.unwrap();
+        assert_eq!(
+            code(&ask(builder(), &Head::bearer(&key)).await),
+            ErrorCode::KeyRevoked
+        );
+        assert_eq!(
+            issuer.asked(),
+            2,
+            "a key that is known is no token, whatever its standing"
+        );
+        house.store.answer_nothing();
+        assert_eq!(
+            code(&ask(builder(), &Head::bearer(&stranger())).await),
+            ErrorCode::StoreUnavailable
+        );
+        assert_eq!(
+            issuer.asked(),
+            2,
+            "a store that is down says nothing about a key"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_may_look_like_a_key_of_ours() {
+    let house = House::new();
+    let format = KeyFormat::builder("eyJ.good.")
+        .random(Alphabet::BASE62, 32)
+        .build()
+        .unwrap();
+    for late in [false, true] {
+        let issuer = Issuer::of(token());
+        if late {
+            house.store.answer_late();
+        }
+        let builder = house
+            .bare()
+            .bearer([format.clone()])
+            .token_verifier(issuer.clone());
+        assert!(
+            ask(
+                builder,
+                &Head::bearer("eyJ.good.abcdefgh12345678abcdefgh12345678")
+            )
+            .await
+            .is_ok()
+        );
+        assert_eq!(issuer.asked(), 1);
+    }
+    assert_eq!(house.store.finds(), 2);
+}
+
+#[tokio::test]
+async fn an_outage_of_the_verifier_is_503_and_never_401() {
+    let (house, issuer) = (House::new(), Issuer::of(token()));
+    *issuer.down.lock().unwrap() = true;
+    let builder = house
+        .bearer()
+        .failure_quotas(Some(per_minute(1)))
+        .token_verifier(issuer.clone());
+    let app: Router = Router::new().route("/", routing::get(|| async { "in" }));
+    let app = app.route_layer(AuthLayer::new(builder.build().unwrap()));
+    for token in [GOOD, BAD, GOOD, BAD] {
+        let request = Request::builder()
+            .uri("/")
+            .header("authorization", format!("Bearer {token}"));
+        let response = app
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(response.status().as_u16(), 503);
+        assert!(
+            response.headers().contains_key("retry-after")
+                && !response.headers().contains_key("www-authenticate")
+        );
+        let body = axum::body::to_bytes(response.into_body(), 10_000)
+            .await
+            .unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(
+            text.contains("VERIFIER_UNAVAILABLE") && !text.contains("connection refused"),
+            "{text}"
+        );
+    }
+    assert_eq!(issuer.asked(), 4, "an outage is no failure of the client's");
+}
+
+fn per_minute(limit: u64) -> Quotas {
+    Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap()
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_verifier() {
+    for late in [false, true] {
+        let (house, issuer) = (House::new(), Issuer::of(token()));
+        if late {
+            house.store.answer_late();
+        }
+        let builder = house
+            .bearer()
+            .failure_quotas(Some(per_minute(3)))
+            .token_verifier(issuer.clone());
+        let authenticator = builder.build().unwrap();
+        let ask = async |token: &str, ip: &str| {
+            authenticator
+                .authenticate(&Head::bearer(token).from(ip))
+                .await
+        };
+        for _ in 0..3 {
+            assert_eq!(code(&ask(BAD, "2001:db8::1").await), ErrorCode::InvalidKey);
+        }
+        for (token, ip) in [
+            (BAD, "2001:db8::1"),
+            (GOOD, "2001:db8::1"),
+            (BAD, "2001:db8::2"),
+        ] {
+            let error = ask(token, ip).await.unwrap_err();
+            assert_eq!(
+                (error.code(), issuer.asked()),
+                (ErrorCode::TooManyFailures, 3),
+                "{token} from {ip}"
+            );
+            assert!(error.retry_after().unwrap() <= Duration::from_secs(61));
+        }
+        // Keys' failures and tokens' are one count.
+        assert_eq!(
+            code(&ask(&stranger(), "2001:db8::1").await),
+            ErrorCode::TooManyFailures
+        );
+        assert_eq!(issuer.asked(), 3);
+        assert!(
+            ask(GOOD, "203.0.113.1").await.is_ok(),
+            "others are not blocked"
+        );
+        house.clock.advance(Duration::from_secs(61));
+        assert!(ask(GOOD, "2001:db8::1").await.is_ok());
+        assert_eq!(
+            code(&ask("garbage", "2001:db8::1").await),
+            ErrorCode::InvalidFormat
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_rest_of_the_path_applies_to_a_verified_token() {
+    let house = House::new();
+    let now = house.clock.now();
+    type Change = fn(&mut VerifiedToken);
+    type Build = fn(AuthenticatorBuilder) -> AuthenticatorBuilder;
+    let cases: Vec<(&str, Change, Build, Head)> = vec![
+        (
+            "WRONG_ENVIRONMENT",
+            |t| t.environment = test(),
+            |b| b.environment(live()),
+            Head::bearer(GOOD),
+        ),
+        (
+            "IP_NOT_ALLOWED",
+            |t| t.allowed_ips = Some(AllowList::parse(["10.0.0.0/8"]).unwrap()),
+            |b| b,
+            Head::bearer(GOOD).from("203.0.113.1"),
+        ),
+        (
+            "IP_NOT_ALLOWED",
+            |t| t.allowed_ips = Some(AllowList::parse(["::/0"]).unwrap()),
+            |b| b,
+            Head::bearer(GOOD),
+        ),
+        (
+            "UNKNOWN_ACTOR",
+            |_| {},
+            |b| b,
+            Head::bearer(GOOD).with("x-user-id", "u2"),
+        ),
+        (
+            "UNKNOWN_ACTOR",
+            |_| {},
+            |b| b,
+            Head::bearer(GOOD).with("x-on-behalf-of", "u2"),
+        ),
+        (
+            "INVALID_REQUEST",
+            |_| {},
+            |b| b,
+            Head::bearer(GOOD)
+                .with("x-user-id", "a")
+                .with("x-user-id", "b"),
+        ),
+    ];
+    for (expected, change, build, head) in cases {
+        let mut token = token();
+        change(&mut token);
+        let error = ask(
+            build(house.bearer()).token_verifier(Issuer::of(token)),
+            &head,
+        )
+        .await
+        .unwrap_err();
+        assert_eq!(
+            (error.code().as_str(), error.key_id().unwrap().as_str()),
+            (expected, "grant-1")
+        );
+    }
+    for (seconds, expected) in [(0, Some(ErrorCode::KeyExpired)), (1, None)] {
+        let issuer = Issuer::of(token().until(now + Duration::from_secs(seconds)));
+        let outcome = ask(house.bearer().token_verifier(issuer), &Head::bearer(GOOD)).await;
+        assert_eq!(outcome.err().map(|error| error.code()), expected);
+    }
+    let own = Head::bearer(GOOD).with("x-user-id", "u1");
+    assert!(
+        ask(house.bearer().token_verifier(Issuer::of(token())), &own)
+            .await
+            .is_ok()
+    );
+}
+
+/// A verifier that takes its time.
+#[derive(Debug)]
+struct Slow(Issuer, portunus::testing::ManualClock);
+
+#[async_trait]
+impl TokenVerifier for Slow {
+    fn recognizes(&self, token: &str) -> bool {
+        self.0.recognizes(token)
+    }
+    async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError> {
+        let answer = self.0.verify(token).await;
+        self.1.advance(Duration::from_secs(10));
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_expires_while_it_is_verified_is_refused() {
+    let house = House::new();
+    let issuer = Issuer::of(token().until(house.clock.now() + Duration::from_secs(10)));
+    let builder = house
+        .bearer()
+        .token_verifier(Slow(issuer, house.clock.clone()));
+    assert_eq!(
+        code(&ask(builder, &Head::bearer(GOOD)).await),
+        ErrorCode::KeyExpired
+    );
+}
+
+#[tokio::test]
+async fn tokens_of_one_id_share_a_quota_and_their_own_comes_first() {
+    let (house, mut own) = (House::new(), token());
+    own.quotas = Some(per_minute(2));
+    let issuer = Issuer::of(own);
+    let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
+    let builder = house
+        .bearer()
+        .limiter(limiter)
+        .quotas(per_minute(5))
+        .token_verifier(issuer.clone());
+    let authenticator = builder.build().unwrap();
+    let ask = async |tail: &str| {
+        authenticator
+            .authenticate(&Head::bearer(&format!("eyJ.good.{tail}")))
+            .await
+    };
+    assert!(ask("a").await.is_ok() && ask("b").await.is_ok());
+    let error = ask("c").await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.key_id().unwrap().as_str()),
+        (ErrorCode::RateLimited, "grant-1")
+    );
+    let mut other = token();
+    other.id = KeyId::new("grant-2").unwrap();
+    *issuer.token.lock().unwrap() = Some(other);
+    for _ in 0..5 {
+        assert!(ask("a").await.is_ok());
+    }
+    assert_eq!(code(&ask("a").await), ErrorCode::RateLimited);
+}
+
+#[tokio::test]
+async fn routes_see_what_the_token_says() {
+    let house = House::new();
+    let mut limited = token();
+    limited.access = Access::ReadOnly;
+    limited.workspaces = Some(vec![WorkspaceId::new("ws1").unwrap()]);
+    limited.plan = Some(PlanName::new("standard").unwrap());
+    let builder = house.bearer().token_verifier(Issuer::of(limited.clone()));
+    let principal = ask(builder, &Head::bearer(GOOD))
+        .await
+        .unwrap()
+        .principal
+        .unwrap();
+    assert_eq!(
+        (principal.access(), principal.plan()),
+        (Access::ReadOnly, limited.plan.as_ref())
+    );
+    assert_eq!(principal.workspaces(), limited.workspaces.as_deref());
+    let layer = AuthLayer::new(
+        house
+            .bearer()
+            .token_verifier(Issuer::of(limited))
+            .build()
+            .unwrap(),
+    );
+    let routes = routing::get(|| async {})
+        .post(|| async {})
+        .require(scope("a"));
+    let app: Router = Router::new()
+        .route("/a", routes)
+        .route("/b", routing::get(|| async {}).require(scope("b")));
+    let app = app.route_layer(layer);
+    for (method, path, expected) in [("GET", "/a", 200), ("POST", "/a", 403), ("GET", "/b", 403)] {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {GOOD}"));
+        let response = app
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(response.status().as_u16(), expected, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_audited_by_its_id_and_its_text_is_shown_nowhere() {
+    let (house, log) = (House::new(), MemoryAudit::new(100));
+    let trail = AuditTrail::builder()
+        .sink(log.clone())
+        .clock(house.clock.clone())
+        .build();
+    let issuer = Issuer::of(token());
+    let builder = house
+        .bearer()
+        .audit(trail.clone())
+        .token_verifier(issuer.clone());
+    let authenticator = builder.build().unwrap();
+    let app: Router = Router::new().route("/", routing::get(|| async {}).require(scope("a")));
+    let app = app.route_layer(AuthLayer::new(authenticator.clone()));
+    let mut shown = String::new();
+    for (token, down) in [(GOOD, false), (BAD, false), (GOOD, true)] {
+        *issuer.down.lock().unwrap() = down;
+        let request = Request::builder()
+            .uri("/")
+            .header("authorization", format!("Bearer {token}"));
+        let response = app
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        shown += &format!(
+            "{response:?}{:?}",
+            response.extensions().get::<portunus::AuthError>()
+        );
+        shown += &format!(
+            "{:?}",
+            authenticator.authenticate(&Head::bearer(token)).await
+        );
+        shown += &format!("{:?}", authenticator.attempt(&Head::bearer(token)));
+    }
+    trail.flush().await.unwrap();
+    let events = log.all();
+    let told: Vec<_> = events
+        .iter()
+        .map(|e| (e.outcome.as_str(), e.key_id.as_ref().map(KeyId::as_str)))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("OK", Some("grant-1")),
+            ("INVALID_KEY", None),
+            ("VERIFIER_UNAVAILABLE", None)
+        ]
+    );
+    assert!(events[0].involves("u1"));
+    shown += &format!("{events:?}{}", serde_json::to_string(&events).unwrap());
+    for canary in [
+        GOOD,
+        BAD,
+        "c2ln",
+        &portunus_test_support::base64(GOOD.as_bytes()),
+    ] {
+        assert!(!shown.contains(canary), "{canary}");
+    }
+}
+
+#[tokio::test]
+async fn verifiers_in_pointers_are_verifiers() {
+    let house = House::new();
+    let boxed: Box<dyn TokenVerifier> = Box::new(Issuer::of(token()));
+    let shared: Arc<dyn TokenVerifier> = Arc::new(boxed);
+    assert!(
+        ask(house.bearer().token_verifier(shared), &Head::bearer(GOOD))
+            .await
+            .is_ok()
+    );
+}

@@ -1,0 +1,272 @@
+//! Requirements explain themselves: the explanation says what the check decides, and both agree
+//! with a slow model.
+
+use http::Request;
+use portunus::adapter::tower::HttpHead;
+use portunus::key::{Access, Environment, KeyId, Owner, PlanName, WorkspaceId};
+use portunus::policy::{Explanation, PlanOrder};
+use portunus::scope::WildcardScopes;
+use portunus::{Actor, ActorMode, ErrorCode, KeyPrincipal, Principal, Requirement, ScopeSet};
+use portunus_test_support::{House, live, scope, user};
+use proptest::prelude::*;
+
+#[derive(Debug, Clone)]
+enum Tree {
+    Scope(usize),
+    Any(Vec<Tree>),
+    All(Vec<Tree>),
+    Reading,
+    Writing,
+    User,
+    Organization,
+    Plan(usize),
+}
+
+const SCOPES: [&str; 5] = ["a:x", "a:y", "a:*", "b.z", "*"];
+const PLANS: [&str; 3] = ["free", "standard", "enterprise"];
+
+impl Tree {
+    fn requirement(&self) -> Requirement {
+        let several = |trees: &[Self]| trees.iter().map(Self::requirement).collect::<Vec<_>>();
+        match self {
+            Self::Scope(at) => scope(SCOPES[*at]).into(),
+            Self::Any(trees) => Requirement::any_of(several(trees)),
+            Self::All(trees) => Requirement::all_of(several(trees)),
+            Self::Reading => Requirement::reading(),
+            Self::Writing => Requirement::writing(),
+            Self::User => Requirement::user(),
+            Self::Organization => Requirement::organization(),
+            Self::Plan(at) => PlanOrder::new(PLANS).unwrap().at_least(PLANS[*at]).unwrap(),
+        }
+    }
+
+    /// What all of its ways say about writing, as the documentation of requirements has it.
+    fn says(&self) -> Option<bool> {
+        match self {
+            Self::Writing => Some(true),
+            Self::Reading => Some(false),
+            Self::All(parts) => parts.iter().filter_map(Self::says).max(),
+            _ => None,
+        }
+    }
+
+    /// All combinations of single requirements that meet it, each single one with whether the route
+    /// writes there.
+    fn ways(&self, writes: bool) -> Vec<Vec<(&Self, bool)>> {
+        match self {
+            Self::Any(several) => several.iter().flat_map(|tree| tree.ways(writes)).collect(),
+            Self::All(parts) => {
+                let writes = self.says().unwrap_or(writes);
+                parts.iter().fold(vec![Vec::new()], |ways, part| {
+                    let more = part.ways(writes);
+                    ways.iter()
+                        .flat_map(|way| more.iter().map(|more| [&way[..], more].concat()))
+                        .collect()
+                })
+            }
+            single => vec![vec![(single, writes)]],
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Somebody {
+    like: KeyPrincipal,
+    scopes: WildcardScopes,
+    access: Access,
+    workspaces: Option<Vec<WorkspaceId>>,
+    plan: Option<PlanName>,
+    user: Option<portunus::key::UserId>,
+}
+
+impl Principal for Somebody {
+    fn key_id(&self) -> &KeyId {
+        self.like.key_id()
+    }
+    fn owner(&self) -> &Owner {
+        self.like.owner()
+    }
+    fn actor(&self) -> Actor<'_> {
+        let mode = if self.user.is_some() {
+            ActorMode::Delegated
+        } else {
+            ActorMode::App
+        };
+        Actor::new(mode, self.user.as_ref(), None)
+    }
+    fn environment(&self) -> &Environment {
+        self.like.environment()
+    }
+    fn scopes(&self) -> &dyn ScopeSet {
+        &self.scopes
+    }
+    fn access(&self) -> Access {
+        self.access
+    }
+    fn workspaces(&self) -> Option<&[WorkspaceId]> {
+        self.workspaces.as_deref()
+    }
+    fn plan(&self) -> Option<&PlanName> {
+        self.plan.as_ref()
+    }
+}
+
+impl Somebody {
+    fn holds(&self, single: &Tree, writes: bool, request: bool) -> bool {
+        match single {
+            Tree::Scope(at) => self.scopes.grants(&scope(SCOPES[*at])),
+            Tree::Reading => true,
+            Tree::Writing => self.access == Access::FullAccess,
+            Tree::User => self.user.is_some(),
+            Tree::Organization => self.workspaces.is_none() || (request && !writes),
+            Tree::Plan(at) => self
+                .plan
+                .as_ref()
+                .is_some_and(|plan| PLANS[*at..].contains(&plan.as_str())),
+            Tree::Any(_) | Tree::All(_) => unreachable!(),
+        }
+    }
+
+    /// The slow, obviously right answer.
+    fn meets(&self, tree: &Tree, method: Option<&str>) -> bool {
+        let by_method = method.is_some_and(|method| !["GET", "HEAD", "OPTIONS"].contains(&method));
+        let closed = by_method && self.access == Access::ReadOnly;
+        tree.ways(by_method).iter().any(|way| {
+            let says = way
+                .iter()
+                .any(|(single, _)| matches!(single, Tree::Reading | Tree::Writing));
+            (says || !closed)
+                && way
+                    .iter()
+                    .all(|(single, writes)| self.holds(single, *writes, method.is_some()))
+        })
+    }
+}
+
+fn trees() -> impl Strategy<Value = Tree> {
+    let single = prop_oneof![
+        4 => (0..SCOPES.len()).prop_map(Tree::Scope),
+        1 => Just(Tree::Reading),
+        1 => Just(Tree::Writing),
+        1 => Just(Tree::User),
+        1 => Just(Tree::Organization),
+        1 => (0..PLANS.len()).prop_map(Tree::Plan),
+    ];
+    single.prop_recursive(3, 12, 3, |inner| {
+        let several = prop::collection::vec(inner, 0..4);
+        prop_oneof![
+            several.clone().prop_map(Tree::Any),
+            several.prop_map(Tree::All)
+        ]
+    })
+}
+
+fn like() -> KeyPrincipal {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let house = House::new();
+        let (key, _) = house.issue(&[]).await;
+        let authenticator = house.bearer().environment(live()).build().unwrap();
+        authenticator
+            .authenticate(&portunus_test_support::Head::bearer(&key))
+            .await
+            .unwrap()
+            .principal
+            .unwrap()
+    })
+}
+
+fn somebodies() -> impl Strategy<Value = Somebody> {
+    let like = like();
+    let scopes = prop::collection::vec(0..SCOPES.len() - 1, 0..4);
+    let facts = (
+        scopes,
+        any::<bool>(),
+        any::<bool>(),
+        prop::option::of(0..PLANS.len()),
+        any::<bool>(),
+    );
+    facts.prop_map(move |(scopes, reads, confined, plan, acts)| Somebody {
+        like: like.clone(),
+        scopes: scopes.into_iter().map(|at| scope(SCOPES[at])).collect(),
+        access: if reads {
+            Access::ReadOnly
+        } else {
+            Access::FullAccess
+        },
+        workspaces: confined.then(|| vec![WorkspaceId::new("ws1").unwrap()]),
+        plan: plan.map(|at| PlanName::new(PLANS[at]).unwrap()),
+        user: acts.then(|| user("u1")),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn an_explanation_says_what_the_check_decides(
+        tree in trees(),
+        somebody in somebodies(),
+        method in prop::option::of(prop::sample::select(vec!["GET", "HEAD", "OPTIONS", "POST", "DELETE"])),
+    ) {
+        let requirement = tree.requirement();
+        let request = method.map(|method| Request::builder().method(method).uri("/").body(()).unwrap());
+        let head = request.as_ref().map(|request| HttpHead::new(request, None));
+        let head = head.as_ref().map(|head| head as &dyn portunus::RequestHead);
+        let expected = somebody.meets(&tree, method);
+        prop_assert_eq!(requirement.check(&somebody, head).is_ok(), expected);
+        let explanation = requirement.explain_for(&somebody, head);
+        prop_assert!(!explanation.to_string().is_empty());
+        match explanation {
+            Explanation::Met(met) => {
+                prop_assert!(expected);
+                // What it names is enough, and is all true.
+                let by_method = method.is_some_and(|method| matches!(method, "POST" | "DELETE"));
+                let named = |single: &Tree| met.iter().any(|(part, _)| *part == single.requirement());
+                let ways = tree.ways(by_method);
+                let enough = ways.iter().any(|way| way.iter().all(|(single, _)| named(single)));
+                prop_assert!(enough, "{:?} is not why", met);
+                for (part, because) in &met {
+                    prop_assert!(!because.is_empty());
+                    for needed in part.scopes() {
+                        prop_assert!(somebody.scopes.grants(needed));
+                    }
+                }
+            }
+            Explanation::Missing(missing) => {
+                prop_assert!(!expected);
+                prop_assert_ne!(missing, Requirement::none());
+            }
+            other => prop_assert!(false, "{:?}", other),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_explanation_names_full_access_where_the_check_refuses_for_want_of_it() {
+    let somebody = Somebody {
+        like: tokio::task::spawn_blocking(like).await.unwrap(),
+        scopes: WildcardScopes::default(),
+        access: Access::ReadOnly,
+        workspaces: None,
+        plan: None,
+        user: None,
+    };
+    let request = Request::builder().method("POST").uri("/").body(()).unwrap();
+    let head = HttpHead::new(&request, None);
+    let requirement = Requirement::scope(scope("a"));
+    assert_eq!(
+        requirement
+            .check(&somebody, Some(&head))
+            .unwrap_err()
+            .code(),
+        ErrorCode::ReadOnlyKey
+    );
+    let explained = requirement.explain_for(&somebody, Some(&head)).to_string();
+    assert!(
+        explained.contains("full access"),
+        "whoever gets {explained:?} granted is refused again"
+    );
+}

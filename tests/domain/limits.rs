@@ -1,0 +1,2097 @@
+//! The strict limiter: against a slow model that keeps every admission, in the cases that are
+//! easily got wrong, and as callers meet it.
+//!
+//! Times are nanoseconds of a clock that is set by hand. Random walks are seeded, and print their
+//! seed when they fail.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use portunus::adapter::tower::AuthLayer;
+use portunus::key::{KeyFamily, Owner, TenantId};
+use portunus::limit::{
+    BucketId, Decision, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot,
+    LocalLimiter, OnOutage, Quota, QuotaError, Quotas, RateLimiter, WindowState,
+};
+use portunus::manage::NewKey;
+use portunus::network::{ClientIp, ForwardedHeader};
+use portunus::{Admission, AuthError, Authenticator, Clock, ErrorCode, RequestHead};
+use portunus_test_support::{Head, House, stranger, tenant};
+use tower::{Layer, Service, service_fn};
+
+const SECOND: u64 = 1_000_000_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 3600 * SECOND;
+
+// ---- tools ----
+
+/// A clock whose monotonic time is set by hand, in nanoseconds, back as well as forth.
+#[derive(Debug, Clone, Default)]
+struct Time(Arc<AtomicU64>);
+
+impl Time {
+    fn at(nanos: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(nanos)))
+    }
+    fn set(&self, nanos: u64) {
+        self.0.store(nanos, Ordering::SeqCst);
+    }
+    fn advance(&self, nanos: u64) {
+        self.0.fetch_add(nanos, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Time {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + self.monotonic()
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+    fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last - first + 1)
+    }
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
+}
+
+/// Says which seed it was, if the test ends in a panic.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the seed of this walk is {}", self.0);
+        }
+    }
+}
+
+/// Walks of this many steps in all: the numbers are for an optimized build, the others make do with
+/// a tenth.
+fn walks(steps: u64, each: u64, walk: impl Fn(&mut Random, u64)) {
+    let steps = if cfg!(debug_assertions) {
+        steps / 10
+    } else {
+        steps
+    };
+    for seed in 0..steps / each {
+        let _seed = Seed(seed);
+        walk(&mut Random(seed), each);
+    }
+}
+
+fn quota(limit: u64, window: u64) -> Quota {
+    Quota::new(
+        &format!("q{limit}-{window}"),
+        limit,
+        Duration::from_nanos(window),
+    )
+    .unwrap()
+}
+
+fn quotas<const N: usize>(list: [(u64, u64); N]) -> Quotas {
+    Quotas::new(list.into_iter().map(|(limit, window)| quota(limit, window))).unwrap()
+}
+
+fn window_of(quota: &Quota) -> u64 {
+    u64::try_from(quota.window().as_nanos()).unwrap()
+}
+
+fn least(quotas: &Quotas) -> u64 {
+    quotas.as_slice().iter().map(Quota::limit).min().unwrap()
+}
+
+fn limiter(time: &Time) -> LocalLimiter {
+    LocalLimiter::builder().clock(time.clone()).build()
+}
+
+fn try_ask(
+    limiter: &LocalLimiter,
+    buckets: &[LimitBucket<'_>],
+    cost: u64,
+) -> Result<Decision, LimiterError> {
+    limiter
+        .try_acquire(&LimitRequest::new(buckets, cost))
+        .expect("it never has to be awaited")
+}
+
+fn ask(limiter: &LocalLimiter, buckets: &[LimitBucket<'_>], cost: u64) -> Decision {
+    try_ask(limiter, buckets, cost).unwrap()
+}
+
+/// One request of cost 1 on a bucket of this name.
+fn one(limiter: &LocalLimiter, name: &str, quotas: &Quotas) -> Decision {
+    ask(
+        limiter,
+        &[LimitBucket::new(BucketId::Custom(name), quotas)],
+        1,
+    )
+}
+
+/// How many of so many requests pass.
+fn admitted(limiter: &LocalLimiter, name: &str, quotas: &Quotas, requests: u64) -> u64 {
+    (0..requests)
+        .map(|_| u64::from(one(limiter, name, quotas).is_admitted()))
+        .sum()
+}
+
+fn windows(decision: &Decision) -> Vec<WindowState> {
+    decision
+        .buckets()
+        .flat_map(|(_, windows)| windows)
+        .copied()
+        .collect()
+}
+
+fn remaining(decision: &Decision) -> Vec<u64> {
+    windows(decision)
+        .iter()
+        .map(|window| window.remaining)
+        .collect()
+}
+
+fn retry(decision: &Decision) -> u64 {
+    u64::try_from(decision.retry_after().expect("a refusal").as_nanos()).unwrap()
+}
+
+// ---- the slow model ----
+
+/// Everything that a bucket admitted: when, and how many units.
+#[derive(Default)]
+struct Past(Vec<(u64, u64)>);
+
+impl Past {
+    fn units_since(&self, since: u64) -> u64 {
+        self.0
+            .iter()
+            .rev()
+            .take_while(|(time, _)| *time >= since)
+            .map(|(_, units)| units)
+            .sum()
+    }
+
+    /// Units in the closed interval of this length that ends now.
+    fn units_within(&self, length: u64, now: u64) -> u64 {
+        self.units_since(now.saturating_sub(length))
+    }
+
+    /// Goes through all closed intervals of this length that begin with an admission.
+    fn most_within(&self, length: u64) -> u64 {
+        let (mut last, mut units, mut most) = (0, 0, 0);
+        for &(begin, own) in &self.0 {
+            while let Some((_, more)) = self
+                .0
+                .get(last)
+                .filter(|(time, _)| *time <= begin.saturating_add(length))
+            {
+                units += more;
+                last += 1;
+            }
+            most = most.max(units);
+            units -= own;
+        }
+        most
+    }
+}
+
+const MOST_EXACT: u64 = 64;
+
+/// Units that may still count at most: those of the window, and for slots of the 256th part before
+/// it and a tick.
+fn may_count(past: &Past, quota: &Quota, now: u64) -> u64 {
+    let window = window_of(quota);
+    let late = if quota.limit() <= MOST_EXACT {
+        0
+    } else {
+        window / 256 + 1
+    };
+    past.units_within(window + late, now)
+}
+
+/// Holds a decision about one bucket, made at `now`, against all that the bucket had admitted
+/// before.
+fn check(
+    past: &Past,
+    quotas: &Quotas,
+    cost: u64,
+    now: u64,
+    decision: &Decision,
+    windows: &[WindowState],
+) {
+    let admitted = if decision.is_admitted() { cost } else { 0 };
+    assert_eq!(windows.len(), quotas.as_slice().len());
+    for (quota, window) in quotas.as_slice().iter().zip(windows) {
+        let (limit, length) = (quota.limit(), window_of(quota));
+        let (must, may) = (past.units_within(length, now), may_count(past, quota, now));
+        let context =
+            || format!("{quota:?} at {now}, cost {cost}: {must} to {may} count; {decision:?}");
+        // Never more than the limit; never refused while the limit was not reached.
+        assert!(
+            !decision.is_admitted() || must + cost <= limit,
+            "too many: {}",
+            context()
+        );
+        assert!(
+            !window.violated || may + cost > limit,
+            "refused too early: {}",
+            context()
+        );
+        assert!(
+            decision.is_admitted() || window.violated || must + cost <= limit,
+            "not violated: {}",
+            context()
+        );
+        // What is told is what is the case.
+        assert!(
+            window.remaining <= limit.saturating_sub(must + admitted),
+            "{}",
+            context()
+        );
+        assert!(
+            window.remaining >= limit.saturating_sub(may + admitted),
+            "{}",
+            context()
+        );
+        assert_eq!(
+            window.reset.is_none(),
+            window.remaining == limit,
+            "{}",
+            context()
+        );
+        let longest = Duration::from_nanos(length + length / 256 + 1);
+        assert!(
+            window
+                .reset
+                .is_none_or(|reset| Duration::ZERO < reset && reset <= longest),
+            "{}",
+            context()
+        );
+    }
+    assert_eq!(decision.is_admitted(), decision.violated().is_empty());
+}
+
+fn random_quotas(random: &mut Random) -> Quotas {
+    let mut list: Vec<Quota> = Vec::new();
+    let count = random.between(1, 3);
+    while list.len() as u64 != count {
+        let limit = match random.below(10) {
+            0 => 1,
+            1 => random.pick(&[MOST_EXACT, MOST_EXACT + 1]),
+            2..=5 => random.between(1, MOST_EXACT),
+            6..=8 => random.between(MOST_EXACT + 1, 600),
+            // Wider counts.
+            _ => random.between(60_000, 200_000),
+        };
+        let window = match random.below(10) {
+            0 => SECOND,
+            1 => 7 * SECOND,
+            2..=3 => MINUTE,
+            4 => 90 * SECOND,
+            5..=6 => HOUR,
+            7 => 24 * HOUR,
+            8 => random.between(SECOND, 300 * SECOND),
+            _ => random.pick(&[
+                SECOND + 1,
+                SECOND + 255,
+                MINUTE - 1,
+                MINUTE + 1,
+                HOUR + 12_345,
+            ]),
+        };
+        let new = quota(limit, window);
+        if list.iter().all(|known| known.name() != new.name()) {
+            list.push(new);
+        }
+    }
+    Quotas::new(list).unwrap()
+}
+
+fn random_cost(random: &mut Random, most: u64) -> u64 {
+    match random.below(10) {
+        0..=5 => 1,
+        6..=8 => random.between(1, most.min(5)),
+        _ => random.between(1, (most / 2).max(1)),
+    }
+}
+
+/// The next step in time: at once, a tick, about as fast as the quota allows, whole seconds, just a
+/// window, or hours.
+fn random_step(random: &mut Random, quotas: &Quotas) -> u64 {
+    let quota =
+        &quotas.as_slice()[usize::try_from(random.below(quotas.as_slice().len() as u64)).unwrap()];
+    let (window, limit) = (window_of(quota), quota.limit());
+    match random.below(20) {
+        0..=8 => 0,
+        9 => 1,
+        10..=14 => random.below(2 * window / limit + 2),
+        15..=16 => random.between(1, 3) * SECOND,
+        17 => random.below(window / 16),
+        18 if random.one_in(4) => {
+            (window + random.pick(&[0, 1, window / 256, window / 256 + 1])) - random.below(2)
+        }
+        18 => random.below(window / 256 + 2),
+        _ if random.one_in(20) => random.between(1, 30) * HOUR,
+        _ => random.below(window / 2),
+    }
+}
+
+// ---- against the model ----
+
+#[test]
+fn in_a_million_random_steps_no_interval_has_too_many_and_no_refusal_is_too_early() {
+    walks(1_000_000, 2_000, |random, steps| {
+        let start = random.pick(&[
+            0,
+            1,
+            17 * SECOND,
+            1_000_000 * SECOND + 123,
+            40_000_000 * SECOND,
+        ]);
+        let time = Time::at(start);
+        let (limiter, quotas) = (limiter(&time), random_quotas(random));
+        let bucket = [LimitBucket::new(BucketId::Custom("one"), &quotas)];
+        let (mut past, mut now, mut refusals) = (Past::default(), start, 0);
+        let act = |now: u64, cost: u64, past: &mut Past| {
+            time.set(now);
+            let decision = ask(&limiter, &bucket, cost);
+            check(past, &quotas, cost, now, &decision, &windows(&decision));
+            if decision.is_admitted() {
+                past.0.push((now, cost));
+            }
+            decision
+        };
+        for _ in 0..steps {
+            now += random_step(random, &quotas);
+            let cost = random_cost(random, least(&quotas));
+            let decision = act(now, cost, &mut past);
+            if decision.is_admitted() {
+                continue;
+            }
+            refusals += 1;
+            // A refusal changes nothing: not the answer to the same request, nor to a cheaper one.
+            assert_eq!(act(now, cost, &mut past), decision);
+            let wait = retry(&decision);
+            match random.below(8) {
+                // A lone retry passes just then, and not a tick before.
+                0 | 1 => {
+                    assert!(
+                        !act(now + wait - 1, cost, &mut past).is_admitted(),
+                        "a tick early"
+                    );
+                    now += wait;
+                    assert!(act(now, cost, &mut past).is_admitted(), "on time");
+                }
+                // In whole seconds, which is what a header tells.
+                2 => {
+                    let whole = wait.div_ceil(SECOND) * SECOND;
+                    assert!(
+                        !act(now + whole - SECOND, cost, &mut past).is_admitted(),
+                        "a second early"
+                    );
+                    now += whole;
+                    assert!(act(now, cost, &mut past).is_admitted(), "on the second");
+                }
+                _ => {}
+            }
+        }
+        for quota in quotas.as_slice() {
+            assert!(
+                past.most_within(window_of(quota)) <= quota.limit(),
+                "{quota:?}"
+            );
+        }
+        assert!(
+            past.0.len() > 20,
+            "{} admissions, {refusals} refusals: the walk shows nothing",
+            past.0.len()
+        );
+    });
+}
+
+#[test]
+fn a_request_is_counted_in_all_of_its_buckets_or_in_none() {
+    walks(200_000, 2_000, |random, steps| {
+        let time = Time::at(random.below(HOUR));
+        let limiter = limiter(&time);
+        let family = ["f0", "f1", "f2"].map(|name| KeyFamily::new(name).unwrap());
+        let tenant = ["t0", "t1"].map(|name| TenantId::new(name).unwrap());
+        let custom = ["c0", "c1"];
+        let kinds: [Quotas; 3] = std::array::from_fn(|_| random_quotas(random));
+        let slots: [[LimiterSlot; 3]; 3] = Default::default();
+        let mut pasts: [[Past; 3]; 3] = Default::default();
+        let mut now = random.below(HOUR);
+        for _ in 0..steps {
+            let pace = random.pick(&[0, 1, 2]);
+            now += random_step(random, &kinds[pace]);
+            time.set(now);
+            let which = [
+                random.pick(&[0, 1, 2]),
+                random.pick(&[0, 1]),
+                random.pick(&[0, 1]),
+            ];
+            let chosen: Vec<(usize, usize)> = (0..3)
+                .filter(|_| !random.one_in(4))
+                .map(|kind| (kind, which[kind]))
+                .collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            let buckets: Vec<_> = chosen
+                .iter()
+                .map(|&(kind, which)| {
+                    let id = match kind {
+                        0 => BucketId::Family(&family[which]),
+                        1 => BucketId::Tenant(&tenant[which]),
+                        _ => BucketId::Custom(custom[which]),
+                    };
+                    let bucket = LimitBucket::new(id, &kinds[kind]);
+                    if random.one_in(2) {
+                        bucket.with_slot(&slots[kind][which])
+                    } else {
+                        bucket
+                    }
+                })
+                .collect();
+            let most = chosen
+                .iter()
+                .map(|&(kind, _)| least(&kinds[kind]))
+                .min()
+                .unwrap();
+            let cost = random_cost(random, most);
+            let decision = ask(&limiter, &buckets, cost);
+            assert_eq!(decision.buckets().count(), chosen.len());
+            for (&(kind, which), (quotas, windows)) in chosen.iter().zip(decision.buckets()) {
+                assert_eq!(quotas, &kinds[kind]);
+                check(&pasts[kind][which], quotas, cost, now, &decision, windows);
+            }
+            if decision.is_admitted() {
+                chosen
+                    .iter()
+                    .for_each(|&(kind, which)| pasts[kind][which].0.push((now, cost)));
+            }
+        }
+        for (kind, pasts) in pasts.iter().enumerate() {
+            for past in pasts {
+                for quota in kinds[kind].as_slice() {
+                    assert!(
+                        past.most_within(window_of(quota)) <= quota.limit(),
+                        "{quota:?}"
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_clock_that_steps_back_an_hour_lets_no_more_pass_in_real_time() {
+    walks(200_000, 2_000, |random, steps| {
+        let (limiter_time, quotas) = (Time::default(), random_quotas(random));
+        let limiter = limiter(&limiter_time);
+        let bucket = [LimitBucket::new(BucketId::Custom("one"), &quotas)];
+        let (mut real, mut behind) = (30_000 * HOUR, 0);
+        let mut past = Past::default();
+        for _ in 0..steps {
+            real += random_step(random, &quotas);
+            if random.one_in(200) && behind < 20_000 * HOUR {
+                behind += HOUR;
+            }
+            limiter_time.set(real - behind);
+            let cost = random_cost(random, least(&quotas));
+            if ask(&limiter, &bucket, cost).is_admitted() {
+                past.0.push((real, cost));
+            }
+        }
+        for quota in quotas.as_slice() {
+            assert!(
+                past.most_within(window_of(quota)) <= quota.limit(),
+                "{quota:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_time_before_the_last_one_seen_is_taken_as_that() {
+    walks(200_000, 2_000, |random, steps| {
+        let (time, quotas) = (Time::default(), random_quotas(random));
+        let limiter = limiter(&time);
+        let bucket = [LimitBucket::new(BucketId::Custom("one"), &quotas)];
+        let (mut reading, mut seen, mut past) = (100 * HOUR, 0, Past::default());
+        for _ in 0..steps {
+            reading += random_step(random, &quotas);
+            // An hour back, and sooner or later forth again.
+            if random.one_in(100) {
+                reading -= HOUR.min(reading);
+            } else if random.one_in(100) {
+                reading += HOUR;
+            }
+            seen = seen.max(reading);
+            time.set(reading);
+            let cost = random_cost(random, least(&quotas));
+            let decision = ask(&limiter, &bucket, cost);
+            check(&past, &quotas, cost, seen, &decision, &windows(&decision));
+            if decision.is_admitted() {
+                past.0.push((seen, cost));
+            }
+        }
+    });
+}
+
+// ---- quotas that change ----
+
+#[test]
+fn when_quotas_change_history_stays_as_far_back_as_the_old_windows_reached() {
+    walks(300_000, 1_000, |random, steps| {
+        let time = Time::default();
+        let limiter = limiter(&time);
+        let sets: Vec<Quotas> = (0..4).map(|_| random_quotas(random)).collect();
+        let widest = |quotas: &Quotas| quotas.as_slice().iter().map(window_of).max().unwrap();
+        let (mut now, mut past) = (1000 * HOUR, Past::default());
+        let mut set = random.pick(&[0, 1, 2, 3]);
+        // Nothing that was admitted since then has been lost.
+        let mut known_since = 0;
+        for _ in 0..steps {
+            now += random_step(random, &sets[set]);
+            if random.one_in(40) {
+                let next = random.pick(&[0, 1, 2, 3]);
+                if next != set {
+                    known_since = known_since.max(now - widest(&sets[set]));
+                    set = next;
+                }
+            }
+            time.set(now);
+            let quotas = &sets[set];
+            let cost = random_cost(random, least(quotas));
+            let decision = ask(
+                &limiter,
+                &[LimitBucket::new(BucketId::Custom("one"), quotas)],
+                cost,
+            );
+            if decision.is_admitted() {
+                past.0.push((now, cost));
+                for quota in quotas.as_slice() {
+                    let since = (now - window_of(quota)).max(known_since);
+                    let units = past.units_since(since);
+                    assert!(
+                        units <= quota.limit(),
+                        "{units} units for {quota:?} at {now}, known since {known_since}"
+                    );
+                }
+            }
+        }
+        // Nothing is held for longer than a window and its 256th part.
+        let quotas = &sets[set];
+        now += widest(quotas) + widest(quotas) / 256 + 1;
+        time.set(now);
+        let decision = ask(
+            &limiter,
+            &[LimitBucket::new(BucketId::Custom("one"), quotas)],
+            1,
+        );
+        let full: Vec<u64> = quotas
+            .as_slice()
+            .iter()
+            .map(|quota| quota.limit() - 1)
+            .collect();
+        assert_eq!(remaining(&decision), full);
+    });
+}
+
+#[test]
+fn a_quota_that_is_lowered_and_raised_again_still_knows_what_was_admitted() {
+    for limit in [60, 100] {
+        for with_an_hour in [false, true] {
+            let time = Time::at(HOUR);
+            let limiter = limiter(&time);
+            let set = |minute: u64| match with_an_hour {
+                true => quotas([(minute, MINUTE), (1000, HOUR)]),
+                false => quotas([(minute, MINUTE)]),
+            };
+            assert_eq!(admitted(&limiter, "one", &set(limit), 200), limit);
+            time.advance(SECOND);
+            assert_eq!(admitted(&limiter, "one", &set(5), 10), 0);
+            time.advance(SECOND);
+            assert_eq!(
+                admitted(&limiter, "one", &set(limit), 200),
+                0,
+                "{limit} per minute, an hour: {with_an_hour}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_quota_that_is_lowered_refuses_until_enough_is_past() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    for _ in 0..60 {
+        assert!(one(&limiter, "one", &quotas([(60, MINUTE)])).is_admitted());
+        time.advance(SECOND / 2);
+    }
+    // Thirty seconds for sixty, and ten are allowed: the last ten were at 25 to 29.5 seconds.
+    let ten = quotas([(10, MINUTE)]);
+    let refused = one(&limiter, "one", &ten);
+    assert_eq!(
+        (refused.is_admitted(), remaining(&refused)),
+        (false, vec![0])
+    );
+    assert_eq!(retry(&refused), 55 * SECOND + 1);
+    time.advance(55 * SECOND);
+    assert_eq!(admitted(&limiter, "one", &ten, 20), 0);
+    time.advance(1);
+    assert_eq!(admitted(&limiter, "one", &ten, 20), 1);
+}
+
+#[test]
+fn a_quota_that_is_raised_admits_the_difference() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    for (before, after) in [(10, 60), (10, 500), (100, 500), (100, 70_000)] {
+        let name = format!("{before}-{after}");
+        assert_eq!(
+            admitted(&limiter, &name, &quotas([(before, MINUTE)]), before + 10),
+            before
+        );
+        assert_eq!(
+            admitted(&limiter, &name, &quotas([(after, MINUTE)]), after + 10),
+            after - before,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_window_that_is_added_knows_what_the_others_remember() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    assert_eq!(admitted(&limiter, "one", &quotas([(60, MINUTE)]), 100), 60);
+    time.advance(MINUTE);
+    let both = quotas([(60, MINUTE), (100, HOUR)]);
+    let refused = one(&limiter, "one", &both);
+    assert_eq!(
+        (refused.is_admitted(), remaining(&refused)),
+        (false, vec![0, 40])
+    );
+    time.advance(1);
+    assert_eq!(admitted(&limiter, "one", &both, 100), 40);
+    // Removed and added again, it knows what was admitted in between.
+    time.advance(MINUTE / 2);
+    assert_eq!(admitted(&limiter, "one", &quotas([(60, MINUTE)]), 100), 20);
+    assert_eq!(remaining(&one(&limiter, "one", &both)), [0, 0]);
+}
+
+#[test]
+fn a_window_that_is_widened_or_narrowed_counts_what_lies_in_it() {
+    for limit in [50, 100] {
+        let time = Time::at(HOUR);
+        let limiter = limiter(&time);
+        let (minute, hour) = (quotas([(limit, MINUTE)]), quotas([(limit, HOUR)]));
+        assert_eq!(admitted(&limiter, "one", &minute, 200), limit);
+        time.advance(30 * SECOND);
+        assert_eq!(admitted(&limiter, "one", &hour, 200), 0, "widened");
+        time.advance(MINUTE);
+        assert_eq!(admitted(&limiter, "one", &hour, 200), 0, "widened");
+        assert_eq!(
+            admitted(&limiter, "one", &minute, 200),
+            limit,
+            "narrowed, and all of it is past"
+        );
+        assert_eq!(admitted(&limiter, "one", &hour, 200), 0);
+    }
+}
+
+#[test]
+fn requests_under_changing_quotas_do_not_hold_back_each_other_for_ever() {
+    // Two keys of one family, each with quotas of its own, and neither gives up asking.
+    for (one_window, other_window) in [
+        (7 * SECOND, 90 * SECOND),
+        (MINUTE, HOUR),
+        (61_001_000_000, 97_003_000_000),
+    ] {
+        let time = Time::at(HOUR);
+        let limiter = limiter(&time);
+        let sets = [quotas([(100, one_window)]), quotas([(100, other_window)])];
+        assert_eq!(admitted(&limiter, "one", &sets[0], 200), 100);
+        let longest = one_window.max(other_window);
+        let between = longest / 1000;
+        let waited = (1..5_000_u64).find(|turn| {
+            time.advance(between);
+            one(&limiter, "one", &sets[usize::from(turn % 2 == 0)]).is_admitted()
+        });
+        let waited = waited.map(|turns| turns * between);
+        assert!(
+            waited.is_some_and(|waited| waited <= longest + longest / 64),
+            "refused for {waited:?} with windows of {one_window} and {other_window}"
+        );
+    }
+}
+
+// ---- the quotas themselves ----
+
+#[test]
+fn a_quota_of_nothing_cannot_be_and_a_cost_above_one_can_never_pass() {
+    let minute = Duration::from_secs(60);
+    assert_eq!(Quota::new("a", 0, minute), Err(QuotaError::Limit(0)));
+    assert_eq!(Quota::per_minute(0), Err(QuotaError::Limit(0)));
+    assert_eq!(Quota::per_hour(0), Err(QuotaError::Limit(0)));
+    assert_eq!(
+        Quota::new("a", 1 << 32, minute),
+        Err(QuotaError::Limit(1 << 32))
+    );
+    assert!(Quota::new("a", (1 << 32) - 1, minute).is_ok());
+    for window in [
+        Duration::ZERO,
+        Duration::from_millis(999),
+        Duration::from_secs(400 * 86400 + 1),
+        Duration::MAX,
+    ] {
+        assert_eq!(Quota::new("a", 1, window), Err(QuotaError::Window(window)));
+    }
+    for name in ["", "A", "a b", "a\"", "ä", "a\n", &"a".repeat(33)] {
+        assert!(
+            matches!(Quota::new(name, 1, minute), Err(QuotaError::Name(_))),
+            "{name:?}"
+        );
+    }
+    assert_eq!(Quotas::new([]), Err(QuotaError::List));
+    assert_eq!(
+        Quotas::new([Quota::per_minute(1).unwrap(), Quota::per_minute(2).unwrap()]),
+        Err(QuotaError::List)
+    );
+    assert!(
+        serde_json::from_str::<Quotas>(r#"[{"name":"a","limit":0,"window_ns":60000000000}]"#)
+            .is_err()
+    );
+    assert!(serde_json::from_str::<Quotas>("[]").is_err());
+
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    let (family, wide, narrow) = (
+        KeyFamily::new("f").unwrap(),
+        quotas([(60, MINUTE), (1000, HOUR)]),
+        quotas([(5, HOUR)]),
+    );
+    let buckets = [
+        LimitBucket::new(BucketId::Family(&family), &wide),
+        LimitBucket::new(BucketId::Custom("narrow"), &narrow),
+    ];
+    for (buckets, cost, limit) in [
+        (&buckets[..1], 61, 60),
+        (&buckets[..], 6, 5),
+        (&buckets[..], u64::MAX, 5),
+    ] {
+        let error = try_ask(&limiter, buckets, cost).unwrap_err();
+        assert!(
+            matches!(error, LimiterError::Cost { cost: c, limit: l } if (c, l) == (cost, limit)),
+            "{error}"
+        );
+    }
+    assert!(matches!(
+        try_ask(&limiter, &buckets, 0),
+        Err(LimiterError::Cost { cost: 0, .. })
+    ));
+    // None of that has counted.
+    assert_eq!(remaining(&ask(&limiter, &buckets, 5)), [55, 995, 0]);
+}
+
+#[test]
+fn quotas_are_stored_and_read_as_they_are() {
+    let stored = serde_json::to_string(&Quotas::default()).unwrap();
+    assert_eq!(
+        stored,
+        concat!(
+            r#"[{"name":"minute","limit":60,"window_ns":60000000000},"#,
+            r#"{"name":"hour","limit":1000,"window_ns":3600000000000}]"#
+        )
+    );
+    assert_eq!(
+        serde_json::from_str::<Quotas>(&stored).unwrap(),
+        Quotas::default()
+    );
+}
+
+#[test]
+fn buckets_are_one_of_each_kind_in_their_order() {
+    let limiter = limiter(&Time::at(HOUR));
+    let (family, quotas) = (KeyFamily::new("f").unwrap(), quotas([(5, MINUTE)]));
+    let family = LimitBucket::new(BucketId::Family(&family), &quotas);
+    let custom = |name| LimitBucket::new(BucketId::Custom(name), &quotas);
+    for wrong in [
+        vec![custom("a"), family],
+        vec![family, family],
+        vec![custom("a"), custom("b")],
+    ] {
+        assert!(
+            matches!(
+                try_ask(&limiter, &wrong, 1),
+                Err(LimiterError::Unavailable(_))
+            ),
+            "{wrong:?}"
+        );
+    }
+    assert_eq!(remaining(&ask(&limiter, &[family, custom("a")], 1)), [4, 4]);
+}
+
+// ---- cases that are easily got wrong ----
+
+#[test]
+fn sixty_at_the_end_of_a_minute_are_all_for_the_next_sixty_seconds() {
+    let time = Time::at(59_900_000_000);
+    let limiter = limiter(&time);
+    let quotas = Quotas::default();
+    for left in (0..60).rev() {
+        assert_eq!(
+            remaining(&one(&limiter, "one", &quotas)),
+            [left, left + 940]
+        );
+    }
+    // The flood: a request every hundredth of a second, for as long as the sixty are within a
+    // minute.
+    for now in (59_900_000_000..=119_900_000_000_u64).step_by(10_000_000) {
+        time.set(now);
+        let refused = one(&limiter, "one", &quotas);
+        assert_eq!(retry(&refused), 119_900_000_001 - now);
+        assert_eq!(
+            remaining(&refused),
+            [0, 940],
+            "a refusal counts in no window"
+        );
+        assert_eq!(refused.violated(), ["minute"]);
+    }
+    time.advance(1);
+    assert_eq!(admitted(&limiter, "one", &quotas, 100), 60);
+    assert_eq!(remaining(&one(&limiter, "one", &quotas)), [0, 880]);
+}
+
+#[test]
+fn what_the_hour_refuses_leaves_the_minute_as_it_was() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    let quotas = quotas([(60, MINUTE), (100, HOUR)]);
+    assert_eq!(admitted(&limiter, "one", &quotas, 60), 60);
+    time.advance(MINUTE + 1);
+    assert_eq!(admitted(&limiter, "one", &quotas, 40), 40);
+    for _ in 0..1000 {
+        let refused = one(&limiter, "one", &quotas);
+        assert_eq!(
+            (refused.is_admitted(), remaining(&refused)),
+            (false, vec![20, 0])
+        );
+        assert_eq!(refused.violated(), [format!("q100-{HOUR}")]);
+    }
+    time.advance(MINUTE + 1);
+    assert_eq!(remaining(&one(&limiter, "one", &quotas)), [60, 0]);
+}
+
+#[test]
+fn a_cost_is_admitted_whole_or_not_at_all() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    let quotas = quotas([(10, MINUTE)]);
+    let bucket = [LimitBucket::new(BucketId::Custom("one"), &quotas)];
+    assert!(ask(&limiter, &bucket, 4).is_admitted());
+    time.advance(SECOND);
+    assert!(ask(&limiter, &bucket, 4).is_admitted());
+    time.advance(SECOND);
+    let refused = ask(&limiter, &bucket, 3);
+    assert_eq!(
+        (remaining(&refused), retry(&refused)),
+        (vec![2], 58 * SECOND + 1)
+    );
+    let refused = ask(&limiter, &bucket, 7);
+    assert_eq!(
+        (remaining(&refused), retry(&refused)),
+        (vec![2], 59 * SECOND + 1)
+    );
+    assert!(ask(&limiter, &bucket, 2).is_admitted());
+}
+
+#[test]
+fn eight_threads_on_one_key_share_its_sixty() {
+    for round in 0..50 {
+        let limiter = limiter(&Time::at(HOUR));
+        let (family, quotas, slot) = (
+            KeyFamily::new("f").unwrap(),
+            Quotas::default(),
+            LimiterSlot::new(),
+        );
+        let passed: u64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|thread| {
+                    let bucket = LimitBucket::new(BucketId::Family(&family), &quotas);
+                    let bucket = [if (thread + round) % 2 == 0 {
+                        bucket.with_slot(&slot)
+                    } else {
+                        bucket
+                    }];
+                    let limiter = &limiter;
+                    scope.spawn(move || {
+                        (0..40)
+                            .map(|_| u64::from(ask(limiter, &bucket, 1).is_admitted()))
+                            .sum::<u64>()
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(passed, 60);
+    }
+}
+
+#[test]
+fn threads_with_the_same_buckets_in_turn_neither_wait_for_ever_nor_admit_too_many() {
+    let limiter = limiter(&Time::at(HOUR));
+    let families = ["f0", "f1"].map(|name| KeyFamily::new(name).unwrap());
+    let tenants = ["t0", "t1"].map(|name| TenantId::new(name).unwrap());
+    let (own, shared) = (quotas([(5_000, MINUTE)]), quotas([(3_000, MINUTE)]));
+    let counts: Vec<[u64; 4]> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8_u64)
+            .map(|seed| {
+                let (limiter, families, tenants, own, shared) =
+                    (&limiter, &families, &tenants, &own, &shared);
+                scope.spawn(move || {
+                    let (mut random, mut count) = (Random(seed), [0; 4]);
+                    for _ in 0..2_000 {
+                        let (f, t) = (random.pick(&[0, 1]), random.pick(&[0, 1]));
+                        let buckets = [
+                            LimitBucket::new(BucketId::Family(&families[f]), own),
+                            LimitBucket::new(BucketId::Tenant(&tenants[t]), shared),
+                        ];
+                        if ask(limiter, &buckets, 1).is_admitted() {
+                            count[f] += 1;
+                            count[2 + t] += 1;
+                        }
+                    }
+                    count
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let sum = |place: usize| counts.iter().map(|count| count[place]).sum::<u64>();
+    assert_eq!((sum(2), sum(3)), (3_000, 3_000));
+    assert!(sum(0) <= 5_000 && sum(1) <= 5_000 && sum(0) + sum(1) == 6_000);
+}
+
+// ---- room ----
+
+#[test]
+fn with_every_cell_live_newcomers_are_an_outage_and_nobody_is_forgotten() {
+    let time = Time::at(HOUR);
+    let limiter = LocalLimiter::builder()
+        .most_buckets(100)
+        .clock(time.clone())
+        .build();
+    let quotas = Quotas::default();
+    for key in 0..100 {
+        assert_eq!(admitted(&limiter, &format!("key {key}"), &quotas, 59), 59);
+    }
+    for key in 0..1000 {
+        time.advance(SECOND / 100);
+        let name = format!("newcomer {key}");
+        let error = try_ask(
+            &limiter,
+            &[LimitBucket::new(BucketId::Custom(&name), &quotas)],
+            1,
+        )
+        .unwrap_err();
+        assert!(matches!(error, LimiterError::Full(100)), "{error}");
+        assert_eq!(limiter.live_buckets(), 100);
+    }
+    for key in 0..100 {
+        assert_eq!(
+            admitted(&limiter, &format!("key {key}"), &quotas, 5),
+            1,
+            "the old ones are known, and served"
+        );
+    }
+    // Not before the widest window is past, and then without being told.
+    time.set(2 * HOUR + 10 * SECOND);
+    assert!(
+        try_ask(
+            &limiter,
+            &[LimitBucket::new(BucketId::Custom("newcomer"), &quotas)],
+            1
+        )
+        .is_err()
+    );
+    time.advance(HOUR / 256 + 2 * SECOND);
+    for key in 0..100 {
+        assert!(one(&limiter, &format!("newcomer {key}"), &quotas).is_admitted());
+    }
+    assert_eq!(limiter.live_buckets(), 100);
+}
+
+#[test]
+fn the_bucket_that_finds_no_room_leaves_the_others_of_its_request_uncounted() {
+    let limiter = LocalLimiter::builder()
+        .most_buckets(1)
+        .clock(Time::at(HOUR))
+        .build();
+    let (family, tenant, quotas) = (
+        KeyFamily::new("f").unwrap(),
+        TenantId::new("t").unwrap(),
+        quotas([(5, MINUTE)]),
+    );
+    let buckets = [
+        LimitBucket::new(BucketId::Family(&family), &quotas),
+        LimitBucket::new(BucketId::Tenant(&tenant), &quotas),
+    ];
+    assert!(matches!(
+        try_ask(&limiter, &buckets, 1),
+        Err(LimiterError::Full(1))
+    ));
+    assert_eq!(remaining(&ask(&limiter, &buckets[..1], 1)), [4]);
+}
+
+#[test]
+fn a_slot_that_is_kept_across_sweeping_never_admits_twice_the_quota() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    let (family, quotas) = (KeyFamily::new("f").unwrap(), quotas([(60, MINUTE)]));
+    let (slot, fresh) = (LimiterSlot::new(), LimiterSlot::new());
+    let bucket = LimitBucket::new(BucketId::Family(&family), &quotas);
+    let by_slot = [bucket.with_slot(&slot)];
+    let pass = |bucket: &[LimitBucket<'_>]| {
+        (0..100)
+            .filter(|_| ask(&limiter, bucket, 1).is_admitted())
+            .count()
+    };
+    for round in 0..5 {
+        assert_eq!(pass(&by_slot), 60, "round {round}");
+        // The cell is idle and swept, while the slot still points to it: by whatever way it is
+        // found now, it is one.
+        time.advance(2 * MINUTE);
+        limiter.sweep();
+        limiter.sweep();
+        assert_eq!(limiter.live_buckets(), 0);
+        match round {
+            0 | 3 => assert_eq!((pass(&[bucket]), pass(&by_slot)), (60, 0)),
+            1 => assert_eq!((pass(&by_slot), pass(&[bucket])), (60, 0)),
+            _ => assert_eq!(
+                (
+                    pass(&[bucket.with_slot(&fresh)]),
+                    pass(&by_slot),
+                    pass(&[bucket])
+                ),
+                (60, 0, 0)
+            ),
+        }
+        limiter.sweep();
+        time.advance(MINUTE);
+        assert_eq!(
+            (pass(&by_slot), pass(&[bucket])),
+            (0, 0),
+            "the minute includes both of its ends"
+        );
+        time.advance(1);
+    }
+}
+
+#[test]
+fn a_slot_that_is_dropped_forgets_nothing() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    let (family, quotas) = (KeyFamily::new("f").unwrap(), quotas([(60, MINUTE)]));
+    for turn in 0..10 {
+        // A key that is evicted from a cache, or read anew after a change, comes with a new slot.
+        let slot = LimiterSlot::new();
+        let bucket = [LimitBucket::new(BucketId::Family(&family), &quotas).with_slot(&slot)];
+        let passed = (0..10)
+            .filter(|_| ask(&limiter, &bucket, 1).is_admitted())
+            .count();
+        assert_eq!(passed, if turn < 6 { 10 } else { 0 });
+        time.advance(SECOND);
+        limiter.sweep();
+    }
+}
+
+#[test]
+fn two_limiters_with_one_slot_count_apart() {
+    let time = Time::at(HOUR);
+    let (first, second) = (limiter(&time), limiter(&time));
+    let (family, quotas, slot) = (
+        KeyFamily::new("f").unwrap(),
+        quotas([(60, MINUTE)]),
+        LimiterSlot::new(),
+    );
+    let bucket = [LimitBucket::new(BucketId::Family(&family), &quotas).with_slot(&slot)];
+    let pass = |limiter: &LocalLimiter| {
+        (0..100)
+            .filter(|_| ask(limiter, &bucket, 1).is_admitted())
+            .count()
+    };
+    assert_eq!((pass(&first), pass(&second)), (60, 60));
+    assert_eq!((pass(&first), pass(&second)), (0, 0));
+    assert_eq!((first.live_buckets(), second.live_buckets()), (1, 1));
+    // A clone is the same limiter.
+    assert_eq!(pass(&second.clone()), 0);
+}
+
+#[test]
+fn buckets_of_one_name_and_different_kinds_are_apart() {
+    let limiter = limiter(&Time::at(HOUR));
+    let (family, tenant, quotas) = (
+        KeyFamily::new("x").unwrap(),
+        TenantId::new("x").unwrap(),
+        quotas([(5, MINUTE)]),
+    );
+    for id in [
+        BucketId::Family(&family),
+        BucketId::Tenant(&tenant),
+        BucketId::Custom("x"),
+    ] {
+        assert_eq!(
+            remaining(&ask(&limiter, &[LimitBucket::new(id, &quotas)], 5)),
+            [0]
+        );
+    }
+    assert_eq!(limiter.live_buckets(), 3);
+}
+
+#[test]
+fn sweeping_while_others_ask_forgets_nobody() {
+    let time = Time::at(HOUR);
+    let limiter = LocalLimiter::builder()
+        .most_buckets(64)
+        .clock(time.clone())
+        .build();
+    let quotas = quotas([(50, HOUR)]);
+    let done = AtomicBool::new(false);
+    let passed: Vec<u64> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                time.advance(1000);
+                limiter.sweep();
+            }
+        });
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let (limiter, quotas) = (&limiter, &quotas);
+                scope.spawn(move || {
+                    let mut passed = 0;
+                    for turn in 0..2_000 {
+                        let name = format!("{}", (turn + thread) % 16);
+                        passed += u64::from(one(limiter, &name, quotas).is_admitted());
+                    }
+                    passed
+                })
+            })
+            .collect();
+        let passed = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        passed
+    });
+    assert_eq!(passed.iter().sum::<u64>(), 16 * 50);
+}
+
+// ---- as callers meet it: fields ----
+
+fn fields(authenticator: &Authenticator, decision: &Decision) -> Vec<(&'static str, String)> {
+    let mut fields = Vec::new();
+    authenticator
+        .responder()
+        .limit_fields(decision, &mut |name, value| fields.push((name, value)));
+    fields
+}
+
+/// An authenticator's builder with a limiter on the house's clock.
+fn limited(house: &House) -> portunus::AuthenticatorBuilder {
+    house
+        .bearer()
+        .limiter(LocalLimiter::builder().clock(house.clock.clone()).build())
+}
+
+async fn admission(authenticator: &Authenticator, head: &Head) -> Admission {
+    authenticator.authenticate(head).await.unwrap()
+}
+
+async fn refusal(authenticator: &Authenticator, head: &Head) -> AuthError {
+    authenticator
+        .authenticate(head)
+        .await
+        .expect_err("a refusal")
+}
+
+/// How many of so many requests pass; all others must be refused for the quota.
+async fn passed(authenticator: &Authenticator, head: &Head, requests: usize) -> usize {
+    let mut passed = 0;
+    for _ in 0..requests {
+        match authenticator.authenticate(head).await {
+            Ok(_) => passed += 1,
+            Err(error) => assert_eq!(
+                (error.code(), error.status()),
+                (ErrorCode::RateLimited, 429)
+            ),
+        }
+    }
+    passed
+}
+
+async fn left(authenticator: &Authenticator, head: &Head) -> Vec<u64> {
+    remaining(
+        &admission(authenticator, head)
+            .await
+            .limits
+            .expect("counted"),
+    )
+}
+
+/// Calls a service behind the layer; the answer's fields about limits, its status and its body.
+async fn call(authenticator: &Authenticator, key: &str) -> (u16, Vec<(String, String)>, Bytes) {
+    let inner = service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let request = Request::get("/documents")
+        .header("authorization", format!("Bearer {key}"))
+        .body(())
+        .unwrap();
+    let response = AuthLayer::new(authenticator.clone())
+        .layer(inner)
+        .call(request)
+        .await
+        .unwrap();
+    let told = |name: &str| {
+        name.contains("ratelimit")
+            || ["retry-after", "cache-control", "content-type"].contains(&name)
+    };
+    let fields = response
+        .headers()
+        .iter()
+        .filter(|(name, _)| told(name.as_str()));
+    let fields = fields
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    (
+        response.status().as_u16(),
+        fields,
+        response.into_body().collect().await.unwrap().to_bytes(),
+    )
+}
+
+fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+const POLICY: &str = r#""minute";q=60;w=60, "hour";q=1000;w=3600"#;
+
+#[tokio::test]
+async fn every_answer_tells_all_windows_and_how_they_stand() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = limited(&house).build().unwrap();
+    // Both ends of a window belong to it, so a unit comes back in the second after the last one of
+    // the minute.
+    let (status, fields, _) = call(&authenticator, &key).await;
+    let state = r#""minute";r=59;t=61, "hour";r=999;t=3613"#;
+    assert_eq!(
+        (status, fields),
+        (
+            200,
+            pairs(&[("ratelimit-policy", POLICY), ("ratelimit", state)])
+        )
+    );
+
+    for _ in 1..60 {
+        call(&authenticator, &key).await;
+    }
+    house.clock.advance(Duration::from_millis(48_500));
+    let (status, mut fields, body) = call(&authenticator, &key).await;
+    fields.sort();
+    assert_eq!(status, 429);
+    let expected = pairs(&[
+        ("cache-control", "no-store"),
+        ("content-type", "application/problem+json"),
+        ("ratelimit", r#""minute";r=0;t=12, "hour";r=940;t=3564"#),
+        ("ratelimit-policy", POLICY),
+        ("retry-after", "12"),
+    ]);
+    assert_eq!(fields, expected);
+    assert_eq!(
+        String::from_utf8_lossy(&body),
+        concat!(
+            r#"{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
+            r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"#,
+            r#""detail":"Too many requests with this API key: the quota minute is used up","#,
+            r#""code":"RATE_LIMITED","violated-policies":["minute"]}"#
+        )
+    );
+    // The header is the first whole second at which a lone retry passes.
+    house.clock.advance(Duration::from_secs(11));
+    assert_eq!(call(&authenticator, &key).await.0, 429);
+    house.clock.advance(Duration::from_secs(1));
+    assert_eq!(call(&authenticator, &key).await.0, 200);
+}
+
+#[tokio::test]
+async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
+    let house = House::new();
+    let quotas = Quotas::new([Quota::per_minute(2).unwrap(), Quota::per_hour(2).unwrap()]).unwrap();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = limited(&house).quotas(quotas).build().unwrap();
+    assert_eq!(passed(&authenticator, &Head::bearer(&key), 2).await, 2);
+    let error = refusal(&authenticator, &Head::bearer(&key)).await;
+    assert_eq!(error.limits().unwrap().violated(), ["minute", "hour"]);
+    assert_eq!(error.retry_after(), Some(Duration::from_nanos(HOUR + 1)));
+    assert_eq!(
+        error.detail(),
+        "Too many requests with this API key: the quotas minute and hour are used up"
+    );
+    let answer = authenticator.responder().answer(&error, &Head::new());
+    let field = |name: &str| {
+        answer
+            .fields
+            .iter()
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| &**value)
+    };
+    assert_eq!(
+        field("ratelimit"),
+        Some(r#""minute";r=0;t=61, "hour";r=0;t=3601"#)
+    );
+    assert_eq!(field("retry-after"), Some("3601"));
+    assert_eq!(
+        answer
+            .fields
+            .iter()
+            .filter(|(name, _)| *name == "cache-control")
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn older_fields_are_told_on_request_and_none_if_switched_off() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let legacy = limited(&house)
+        .limit_fields(LimitFields::WithLegacy)
+        .build()
+        .unwrap();
+    let (_, fields, _) = call(&legacy, &key).await;
+    let expected = [
+        ("ratelimit-policy", POLICY),
+        ("ratelimit", r#""minute";r=59;t=61, "hour";r=999;t=3613"#),
+        ("x-ratelimit-limit", "60"),
+        ("x-ratelimit-remaining", "59"),
+        ("x-ratelimit-reset", "61"),
+    ];
+    assert_eq!(fields, pairs(&expected));
+    // They tell of the window that is nearest to refusing: here the hour, after 18 minutes.
+    for _ in 0..18 {
+        house.clock.advance(Duration::from_secs(61));
+        passed(&legacy, &Head::bearer(&key), 54).await;
+    }
+    house.clock.advance(Duration::from_secs(61));
+    let (_, fields, _) = call(&legacy, &key).await;
+    let x: Vec<_> = fields
+        .iter()
+        .filter(|(name, _)| name.starts_with("x-"))
+        .map(|(_, value)| value.as_str())
+        .collect();
+    assert_eq!(x[..2], ["1000", "26"]);
+
+    let (key, _) = house.issue(&[]).await;
+    let off = limited(&house)
+        .limit_fields(LimitFields::Off)
+        .build()
+        .unwrap();
+    assert_eq!(call(&off, &key).await.1, []);
+    assert_eq!(passed(&off, &Head::bearer(&key), 100).await, 59);
+    let (status, fields, _) = call(&off, &key).await;
+    assert_eq!(status, 429);
+    assert!(
+        fields.iter().all(|(name, _)| !name.contains("ratelimit")),
+        "{fields:?}"
+    );
+    assert!(
+        fields.iter().any(|(name, _)| name == "retry-after"),
+        "{fields:?}"
+    );
+}
+
+#[tokio::test]
+async fn without_a_limiter_nothing_is_limited_or_told() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&key), 2000).await,
+        2000
+    );
+    assert_eq!(call(&authenticator, &key).await.1, []);
+}
+
+#[tokio::test]
+async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_after_it_is() {
+    let house = House::new();
+    let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
+    let authenticator = house
+        .bearer()
+        .limiter(limiter.clone())
+        .environment(portunus_test_support::live())
+        .build()
+        .unwrap();
+    let (key, record) = house.issue(&[]).await;
+    let switch = |enabled: bool| house.change(&record.id, move |record| record.enabled = enabled);
+    switch(false).await;
+    for _ in 0..200 {
+        let error = refusal(&authenticator, &Head::bearer(&key)).await;
+        assert_eq!(
+            (error.code(), error.limits().is_some()),
+            (ErrorCode::KeyDisabled, false)
+        );
+    }
+    assert_eq!(limiter.live_buckets(), 0);
+    switch(true).await;
+    assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [59, 999]);
+
+    // A route that asks for more than the key has: the request was counted, and its answer tells
+    // so.
+    let needs_more =
+        portunus::adapter::tower::require_scope(portunus_test_support::scope("document:write"));
+    let inner = service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let mut service = AuthLayer::new(authenticator.clone()).layer(needs_more.layer(inner));
+    let request = Request::get("/")
+        .header("authorization", format!("Bearer {key}"))
+        .body(())
+        .unwrap();
+    let response = service.call(request).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(
+        response.headers()["ratelimit"],
+        r#""minute";r=58;t=61, "hour";r=998;t=3613"#
+    );
+
+    // As is one that names another user than the key's.
+    let mut new = NewKey::new(
+        "user key",
+        Owner::user(tenant("acme"), portunus_test_support::user("u1")),
+    );
+    new.kind = portunus::key::KeyKind::User;
+    let (key, _) = house.issue_new(new).await;
+    let error = refusal(&authenticator, &Head::bearer(&key).with("x-user-id", "u2")).await;
+    assert_eq!(error.status(), 403, "{error}");
+    assert_eq!(remaining(error.limits().expect("counted")), [59, 999]);
+    let told = fields(&authenticator, error.limits().unwrap());
+    let answer = authenticator.responder().answer(&error, &Head::new());
+    assert!(
+        told.iter()
+            .all(|(name, value)| answer.fields.contains(&(*name, value.into()))),
+        "{answer:?}"
+    );
+}
+
+// ---- as callers meet it: whose quota ----
+
+#[tokio::test]
+async fn a_key_has_its_own_quotas_or_the_default() {
+    let house = House::new();
+    let authenticator = limited(&house)
+        .quotas(Quotas::new([Quota::per_minute(7).unwrap()]).unwrap())
+        .build()
+        .unwrap();
+    let (plain, _) = house.issue(&[]).await;
+    let mut new = NewKey::new("key", Owner::tenant(tenant("acme")));
+    new.quotas = Some(Quotas::new([Quota::per_minute(3).unwrap()]).unwrap());
+    let (own, record) = house.issue_new(new).await;
+    assert_eq!(passed(&authenticator, &Head::bearer(&plain), 20).await, 7);
+    assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 3);
+    // Changed while the service runs: what was admitted still counts.
+    house
+        .change(&record.id, |record| {
+            record.quotas = Some(Quotas::new([Quota::per_minute(5).unwrap()]).unwrap())
+        })
+        .await;
+    assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 2);
+    house
+        .change(&record.id, |record| record.quotas = None)
+        .await;
+    assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 2);
+}
+
+#[tokio::test]
+async fn a_key_and_its_successors_share_one_quota() {
+    let house = House::new();
+    let authenticator = limited(&house).build().unwrap();
+    let (old, record) = house.issue(&[]).await;
+    let rotated = house
+        .manager()
+        .rotate(&record.id, Some(Duration::from_secs(3600)))
+        .await
+        .unwrap();
+    let (new, (other, _)) = (rotated.key.reveal(), house.issue(&[]).await);
+    assert_eq!(passed(&authenticator, &Head::bearer(&old), 40).await, 40);
+    assert_eq!(passed(&authenticator, &Head::bearer(&new), 40).await, 20);
+    assert_eq!(passed(&authenticator, &Head::bearer(&old), 10).await, 0);
+    assert_eq!(passed(&authenticator, &Head::bearer(&other), 100).await, 60);
+}
+
+#[tokio::test]
+async fn a_record_that_changes_forgets_nothing_of_what_was_admitted() {
+    let house = House::new();
+    let authenticator = limited(&house).build().unwrap();
+    let (key, record) = house.issue(&[]).await;
+    let mut all = 0;
+    for turn in 0..8 {
+        all += passed(&authenticator, &Head::bearer(&key), 10).await;
+        house
+            .change(&record.id, |record| record.name = format!("name {turn}"))
+            .await;
+    }
+    assert_eq!(all, 60);
+}
+
+#[tokio::test]
+async fn all_keys_of_a_tenant_share_its_quota_beside_their_own() {
+    let house = House::new();
+    let shared =
+        Quotas::new([Quota::new("tenant", 100, Duration::from_secs(60)).unwrap()]).unwrap();
+    let authenticator = limited(&house).tenant_quotas(shared).build().unwrap();
+    let (first, _) = house.issue(&[]).await;
+    let (second, _) = house.issue(&[]).await;
+    let (other, _) = house
+        .issue_new(NewKey::new("key", Owner::tenant(tenant("other"))))
+        .await;
+    assert_eq!(passed(&authenticator, &Head::bearer(&first), 100).await, 60);
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&second), 100).await,
+        40
+    );
+    let error = refusal(&authenticator, &Head::bearer(&second)).await;
+    assert_eq!(error.limits().unwrap().violated(), ["tenant"]);
+    // The tenant refused, so the key's own windows are as they were.
+    assert_eq!(remaining(error.limits().unwrap()), [20, 960, 0]);
+    let told = fields(&authenticator, error.limits().unwrap());
+    assert_eq!(told[0].1, format!(r#"{POLICY}, "tenant";q=100;w=60"#));
+    assert_eq!(passed(&authenticator, &Head::bearer(&other), 100).await, 60);
+}
+
+#[tokio::test]
+async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
+    let house = House::new();
+    let exports =
+        Quotas::new([Quota::new("exports", 25, Duration::from_secs(3600)).unwrap()]).unwrap();
+    let authenticator = limited(&house)
+        .cost(|head: &dyn RequestHead| if head.path() == "/bulk" { 10 } else { 1 })
+        .bucket(move |head: &dyn RequestHead| {
+            head.path()
+                .starts_with("/exports")
+                .then(|| ("exports".to_owned(), exports.clone()))
+        })
+        .build()
+        .unwrap();
+    let (key, _) = house.issue(&[]).await;
+    assert_eq!(
+        left(&authenticator, &Head::bearer(&key).at("/bulk")).await,
+        [50, 990]
+    );
+    assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [49, 989]);
+    assert_eq!(
+        left(&authenticator, &Head::bearer(&key).at("/exports/7")).await,
+        [48, 988, 24]
+    );
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&key).at("/exports/8"), 30).await,
+        24
+    );
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&key).at("/bulk"), 10).await,
+        2
+    );
+    assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [3, 943]);
+    // The bucket belongs to nobody's key.
+    let (other, _) = house.issue(&[]).await;
+    assert_eq!(
+        passed(&authenticator, &Head::bearer(&other).at("/exports/9"), 30).await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_cost_that_can_never_pass_is_the_hosts_error_in_every_mode() {
+    for mode in [OnOutage::Local, OnOutage::Closed, OnOutage::Open] {
+        for cost in [0, 61] {
+            let house = House::new();
+            let (key, _) = house.issue(&[]).await;
+            let authenticator = limited(&house)
+                .on_limiter_outage(mode)
+                .cost(move |_| cost)
+                .build()
+                .unwrap();
+            let error = refusal(&authenticator, &Head::bearer(&key)).await;
+            assert_eq!(
+                (error.code(), error.status()),
+                (ErrorCode::LimiterUnavailable, 503),
+                "{mode:?}, {cost}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_day_may_step_and_limits_do_not_notice() {
+    let house = House::new();
+    let authenticator = limited(&house).build().unwrap();
+    let (key, _) = house.issue(&[]).await;
+    let noon = house.clock.now();
+    assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 60);
+    for step in [3600, 7200] {
+        house.clock.step_to(noon + Duration::from_secs(step));
+        assert_eq!(passed(&authenticator, &Head::bearer(&key), 10).await, 0);
+        house.clock.step_to(noon - Duration::from_secs(step));
+        assert_eq!(passed(&authenticator, &Head::bearer(&key), 10).await, 0);
+    }
+    house.clock.advance(Duration::from_nanos(MINUTE + 1));
+    assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 60);
+}
+
+// ---- outages ----
+
+/// A limiter that can be told to fail, and to be awaited.
+#[derive(Debug, Clone)]
+struct Remote {
+    local: LocalLimiter,
+    awaited: bool,
+    down: Arc<AtomicBool>,
+}
+
+impl Remote {
+    fn new(house: &House, awaited: bool) -> Self {
+        Self {
+            local: LocalLimiter::builder().clock(house.clock.clone()).build(),
+            awaited,
+            down: Arc::default(),
+        }
+    }
+    fn answer(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        match self.down.load(Ordering::SeqCst) {
+            true => Err(LimiterError::Unavailable(
+                "connection refused by limits.internal".into(),
+            )),
+            false => self.local.try_acquire(request).unwrap(),
+        }
+    }
+}
+
+#[async_trait]
+impl RateLimiter for Remote {
+    async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        assert!(
+            self.awaited,
+            "what can be answered at once is not asked again"
+        );
+        tokio::task::yield_now().await;
+        self.answer(request)
+    }
+    fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
+        (!self.awaited).then(|| self.answer(request))
+    }
+}
+
+#[tokio::test]
+async fn a_limiter_that_must_be_awaited_limits_the_same() {
+    for late_store in [false, true] {
+        let house = House::new();
+        let (key, _) = house.issue(&[]).await;
+        if late_store {
+            house.store.answer_late();
+        }
+        let authenticator = house
+            .bearer()
+            .limiter(Remote::new(&house, true))
+            .build()
+            .unwrap();
+        assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [59, 999]);
+        assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 59);
+        assert_eq!(authenticator.limiter_outages(), 0);
+        let (status, fields, _) = call(&authenticator, &key).await;
+        assert_eq!(status, 429);
+        assert!(
+            fields.contains(&(
+                "ratelimit".into(),
+                r#""minute";r=0;t=61, "hour";r=940;t=3613"#.into()
+            )),
+            "{fields:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn while_the_limiter_is_down_local_counts_in_this_process() {
+    for awaited in [false, true] {
+        let house = House::new();
+        let (key, _) = house.issue(&[]).await;
+        let remote = Remote::new(&house, awaited);
+        // The default.
+        let authenticator = house.bearer().limiter(remote.clone()).build().unwrap();
+        assert_eq!(passed(&authenticator, &Head::bearer(&key), 50).await, 50);
+        remote.down.store(true, Ordering::SeqCst);
+        assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 60);
+        assert_eq!(authenticator.limiter_outages(), 100);
+        remote.down.store(false, Ordering::SeqCst);
+        assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 10);
+        assert_eq!(authenticator.limiter_outages(), 100);
+    }
+}
+
+#[tokio::test]
+async fn while_the_limiter_is_down_closed_refuses_and_open_lets_pass_untold() {
+    for awaited in [false, true] {
+        let house = House::new();
+        let (key, _) = house.issue(&[]).await;
+        let remote = Remote::new(&house, awaited);
+        remote.down.store(true, Ordering::SeqCst);
+        let builder = |mode| {
+            house
+                .bearer()
+                .limiter(remote.clone())
+                .on_limiter_outage(mode)
+        };
+        let closed = builder(OnOutage::Closed).build().unwrap();
+        let (status, fields, body) = call(&closed, &key).await;
+        assert_eq!(status, 503);
+        assert!(
+            fields.contains(&("retry-after".into(), "1".into())),
+            "{fields:?}"
+        );
+        let body = String::from_utf8_lossy(&body);
+        assert!(
+            body.contains("LIMITER_UNAVAILABLE") && !body.contains("internal"),
+            "{body}"
+        );
+        let open = builder(OnOutage::Open).build().unwrap();
+        assert_eq!(passed(&open, &Head::bearer(&key), 300).await, 300);
+        let (status, fields, _) = call(&open, &key).await;
+        assert_eq!((status, fields), (200, Vec::new()));
+        assert_eq!((closed.limiter_outages(), open.limiter_outages()), (1, 301));
+        // A key that does not stand is refused as ever.
+        let error = refusal(&open, &Head::bearer(&stranger())).await;
+        assert_eq!(error.code(), ErrorCode::InvalidKey);
+    }
+}
+
+#[tokio::test]
+async fn a_full_limiter_is_an_outage_for_newcomers_only() {
+    let house = House::new();
+    let full = || {
+        LocalLimiter::builder()
+            .most_buckets(1)
+            .clock(house.clock.clone())
+            .build()
+    };
+    let closed = house
+        .bearer()
+        .limiter(full())
+        .on_limiter_outage(OnOutage::Closed)
+        .build()
+        .unwrap();
+    let (first, _) = house.issue(&[]).await;
+    let (second, _) = house.issue(&[]).await;
+    assert_eq!(passed(&closed, &Head::bearer(&first), 10).await, 10);
+    assert_eq!(
+        refusal(&closed, &Head::bearer(&second)).await.code(),
+        ErrorCode::LimiterUnavailable
+    );
+    assert_eq!(passed(&closed, &Head::bearer(&first), 100).await, 50);
+    let local = house.bearer().limiter(full()).build().unwrap();
+    assert_eq!(passed(&local, &Head::bearer(&first), 100).await, 60);
+    assert_eq!(passed(&local, &Head::bearer(&second), 100).await, 60);
+    assert_eq!(local.limiter_outages(), 100);
+}
+
+// ---- failures ----
+
+async fn codes(authenticator: &Authenticator, head: &Head, requests: usize) -> (usize, usize) {
+    let (mut invalid, mut too_many) = (0, 0);
+    for _ in 0..requests {
+        let error = refusal(authenticator, head).await;
+        match error.code() {
+            ErrorCode::InvalidKey => invalid += 1,
+            ErrorCode::TooManyFailures => {
+                assert_eq!(error.status(), 429);
+                assert!(error.retry_after().is_some() && error.limits().is_none());
+                too_many += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    (invalid, too_many)
+}
+
+#[tokio::test]
+async fn a_client_may_present_a_hundred_unknown_keys_a_minute() {
+    let house = House::new();
+    let authenticator = limited(&house).build().unwrap();
+    let client = Head::bearer(&stranger()).from("192.0.2.1");
+    assert_eq!(codes(&authenticator, &client, 150).await, (100, 50));
+    // Others are not concerned.
+    assert_eq!(
+        codes(
+            &authenticator,
+            &Head::bearer(&stranger()).from("192.0.2.2"),
+            100
+        )
+        .await,
+        (100, 0)
+    );
+    let error = refusal(&authenticator, &client).await;
+    let answer = authenticator.responder().answer(&error, &client);
+    let field = |name: &str| {
+        answer
+            .fields
+            .iter()
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| value.to_string())
+    };
+    assert_eq!(
+        (answer.status, field("cache-control").as_deref()),
+        (429, Some("no-store"))
+    );
+    assert_eq!(
+        (field("ratelimit"), field("www-authenticate")),
+        (None, None)
+    );
+    let wait: u64 = field("retry-after").unwrap().parse().unwrap();
+    assert!((60..=61).contains(&wait), "{wait}");
+    house.clock.advance(Duration::from_secs(wait - 1));
+    assert_eq!(codes(&authenticator, &client, 1).await, (0, 1));
+    house.clock.advance(Duration::from_secs(1));
+    assert_eq!(codes(&authenticator, &client, 150).await, (100, 50));
+}
+
+#[tokio::test]
+async fn failures_and_keys_do_not_touch_each_others_counts() {
+    let house = House::new();
+    let authenticator = limited(&house).build().unwrap();
+    let (key, _) = house.issue(&[]).await;
+    let (good, bad) = (
+        Head::bearer(&key).from("192.0.2.1"),
+        Head::bearer(&stranger()).from("192.0.2.1"),
+    );
+    assert_eq!(codes(&authenticator, &bad, 99).await, (99, 0));
+    assert_eq!(left(&authenticator, &good).await, [59, 999]);
+    // The success has reset nothing.
+    assert_eq!(codes(&authenticator, &bad, 10).await, (1, 9));
+    // A store that answers at once is asked all the same, so a real key from there works on.
+    assert_eq!(passed(&authenticator, &good, 100).await, 59);
+    assert_eq!(codes(&authenticator, &bad, 1).await, (0, 1));
+}
+
+#[tokio::test]
+async fn a_store_that_must_be_awaited_is_not_asked_for_a_client_that_failed_too_often() {
+    let house = House::new();
+    let authenticator = limited(&house).build().unwrap();
+    let (key, _) = house.issue(&[]).await;
+    house.store.answer_late();
+    let bad = Head::bearer(&stranger()).from("192.0.2.1");
+    assert_eq!(codes(&authenticator, &bad, 100).await, (100, 0));
+    let asked = house.store.finds();
+    assert_eq!(codes(&authenticator, &bad, 100).await, (0, 100));
+    let error = refusal(&authenticator, &Head::bearer(&key).from("192.0.2.1")).await;
+    assert_eq!(error.code(), ErrorCode::TooManyFailures);
+    assert_eq!(house.store.finds(), asked);
+    assert_eq!(
+        left(&authenticator, &Head::bearer(&key).from("192.0.2.2")).await,
+        [59, 999]
+    );
+}
+
+#[tokio::test]
+async fn failures_are_counted_by_the_address_that_a_client_cannot_change() {
+    let house = House::new();
+    let proxies = ClientIp::behind(
+        ["10.0.0.0/8".parse().unwrap()],
+        ForwardedHeader::XForwardedFor,
+    );
+    let authenticator = limited(&house).client_ip(proxies).build().unwrap();
+    let key = stranger();
+    let mut all = (0, 0);
+    let mut try_from = async |head: Head| {
+        let (invalid, too_many) = codes(&authenticator, &head, 1).await;
+        all = (all.0 + invalid, all.1 + too_many);
+        all
+    };
+    // Whatever it writes itself, by whatever notation, and by all addresses of its /64.
+    for number in 0..150_u32 {
+        try_from(
+            Head::bearer(&key)
+                .from("192.0.2.1")
+                .with("x-forwarded-for", format!("203.0.113.{number}")),
+        )
+        .await;
+    }
+    assert_eq!(
+        try_from(Head::bearer(&key).from("::ffff:192.0.2.1")).await,
+        (100, 51)
+    );
+    assert_eq!(
+        try_from(
+            Head::bearer(&key)
+                .from("10.0.0.1")
+                .with("x-forwarded-for", "9.9.9.9, 192.0.2.1")
+        )
+        .await,
+        (100, 52)
+    );
+    for number in 0..149_u64 {
+        try_from(Head::bearer(&key).from(&format!("2001:db8::{:x}:1", number * 77))).await;
+    }
+    assert_eq!(
+        try_from(Head::bearer(&key).from("2001:db8::ffff:ffff:ffff:ffff")).await,
+        (200, 102)
+    );
+    assert_eq!(
+        try_from(Head::bearer(&key).from("2001:db8:0:1::1")).await,
+        (201, 102),
+        "the next /64"
+    );
+    // Clients without an address share one count.
+    for number in 0..150 {
+        let head = Head::bearer(&key)
+            .from("10.0.0.1")
+            .with("x-forwarded-for", format!("unknown-{number}"));
+        try_from(if number % 2 == 0 {
+            head
+        } else {
+            Head::bearer(&key)
+        })
+        .await;
+    }
+    assert_eq!(all, (301, 152));
+}
+
+#[tokio::test]
+async fn what_is_no_key_at_all_is_no_failure() {
+    let house = House::new();
+    let authenticator = limited(&house).build().unwrap();
+    let client = || Head::new().from("192.0.2.1");
+    let with = |key: &str| Head::bearer(key).from("192.0.2.1");
+    for _ in 0..300 {
+        for (head, code) in [
+            (client(), ErrorCode::MissingKey),
+            (with("garbage"), ErrorCode::InvalidFormat),
+            // A typing error: told as an unknown key, but no look-up was made for it.
+            (
+                with(&portunus_test_support::with_last_character_wrong(
+                    &stranger(),
+                )),
+                ErrorCode::InvalidKey,
+            ),
+        ] {
+            assert_eq!(refusal(&authenticator, &head).await.code(), code);
+        }
+    }
+    assert_eq!(house.store.finds(), 0);
+    assert_eq!(
+        codes(
+            &authenticator,
+            &Head::bearer(&stranger()).from("192.0.2.1"),
+            101
+        )
+        .await,
+        (100, 1)
+    );
+}
+
+#[tokio::test]
+async fn failures_may_be_limited_otherwise_or_not_at_all() {
+    let house = House::new();
+    let three = Quotas::new([Quota::per_hour(3).unwrap()]).unwrap();
+    let strict = house.bearer().failure_quotas(Some(three)).build().unwrap();
+    let client = Head::bearer(&stranger()).from("192.0.2.1");
+    assert_eq!(codes(&strict, &client, 10).await, (3, 7));
+    let lax = house.bearer().failure_quotas(None).build().unwrap();
+    assert_eq!(codes(&lax, &client, 500).await, (500, 0));
+}
+
+/// Fifty thousand addresses have failed once each, which is as many as are told apart.
+async fn with_as_many_failures_as_are_told_apart(house: &House) -> Authenticator {
+    let authenticator = house.bearer().build().unwrap();
+    let head = Head::bearer(&stranger());
+    for number in 0..50_000_u32 {
+        let address = IpAddr::V4((0x0b00_0000 + number).into()).to_string();
+        assert_eq!(
+            codes(&authenticator, &head.clone().from(&address), 1).await,
+            (1, 0)
+        );
+    }
+    authenticator
+}
+
+#[tokio::test]
+async fn when_no_more_addresses_are_told_apart_newcomers_share_one_count() {
+    let house = House::new();
+    let authenticator = with_as_many_failures_as_are_told_apart(&house).await;
+    let mut all = (0, 0);
+    for number in 0..300_u32 {
+        let address = IpAddr::V4((0x0c00_0000 + number % 7).into()).to_string();
+        let (invalid, too_many) =
+            codes(&authenticator, &Head::bearer(&stranger()).from(&address), 1).await;
+        all = (all.0 + invalid, all.1 + too_many);
+    }
+    assert_eq!(all, (100, 200));
+    // The old ones are known as before.
+    assert_eq!(
+        codes(
+            &authenticator,
+            &Head::bearer(&stranger()).from("11.0.0.1"),
+            100
+        )
+        .await,
+        (99, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_must_be_awaited_is_not_asked_for_newcomers_that_failed_too_often_together() {
+    let house = House::new();
+    let authenticator = with_as_many_failures_as_are_told_apart(&house).await;
+    house.store.answer_late();
+    let newcomer = Head::bearer(&stranger()).from("12.0.0.1");
+    assert_eq!(codes(&authenticator, &newcomer, 150).await.1, 50);
+    let asked = house.store.finds();
+    codes(&authenticator, &newcomer, 50).await;
+    assert_eq!(house.store.finds(), asked);
+}

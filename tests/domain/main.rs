@@ -1,0 +1,18 @@
+//! Keys, scopes, quotas, addresses and names, without a store or a server.
+
+#![cfg(all(feature = "profiles", feature = "testing", feature = "tower"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod explanations;
+mod keys;
+mod limits;
+mod names;
+mod network;
+mod profiles;
+mod proxy_addr;
+mod scopes;

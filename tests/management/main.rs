@@ -1,0 +1,20 @@
+//! A key from its issue to its end, through the manager.
+
+#![cfg(all(feature = "events", feature = "profiles", feature = "testing"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod changes;
+mod events;
+mod idempotency;
+mod importing;
+mod life;
+mod managing;
+mod operators;
+mod primary;
+mod races;
+mod rotation;

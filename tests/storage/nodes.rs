@@ -1,0 +1,643 @@
+//! Several caches on one store: what one node writes, the others refuse or let in at once while
+//! they hear of it, and within the bound on staleness while they do not.
+//!
+//! The bus here is moved by hand: it keeps, loses or tells what was published, and says that it is
+//! well when told to.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portunus::key::{KeyDigest, KeyRecord, Revocation};
+use portunus::manage::KeyManager;
+use portunus::network::AllowList;
+use portunus::store::{
+    BusError, CachedStore, CachedStoreBuilder, Change, Invalidation, InvalidationBus,
+    InvalidationListener, KeyStore, LocalBus, MemoryStore, WriteBatch,
+};
+use portunus::testing::ManualClock;
+use portunus_test_support::gated::{begin, digest, insert, record, revoke, soon, stands};
+use portunus_test_support::scope;
+use proptest::prelude::*;
+use tokio::sync::watch;
+
+const BOUND: Duration = Duration::from_secs(2);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+// ---- a bus that is moved by hand ----
+
+/// One node's connection to the bus.
+#[derive(Clone, Default)]
+struct Link(Arc<Wire>);
+
+#[derive(Default)]
+struct Wire {
+    hub: Mutex<Vec<Link>>,
+    listener: Mutex<Option<Weak<dyn InvalidationListener>>>,
+    /// Heard by nobody until it is delivered.
+    waiting: Mutex<Vec<Invalidation>>,
+    /// All that was published here.
+    published: Mutex<Vec<Invalidation>>,
+    broken: AtomicBool,
+    attempts: AtomicUsize,
+    /// Publishing does not return while this is true.
+    held: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+impl Link {
+    /// Connections of two nodes.
+    fn two() -> (Self, Self) {
+        let (one, other) = (Self::default(), Self::default());
+        for link in [&one, &other] {
+            *link.0.hub.lock().unwrap() = vec![one.clone(), other.clone()];
+        }
+        (one, other)
+    }
+    fn listener(&self) -> Arc<dyn InvalidationListener> {
+        self.0
+            .listener
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .upgrade()
+            .unwrap()
+    }
+    /// Tells what is waiting, in its order.
+    fn deliver(&self) {
+        let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap());
+        waiting
+            .iter()
+            .for_each(|what| self.listener().invalidated(what));
+    }
+    fn lose(&self) {
+        self.0.waiting.lock().unwrap().clear();
+    }
+    /// A message of one's own came back, after this long.
+    fn beat(&self, age: Duration) {
+        self.deliver();
+        self.listener().heard_all(age);
+    }
+    fn break_down(&self, broken: bool) {
+        self.0.broken.store(broken, Ordering::SeqCst);
+    }
+    fn hold_returns(&self, hold: bool) {
+        self.0.held.send_replace(hold);
+    }
+}
+
+#[async_trait]
+impl InvalidationBus for Link {
+    fn subscribe(&self, listener: Weak<dyn InvalidationListener>) {
+        *self.0.listener.lock().unwrap() = Some(listener);
+    }
+    async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
+        self.0.attempts.fetch_add(1, Ordering::SeqCst);
+        if self.0.broken.load(Ordering::SeqCst) {
+            return Err(BusError::unavailable("the broker is gone"));
+        }
+        self.0.published.lock().unwrap().push(what.clone());
+        for link in self.0.hub.lock().unwrap().iter() {
+            link.0.waiting.lock().unwrap().push(what.clone());
+        }
+        self.0
+            .held
+            .subscribe()
+            .wait_for(|held| !*held)
+            .await
+            .unwrap();
+        Ok(())
+    }
+}
+
+/// Two nodes on one store and one bus, and another process that writes without telling anybody.
+struct Nodes {
+    clock: ManualClock,
+    store: MemoryStore,
+    one: CachedStore,
+    other: CachedStore,
+    link: Link,
+    others: Link,
+}
+
+impl Nodes {
+    fn new() -> Self {
+        let (clock, store, (link, others)) = (ManualClock::new(), MemoryStore::new(), Link::two());
+        let node = |bus: &Link| {
+            CachedStore::builder(store.clone())
+                .clock(clock.clone())
+                .bus(bus.clone())
+                .build()
+        };
+        let (one, other) = (node(&link), node(&others));
+        Self {
+            clock,
+            store,
+            one,
+            other,
+            link,
+            others,
+        }
+    }
+    fn beat(&self) {
+        self.link.beat(Duration::ZERO);
+        self.others.beat(Duration::ZERO);
+    }
+}
+
+fn local_nodes(store: &MemoryStore, clock: &ManualClock) -> (CachedStore, CachedStore) {
+    let bus = LocalBus::new();
+    let node = || {
+        CachedStore::builder(store.clone())
+            .clock(clock.clone())
+            .bus(bus.clone())
+            .build()
+    };
+    (node(), node())
+}
+
+// ---- while everything is heard ----
+
+#[tokio::test]
+async fn whatever_narrows_or_widens_a_key_holds_for_the_next_request_on_every_node_of_a_process() {
+    let (store, clock) = (MemoryStore::new(), ManualClock::new());
+    let (one, other) = local_nodes(&store, &clock);
+    one.apply(&insert(1)).await.unwrap();
+    type Narrow = fn(&mut KeyRecord);
+    let changes: [Narrow; 9] = [
+        |record| record.scopes = vec![scope("document:read")],
+        |record| record.enabled = false,
+        |record| record.enabled = true,
+        |record| record.allowed_ips = Some(AllowList::parse(["192.0.2.0/24"]).unwrap()),
+        |record| record.allowed_ips = None,
+        |record| record.expires_at = Some(record.created_at),
+        |record| record.expires_at = None,
+        |record| record.plan = Some(portunus::key::PlanName::new("free").unwrap()),
+        |record| record.revoked = Some(Revocation::new(record.created_at, None)),
+    ];
+    for change in changes {
+        for node in [&one, &other] {
+            assert!(node.find(&[digest(1)]).await.unwrap().is_some());
+            assert!(node.find_now(&[digest(1)]).is_some(), "remembered");
+        }
+        let mut changed = (*store.get(&record(1).id).await.unwrap().unwrap().record).clone();
+        change(&mut changed);
+        one.apply(&WriteBatch::new().update(changed.clone()))
+            .await
+            .unwrap();
+        changed.version += 1;
+        for node in [&one, &other] {
+            assert_eq!(
+                **node.find(&[digest(1)]).await.unwrap().unwrap().record(),
+                changed
+            );
+        }
+    }
+    one.apply(&WriteBatch::new().change(Change::Delete(record(1).id)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (stands(&one, 1).await, stands(&other, 1).await),
+        (None, None)
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_was_unknown_works_everywhere_as_soon_as_it_is_issued() {
+    let (store, clock) = (MemoryStore::new(), ManualClock::new());
+    let (one, other) = local_nodes(&store, &clock);
+    assert_eq!(
+        (stands(&one, 1).await, stands(&other, 1).await),
+        (None, None)
+    );
+    assert!(
+        other.find_now(&[digest(1)]).unwrap().unwrap().is_none(),
+        "remembered"
+    );
+    one.apply(&insert(1)).await.unwrap();
+    assert_eq!(
+        (stands(&one, 1).await, stands(&other, 1).await),
+        (Some(true), Some(true))
+    );
+}
+
+#[tokio::test]
+async fn a_bus_within_the_process_is_healthy_for_good_and_answers_live_their_time() {
+    let (store, clock) = (MemoryStore::new(), ManualClock::new());
+    let (one, _) = local_nodes(&store, &clock);
+    clock.advance(Duration::from_secs(86_400));
+    assert!(one.is_healthy());
+    one.apply(&insert(1)).await.unwrap();
+    stands(&one, 1).await;
+    clock.advance(Duration::from_secs(60) - MILLISECOND);
+    assert!(one.find_now(&[digest(1)]).is_some());
+    clock.advance(MILLISECOND);
+    assert!(one.find_now(&[digest(1)]).is_none());
+    let wrapped: Arc<Box<dyn InvalidationBus>> = Arc::new(Box::new(LocalBus::new()));
+    assert!(wrapped.never_misses());
+}
+
+#[tokio::test]
+async fn a_bus_across_processes_tells_both_nodes() {
+    let nodes = Nodes::new();
+    nodes.beat();
+    nodes.one.apply(&insert(1)).await.unwrap();
+    stands(&nodes.other, 1).await;
+    nodes.one.apply(&revoke(1)).await.unwrap();
+    assert_eq!(
+        stands(&nodes.one, 1).await,
+        Some(false),
+        "without hearing it back"
+    );
+    nodes.others.deliver();
+    assert_eq!(stands(&nodes.other, 1).await, Some(false));
+}
+
+// ---- while it is not ----
+
+#[tokio::test]
+async fn without_a_bus_every_answer_lives_as_long_as_the_bound_and_no_longer() {
+    let (store, clock) = (MemoryStore::new(), ManualClock::new());
+    let node = CachedStore::builder(store.clone())
+        .clock(clock.clone())
+        .staleness(Duration::from_secs(5))
+        .build();
+    store.apply(&insert(1)).await.unwrap();
+    assert_eq!(
+        (
+            stands(&node, 1).await,
+            stands(&node, 2).await,
+            node.is_healthy()
+        ),
+        (Some(true), None, false)
+    );
+    store.apply(&revoke(1)).await.unwrap();
+    store.apply(&insert(2)).await.unwrap();
+    clock.advance(Duration::from_secs(5) - MILLISECOND);
+    assert_eq!(
+        (stands(&node, 1).await, stands(&node, 2).await),
+        (Some(true), None)
+    );
+    clock.advance(MILLISECOND);
+    assert_eq!(
+        (stands(&node, 1).await, stands(&node, 2).await),
+        (Some(false), Some(true))
+    );
+}
+
+#[tokio::test]
+async fn whenever_the_bus_dies_a_revocation_holds_everywhere_within_the_bound() {
+    // In steps of 100 ms: the key is looked up, the bus is last heard (with news that are `age`
+    // old), the key is revoked.
+    let steps = |count: u32| (0..=count).map(|step| Duration::from_millis(100) * step);
+    for (until_heard, until_revoked) in steps(25).flat_map(|a| steps(25).map(move |b| (a, b))) {
+        for (age, looked_up_again) in [(0, false), (0, true), (700, true), (5000, false)] {
+            let nodes = Nodes::new();
+            nodes.store.apply(&insert(1)).await.unwrap();
+            nodes.beat();
+            stands(&nodes.other, 1).await;
+            nodes.clock.advance(until_heard);
+            nodes
+                .others
+                .beat(Duration::from_millis(age).min(until_revoked));
+            nodes.clock.advance(until_revoked);
+            if looked_up_again {
+                stands(&nodes.other, 1).await;
+            }
+            nodes.one.apply(&revoke(1)).await.unwrap();
+            nodes.others.lose();
+            nodes.clock.advance(BOUND);
+            let case = (until_heard, until_revoked, age, looked_up_again);
+            assert_eq!(stands(&nodes.other, 1).await, Some(false), "{case:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn news_that_are_older_than_the_bound_prove_nothing() {
+    let nodes = Nodes::new();
+    assert!(!nodes.other.is_healthy(), "nothing was heard yet");
+    for (age, healthy) in [
+        (BOUND, false),
+        (Duration::MAX, false),
+        (BOUND / 2, true),
+        (BOUND, true),
+    ] {
+        nodes.others.beat(age);
+        assert_eq!(nodes.other.is_healthy(), healthy, "{age:?}");
+    }
+    nodes.clock.advance(BOUND / 2);
+    assert!(
+        !nodes.other.is_healthy(),
+        "an older proof does not prolong a newer one"
+    );
+}
+
+#[tokio::test]
+async fn reconnecting_forgets_what_was_learned_while_nothing_was_heard() {
+    let nodes = Nodes::new();
+    nodes.beat();
+    nodes.store.apply(&insert(1)).await.unwrap();
+    assert_eq!(
+        (stands(&nodes.other, 1).await, stands(&nodes.other, 2).await),
+        (Some(true), None)
+    );
+    nodes.one.apply(&revoke(1)).await.unwrap();
+    nodes.one.apply(&insert(2)).await.unwrap();
+    nodes.others.lose();
+    nodes
+        .others
+        .listener()
+        .invalidated(&Invalidation::everything());
+    nodes.others.beat(Duration::ZERO);
+    assert_eq!(
+        (stands(&nodes.other, 1).await, stands(&nodes.other, 2).await),
+        (Some(false), Some(true))
+    );
+}
+
+#[tokio::test]
+async fn a_bound_without_an_end_is_a_bound() {
+    let (clock, link) = (ManualClock::new(), Link::default());
+    let node = CachedStore::builder(MemoryStore::new())
+        .clock(clock.clone())
+        .bus(link.clone());
+    let node = node
+        .staleness(Duration::MAX)
+        .time_to_live(Duration::MAX)
+        .build();
+    link.listener().heard_all(Duration::ZERO);
+    assert!(node.is_healthy());
+    node.apply(&insert(1)).await.unwrap();
+    stands(&node, 1).await;
+    clock.advance(Duration::from_secs(1 << 40));
+    assert!(node.find_now(&[digest(1)]).is_some());
+}
+
+#[tokio::test]
+async fn where_nothing_may_be_stale_nothing_is_remembered_unless_the_bus_is_healthy() {
+    let clock = ManualClock::new();
+    let node = |builder: CachedStoreBuilder| {
+        builder
+            .clock(clock.clone())
+            .staleness(Duration::ZERO)
+            .build()
+    };
+    let (deaf, hearing) = (
+        node(CachedStore::builder(MemoryStore::new())),
+        node(CachedStore::builder(MemoryStore::new()).bus(LocalBus::new())),
+    );
+    for (store, remembers) in [(&deaf, false), (&hearing, true)] {
+        store.apply(&insert(1)).await.unwrap();
+        assert_eq!(
+            (stands(store, 1).await, stands(store, 2).await),
+            (Some(true), None)
+        );
+        assert_eq!(store.find_now(&[digest(1)]).is_some(), remembers);
+        assert_eq!(store.find_now(&[digest(2)]).is_some(), remembers);
+    }
+}
+
+// ---- telling ----
+
+#[tokio::test]
+async fn what_the_bus_could_not_be_told_is_an_error_and_told_later_in_its_order() {
+    let nodes = Nodes::new();
+    nodes.beat();
+    for number in 1..=3 {
+        nodes.store.apply(&insert(number)).await.unwrap();
+        stands(&nodes.other, number).await;
+    }
+    nodes.link.break_down(true);
+    for number in [2, 1] {
+        let error = nodes.one.apply(&revoke(number)).await.unwrap_err();
+        assert!(error.as_rejected().is_none() && !error.is_corrupt());
+        assert_eq!(
+            stands(&nodes.one, number).await,
+            Some(false),
+            "this node knows all the same"
+        );
+    }
+    assert!(nodes.one.publish_untold().await.is_err());
+    nodes.link.break_down(false);
+    nodes.one.apply(&revoke(3)).await.unwrap();
+    let told: Vec<_> = nodes
+        .link
+        .0
+        .published
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|what| what.keys[0].clone())
+        .collect();
+    assert_eq!(told, [2, 1, 3].map(|number| record(number).id));
+    nodes.others.deliver();
+    for number in 1..=3 {
+        assert_eq!(stands(&nodes.other, number).await, Some(false));
+    }
+    nodes.one.publish_untold().await.unwrap();
+    assert_eq!(
+        nodes.link.0.published.lock().unwrap().len(),
+        3,
+        "nothing is told twice"
+    );
+}
+
+#[tokio::test]
+async fn every_write_tries_to_tell_also_one_that_changes_no_key_or_is_rejected() {
+    let nodes = Nodes::new();
+    nodes.one.apply(&insert(1)).await.unwrap();
+    nodes.link.break_down(true);
+    nodes.one.apply(&revoke(1)).await.unwrap_err();
+    for batch in [WriteBatch::new(), revoke(1)] {
+        let before = nodes.link.0.attempts.load(Ordering::SeqCst);
+        let _ = nodes.one.apply(&batch).await;
+        assert_eq!(
+            nodes.link.0.attempts.load(Ordering::SeqCst),
+            before + 1,
+            "{batch:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_telling_that_nobody_waited_for_is_told_again() {
+    let nodes = Nodes::new();
+    nodes.beat();
+    nodes.one.apply(&insert(1)).await.unwrap();
+    stands(&nodes.other, 1).await;
+    nodes.link.hold_returns(true);
+    drop(begin(nodes.one.apply(&revoke(1))));
+    nodes.others.lose();
+    nodes.link.hold_returns(false);
+    nodes.one.publish_untold().await.unwrap();
+    nodes.others.deliver();
+    assert_eq!(stands(&nodes.other, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn of_two_equal_changes_each_is_told_after_it_was_made() {
+    let nodes = Nodes::new();
+    nodes.beat();
+    nodes.one.apply(&insert(1)).await.unwrap();
+    // A first change is being told, by whoever made it and by somebody who came by.
+    let mut disabled = record(1);
+    disabled.enabled = false;
+    nodes.link.hold_returns(true);
+    let disable = WriteBatch::new().update(disabled.clone());
+    let first = begin(nodes.one.apply(&disable));
+    let passing = begin(nodes.one.publish_untold());
+    nodes.link.hold_returns(false);
+    first.await.unwrap();
+    nodes.others.deliver();
+    assert_eq!(
+        stands(&nodes.other, 1).await,
+        Some(true),
+        "it is disabled, not revoked"
+    );
+    // While another key is told of, the first is changed again; only now the second telling of its
+    // first change ends.
+    nodes.link.hold_returns(true);
+    let elsewhere = insert(2);
+    let beside = begin(nodes.one.apply(&elsewhere));
+    disabled.version = 2;
+    disabled.revoked = Some(Revocation::new(disabled.created_at, None));
+    let revoke = WriteBatch::new().update(disabled);
+    let second = begin(nodes.one.apply(&revoke));
+    nodes.link.hold_returns(false);
+    soon(passing).await.unwrap();
+    soon(second).await.unwrap();
+    soon(beside).await.unwrap();
+    nodes.others.deliver();
+    assert_eq!(stands(&nodes.other, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere_within_the_bound()
+{
+    let nodes = Nodes::new();
+    nodes.beat();
+    nodes.one.apply(&insert(1)).await.unwrap();
+    stands(&nodes.other, 1).await;
+    let manager = KeyManager::builder(nodes.one.clone(), portunus_test_support::format())
+        .environments([portunus_test_support::live()]);
+    let manager = manager.clock(nodes.clock.clone()).build().unwrap();
+    nodes.link.break_down(true);
+    assert!(manager.revoke(&record(1).id, None).await.is_err());
+    nodes.link.break_down(false);
+    // The operator tries again, and is told that the key is revoked.
+    assert!(
+        manager
+            .revoke(&record(1).id, None)
+            .await
+            .unwrap()
+            .record
+            .revoked
+            .is_some()
+    );
+    for _ in 0..20 {
+        nodes.clock.advance(BOUND / 20);
+        nodes.beat();
+    }
+    assert_eq!(stands(&nodes.other, 1).await, Some(false));
+}
+
+// ---- any order of anything ----
+
+/// What may happen: to key `0..4`, at node 0 or 1.
+#[derive(Debug, Clone)]
+enum Step {
+    Issue(u64),
+    Change(u64, u8),
+    Delete(u64),
+    Rehash(u64, u64),
+    Find(usize, Vec<u64>),
+    Wait(u64),
+    Clear(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0..4_u64;
+    prop_oneof![
+        2 => key.clone().prop_map(Step::Issue),
+        4 => (key.clone(), 0..4_u8).prop_map(|(key, what)| Step::Change(key, what)),
+        1 => key.clone().prop_map(Step::Delete),
+        2 => (key, 0..8_u64).prop_map(|(key, to)| Step::Rehash(key, to)),
+        8 => (0..2_usize, prop::collection::vec(0..8_u64, 1..4))
+            .prop_map(|(node, list)| Step::Find(node, list)),
+        1 => (0..90_000_u64).prop_map(Step::Wait),
+        1 => (0..2_usize).prop_map(Step::Clear),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_every_write_every_node_answers_as_the_bare_store_does(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (store, clock) = (MemoryStore::new(), ManualClock::new());
+            let (one, other) = local_nodes(&store, &clock);
+            let nodes = [&one, &other];
+            let mut digests: [KeyDigest; 4] = std::array::from_fn(|key| digest(key as u64));
+            for (number, step) in steps.iter().enumerate() {
+                let by = nodes[number % 2];
+                match step {
+                    Step::Issue(key) => drop(by.apply(&insert(*key)).await),
+                    Step::Change(key, what) => {
+                        let Some(listed) = store.get(&record(*key).id).await.unwrap() else { continue };
+                        let mut changed = (*listed.record).clone();
+                        match what {
+                            0 => changed.enabled = !changed.enabled,
+                            1 => changed.scopes.push(scope("document:read")),
+                            2 => changed.revoked = Some(Revocation::new(changed.created_at, None)),
+                            _ => changed.version = 99, // and is rejected
+                        }
+                        let _ = by.apply(&WriteBatch::new().update(changed)).await;
+                    }
+                    Step::Delete(key) => {
+                        let change = Change::Delete(record(*key).id);
+                        drop(by.apply(&WriteBatch::new().change(change)).await);
+                    }
+                    Step::Rehash(key, to) => {
+                        let place = usize::try_from(*key).unwrap();
+                        let (from, to) = (digests[place], digest(*to));
+                        let change = Change::Rehash { id: record(*key).id, from, to };
+                        if by.apply(&WriteBatch::new().change(change)).await.is_ok() {
+                            digests[place] = to;
+                        }
+                    }
+                    Step::Find(node, list) => {
+                        let list: Vec<_> = list.iter().map(|number| digest(*number)).collect();
+                        let told = |found: Option<Arc<portunus::store::StoredKey>>| {
+                            found.map(|stored| (*stored.digest(), stored.record().clone()))
+                        };
+                        let expected = told(store.find(&list).await.unwrap());
+                        let found = told(nodes[*node].find(&list).await.unwrap());
+                        // Of several keys with one secret, one that is remembered may still be
+                        // used: as it is now.
+                        let Some((digest, _)) = found.as_ref().filter(|_| found != expected) else {
+                            assert_eq!(found, expected, "step {number} of {steps:?}");
+                            continue;
+                        };
+                        assert!(list.iter().any(|other| other != digest), "step {number} of {steps:?}");
+                        let now = told(store.find(&[*digest]).await.unwrap());
+                        assert_eq!(now, found, "step {number} of {steps:?}");
+                    }
+                    Step::Wait(milliseconds) => clock.advance(Duration::from_millis(*milliseconds)),
+                    Step::Clear(node) => nodes[*node].clear(),
+                }
+            }
+        });
+    }
+}

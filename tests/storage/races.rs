@@ -1,0 +1,614 @@
+//! The cache against everything that happens meanwhile: look-ups that end after what they saw was
+//! changed, requests that nobody waits for any more, writes whose end nobody hears, stores that
+//! panic.
+//!
+//! The store here reads when a look-up begins and answers when it is let go, as a database over a
+//! slow wire does: so each order of events is played, not hoped for.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use portunus::key::Owner;
+use portunus::store::{CachedStore, Change, KeyStore, LocalBus, MemoryStore, WriteBatch};
+use portunus::{Authenticator, Clock};
+use portunus_test_support::gated::{
+    Gated, Node, PATIENCE, Then, begin, digest, insert, record, revoke, soon, stands,
+};
+use portunus_test_support::{format, tenant};
+
+// ---- look-ups against writes ----
+
+#[tokio::test]
+async fn a_look_up_that_began_before_a_revocation_and_ends_after_it_is_not_remembered() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    let early = begin(stands(&node.cache, 1));
+    node.cache.apply(&revoke(1)).await.unwrap();
+    node.store.let_reads_go();
+    // Whoever asked before the revocation may hear what was true then; nobody after.
+    assert_eq!(early.await, Some(true));
+    assert!(
+        node.cache.find_now(&[digest(1)]).is_none_or(|found| found
+            .unwrap()
+            .unwrap()
+            .record()
+            .revoked
+            .is_some())
+    );
+    assert_eq!(stands(&node.cache, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn whoever_asks_after_a_revocation_does_not_join_a_look_up_from_before() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    let early = begin(stands(&node.cache, 1));
+    let beside = begin(stands(&node.cache, 1));
+    assert_eq!(node.store.finds(), 1);
+    node.cache.apply(&revoke(1)).await.unwrap();
+    let late = begin(stands(&node.cache, 1));
+    let later = begin(stands(&node.cache, 1));
+    assert_eq!(node.store.finds(), 2);
+    node.store.let_reads_go();
+    assert_eq!(
+        (late.await, early.await, later.await, beside.await),
+        (Some(false), Some(true), Some(false), Some(true))
+    );
+    // Whichever of the two landed last.
+    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    assert_eq!(node.store.alive(), 0);
+}
+
+#[tokio::test]
+async fn a_revocation_told_by_another_node_counts_like_ones_own() {
+    let node = Node::new();
+    let neighbour = node.neighbour();
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    let early = begin(stands(&node.cache, 1));
+    neighbour.apply(&revoke(1)).await.unwrap();
+    let late = begin(stands(&node.cache, 1));
+    node.store.let_reads_go();
+    assert_eq!((early.await, late.await), (Some(true), Some(false)));
+    assert_eq!(stands(&node.cache, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_key_that_was_issued_during_a_look_up_is_not_remembered_as_unknown() {
+    let node = Node::new();
+    node.store.hold_reads();
+    let early = begin(stands(&node.cache, 1));
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.let_reads_go();
+    assert_eq!(early.await, None);
+    assert_eq!(stands(&node.cache, 1).await, Some(true));
+}
+
+#[tokio::test]
+async fn a_key_that_was_given_a_new_digest_during_a_look_up_is_found_under_it_only() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    let both = [digest(2), digest(1)];
+    let (old, new) = (
+        begin(node.cache.find(&both[1..])),
+        begin(node.cache.find(&both[..1])),
+    );
+    let either = begin(node.cache.find(&both));
+    let change = Change::Rehash {
+        id: record(1).id,
+        from: digest(1),
+        to: digest(2),
+    };
+    node.cache
+        .apply(&WriteBatch::new().change(change))
+        .await
+        .unwrap();
+    node.store.let_reads_go();
+    assert!(
+        old.await.unwrap().is_some()
+            && new.await.unwrap().is_none()
+            && either.await.unwrap().is_some()
+    );
+    assert_eq!(
+        node.cache.find(&both).await.unwrap().unwrap().digest(),
+        &digest(2)
+    );
+    assert_eq!(
+        (stands(&node.cache, 1).await, stands(&node.cache, 2).await),
+        (None, Some(true))
+    );
+}
+
+#[tokio::test]
+async fn a_cache_that_was_cleared_during_a_look_up_does_not_remember_its_answer() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    let (known, unknown) = (begin(stands(&node.cache, 1)), begin(stands(&node.cache, 2)));
+    node.cache.clear();
+    node.store.let_reads_go();
+    assert_eq!((known.await, unknown.await), (Some(true), None));
+    assert!(
+        node.cache.find_now(&[digest(1)]).is_none() && node.cache.find_now(&[digest(2)]).is_none()
+    );
+}
+
+#[tokio::test]
+async fn what_happens_to_other_keys_costs_a_look_up_at_most_now_and_then() {
+    let node = Node::new();
+    for number in 0..65 {
+        node.cache.apply(&insert(number)).await.unwrap();
+    }
+    for number in 1..65 {
+        stands(&node.cache, number).await;
+    }
+    let before = node.store.finds();
+    node.cache.apply(&revoke(0)).await.unwrap();
+    for number in 1..65 {
+        assert_eq!(stands(&node.cache, number).await, Some(true));
+    }
+    // Two of 4096 slots may be one by chance; more than a few would be no chance.
+    assert!(
+        node.store.finds() - before <= 3,
+        "{}",
+        node.store.finds() - before
+    );
+}
+
+#[tokio::test]
+async fn an_answer_ages_from_when_its_look_up_began() {
+    let node = Node::deaf();
+    node.store.inner.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    let asked = begin(stands(&node.cache, 1));
+    node.store.inner.apply(&revoke(1)).await.unwrap(); // by another node
+    node.clock.advance(Duration::from_millis(1999));
+    node.store.let_reads_go();
+    assert_eq!(asked.await, Some(true));
+    assert_eq!(stands(&node.cache, 1).await, Some(true), "within the bound");
+    node.clock.advance(Duration::from_millis(1));
+    assert_eq!(stands(&node.cache, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn nobody_joins_a_look_up_that_is_older_than_the_bound_on_staleness() {
+    let node = Node::deaf();
+    node.store.inner.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    let early = begin(stands(&node.cache, 1));
+    node.store.inner.apply(&revoke(1)).await.unwrap(); // by another node
+    node.clock.advance(Duration::from_secs(60));
+    let late = begin(stands(&node.cache, 1));
+    node.store.let_reads_go();
+    // A minute after a revocation nobody is told that the key stands, however slow the store is.
+    assert_eq!(late.await, Some(false));
+    assert_eq!(early.await, Some(true));
+}
+
+// ---- one look-up for all who ask ----
+
+#[tokio::test]
+async fn a_thousand_misses_of_one_digest_at_once_are_one_look_up() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    for number in [1, 2] {
+        let before = node.store.finds();
+        node.store.hold_reads();
+        let all: Vec<_> = (0..1000)
+            .map(|_| begin(stands(&node.cache, number)))
+            .collect();
+        node.store.let_reads_go();
+        let answers = join_all(all).await;
+        assert!(
+            answers
+                .iter()
+                .all(|answer| *answer == (number == 1).then_some(true))
+        );
+        assert_eq!(node.store.finds() - before, 1);
+    }
+    assert_eq!(node.store.alive(), 0);
+}
+
+#[tokio::test]
+async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass() {
+    let node = Node::new();
+    let new = portunus::manage::NewKey::new("key", Owner::tenant(tenant("acme")));
+    let key = node.manager().issue(new).await.unwrap().key.reveal();
+    let authenticator = Authenticator::builder(node.cache.clone())
+        .bearer([format()])
+        .build()
+        .unwrap();
+    let head = portunus_test_support::Head::bearer(&key);
+    node.store.hold_reads();
+    let before = node.store.finds();
+    let all: Vec<_> = (0..1000)
+        .map(|_| begin(authenticator.authenticate(&head)))
+        .collect();
+    node.store.let_reads_go();
+    assert!(
+        join_all(all)
+            .await
+            .into_iter()
+            .all(|outcome| outcome.is_ok())
+    );
+    assert_eq!(node.store.finds() - before, 1);
+}
+
+/// Stops whoever reads the time for the second time after it was set, until told to go on.
+#[derive(Debug, Clone, Default)]
+struct StoppingClock(Arc<(AtomicUsize, AtomicBool, AtomicBool)>);
+
+impl Clock for StoppingClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+    fn monotonic(&self) -> Duration {
+        let (countdown, stopped, go_on) = &*self.0;
+        if countdown.load(Ordering::SeqCst) > 0 && countdown.fetch_sub(1, Ordering::SeqCst) == 1 {
+            stopped.store(true, Ordering::SeqCst);
+            while !go_on.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        Duration::from_secs(1_000_000)
+    }
+}
+
+#[tokio::test]
+async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_its_own() {
+    let (clock, store) = (StoppingClock::default(), Gated::default());
+    let cache = CachedStore::builder(store.clone())
+        .clock(clock.clone())
+        .bus(LocalBus::new())
+        .build();
+    cache.apply(&insert(1)).await.unwrap();
+    store.hold_reads();
+    let first = begin(stands(&cache, 1));
+    // The second misses (it reads the time once), and is overtaken before it joins (as it reads it
+    // again).
+    clock.0.0.store(2, Ordering::SeqCst);
+    let second = std::thread::spawn({
+        let cache = cache.clone();
+        move || {
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .block_on(stands(&cache, 1))
+        }
+    });
+    let begun = std::time::Instant::now();
+    while !clock.0.1.load(Ordering::SeqCst) && begun.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    store.let_reads_go();
+    assert_eq!(first.await, Some(true));
+    clock.0.2.store(true, Ordering::SeqCst);
+    assert_eq!(second.join().unwrap(), Some(true));
+    assert_eq!(store.finds(), 1);
+}
+
+#[tokio::test]
+async fn an_outage_is_told_to_all_who_wait_and_forgotten() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    for (then, corrupt) in [(Then::Fail, false), (Then::Corrupt, true)] {
+        let before = node.store.finds();
+        node.store.hold_reads();
+        node.store.reads_then(then);
+        let list = [digest(1)];
+        let all: Vec<_> = (0..10).map(|_| begin(node.cache.find(&list))).collect();
+        node.store.let_reads_go();
+        for answer in join_all(all).await {
+            let error = answer.unwrap_err();
+            assert_eq!((error.is_corrupt(), error.as_rejected()), (corrupt, None));
+        }
+        assert_eq!((node.store.finds() - before, node.store.alive()), (1, 0));
+        node.store.reads_then(Then::Answer);
+        assert_eq!(stands(&node.cache, 1).await, Some(true));
+        assert_eq!(node.store.finds() - before, 2);
+        node.cache.clear();
+    }
+}
+
+#[tokio::test]
+async fn an_outage_after_an_answer_leaves_the_answer() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    stands(&node.cache, 1).await;
+    node.store.reads_then(Then::Fail);
+    assert_eq!(stands(&node.cache, 1).await, Some(true));
+    assert!(node.cache.find(&[digest(2)]).await.is_err());
+    node.cache.apply(&revoke(1)).await.unwrap();
+    assert!(
+        node.cache.find(&[digest(1)]).await.is_err(),
+        "the old answer is no answer any more"
+    );
+}
+
+// ---- whoever asked goes away ----
+
+#[tokio::test]
+async fn the_first_who_asked_may_go_away_and_the_others_are_answered() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    let ask = || {
+        tokio::spawn({
+            let cache = node.cache.clone();
+            async move { stands(&cache, 1).await }
+        })
+    };
+    let (first, second, third) = (ask(), ask(), ask());
+    tokio::task::yield_now().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    node.store.let_reads_go();
+    assert_eq!(
+        (soon(second).await.unwrap(), soon(third).await.unwrap()),
+        (Some(true), Some(true))
+    );
+    assert_eq!((node.store.finds(), node.store.alive()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_look_up_that_nobody_waits_for_any_more_is_given_up() {
+    let node = Node::new();
+    node.store.hold_reads();
+    // A flood of unknown keys from clients that hang up at once must hold no connection of the
+    // store and no memory.
+    for number in 0..1000 {
+        drop(begin(stands(&node.cache, number)));
+    }
+    assert_eq!(node.store.alive(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_waited_for_is_not_given_to_whoever_asks_much_later() {
+    let node = Node::deaf();
+    node.store.inner.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    drop(begin(stands(&node.cache, 1)));
+    node.store.inner.apply(&revoke(1)).await.unwrap(); // by another node
+    node.clock.advance(Duration::from_secs(3600));
+    node.store.let_reads_go();
+    assert_eq!(stands(&node.cache, 1).await, Some(false));
+}
+
+#[test]
+fn a_look_up_that_was_given_up_blocks_nobody_who_asks_after_a_change() {
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let node = Node::new();
+                node.cache.apply(&insert(1)).await.unwrap();
+                node.store.hold_reads();
+                drop(begin(stands(&node.cache, 1)));
+                node.cache.apply(&revoke(1)).await.unwrap();
+                node.store.let_reads_go();
+                done.send(stands(&node.cache, 1).await).unwrap();
+            });
+    });
+    assert_eq!(
+        ended.recv_timeout(PATIENCE).expect("this waits for ever"),
+        Some(false)
+    );
+}
+
+#[tokio::test]
+async fn a_panic_in_the_store_leaves_nobody_waiting_and_nothing_behind() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.hold_reads();
+    node.store.reads_then(Then::Panic);
+    let ask = || {
+        tokio::spawn({
+            let cache = node.cache.clone();
+            async move { cache.find(&[digest(1)]).await }
+        })
+    };
+    let all = [ask(), ask(), ask()];
+    tokio::task::yield_now().await;
+    node.store.let_reads_go();
+    for asked in all {
+        // A panic of its own, or an error; not a key, and not a wait without an end.
+        assert!(!matches!(soon(asked).await, Ok(Ok(_))));
+    }
+    assert_eq!(node.store.alive(), 0);
+    node.store.reads_then(Then::Answer);
+    assert_eq!(soon(stands(&node.cache, 1)).await, Some(true));
+}
+
+#[tokio::test]
+async fn whoever_joins_while_the_store_panics_is_not_left_waiting() {
+    let node = Node::new();
+    node.store.hold_reads();
+    node.store.reads_then(Then::PanicWithoutWaiting);
+    let first = std::thread::spawn({
+        let cache = node.cache.clone();
+        move || {
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .block_on(stands(&cache, 1))
+        }
+    });
+    while node.store.finds() == 0 {
+        std::thread::yield_now();
+    }
+    let cache = node.cache.clone();
+    let second = tokio::spawn(async move { cache.find(&[digest(1)]).await });
+    tokio::task::yield_now().await;
+    node.store.let_reads_go();
+    assert!(first.join().is_err());
+    assert!(!matches!(soon(second).await, Ok(Ok(_))));
+}
+
+// ---- writes whose end nobody hears ----
+
+/// A node and its neighbour that both remember a key.
+async fn two_who_know_a_key() -> (Node, CachedStore) {
+    let node = Node::new();
+    let neighbour = node.neighbour();
+    node.cache.apply(&insert(1)).await.unwrap();
+    assert_eq!(
+        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (Some(true), Some(true))
+    );
+    (node, neighbour)
+}
+
+#[tokio::test]
+async fn a_write_that_was_applied_though_the_store_gave_no_answer_is_heard_everywhere() {
+    let (node, neighbour) = two_who_know_a_key().await;
+    node.store.writes_then(Then::Fail);
+    assert!(node.cache.apply(&revoke(1)).await.is_err());
+    assert_eq!(
+        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (Some(false), Some(false))
+    );
+}
+
+#[tokio::test]
+async fn a_write_that_was_applied_and_whose_operator_hung_up_is_heard_on_this_node() {
+    let (node, _) = two_who_know_a_key().await;
+    node.store.writes_then(Then::Never);
+    drop(begin(node.cache.apply(&revoke(1))));
+    assert_eq!(stands(&node.cache, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_write_that_was_applied_and_whose_operator_hung_up_is_told_to_other_nodes_by_the_next_chance()
+ {
+    let (node, neighbour) = two_who_know_a_key().await;
+    node.store.writes_then(Then::Never);
+    drop(begin(node.cache.apply(&revoke(1))));
+    node.cache.publish_untold().await.unwrap();
+    assert_eq!(stands(&neighbour, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_write_that_panicked_after_it_was_applied_is_told_to_other_nodes_by_the_next_chance() {
+    let (node, neighbour) = two_who_know_a_key().await;
+    node.store.writes_then(Then::Panic);
+    let cache = node.cache.clone();
+    assert!(
+        tokio::spawn(async move { cache.apply(&revoke(1)).await })
+            .await
+            .unwrap_err()
+            .is_panic()
+    );
+    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    node.cache.publish_untold().await.unwrap();
+    assert_eq!(stands(&neighbour, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_revocation_that_was_applied_late_and_then_acknowledged_holds_for_the_next_request() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    node.store.writes_then(Then::FailAndCommitLate);
+    assert!(node.manager().revoke(&record(1).id, None).await.is_err());
+    assert_eq!(
+        stands(&node.cache, 1).await,
+        Some(true),
+        "not applied yet, and remembered"
+    );
+    node.store.commit_late().await;
+    // The operator tries again, and is told that the key is revoked.
+    node.store.writes_then(Then::Answer);
+    assert!(
+        node.manager()
+            .revoke(&record(1).id, None)
+            .await
+            .unwrap()
+            .record
+            .revoked
+            .is_some()
+    );
+    assert_eq!(stands(&node.cache, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_rejected_write_is_told_as_such_and_leaves_the_answer_true() {
+    let (node, neighbour) = two_who_know_a_key().await;
+    let mut wrong = record(1);
+    wrong.version = 9;
+    let error = node
+        .cache
+        .apply(&WriteBatch::new().update(wrong))
+        .await
+        .unwrap_err();
+    assert!(error.as_rejected().is_some());
+    let before = node.store.finds();
+    assert_eq!(
+        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (Some(true), Some(true))
+    );
+    assert!(node.store.finds() - before <= 1);
+}
+
+// ---- many threads ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn no_request_that_begins_after_a_revocation_was_acknowledged_is_let_in() {
+    const ROUNDS: u64 = 10_000;
+    let cache = CachedStore::builder(MemoryStore::new())
+        .bus(LocalBus::new())
+        .capacity(1000)
+        .unknown_capacity(100)
+        .build();
+    let revoked_below = Arc::new(AtomicUsize::new(0));
+    let over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..2_u64)
+        .map(|reader| {
+            let (cache, revoked_below, over) =
+                (cache.clone(), Arc::clone(&revoked_below), Arc::clone(&over));
+            tokio::spawn(async move {
+                let mut asked = 0_u64;
+                while !over.load(Ordering::SeqCst) {
+                    let below = revoked_below.load(Ordering::SeqCst) as u64;
+                    // The key that is being issued and revoked right now, and one that has just
+                    // been.
+                    let number = if (asked + reader).is_multiple_of(2) {
+                        below
+                    } else {
+                        below.saturating_sub(1)
+                    };
+                    let answer = stands(&cache, number).await;
+                    assert!(
+                        number >= below || answer == Some(false),
+                        "key {number} of {below}: {answer:?}"
+                    );
+                    asked += 1;
+                    if asked.is_multiple_of(64) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                asked
+            })
+        })
+        .collect();
+    let begun = std::time::Instant::now();
+    for number in 0..ROUNDS {
+        cache.apply(&insert(number)).await.unwrap();
+        assert_eq!(stands(&cache, number).await, Some(true));
+        cache.apply(&revoke(number)).await.unwrap();
+        revoked_below.store(usize::try_from(number).unwrap() + 1, Ordering::SeqCst);
+        assert_eq!(stands(&cache, number).await, Some(false));
+        if begun.elapsed() > Duration::from_secs(20) {
+            break;
+        }
+    }
+    over.store(true, Ordering::SeqCst);
+    for reader in readers {
+        assert!(reader.await.unwrap() > 0);
+    }
+}

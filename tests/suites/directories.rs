@@ -1,0 +1,264 @@
+//! The suite for directories: a small one that is right passes, alone and cached, and wrong in one
+//! way it fails by the name of that way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portunus::actor::{CachedDirectory, Directory, DirectoryError, User, UserRef};
+use portunus::conformance::{self, DirectoryFacts};
+use portunus::key::{TenantId, UserId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Right,
+    AnswersNow,
+    AnyTenant,
+    FoundButForeign,
+    CaseMatters,
+    NoDots,
+    NoTags,
+    UnicodeCase,
+    Wildcards,
+    UnknownIsAnError,
+    LongIsAnError,
+    CollaboratorUnmarked,
+    CollaboratorMoved,
+    SuspendedUnmarked,
+    NowKnowsNobody,
+    EverySecondAnswer,
+    AnyoneById,
+}
+
+use How::*;
+
+#[derive(Debug)]
+struct People {
+    how: How,
+    asked: AtomicU64,
+}
+
+const PEOPLE: [(&str, &str, &str); 4] = [
+    (
+        "acme",
+        "0b6c5c5e-7a3d-4c1a-9a3f-3a0d5d2c1b11",
+        "Ann.Klein@Example.com",
+    ),
+    ("acme", "sue", "sue@example.com"),
+    ("other", "olaf", "olaf@example.org"),
+    ("other", "cora", "cora@example.org"),
+];
+
+fn people(how: How) -> People {
+    People {
+        how,
+        asked: AtomicU64::new(0),
+    }
+}
+
+fn facts() -> DirectoryFacts {
+    let id = |text: &str| UserId::new(text).unwrap();
+    let tenant = |text: &str| TenantId::new(text).unwrap();
+    DirectoryFacts::new(tenant("acme"), id(PEOPLE[0].1), tenant("other"), id("olaf"))
+        .with_email(PEOPLE[0].2)
+        .with_other_email(PEOPLE[2].2)
+        .with_collaborator(id("cora"), tenant("other"))
+        .with_suspended(id("sue"))
+}
+
+impl People {
+    fn same_email(&self, stored: &str, asked: &str) -> bool {
+        let plain = |text: &str| {
+            let text = text.to_ascii_lowercase();
+            let Some((local, domain)) = text.split_once('@') else {
+                return text;
+            };
+            match self.how {
+                NoDots => format!("{}@{domain}", local.replace('.', "")),
+                NoTags => format!("{}@{domain}", local.split('+').next().unwrap()),
+                _ => text,
+            }
+        };
+        match self.how {
+            CaseMatters => stored == asked,
+            UnicodeCase => stored.to_lowercase() == asked.to_lowercase(),
+            Wildcards if asked.contains('%') => true,
+            _ => plain(stored) == plain(asked),
+        }
+    }
+
+    fn look_up(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.how == EverySecondAnswer && asked % 2 == 1 {
+            return Ok(None);
+        }
+        if self.how == LongIsAnError && matches!(user, UserRef::Email(text) if text.len() > 254) {
+            return Err(DirectoryError::unavailable(
+                "value too long for type character varying(254)",
+            ));
+        }
+        let named = |(_, id, email): &&(&str, &str, &str)| match user {
+            UserRef::Id(asked) => asked.as_str() == *id,
+            UserRef::Email(asked) => self.same_email(email, asked),
+            _ => false,
+        };
+        let found = PEOPLE.iter().find(named);
+        let Some((home, id, email)) = found else {
+            return match self.how {
+                UnknownIsAnError => Err(DirectoryError::unavailable("no rows returned")),
+                AnyoneById if matches!(user, UserRef::Id(_)) => {
+                    let UserRef::Id(id) = user else {
+                        return Ok(None);
+                    };
+                    Ok(Some(Arc::new(User::new(id.clone(), tenant.clone()))))
+                }
+                _ => Ok(None),
+            };
+        };
+        let mut person =
+            User::new(UserId::new(id).unwrap(), TenantId::new(home).unwrap()).with_email(*email);
+        person.suspended = *id == "sue" && self.how != SuspendedUnmarked;
+        if *home == tenant.as_str() {
+            return Ok(Some(Arc::new(person)));
+        }
+        if *id == "cora" && tenant.as_str() == "acme" {
+            person.collaborates = self.how != CollaboratorUnmarked;
+            if self.how == CollaboratorMoved {
+                person.tenant_id = tenant.clone();
+            }
+            return Ok(Some(Arc::new(person)));
+        }
+        match self.how {
+            AnyTenant => Ok(Some(Arc::new(person))),
+            FoundButForeign => Err(DirectoryError::unavailable(
+                "the user belongs to another tenant",
+            )),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl Directory for People {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        tokio::task::yield_now().await;
+        self.look_up(tenant, user)
+    }
+
+    fn resolve_now(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+        match self.how {
+            AnswersNow => Some(self.look_up(tenant, user)),
+            NowKnowsNobody => Some(Ok(None)),
+            _ => None,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_small_directory_that_is_right_passes() {
+    for how in [Right, AnswersNow] {
+        conformance::directory(people(how), facts()).await.unwrap();
+        let shared: Arc<dyn Directory> = Arc::new(people(how));
+        conformance::directory(Arc::clone(&shared), facts())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cached_directory_passes_with_room_for_all_and_with_room_for_few() {
+    for how in [Right, AnswersNow] {
+        for (capacity, seconds) in [(1_000, 60), (2, 60), (1_000, 0)] {
+            let cached = CachedDirectory::new(people(how), capacity, Duration::from_secs(seconds));
+            conformance::directory(cached, facts()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn facts_that_say_little_are_enough() {
+    let (tenant, other) = (
+        TenantId::new("acme").unwrap(),
+        TenantId::new("other").unwrap(),
+    );
+    let few = DirectoryFacts::new(
+        tenant,
+        UserId::new(PEOPLE[0].1).unwrap(),
+        other,
+        UserId::new("olaf").unwrap(),
+    );
+    conformance::directory(people(Right), few).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_wrong_directory_fails_by_the_name_of_its_fault() {
+    let cases = [
+        (
+            AnyTenant,
+            "users that are unknown and users of another tenant are both no one",
+        ),
+        (
+            FoundButForeign,
+            "users that are unknown and users of another tenant are both no one",
+        ),
+        (
+            CaseMatters,
+            "a user is found by e-mail address, whatever its case",
+        ),
+        (NoDots, "an e-mail address is not normalized further"),
+        (NoTags, "an e-mail address is not normalized further"),
+        (UnicodeCase, "an e-mail address is not normalized further"),
+        (
+            Wildcards,
+            "hostile identifiers are those of no one, and no error",
+        ),
+        (
+            UnknownIsAnError,
+            "users that are unknown and users of another tenant are both no one",
+        ),
+        (
+            LongIsAnError,
+            "hostile identifiers are those of no one, and no error",
+        ),
+        (
+            CollaboratorUnmarked,
+            "a collaborator is found from the tenant that was granted it, and told as one",
+        ),
+        (
+            CollaboratorMoved,
+            "a collaborator is found from the tenant that was granted it, and told as one",
+        ),
+        (SuspendedUnmarked, "a suspended user is told as one"),
+        (NowKnowsNobody, "a user is found by id from the own tenant"),
+        (
+            EverySecondAnswer,
+            "the same is answered however often it is asked",
+        ),
+        (
+            AnyoneById,
+            "users that are unknown and users of another tenant are both no one",
+        ),
+    ];
+    for (how, expected) in cases {
+        let violations = conformance::directory(people(how), facts())
+            .await
+            .expect_err(&format!("{how:?} passes"));
+        let named = violations
+            .iter()
+            .any(|violation| violation.check() == expected);
+        assert!(named, "{how:?} had to fail by {expected:?}: {violations}");
+    }
+}

@@ -1,0 +1,461 @@
+//! The suites for limiters bite: a log of everything that was admitted passes, and wrong in one way
+//! it fails by the name of that way.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use portunus::conformance::{self, Violations};
+use portunus::limit::{Decision, LimitRequest, LimiterError, Quota, RateLimiter, WindowState};
+use portunus::testing::ManualClock;
+use portunus::{Clock, SystemClock};
+
+/// In which way the log is wrong, if it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum How {
+    Right,
+    /// Times are whole milliseconds, as in many servers.
+    RightInMilliseconds,
+    FixedWindow,
+    SlidingCounter,
+    Gcra,
+    CountsRefused,
+    EachBucketAlone,
+    EachWindowAlone,
+    CostIsOne,
+    ForgetsOnCost,
+    NoCostError,
+    FreeIsFree,
+    WholeSeconds,
+    TooLate,
+    TooEarly,
+    KeepsTooLong,
+    ForgetsQuotas,
+    ByNameOfQuota,
+    ForgetsSoon,
+    OneNamespace,
+    TimeOfDay,
+    LooksThenActs,
+    TryIsApart,
+    WrongRemaining,
+    NoReset,
+    OrderLost,
+    NothingViolated,
+}
+
+use How::*;
+
+struct Log {
+    how: How,
+    clock: Arc<dyn Clock>,
+    buckets: Mutex<HashMap<String, Vec<(Duration, u64)>>>,
+    /// What only `try_acquire` knows.
+    apart: Mutex<HashMap<String, Vec<(Duration, u64)>>>,
+}
+
+type Buckets = HashMap<String, Vec<(Duration, u64)>>;
+
+impl Log {
+    fn new(how: How, clock: impl Clock) -> Self {
+        Self {
+            how,
+            clock: Arc::new(clock),
+            buckets: Mutex::default(),
+            apart: Mutex::default(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        let now = match self.how {
+            TimeOfDay => self
+                .clock
+                .now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap(),
+            _ => self.clock.monotonic(),
+        };
+        if self.how == RightInMilliseconds {
+            Duration::from_millis(now.as_millis().try_into().unwrap())
+        } else {
+            now
+        }
+    }
+
+    fn tick(&self) -> Duration {
+        if self.how == RightInMilliseconds {
+            Duration::from_millis(1)
+        } else {
+            Duration::from_nanos(1)
+        }
+    }
+
+    /// Units that count in a window now.
+    fn units(&self, log: &[(Duration, u64)], quota: &Quota, now: Duration) -> u64 {
+        let window = quota.window();
+        let since = |length: Duration| {
+            log.iter()
+                .filter(|(time, _)| *time + length >= now)
+                .map(|(_, units)| units)
+                .sum()
+        };
+        let number = |time: Duration| time.as_nanos() / window.as_nanos();
+        match self.how {
+            FixedWindow => log
+                .iter()
+                .filter(|(time, _)| number(*time) == number(now))
+                .map(|(_, units)| units)
+                .sum(),
+            SlidingCounter => {
+                let of = |n: u128| {
+                    log.iter()
+                        .filter(|(time, _)| number(*time) == n)
+                        .map(|(_, u)| *u)
+                        .sum::<u64>()
+                };
+                let gone = (now.as_nanos() % window.as_nanos()) as f64 / window.as_nanos() as f64;
+                of(number(now)) + (of(number(now).wrapping_sub(1)) as f64 * (1.0 - gone)) as u64
+            }
+            // A bucket that leaks one unit every W/N.
+            Gcra => {
+                let (mut level, mut last) = (0.0_f64, Duration::ZERO);
+                let rate = quota.limit() as f64 / window.as_secs_f64();
+                for (time, units) in log.iter().chain(&[(now, 0)]) {
+                    level = (level - (*time - last).as_secs_f64() * rate).max(0.0) + *units as f64;
+                    last = *time;
+                }
+                (level - 1e-9).ceil().max(0.0) as u64
+            }
+            KeepsTooLong => since(window + window / 8),
+            TooEarly => since(window - window / 300),
+            ForgetsSoon => since(window.min(Duration::from_secs(600))),
+            _ => since(window),
+        }
+    }
+
+    /// How long until so many units fit: the first instant at which they do.
+    fn wait(&self, log: &[(Duration, u64)], quota: &Quota, now: Duration, cost: u64) -> Duration {
+        if self.units(log, quota, now) + cost <= quota.limit() {
+            return Duration::ZERO;
+        }
+        let ends = log
+            .iter()
+            .map(|(time, _)| *time + quota.window() + self.tick())
+            .filter(|end| *end > now);
+        // The log is in the order of time.
+        let fits = ends
+            .into_iter()
+            .find(|end| self.units(log, quota, *end) + cost <= quota.limit());
+        match fits {
+            Some(end) if self.how == WholeSeconds => Duration::from_secs((end - now).as_secs() + 1),
+            Some(end) if self.how == TooLate => end - now + Duration::from_millis(5),
+            Some(end) => end - now,
+            None => quota.window(),
+        }
+    }
+
+    fn decide(
+        &self,
+        buckets: &mut Buckets,
+        request: &LimitRequest<'_>,
+    ) -> Result<Decision, LimiterError> {
+        let least = request
+            .buckets
+            .iter()
+            .flat_map(|b| b.quotas.as_slice())
+            .map(Quota::limit)
+            .min()
+            .unwrap();
+        let free = request.cost == 0 && self.how != FreeIsFree;
+        if free || (request.cost > least && self.how != NoCostError) {
+            return Err(LimiterError::Cost {
+                cost: request.cost,
+                limit: least,
+            });
+        }
+        let (now, cost) = (
+            self.now(),
+            if self.how == CostIsOne {
+                1
+            } else {
+                request.cost
+            },
+        );
+        let mut keys = Vec::new();
+        for bucket in request.buckets {
+            for quota in bucket.quotas.as_slice() {
+                let id = match self.how {
+                    OneNamespace => format!("{:?}", bucket.id)
+                        .split_once('(')
+                        .unwrap()
+                        .1
+                        .replace("KeyFamily(", "")
+                        .replace("TenantId(", "")
+                        .replace(['"', ')'], ""),
+                    _ => format!("{:?}", bucket.id),
+                };
+                let key = match self.how {
+                    ForgetsQuotas => format!("{id} {}", bucket.quotas),
+                    ByNameOfQuota => format!("{id} {}", quota.name()),
+                    EachWindowAlone | FixedWindow => format!("{id} {:?}", quota.window()),
+                    _ => id,
+                };
+                keys.push((key, quota));
+            }
+        }
+        let log = |buckets: &Buckets, key: &str| buckets.get(key).cloned().unwrap_or_default();
+        let waits: Vec<_> = keys
+            .iter()
+            .map(|(key, quota)| self.wait(&log(buckets, key), quota, now, cost))
+            .collect();
+        let wait = waits.iter().copied().max().unwrap();
+        let mut counted: Vec<&str> = Vec::new();
+        for ((key, _), own) in keys.iter().zip(&waits) {
+            let alone = matches!(self.how, EachBucketAlone | EachWindowAlone) && own.is_zero();
+            if (wait.is_zero() || alone || self.how == CountsRefused)
+                && !counted.contains(&key.as_str())
+            {
+                counted.push(key);
+            }
+        }
+        for key in counted {
+            let log = buckets.entry(key.to_owned()).or_default();
+            if self.how == ForgetsOnCost && cost > 1 {
+                log.clear();
+            }
+            log.push((now, cost));
+        }
+        let mut told = if wait.is_zero() {
+            Decision::admitted()
+        } else {
+            Decision::refused(wait)
+        };
+        let mut waits = waits.iter();
+        let mut states = Vec::new();
+        for bucket in request.buckets {
+            let mut windows = Vec::new();
+            for quota in bucket.quotas.as_slice() {
+                let (key, _) = keys
+                    .iter()
+                    .find(|(key, other)| std::ptr::eq(*other, quota) && !key.is_empty())
+                    .unwrap();
+                let log = log(buckets, key);
+                let units = self.units(&log, quota, now);
+                let oldest = log
+                    .iter()
+                    .map(|(time, _)| *time + quota.window() + self.tick())
+                    .find(|end| *end > now);
+                let reset = oldest
+                    .filter(|_| units > 0 && self.how != NoReset)
+                    .map(|end| end - now);
+                let remaining =
+                    quota.limit().saturating_sub(units) + u64::from(self.how == WrongRemaining);
+                let state = WindowState::new(remaining, reset);
+                let refused = !waits.next().unwrap().is_zero() && self.how != NothingViolated;
+                windows.push(if refused { state.violated() } else { state });
+            }
+            states.push((bucket.quotas, windows));
+        }
+        if self.how == OrderLost {
+            states.reverse();
+        }
+        for (quotas, windows) in states {
+            told = told.with_bucket(quotas, windows);
+        }
+        Ok(told)
+    }
+}
+
+#[async_trait]
+impl RateLimiter for Log {
+    async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        tokio::task::yield_now().await;
+        if self.how == LooksThenActs {
+            let decided = self.decide(&mut self.buckets.lock().unwrap().clone(), request)?;
+            tokio::task::yield_now().await;
+            if decided.is_admitted() {
+                let mut buckets = self.buckets.lock().unwrap();
+                for bucket in request.buckets {
+                    buckets
+                        .entry(format!("{:?}", bucket.id))
+                        .or_default()
+                        .push((self.now(), request.cost));
+                }
+            }
+            return Ok(decided);
+        }
+        self.decide(&mut self.buckets.lock().unwrap(), request)
+    }
+
+    fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
+        match self.how {
+            TryIsApart => Some(self.decide(&mut self.apart.lock().unwrap(), request)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Log({:?})", self.how)
+    }
+}
+
+async fn violations(how: How) -> Violations {
+    let made = |clock: ManualClock| async move { Log::new(how, clock) };
+    conformance::rate_limiter(made)
+        .await
+        .expect_err(&format!("a limiter that is wrong by {how:?} passes"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_log_of_all_that_was_admitted_passes() {
+    conformance::rate_limiter(|clock| async { Log::new(Right, clock) })
+        .await
+        .unwrap();
+    conformance::rate_limiter(|clock| async { Log::new(RightInMilliseconds, clock) })
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_wrong_limiter_fails_by_the_name_of_its_fault() {
+    const INTERVAL: &str =
+        "no interval as long as a window admits more than its limit, wherever it begins";
+    let cases = [
+        (FixedWindow, INTERVAL),
+        (SlidingCounter, INTERVAL),
+        (
+            Gcra,
+            "a burst and a flood after it admit the limit in one window",
+        ),
+        (CountsRefused, "a refusal changes no window"),
+        (
+            EachBucketAlone,
+            "a request is counted in all of its buckets or in none",
+        ),
+        (
+            EachWindowAlone,
+            "a request is counted in all of its buckets or in none",
+        ),
+        (
+            CostIsOne,
+            "a request takes as many units as it costs, or none",
+        ),
+        (
+            ForgetsOnCost,
+            "a request takes as many units as it costs, or none",
+        ),
+        (
+            NoCostError,
+            "a request of no cost or above a quota is an error of its cost, and changes nothing",
+        ),
+        (
+            FreeIsFree,
+            "a request of no cost or above a quota is an error of its cost, and changes nothing",
+        ),
+        (
+            WholeSeconds,
+            "a lone retry passes when its wait is over, and not a millisecond before",
+        ),
+        (
+            TooLate,
+            "a lone retry passes when its wait is over, and not a millisecond before",
+        ),
+        (
+            TooEarly,
+            "a burst and a flood after it admit the limit in one window",
+        ),
+        (
+            KeepsTooLong,
+            "after a quiet window all units are there again",
+        ),
+        (
+            ForgetsQuotas,
+            "other quotas find what was admitted under the former ones",
+        ),
+        (
+            ByNameOfQuota,
+            "other quotas find what was admitted under the former ones",
+        ),
+        (
+            ForgetsSoon,
+            "nothing is forgotten within a long window, whatever else is asked",
+        ),
+        (
+            OneNamespace,
+            "buckets of other names and of other kinds are apart",
+        ),
+        (TimeOfDay, "steps of the time of day change nothing"),
+        (
+            LooksThenActs,
+            "of many concurrent requests exactly as many pass as the limit says",
+        ),
+        (
+            TryIsApart,
+            "what try_acquire admits counts for acquire and the other way round",
+        ),
+        (WrongRemaining, "a bucket admits its limit and no more"),
+        (NoReset, "remaining units and resets are what is the case"),
+        (
+            OrderLost,
+            "a decision tells of each bucket and window in the order of the request",
+        ),
+        (NothingViolated, "a bucket admits its limit and no more"),
+    ];
+    let mut known: HashMap<How, Vec<String>> = HashMap::new();
+    let mut missed = Vec::new();
+    for (how, expected) in cases {
+        let told = match known.entry(how) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(
+                violations(how)
+                    .await
+                    .iter()
+                    .map(|violation| violation.check().to_owned())
+                    .collect(),
+            ),
+        };
+        if !told.iter().any(|check| check == expected) {
+            missed.push(format!(
+                "{how:?} had to fail by {expected:?} and failed by {told:#?}"
+            ));
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn in_real_time_too_a_fixed_window_and_a_leaking_bucket_are_told() {
+    let mut tasks = tokio::task::JoinSet::new();
+    for how in [FixedWindow, Gcra, Right] {
+        tasks.spawn(async move {
+            let made = || async move { Log::new(how, SystemClock::default()) };
+            (how, conformance::rate_limiter_in_real_time(made).await)
+        });
+    }
+    for (how, outcome) in tasks.join_all().await {
+        let named = match how {
+            Gcra => {
+                "under a flood no second admits more than its limit, and none is refused too early"
+            }
+            _ => {
+                "bursts within a second admit its limit in all, wherever a limiter begins its windows"
+            }
+        };
+        match outcome {
+            Ok(()) => assert_eq!(how, Right),
+            Err(violations) => {
+                assert!(how != Right, "{violations}");
+                assert!(
+                    violations
+                        .iter()
+                        .any(|violation| violation.check() == named),
+                    "{how:?}: {violations}"
+                );
+            }
+        }
+    }
+}
