@@ -74,6 +74,13 @@ pub trait RequestHead {
         None
     }
 
+    /// Whether the host declared that this service serves gRPC, so that calls of it are refused by
+    /// a gRPC status; `false`, the default, unless the adapter was told so. Never taken from the
+    /// request: a client's `Content-Type` must not turn a refusal into an HTTP 200.
+    fn serves_grpc(&self) -> bool {
+        false
+    }
+
     /// Whether any of these fields may be there; `false` only where none is. An adapter that can
     /// tell at a glance spares the usual request, which has none, a look-up for each.
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {

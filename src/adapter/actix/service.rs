@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use super::response::{Told, count, saw};
 use super::transform::{Insertion, LocalFuture, Shared, put, take};
 use super::{ActixHead, into_response};
-use crate::adapter::nobody::Anonymous;
+use crate::adapter::nobody::{Anonymous, ServesGrpc};
 use crate::audit::Witness;
 use crate::authenticator::{Admission, Attempt, Outcome};
 use crate::error::AuthError;
@@ -161,6 +161,12 @@ impl Shared {
         for insert in insertions {
             insert(request);
         }
+        if self.grpc {
+            put(request, ServesGrpc);
+        } else {
+            // What other middleware declared of its API is not said of this one.
+            take::<ServesGrpc>(request);
+        }
         if let Some(witness) = &mut witness {
             if let Some(principal) = &admission.principal {
                 witness.admitted(principal);
@@ -198,7 +204,9 @@ impl Shared {
     }
 
     fn head<'r>(&self, request: &'r HttpRequest) -> ActixHead<'r> {
-        ActixHead::new(request, (self.peer_of)(request)).with_tls((self.tls_of)(request))
+        ActixHead::new(request, (self.peer_of)(request))
+            .with_tls((self.tls_of)(request))
+            .with_grpc(self.grpc)
     }
 
     fn refuse<B>(

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use http::header::{AUTHORIZATION, FORWARDED, HeaderName};
 use http::{HeaderMap, Method, Request, Uri, request};
 
+use crate::adapter::nobody::ServesGrpc;
 use crate::audit::RequestId;
 use crate::network::TlsVersion;
 use crate::request::{FieldName, RequestHead};
@@ -26,6 +27,7 @@ pub struct HttpHead<'r> {
     extensions: &'r http::Extensions,
     peer: Option<IpAddr>,
     tls: Option<TlsVersion>,
+    grpc: bool,
 }
 
 impl<'r> HttpHead<'r> {
@@ -38,6 +40,7 @@ impl<'r> HttpHead<'r> {
             extensions: request.extensions(),
             peer,
             tls: None,
+            grpc: request.extensions().get::<ServesGrpc>().is_some(),
         }
     }
 
@@ -45,6 +48,15 @@ impl<'r> HttpHead<'r> {
     #[must_use]
     pub const fn with_tls(mut self, tls: Option<TlsVersion>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// The same request, to a service that serves gRPC, or that does not. Unless said, what the
+    /// [`AuthLayer`](super::AuthLayer::grpc) or [`GrpcMethods`](super::GrpcMethods) further out
+    /// declared.
+    #[must_use]
+    pub const fn with_grpc(mut self, serves_grpc: bool) -> Self {
+        self.grpc = serves_grpc;
         self
     }
 
@@ -58,6 +70,7 @@ impl<'r> HttpHead<'r> {
             extensions: &parts.extensions,
             peer,
             tls: None,
+            grpc: parts.extensions.get::<ServesGrpc>().is_some(),
         }
     }
 }
@@ -88,6 +101,10 @@ impl RequestHead for HttpHead<'_> {
 
     fn tls(&self) -> Option<TlsVersion> {
         self.tls
+    }
+
+    fn serves_grpc(&self) -> bool {
+        self.grpc
     }
 
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {

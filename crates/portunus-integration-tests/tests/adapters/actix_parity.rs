@@ -147,6 +147,7 @@ fn describe(principal: &KeyPrincipal) -> String {
 struct Both {
     auths: [portunus::Authenticator; 2],
     requirement: Option<Requirement>,
+    grpc: bool,
 }
 
 impl Both {
@@ -154,10 +155,16 @@ impl Both {
         Self {
             auths: [(); 2].map(|()| make().build().unwrap()),
             requirement: None,
+            grpc: false,
         }
     }
     fn requiring(mut self, requirement: impl Into<Requirement>) -> Self {
         self.requirement = Some(requirement.into());
+        self
+    }
+
+    fn serving_grpc(mut self, serves: bool) -> Self {
+        self.grpc = serves;
         self
     }
 
@@ -173,6 +180,7 @@ impl Both {
         });
         let demand = self.requirement.clone().map(tower_adapter::require);
         let auth = AuthLayer::new(self.auths[0].clone());
+        let auth = if self.grpc { auth.grpc() } else { auth };
         let service = ServiceBuilder::new()
             .layer(auth)
             .option_layer(demand)
@@ -207,6 +215,7 @@ impl Both {
         }
         let demand = self.requirement.clone().map(actix::require);
         let auth = actix::Auth::new(self.auths[1].clone());
+        let auth = if self.grpc { auth.grpc() } else { auth };
         let request = ask.actix().to_request();
         if let Some(tls) = ask.tls {
             request.extensions_mut().insert(tls);
@@ -786,8 +795,10 @@ async fn calls_of_grpc_are_refused_alike() {
     let house = House::new();
     let (key, _) = house.issue(&["a"]).await;
     for both in [
-        Both::of(|| house.bearer()),
-        Both::of(|| house.bearer()).requiring(scope("b")),
+        Both::of(|| house.bearer()).serving_grpc(true),
+        Both::of(|| house.bearer())
+            .requiring(scope("b"))
+            .serving_grpc(true),
     ] {
         let call = || {
             ask()
@@ -812,6 +823,21 @@ async fn calls_of_grpc_are_refused_alike() {
                 "{call:?}"
             );
             assert_eq!(answer.body.is_empty(), status.is_some());
+            let both = Both {
+                auths: both.auths.clone(),
+                requirement: both.requirement.clone(),
+                grpc: false,
+            };
+            let answer = both.ask(&call).await;
+            let refused = match status {
+                None => 200,
+                Some("7") => 403,
+                Some(_) => 401,
+            };
+            assert_eq!(
+                (answer.status, answer.field("grpc-status")),
+                (refused, None)
+            );
         }
     }
 }
