@@ -494,19 +494,25 @@ async fn grpc_web_is_refused_in_its_own_way_inside_of_its_translator_and_as_http
 #[tokio::test]
 async fn extractors_refuse_calls_as_the_layers_do() {
     use axum::body::Body;
-    let app = axum::Router::new().route(
-        "/a.B/Get",
-        axum::routing::post(|_: KeyPrincipal| async { "never" }),
-    );
-    let response = app
-        .oneshot(call("/a.B/Get", None).map(|()| Body::empty()))
-        .await
-        .unwrap();
-    assert_eq!(
-        (
-            response.status().as_u16(),
-            response.headers()["grpc-status"].to_str().unwrap()
-        ),
-        (200, "16")
-    );
+    let house = House::new();
+    let optional = AuthLayer::new(house.bearer().optional().build().unwrap());
+    for (layer, expected) in [
+        (Some(optional.clone().grpc()), (200, Some("16"))),
+        (Some(optional), (401, None)),
+        // Nobody declared anything.
+        (None, (401, None)),
+    ] {
+        let mut app = axum::Router::new().route(
+            "/a.B/Get",
+            axum::routing::post(|_: KeyPrincipal| async { "never" }),
+        );
+        if let Some(layer) = layer {
+            app = app.layer(layer);
+        }
+        let request = call("/a.B/Get", None).map(|()| Body::empty());
+        let response = app.oneshot(request).await.unwrap();
+        let status = response.headers().get("grpc-status");
+        let status = status.map(|status| status.to_str().unwrap());
+        assert_eq!((response.status().as_u16(), status), expected);
+    }
 }
