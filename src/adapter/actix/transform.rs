@@ -10,7 +10,7 @@ use std::sync::Arc;
 use actix_web::body::EitherBody;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::HeaderName;
-use actix_web::{HttpMessage, HttpRequest};
+use actix_web::{Error, HttpMessage, HttpRequest};
 
 use super::AuthMiddleware;
 use crate::authenticator::Authenticator;
@@ -194,10 +194,10 @@ pub(super) fn take<T: 'static>(request: &HttpRequest) {
 
 impl<S, B> Transform<S, ServiceRequest> for Auth
 where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>>,
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
     type Response = ServiceResponse<EitherBody<B>>;
-    type Error = S::Error;
+    type Error = Error;
     type Transform = AuthMiddleware<S>;
     type InitError = ();
     type Future = Ready<Result<AuthMiddleware<S>, ()>>;
