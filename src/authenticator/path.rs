@@ -323,7 +323,8 @@ impl Inner {
                         let canonical =
                             wanted.0 == ActorMode::AppUser && matches!(wanted.1, UserRef::Email(_));
                         let canonical_user = canonical.then(|| user.id.clone());
-                        let acting = Some((wanted.0, Arc::new(Acting { user, scopes })));
+                        let acting = Acting::new(&entry.record, user, scopes);
+                        let acting = Some((wanted.0, Arc::new(acting)));
                         return Ok(Admission {
                             canonical_user,
                             ..finish(entry, facts, limits, acting)
