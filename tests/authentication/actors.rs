@@ -1625,21 +1625,21 @@ async fn a_key_works_while_its_owner_stands_well_and_this_is_asked_on_every_requ
 }
 
 #[tokio::test]
-async fn suspended_and_role_lost_are_told_alike() {
+async fn suspended_and_role_lost_have_one_code_and_words_of_their_own() {
     let at = with_platform(&[], Delegation::On).await;
     let owners = Owners::stand(Standing::Suspended, false);
     let authenticator = at.builder().owner_standing(owners.clone()).build().unwrap();
-    let suspended = seen(
-        &authenticator,
-        &refused(&authenticator, &Head::bearer(&at.key)).await,
-    );
+    let suspended = refused(&authenticator, &Head::bearer(&at.key)).await;
     owners.now(Some(Standing::RoleLost));
+    let role_lost = refused(&authenticator, &Head::bearer(&at.key)).await;
     assert_eq!(
-        seen(
-            &authenticator,
-            &refused(&authenticator, &Head::bearer(&at.key)).await
-        ),
-        suspended
+        (suspended.code(), role_lost.code()),
+        (ErrorCode::OwnerSuspended, ErrorCode::OwnerSuspended)
+    );
+    assert!(suspended.detail().contains("suspended"), "{suspended}");
+    assert!(
+        role_lost.detail().contains("role") && !role_lost.detail().contains("suspended"),
+        "{role_lost}"
     );
 }
 

@@ -1322,7 +1322,7 @@ async fn every_answer_tells_all_windows_and_how_they_stand() {
     // Both ends of a window belong to it, so a unit comes back in the second after the last one of
     // the minute.
     let (status, fields, _) = call(&authenticator, &key).await;
-    let state = r#""minute";r=59;t=61, "hour";r=999;t=3613"#;
+    let state = r#""minute";r=59;t=60, "hour";r=999;t=3600"#;
     assert_eq!(
         (status, fields),
         (
@@ -1386,7 +1386,7 @@ async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
     };
     assert_eq!(
         field("ratelimit"),
-        Some(r#""minute";r=0;t=61, "hour";r=0;t=3601"#)
+        Some(r#""minute";r=0;t=60, "hour";r=0;t=3600"#)
     );
     assert_eq!(field("retry-after"), Some("3601"));
     assert_eq!(
@@ -1410,10 +1410,10 @@ async fn older_fields_are_told_on_request_and_none_if_switched_off() {
     let (_, fields, _) = call(&legacy, &key).await;
     let expected = [
         ("ratelimit-policy", POLICY),
-        ("ratelimit", r#""minute";r=59;t=61, "hour";r=999;t=3613"#),
+        ("ratelimit", r#""minute";r=59;t=60, "hour";r=999;t=3600"#),
         ("x-ratelimit-limit", "60"),
         ("x-ratelimit-remaining", "59"),
-        ("x-ratelimit-reset", "61"),
+        ("x-ratelimit-reset", "60"),
     ];
     assert_eq!(fields, pairs(&expected));
     // They tell of the window that is nearest to refusing: here the hour, after 18 minutes.
@@ -1501,7 +1501,7 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
     assert_eq!(response.status(), 403);
     assert_eq!(
         response.headers()["ratelimit"],
-        r#""minute";r=58;t=61, "hour";r=998;t=3613"#
+        r#""minute";r=58;t=60, "hour";r=998;t=3600"#
     );
 
     // As is one that names another user than the key's.
@@ -1751,7 +1751,7 @@ async fn a_limiter_that_must_be_awaited_limits_the_same() {
         assert!(
             fields.contains(&(
                 "ratelimit".into(),
-                r#""minute";r=0;t=61, "hour";r=940;t=3613"#.into()
+                r#""minute";r=0;t=60, "hour";r=940;t=3600"#.into()
             )),
             "{fields:?}"
         );
