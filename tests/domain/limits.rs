@@ -625,6 +625,36 @@ fn when_quotas_change_history_stays_as_far_back_as_the_old_windows_reached() {
 }
 
 #[test]
+fn a_slot_that_is_full_beyond_what_it_can_count_is_forgotten_all_the_same() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    let most = u64::from(u32::MAX);
+    let hourly = quotas([(most, HOUR)]);
+    let each_second = quotas([(most, SECOND)]);
+    let ask_for = |quotas: &Quotas, cost: u64| {
+        let family = KeyFamily::new("f").unwrap();
+        let bucket = LimitBucket::new(BucketId::Family(&family), quotas);
+        ask(&limiter, &[bucket], cost)
+    };
+    assert!(ask_for(&hourly, 1).is_admitted());
+    time.advance(MINUTE);
+    // The hour's memory stays for as long as it remembers something, and its slots of 14 seconds
+    // take what other quotas admit.
+    for _ in 0..40 {
+        time.advance(SECOND + SECOND / 100);
+        assert!(ask_for(&each_second, most).is_admitted());
+    }
+    let refused = ask_for(&hourly, 1);
+    assert!(!refused.is_admitted());
+    time.advance(retry(&refused) - 1);
+    assert!(!ask_for(&hourly, 1).is_admitted());
+    time.advance(HOUR + HOUR / 100);
+    let decision = ask_for(&hourly, 1);
+    assert!(decision.is_admitted());
+    assert_eq!(remaining(&decision), [most - 1]);
+}
+
+#[test]
 fn a_quota_that_is_lowered_and_raised_again_still_knows_what_was_admitted() {
     for limit in [60, 100] {
         for with_an_hour in [false, true] {
