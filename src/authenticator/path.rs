@@ -261,11 +261,7 @@ impl Inner {
         match decided {
             Ok(decision) if decision.is_admitted() => self.act(entry, facts, Some(decision)),
             Ok(decision) => self.refused(AuthError::rate_limited(decision), &entry, &facts),
-            Err(error) => self.refused(
-                AuthError::unavailable(ErrorCode::LimiterUnavailable, error),
-                &entry,
-                &facts,
-            ),
+            Err(error) => self.refused(not_limited(error), &entry, &facts),
         }
     }
 
@@ -398,6 +394,21 @@ impl Inner {
             .as_ref()
             .and_then(|failures| failures.blocked(facts.client_ip))?;
         Some(AuthError::too_many_failures(wait))
+    }
+}
+
+/// What a limiter's error means for the caller. A cost above the key's limit is no outage, and no
+/// retry helps; a cost of 0 is the host's mistake.
+fn not_limited(error: LimiterError) -> AuthError {
+    match error {
+        LimiterError::Cost { cost, limit } if cost > limit => {
+            let detail = format!(
+                "This request costs {cost} units, more than the limit of {limit} that applies to \
+                 this API key"
+            );
+            AuthError::with_detail(ErrorCode::Forbidden, detail).caused_by(error)
+        }
+        error => AuthError::unavailable(ErrorCode::LimiterUnavailable, error),
     }
 }
 

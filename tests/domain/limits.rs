@@ -1680,23 +1680,63 @@ async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
 }
 
 #[tokio::test]
-async fn a_cost_that_can_never_pass_is_the_hosts_error_in_every_mode() {
+async fn a_cost_of_nothing_is_the_hosts_error_in_every_mode() {
     for mode in [OnOutage::Local, OnOutage::Closed, OnOutage::Open] {
-        for cost in [0, 61] {
-            let house = House::new();
-            let (key, _) = house.issue(&[]).await;
-            let authenticator = limited(&house)
-                .on_limiter_outage(mode)
-                .cost(move |_| cost)
-                .build()
-                .unwrap();
-            let error = refusal(&authenticator, &Head::bearer(&key)).await;
-            assert_eq!(
-                (error.code(), error.status()),
-                (ErrorCode::LimiterUnavailable, 503),
-                "{mode:?}, {cost}"
-            );
-        }
+        let house = House::new();
+        let (key, _) = house.issue(&[]).await;
+        let authenticator = limited(&house)
+            .on_limiter_outage(mode)
+            .cost(|_| 0)
+            .build()
+            .unwrap();
+        let error = refusal(&authenticator, &Head::bearer(&key)).await;
+        assert_eq!(
+            (error.code(), error.status()),
+            (ErrorCode::LimiterUnavailable, 503),
+            "{mode:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_cost_above_the_keys_limit_is_forbidden_and_no_outage() {
+    for (mode, down, awaited) in [
+        (OnOutage::Local, false, false),
+        (OnOutage::Closed, false, true),
+        (OnOutage::Open, false, false),
+        // The stand-in says the same.
+        (OnOutage::Local, true, true),
+    ] {
+        let house = House::new();
+        let (key, record) = house.issue(&[]).await;
+        let remote = Remote::new(&house, awaited);
+        let authenticator = house
+            .bearer()
+            .limiter(remote.clone())
+            .on_limiter_outage(mode)
+            .cost(|head: &dyn RequestHead| if head.path() == "/bulk" { 10 } else { 1 })
+            .build()
+            .unwrap();
+        house
+            .change(&record.id, |record| {
+                record.quotas = Some(Quotas::new([Quota::per_minute(9).unwrap()]).unwrap());
+            })
+            .await;
+        remote.down.store(down, Ordering::SeqCst);
+        let error = refusal(&authenticator, &Head::bearer(&key).at("/bulk")).await;
+        assert_eq!(
+            (error.code(), error.status(), error.retry_after()),
+            (ErrorCode::Forbidden, 403, None),
+            "{mode:?}"
+        );
+        assert!(
+            error.detail().contains(" 10 ") && error.detail().contains(" 9 "),
+            "{error}"
+        );
+        assert_eq!(error.key_id(), Some(&record.id));
+        assert_eq!(authenticator.limiter_outages(), u64::from(down));
+        // Nothing was counted.
+        assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [8]);
     }
 }
 
