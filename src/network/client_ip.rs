@@ -172,6 +172,10 @@ impl ClientIp {
 /// The hops that a header tells, to be taken from the right. `None` from it means that there are no
 /// more, or that one cannot be parsed: either way there is nothing further to the left that could
 /// be believed.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for as long as a header is read, and nothing is allocated"
+)]
 enum Hops<'a> {
     /// A list, of which each element is parsed when it is reached.
     List(List<'a>),
