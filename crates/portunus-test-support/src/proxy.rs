@@ -1,0 +1,201 @@
+//! A network between one node and its database: a TCP port in front of the server's socket, whose
+//! connections can be reset or fall silent, all of them or only those that listen for
+//! notifications.
+//!
+//! It serves on a thread of its own, so that it works in front of programs and tasks alike, and
+//! ends with its [`Proxy`].
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+
+/// How a connection fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failing {
+    /// It is reset.
+    Reset,
+    /// It stays, and nothing comes through in either direction until it is healed: then everything
+    /// does.
+    Silent,
+}
+
+/// Which connections fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those on which somebody listens for notifications.
+    Listening,
+    All,
+}
+
+/// What is wrong, and with which connections: those with a number below.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    failing: Failing,
+    which: Which,
+    below: u64,
+}
+
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    trouble: watch::Sender<Option<Trouble>>,
+    counts: Arc<Counts>,
+}
+
+/// How many connections there have been, and how many of them have begun to listen.
+#[derive(Debug, Default)]
+struct Counts {
+    all: AtomicU64,
+    listening: AtomicU64,
+}
+
+impl Proxy {
+    /// A port in front of this socket.
+    pub fn before(socket: PathBuf) -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (trouble, watched) = watch::channel(None);
+        let counts = Arc::<Counts>::default();
+        let shared = Arc::clone(&counts);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        thread::spawn(move || runtime.block_on(serve(listener, socket, watched, shared)));
+        Self {
+            port,
+            trouble,
+            counts,
+        }
+    }
+
+    /// The address that leads through it to this database, for the owner.
+    pub fn address(&self, database: &str) -> String {
+        let port = self.port;
+        format!("postgres://tester@127.0.0.1:{port}/{database}?sslmode=disable")
+    }
+
+    /// From now on these connections fail, those that are yet to be made too.
+    pub fn fail(&self, failing: Failing, which: Which) {
+        self.trouble.send_replace(Some(Trouble {
+            failing,
+            which,
+            below: u64::MAX,
+        }));
+    }
+
+    /// The same for those that are there now: new ones work.
+    pub fn fail_present(&self, failing: Failing, which: Which) {
+        let below = self.counts.all.load(Ordering::SeqCst);
+        self.trouble.send_replace(Some(Trouble {
+            failing,
+            which,
+            below,
+        }));
+    }
+
+    /// From now on nothing fails. What was silent goes on where it was.
+    pub fn heal(&self) {
+        self.trouble.send_replace(None);
+    }
+
+    /// How many connections have begun to listen until now.
+    pub fn listening(&self) -> u64 {
+        self.counts.listening.load(Ordering::SeqCst)
+    }
+}
+
+/// Takes connections until the [`Proxy`] is gone.
+async fn serve(
+    listener: std::net::TcpListener,
+    socket: PathBuf,
+    trouble: watch::Receiver<Option<Trouble>>,
+    counts: Arc<Counts>,
+) {
+    let listener = TcpListener::from_std(listener).unwrap();
+    let mut changes = trouble.clone();
+    let gone = async { while changes.changed().await.is_ok() {} };
+    let accept = async {
+        while let Ok((client, _)) = listener.accept().await {
+            let link = Link {
+                number: counts.all.fetch_add(1, Ordering::SeqCst),
+                listens: AtomicBool::new(false),
+                counts: Arc::clone(&counts),
+                trouble: trouble.clone(),
+            };
+            let socket = socket.clone();
+            tokio::spawn(async move { link.carry(client, socket).await });
+        }
+    };
+    tokio::select! {
+        () = gone => {}
+        () = accept => {}
+    }
+}
+
+/// A connection through the proxy.
+struct Link {
+    number: u64,
+    listens: AtomicBool,
+    counts: Arc<Counts>,
+    trouble: watch::Receiver<Option<Trouble>>,
+}
+
+impl Link {
+    fn suffers(&self, trouble: Option<Trouble>, failing: Failing) -> bool {
+        trouble.is_some_and(|trouble| {
+            let is_meant = trouble.which == Which::All || self.listens.load(Ordering::SeqCst);
+            trouble.failing == failing && is_meant && self.number < trouble.below
+        })
+    }
+
+    /// Waits until there is trouble of this kind, or none.
+    async fn wait_for(&self, failing: Failing, suffers: bool) {
+        let mut trouble = self.trouble.clone();
+        let is_so = |trouble: &Option<Trouble>| self.suffers(*trouble, failing) == suffers;
+        let _ = trouble.wait_for(is_so).await;
+    }
+
+    async fn carry(&self, client: TcpStream, socket: PathBuf) {
+        let Ok(server) = UnixStream::connect(socket).await else {
+            return;
+        };
+        // However this ends, the client is told by a reset, as by a network that knows of no
+        // connection.
+        client.set_zero_linger().unwrap();
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::select! {
+            () = self.copy(from_client, to_server) => {}
+            () = self.copy(from_server, to_client) => {}
+            () = self.wait_for(Failing::Reset, true) => {}
+        }
+    }
+
+    async fn copy(&self, mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin) {
+        let mut buffer = vec![0; 16_384];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let bytes = &buffer[..length];
+            // One short message, which a client sends alone.
+            if bytes.windows(8).any(|window| window == b"LISTEN \"")
+                && !self.listens.swap(true, Ordering::SeqCst)
+            {
+                self.counts.listening.fetch_add(1, Ordering::SeqCst);
+            }
+            if self.suffers(*self.trouble.borrow(), Failing::Reset) {
+                return;
+            }
+            self.wait_for(Failing::Silent, false).await;
+            if to.write_all(bytes).await.is_err() {
+                return;
+            }
+        }
+    }
+}
