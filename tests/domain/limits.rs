@@ -22,6 +22,7 @@ use portunus::limit::{
 use portunus::manage::NewKey;
 use portunus::network::{ClientIp, ForwardedHeader};
 use portunus::{Admission, AuthError, Authenticator, Clock, ErrorCode, RequestHead};
+use portunus_test_support::random::Random;
 use portunus_test_support::{Head, House, stranger, tenant};
 use tower::{Layer, Service, service_fn};
 
@@ -53,31 +54,6 @@ impl Clock for Time {
     }
     fn monotonic(&self) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::SeqCst))
-    }
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-    fn between(&mut self, first: u64, last: u64) -> u64 {
-        first + self.below(last - first + 1)
-    }
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
 }
 

@@ -11,6 +11,13 @@
 )]
 
 pub mod gated;
+#[cfg(unix)]
+pub mod postgres;
+#[cfg(unix)]
+pub mod proxy;
+pub mod random;
+pub mod text;
+pub mod wait;
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;

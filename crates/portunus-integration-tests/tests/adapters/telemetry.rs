@@ -574,13 +574,7 @@ impl Shown {
     }
     /// All of the key but its end, in the ways in which it may be written.
     fn must_not_have(&mut self, key: &str, house: &House) {
-        let digest: String = house
-            .hasher
-            .digest(key)
-            .to_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = portunus_test_support::text::hex(house.hasher.digest(key).to_bytes());
         let encoded = base64(key.as_bytes());
         self.canaries
             .extend([key[..30].to_owned(), encoded[..36].to_owned(), digest]);

@@ -16,6 +16,7 @@ use portunus::manage::NewKey;
 use portunus::network::AllowList;
 use portunus::profile::Profile;
 use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
+use portunus_test_support::wait::{eventually_async, soon};
 use portunus_test_support::{House, base64, scope, stranger, tenant, with_last_character_wrong};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -522,18 +523,11 @@ async fn a_message_arrives_as_it_was_meant_and_never_too_long() {
 
 /// The one event, once it is there: it may be made after the client knows.
 async fn event(trail: &AuditTrail, log: &MemoryAudit) -> AuditEvent {
-    let found = async {
-        loop {
-            trail.flush().await.unwrap();
-            if let Some(event) = log.all().into_iter().next() {
-                return event;
-            }
-            tokio::task::yield_now().await;
-        }
+    let look = async || {
+        trail.flush().await.unwrap();
+        log.all().into_iter().next()
     };
-    tokio::time::timeout(Duration::from_secs(10), found)
-        .await
-        .expect("an event")
+    eventually_async(look).await.expect("an event")
 }
 
 fn audited(house: &House) -> (AuditTrail, MemoryAudit) {
@@ -648,9 +642,7 @@ async fn a_refusal_is_one_frame_of_headers_that_ends_the_stream_though_the_call_
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading)
-        .await
-        .unwrap();
+    soon(reading).await;
     assert_eq!(of_the_stream[0], (HEADERS, END_STREAM | END_HEADERS));
     let rest: Vec<_> = of_the_stream[1..].iter().map(|(kind, _)| *kind).collect();
     assert!(

@@ -10,8 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::manage::list;
-use crate::common::postgres::Postgres;
 use crate::common::{Answer, Call, Issued, Server};
+use portunus_test_support::postgres::Postgres;
+use portunus_test_support::wait::spin_until;
 use serde_json::{Value, json};
 
 /// How many keys are revoked or rotated at once in each round.
@@ -92,7 +93,7 @@ impl Victim for OnPostgres {
     }
 
     fn resume(&mut self) {
-        self.postgres.resume();
+        self.postgres.start_again();
         crate::common::until("it recovers", || {
             self.server
                 .admin("owner", Call::get("/keys?limit=1"))
@@ -172,13 +173,10 @@ fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool
                 })
             })
             .collect();
-        let until = Instant::now() + crate::common::PATIENCE;
-        while asked.load(Ordering::SeqCst) < AT_ONCE
-            || acknowledged.load(Ordering::SeqCst) < number % AT_ONCE
-        {
-            assert!(Instant::now() < until, "nothing is acknowledged");
-            std::hint::spin_loop();
-        }
+        spin_until("some are acknowledged", || {
+            asked.load(Ordering::SeqCst) == AT_ONCE
+                && acknowledged.load(Ordering::SeqCst) >= number % AT_ONCE
+        });
         // Not always just after an answer.
         thread::sleep(Duration::from_micros(number as u64 * 37 % 1500));
         victim.crash();
