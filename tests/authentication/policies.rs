@@ -1522,7 +1522,7 @@ async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works
 #[tokio::test]
 async fn the_demand_for_security_holds_where_keys_are_looked_up_late() {
     let (house, key, _, authenticator) = demanding(|_| {}).await;
-    house.store.answer_late();
+    house.store.answer_late(1);
     let request = call("GET", "/").key(&key);
     assert_eq!(
         outcome(&authenticator, &request).await,

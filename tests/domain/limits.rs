@@ -1712,7 +1712,7 @@ async fn a_limiter_that_must_be_awaited_limits_the_same() {
         let house = House::new();
         let (key, _) = house.issue(&[]).await;
         if late_store {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let authenticator = house
             .bearer()
@@ -1900,7 +1900,7 @@ async fn a_store_that_must_be_awaited_is_not_asked_for_a_client_that_failed_too_
     let house = House::new();
     let authenticator = limited(&house).build().unwrap();
     let (key, _) = house.issue(&[]).await;
-    house.store.answer_late();
+    house.store.answer_late(1);
     let bad = Head::bearer(&stranger()).from("192.0.2.1");
     assert_eq!(codes(&authenticator, &bad, 100).await, (100, 0));
     let asked = house.store.finds();
@@ -2064,7 +2064,7 @@ async fn when_no_more_addresses_are_told_apart_newcomers_share_one_count() {
 async fn a_store_that_must_be_awaited_is_not_asked_for_newcomers_that_failed_too_often_together() {
     let house = House::new();
     let authenticator = with_as_many_failures_as_are_told_apart(&house).await;
-    house.store.answer_late();
+    house.store.answer_late(1);
     let newcomer = Head::bearer(&stranger()).from("12.0.0.1");
     assert_eq!(codes(&authenticator, &newcomer, 150).await.1, 50);
     let asked = house.store.finds();

@@ -26,7 +26,7 @@ use portunus::{
     AuthError, AuthenticatorBuilder, KeyPrincipal, Principal, RequestHead, Requirement,
 };
 use portunus_test_support::{
-    House, base64, format, scope, stranger, tenant, user, with_last_character_wrong,
+    FIND, House, base64, corrupt, format, scope, stranger, tenant, user, with_last_character_wrong,
 };
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
@@ -325,7 +325,7 @@ async fn whatever_is_presented_is_answered_alike() {
     ];
     for late in [false, true] {
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let both = Both::of(|| house.bearer().basic([format()]).realm("acme"));
         for (ask, status) in &asks {
@@ -366,7 +366,7 @@ async fn however_a_key_stands_it_is_answered_alike() {
             let (key, record) = house.issue(&["a"]).await;
             house.change(&record.id, &change).await;
             if late {
-                house.store.answer_late();
+                house.store.answer_late(1);
             }
             let both = Both::of(|| house.bearer().environment(portunus_test_support::live()));
             assert_eq!(
@@ -401,22 +401,22 @@ async fn an_outage_and_a_flood_are_answered_alike() {
     );
     for late in [false, true] {
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         for broken in [store_down, store_corrupt] {
             broken(&house);
             let down = both.ask(&ask().bearer(&key).from("192.0.2.8")).await;
             assert_eq!((down.status, down.field("retry-after")), (503, Some("1")));
-            house.store.answer_again();
+            house.store.recover();
         }
     }
 }
 
 fn store_down(house: &House) {
-    house.store.answer_nothing();
+    house.store.fail(FIND);
 }
 fn store_corrupt(house: &House) {
-    house.store.answer_corrupt();
+    house.store.fail_with(FIND, corrupt);
 }
 
 #[actix_web::test]
@@ -430,7 +430,7 @@ async fn limits_are_told_alike_on_every_answer() {
             let house = House::new();
             let (key, _) = house.issue(&["a"]).await;
             if late {
-                house.store.answer_late();
+                house.store.answer_late(1);
             }
             let both = Both::of(|| {
                 let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();

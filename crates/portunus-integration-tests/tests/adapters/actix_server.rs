@@ -238,7 +238,7 @@ async fn a_body_arrives_whole_after_the_key_was_looked_up() {
         let house = House::new();
         let (key, _) = house.issue(&[]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let auth = auth(&house).await;
         let server = Server::start(1, move || {

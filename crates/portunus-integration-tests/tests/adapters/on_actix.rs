@@ -46,7 +46,7 @@ async fn door(late: bool) -> Door {
     let new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     let (key, record) = house.issue_new(new).await;
     if late {
-        house.store.answer_late();
+        house.store.answer_late(1);
     }
     Door {
         house,
@@ -683,7 +683,7 @@ async fn a_request_that_is_given_up_is_told_as_abandoned_and_goes_no_further() {
     .await;
     for (late, known) in [(false, true), (true, false)] {
         if late {
-            door.house.store.answer_late();
+            door.house.store.answer_late(1);
         }
         reached.set(false);
         let mut call = Box::pin(app.call(door.get("/").to_request()));

@@ -18,7 +18,7 @@ use portunus::adapter::axum::{
 use portunus::adapter::tower::AuthLayer;
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
-use portunus_test_support::{House, format, scope, stranger};
+use portunus_test_support::{FIND, House, format, scope, stranger};
 use tower::ServiceExt;
 use tower_http::cors::CorsLayer;
 
@@ -679,7 +679,7 @@ async fn a_store_that_is_down_is_503_on_keyed_routes_and_nothing_on_public_ones(
         .route("/keyed", get(|| async { "in" }).any_key())
         .route("/public", get(|| async { "in" }).public())
         .into_router();
-    door.house.store.answer_nothing();
+    door.house.store.fail(FIND);
     assert_eq!(status(&app, "GET", "/keyed", Some(&door.with)).await, 503);
     assert_eq!(status(&app, "GET", "/keyed", None).await, 401);
     assert_eq!(status(&app, "GET", "/public", Some(&door.with)).await, 200);
@@ -742,7 +742,7 @@ async fn cors_outside_answers_preflights_without_a_key_and_is_on_refusals_too() 
     let door = door().await;
     for late in [false, true] {
         if late {
-            door.house.store.answer_late();
+            door.house.store.answer_late(1);
         }
         let cors = CorsLayer::new()
             .allow_origin(["https://app.example".parse().unwrap()])

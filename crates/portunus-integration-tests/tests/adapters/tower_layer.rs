@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use portunus::adapter::tower::{AuthLayer, EitherBody, RejectionBody, require, require_scope};
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
-use portunus_test_support::{House, format, scope, stranger, with_last_character_wrong};
+use portunus_test_support::{FIND, House, format, scope, stranger, with_last_character_wrong};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 fn request(authorization: Option<&str>) -> Request<()> {
@@ -124,7 +124,7 @@ async fn only_the_service_that_was_polled_ready_is_called() {
         let house = House::new();
         let (key, _) = house.issue(&["a"]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let (inner, calls) = OnePlace::new();
         let layers = (
@@ -152,7 +152,7 @@ async fn only_the_service_that_was_polled_ready_is_called() {
 async fn requests_that_wait_at_the_same_time_each_have_their_own_ready_service() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
-    house.store.answer_late();
+    house.store.answer_late(1);
     let (inner, calls) = OnePlace::new();
     let mut service = AuthLayer::new(house.bearer().build().unwrap()).layer(inner);
     let mut waiting = Vec::new();
@@ -174,7 +174,7 @@ async fn a_refused_request_never_reaches_the_service() {
         let (key, record) = house.issue(&[]).await;
         house.manager().revoke(&record.id, None).await.unwrap();
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let (inner, calls) = OnePlace::new();
         let layer = AuthLayer::new(house.bearer().build().unwrap());
@@ -188,7 +188,7 @@ async fn a_refused_request_never_reaches_the_service() {
             let response = layer.layer(inner.clone()).oneshot(request).await.unwrap();
             assert!(response.status().is_client_error(), "{response:?}");
         }
-        house.store.answer_nothing();
+        house.store.fail(FIND);
         let response = layer
             .layer(inner.clone())
             .oneshot(bearer(&key))
@@ -203,7 +203,7 @@ async fn a_refused_request_never_reaches_the_service() {
 async fn a_request_that_is_given_up_while_it_waits_never_reaches_the_service() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
-    house.store.answer_late();
+    house.store.answer_late(1);
     let (inner, calls) = OnePlace::new();
     let mut service = AuthLayer::new(house.bearer().build().unwrap()).layer(inner);
     let mut future = Box::pin(service.ready().await.unwrap().call(bearer(&key)));
@@ -256,7 +256,7 @@ async fn a_request_body_needs_neither_clone_nor_sync() {
         let house = House::new();
         let (key, _) = house.issue(&["a"]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let inner = service_fn(|request: Request<Unshared>| {
             ready(Ok::<_, Infallible>(Response::new(Full::from(vec![
@@ -593,7 +593,7 @@ async fn an_accepted_request_gets_the_services_answer_as_it_is() {
 #[tokio::test]
 async fn an_outage_says_when_to_come_back() {
     let house = House::new();
-    house.store.answer_nothing();
+    house.store.fail(FIND);
     let layer = AuthLayer::new(house.bearer().build().unwrap());
     let response = layer
         .layer(service_fn(whoami))

@@ -16,8 +16,14 @@ use portunus::manage::NewKey;
 use portunus::network::AllowList;
 use portunus::profile::Profile;
 use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
+<<<<<<< HEAD
 use portunus_test_support::wait::{eventually_async, soon};
 use portunus_test_support::{House, base64, scope, stranger, tenant, with_last_character_wrong};
+=======
+use portunus_test_support::{
+    FIND, House, base64, scope, stranger, tenant, with_last_character_wrong,
+};
+>>>>>>> store
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -178,7 +184,7 @@ async fn a_call_with_a_key_reaches_the_handler_which_knows_the_caller() {
         let house = House::new();
         let (key, record) = house.issue(&[]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let site = site(house.bearer()).await;
         for scheme in ["Bearer", "bEaReR", "bearer "] {
@@ -204,7 +210,7 @@ async fn every_refusal_of_a_credential_is_a_status_whose_reason_is_the_stable_co
             .change(&record.id, |record| record.expires_at = Some(now))
             .await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let site = site(house.bearer().realm("acme")).await;
         for (authorization, code, expected) in [
@@ -394,9 +400,9 @@ async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
         let house = House::new();
         let (key, _) = house.issue(&[]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
-        house.store.answer_nothing();
+        house.store.fail(FIND);
         let site = site(house.bearer()).await;
         let status = site.check(&bearer(&key)).await.unwrap_err();
         assert_eq!(
@@ -408,7 +414,7 @@ async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
             Some(Duration::from_secs(1))
         );
         assert!(!status.message().contains("db.internal"));
-        house.store.answer_again();
+        house.store.recover();
         site.check(&bearer(&key)).await.unwrap();
     }
 }
