@@ -16,14 +16,10 @@ use portunus::manage::NewKey;
 use portunus::network::AllowList;
 use portunus::profile::Profile;
 use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
-<<<<<<< HEAD
 use portunus_test_support::wait::{eventually_async, soon};
-use portunus_test_support::{House, base64, scope, stranger, tenant, with_last_character_wrong};
-=======
 use portunus_test_support::{
     FIND, House, base64, scope, stranger, tenant, with_last_character_wrong,
 };
->>>>>>> store
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
