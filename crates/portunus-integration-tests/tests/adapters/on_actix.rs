@@ -1016,40 +1016,49 @@ async fn a_media_type_that_is_no_field_value_is_left_out_and_splits_nothing() {
 }
 
 #[actix_web::test]
-async fn a_call_of_grpc_is_refused_by_trailers_only_and_let_through_as_it_is() {
+async fn a_call_of_grpc_is_refused_by_trailers_only_where_that_is_declared() {
     let door = door(false).await;
-    let app = App::new()
-        .service(web::resource("/a.B/Open").post(whoami))
-        .service(
-            web::resource("/a.B/Closed")
-                .post(whoami)
-                .wrap(require_scope(scope("b"))),
-        )
-        .wrap(door.auth());
-    let app = init_service(app).await;
     let unknown = format!("Bearer {}", stranger());
-    for content_type in ["application/grpc", "application/grpc+proto"] {
-        for (request, status) in [
-            (get("/a.B/Open"), Some("16")),
-            (
-                get("/a.B/Open").insert_header((AUTHORIZATION, unknown.as_str())),
-                Some("16"),
-            ),
-            (door.get("/a.B/Closed"), Some("7")),
-            (door.get("/a.B/Open"), None),
-        ] {
-            let request = request
-                .method(actix_web::http::Method::POST)
-                .insert_header(("content-type", content_type));
-            let response = call_service(&app, request.to_request()).await;
-            let told = response.headers().get("grpc-status");
-            let told = told.map(|value| value.to_str().unwrap().to_owned());
-            assert_eq!(
-                (response.status().as_u16(), told.as_deref()),
-                (200, status),
-                "{content_type}"
-            );
-            assert_eq!(text(response).await.is_empty(), status.is_some());
+    for (auth, declared) in [(door.auth().grpc(), true), (door.auth(), false)] {
+        let app = App::new()
+            .service(web::resource("/a.B/Open").post(whoami))
+            .service(
+                web::resource("/a.B/Closed")
+                    .post(whoami)
+                    .wrap(require_scope(scope("b"))),
+            )
+            .wrap(auth);
+        let app = init_service(app).await;
+        for content_type in ["application/grpc", "application/grpc+proto"] {
+            for (request, status, http) in [
+                (get("/a.B/Open"), Some("16"), 401),
+                (
+                    get("/a.B/Open").insert_header((AUTHORIZATION, unknown.as_str())),
+                    Some("16"),
+                    401,
+                ),
+                (door.get("/a.B/Closed"), Some("7"), 403),
+                (door.get("/a.B/Open"), None, 200),
+            ] {
+                let request = request
+                    .method(actix_web::http::Method::POST)
+                    .insert_header(("content-type", content_type));
+                let response = call_service(&app, request.to_request()).await;
+                let told = response.headers().get("grpc-status");
+                let told = told.map(|value| value.to_str().unwrap().to_owned());
+                let expected = if declared {
+                    (200, status)
+                } else {
+                    (http, None)
+                };
+                assert_eq!(
+                    (response.status().as_u16(), told.as_deref()),
+                    expected,
+                    "{content_type}"
+                );
+                let empty = declared && status.is_some();
+                assert_eq!(text(response).await.is_empty(), empty);
+            }
         }
     }
 }
