@@ -704,7 +704,7 @@ pub(crate) async fn a_signing_state_is_kept_replaced_and_gone_with_its_key(home:
         .unwrap();
     assert_eq!(store.signing_state(&id("a")).await.unwrap(), None);
     assert!(
-        !String::from_utf8_lossy(&home.dump().await).contains(&hex(&[3; 20])),
+        !String::from_utf8_lossy(&home.dump().await).contains(&hex([3; 20])),
         "nor in a backup"
     );
 }
