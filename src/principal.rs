@@ -102,10 +102,29 @@ pub struct KeyPrincipal {
     client_ip: Option<IpAddr>,
 }
 
-/// The user that a key acts for, and the authority that this gives.
+/// The user that a key acts for, and the authority that this gives: what both have.
 pub(crate) struct Acting {
-    pub(crate) user: Arc<User>,
-    pub(crate) scopes: Arc<dyn ScopeSet>,
+    user: Arc<User>,
+    scopes: Arc<dyn ScopeSet>,
+    /// What both the key and the user reach, where the user does not reach all that the key does.
+    workspaces: Option<Vec<WorkspaceId>>,
+}
+
+impl Acting {
+    /// For this user, with authority that was intersected already.
+    pub(crate) fn new(key: &KeyRecord, user: Arc<User>, scopes: Arc<dyn ScopeSet>) -> Self {
+        let reached = |id: &&WorkspaceId| {
+            let of_key = key.workspaces.as_ref();
+            of_key.is_none_or(|of_key| of_key.contains(id))
+        };
+        let workspaces = user.workspaces.as_ref();
+        let workspaces = workspaces.map(|own| own.iter().filter(reached).cloned().collect());
+        Self {
+            user,
+            scopes,
+            workspaces,
+        }
+    }
 }
 
 impl KeyPrincipal {
@@ -181,10 +200,17 @@ impl Principal for KeyPrincipal {
         &self.entry.record.environment
     }
     fn access(&self) -> Access {
-        self.entry.record.access
+        match self.acting_for() {
+            Some(user) if user.access == Access::ReadOnly => Access::ReadOnly,
+            _ => self.entry.record.access,
+        }
     }
     fn workspaces(&self) -> Option<&[WorkspaceId]> {
-        self.entry.record.workspaces.as_deref()
+        let of_both = self
+            .acting
+            .as_ref()
+            .and_then(|one| one.workspaces.as_deref());
+        of_both.or(self.entry.record.workspaces.as_deref())
     }
     fn plan(&self) -> Option<&PlanName> {
         self.entry.record.plan.as_ref()

@@ -3,6 +3,7 @@
 //! The view is read synchronously and never kept, so it needs neither `Send` nor `'static`; no
 //! framework's type is in it.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
@@ -74,6 +75,13 @@ pub trait RequestHead {
         None
     }
 
+    /// Whether the host declared that this service serves gRPC, so that calls of it are refused by
+    /// a gRPC status; `false`, the default, unless the adapter was told so. Never taken from the
+    /// request: a client's `Content-Type` must not turn a refusal into an HTTP 200.
+    fn serves_grpc(&self) -> bool {
+        false
+    }
+
     /// Whether any of these fields may be there; `false` only where none is. An adapter that can
     /// tell at a glance spares the usual request, which has none, a look-up for each.
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
@@ -86,7 +94,7 @@ pub trait RequestHead {
 }
 
 /// The value of a field that may stand once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Single<'a> {
     /// The field is not there.
     Absent,
@@ -94,6 +102,17 @@ pub enum Single<'a> {
     One(&'a [u8]),
     /// It stands more than once.
     Repeated,
+}
+
+impl fmt::Debug for Single<'_> {
+    /// Without the value: it may be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("Absent"),
+            Self::One(value) => write!(f, "One({} bytes)", value.len()),
+            Self::Repeated => f.write_str("Repeated"),
+        }
+    }
 }
 
 impl dyn RequestHead + '_ {

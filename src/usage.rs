@@ -25,7 +25,8 @@ pub struct UsageRecorder {
 #[derive(Debug, Default)]
 pub(crate) struct UsageCell {
     count: AtomicU64,
-    /// Milliseconds since the epoch.
+    /// Milliseconds since the epoch, of the last use that was counted; 0 before the first. A flush
+    /// leaves it as it is.
     last_used: AtomicU64,
     last_ip: Mutex<Option<IpAddr>>,
 }
@@ -33,8 +34,11 @@ pub(crate) struct UsageCell {
 impl UsageCell {
     /// Counts one use.
     pub(crate) fn count(&self, now: SystemTime, ip: Option<IpAddr>) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.last_used.fetch_max(millis(now), Ordering::Relaxed);
+        // The time first: whoever sees the count sees a time that belongs to it. And the time of
+        // the last use that was counted, not the latest of all: a clock that was ahead is not
+        // believed for longer than until the next use.
+        self.last_used.store(millis(now), Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Release);
         // Held for a copy of 17 bytes; whoever finds it taken leaves the address to the other.
         if ip.is_some()
             && let Ok(mut last) = self.last_ip.try_lock()
@@ -44,7 +48,7 @@ impl UsageCell {
     }
 
     fn take(&self, id: &KeyId) -> Option<UsageDelta> {
-        let count = self.count.swap(0, Ordering::Relaxed);
+        let count = self.count.swap(0, Ordering::Acquire);
         let ip = *self.last_ip.lock().unwrap_or_else(PoisonError::into_inner);
         let last =
             SystemTime::UNIX_EPOCH + Duration::from_millis(self.last_used.load(Ordering::Relaxed));
@@ -102,9 +106,12 @@ impl UsageRecorder {
     fn put_back(&self, deltas: &[UsageDelta]) {
         for delta in deltas {
             let cell = self.cell(&delta.id);
-            cell.count.fetch_add(delta.count, Ordering::Relaxed);
-            cell.last_used
-                .fetch_max(millis(delta.last_used_at), Ordering::Relaxed);
+            // A cell that is there still has the time, or a later use's.
+            let last = millis(delta.last_used_at);
+            let _ = cell
+                .last_used
+                .compare_exchange(0, last, Ordering::Relaxed, Ordering::Relaxed);
+            cell.count.fetch_add(delta.count, Ordering::Release);
             let mut last = cell.last_ip.lock().unwrap_or_else(PoisonError::into_inner);
             *last = last.or(delta.last_ip);
         }
@@ -114,5 +121,49 @@ impl UsageRecorder {
 impl fmt::Debug for UsageRecorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UsageRecorder")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_in_the_middle_of_a_count_knows_when_the_key_was_used() {
+        let usage = UsageRecorder::default();
+        let id = KeyId::generate().unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let uses = 20_000;
+        std::thread::scope(|scope| {
+            let cell = usage.cell(&id);
+            let counting = scope.spawn(move || (0..uses).for_each(|_| cell.count(now, None)));
+            let mut counted = 0;
+            while counted < uses {
+                let over = counting.is_finished();
+                for delta in usage.take() {
+                    assert_eq!(delta.last_used_at, now);
+                    counted += delta.count;
+                }
+                assert!(counted == uses || !over, "{counted}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_put_back_never_hides_a_later_use() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let usage = UsageRecorder::default();
+        let id = KeyId::generate().unwrap();
+        usage.cell(&id).count(at(100), None);
+        let taken = usage.take();
+        usage.cell(&id).count(at(200), None);
+        usage.put_back(&taken);
+        let again = usage.take();
+        assert_eq!((again[0].count, again[0].last_used_at), (2, at(200)));
+        // And is known where the cell is gone meanwhile.
+        usage.put_back(&taken);
+        let again = usage.take();
+        assert_eq!((again[0].count, again[0].last_used_at), (1, at(100)));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::key::{Owner, TenantId, UserId};
+use crate::key::{Access, Owner, TenantId, UserId, WorkspaceId};
 use crate::scope::Scope;
 
 /// Finds users. `Arc` and `Box` of a directory are directories.
@@ -71,6 +71,11 @@ pub struct User {
     pub collaborates: bool,
     /// What the user may do; whatever the key may, if absent.
     pub scopes: Option<Vec<Scope>>,
+    /// Whether the user may write; [`Access::FullAccess`], as far as the key's goes, unless set.
+    pub access: Access,
+    /// The only workspaces that the user reaches; those that the key reaches, if absent. An empty
+    /// list reaches none.
+    pub workspaces: Option<Vec<WorkspaceId>>,
     /// Whether nobody may act for the user now.
     pub suspended: bool,
 }
@@ -85,6 +90,8 @@ impl User {
             tenant_id,
             collaborates: false,
             scopes: None,
+            access: Access::FullAccess,
+            workspaces: None,
             suspended: false,
         }
     }
@@ -101,6 +108,21 @@ impl User {
     #[must_use]
     pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.scopes = Some(scopes.into_iter().collect());
+        self
+    }
+
+    /// The same with this access: acting for a user who only reads, a key only reads.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// The same as a member of these workspaces only: acting for the user, a key reaches those that
+    /// both reach.
+    #[must_use]
+    pub fn in_workspaces(mut self, workspaces: impl IntoIterator<Item = WorkspaceId>) -> Self {
+        self.workspaces = Some(workspaces.into_iter().collect());
         self
     }
 

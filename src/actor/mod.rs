@@ -3,7 +3,7 @@
 //! An application's key that was given the permission acts for a user by `X-User-Id`,
 //! `X-On-Behalf-Of` or, as an aid for newcomers, `X-On-Behalf-Email`. The host's [`Directory`] says
 //! who that is. Authority is then the intersection: what the key has, what its delegation permits,
-//! what the user has.
+//! what the user has; of scopes, access and workspaces alike.
 //!
 //! Without a directory no key acts for anybody else, and the fields that ask for it are refused
 //! rather than ignored: a caller that believes to act as somebody must not act as somebody else.

@@ -226,8 +226,9 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// How many units a request takes; 1 unless set. A cost of 0, or above a quota, is an error of
-    /// the host's and answered with 503.
+    /// How many units a request takes; 1 unless set. A request that costs more than one of the
+    /// quotas that hold for the key can never pass, and is refused with 403 `FORBIDDEN`. A cost of
+    /// 0 is an error of the host's and answered with 503.
     pub fn cost(
         mut self,
         cost_of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static,

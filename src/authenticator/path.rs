@@ -261,11 +261,7 @@ impl Inner {
         match decided {
             Ok(decision) if decision.is_admitted() => self.act(entry, facts, Some(decision)),
             Ok(decision) => self.refused(AuthError::rate_limited(decision), &entry, &facts),
-            Err(error) => self.refused(
-                AuthError::unavailable(ErrorCode::LimiterUnavailable, error),
-                &entry,
-                &facts,
-            ),
+            Err(error) => self.refused(not_limited(error), &entry, &facts),
         }
     }
 
@@ -323,7 +319,8 @@ impl Inner {
                         let canonical =
                             wanted.0 == ActorMode::AppUser && matches!(wanted.1, UserRef::Email(_));
                         let canonical_user = canonical.then(|| user.id.clone());
-                        let acting = Some((wanted.0, Arc::new(Acting { user, scopes })));
+                        let acting = Acting::new(&entry.record, user, scopes);
+                        let acting = Some((wanted.0, Arc::new(acting)));
                         return Ok(Admission {
                             canonical_user,
                             ..finish(entry, facts, limits, acting)
@@ -397,6 +394,21 @@ impl Inner {
             .as_ref()
             .and_then(|failures| failures.blocked(facts.client_ip))?;
         Some(AuthError::too_many_failures(wait))
+    }
+}
+
+/// What a limiter's error means for the caller. A cost above the key's limit is no outage, and no
+/// retry helps; a cost of 0 is the host's mistake.
+fn not_limited(error: LimiterError) -> AuthError {
+    match error {
+        LimiterError::Cost { cost, limit } if cost > limit => {
+            let detail = format!(
+                "This request costs {cost} units, more than the limit of {limit} that applies to \
+                 this API key"
+            );
+            AuthError::with_detail(ErrorCode::Forbidden, detail).caused_by(error)
+        }
+        error => AuthError::unavailable(ErrorCode::LimiterUnavailable, error),
     }
 }
 

@@ -54,9 +54,11 @@ pub(super) fn may_act_for(record: &KeyRecord, user: &User) -> bool {
 pub(super) fn stands(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
     match answer {
         Ok(Standing::Good) => Ok(()),
-        Ok(Standing::Suspended | Standing::RoleLost) => {
-            Err(AuthError::new(ErrorCode::OwnerSuspended))
-        }
+        Ok(Standing::Suspended) => Err(AuthError::new(ErrorCode::OwnerSuspended)),
+        Ok(Standing::RoleLost) => Err(AuthError::with_detail(
+            ErrorCode::OwnerSuspended,
+            "The owner of the API key no longer has the role that the key requires",
+        )),
         Err(error) => Err(AuthError::unavailable(
             ErrorCode::DirectoryUnavailable,
             error,

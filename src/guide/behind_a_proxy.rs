@@ -63,7 +63,8 @@
 //! | proxies of unknown addresses | `behind_hops(how many, …)`, and a firewall that lets nobody around |
 //!
 //! The walk goes from right to left, past every trusted hop, to the first that is not. What cannot
-//! be parsed on the way means that the address is *not known*, never that it is the proxy's.
+//! be parsed on the way means that the address is *not known*, never that it is the proxy's. Empty
+//! elements and empty lines are skipped.
 //!
 //! # TLS
 //! A [`Transport`](crate::network::Transport) demands a version. What proves it is the connection
@@ -113,7 +114,8 @@
 //! - **An allow-list is checked where it is set:** an empty one and a bad entry are errors there.
 //!   [`AllowList::parse`](crate::network::AllowList::parse) takes addresses and ranges, IPv4 and
 //!   IPv6, and no host names.
-//! - **A list that is too long gives no address:** nobody gets past an allow-list by writing one.
+//! - **64 hops are walked:** a client further to the left is not known. What stands left of the
+//!   client is not read at all, so nobody gets past an allow-list by writing a long list.
 //! - **Failed attempts are counted by this address.** With the wrong setting they are all the
 //!   proxy's, and one attacker may lock out everybody behind it.
 //! - **CDNs change their networks.** Read them from where they are published, and build the

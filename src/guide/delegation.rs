@@ -93,6 +93,10 @@
 //! 3. the user's scopes, where the directory tells any. A user
 //!    [without](crate::actor::User::scopes) is bound by the key alone.
 //!
+//! So are access and workspaces: acting for a user who only reads
+//! ([`User::with_access`](crate::actor::User::with_access)) a key only reads, and it reaches those
+//! workspaces alone that both reach ([`User::in_workspaces`](crate::actor::User::in_workspaces)).
+//!
 //! A route that needs a user, whoever it is, requires
 //! [`Requirement::user()`](crate::Requirement::user); an application that names nobody is then told
 //! `ACTOR_REQUIRED`.

@@ -38,8 +38,8 @@ impl LimitFields {
                     quota.name(),
                     window.remaining
                 );
-                if let Some(reset) = window.reset {
-                    let _ = write!(state, ";t={}", whole_seconds(reset));
+                if let Some(reset) = told_reset(quota, window) {
+                    let _ = write!(state, ";t={reset}");
                 }
             }
         }
@@ -52,10 +52,18 @@ impl LimitFields {
             add("x-ratelimit-remaining", window.remaining.to_string());
             add(
                 "x-ratelimit-reset",
-                window.reset.map_or(0, whole_seconds).to_string(),
+                told_reset(quota, window).unwrap_or(0).to_string(),
             );
         }
     }
+}
+
+/// When the first units come back, in whole seconds: at most the window's length, as clients
+/// expect. A window keeps a little longer than its length, by a slot and a tick of the clock;
+/// `Retry-After` tells the whole wait.
+fn told_reset(quota: &Quota, window: &WindowState) -> Option<u64> {
+    let reset = window.reset?.min(quota.window());
+    Some(whole_seconds(reset))
 }
 
 /// The window with the smallest share left.

@@ -177,7 +177,8 @@ pub enum LimiterError {
     /// It keeps as many live buckets as it may, and will not forget any of them.
     #[error("the rate limiter keeps {0} live buckets, the most that it may")]
     Full(usize),
-    /// The request can never pass: it costs more than a quota admits at once, or nothing.
+    /// The request can never pass: it costs more than a quota admits at once, which is answered with
+    /// 403 `FORBIDDEN`; or nothing, which is an error of the host's.
     #[error("a request of cost {cost} can never pass a quota of {limit}")]
     Cost {
         /// The cost.

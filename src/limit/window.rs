@@ -270,9 +270,10 @@ impl Slotted {
             self.oldest = time / self.step;
         }
         let slot = (time / self.step).max(self.oldest);
-        self.counts
-            .set(slot, self.counts.get(slot).saturating_add(units));
-        self.live += units;
+        let before = self.counts.get(slot);
+        self.counts.set(slot, before.saturating_add(units));
+        // What the slot took and no more: `advance` ends when all that is live is forgotten.
+        self.live += self.counts.get(slot) - before;
     }
 
     /// When this many of the oldest units are gone.

@@ -8,7 +8,7 @@ use super::{ByRole, Inner, KeyManager, Operator, OperatorPolicy};
 use crate::audit::AuditTrail;
 use crate::clock::{Clock, SystemClock};
 use crate::key::{Delegation, Environment, FormatError, KeyFormat, KeyHasher, KeyKind, TenantId};
-use crate::scope::Vocabulary;
+use crate::scope::{ScopeModel, Vocabulary, WildcardModel};
 use crate::store::KeyStore;
 
 /// What keys of an API may be like.
@@ -61,6 +61,7 @@ impl KeyManagerBuilder {
                 formats: vec![(Vec::new(), format)],
                 hasher: KeyHasher::default(),
                 vocabulary: None,
+                scope_model: Arc::new(WildcardModel),
                 environments: Vec::new(),
                 clock: Arc::new(SystemClock::default()),
                 rules: IssueRules::default(),
@@ -92,6 +93,13 @@ impl KeyManagerBuilder {
     /// The scopes that may be granted; any valid one unless set.
     pub fn vocabulary(mut self, vocabulary: Vocabulary) -> Self {
         self.inner.vocabulary = Some(vocabulary);
+        self
+    }
+
+    /// How scopes are understood where it is decided whether an operator may grant them: as the
+    /// authenticator's; as wildcards unless set.
+    pub fn scope_model(mut self, model: impl ScopeModel) -> Self {
+        self.inner.scope_model = Arc::new(model);
         self
     }
 

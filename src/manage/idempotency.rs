@@ -13,6 +13,10 @@ use sha2::{Digest, Sha256};
 use super::{KeyManager, ManageError, ManagedKey};
 use crate::key::{KeyId, KeyRecord};
 
+/// What a repeated request gets whose key is gone: nothing is made twice.
+pub(super) const DELETED_SINCE: ManageError =
+    ManageError::Conflict("this was done before, and the key was deleted since");
+
 /// Makes a request that is repeated recognizable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
@@ -52,6 +56,11 @@ impl Idempotency {
         let id = KeyId::new(&id)
             .map_err(|error| ManageError::invalid("Idempotency-Key", error.to_string()))?;
         Ok(Self { id, fingerprint })
+    }
+
+    /// Whether it was this request that made a key of this id.
+    pub(super) fn made(&self, id: Option<&KeyId>) -> bool {
+        id == Some(&self.id)
     }
 
     /// Marks the record that is made for the request.
@@ -100,9 +109,7 @@ impl KeyManager {
     pub(super) async fn known(&self, request: &Idempotency) -> ManageError {
         match self.done_before(request).await {
             Ok(Some(done)) => ManageError::DoneBefore(Box::new(done)),
-            Ok(None) => {
-                ManageError::Conflict("this was done before, and the key was deleted since")
-            }
+            Ok(None) => DELETED_SINCE,
             Err(error) => error,
         }
     }

@@ -42,7 +42,7 @@ use crate::key::{
     Delegation, Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId,
 };
 use crate::scope;
-use crate::scope::{Scope, ScopeModel, ScopeSet, Vocabulary, WildcardModel};
+use crate::scope::{Scope, ScopeModel, ScopeSet, Vocabulary};
 use crate::store::{Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Usage};
 
 /// How often a change is tried again when somebody else changed the record in between.
@@ -85,6 +85,7 @@ struct Inner {
     formats: Vec<(Vec<KeyKind>, KeyFormat)>,
     hasher: KeyHasher,
     vocabulary: Option<Vocabulary>,
+    scope_model: Arc<dyn ScopeModel>,
     environments: Vec<Environment>,
     clock: Arc<dyn Clock>,
     rules: IssueRules,
@@ -227,7 +228,8 @@ impl KeyManager {
             return Ok(());
         }
         let compile = |scopes: &[Scope]| {
-            WildcardModel
+            self.inner
+                .scope_model
                 .compile(scopes)
                 .map_err(|error| ManageError::invalid("scopes", error.to_string()))
         };

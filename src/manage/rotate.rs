@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::check::{LATEST, check_time};
+use super::idempotency::DELETED_SINCE;
 use super::issue::is_known;
 use super::watch::Watch;
 use super::{ATTEMPTS, Idempotency, KeyManager, ManageError};
@@ -87,10 +88,13 @@ impl KeyManager {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyRotate, &listed.record)?;
-            if let Some(request) = &request
-                && let Some(done) = self.done_before(request).await?
-            {
-                return Err(ManageError::DoneBefore(Box::new(done)));
+            if let Some(request) = &request {
+                if let Some(done) = self.done_before(request).await? {
+                    return Err(ManageError::DoneBefore(Box::new(done)));
+                }
+                if request.made(listed.record.successor.as_ref()) {
+                    return Err(DELETED_SINCE);
+                }
             }
             let mut old = (*listed.record).clone();
             if old.kind == KeyKind::AccessToken {
@@ -180,7 +184,10 @@ impl KeyManager {
                         old: Arc::new(old),
                     });
                 }
-                Err(error) if request.is_some() && is_known(&error) => {}
+                Err(error) if is_known(&error) => match &request {
+                    Some(request) => return Err(self.known(request).await),
+                    None => return Err(error.into()),
+                },
                 Err(error)
                     if matches!(
                         error.as_rejected(),

@@ -2,7 +2,9 @@
 //!
 //! The peer's, unless the host trusts proxies: then what they wrote is read from **one** configured
 //! header, all of its lines joined, walked from right to left, past trusted hops, to the first that
-//! is not. Anything that cannot be parsed on the way means that the address is not known.
+//! is not. Empty elements and empty lines are skipped (RFC 9110 §5.6.1.2). An element that is
+//! reached and cannot be parsed means that the address is not known; what stands further to the
+//! left is never looked at.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -97,10 +99,8 @@ impl Default for ClientIp {
     }
 }
 
-/// No more lines of one field, and no more hops of `Forwarded`, are looked at: beyond that the
-/// address is not known.
-const MOST_LINES: usize = 16;
-const MOST_HOPS: usize = 24;
+/// No more hops are walked: beyond that the address is not known.
+const MOST_HOPS: usize = 64;
 
 impl ClientIp {
     /// The address at the other end of the connection, whatever the request says.
@@ -112,7 +112,8 @@ impl ClientIp {
     /// Behind proxies in these networks. A request from elsewhere is from its peer, whatever it
     /// says.
     ///
-    /// An empty set trusts nobody. Private ranges are not trusted unless they are named.
+    /// An empty set trusts nobody. Private ranges are not trusted unless they are named. At most 64
+    /// hops are walked: a client further to the left is not known.
     pub fn behind(trusted: impl IntoIterator<Item = Cidr>, header: ForwardedHeader) -> Self {
         Self(Strategy::Behind {
             trusted: trusted.into_iter().collect(),
@@ -121,7 +122,8 @@ impl ClientIp {
     }
 
     /// Behind exactly this many proxies, whose addresses are not known beforehand: the hop which
-    /// the outermost of them wrote. Only where nobody can reach the service around them.
+    /// the outermost of them wrote. Only where nobody can reach the service around them. Of more
+    /// than 64 proxies no client is ever known.
     #[must_use]
     pub fn behind_hops(proxies: usize, header: ForwardedHeader) -> Self {
         Self(if proxies == 0 {
@@ -147,17 +149,17 @@ impl ClientIp {
                 if !is_trusted(peer) {
                     return Some(peer);
                 }
-                let mut hops = Hops::of(header, head)?;
+                let mut hops = Hops::of(header, head);
+                let overwritten = matches!(header, ForwardedHeader::Single(_));
                 loop {
                     match hops.next_from_the_right()? {
-                        hop if is_trusted(hop) && !matches!(header, ForwardedHeader::Single(_)) => {
-                        }
+                        hop if is_trusted(hop) && !overwritten => {}
                         hop => return Some(hop),
                     }
                 }
             }
             Strategy::Hops { proxies, header } => {
-                let mut hops = Hops::of(header, head)?;
+                let mut hops = Hops::of(header, head);
                 for _ in 1..*proxies {
                     hops.next_from_the_right()?;
                 }
@@ -170,103 +172,124 @@ impl ClientIp {
 /// The hops that a header tells, to be taken from the right. `None` from it means that there are no
 /// more, or that one cannot be parsed: either way there is nothing further to the left that could
 /// be believed.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for as long as a header is read, and nothing is allocated"
+)]
 enum Hops<'a> {
-    List {
-        lines: [&'a [u8]; MOST_LINES],
-        count: usize,
-    },
-    /// Hops number `first` to before `last`, each at its number's remainder.
-    Parsed {
-        hops: [Option<IpAddr>; MOST_HOPS],
-        first: usize,
-        last: usize,
-    },
+    /// A list, of which each element is parsed when it is reached.
+    List(List<'a>),
+    /// The one address of a header that stands once.
+    One(Option<IpAddr>),
+}
+
+/// What is left of a list's lines.
+struct List<'a> {
+    syntax: Syntax,
+    /// The last lines that are not empty, line number n at the remainder of n. Each holds a hop at
+    /// least, so no more of them can be walked.
+    lines: [&'a [u8]; MOST_HOPS],
+    first: usize,
+    last: usize,
+    walked: usize,
+}
+
+/// How the elements of a list are told apart and read.
+#[derive(Clone, Copy)]
+enum Syntax {
+    XForwardedFor,
+    Forwarded,
+}
+
+impl Syntax {
+    /// Where the last element of a line begins.
+    fn last_element(self, line: &[u8]) -> usize {
+        match self {
+            Self::XForwardedFor => line
+                .iter()
+                .rposition(|&byte| byte == b',')
+                .map_or(0, |comma| comma + 1),
+            Self::Forwarded => forwarded::last_element(line),
+        }
+    }
+
+    fn parse(self, element: &str) -> Option<IpAddr> {
+        match self {
+            Self::XForwardedFor => parse_hop(element),
+            Self::Forwarded => forwarded::hop(element),
+        }
+    }
 }
 
 impl<'a> Hops<'a> {
-    fn of(header: &ForwardedHeader, head: &'a dyn RequestHead) -> Option<Self> {
+    fn of(header: &ForwardedHeader, head: &'a dyn RequestHead) -> Self {
         match header {
-            ForwardedHeader::XForwardedFor => {
-                let (lines, count) = lines(head, FieldName::XForwardedFor)?;
-                Some(Self::List { lines, count })
-            }
+            ForwardedHeader::XForwardedFor => Self::List(List::of(
+                Syntax::XForwardedFor,
+                FieldName::XForwardedFor,
+                head,
+            )),
             ForwardedHeader::Forwarded => {
-                let (lines, count) = lines(head, FieldName::Forwarded)?;
-                let lines = &lines[..count];
-                let mut hops = [None; MOST_HOPS];
-                let mut count = 0;
-                for line in lines {
-                    // Of a longer list the rightmost are kept: those to be walked first.
-                    forwarded::each_hop(line, &mut |hop| {
-                        hops[count % MOST_HOPS] = hop;
-                        count += 1;
-                    })?;
-                }
-                Some(Self::Parsed {
-                    hops,
-                    last: count,
-                    first: count.saturating_sub(MOST_HOPS),
-                })
+                Self::List(List::of(Syntax::Forwarded, FieldName::Forwarded, head))
             }
             ForwardedHeader::Single(name) => match head.single(FieldName::Other(name)) {
                 Single::One(value) => {
-                    let mut hops = [None; MOST_HOPS];
-                    hops[0] = std::str::from_utf8(value.trim_ascii())
-                        .ok()
-                        .and_then(parse_hop);
-                    Some(Self::Parsed {
-                        hops,
-                        first: 0,
-                        last: 1,
-                    })
+                    let text = std::str::from_utf8(value.trim_ascii()).ok();
+                    Self::One(text.and_then(parse_hop))
                 }
-                Single::Absent | Single::Repeated => None,
+                Single::Absent | Single::Repeated => Self::One(None),
             },
         }
     }
 
     fn next_from_the_right(&mut self) -> Option<IpAddr> {
         match self {
-            Self::List { lines, count } => {
-                let line = &mut lines[count.checked_sub(1)?];
-                let (rest, last) = match line.iter().rposition(|&byte| byte == b',') {
-                    Some(comma) => (Some(&line[..comma]), &line[comma + 1..]),
-                    None => (None, *line),
-                };
-                match rest {
-                    Some(rest) => *line = rest,
-                    None => *count -= 1,
-                }
-                std::str::from_utf8(last.trim_ascii())
-                    .ok()
-                    .and_then(parse_hop)
-            }
-            Self::Parsed { hops, first, last } => {
-                *last = last.checked_sub(1).filter(|last| last >= first)?;
-                hops[*last % MOST_HOPS]
-            }
+            Self::List(list) => list.next_from_the_right(),
+            Self::One(address) => address.take(),
         }
     }
 }
 
-fn lines<'a>(
-    head: &'a dyn RequestHead,
-    name: FieldName<'_>,
-) -> Option<([&'a [u8]; MOST_LINES], usize)> {
-    let mut lines: [&[u8]; MOST_LINES] = [&[]; MOST_LINES];
-    let (mut count, mut fits) = (0, true);
-    head.visit(name, &mut |line| match lines.get_mut(count) {
-        Some(place) => {
-            *place = line;
-            count += 1;
+impl<'a> List<'a> {
+    fn of(syntax: Syntax, name: FieldName<'_>, head: &'a dyn RequestHead) -> Self {
+        let mut lines: [&[u8]; MOST_HOPS] = [&[]; MOST_HOPS];
+        let mut last = 0;
+        head.visit(name, &mut |line| {
+            if !line.iter().all(|byte| b", \t".contains(byte)) {
+                lines[last % MOST_HOPS] = line;
+                last += 1;
+            }
             ControlFlow::Continue(())
+        });
+        Self {
+            syntax,
+            lines,
+            first: last.saturating_sub(MOST_HOPS),
+            last,
+            walked: 0,
         }
-        None => {
-            fits = false;
-            ControlFlow::Break(())
+    }
+
+    fn next_from_the_right(&mut self) -> Option<IpAddr> {
+        if self.walked == MOST_HOPS {
+            return None;
         }
-    });
-    fits.then_some((lines, count))
+        self.walked += 1;
+        while self.last > self.first {
+            let line = &mut self.lines[(self.last - 1) % MOST_HOPS];
+            let start = self.syntax.last_element(line);
+            let element = line[start..].trim_ascii();
+            match start.checked_sub(1) {
+                Some(comma) => *line = &line[..comma],
+                None => self.last -= 1,
+            }
+            if !element.is_empty() {
+                let text = std::str::from_utf8(element).ok()?;
+                return self.syntax.parse(text);
+            }
+        }
+        None
+    }
 }
 
 /// One hop: an address, in brackets or not, with a port or not. Some proxies write the port.

@@ -4,45 +4,47 @@ use std::net::IpAddr;
 
 use super::client_ip::parse_hop;
 
-/// Calls `hop` for each element of one line, left to right, with the address of its `for`, if it is
-/// one. `None` where the line is malformed.
-pub(super) fn each_hop(line: &[u8], hop: &mut dyn FnMut(Option<IpAddr>)) -> Option<()> {
-    let mut rest = std::str::from_utf8(line).ok()?;
-    loop {
-        let (address, after) = element(rest)?;
-        hop(address);
-        match after {
-            Some(after) => rest = after,
-            None => return Some(()),
+/// Where the last element of a line begins: after the last comma that is not within quotes.
+///
+/// Quotes are paired from the right: what a client wrote, such as a quote that it never closes, must
+/// not swallow what the proxies appended. A line without such a comma is one element.
+pub(super) fn last_element(line: &[u8]) -> usize {
+    let mut quoted = false;
+    for (at, &byte) in line.iter().enumerate().rev() {
+        match byte {
+            b',' if !quoted => return at + 1,
+            b'"' => quoted = !quoted || is_escaped(&line[..at]),
+            _ => {}
         }
     }
+    0
 }
 
-/// One element: its `for`, and what comes after the comma that ends it.
-fn element(mut rest: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
-    let mut address = None;
-    let mut seen = false;
+/// Whether what comes after these bytes, within quotes, is escaped by the last of them.
+fn is_escaped(before: &[u8]) -> bool {
+    let backslashes = before.iter().rev().take_while(|&&byte| byte == b'\\');
+    backslashes.count() % 2 == 1
+}
+
+/// The address of the `for` of one element; `None` where it has none, or is malformed.
+pub(super) fn hop(mut rest: &str) -> Option<IpAddr> {
+    let mut node = None;
     loop {
         rest = rest.trim_start_matches([' ', '\t']);
         // An empty pair is allowed between semicolons.
-        if !rest.starts_with([';', ',']) && !rest.is_empty() {
+        if !rest.starts_with(';') && !rest.is_empty() {
             let (name, after) = rest.split_once('=')?;
             if name.is_empty() || !name.bytes().all(is_tchar) {
                 return None;
             }
-            let is_for = name.eq_ignore_ascii_case("for");
-            if is_for && std::mem::replace(&mut seen, true) {
-                return None;
-            }
             let (value, after) = value(after)?;
-            if is_for {
-                address = parse_node(value);
+            if name.eq_ignore_ascii_case("for") && node.replace(value).is_some() {
+                return None;
             }
             rest = after.trim_start_matches([' ', '\t']);
         }
         match rest.as_bytes().first() {
-            None => return Some((address, None)),
-            Some(b',') => return Some((address, Some(&rest[1..]))),
+            None => return node.and_then(parse_node),
             Some(b';') => rest = &rest[1..],
             Some(_) => return None,
         }

@@ -1,8 +1,9 @@
 //! Refusals of gRPC calls: the same decision as over HTTP, as a status that gRPC clients
 //! understand.
 //!
-//! A call is a `POST` of `application/grpc` (gRPC over HTTP2, "Requests"); gRPC-Web is another
-//! protocol, whose translator belongs further out. It is refused by a response of trailers only:
+//! A call is a `POST` of `application/grpc` (gRPC over HTTP2, "Requests"), to a service of which
+//! the host declared that it serves gRPC; gRPC-Web is another protocol, whose translator belongs
+//! further out. It is refused by a response of trailers only:
 //! HTTP status 200, `grpc-status`, `grpc-message`, and in `grpc-status-details-bin` a
 //! `google.rpc.Status` with an `ErrorInfo`, which tells the stable code, and, where a retry helps,
 //! a `RetryInfo`. Challenges and the fields of limits go along as metadata. `Retry-After` has no
@@ -82,8 +83,11 @@ impl GrpcStatus {
     }
 }
 
-/// Whether a request is a gRPC call.
+/// Whether a request is a gRPC call, to a service that serves gRPC.
 pub(super) fn is_call(request: &dyn RequestHead) -> bool {
+    if !request.serves_grpc() {
+        return false;
+    }
     let Single::One(value) = request.single(FieldName::Other("content-type")) else {
         return false;
     };

@@ -139,8 +139,8 @@ impl Responder {
         self.limit_fields.each(limits, add);
     }
 
-    /// The answer to a request that is refused for this error: to a gRPC call trailers only, under
-    /// status 200.
+    /// The answer to a request that is refused for this error. Where the host declared that it
+    /// [serves gRPC](RequestHead::serves_grpc), a gRPC call gets trailers only, under status 200.
     #[must_use]
     pub fn answer(&self, error: &AuthError, request: &dyn RequestHead) -> Answer {
         let is_call = grpc::is_call(request);

@@ -169,10 +169,7 @@ impl TestPrincipal {
                 let scopes = Arc::new(Intersection::of(sets));
                 (
                     mode,
-                    Some(Arc::new(Acting {
-                        user: Arc::new(user),
-                        scopes,
-                    })),
+                    Some(Arc::new(Acting::new(&self.record, Arc::new(user), scopes))),
                 )
             }
         };

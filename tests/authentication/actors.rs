@@ -18,7 +18,9 @@ use portunus::actor::{
     CachedDirectory, Directory, DirectoryError, OwnerStanding, Standing, User, UserIds, UserRef,
 };
 use portunus::adapter::tower::AuthLayer;
-use portunus::key::{Delegation, KeyKind, KeyRecord, Owner, Revocation, TenantId};
+use portunus::key::{
+    Access, Delegation, KeyKind, KeyRecord, Owner, Revocation, TenantId, WorkspaceId,
+};
 use portunus::limit::{LocalLimiter, Quota, Quotas};
 use portunus::manage::NewKey;
 use portunus::scope::{ScopeError, ScopeModel, WildcardModel};
@@ -245,6 +247,65 @@ fn seen(authenticator: &Authenticator, error: &AuthError) -> String {
         answer.fields,
         String::from_utf8_lossy(&answer.body)
     )
+}
+
+// ---- what both have ----
+
+#[tokio::test]
+async fn access_and_workspaces_are_those_that_both_the_key_and_the_user_have() {
+    let some = |names: &[&str]| -> Option<Vec<WorkspaceId>> {
+        Some(
+            names
+                .iter()
+                .map(|name| WorkspaceId::new(name).unwrap())
+                .collect(),
+        )
+    };
+    let (full, reads) = (Access::FullAccess, Access::ReadOnly);
+    for (of_key, of_user, of_both) in [
+        ((full, None), (full, None), (full, None)),
+        ((full, None), (reads, some(&["a"])), (reads, some(&["a"]))),
+        ((reads, some(&["a"])), (full, None), (reads, some(&["a"]))),
+        (
+            (full, some(&["a", "b"])),
+            (full, some(&["c", "b"])),
+            (full, some(&["b"])),
+        ),
+        (
+            (full, some(&["a"])),
+            (full, some(&["b"])),
+            (full, some(&[])),
+        ),
+        ((full, None), (full, some(&[])), (full, some(&[]))),
+    ] {
+        for late in [false, true] {
+            let at = with_platform(&["document:*"], Delegation::On).await;
+            at.people.clone().late(late);
+            at.house
+                .change(&at.record.id, |record| {
+                    (record.access, record.workspaces) = of_key.clone();
+                })
+                .await;
+            at.people
+                .change(ANN, |ann| (ann.access, ann.workspaces) = of_user.clone());
+            let authenticator = at.builder().build().unwrap();
+            for field in ["X-User-Id", "X-On-Behalf-Of"] {
+                let acting = principal(&authenticator, &at.head(field, ANN)).await;
+                let of_both = (of_both.0, of_both.1.as_deref());
+                assert_eq!((acting.access(), acting.workspaces()), of_both);
+                for id in ["a", "b", "c"] {
+                    let reached = of_both
+                        .1
+                        .is_none_or(|all| all.iter().any(|w| w.as_str() == id));
+                    assert_eq!(acting.reaches(id), reached);
+                }
+            }
+            // As itself the key has what it has.
+            let own = principal(&authenticator, &Head::bearer(&at.key)).await;
+            let of_key = (of_key.0, of_key.1.as_deref());
+            assert_eq!((own.access(), own.workspaces()), of_key);
+        }
+    }
 }
 
 // ---- modes ----
@@ -1564,21 +1625,21 @@ async fn a_key_works_while_its_owner_stands_well_and_this_is_asked_on_every_requ
 }
 
 #[tokio::test]
-async fn suspended_and_role_lost_are_told_alike() {
+async fn suspended_and_role_lost_have_one_code_and_words_of_their_own() {
     let at = with_platform(&[], Delegation::On).await;
     let owners = Owners::stand(Standing::Suspended, false);
     let authenticator = at.builder().owner_standing(owners.clone()).build().unwrap();
-    let suspended = seen(
-        &authenticator,
-        &refused(&authenticator, &Head::bearer(&at.key)).await,
-    );
+    let suspended = refused(&authenticator, &Head::bearer(&at.key)).await;
     owners.now(Some(Standing::RoleLost));
+    let role_lost = refused(&authenticator, &Head::bearer(&at.key)).await;
     assert_eq!(
-        seen(
-            &authenticator,
-            &refused(&authenticator, &Head::bearer(&at.key)).await
-        ),
-        suspended
+        (suspended.code(), role_lost.code()),
+        (ErrorCode::OwnerSuspended, ErrorCode::OwnerSuspended)
+    );
+    assert!(suspended.detail().contains("suspended"), "{suspended}");
+    assert!(
+        role_lost.detail().contains("role") && !role_lost.detail().contains("suspended"),
+        "{role_lost}"
     );
 }
 

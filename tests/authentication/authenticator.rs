@@ -1381,6 +1381,24 @@ async fn accepted_requests_are_counted_and_refused_ones_are_not() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_is_believed_until_the_next_use_only() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    let start = house.clock.now();
+    house.clock.step_to(start + Duration::from_secs(3600));
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    house.clock.step_to(start + Duration::from_secs(1));
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    authenticator.usage().flush(&house.store).await.unwrap();
+    let usage = house.store.get(&record.id).await.unwrap().unwrap().usage;
+    assert_eq!(
+        (usage.count, usage.last_used_at),
+        (2, Some(start + Duration::from_secs(1)))
+    );
+}
+
+#[tokio::test]
 async fn what_was_flushed_is_not_counted_again() {
     let house = House::new();
     let (key, record) = house.issue(&[]).await;

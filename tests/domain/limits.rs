@@ -601,6 +601,36 @@ fn when_quotas_change_history_stays_as_far_back_as_the_old_windows_reached() {
 }
 
 #[test]
+fn a_slot_that_is_full_beyond_what_it_can_count_is_forgotten_all_the_same() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    let most = u64::from(u32::MAX);
+    let hourly = quotas([(most, HOUR)]);
+    let each_second = quotas([(most, SECOND)]);
+    let ask_for = |quotas: &Quotas, cost: u64| {
+        let family = KeyFamily::new("f").unwrap();
+        let bucket = LimitBucket::new(BucketId::Family(&family), quotas);
+        ask(&limiter, &[bucket], cost)
+    };
+    assert!(ask_for(&hourly, 1).is_admitted());
+    time.advance(MINUTE);
+    // The hour's memory stays for as long as it remembers something, and its slots of 14 seconds
+    // take what other quotas admit.
+    for _ in 0..40 {
+        time.advance(SECOND + SECOND / 100);
+        assert!(ask_for(&each_second, most).is_admitted());
+    }
+    let refused = ask_for(&hourly, 1);
+    assert!(!refused.is_admitted());
+    time.advance(retry(&refused) - 1);
+    assert!(!ask_for(&hourly, 1).is_admitted());
+    time.advance(HOUR + HOUR / 100);
+    let decision = ask_for(&hourly, 1);
+    assert!(decision.is_admitted());
+    assert_eq!(remaining(&decision), [most - 1]);
+}
+
+#[test]
 fn a_quota_that_is_lowered_and_raised_again_still_knows_what_was_admitted() {
     for limit in [60, 100] {
         for with_an_hour in [false, true] {
@@ -1298,7 +1328,7 @@ async fn every_answer_tells_all_windows_and_how_they_stand() {
     // Both ends of a window belong to it, so a unit comes back in the second after the last one of
     // the minute.
     let (status, fields, _) = call(&authenticator, &key).await;
-    let state = r#""minute";r=59;t=61, "hour";r=999;t=3613"#;
+    let state = r#""minute";r=59;t=60, "hour";r=999;t=3600"#;
     assert_eq!(
         (status, fields),
         (
@@ -1362,7 +1392,7 @@ async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
     };
     assert_eq!(
         field("ratelimit"),
-        Some(r#""minute";r=0;t=61, "hour";r=0;t=3601"#)
+        Some(r#""minute";r=0;t=60, "hour";r=0;t=3600"#)
     );
     assert_eq!(field("retry-after"), Some("3601"));
     assert_eq!(
@@ -1386,10 +1416,10 @@ async fn older_fields_are_told_on_request_and_none_if_switched_off() {
     let (_, fields, _) = call(&legacy, &key).await;
     let expected = [
         ("ratelimit-policy", POLICY),
-        ("ratelimit", r#""minute";r=59;t=61, "hour";r=999;t=3613"#),
+        ("ratelimit", r#""minute";r=59;t=60, "hour";r=999;t=3600"#),
         ("x-ratelimit-limit", "60"),
         ("x-ratelimit-remaining", "59"),
-        ("x-ratelimit-reset", "61"),
+        ("x-ratelimit-reset", "60"),
     ];
     assert_eq!(fields, pairs(&expected));
     // They tell of the window that is nearest to refusing: here the hour, after 18 minutes.
@@ -1477,7 +1507,7 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
     assert_eq!(response.status(), 403);
     assert_eq!(
         response.headers()["ratelimit"],
-        r#""minute";r=58;t=61, "hour";r=998;t=3613"#
+        r#""minute";r=58;t=60, "hour";r=998;t=3600"#
     );
 
     // As is one that names another user than the key's.
@@ -1626,23 +1656,63 @@ async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
 }
 
 #[tokio::test]
-async fn a_cost_that_can_never_pass_is_the_hosts_error_in_every_mode() {
+async fn a_cost_of_nothing_is_the_hosts_error_in_every_mode() {
     for mode in [OnOutage::Local, OnOutage::Closed, OnOutage::Open] {
-        for cost in [0, 61] {
-            let house = House::new();
-            let (key, _) = house.issue(&[]).await;
-            let authenticator = limited(&house)
-                .on_limiter_outage(mode)
-                .cost(move |_| cost)
-                .build()
-                .unwrap();
-            let error = refusal(&authenticator, &Head::bearer(&key)).await;
-            assert_eq!(
-                (error.code(), error.status()),
-                (ErrorCode::LimiterUnavailable, 503),
-                "{mode:?}, {cost}"
-            );
-        }
+        let house = House::new();
+        let (key, _) = house.issue(&[]).await;
+        let authenticator = limited(&house)
+            .on_limiter_outage(mode)
+            .cost(|_| 0)
+            .build()
+            .unwrap();
+        let error = refusal(&authenticator, &Head::bearer(&key)).await;
+        assert_eq!(
+            (error.code(), error.status()),
+            (ErrorCode::LimiterUnavailable, 503),
+            "{mode:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_cost_above_the_keys_limit_is_forbidden_and_no_outage() {
+    for (mode, down, awaited) in [
+        (OnOutage::Local, false, false),
+        (OnOutage::Closed, false, true),
+        (OnOutage::Open, false, false),
+        // The stand-in says the same.
+        (OnOutage::Local, true, true),
+    ] {
+        let house = House::new();
+        let (key, record) = house.issue(&[]).await;
+        let remote = Remote::new(&house, awaited);
+        let authenticator = house
+            .bearer()
+            .limiter(remote.clone())
+            .on_limiter_outage(mode)
+            .cost(|head: &dyn RequestHead| if head.path() == "/bulk" { 10 } else { 1 })
+            .build()
+            .unwrap();
+        house
+            .change(&record.id, |record| {
+                record.quotas = Some(Quotas::new([Quota::per_minute(9).unwrap()]).unwrap());
+            })
+            .await;
+        remote.down.store(down, Ordering::SeqCst);
+        let error = refusal(&authenticator, &Head::bearer(&key).at("/bulk")).await;
+        assert_eq!(
+            (error.code(), error.status(), error.retry_after()),
+            (ErrorCode::Forbidden, 403, None),
+            "{mode:?}"
+        );
+        assert!(
+            error.detail().contains(" 10 ") && error.detail().contains(" 9 "),
+            "{error}"
+        );
+        assert_eq!(error.key_id(), Some(&record.id));
+        assert_eq!(authenticator.limiter_outages(), u64::from(down));
+        // Nothing was counted.
+        assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [8]);
     }
 }
 
@@ -1727,7 +1797,7 @@ async fn a_limiter_that_must_be_awaited_limits_the_same() {
         assert!(
             fields.contains(&(
                 "ratelimit".into(),
-                r#""minute";r=0;t=61, "hour";r=940;t=3613"#.into()
+                r#""minute";r=0;t=60, "hour";r=940;t=3600"#.into()
             )),
             "{fields:?}"
         );

@@ -119,6 +119,32 @@ async fn a_rotation_that_is_repeated_makes_one_successor() {
 }
 
 #[tokio::test]
+async fn a_rotation_whose_successor_was_deleted_is_not_done_again() {
+    for grace in [None, Some(HOUR)] {
+        let desk = Desk::new();
+        let manager = desk.host();
+        let (_, record) = issue(&manager, named("key")).await;
+        let request = || Some(Idempotency::new("olga", "rotate", "k", b"{}").unwrap());
+        let again = async || {
+            let repeated = manager.rotate_once(&record.id, grace, request()).await;
+            match repeated.unwrap_err() {
+                ManageError::Conflict(why) => assert!(why.contains("deleted"), "{why}"),
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = manager.rotate_once(&record.id, grace, request()).await;
+        manager.delete(&first.unwrap().record.id).await.unwrap();
+        again().await;
+        if grace.is_some() {
+            // Nor once the key has another successor, which is deleted too.
+            let second = manager.rotate(&record.id, grace).await.unwrap();
+            manager.delete(&second.record.id).await.unwrap();
+            again().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_was_deleted_is_not_made_again_by_repeating() {
     let desk = Desk::new();
     let manager = desk.host();

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::life::{
     DAY, Desk, HOUR, acme, change, globex, ids, issue, named, operator, refused, rules, with_scopes,
 };
-use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome, RequestId};
 use portunus::key::{Delegation, KeyId, KeyRecord, WorkspaceId};
 use portunus::manage::{
@@ -15,7 +14,9 @@ use portunus::manage::{
     Operator, OperatorPolicy, Role,
 };
 use portunus::profile::Profile;
+use portunus::scope::{ScopeError, ScopeModel};
 use portunus::store::ListQuery;
+use portunus::{ErrorCode, Scope, ScopeSet};
 use portunus_test_support::{scope, tenant};
 
 fn workspace(name: &str) -> WorkspaceId {
@@ -524,6 +525,58 @@ async fn a_policy_may_grant_more_than_the_issuer_has_but_never_another_tenant() 
         std::slice::from_ref(&key.id),
         "whatever tenant the policy writes into the query"
     );
+}
+
+/// Scopes as roles: an editor may do all that a reader may, and `boss` is everything.
+#[derive(Debug)]
+struct Roles;
+
+#[derive(Debug)]
+struct Held(Vec<Scope>);
+
+impl ScopeSet for Held {
+    fn grants(&self, required: &Scope) -> bool {
+        self.0.iter().any(|held| match held.as_str() {
+            "boss" => true,
+            "editor" => matches!(required.as_str(), "editor" | "reader"),
+            own => own == required.as_str(),
+        })
+    }
+    fn visit(&self, see: &mut dyn FnMut(&str)) {
+        self.0.iter().for_each(|held| see(held.as_str()));
+    }
+}
+
+impl ScopeModel for Roles {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        Ok(Arc::new(Held(names.to_vec())))
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_may_grant_is_understood_by_the_hosts_own_model() {
+    let desk = Desk::new();
+    let host = desk.builder().scope_model(Roles).build().unwrap();
+    for (own, granted, allowed) in [
+        ("editor", "reader", true),
+        ("editor", "editor", true),
+        ("editor", "boss", false),
+        ("reader", "editor", false),
+        ("boss", "anything", true),
+        ("boss", "*", true),
+        // No wildcard of this model's.
+        ("*", "reader", false),
+        ("read:*", "read:all", false),
+    ] {
+        let olga = operator("olga", "acme", Role::Owner).with_authority([scope(own)]);
+        let manager = host.by(olga);
+        let issued = manager.issue(with_scopes(&[granted])).await;
+        assert_eq!(issued.is_ok(), allowed, "{own} grants {granted}");
+        let (_, key) = issue(&host, with_scopes(&[])).await;
+        let more = change(|change| change.scopes = Some(vec![scope(granted)]));
+        let changed = manager.update(&key.id, more, None).await;
+        assert_eq!(changed.is_ok(), allowed, "{own} adds {granted}");
+    }
 }
 
 #[tokio::test]

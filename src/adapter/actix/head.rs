@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use actix_web::http::header::{AUTHORIZATION, FORWARDED, HeaderName};
 use actix_web::{HttpMessage, HttpRequest};
 
+use crate::adapter::nobody::ServesGrpc;
 use crate::audit::RequestId;
 use crate::network::TlsVersion;
 use crate::request::{FieldName, RequestHead};
@@ -25,6 +26,7 @@ pub struct ActixHead<'r> {
     request_id: Option<RequestId>,
     peer: Option<IpAddr>,
     tls: Option<TlsVersion>,
+    grpc: bool,
     /// Made when it is asked for, which few requests need.
     route: OnceCell<Option<String>>,
 }
@@ -33,12 +35,15 @@ impl<'r> ActixHead<'r> {
     /// The view of a request that came from this address.
     #[must_use]
     pub fn new(request: &'r HttpRequest, peer: Option<IpAddr>) -> Self {
-        let request_id = request.extensions().get::<RequestId>().cloned();
+        let extensions = request.extensions();
+        let request_id = extensions.get::<RequestId>().cloned();
+        let grpc = extensions.contains::<ServesGrpc>();
         Self {
             request,
             request_id,
             peer,
             tls: None,
+            grpc,
             route: OnceCell::new(),
         }
     }
@@ -47,6 +52,14 @@ impl<'r> ActixHead<'r> {
     #[must_use]
     pub fn with_tls(mut self, tls: Option<TlsVersion>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// The same request, to a service that serves gRPC, or that does not. Unless said, what the
+    /// [`Auth`](super::Auth::grpc) further out declared.
+    #[must_use]
+    pub fn with_grpc(mut self, serves_grpc: bool) -> Self {
+        self.grpc = serves_grpc;
         self
     }
 }
@@ -89,6 +102,10 @@ impl RequestHead for ActixHead<'_> {
 
     fn tls(&self) -> Option<TlsVersion> {
         self.tls
+    }
+
+    fn serves_grpc(&self) -> bool {
+        self.grpc
     }
 
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {

@@ -1,13 +1,14 @@
 //! Answers as actix-web's responses, and what is told of every answer, whoever made it.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
-use actix_web::HttpResponse;
 use actix_web::dev::ServiceResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::Bytes;
+use actix_web::{Error, HttpResponse, ResponseError};
 
 use crate::audit::{RequestId, Witness};
 use crate::error::AuthError;
@@ -59,6 +60,38 @@ pub(super) fn saw<B>(witness: Witness, response: &mut HttpResponse<B>) {
     id.map(|id| response.extensions_mut().insert(id));
 }
 
+/// An error of middleware further in, with the fields that its answer shall have.
+struct WithFields {
+    error: Error,
+    fields: HeaderMap,
+}
+
+impl fmt::Debug for WithFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
+}
+
+impl fmt::Display for WithFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl ResponseError for WithFields {
+    fn status_code(&self) -> StatusCode {
+        self.error.as_response_error().status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = self.error.error_response();
+        for (name, value) in &self.fields {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+        response
+    }
+}
+
 /// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by
 /// e-mail; and who is told of the answer.
 pub(super) struct Told {
@@ -81,10 +114,18 @@ impl Told {
         }
     }
 
-    /// There is none.
-    pub(super) fn failed(self) {
+    /// There is none yet: middleware further in failed, and actix-web makes an answer of its error
+    /// further out. That answer has the fields, too.
+    pub(super) fn failed(self, error: Error) -> Error {
+        let mut fields = HeaderMap::new();
+        self.add_fields(&mut fields);
         if let Some(witness) = self.witness {
             witness.failed();
+        }
+        if fields.is_empty() {
+            error
+        } else {
+            WithFields { error, fields }.into()
         }
     }
 

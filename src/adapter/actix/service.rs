@@ -8,16 +8,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use actix_web::HttpRequest;
 use actix_web::body::EitherBody;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, forward_ready};
 use actix_web::http::header::HeaderName;
+use actix_web::{Error, HttpRequest};
 use pin_project_lite::pin_project;
 
 use super::response::{Told, count, saw};
 use super::transform::{Insertion, LocalFuture, Shared, put, take};
 use super::{ActixHead, into_response};
-use crate::adapter::nobody::Anonymous;
+use crate::adapter::nobody::{Anonymous, ServesGrpc};
 use crate::audit::Witness;
 use crate::authenticator::{Admission, Attempt, Outcome};
 use crate::error::AuthError;
@@ -38,10 +38,10 @@ pub struct AuthMiddleware<S> {
 
 impl<S, B> Service<ServiceRequest> for AuthMiddleware<S>
 where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>>,
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
     type Response = ServiceResponse<EitherBody<B>>;
-    type Error = S::Error;
+    type Error = Error;
     type Future = AuthFuture<S, B>;
 
     forward_ready!(service);
@@ -161,6 +161,12 @@ impl Shared {
         for insert in insertions {
             insert(request);
         }
+        if self.grpc {
+            put(request, ServesGrpc);
+        } else {
+            // What other middleware declared of its API is not said of this one.
+            take::<ServesGrpc>(request);
+        }
         if let Some(witness) = &mut witness {
             if let Some(principal) = &admission.principal {
                 witness.admitted(principal);
@@ -198,7 +204,9 @@ impl Shared {
     }
 
     fn head<'r>(&self, request: &'r HttpRequest) -> ActixHead<'r> {
-        ActixHead::new(request, (self.peer_of)(request)).with_tls((self.tls_of)(request))
+        ActixHead::new(request, (self.peer_of)(request))
+            .with_tls((self.tls_of)(request))
+            .with_grpc(self.grpc)
     }
 
     fn refuse<B>(
@@ -254,9 +262,9 @@ pin_project! {
 
 impl<S, B> Future for AuthFuture<S, B>
 where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>>,
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
-    type Output = Result<ServiceResponse<EitherBody<B>>, S::Error>;
+    type Output = Result<ServiceResponse<EitherBody<B>>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -264,10 +272,11 @@ where
             let next = match state.as_mut().project() {
                 StateProjection::Inner { future, told } => {
                     let mut answer = ready!(future.poll(cx));
-                    match (&mut answer, told.take()) {
-                        (Ok(response), Some(told)) => told.tell(response),
-                        (Err(_), Some(told)) => told.failed(),
-                        (_, None) => {}
+                    if let Some(told) = told.take() {
+                        match &mut answer {
+                            Ok(response) => told.tell(response),
+                            Err(_) => answer = answer.map_err(|error| told.failed(error)),
+                        }
                     }
                     return Poll::Ready(answer.map(ServiceResponse::map_into_left_body));
                 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use actix_web::body::EitherBody;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::HeaderName;
-use actix_web::{HttpMessage, HttpRequest};
+use actix_web::{Error, HttpMessage, HttpRequest};
 
 use super::AuthMiddleware;
 use crate::authenticator::Authenticator;
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub(super) secret_fields: Vec<HeaderName>,
     pub(super) peer_of: Arc<PeerOf>,
     pub(super) tls_of: Arc<TlsOf>,
+    pub(super) grpc: bool,
     pub(super) inserts: Vec<Arc<Insert>>,
     pub(super) inserts_later: Vec<Arc<InsertLater>>,
 }
@@ -76,6 +77,7 @@ impl Auth {
                 secret_fields,
                 peer_of,
                 tls_of,
+                grpc: false,
                 inserts,
                 inserts_later,
             }),
@@ -98,6 +100,16 @@ impl Auth {
         tls_of: impl Fn(&HttpRequest) -> Option<TlsVersion> + Send + Sync + 'static,
     ) -> Self {
         self.with(|shared| shared.tls_of = Arc::new(tls_of))
+    }
+
+    /// Declares that what is behind this serves gRPC: refused calls, that is `POST`s of
+    /// `application/grpc`, are answered by a gRPC status (trailers only, under HTTP 200).
+    ///
+    /// Unless declared, every refusal has its HTTP status, whatever `Content-Type` the client
+    /// sends. Do not declare it for routes that answer a proxy's question whether a request may
+    /// pass (forward-auth): such a proxy lets pass what is answered with 200.
+    pub fn grpc(self) -> Self {
+        self.with(|shared| shared.grpc = true)
     }
 
     /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
@@ -182,10 +194,10 @@ pub(super) fn take<T: 'static>(request: &HttpRequest) {
 
 impl<S, B> Transform<S, ServiceRequest> for Auth
 where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>>,
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
     type Response = ServiceResponse<EitherBody<B>>;
-    type Error = S::Error;
+    type Error = Error;
     type Transform = AuthMiddleware<S>;
     type InitError = ();
     type Future = Ready<Result<AuthMiddleware<S>, ()>>;

@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{HttpHead, RejectionBody, into_response};
-use crate::adapter::nobody::Anonymous;
+use crate::adapter::nobody::{Anonymous, ServesGrpc};
 use crate::audit::{RequestId, Witness};
 use crate::authenticator::{Admission, Attempt, Authenticator, Outcome};
 use crate::error::AuthError;
@@ -55,6 +55,7 @@ struct Shared {
     secret_fields: Vec<HeaderName>,
     peer_of: Arc<PeerOf>,
     tls_of: Arc<TlsOf>,
+    grpc: bool,
     inserts: Vec<Arc<Insert>>,
     inserts_later: Vec<Arc<InsertLater>>,
 }
@@ -85,6 +86,7 @@ impl AuthLayer {
                 secret_fields,
                 peer_of,
                 tls_of,
+                grpc: false,
                 inserts,
                 inserts_later,
             }),
@@ -107,6 +109,16 @@ impl AuthLayer {
         tls_of: impl Fn(&Extensions) -> Option<TlsVersion> + Send + Sync + 'static,
     ) -> Self {
         self.with(|shared| shared.tls_of = Arc::new(tls_of))
+    }
+
+    /// Declares that what is behind this serves gRPC: refused calls, that is `POST`s of
+    /// `application/grpc`, are answered by a gRPC status (trailers only, under HTTP 200).
+    ///
+    /// Unless declared, every refusal has its HTTP status, whatever `Content-Type` the client
+    /// sends. Do not declare it for routes that answer a proxy's question whether a request may
+    /// pass (forward-auth): such a proxy lets pass what is answered with 200.
+    pub fn grpc(self) -> Self {
+        self.with(|shared| shared.grpc = true)
     }
 
     /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
@@ -352,6 +364,12 @@ impl Shared {
         for insert in insertions {
             insert(extensions);
         }
+        if self.grpc {
+            extensions.insert(ServesGrpc);
+        } else {
+            // What another layer declared of its API is not said of this one.
+            extensions.remove::<ServesGrpc>();
+        }
         if let Some(witness) = &mut witness {
             if let Some(principal) = &admission.principal {
                 witness.admitted(principal);
@@ -391,7 +409,9 @@ impl Shared {
 
     fn head<'r, B>(&self, request: &'r Request<B>) -> HttpHead<'r> {
         let extensions = request.extensions();
-        HttpHead::new(request, (self.peer_of)(extensions)).with_tls((self.tls_of)(extensions))
+        HttpHead::new(request, (self.peer_of)(extensions))
+            .with_tls((self.tls_of)(extensions))
+            .with_grpc(self.grpc)
     }
 
     fn refuse<R: RejectionBody>(

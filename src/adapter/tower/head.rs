@@ -1,11 +1,13 @@
 //! The view of an `http` 1 request.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use http::header::{AUTHORIZATION, FORWARDED, HeaderName};
 use http::{HeaderMap, Method, Request, Uri, request};
 
+use crate::adapter::nobody::ServesGrpc;
 use crate::audit::RequestId;
 use crate::network::TlsVersion;
 use crate::request::{FieldName, RequestHead};
@@ -17,7 +19,7 @@ static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// An `http` request as the authenticator sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct HttpHead<'r> {
     method: &'r Method,
     uri: &'r Uri,
@@ -26,6 +28,7 @@ pub struct HttpHead<'r> {
     extensions: &'r http::Extensions,
     peer: Option<IpAddr>,
     tls: Option<TlsVersion>,
+    grpc: bool,
 }
 
 impl<'r> HttpHead<'r> {
@@ -38,6 +41,7 @@ impl<'r> HttpHead<'r> {
             extensions: request.extensions(),
             peer,
             tls: None,
+            grpc: request.extensions().get::<ServesGrpc>().is_some(),
         }
     }
 
@@ -45,6 +49,15 @@ impl<'r> HttpHead<'r> {
     #[must_use]
     pub const fn with_tls(mut self, tls: Option<TlsVersion>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// The same request, to a service that serves gRPC, or that does not. Unless said, what the
+    /// [`AuthLayer`](super::AuthLayer::grpc) or [`GrpcMethods`](super::GrpcMethods) further out
+    /// declared.
+    #[must_use]
+    pub const fn with_grpc(mut self, serves_grpc: bool) -> Self {
+        self.grpc = serves_grpc;
         self
     }
 
@@ -58,6 +71,7 @@ impl<'r> HttpHead<'r> {
             extensions: &parts.extensions,
             peer,
             tls: None,
+            grpc: parts.extensions.get::<ServesGrpc>().is_some(),
         }
     }
 }
@@ -90,6 +104,10 @@ impl RequestHead for HttpHead<'_> {
         self.tls
     }
 
+    fn serves_grpc(&self) -> bool {
+        self.grpc
+    }
+
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
         // Names in the map are in lower case, as the fields' are.
         self.headers
@@ -113,5 +131,17 @@ impl RequestHead for HttpHead<'_> {
                 return;
             }
         }
+    }
+}
+
+impl fmt::Debug for HttpHead<'_> {
+    /// Without the fields and the query: keys may stand in both.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpHead")
+            .field("method", &self.method())
+            .field("path", &self.path())
+            .field("peer", &self.peer)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }

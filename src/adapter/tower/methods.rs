@@ -1,8 +1,8 @@
 //! The layer that demands of each gRPC method what a table says, and refuses methods that are not
 //! in it.
 //!
-//! A method is a path, `/package.Service/Method`; any other API that has one path for each thing to
-//! do fits too.
+//! A method is a path, `/package.Service/Method`. Whoever puts this layer around a service declares
+//! that it serves gRPC: its refusals, and those further in, are gRPC statuses for gRPC calls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tower::{Layer, Service};
 
 use super::require::RequireFuture;
 use super::{HttpHead, RejectionBody, check, principal, refuse};
+use crate::adapter::nobody::ServesGrpc;
 use crate::error::{AuthError, ErrorCode};
 use crate::policy::Requirement;
 use crate::request::RequestHead;
@@ -22,6 +23,9 @@ use crate::request::RequestHead;
 ///
 /// Names are compared exactly. gRPC calls are all `POST`, so a read-only key is refused unless the
 /// requirement says [`reading`](Requirement::reading).
+///
+/// This layer implies [`AuthLayer::grpc`](super::AuthLayer::grpc) for itself and what is further
+/// in; the `AuthLayer` further out must be told.
 ///
 /// ```
 /// use portunus::adapter::tower::GrpcMethods;
@@ -222,7 +226,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(ServesGrpc);
         let head = HttpHead::new(&request, None);
         match self.table.check(request.extensions(), &head) {
             Ok(()) => RequireFuture::inner(self.inner.call(request)),

@@ -439,3 +439,36 @@ async fn a_requirement_says_the_same_as_a_layer_an_extractor_and_a_call() {
         );
     }
 }
+
+#[test]
+fn no_view_of_a_request_prints_what_its_fields_hold() {
+    const SECRET: &str = "acme_live_sk_TopSecret";
+    let bearer = format!("Bearer {SECRET}");
+    let request = http::Request::get("/documents?key=acme_live_sk_TopSecret")
+        .header("authorization", bearer.as_str())
+        .header("x-api-key", SECRET)
+        .body(())
+        .unwrap();
+    let head = HttpHead::new(&request, None);
+    let by_actix = actix_web::test::TestRequest::get()
+        .uri("/documents?key=acme_live_sk_TopSecret")
+        .insert_header(("authorization", bearer.as_str()))
+        .insert_header(("x-api-key", SECRET))
+        .to_http_request();
+    let by_hand = portunus::testing::TestRequest::get("/documents")
+        .bearer(SECRET)
+        .basic(SECRET)
+        .field("x-api-key", SECRET);
+    let dynamic: &dyn portunus::RequestHead = &head;
+    let value = dynamic.single(portunus::request::FieldName::Authorization);
+    let shown = format!(
+        "{head:?} {:?} {by_hand:?} {value:?}",
+        portunus::adapter::actix::ActixHead::new(&by_actix, None)
+    );
+    assert!(shown.contains("/documents"), "{shown}");
+    let bytes = format!("{:?}", SECRET.as_bytes());
+    let encoded = portunus_test_support::base64(format!("{SECRET}:").as_bytes());
+    for hidden in [SECRET, &bytes[1..20], &encoded] {
+        assert!(!shown.contains(hidden), "{shown}");
+    }
+}

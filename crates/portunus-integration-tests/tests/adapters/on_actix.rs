@@ -646,6 +646,30 @@ async fn an_error_of_the_service_is_passed_on_and_told_as_a_failure() {
 }
 
 #[actix_web::test]
+async fn an_error_of_middleware_further_in_tells_how_the_windows_stand() {
+    for late in [false, true] {
+        let door = door(late).await;
+        let breaks = from_fn(|_, _: actix_web::middleware::Next<body::BoxBody>| async {
+            Err::<ServiceResponse, _>(error::ErrorImATeapot("the service broke"))
+        });
+        let app = App::new()
+            .service(web::resource("/").get(whoami).wrap(breaks))
+            .wrap(door.auth());
+        let app = init_service(app).await;
+        let error = try_call_service(&app, door.get("/").to_request()).await;
+        let error = error.err().unwrap();
+        assert_eq!(error.to_string(), "the service broke");
+        let response = error.error_response();
+        assert_eq!(response.status().as_u16(), 418);
+        assert_eq!(
+            response.headers().get("ratelimit").unwrap(),
+            r#""minute";r=99;t=60"#
+        );
+        assert!(response.headers().contains_key("ratelimit-policy"));
+    }
+}
+
+#[actix_web::test]
 async fn a_request_that_is_given_up_is_told_as_abandoned_and_goes_no_further() {
     let door = door(false).await;
     let reached = Rc::<Cell<bool>>::default();

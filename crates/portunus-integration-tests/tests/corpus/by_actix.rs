@@ -7,13 +7,21 @@ use actix_web::{App, HttpServer, web};
 use portunus::adapter::actix::{Auth, require};
 use portunus::{Authenticator, KeyPrincipal, Requirement};
 
-use crate::configuration::customer;
+use crate::configuration::{customer, is_mapped, serves_grpc};
 use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
 
 /// Serves until it is stopped.
-pub(crate) fn start(authenticator: Authenticator, mapped: bool) -> (SocketAddr, ServerHandle) {
+pub(crate) fn start(
+    authenticator: Authenticator,
+    configuration: &str,
+) -> (SocketAddr, ServerHandle) {
     let auth = Auth::new(authenticator);
-    let auth = if mapped {
+    let auth = if serves_grpc(configuration) {
+        auth.grpc()
+    } else {
+        auth
+    };
+    let auth = if is_mapped(configuration) {
         auth.try_map_principal(customer)
     } else {
         auth

@@ -5,23 +5,17 @@ use std::net::SocketAddr;
 use axum::Router;
 use axum::routing;
 use portunus::adapter::axum::{ProtectedRouter, any, get};
-use portunus::adapter::tower::AuthLayer;
 use portunus::{Authenticator, KeyPrincipal};
 use tokio::net::TcpListener;
 
-use crate::configuration::customer;
+use crate::configuration::layer;
 use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
 
 /// Serves until the runtime ends.
-pub(crate) async fn start(authenticator: Authenticator, mapped: bool) -> SocketAddr {
+pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let layer = AuthLayer::new(authenticator);
-    let layer = if mapped {
-        layer.try_map_principal(customer)
-    } else {
-        layer
-    };
+    let layer = layer(configuration, authenticator);
     let mut site = ProtectedRouter::new(layer.clone())
         .route(GET_ONLY, get(handler).any_key())
         .route(PUBLIC, get(|| async { "ok" }).public());

@@ -18,22 +18,17 @@ use portunus::{Authenticator, KeyPrincipal, Requirement};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::configuration::customer;
+use crate::configuration::layer;
 use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
 
 type Asked = Request<Incoming>;
 type Answered = Response<Full<Bytes>>;
 
 /// Serves until the runtime ends.
-pub(crate) async fn start(authenticator: Authenticator, mapped: bool) -> SocketAddr {
+pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let layer = AuthLayer::new(authenticator);
-    let layer = if mapped {
-        layer.try_map_principal(customer)
-    } else {
-        layer
-    };
+    let layer = layer(configuration, authenticator);
     let demands = Arc::new(demands());
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {

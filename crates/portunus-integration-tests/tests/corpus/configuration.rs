@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
+use portunus::adapter::tower::AuthLayer;
 use portunus::key::{Environment, KeyId, Owner, TenantId};
 use portunus::limit::{
     Decision, LimitFields, LimitRequest, LimiterError, LocalLimiter, OnOutage, Quota, Quotas,
@@ -23,12 +24,15 @@ use portunus::{
 use crate::house::{House, USER};
 use portunus_test_support::{format, live, scope, tenant, user};
 
+/// What the name of a configuration begins with whose host declares that it serves gRPC.
+pub(crate) const SERVES_GRPC: &str = "grpc and ";
+
 /// The proxy that is trusted where one is.
 const PROXY: &str = "127.0.0.2/32";
 
 /// The authenticator of a configuration. Each has limits of its own.
 pub(crate) fn authenticator(name: &str, house: &House) -> Authenticator {
-    builder(name, house)
+    builder(name.strip_prefix(SERVES_GRPC).unwrap_or(name), house)
         .clock(house.clock.clone())
         .build()
         .unwrap()
@@ -134,7 +138,27 @@ fn tls() -> Option<Transport> {
 
 /// Whether a configuration maps principals to a type of the host's own, which may refuse.
 pub(crate) fn is_mapped(name: &str) -> bool {
-    name == "mapped"
+    name.strip_prefix(SERVES_GRPC).unwrap_or(name) == "mapped"
+}
+
+/// Whether the host of a configuration declares that it serves gRPC.
+pub(crate) fn serves_grpc(name: &str) -> bool {
+    name.starts_with(SERVES_GRPC)
+}
+
+/// The layer of a configuration, for tower and axum.
+pub(crate) fn layer(name: &str, authenticator: Authenticator) -> AuthLayer {
+    let layer = AuthLayer::new(authenticator);
+    let layer = if serves_grpc(name) {
+        layer.grpc()
+    } else {
+        layer
+    };
+    if is_mapped(name) {
+        layer.try_map_principal(customer)
+    } else {
+        layer
+    }
 }
 
 /// A host's own customer; an account that is closed is none.

@@ -1,5 +1,5 @@
-//! The corpus's column for gRPC: every refusal of a `GET` or `POST`, asked as a call, is a status
-//! of trailers only, with the number that stands for the row's status, its stable code, and its
+//! The corpus's column for gRPC: every refusal of a `GET` or `POST`, asked as a call of a service
+//! whose host declared that it serves gRPC, is a status of trailers only, with the number that stands for the row's status, its stable code, and its
 //! challenges and fields of limits as metadata.
 //!
 //! Asked over HTTP/1.1: what is refused how is decided by the request's head. `tests/grpc.rs` has
@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::Value;
 
 use crate::all_rows;
+use crate::configuration::SERVES_GRPC;
 use crate::row::{Adapter, Row};
 use crate::run::{Store, answers};
 use crate::wire::Answer;
@@ -56,6 +57,7 @@ fn as_call(row: &Row) -> Option<(Row, Answer)> {
     (!other).then(|| {
         (
             Row {
+                house: format!("{SERVES_GRPC}{}", row.house),
                 request,
                 ..row.clone()
             },
@@ -127,6 +129,34 @@ fn fault(http: &Answer, call: &Answer) -> Option<String> {
         return Some(format!("says {:?}", one("grpc-message")));
     }
     None
+}
+
+#[actix_web::test]
+async fn no_refusal_of_a_host_that_serves_no_grpc_changes_with_the_clients_content_type() {
+    let calls: Vec<_> = all_rows().iter().filter_map(as_call).collect();
+    for (row, _) in calls {
+        // Asked as a call all the same.
+        let house = row.house[SERVES_GRPC.len()..].to_owned();
+        let row = Row { house, ..row };
+        for (adapter, answer) in Adapter::ALL
+            .into_iter()
+            .zip(answers(&row, Store::Now).await)
+        {
+            assert!(
+                !answer
+                    .fields
+                    .iter()
+                    .any(|(name, _)| name.starts_with("grpc-")),
+                "=== {} ({adapter:?}):\n{answer}",
+                row.name
+            );
+            assert!(
+                answer.status.starts_with(['4', '5']),
+                "=== {}: {answer}",
+                row.name
+            );
+        }
+    }
 }
 
 #[actix_web::test]

@@ -99,6 +99,7 @@ pub(crate) const KEYS: &[&str] = &[
     "closed",
     "rotated",
     "own2",
+    "own1",
     "a_app",
     "a_user",
     "a_test",
@@ -282,8 +283,9 @@ fn restrict(record: &mut KeyRecord, what: &str, now: SystemTime) {
         "app" | "a_app" => record.delegation = Delegation::On,
         "appreads" => record.delegation = Delegation::Only(vec![scope("document:read")]),
         "rotated" => record.family = KeyFamily::new("key_reader").unwrap(),
-        "own2" => {
-            record.quotas = Quota::per_minute(2)
+        "own1" | "own2" => {
+            let limit = if what == "own1" { 1 } else { 2 };
+            record.quotas = Quota::per_minute(limit)
                 .and_then(|quota| Quotas::new([quota]))
                 .ok()
         }

@@ -52,6 +52,7 @@ files! {
     yousign_is_answered_alike = "yousign.http",
     iusign_is_answered_alike = "iusign.http",
     dropbox_sign_is_answered_alike = "dropbox-sign.http",
+    what_looks_like_a_call_of_grpc_is_answered_alike = "grpc.http",
     what_routers_do_themselves_lets_nobody_in = "routers.http",
     what_servers_do_themselves_lets_nobody_in = "bytes.http",
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use actix_web::dev::ServerHandle;
 use portunus::Clock;
 
-use crate::configuration::{authenticator, is_mapped};
+use crate::configuration::authenticator;
 use crate::house::{House, KEYS, key};
 use crate::row::{Adapter, Given, Row, expand};
 use crate::wire::{Answer, ask};
@@ -34,12 +34,11 @@ impl Servers {
         if store == Store::Late {
             house.store.answer_late(1);
         }
-        let mapped = is_mapped(configuration);
         let own = || authenticator(configuration, &house);
-        let (actix_at, actix) = by_actix::start(own(), mapped);
+        let (actix_at, actix) = by_actix::start(own(), configuration);
         let at = [
-            by_tower::start(own(), mapped).await,
-            by_axum::start(own(), mapped).await,
+            by_tower::start(own(), configuration).await,
+            by_axum::start(own(), configuration).await,
             actix_at,
         ];
         Self { house, at, actix }

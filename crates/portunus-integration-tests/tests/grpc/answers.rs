@@ -48,7 +48,7 @@ async fn whole(response: Response<Full<Bytes>>) -> (StatusCode, HeaderMap, Bytes
 #[tokio::test]
 async fn a_call_is_a_post_of_grpc_and_nothing_else_is() {
     let house = House::new();
-    let layer = AuthLayer::new(house.bearer().build().unwrap());
+    let layer = AuthLayer::new(house.bearer().build().unwrap()).grpc();
     for (method, content_type, is_call) in [
         ("POST", Some("application/grpc"), true),
         ("POST", Some("application/grpc+proto"), true),
@@ -88,6 +88,61 @@ async fn a_call_is_a_post_of_grpc_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn where_grpc_is_not_declared_a_call_is_refused_as_any_request() {
+    for late in [false, true] {
+        let house = House::new();
+        let (key, _) = house.issue(&["a"]).await;
+        if late {
+            house.store.answer_late();
+        }
+        let layers = (
+            AuthLayer::new(house.bearer().build().unwrap()),
+            require(scope("b")),
+        );
+        let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
+        for (key, status) in [(None, 401), (Some(&*stranger()), 401), (Some(&*key), 403)] {
+            let response = service.clone().oneshot(call("/a.B/C", key)).await.unwrap();
+            let (got, headers, body) = whole(response).await;
+            assert_eq!(got, status, "{key:?}");
+            assert_eq!(headers["content-type"], "application/problem+json");
+            assert!(!headers.contains_key("grpc-status") && !body.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_declares_nothing_is_not_bound_by_what_one_further_out_declared() {
+    let house = House::new();
+    let (key, _) = house.issue(&["a"]).await;
+    let layers = (
+        AuthLayer::new(house.bearer().build().unwrap()).grpc(),
+        AuthLayer::new(house.bearer().build().unwrap()),
+        require(scope("b")),
+    );
+    let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
+    let refused = service.clone().oneshot(call("/a.B/C", Some(&key))).await;
+    assert_eq!(whole(refused.unwrap()).await.0, 403);
+    let refused = service.oneshot(call("/a.B/C", None)).await;
+    assert_eq!(refused.unwrap().headers()["grpc-status"], "16");
+}
+
+#[tokio::test]
+async fn a_table_of_methods_declares_grpc_for_what_it_refuses_itself() {
+    let house = House::new();
+    let (key, _) = house.issue(&["a"]).await;
+    let table = GrpcMethods::new().method("/a.B/C", scope("b")).build();
+    let layers = (
+        AuthLayer::new(house.bearer().build().unwrap()),
+        table.unwrap(),
+    );
+    let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
+    let refused = service.clone().oneshot(call("/a.B/C", Some(&key))).await;
+    assert_eq!(refused.unwrap().headers()["grpc-status"], "7");
+    let unknown = service.oneshot(call("/a.B/C", None)).await;
+    assert_eq!(whole(unknown.unwrap()).await.0, 401);
+}
+
+#[tokio::test]
 async fn grpc_and_http_make_the_same_decision_for_the_same_request() {
     for late in [false, true] {
         let house = House::new();
@@ -98,7 +153,7 @@ async fn grpc_and_http_make_the_same_decision_for_the_same_request() {
             house.store.answer_late(1);
         }
         let layers = (
-            AuthLayer::new(house.bearer().build().unwrap()),
+            AuthLayer::new(house.bearer().build().unwrap()).grpc(),
             require(scope("b")),
         );
         let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
@@ -141,7 +196,7 @@ async fn grpc_and_http_make_the_same_decision_for_the_same_request() {
 #[tokio::test]
 async fn unknown_keys_get_the_same_bytes() {
     let house = House::new();
-    let layer = AuthLayer::new(house.bearer().build().unwrap());
+    let layer = AuthLayer::new(house.bearer().build().unwrap()).grpc();
     let mut answers = Vec::new();
     for key in [
         stranger(),
@@ -208,7 +263,7 @@ async fn the_most_exact_entry_decides_and_what_has_none_is_refused() {
         .method("/acme.v1.Documents/Delete", scope("delete"));
     let layers = |table: GrpcMethods| {
         (
-            AuthLayer::new(house.bearer().build().unwrap()),
+            AuthLayer::new(house.bearer().build().unwrap()).grpc(),
             table.build().unwrap(),
         )
     };
@@ -300,7 +355,10 @@ async fn a_read_only_key_calls_only_what_is_said_to_read() {
         .method("/a.B/Set", scope("a"))
         .build()
         .unwrap();
-    let layers = (AuthLayer::new(house.bearer().build().unwrap()), table);
+    let layers = (
+        AuthLayer::new(house.bearer().build().unwrap()).grpc(),
+        table,
+    );
     let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
     assert_eq!(asked(&service, call("/a.B/Get", Some(&key))).await, None);
     assert_eq!(
@@ -397,7 +455,7 @@ fn a_table_with_a_malformed_or_repeated_entry_is_not_built() {
 async fn grpc_web_is_refused_in_its_own_way_inside_of_its_translator_and_as_http_outside_of_it() {
     use tonic::body::Body;
     let house = House::new();
-    let auth = AuthLayer::new(house.bearer().build().unwrap());
+    let auth = AuthLayer::new(house.bearer().build().unwrap()).grpc();
     let inner =
         service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
     let wrapped = || MapResponseLayer::new(|response: Response<_>| response.map(EitherBody::inner));
@@ -436,19 +494,25 @@ async fn grpc_web_is_refused_in_its_own_way_inside_of_its_translator_and_as_http
 #[tokio::test]
 async fn extractors_refuse_calls_as_the_layers_do() {
     use axum::body::Body;
-    let app = axum::Router::new().route(
-        "/a.B/Get",
-        axum::routing::post(|_: KeyPrincipal| async { "never" }),
-    );
-    let response = app
-        .oneshot(call("/a.B/Get", None).map(|()| Body::empty()))
-        .await
-        .unwrap();
-    assert_eq!(
-        (
-            response.status().as_u16(),
-            response.headers()["grpc-status"].to_str().unwrap()
-        ),
-        (200, "16")
-    );
+    let house = House::new();
+    let optional = AuthLayer::new(house.bearer().optional().build().unwrap());
+    for (layer, expected) in [
+        (Some(optional.clone().grpc()), (200, Some("16"))),
+        (Some(optional), (401, None)),
+        // Nobody declared anything.
+        (None, (401, None)),
+    ] {
+        let mut app = axum::Router::new().route(
+            "/a.B/Get",
+            axum::routing::post(|_: KeyPrincipal| async { "never" }),
+        );
+        if let Some(layer) = layer {
+            app = app.layer(layer);
+        }
+        let request = call("/a.B/Get", None).map(|()| Body::empty());
+        let response = app.oneshot(request).await.unwrap();
+        let status = response.headers().get("grpc-status");
+        let status = status.map(|status| status.to_str().unwrap());
+        assert_eq!((response.status().as_u16(), status), expected);
+    }
 }

@@ -123,7 +123,7 @@ async fn serve(layer: AuthLayer, methods: GrpcMethodsLayer) -> Site {
 }
 
 async fn site(builder: AuthenticatorBuilder) -> Site {
-    serve(AuthLayer::new(builder.build().unwrap()), methods()).await
+    serve(AuthLayer::new(builder.build().unwrap()).grpc(), methods()).await
 }
 
 impl Site {
@@ -284,7 +284,11 @@ async fn scopes_are_demanded_method_by_method_and_unlisted_methods_are_refused()
         .method("/grpc.health.v1.Health/Check", Requirement::none())
         .build()
         .unwrap();
-    let site = serve(AuthLayer::new(house.bearer().build().unwrap()), only_check).await;
+    let site = serve(
+        AuthLayer::new(house.bearer().build().unwrap()).grpc(),
+        only_check,
+    )
+    .await;
     let status = site
         .client()
         .await
@@ -305,7 +309,7 @@ async fn a_public_method_needs_no_key_but_refuses_a_wrong_one() {
         .build()
         .unwrap();
     let site = serve(
-        AuthLayer::new(house.bearer().optional().build().unwrap()),
+        AuthLayer::new(house.bearer().optional().build().unwrap()).grpc(),
         table,
     )
     .await;
@@ -501,10 +505,12 @@ async fn a_message_arrives_as_it_was_meant_and_never_too_long() {
         "ü".repeat(5_000),
     ] {
         let refuse = detail.clone();
-        let layer = AuthLayer::new(house.bearer().build().unwrap()).try_map_principal(move |_| {
-            let error = AuthError::with_detail(ErrorCode::Forbidden, refuse.clone());
-            async move { Err::<(), _>(error) }
-        });
+        let layer = AuthLayer::new(house.bearer().build().unwrap())
+            .grpc()
+            .try_map_principal(move |_| {
+                let error = AuthError::with_detail(ErrorCode::Forbidden, refuse.clone());
+                async move { Err::<(), _>(error) }
+            });
         let status = serve(layer, methods())
             .await
             .check(&bearer(&key))

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener};
+use portunus::{Clock, SystemClock};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -182,7 +183,7 @@ async fn hear(
             Message::Changed(what) => listeners.invalidated(&what),
             Message::Beat(node, mark) if node == heartbeats.node => {
                 if let Some(sent) = heartbeats.back(mark) {
-                    listeners.heard_all(sent.elapsed());
+                    listeners.heard_all(heartbeats.now().saturating_sub(sent));
                 }
             }
             Message::Beat(..) | Message::NoBeat => {}
@@ -217,6 +218,8 @@ async fn send(mut sender: PgConnection, heartbeats: &Heartbeats) -> Result<(), F
 struct Heartbeats {
     /// Whose they are.
     node: u64,
+    /// One that does not stand still while the machine sleeps.
+    clock: SystemClock,
     beats: Mutex<Beats>,
 }
 
@@ -226,7 +229,7 @@ struct Beats {
     marks: RandomState,
     count: u64,
     /// Those that have not come back, and when each was sent.
-    waiting: VecDeque<(u64, Instant)>,
+    waiting: VecDeque<(u64, Duration)>,
     came_back: bool,
 }
 
@@ -240,6 +243,7 @@ impl Heartbeats {
         };
         Self {
             node: RandomState::new().hash_one(std::process::id()),
+            clock: SystemClock::default(),
             beats: Mutex::new(beats),
         }
     }
@@ -248,18 +252,22 @@ impl Heartbeats {
         self.beats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
     /// A heartbeat that is sent now.
     fn next(&self) -> u64 {
         let mut beats = self.lock();
         beats.count += 1;
         let mark = beats.marks.hash_one(beats.count);
-        beats.waiting.push_back((mark, Instant::now()));
+        beats.waiting.push_back((mark, self.now()));
         mark
     }
 
     /// One that comes back: when it was sent, if it was and has not come back before. With it,
     /// those before it are done.
-    fn back(&self, mark: u64) -> Option<Instant> {
+    fn back(&self, mark: u64) -> Option<Duration> {
         let mut beats = self.lock();
         let place = beats
             .waiting

@@ -6,10 +6,11 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener};
+use portunus::{Clock, SystemClock};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -111,17 +112,19 @@ struct View {
 
 async fn run(options: SqliteConnectOptions, every: Duration, listeners: Arc<Listeners>) {
     let mut view = None;
+    // One that does not stand still while the machine sleeps.
+    let clock = SystemClock::default();
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let began = Instant::now();
+        let began = clock.monotonic();
         // One that failed is not used again.
         if let Ok(Ok((seen, changed))) = timeout(LOOK_LIMIT, look(view.take(), &options)).await {
             if changed {
                 listeners.invalidated(&Invalidation::everything());
             }
-            listeners.heard_all(began.elapsed());
+            listeners.heard_all(clock.monotonic().saturating_sub(began));
             view = Some(seen);
         }
     }

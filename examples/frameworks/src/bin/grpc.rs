@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .method("/grpc.health.v1.Health/Watch", scope!("health:watch"))
         .build()?;
     let auth = AuthLayer::new(Authenticator::builder(store).bearer([format]).build()?)
+        .grpc()
         .peer(|extensions| Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip()));
     let layers = ServiceBuilder::new()
         .layer(auth)
