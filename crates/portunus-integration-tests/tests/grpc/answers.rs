@@ -93,7 +93,7 @@ async fn where_grpc_is_not_declared_a_call_is_refused_as_any_request() {
         let house = House::new();
         let (key, _) = house.issue(&["a"]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let layers = (
             AuthLayer::new(house.bearer().build().unwrap()),
