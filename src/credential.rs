@@ -111,7 +111,7 @@ pub(crate) fn read<'a>(
                 return Err(malformed());
             }
             (Single::One(value), Credential::Absent) => {
-                found = Credential::Presented(way, value.trim_ascii())
+                found = Credential::Presented(way, value.trim_ascii());
             }
         }
     }

@@ -547,7 +547,7 @@ async fn a_directory_that_returns_a_foreign_user_is_not_believed() {
 async fn a_user_who_collaborates_is_acted_for_from_another_tenant() {
     let at = with_platform(&["document:*"], Delegation::On).await;
     at.people.change("cora", |cora| {
-        cora.scopes = Some(vec![scope("document:read"), scope("signature:read")])
+        cora.scopes = Some(vec![scope("document:read"), scope("signature:read")]);
     });
     let authenticator = at.builder().build().unwrap();
     let acting = principal(&authenticator, &at.head("X-User-Id", "cora")).await;
@@ -864,7 +864,7 @@ async fn authority_is_what_key_delegation_and_user_all_grant() {
 async fn a_refusal_names_what_may_be_done_for_the_user_and_no_more() {
     let at = with_platform(&["document:*", "signature:read"], Delegation::On).await;
     at.people.change(ANN, |ann| {
-        ann.scopes = Some(vec![scope("document:read"), scope("billing:read")])
+        ann.scopes = Some(vec![scope("document:read"), scope("billing:read")]);
     });
     let acting = principal(&at.builder().build().unwrap(), &at.head("X-User-Id", ANN)).await;
     let error = acting.require(&scope("document:write").into()).unwrap_err();
@@ -935,7 +935,7 @@ async fn scopes_of_a_user_that_mean_nothing_are_an_outage_and_not_nothing_or_eve
     }
     let at = with_platform(&["*"], Delegation::On).await;
     at.people.change(ANN, |ann| {
-        ann.scopes = Some(vec![scope("document:read"), scope("strange")])
+        ann.scopes = Some(vec![scope("document:read"), scope("strange")]);
     });
     let authenticator = at.builder().scope_model(Picky).build().unwrap();
     assert_eq!(
@@ -1670,7 +1670,7 @@ async fn the_owners_standing_is_told_to_nobody_but_who_holds_a_key_that_works_ot
     let now = at.house.clock.now();
     at.house
         .change(&at.record.id, |record| {
-            record.revoked = Some(Revocation::new(now, None))
+            record.revoked = Some(Revocation::new(now, None));
         })
         .await;
     assert_eq!(

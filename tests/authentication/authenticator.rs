@@ -657,7 +657,7 @@ async fn a_narrowed_scope_holds_for_the_next_request() {
     );
     house
         .change(&record.id, |record| {
-            record.scopes = vec![scope("document:read")]
+            record.scopes = vec![scope("document:read")];
         })
         .await;
     assert!(
@@ -712,7 +712,7 @@ async fn a_key_revoked_in_the_future_is_revoked_now() {
     let later = house.clock.now() + Duration::from_secs(3600);
     house
         .change(&record.id, |record| {
-            record.revoked = Some(Revocation::new(later, None))
+            record.revoked = Some(Revocation::new(later, None));
         })
         .await;
     assert_eq!(

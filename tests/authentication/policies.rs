@@ -1065,7 +1065,7 @@ async fn one_path_demands_of_each_method_what_that_method_needs() {
         .await;
     let free = door
         .key(|new| {
-            (new.plan, new.scopes) = (Some(PlanName::new("free").unwrap()), vec![scope("read")])
+            (new.plan, new.scopes) = (Some(PlanName::new("free").unwrap()), vec![scope("read")]);
         })
         .await;
     let paid = door
@@ -1073,7 +1073,7 @@ async fn one_path_demands_of_each_method_what_that_method_needs() {
             (new.plan, new.scopes) = (
                 Some(PlanName::new("standard").unwrap()),
                 vec![scope("write")],
-            )
+            );
         })
         .await;
     let plan = plans().at_least("standard").unwrap();
@@ -1198,7 +1198,7 @@ async fn a_key_that_is_narrowed_is_refused_on_the_next_request() {
     assert_eq!(answer(&app, "POST", "/workspaces/ws2", &key).await, ok());
     door.house
         .change(&record.id, |record| {
-            record.workspaces = Some(workspace_ids(&["ws1"]))
+            record.workspaces = Some(workspace_ids(&["ws1"]));
         })
         .await;
     assert_eq!(
@@ -1219,7 +1219,7 @@ async fn a_key_that_is_narrowed_is_refused_on_the_next_request() {
     );
     door.house
         .change(&record.id, |record| {
-            record.plan = Some(PlanName::new("enterprise").unwrap())
+            record.plan = Some(PlanName::new("enterprise").unwrap());
         })
         .await;
     assert_eq!(answer(&app, "GET", "/paid", &key).await, ok());
@@ -1459,7 +1459,7 @@ async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works
     let now = house.clock.now();
     house
         .change(&record.id, |record| {
-            record.revoked = Some(Revocation::new(now, None))
+            record.revoked = Some(Revocation::new(now, None));
         })
         .await;
     assert_eq!(

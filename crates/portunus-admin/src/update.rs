@@ -104,7 +104,7 @@ pub(crate) async fn update(
     let noted = |fault: &Fault| {
         proven
             .manager
-            .refused(Action::KeyUpdate, Some(&before), fault.error())
+            .refused(Action::KeyUpdate, Some(&before), fault.error());
     };
     let version = expected_version(&headers, before.version).inspect_err(noted)?;
     let mut change = read::<PatchBody>(body)

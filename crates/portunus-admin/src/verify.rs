@@ -95,7 +95,7 @@ fn judge(
     match (&record.allowed_ips, ip) {
         (None, Some(ip)) => say(true, format!("{ip}: the key works from anywhere")),
         (Some(list), Some(ip)) if list.contains(ip) => {
-            say(true, format!("{ip} is on the allow-list"))
+            say(true, format!("{ip} is on the allow-list"));
         }
         (Some(_), Some(ip)) => say(false, format!("{ip} is not on the allow-list")),
         (_, None) => {}

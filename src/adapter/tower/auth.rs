@@ -176,7 +176,7 @@ impl AuthLayer {
         self.with(|shared| {
             // Somebody in another layer's API is nobody here until this one has said who it is.
             shared.inserts.push(Arc::new(|_, extensions| {
-                drop(extensions.remove::<Arc<T>>())
+                drop(extensions.remove::<Arc<T>>());
             }));
             shared.inserts_later.push(Arc::new(move |principal| {
                 let mapped = map(principal);

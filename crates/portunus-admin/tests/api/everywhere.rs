@@ -69,7 +69,7 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
             match code.status() {
                 // What the proof alone answers so would hide that the call never does.
                 404 | 409 | 412 | 422 if own => {
-                    world.document.check_unseen(&name, &refused, &answer)
+                    world.document.check_unseen(&name, &refused, &answer);
                 }
                 _ => world.document.check_as(&name, &refused, &answer),
             }

@@ -278,7 +278,7 @@ async fn a_requirement_says_the_same_wherever_it_is_put() {
     for (scopes, expected) in [("a", "INSUFFICIENT_SCOPE"), ("b", "OK")] {
         door.house
             .change(&door.record.id, |record| {
-                record.scopes = vec![scope(scopes)]
+                record.scopes = vec![scope(scopes)];
             })
             .await;
         let mut answers = Vec::new();

@@ -169,9 +169,9 @@ impl Request {
                     let place = start + random.index(line.len() - start);
                     let byte = *random.one(b"aZ0 ,;=:\"\\@%._~\t\x80\xff");
                     if random.index(2) == 0 {
-                        line[place] = byte
+                        line[place] = byte;
                     } else {
-                        line.insert(place, byte)
+                        line.insert(place, byte);
                     }
                 }
             }

@@ -624,11 +624,11 @@ pub(crate) async fn quotas_count_the_keys_of_their_owner_that_are_active(home: &
         ("later", |record| record.not_before = Some(at(9_999))),
         ("token", |record| record.kind = KeyKind::AccessToken),
         ("revoked", |record| {
-            record.revoked = Some(Revocation::new(at(9_999), None))
+            record.revoked = Some(Revocation::new(at(9_999), None));
         }),
         ("expiring", |record| record.expires_at = Some(at(2_000))),
         ("user's", |record| {
-            record.owner = Owner::user(tenant("acme"), user("u1"))
+            record.owner = Owner::user(tenant("acme"), user("u1"));
         }),
     ];
     for (number, (name, edit)) in (0..).zip(keys) {
