@@ -159,6 +159,7 @@ impl KeyManagerBuilder {
         Ok(KeyManager {
             inner: Arc::new(self.inner),
             operator: Arc::new(Operator::host()),
+            precondition: None,
         })
     }
 }
