@@ -1,7 +1,7 @@
 //! What authentication costs: the steps, the whole attempt, and the layer around a service that
 //! does nothing.
 //!
-//! `cargo bench --bench authenticate --features axum,profiles`. Timings move with the machine;
+//! `cargo bench --bench authenticate`. Timings move with the machine;
 //! compare within one run.
 
 #![allow(

@@ -58,19 +58,20 @@
 //!
 //! # Features
 //!
-//! | feature | brings |
-//! |---|---|
-//! | `tower` | a layer and requirements, by route or by gRPC method, for every tower service over `http` 1 |
-//! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default |
-//! | `actix-web` | middleware, extractors and requirements for actix-web 4 |
-//! | `profiles` | five e-signature APIs as configurations |
-//! | `events` | signing events with the owner's primary key |
-//! | `tracing` | spans and log lines, and audit events as log lines |
-//! | `metrics` | counters and histograms |
-//! | `testing` | for your tests: a manual clock, ready keys, principals made by hand, an audit to look into |
-//! | `conformance` | the suites that a store, a limiter or a directory of your own must pass |
+//! | feature | brings | Rust |
+//! |---|---|---|
+//! | `tower` | layer and requirements, by route or gRPC method, for tower services over `http` 1 | 1.88 |
+//! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default | 1.88 |
+//! | `actix-web` | middleware, extractors and requirements for actix-web 4 | 1.89 |
+//! | `profiles` | five e-signature APIs as configurations | 1.88 |
+//! | `events` | signing events with the owner's primary key | 1.88 |
+//! | `tracing` | spans and log lines, and audit events as log lines | 1.88 |
+//! | `metrics` | counters and histograms | 1.88 |
+//! | `testing` | for your tests: a manual clock, ready keys and principals, an audit to look into | 1.88 |
+//! | `conformance` | the suites that a store, a limiter or a directory of your own must pass | 1.88 |
 //!
-//! No feature changes the shape of a trait, and none is on by default.
+//! No feature changes the shape of a trait, and none is on by default. The last column is the oldest
+//! Rust that is supported: 1.88, and with `actix-web` that crate's own.
 
 pub mod actor;
 pub mod adapter;
@@ -100,6 +101,7 @@ pub mod store;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 mod usage;
 mod verifier;
 

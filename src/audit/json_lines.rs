@@ -17,6 +17,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+use fs4::{FileExt, TryLockError};
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -313,11 +314,11 @@ impl JsonLines {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
-        file.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => {
+        FileExt::try_lock(&file).map_err(|error| match error {
+            TryLockError::WouldBlock => {
                 io::Error::new(io::ErrorKind::ResourceBusy, "another process has it open")
             }
-            std::fs::TryLockError::Error(error) => error,
+            TryLockError::Error(error) => error,
         })?;
         let (length, last) = last_line(&mut file)?;
         let head = match last {

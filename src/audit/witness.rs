@@ -14,6 +14,7 @@ use crate::error::AuthError;
 use crate::key::KeyRecord;
 use crate::principal::{KeyPrincipal, Principal};
 use crate::request::RequestHead;
+use crate::text::floor_char_boundary;
 
 /// The longest method and the longest route that an event shows, in bytes.
 const LONGEST_METHOD: usize = 32;
@@ -233,9 +234,9 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The text, cut at a character's end.
+/// The text, cut at a character's end: at most this many bytes of it.
 pub(crate) fn shortened(text: &str, longest: usize) -> String {
-    text[..text.floor_char_boundary(longest)].to_owned()
+    text[..floor_char_boundary(text, longest)].to_owned()
 }
 
 impl fmt::Debug for Witness {

@@ -10,10 +10,12 @@
 //! | an authenticator without a framework | [`TestRequest`](crate::testing::TestRequest) |
 //! | time: expiry, grace, limits | [`ManualClock`], which moves when it is told |
 //! | what was noted | [`RecordedAudit`](crate::testing::RecordedAudit) |
+//! | outages: what the service answers while storage is down | [`FaultyStore`], in front of any store |
 //! | a store, limiter, bus or directory of your own | [`portunus::conformance`](crate::conformance) |
 //!
 //! [`TestPrincipal`]: crate::testing::TestPrincipal
 //! [`ManualClock`]: crate::testing::ManualClock
+//! [`FaultyStore`]: crate::testing::FaultyStore
 //!
 //! # A first program
 //! The app takes its authenticator as an argument, so that the test can bring its own. Everything

@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use crate::error::{AuthError, ErrorCode};
 use crate::limit::Decision;
 use crate::request::{FieldName, RequestHead, Single};
+use crate::text::floor_char_boundary;
 
 /// Clients may stop reading metadata at 8 KiB, and the text is there twice.
 const LONGEST_MESSAGE: usize = 1024;
@@ -54,7 +55,7 @@ impl GrpcStatus {
     pub(super) fn new(error: &AuthError, domain: &str) -> Self {
         let code = number(error.code());
         let mut message = error.detail().trim().to_owned();
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        message.truncate(floor_char_boundary(&message, LONGEST_MESSAGE));
         let details = details(code, &message, error, domain);
         Self {
             code,

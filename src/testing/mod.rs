@@ -1,6 +1,6 @@
 //! For the tests of hosts (feature `testing`): time that only moves when told, keys that are ready,
-//! principals made by hand, and an audit to look into. Everything here panics where it is told
-//! nonsense: a test is the place to hear of it.
+//! principals made by hand, an audit to look into, and a store that fails when told. Everything here
+//! panics where it is told nonsense: a test is the place to hear of it.
 //!
 //! # A handler without any key
 //! What a handler takes is in the request's extensions, and a test may put it there itself: no
@@ -61,12 +61,14 @@
 //! ```
 
 mod clock;
+mod faulty;
 mod keys;
 mod principal;
 mod recorded;
 mod request;
 
 pub use clock::ManualClock;
+pub use faulty::{Call, FaultyStore, Point};
 pub use keys::TestKeys;
 pub use principal::TestPrincipal;
 pub use recorded::RecordedAudit;

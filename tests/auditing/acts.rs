@@ -10,16 +10,13 @@ use portunus::audit::{
     Action, AuditError, AuditEvent, AuditOutcome, AuditReader, AuditSink, AuditTrail, EventQuery,
     MemoryAudit, RequestId,
 };
-use portunus::key::{KeyDigest, KeyId, KeyKind, Owner, SigningState};
+use portunus::key::{KeyId, KeyKind, Owner};
 use portunus::manage::{
     ImportedDigest, IssueRules, KeyChange, KeyManager, NewImport, NewKey, Operator, Role,
 };
-use portunus::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, StoreError, StoredKey, UsageDelta,
-    WriteBatch,
-};
+use portunus::store::{KeyStore, ListQuery};
 use portunus::{AuthError, Clock, ErrorCode};
-use portunus_test_support::{Head, House, Watched, format, live, scope, tenant, user};
+use portunus_test_support::{APPLY, Call, Head, House, Point, format, live, scope, tenant, user};
 
 struct Desk {
     house: House,
@@ -38,8 +35,8 @@ fn desk(capacity: usize) -> Desk {
 }
 
 impl Desk {
-    fn manager_of(&self, store: impl KeyStore) -> KeyManager {
-        let builder = KeyManager::builder(store, format())
+    fn manager(&self) -> KeyManager {
+        let builder = KeyManager::builder(self.house.store.clone(), format())
             .environments([live()])
             .clock(self.house.clock.clone());
         let mut rules = IssueRules::default();
@@ -49,9 +46,6 @@ impl Desk {
             .rules(rules)
             .build()
             .unwrap()
-    }
-    fn manager(&self) -> KeyManager {
-        self.manager_of(self.house.store.clone())
     }
     async fn events(&self) -> Vec<AuditEvent> {
         self.trail.flush().await.unwrap();
@@ -258,7 +252,7 @@ async fn acts_that_the_state_forbids_are_noted_with_their_codes() {
         .unwrap_err();
     manager.issue(new_key()).await.unwrap();
     manager.issue(new_key()).await.unwrap_err();
-    desk.house.store.refuse_writes(true);
+    desk.house.store.fail(APPLY);
     manager.revoke(&id, None).await.unwrap_err();
     let events = desk.events().await;
     let told: Vec<_> = events.iter().map(|event| event.outcome.as_str()).collect();
@@ -348,61 +342,11 @@ async fn acts_are_kept_however_long_a_sink_fails() {
     );
 }
 
-/// A store that has written, and then answers no further question, or only that it is down.
-#[derive(Debug, Clone)]
-struct Stalls(Watched, After);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
-    Silence,
-    Down,
-}
-
-#[async_trait]
-impl KeyStore for Stalls {
-    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-        self.0.find(digests).await
-    }
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.0.get(id).await
-    }
-    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
-        self.0.list(query).await
-    }
-    async fn primary(&self, _: &OwnerRef, _: SystemTime) -> Result<Option<KeyId>, StoreError> {
-        match self.1 {
-            After::Silence => std::future::pending().await,
-            After::Down => Err(StoreError::unavailable("connection reset")),
-        }
-    }
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        self.0.signing_state(id).await
-    }
-    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        self.0.apply(batch).await
-    }
-    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        self.0.record_usage(batch).await
-    }
-    async fn usage_by_hour(
-        &self,
-        id: &KeyId,
-        a: SystemTime,
-        b: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
-        self.0.usage_by_hour(id, a, b).await
-    }
-    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-        self.0.forget_usage_before(before).await
-    }
-}
-
 #[tokio::test]
 async fn an_act_whose_operator_goes_away_is_noted() {
     let desk = desk(100);
-    let manager = desk
-        .manager_of(Stalls(desk.house.store.clone(), After::Silence))
-        .by(alice());
+    desk.house.store.hold(Point::Before(Call::Primary));
+    let manager = desk.manager().by(alice());
     let mut new = new_key();
     (new.kind, new.owner) = (KeyKind::User, Owner::user(tenant("acme"), user("u1")));
     // The client of a management API hangs up: its server drops the future.
@@ -430,9 +374,8 @@ async fn an_act_whose_operator_goes_away_is_noted() {
 #[tokio::test]
 async fn an_act_that_was_done_before_the_store_failed_names_its_key() {
     let desk = desk(100);
-    let manager = desk
-        .manager_of(Stalls(desk.house.store.clone(), After::Down))
-        .by(alice());
+    desk.house.store.fail(Point::Before(Call::Primary));
+    let manager = desk.manager().by(alice());
     let issued = manager.issue(new_key()).await;
     let keys = desk
         .house

@@ -16,7 +16,7 @@ use portunus::store::{KeyStore, StoredKey};
 use portunus::{
     ActorMode, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Outcome, ScopeSet,
 };
-use portunus_test_support::{Head, House, live, scope, stranger, tenant, test, user};
+use portunus_test_support::{FIND, Head, House, live, scope, stranger, tenant, test, user};
 
 fn per_minute(limit: u64) -> Quotas {
     Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap()
@@ -186,7 +186,7 @@ async fn one_key(late: bool) -> (House, AuditTrail, MemoryAudit, String, portunu
     new.delegation = Some(Delegation::On);
     let (key, record) = house.issue_new(new).await;
     if late {
-        house.store.answer_late();
+        house.store.answer_late(1);
     }
     (house, trail, log, key, record.id.clone())
 }
@@ -388,7 +388,7 @@ async fn where_no_real_key_was_presented_none_is_named() {
             decide(&authenticator, head).await.unwrap_err();
         }
         let open = house.bearer().audit(trail.clone()).build().unwrap();
-        house.store.answer_nothing();
+        house.store.fail(FIND);
         decide(&open, &Head::bearer(&key)).await.unwrap_err();
         let events = written(&trail, &log).await;
         let codes: Vec<_> = events.iter().map(|event| event.outcome.as_str()).collect();

@@ -40,7 +40,7 @@ async fn door(late: bool) -> Door {
     new.delegation = Some(Delegation::On);
     let (key, record) = house.issue_new(new).await;
     if late {
-        house.store.answer_late();
+        house.store.answer_late(1);
     }
     Door {
         house,

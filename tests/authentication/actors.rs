@@ -1679,7 +1679,7 @@ async fn everything_may_have_to_be_awaited_in_one_attempt() {
         Delegation::Only(vec![scope("document:read")]),
     )
     .await;
-    at.house.store.answer_late();
+    at.house.store.answer_late(1);
     at.people.clone().late(true);
     let owners = Owners::stand(Standing::Good, true);
     let authenticator = at

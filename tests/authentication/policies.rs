@@ -13,12 +13,10 @@ use axum::body::Body;
 use axum::routing;
 use http::Request;
 use http_body_util::BodyExt;
-use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::adapter::axum::{ProtectedRouter, RequireExt, any, delete, get, post};
 use portunus::adapter::tower::AuthLayer;
 use portunus::key::{
-    Access, Delegation, Environment, KeyId, KeyKind, KeyRecord, Owner, PlanName, Revocation,
-    TenantId, WorkspaceId,
+    Access, Environment, KeyId, KeyRecord, Owner, PlanName, Revocation, WorkspaceId,
 };
 use portunus::manage::NewKey;
 use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader, TlsVersion, Transport};
@@ -29,7 +27,7 @@ use portunus::{
     Actor, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement,
     ScopeSet,
 };
-use portunus_test_support::{Head, House, scope, stranger, tenant, test, user};
+use portunus_test_support::{Head, House, scope, stranger, tenant, test};
 use tower::ServiceExt;
 
 const READING: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
@@ -943,24 +941,6 @@ async fn a_caller_who_says_no_more_than_needed_has_full_access_everywhere_and_no
 
 // ---- keys through routes ----
 
-/// A directory that knows everybody.
-#[derive(Debug)]
-struct Everybody;
-
-#[async_trait::async_trait]
-impl Directory for Everybody {
-    async fn resolve(
-        &self,
-        tenant: &TenantId,
-        named: &UserRef,
-    ) -> Result<Option<Arc<User>>, DirectoryError> {
-        let UserRef::Id(id) = named else {
-            return Ok(None);
-        };
-        Ok(Some(Arc::new(User::new(id.clone(), tenant.clone()))))
-    }
-}
-
 /// Keys by what they are, and a layer that knows them.
 struct Door {
     house: House,
@@ -970,7 +950,7 @@ struct Door {
 impl Door {
     fn new() -> Self {
         let house = House::new();
-        let auth = AuthLayer::new(house.bearer().directory(Everybody).build().unwrap());
+        let auth = AuthLayer::new(house.bearer().build().unwrap());
         Self { house, auth }
     }
     async fn key(&self, set: impl FnOnce(&mut NewKey)) -> String {
@@ -1199,37 +1179,6 @@ async fn under_a_prefix_the_workspace_is_found_as_well() {
         answer(&app, "GET", "/v3/workspaces/ws2/things", &one).await,
         forbidden("WORKSPACE_FORBIDDEN")
     );
-}
-
-#[tokio::test]
-async fn a_route_that_needs_a_user_answers_400_to_an_application_as_itself() {
-    let door = Door::new();
-    let app_key = door.key(|new| new.delegation = Some(Delegation::On)).await;
-    let user_key = door
-        .key(|new| {
-            new.kind = KeyKind::User;
-            new.owner = Owner::user(tenant("acme"), user("ann"));
-        })
-        .await;
-    let owned = door
-        .key(|new| new.owner = Owner::user(tenant("acme"), user("ann")))
-        .await;
-    let app: Router = ProtectedRouter::new(door.auth.clone())
-        .route("/inbox", get(done).require(Requirement::user()))
-        .into_router();
-    for key in [&app_key, &owned] {
-        assert_eq!(
-            answer(&app, "GET", "/inbox", key).await,
-            (400, Some("ACTOR_REQUIRED".into()))
-        );
-    }
-    assert_eq!(answer(&app, "GET", "/inbox", &user_key).await, ok());
-    for name in ["x-user-id", "x-on-behalf-of"] {
-        let request = Request::get("/inbox")
-            .header("authorization", format!("Bearer {app_key}"))
-            .header(name, "ann");
-        assert_eq!(ask(&app, request).await, ok(), "{name}");
-    }
 }
 
 #[tokio::test]
@@ -1522,7 +1471,7 @@ async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works
 #[tokio::test]
 async fn the_demand_for_security_holds_where_keys_are_looked_up_late() {
     let (house, key, _, authenticator) = demanding(|_| {}).await;
-    house.store.answer_late();
+    house.store.answer_late(1);
     let request = call("GET", "/").key(&key);
     assert_eq!(
         outcome(&authenticator, &request).await,

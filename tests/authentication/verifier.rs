@@ -20,7 +20,7 @@ use portunus::{
     TokenVerifier, VerifiedToken, VerifierError,
 };
 use portunus_test_support::{
-    Head, House, live, scope, stranger, tenant, test, user, with_last_character_wrong,
+    FIND, Head, House, live, scope, stranger, tenant, test, user, with_last_character_wrong,
 };
 use tower::ServiceExt;
 
@@ -212,7 +212,7 @@ async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_k
         let (house, issuer) = (House::new(), Issuer::of(token()));
         let (key, record) = house.issue(&[]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let builder = || house.bearer().token_verifier(issuer.clone());
         let admission = ask(builder(), &Head::bearer(&key)).await.unwrap();
@@ -250,7 +250,7 @@ async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_k
             2,
             "a key that is known is no token, whatever its standing"
         );
-        house.store.answer_nothing();
+        house.store.fail(FIND);
         assert_eq!(
             code(&ask(builder(), &Head::bearer(&stranger())).await),
             ErrorCode::StoreUnavailable
@@ -273,7 +273,7 @@ async fn a_token_may_look_like_a_key_of_ours() {
     for late in [false, true] {
         let issuer = Issuer::of(token());
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let builder = house
             .bare()
@@ -337,7 +337,7 @@ async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_v
     for late in [false, true] {
         let (house, issuer) = (House::new(), Issuer::of(token()));
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let builder = house
             .bearer()

@@ -22,6 +22,7 @@ use portunus::limit::{
 use portunus::manage::NewKey;
 use portunus::network::{ClientIp, ForwardedHeader};
 use portunus::{Admission, AuthError, Authenticator, Clock, ErrorCode, RequestHead};
+use portunus_test_support::random::Random;
 use portunus_test_support::{Head, House, stranger, tenant};
 use tower::{Layer, Service, service_fn};
 
@@ -53,31 +54,6 @@ impl Clock for Time {
     }
     fn monotonic(&self) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::SeqCst))
-    }
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-    fn between(&mut self, first: u64, last: u64) -> u64 {
-        first + self.below(last - first + 1)
-    }
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
 }
 
@@ -1736,7 +1712,7 @@ async fn a_limiter_that_must_be_awaited_limits_the_same() {
         let house = House::new();
         let (key, _) = house.issue(&[]).await;
         if late_store {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let authenticator = house
             .bearer()
@@ -1924,7 +1900,7 @@ async fn a_store_that_must_be_awaited_is_not_asked_for_a_client_that_failed_too_
     let house = House::new();
     let authenticator = limited(&house).build().unwrap();
     let (key, _) = house.issue(&[]).await;
-    house.store.answer_late();
+    house.store.answer_late(1);
     let bad = Head::bearer(&stranger()).from("192.0.2.1");
     assert_eq!(codes(&authenticator, &bad, 100).await, (100, 0));
     let asked = house.store.finds();
@@ -2088,7 +2064,7 @@ async fn when_no_more_addresses_are_told_apart_newcomers_share_one_count() {
 async fn a_store_that_must_be_awaited_is_not_asked_for_newcomers_that_failed_too_often_together() {
     let house = House::new();
     let authenticator = with_as_many_failures_as_are_told_apart(&house).await;
-    house.store.answer_late();
+    house.store.answer_late(1);
     let newcomer = Head::bearer(&stranger()).from("12.0.0.1");
     assert_eq!(codes(&authenticator, &newcomer, 150).await.1, 50);
     let asked = house.store.finds();

@@ -4,15 +4,14 @@
 use std::time::SystemTime;
 
 use crate::life::{
-    DAY, Desk, HOUR, Point, SECOND, acme, ann, change, ending, field, issue, named, refused,
-    with_scopes,
+    DAY, Desk, HOUR, SECOND, acme, ann, change, ending, field, issue, named, refused, with_scopes,
 };
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{Access, Delegation, KeyId, KeyKind, Metadata, WorkspaceId};
 use portunus::manage::{KeyChange, ManageError, NewKey};
 use portunus::scope::{Scope, Vocabulary};
 use portunus::{ErrorCode, Principal};
-use portunus_test_support::{Head, scope, user};
+use portunus_test_support::{APPLY, Call, Head, Point, scope, user};
 
 fn rename(name: &str) -> KeyChange {
     change(|change| change.name = Some(name.to_owned()))
@@ -104,7 +103,7 @@ async fn a_change_for_another_version_is_refused_with_the_one_that_is_stored() {
         assert_eq!(refused.code(), ErrorCode::PreconditionFailed);
     }
     let (manager, id) = (desk.host(), record.id.clone());
-    desk.store.once(Point::BeforeApply, async move {
+    desk.store.once(APPLY, async move {
         manager.update(&id, rename("first"), None).await.unwrap();
     });
     let refused = desk
@@ -130,7 +129,7 @@ async fn a_change_without_a_version_takes_nothing_of_another_one_back() {
     let desk = Desk::new();
     let (_, record) = issue(&desk.host(), named("key")).await;
     let (manager, id) = (desk.host(), record.id.clone());
-    desk.store.once(Point::BeforeApply, async move {
+    desk.store.once(APPLY, async move {
         manager.disable(&id).await.unwrap();
         manager
             .update(
@@ -163,7 +162,7 @@ async fn a_revocation_between_reading_and_writing_is_not_undone() {
     let desk = Desk::new();
     let (secret, record) = issue(&desk.host(), named("key")).await;
     let (manager, id) = (desk.host(), record.id.clone());
-    desk.store.once(Point::BeforeApply, async move {
+    desk.store.once(APPLY, async move {
         manager.revoke(&id, Some("leaked")).await.unwrap();
     });
     assert_eq!(
@@ -449,7 +448,7 @@ async fn an_extension_that_comes_too_late_does_not_break_the_quota() {
     // Read a second before the key ends; when it comes to writing, the key has ended and another
     // has its place.
     let (clock, other) = (desk.clock.clone(), manager.clone());
-    desk.store.once(Point::BeforeApply, async move {
+    desk.store.once(APPLY, async move {
         clock.advance(SECOND);
         other.issue(named("in its place")).await.unwrap();
     });
@@ -493,7 +492,7 @@ async fn an_act_that_was_done_is_not_answered_as_if_it_was_not() {
     issue(&desk.host(), named("the primary one")).await;
     let (_, record) = issue(&desk.host(), named("key")).await;
     let (manager, id) = (desk.host(), record.id.clone());
-    desk.store.once(Point::AfterApply, async move {
+    desk.store.once(Point::After(Call::Apply), async move {
         manager.delete(&id).await.unwrap();
     });
     let revoked = desk.host().revoke(&record.id, Some("leaked")).await;
@@ -513,7 +512,7 @@ async fn an_act_that_was_done_is_not_answered_as_if_it_was_not() {
 async fn an_outage_of_the_reading_after_a_revocation_does_not_say_that_it_was_refused() {
     let desk = Desk::new();
     let (secret, record) = issue(&desk.host(), named("key")).await;
-    desk.store.fail(Point::Primary);
+    desk.store.fail(Point::Before(Call::Primary));
     let revoked = desk.host().revoke(&record.id, Some("leaked")).await;
     desk.store.recover();
     assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
@@ -531,7 +530,8 @@ async fn an_act_whose_caller_goes_away_is_noted_all_the_same() {
     let desk = Desk::new();
     let (secret, record) = issue(&desk.host(), named("key")).await;
     let before = desk.events().await.len();
-    desk.store.once(Point::AfterApply, std::future::pending());
+    desk.store
+        .once(Point::After(Call::Apply), std::future::pending());
     let manager = desk.host();
     let mut revoking = Box::pin(manager.revoke(&record.id, Some("leaked")));
     tokio::select! {
@@ -551,7 +551,7 @@ async fn an_act_whose_caller_goes_away_is_noted_all_the_same() {
 
 #[tokio::test]
 async fn each_outage_before_writing_changes_nothing_and_is_told_as_an_outage() {
-    for point in [Point::Get, Point::BeforeApply] {
+    for point in [Point::Before(Call::Get), APPLY] {
         let desk = Desk::new();
         let (secret, record) = issue(&desk.host(), named("key")).await;
         desk.store.fail(point);
@@ -593,7 +593,7 @@ async fn each_outage_before_writing_changes_nothing_and_is_told_as_an_outage() {
 async fn a_revocation_whose_answer_was_lost_can_be_made_again() {
     let desk = Desk::new();
     let (_, record) = issue(&desk.host(), named("key")).await;
-    desk.store.fail(Point::AfterApply);
+    desk.store.fail(Point::After(Call::Apply));
     assert_eq!(
         refused(desk.host().revoke(&record.id, Some("leaked")).await),
         ErrorCode::StoreUnavailable

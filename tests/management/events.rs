@@ -1,9 +1,7 @@
 //! Events signed with the owner's primary key: the published formula, by what can sign but not
 //! authenticate, while keys are rotated, revoked and raced.
 
-use crate::life::{
-    Desk, Dice, HOUR, Point, acme, ann, ending, globex, issue, named, operator, refused,
-};
+use crate::life::{Desk, Dice, HOUR, acme, ann, ending, globex, issue, named, operator, refused};
 use hmac::{Hmac, KeyInit, Mac};
 use portunus::ErrorCode;
 use portunus::events::{self, SignedEvent};
@@ -11,7 +9,7 @@ use portunus::key::{KeyKind, Owner, SigningState};
 use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey, Role};
 use portunus::profile::Profile;
 use portunus::store::KeyStore;
-use portunus_test_support::{scope, tenant, user};
+use portunus_test_support::{Call, Point, scope, tenant, user};
 use sha2::Sha256;
 
 const TYPE: &str = "account_confirmed";
@@ -405,10 +403,10 @@ async fn members_sign_nothing() {
 #[tokio::test]
 async fn an_event_is_signed_though_the_primary_key_ends_meanwhile() {
     for (point, delete) in [
-        (Point::Get, false),
-        (Point::Get, true),
-        (Point::SigningState, false),
-        (Point::SigningState, true),
+        (Point::Before(Call::Get), false),
+        (Point::Before(Call::Get), true),
+        (Point::Before(Call::SigningState), false),
+        (Point::Before(Call::SigningState), true),
     ] {
         let desk = Desk::new();
         let (_, one) = issue(&signing(&desk), named("one")).await;

@@ -1,172 +1,32 @@
-//! What the tests of a key's life share: a desk of manager, clock and audit over a store that
-//! awaits inside each call, can be told to let something else happen at one exact point, and to
-//! give no answer there.
+//! What the tests of a key's life share: a desk of manager, clock and audit over a store that can be
+//! told to wait, to let something else happen at one exact point, and to give no answer there.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit};
-use portunus::key::{KeyDigest, KeyHasher, KeyId, KeyRecord, Owner, SigningState};
+use portunus::key::{KeyHasher, KeyId, KeyRecord, Owner};
 use portunus::manage::{
     IssueRules, Issued, KeyChange, KeyManager, KeyManagerBuilder, ManageError, ManagedKey, NewKey,
     Operator, Role,
 };
-use portunus::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey,
-    UsageDelta, WriteBatch,
-};
+use portunus::store::{KeyStore, ListQuery, OwnerRef};
 use portunus::testing::ManualClock;
 use portunus::{Authenticator, Clock, ErrorCode};
 
-use portunus_test_support::{Head, format, live, scope, tenant, test, user};
+use portunus_test_support::{FaultyStore, Head, format, live, scope, tenant, test, user};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
-/// Where in a store's call something else can happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Point {
-    Get,
-    Primary,
-    SigningState,
-    BeforeApply,
-    AfterApply,
-}
-
-type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A store in memory that awaits in each call.
-#[derive(Clone, Default)]
-pub(crate) struct Slow {
-    inner: MemoryStore,
-    told: Arc<Told>,
-}
-
-#[derive(Default)]
-struct Told {
-    yields: AtomicU32,
-    calls: AtomicUsize,
-    steps: Mutex<Vec<(Point, Step)>>,
-    failing: Mutex<Vec<Point>>,
-}
-
-impl fmt::Debug for Slow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Slow({:?})", self.inner)
-    }
-}
-
-impl Slow {
-    /// From now on each call lets others go first, up to this many times.
-    pub(crate) fn yields(&self, most: u32) {
-        self.told.yields.store(most, Ordering::SeqCst);
-    }
-
-    /// Once, at the next call that comes to this point, this happens first.
-    pub(crate) fn once(&self, point: Point, step: impl Future<Output = ()> + Send + 'static) {
-        self.told
-            .steps
-            .lock()
-            .unwrap()
-            .push((point, Box::pin(step)));
-    }
-
-    /// No answers at this point until it is told otherwise.
-    pub(crate) fn fail(&self, point: Point) {
-        self.told.failing.lock().unwrap().push(point);
-    }
-
-    pub(crate) fn recover(&self) {
-        self.told.failing.lock().unwrap().clear();
-    }
-
-    async fn at(&self, point: Point) -> Result<(), StoreError> {
-        let call = self.told.calls.fetch_add(1, Ordering::SeqCst);
-        let most = self.told.yields.load(Ordering::SeqCst);
-        let times = if most > 0 {
-            1 + call % most as usize
-        } else {
-            0
-        };
-        for _ in 0..times {
-            tokio::task::yield_now().await;
-        }
-        let step = {
-            let mut steps = self.told.steps.lock().unwrap();
-            steps
-                .iter()
-                .position(|(at, _)| *at == point)
-                .map(|place| steps.remove(place).1)
-        };
-        if let Some(step) = step {
-            step.await;
-        }
-        match self.told.failing.lock().unwrap().contains(&point) {
-            true => Err(StoreError::unavailable("connection reset by db.internal")),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl KeyStore for Slow {
-    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-        self.inner.find(digests).await
-    }
-    fn find_now(
-        &self,
-        digests: &[KeyDigest],
-    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
-        self.inner.find_now(digests)
-    }
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.at(Point::Get).await?;
-        self.inner.get(id).await
-    }
-    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
-        self.inner.list(query).await
-    }
-    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
-        self.at(Point::Primary).await?;
-        self.inner.primary(owner, at).await
-    }
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        self.at(Point::SigningState).await?;
-        self.inner.signing_state(id).await
-    }
-    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        self.at(Point::BeforeApply).await?;
-        self.inner.apply(batch).await?;
-        self.at(Point::AfterApply).await
-    }
-    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        self.inner.record_usage(batch).await
-    }
-    async fn usage_by_hour(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
-        self.inner.usage_by_hour(id, from, to).await
-    }
-    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-        self.inner.forget_usage_before(before).await
-    }
-}
-
 /// A store, a clock and an audit log, from which managers and authenticators are made.
 #[derive(Debug, Clone)]
 pub(crate) struct Desk {
-    pub(crate) store: Slow,
+    pub(crate) store: FaultyStore,
     pub(crate) clock: ManualClock,
     pub(crate) log: MemoryAudit,
     pub(crate) trail: AuditTrail,
@@ -181,7 +41,7 @@ impl Desk {
             .clock(clock.clone())
             .build();
         Self {
-            store: Slow::default(),
+            store: FaultyStore::new(),
             clock,
             log,
             trail,
@@ -228,7 +88,7 @@ impl Desk {
     /// The record as it is stored.
     pub(crate) async fn stored(&self, id: &KeyId) -> Option<Arc<KeyRecord>> {
         self.store
-            .inner
+            .inner()
             .get(id)
             .await
             .unwrap()
@@ -238,14 +98,19 @@ impl Desk {
     /// The id of the primary key now.
     pub(crate) async fn primary(&self, owner: &Owner) -> Option<KeyId> {
         self.store
-            .inner
+            .inner()
             .primary(&OwnerRef::of(owner), self.now())
             .await
             .unwrap()
     }
 
     pub(crate) async fn signs(&self, id: &KeyId) -> bool {
-        self.store.inner.signing_state(id).await.unwrap().is_some()
+        self.store
+            .inner()
+            .signing_state(id)
+            .await
+            .unwrap()
+            .is_some()
     }
 
     /// All records, the newest first.
@@ -253,7 +118,7 @@ impl Desk {
         let mut query = ListQuery::new(self.now());
         query.limit = 500;
         self.store
-            .inner
+            .inner()
             .list(&query)
             .await
             .unwrap()

@@ -6,7 +6,7 @@ use portunus::Clock;
 use portunus::key::{Access, Environment, FormatError, KeyKind, KeyStatus, Metadata, Owner};
 use portunus::manage::{KeyManager, ManageError, NewKey};
 use portunus::store::{KeyStore, ListQuery};
-use portunus_test_support::{House, format, live, scope, tenant, test, user};
+use portunus_test_support::{APPLY, House, format, live, scope, tenant, test, user};
 
 fn new_key() -> NewKey {
     NewKey::new("key", Owner::tenant(tenant("acme")))
@@ -187,7 +187,7 @@ async fn a_manager_cannot_be_built_for_an_environment_that_its_format_cannot_wri
 #[tokio::test]
 async fn a_store_that_takes_no_writes_issues_nothing() {
     let house = House::new();
-    house.store.refuse_writes(true);
+    house.store.fail(APPLY);
     assert!(matches!(
         house.manager().issue(new_key()).await,
         Err(ManageError::Store(_))

@@ -3,15 +3,13 @@
 
 use std::time::Duration;
 
-use crate::life::{
-    DAY, Desk, HOUR, Point, acme, ann, change, ending, globex, ids, issue, named, refused,
-};
+use crate::life::{DAY, Desk, HOUR, acme, ann, change, ending, globex, ids, issue, named, refused};
 use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{KeyKind, Owner};
 use portunus::manage::NewKey;
 use portunus::store::{KeyStore, ListQuery};
-use portunus_test_support::{tenant, test, user};
+use portunus_test_support::{APPLY, Call, Point, tenant, test, user};
 
 fn of(owner: Owner) -> NewKey {
     NewKey::new("key", owner)
@@ -293,8 +291,7 @@ async fn a_key_that_ends_while_it_is_made_primary_leaves_exactly_one() {
     let (_, keeps) = issue(&manager, named("keeps")).await;
     let (_, brief) = issue(&manager, ending("brief", desk.now() + HOUR)).await;
     let clock = desk.clock.clone();
-    desk.store
-        .once(Point::BeforeApply, async move { clock.advance(HOUR) });
+    desk.store.once(APPLY, async move { clock.advance(HOUR) });
     let _ = manager.make_primary(&brief.id).await;
     assert_eq!(desk.primary(&acme()).await, Some(keeps.id.clone()));
 }
@@ -305,7 +302,7 @@ async fn a_key_that_is_revoked_while_it_is_made_primary_is_not() {
     let (_, keeps) = issue(&desk.host(), named("keeps")).await;
     let (_, other) = issue(&desk.host(), named("other")).await;
     let (manager, id) = (desk.host(), other.id.clone());
-    desk.store.once(Point::BeforeApply, async move {
+    desk.store.once(APPLY, async move {
         manager.revoke(&id, None).await.unwrap();
     });
     assert_eq!(
@@ -356,7 +353,7 @@ async fn a_key_that_becomes_primary_while_it_is_deleted_is_not_deleted() {
     let (_, one) = issue(&desk.host(), named("one")).await;
     let (_, two) = issue(&desk.host(), named("two")).await;
     let (manager, id) = (desk.host(), two.id.clone());
-    desk.store.once(Point::BeforeApply, async move {
+    desk.store.once(APPLY, async move {
         manager.make_primary(&id).await.unwrap();
     });
     assert_eq!(
@@ -372,7 +369,7 @@ async fn the_last_key_is_not_deleted_as_primary_while_another_is_issued() {
     let desk = Desk::new();
     let (_, only) = issue(&desk.host(), named("only")).await;
     let manager = desk.host();
-    desk.store.once(Point::BeforeApply, async move {
+    desk.store.once(APPLY, async move {
         manager.issue(named("another")).await.unwrap();
     });
     assert_eq!(
@@ -442,7 +439,7 @@ async fn a_user_key_and_an_application_key_of_one_user_share_one_primary() {
 #[tokio::test]
 async fn an_outage_of_reads_does_not_lose_the_secret_of_a_key_that_was_issued() {
     let desk = Desk::new();
-    desk.store.fail(Point::Primary);
+    desk.store.fail(Point::Before(Call::Primary));
     let issued = desk.host().issue(named("key")).await;
     desk.store.recover();
     let kept = desk.all().await.len();

@@ -391,7 +391,7 @@ async fn long_random_walks_of_five_operators_break_no_rule() {
 async fn many_walks_at_once_break_no_rule() {
     for seed in 100..108 {
         let desk = Desk::new();
-        desk.store.yields(3);
+        desk.store.answer_late(3);
         let host =
             desk.manager(|rules| (rules.active_keys, rules.sign_events) = (Some(QUOTA), true));
         // One key of each owner that nobody ends: there is always one that can be primary.
@@ -473,7 +473,7 @@ async fn many_walks_at_once_break_no_rule() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_200_issues_at_once_exactly_as_many_succeed_as_the_quota_allows() {
     let desk = Desk::new();
-    desk.store.yields(4);
+    desk.store.answer_late(4);
     let manager = desk.manager(|rules| rules.active_keys = Some(4));
     let issues: Vec<_> = (0..200)
         .map(|number| {
@@ -509,7 +509,7 @@ async fn rotations_imports_and_issues_at_once_share_one_quota() {
     for _ in 0..6 {
         ids.push(issue(&manager, named("key")).await.1.id.clone());
     }
-    desk.store.yields(4);
+    desk.store.answer_late(4);
     let acts: Vec<_> = (0..60_u8)
         .map(|number| {
             let (manager, id) = (manager.clone(), ids[usize::from(number) % 6].clone());
@@ -539,7 +539,7 @@ async fn rotations_imports_and_issues_at_once_share_one_quota() {
 async fn of_many_rotations_at_once_one_succeeds() {
     let desk = Desk::new();
     let (_, key) = issue(&desk.host(), named("key")).await;
-    desk.store.yields(3);
+    desk.store.answer_late(3);
     let rotations: Vec<_> = (0..40)
         .map(|_| {
             let (manager, id) = (desk.host(), key.id.clone());
@@ -576,7 +576,8 @@ async fn make_primary_rotate_and_revoke_at_once_have_one_order() {
         let (secret, one) = issue(&desk.host(), named("one")).await;
         desk.tick();
         let (_, two) = issue(&desk.host(), named("two")).await;
-        desk.store.yields(1 + u32::try_from(round % 4).unwrap());
+        desk.store
+            .answer_late(1 + usize::try_from(round % 4).unwrap());
         let manager = desk.host();
         let (m1, m2, m3, id) = (
             manager.clone(),
@@ -628,7 +629,7 @@ async fn make_primary_rotate_and_revoke_at_once_have_one_order() {
 async fn a_revocation_gets_through_whatever_else_is_being_changed() {
     let desk = Desk::new();
     let (secret, key) = issue(&desk.host(), named("key")).await;
-    desk.store.yields(1);
+    desk.store.answer_late(1);
     let mut acts = Vec::new();
     for number in 0..60 {
         let (manager, id) = (desk.host(), key.id.clone());

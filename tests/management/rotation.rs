@@ -4,8 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::life::{
-    DAY, Desk, HOUR, Point, SECOND, acme, ann, change, ending, field, issue, named, refused,
-    with_scopes,
+    DAY, Desk, HOUR, SECOND, acme, ann, change, ending, field, issue, named, refused, with_scopes,
 };
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{Access, Delegation, KeyKind, Metadata, Owner, PlanName, WorkspaceId};
@@ -15,7 +14,7 @@ use portunus::network::AllowList;
 use portunus::profile::Profile;
 use portunus::store::{KeyStore, Usage};
 use portunus::{Authenticator, ErrorCode, UsageRecorder};
-use portunus_test_support::{Head, scope, tenant, test, user};
+use portunus_test_support::{APPLY, Call, Head, Point, scope, tenant, test, user};
 
 /// The end of the year 9999, which every storage can hold.
 fn latest() -> SystemTime {
@@ -329,7 +328,7 @@ async fn an_extension_that_was_read_before_a_rotation_does_not_outlive_the_grace
     let desk = Desk::new();
     let (secret, old) = issue(&desk.host(), ending("key", desk.now() + HOUR)).await;
     let (manager, id) = (desk.host(), old.id.clone());
-    desk.store.once(Point::BeforeApply, async move {
+    desk.store.once(APPLY, async move {
         manager.rotate(&id, Some(SECOND)).await.unwrap();
     });
     let longer = change(|change| change.expires_at = Some(None));
@@ -654,7 +653,7 @@ async fn an_outage_after_a_rotation_was_stored_does_not_lose_the_only_secret_tha
     let desk = Desk::new();
     let (_, old) = issue(&desk.host(), named("key")).await;
     // The old key ends in the same step: whoever gets no secret now is locked out.
-    desk.store.fail(Point::Primary);
+    desk.store.fail(Point::Before(Call::Primary));
     let rotated = desk.host().rotate(&old.id, None).await;
     desk.store.recover();
     let changed = desk.all().await.len() == 2;
@@ -669,7 +668,7 @@ async fn an_outage_after_a_rotation_was_stored_does_not_lose_the_only_secret_tha
 async fn a_rotation_that_was_not_stored_changes_nothing() {
     let desk = Desk::new();
     let (secret, old) = issue(&desk.host(), named("key")).await;
-    desk.store.fail(Point::BeforeApply);
+    desk.store.fail(APPLY);
     let refused = desk.host().rotate(&old.id, None).await;
     assert!(matches!(refused, Err(ManageError::Store(_))), "{refused:?}");
     assert_eq!(

@@ -12,7 +12,9 @@ use portunus::store::{
     CachedStore, CachedStoreBuilder, Change, KeyStore, ListQuery, LocalBus, StoredKey, WriteBatch,
 };
 use portunus::{Attempt, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Principal};
-use portunus_test_support::{Head, House, format, live, scope, stranger, tenant};
+use portunus_test_support::{
+    FIND, FaultyStore, Head, House, corrupt, format, live, scope, stranger, tenant,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -28,7 +30,7 @@ impl Cached {
     }
 
     fn with(house: House, set: impl FnOnce(CachedStoreBuilder) -> CachedStoreBuilder) -> Self {
-        house.store.answer_late();
+        house.store.answer_late(1);
         let cache =
             set(CachedStore::builder(house.store.clone()).clock(house.clock.clone())).build();
         Self { house, cache }
@@ -293,8 +295,8 @@ async fn an_outage_is_a_503_that_is_not_remembered_and_no_matter_for_remembered_
     let authenticator = cached.authenticator().build().unwrap();
     assert_eq!(refusal(&authenticator, &key).await, None);
     for fail in [
-        portunus_test_support::Watched::answer_nothing,
-        portunus_test_support::Watched::answer_corrupt,
+        |store: &FaultyStore| store.fail(FIND),
+        |store: &FaultyStore| store.fail_with(FIND, corrupt),
     ] {
         fail(&cached.house.store);
         assert_eq!(refusal(&authenticator, &key).await, None);
@@ -311,7 +313,7 @@ async fn an_outage_is_a_503_that_is_not_remembered_and_no_matter_for_remembered_
         Some(ErrorCode::StoreUnavailable),
         "no answer outlives its time"
     );
-    cached.house.store.answer_again();
+    cached.house.store.recover();
     assert_eq!(
         (
             refusal(&authenticator, &key).await,

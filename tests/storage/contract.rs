@@ -13,6 +13,7 @@ use portunus::key::{
 use portunus::store::{
     Change, Condition, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, WriteBatch,
 };
+use portunus_test_support::wait::spin_until;
 use portunus_test_support::{live, scope, tenant, user};
 use proptest::prelude::*;
 
@@ -216,9 +217,7 @@ fn a_key_is_found_at_every_moment_of_its_rehash() {
                 }
                 missed
             });
-            while !started.load(Ordering::Acquire) {
-                std::hint::spin_loop();
-            }
+            spin_until("the reader begins", || started.load(Ordering::Acquire));
             runtime
                 .block_on(store.apply(&batch([rehash(&name, from, to)])))
                 .unwrap();

@@ -2,7 +2,7 @@
 //! changed, requests that nobody waits for any more, writes whose end nobody hears, stores that
 //! panic.
 //!
-//! The store here reads when a look-up begins and answers when it is let go, as a database over a
+//! The store here reads when a look-up begins and answers when it is released, as a database over a
 //! slow wire does: so each order of events is played, not hoped for.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,12 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use portunus::key::Owner;
-use portunus::store::{CachedStore, Change, KeyStore, LocalBus, MemoryStore, WriteBatch};
+use portunus::store::{
+    CachedStore, Change, KeyStore, LocalBus, MemoryStore, StoreError, WriteBatch,
+};
 use portunus::{Authenticator, Clock};
 use portunus_test_support::gated::{
-    Gated, Node, PATIENCE, Then, begin, digest, insert, record, revoke, soon, stands,
+    Node, PATIENCE, READ, WRITTEN, begin, digest, insert, record, revoke, soon, stands,
 };
-use portunus_test_support::{format, tenant};
+use portunus_test_support::{APPLY, FIND, FaultyStore, corrupt, format, tenant};
 
 // ---- look-ups against writes ----
 
@@ -24,10 +26,10 @@ use portunus_test_support::{format, tenant};
 async fn a_look_up_that_began_before_a_revocation_and_ends_after_it_is_not_remembered() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.hold(READ);
     let early = begin(stands(&node.cache, 1));
     node.cache.apply(&revoke(1)).await.unwrap();
-    node.store.let_reads_go();
+    node.store.release(READ);
     // Whoever asked before the revocation may hear what was true then; nobody after.
     assert_eq!(early.await, Some(true));
     assert!(
@@ -45,7 +47,7 @@ async fn a_look_up_that_began_before_a_revocation_and_ends_after_it_is_not_remem
 async fn whoever_asks_after_a_revocation_does_not_join_a_look_up_from_before() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.hold(READ);
     let early = begin(stands(&node.cache, 1));
     let beside = begin(stands(&node.cache, 1));
     assert_eq!(node.store.finds(), 1);
@@ -53,14 +55,14 @@ async fn whoever_asks_after_a_revocation_does_not_join_a_look_up_from_before() {
     let late = begin(stands(&node.cache, 1));
     let later = begin(stands(&node.cache, 1));
     assert_eq!(node.store.finds(), 2);
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert_eq!(
         (late.await, early.await, later.await, beside.await),
         (Some(false), Some(true), Some(false), Some(true))
     );
     // Whichever of the two landed last.
     assert_eq!(stands(&node.cache, 1).await, Some(false));
-    assert_eq!(node.store.alive(), 0);
+    assert_eq!(node.store.in_flight(), 0);
 }
 
 #[tokio::test]
@@ -68,11 +70,11 @@ async fn a_revocation_told_by_another_node_counts_like_ones_own() {
     let node = Node::new();
     let neighbour = node.neighbour();
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.hold(READ);
     let early = begin(stands(&node.cache, 1));
     neighbour.apply(&revoke(1)).await.unwrap();
     let late = begin(stands(&node.cache, 1));
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert_eq!((early.await, late.await), (Some(true), Some(false)));
     assert_eq!(stands(&node.cache, 1).await, Some(false));
 }
@@ -80,10 +82,10 @@ async fn a_revocation_told_by_another_node_counts_like_ones_own() {
 #[tokio::test]
 async fn a_key_that_was_issued_during_a_look_up_is_not_remembered_as_unknown() {
     let node = Node::new();
-    node.store.hold_reads();
+    node.store.hold(READ);
     let early = begin(stands(&node.cache, 1));
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert_eq!(early.await, None);
     assert_eq!(stands(&node.cache, 1).await, Some(true));
 }
@@ -92,7 +94,7 @@ async fn a_key_that_was_issued_during_a_look_up_is_not_remembered_as_unknown() {
 async fn a_key_that_was_given_a_new_digest_during_a_look_up_is_found_under_it_only() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.hold(READ);
     let both = [digest(2), digest(1)];
     let (old, new) = (
         begin(node.cache.find(&both[1..])),
@@ -108,7 +110,7 @@ async fn a_key_that_was_given_a_new_digest_during_a_look_up_is_found_under_it_on
         .apply(&WriteBatch::new().change(change))
         .await
         .unwrap();
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert!(
         old.await.unwrap().is_some()
             && new.await.unwrap().is_none()
@@ -128,10 +130,10 @@ async fn a_key_that_was_given_a_new_digest_during_a_look_up_is_found_under_it_on
 async fn a_cache_that_was_cleared_during_a_look_up_does_not_remember_its_answer() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.hold(READ);
     let (known, unknown) = (begin(stands(&node.cache, 1)), begin(stands(&node.cache, 2)));
     node.cache.clear();
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert_eq!((known.await, unknown.await), (Some(true), None));
     assert!(
         node.cache.find_now(&[digest(1)]).is_none() && node.cache.find_now(&[digest(2)]).is_none()
@@ -163,12 +165,12 @@ async fn what_happens_to_other_keys_costs_a_look_up_at_most_now_and_then() {
 #[tokio::test]
 async fn an_answer_ages_from_when_its_look_up_began() {
     let node = Node::deaf();
-    node.store.inner.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.inner().apply(&insert(1)).await.unwrap();
+    node.store.hold(READ);
     let asked = begin(stands(&node.cache, 1));
-    node.store.inner.apply(&revoke(1)).await.unwrap(); // by another node
+    node.store.inner().apply(&revoke(1)).await.unwrap(); // by another node
     node.clock.advance(Duration::from_millis(1999));
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert_eq!(asked.await, Some(true));
     assert_eq!(stands(&node.cache, 1).await, Some(true), "within the bound");
     node.clock.advance(Duration::from_millis(1));
@@ -178,13 +180,13 @@ async fn an_answer_ages_from_when_its_look_up_began() {
 #[tokio::test]
 async fn nobody_joins_a_look_up_that_is_older_than_the_bound_on_staleness() {
     let node = Node::deaf();
-    node.store.inner.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.inner().apply(&insert(1)).await.unwrap();
+    node.store.hold(READ);
     let early = begin(stands(&node.cache, 1));
-    node.store.inner.apply(&revoke(1)).await.unwrap(); // by another node
+    node.store.inner().apply(&revoke(1)).await.unwrap(); // by another node
     node.clock.advance(Duration::from_secs(60));
     let late = begin(stands(&node.cache, 1));
-    node.store.let_reads_go();
+    node.store.release(READ);
     // A minute after a revocation nobody is told that the key stands, however slow the store is.
     assert_eq!(late.await, Some(false));
     assert_eq!(early.await, Some(true));
@@ -198,11 +200,11 @@ async fn a_thousand_misses_of_one_digest_at_once_are_one_look_up() {
     node.cache.apply(&insert(1)).await.unwrap();
     for number in [1, 2] {
         let before = node.store.finds();
-        node.store.hold_reads();
+        node.store.hold(READ);
         let all: Vec<_> = (0..1000)
             .map(|_| begin(stands(&node.cache, number)))
             .collect();
-        node.store.let_reads_go();
+        node.store.release(READ);
         let answers = join_all(all).await;
         assert!(
             answers
@@ -211,7 +213,7 @@ async fn a_thousand_misses_of_one_digest_at_once_are_one_look_up() {
         );
         assert_eq!(node.store.finds() - before, 1);
     }
-    assert_eq!(node.store.alive(), 0);
+    assert_eq!(node.store.in_flight(), 0);
 }
 
 #[tokio::test]
@@ -224,12 +226,12 @@ async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass()
         .build()
         .unwrap();
     let head = portunus_test_support::Head::bearer(&key);
-    node.store.hold_reads();
+    node.store.hold(READ);
     let before = node.store.finds();
     let all: Vec<_> = (0..1000)
         .map(|_| begin(authenticator.authenticate(&head)))
         .collect();
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert!(
         join_all(all)
             .await
@@ -261,13 +263,13 @@ impl Clock for StoppingClock {
 
 #[tokio::test]
 async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_its_own() {
-    let (clock, store) = (StoppingClock::default(), Gated::default());
+    let (clock, store) = (StoppingClock::default(), FaultyStore::new());
     let cache = CachedStore::builder(store.clone())
         .clock(clock.clone())
         .bus(LocalBus::new())
         .build();
     cache.apply(&insert(1)).await.unwrap();
-    store.hold_reads();
+    store.hold(READ);
     let first = begin(stands(&cache, 1));
     // The second misses (it reads the time once), and is overtaken before it joins (as it reads it
     // again).
@@ -285,7 +287,7 @@ async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_it
     while !clock.0.1.load(Ordering::SeqCst) && begun.elapsed() < PATIENCE {
         std::thread::yield_now();
     }
-    store.let_reads_go();
+    store.release(READ);
     assert_eq!(first.await, Some(true));
     clock.0.2.store(true, Ordering::SeqCst);
     assert_eq!(second.join().unwrap(), Some(true));
@@ -296,19 +298,26 @@ async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_it
 async fn an_outage_is_told_to_all_who_wait_and_forgotten() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    for (then, corrupt) in [(Then::Fail, false), (Then::Corrupt, true)] {
+    let down = || StoreError::unavailable("the connection was lost");
+    for (error, is_corrupt) in [(down as fn() -> StoreError, false), (corrupt, true)] {
         let before = node.store.finds();
-        node.store.hold_reads();
-        node.store.reads_then(then);
+        node.store.hold(READ);
+        node.store.fail_with(READ, error);
         let list = [digest(1)];
         let all: Vec<_> = (0..10).map(|_| begin(node.cache.find(&list))).collect();
-        node.store.let_reads_go();
+        node.store.release(READ);
         for answer in join_all(all).await {
             let error = answer.unwrap_err();
-            assert_eq!((error.is_corrupt(), error.as_rejected()), (corrupt, None));
+            assert_eq!(
+                (error.is_corrupt(), error.as_rejected()),
+                (is_corrupt, None)
+            );
         }
-        assert_eq!((node.store.finds() - before, node.store.alive()), (1, 0));
-        node.store.reads_then(Then::Answer);
+        assert_eq!(
+            (node.store.finds() - before, node.store.in_flight()),
+            (1, 0)
+        );
+        node.store.recover();
         assert_eq!(stands(&node.cache, 1).await, Some(true));
         assert_eq!(node.store.finds() - before, 2);
         node.cache.clear();
@@ -320,7 +329,7 @@ async fn an_outage_after_an_answer_leaves_the_answer() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     stands(&node.cache, 1).await;
-    node.store.reads_then(Then::Fail);
+    node.store.fail(READ);
     assert_eq!(stands(&node.cache, 1).await, Some(true));
     assert!(node.cache.find(&[digest(2)]).await.is_err());
     node.cache.apply(&revoke(1)).await.unwrap();
@@ -336,7 +345,7 @@ async fn an_outage_after_an_answer_leaves_the_answer() {
 async fn the_first_who_asked_may_go_away_and_the_others_are_answered() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.hold(READ);
     let ask = || {
         tokio::spawn({
             let cache = node.cache.clone();
@@ -347,35 +356,35 @@ async fn the_first_who_asked_may_go_away_and_the_others_are_answered() {
     tokio::task::yield_now().await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert_eq!(
         (soon(second).await.unwrap(), soon(third).await.unwrap()),
         (Some(true), Some(true))
     );
-    assert_eq!((node.store.finds(), node.store.alive()), (1, 0));
+    assert_eq!((node.store.finds(), node.store.in_flight()), (1, 0));
 }
 
 #[tokio::test]
 async fn a_look_up_that_nobody_waits_for_any_more_is_given_up() {
     let node = Node::new();
-    node.store.hold_reads();
+    node.store.hold(READ);
     // A flood of unknown keys from clients that hang up at once must hold no connection of the
     // store and no memory.
     for number in 0..1000 {
         drop(begin(stands(&node.cache, number)));
     }
-    assert_eq!(node.store.alive(), 0);
+    assert_eq!(node.store.in_flight(), 0);
 }
 
 #[tokio::test]
 async fn an_answer_that_nobody_waited_for_is_not_given_to_whoever_asks_much_later() {
     let node = Node::deaf();
-    node.store.inner.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
+    node.store.inner().apply(&insert(1)).await.unwrap();
+    node.store.hold(READ);
     drop(begin(stands(&node.cache, 1)));
-    node.store.inner.apply(&revoke(1)).await.unwrap(); // by another node
+    node.store.inner().apply(&revoke(1)).await.unwrap(); // by another node
     node.clock.advance(Duration::from_secs(3600));
-    node.store.let_reads_go();
+    node.store.release(READ);
     assert_eq!(stands(&node.cache, 1).await, Some(false));
 }
 
@@ -389,10 +398,10 @@ fn a_look_up_that_was_given_up_blocks_nobody_who_asks_after_a_change() {
             .block_on(async {
                 let node = Node::new();
                 node.cache.apply(&insert(1)).await.unwrap();
-                node.store.hold_reads();
+                node.store.hold(READ);
                 drop(begin(stands(&node.cache, 1)));
                 node.cache.apply(&revoke(1)).await.unwrap();
-                node.store.let_reads_go();
+                node.store.release(READ);
                 done.send(stands(&node.cache, 1).await).unwrap();
             });
     });
@@ -406,8 +415,8 @@ fn a_look_up_that_was_given_up_blocks_nobody_who_asks_after_a_change() {
 async fn a_panic_in_the_store_leaves_nobody_waiting_and_nothing_behind() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.hold_reads();
-    node.store.reads_then(Then::Panic);
+    node.store.hold(READ);
+    node.store.fail_with(READ, || panic!("a store with a bug"));
     let ask = || {
         tokio::spawn({
             let cache = node.cache.clone();
@@ -416,21 +425,29 @@ async fn a_panic_in_the_store_leaves_nobody_waiting_and_nothing_behind() {
     };
     let all = [ask(), ask(), ask()];
     tokio::task::yield_now().await;
-    node.store.let_reads_go();
+    node.store.release(READ);
     for asked in all {
         // A panic of its own, or an error; not a key, and not a wait without an end.
         assert!(!matches!(soon(asked).await, Ok(Ok(_))));
     }
-    assert_eq!(node.store.alive(), 0);
-    node.store.reads_then(Then::Answer);
+    assert_eq!(node.store.in_flight(), 0);
+    node.store.recover();
     assert_eq!(soon(stands(&node.cache, 1)).await, Some(true));
 }
 
 #[tokio::test]
 async fn whoever_joins_while_the_store_panics_is_not_left_waiting() {
     let node = Node::new();
-    node.store.hold_reads();
-    node.store.reads_then(Then::PanicWithoutWaiting);
+    let go_on = Arc::new(AtomicBool::new(false));
+    node.store.fail_with(FIND, {
+        let go_on = Arc::clone(&go_on);
+        move || {
+            while !go_on.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            panic!("a store with a bug")
+        }
+    });
     let first = std::thread::spawn({
         let cache = node.cache.clone();
         move || {
@@ -446,7 +463,7 @@ async fn whoever_joins_while_the_store_panics_is_not_left_waiting() {
     let cache = node.cache.clone();
     let second = tokio::spawn(async move { cache.find(&[digest(1)]).await });
     tokio::task::yield_now().await;
-    node.store.let_reads_go();
+    go_on.store(true, Ordering::SeqCst);
     assert!(first.join().is_err());
     assert!(!matches!(soon(second).await, Ok(Ok(_))));
 }
@@ -468,7 +485,7 @@ async fn two_who_know_a_key() -> (Node, CachedStore) {
 #[tokio::test]
 async fn a_write_that_was_applied_though_the_store_gave_no_answer_is_heard_everywhere() {
     let (node, neighbour) = two_who_know_a_key().await;
-    node.store.writes_then(Then::Fail);
+    node.store.fail(WRITTEN);
     assert!(node.cache.apply(&revoke(1)).await.is_err());
     assert_eq!(
         (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
@@ -479,7 +496,7 @@ async fn a_write_that_was_applied_though_the_store_gave_no_answer_is_heard_every
 #[tokio::test]
 async fn a_write_that_was_applied_and_whose_operator_hung_up_is_heard_on_this_node() {
     let (node, _) = two_who_know_a_key().await;
-    node.store.writes_then(Then::Never);
+    node.store.hold(WRITTEN);
     drop(begin(node.cache.apply(&revoke(1))));
     assert_eq!(stands(&node.cache, 1).await, Some(false));
 }
@@ -488,7 +505,7 @@ async fn a_write_that_was_applied_and_whose_operator_hung_up_is_heard_on_this_no
 async fn a_write_that_was_applied_and_whose_operator_hung_up_is_told_to_other_nodes_by_the_next_chance()
  {
     let (node, neighbour) = two_who_know_a_key().await;
-    node.store.writes_then(Then::Never);
+    node.store.hold(WRITTEN);
     drop(begin(node.cache.apply(&revoke(1))));
     node.cache.publish_untold().await.unwrap();
     assert_eq!(stands(&neighbour, 1).await, Some(false));
@@ -497,7 +514,8 @@ async fn a_write_that_was_applied_and_whose_operator_hung_up_is_told_to_other_no
 #[tokio::test]
 async fn a_write_that_panicked_after_it_was_applied_is_told_to_other_nodes_by_the_next_chance() {
     let (node, neighbour) = two_who_know_a_key().await;
-    node.store.writes_then(Then::Panic);
+    node.store
+        .fail_with(WRITTEN, || panic!("a store with a bug"));
     let cache = node.cache.clone();
     assert!(
         tokio::spawn(async move { cache.apply(&revoke(1)).await })
@@ -514,16 +532,16 @@ async fn a_write_that_panicked_after_it_was_applied_is_told_to_other_nodes_by_th
 async fn a_revocation_that_was_applied_late_and_then_acknowledged_holds_for_the_next_request() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    node.store.writes_then(Then::FailAndCommitLate);
+    node.store.fail(APPLY);
     assert!(node.manager().revoke(&record(1).id, None).await.is_err());
     assert_eq!(
         stands(&node.cache, 1).await,
         Some(true),
         "not applied yet, and remembered"
     );
-    node.store.commit_late().await;
+    node.store.inner().apply(&revoke(1)).await.unwrap();
     // The operator tries again, and is told that the key is revoked.
-    node.store.writes_then(Then::Answer);
+    node.store.recover();
     assert!(
         node.manager()
             .revoke(&record(1).id, None)

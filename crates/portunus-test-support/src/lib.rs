@@ -1,5 +1,4 @@
-//! What the tests share: a request head made by hand, a small house of store, manager and clock,
-//! and a store that counts what it is asked and fails when it is told to.
+//! What the tests share: a request head made by hand, and a small house of store, manager and clock.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,26 +10,37 @@
 )]
 
 pub mod gated;
+#[cfg(unix)]
+pub mod postgres;
+#[cfg(unix)]
+pub mod proxy;
+pub mod random;
+pub mod text;
+pub mod wait;
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use portunus::key::{
-    Alphabet, Checksum, Environment, KeyDigest, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord,
-    Owner, SigningState, TenantId, UserId,
+    Alphabet, Checksum, Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Owner,
+    TenantId, UserId,
 };
 use portunus::manage::{KeyManager, NewKey};
 use portunus::request::FieldName;
-use portunus::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey,
-    UsageDelta, WriteBatch,
-};
+use portunus::store::{KeyStore, StoreError, WriteBatch};
 use portunus::testing::ManualClock;
+pub use portunus::testing::{Call, FaultyStore, Point};
 use portunus::{Authenticator, AuthenticatorBuilder, RequestHead, Scope};
+
+/// Where a look-up by digest fails, or a write, that never reaches the store.
+pub const FIND: Point = Point::Before(Call::Find);
+pub const APPLY: Point = Point::Before(Call::Apply);
+
+/// The error of a store that cannot read what it has.
+pub fn corrupt() -> StoreError {
+    StoreError::corrupt("row 7, column expires_at")
+}
 
 /// A request head as a list of fields, in their order.
 #[derive(Debug, Clone, Default)]
@@ -168,7 +178,7 @@ pub fn with_last_character_wrong(key: &str) -> String {
 #[derive(Debug, Clone)]
 pub struct House {
     pub clock: ManualClock,
-    pub store: Watched,
+    pub store: FaultyStore,
     pub hasher: KeyHasher,
 }
 
@@ -176,7 +186,7 @@ impl House {
     pub fn new() -> Self {
         Self {
             clock: ManualClock::new(),
-            store: Watched::default(),
+            store: FaultyStore::new(),
             hasher: KeyHasher::sha256(),
         }
     }
@@ -220,133 +230,5 @@ impl House {
             .apply(&WriteBatch::new().update(record))
             .await
             .unwrap();
-    }
-}
-
-/// A store in memory that counts what it is asked, and answers late, wrongly or not at all when
-/// told.
-#[derive(Debug, Clone, Default)]
-pub struct Watched {
-    inner: MemoryStore,
-    told: Arc<Told>,
-}
-
-#[derive(Debug, Default)]
-struct Told {
-    finds: AtomicUsize,
-    writes: AtomicUsize,
-    slow: AtomicBool,
-    reading: AtomicU8,
-    writing_fails: AtomicBool,
-    usage_fails: AtomicBool,
-    always: Mutex<Option<Arc<StoredKey>>>,
-}
-
-impl Watched {
-    /// How many look-ups by digest there were.
-    pub fn finds(&self) -> usize {
-        self.told.finds.load(Ordering::SeqCst)
-    }
-    /// How many batches were given to it.
-    pub fn writes(&self) -> usize {
-        self.told.writes.load(Ordering::SeqCst)
-    }
-    /// From now on look-ups must be awaited, and really wait once.
-    pub fn answer_late(&self) {
-        self.told.slow.store(true, Ordering::SeqCst);
-    }
-    pub fn answer_nothing(&self) {
-        self.told.reading.store(1, Ordering::SeqCst);
-    }
-    pub fn answer_corrupt(&self) {
-        self.told.reading.store(2, Ordering::SeqCst);
-    }
-    pub fn answer_again(&self) {
-        self.told.reading.store(0, Ordering::SeqCst);
-    }
-    pub fn refuse_writes(&self, refuse: bool) {
-        self.told.writing_fails.store(refuse, Ordering::SeqCst);
-    }
-    pub fn refuse_usage(&self, refuse: bool) {
-        self.told.usage_fails.store(refuse, Ordering::SeqCst);
-    }
-    /// A faulty store: whatever is looked up, this is found.
-    pub fn always_find(&self, stored: Arc<StoredKey>) {
-        *self.told.always.lock().unwrap() = Some(stored);
-    }
-
-    fn look_up(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-        if let Some(always) = &*self.told.always.lock().unwrap() {
-            return Ok(Some(Arc::clone(always)));
-        }
-        match self.told.reading.load(Ordering::SeqCst) {
-            0 => self.inner.find_now(digests).unwrap(),
-            1 => Err(StoreError::unavailable("connection refused by db.internal")),
-            _ => Err(StoreError::corrupt("row 7, column expires_at")),
-        }
-    }
-}
-
-#[async_trait]
-impl KeyStore for Watched {
-    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-        self.told.finds.fetch_add(1, Ordering::SeqCst);
-        tokio::task::yield_now().await;
-        self.look_up(digests)
-    }
-
-    fn find_now(
-        &self,
-        digests: &[KeyDigest],
-    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
-        if self.told.slow.load(Ordering::SeqCst) {
-            return None;
-        }
-        self.told.finds.fetch_add(1, Ordering::SeqCst);
-        Some(self.look_up(digests))
-    }
-
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.inner.get(id).await
-    }
-
-    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
-        self.inner.list(query).await
-    }
-
-    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
-        self.inner.primary(owner, at).await
-    }
-
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        self.inner.signing_state(id).await
-    }
-
-    async fn usage_by_hour(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
-        self.inner.usage_by_hour(id, from, to).await
-    }
-
-    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-        self.inner.forget_usage_before(before).await
-    }
-
-    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        self.told.writes.fetch_add(1, Ordering::SeqCst);
-        if self.told.writing_fails.load(Ordering::SeqCst) {
-            return Err(StoreError::unavailable("the disk is full"));
-        }
-        self.inner.apply(batch).await
-    }
-
-    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        if self.told.usage_fails.load(Ordering::SeqCst) {
-            return Err(StoreError::unavailable("the disk is full"));
-        }
-        self.inner.record_usage(batch).await
     }
 }

@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::faulty::{Fault, Faulty};
 use super::tools::{Store, all, at, environment, stored, tenant};
 use crate::conformance::report::{Checked, Failure, valid};
 use crate::key::{Alphabet, KeyFormat, KeyHasher, KeyRecord, Owner, Pepper};
 use crate::manage::{IssueRules, Issued, KeyManager, ManageError, NewKey};
 use crate::request::FieldName;
-use crate::testing::ManualClock;
+use crate::testing::{Call, FaultyStore, ManualClock, Point};
 use crate::{Authenticator, ErrorCode, RequestHead};
 
 checks!(Store {
@@ -27,8 +26,12 @@ checks!(Store {
     "usage that did not arrive is counted by the next flush" => usage,
 });
 
+/// What is lost of a write: it never arrives, or it is applied and nobody hears of it.
+const WRITE: Point = Point::Before(Call::Apply);
+const ACKNOWLEDGEMENT: Point = Point::After(Call::Apply);
+
 struct House {
-    store: Arc<Faulty>,
+    store: FaultyStore,
     clock: ManualClock,
     format: KeyFormat,
 }
@@ -59,7 +62,7 @@ impl House {
             .random(Alphabet::BASE62, 32)
             .build();
         Self {
-            store: Faulty::new(store),
+            store: FaultyStore::over(store),
             clock: ManualClock::at(at(1_000)),
             format: valid(format),
         }
@@ -70,13 +73,13 @@ impl House {
             active_keys: Some(4),
             ..IssueRules::default()
         };
-        let builder = KeyManager::builder(Arc::clone(&self.store), self.format.clone())
+        let builder = KeyManager::builder(self.store.clone(), self.format.clone())
             .environments([environment("live")]);
         valid(builder.rules(rules).clock(self.clock.clone()).build())
     }
 
     fn authenticator(&self, hasher: KeyHasher) -> Authenticator {
-        let builder = Authenticator::builder(Arc::clone(&self.store)).bearer([self.format.clone()]);
+        let builder = Authenticator::builder(self.store.clone()).bearer([self.format.clone()]);
         valid(builder.hasher(hasher).clock(self.clock.clone()).build())
     }
 
@@ -148,23 +151,23 @@ async fn revoked(store: Store) -> Checked {
 async fn revoked_again(store: Store) -> Checked {
     let house = House::new(store);
     let authenticator = house.authenticator(KeyHasher::sha256());
-    for fault in [Fault::BeforeWrites, Fault::AfterWrites] {
+    for point in [WRITE, ACKNOWLEDGEMENT] {
         let (key, record) = house.issue().await?;
-        house.store.set(fault);
+        house.store.fail(point);
         let unacknowledged = house.manager().revoke(&record.id, Some("first")).await;
         let lost = matches!(unacknowledged, Err(ManageError::Store(_)));
         ensure!(
             lost,
             "a revocation without an answer was told as {unacknowledged:?}"
         );
-        house.store.set(Fault::None);
+        house.store.recover();
         let acknowledged = house.manager().revoke(&record.id, Some("second")).await?;
         let reason = acknowledged
             .record
             .revoked
             .as_ref()
             .and_then(|revocation| revocation.reason.clone());
-        let expected = if fault == Fault::AfterWrites {
+        let expected = if point == ACKNOWLEDGEMENT {
             "first"
         } else {
             "second"
@@ -172,17 +175,17 @@ async fn revoked_again(store: Store) -> Checked {
         ensure_eq!(
             reason.as_deref(),
             Some(expected),
-            "the reason after a retry, {fault:?}"
+            "the reason after a retry, {point:?}"
         );
         ensure_eq!(
             acknowledged.record.version,
             2,
-            "the version after a retry, {fault:?}"
+            "the version after a retry, {point:?}"
         );
         ensure_eq!(
             refused(&authenticator, &key).await,
             Some(ErrorCode::KeyRevoked),
-            "what refuses the key, {fault:?}"
+            "what refuses the key, {point:?}"
         );
     }
     Ok(())
@@ -198,7 +201,7 @@ async fn no_answer(store: Store) -> Checked {
         None,
         "what refuses the key before"
     );
-    house.store.set(Fault::LookUps);
+    house.store.fail(Point::After(Call::Find));
     for _ in 0..3 {
         for (whose, key) in [("the key", &key), ("a stranger's", &stranger)] {
             let refused = refused(&authenticator, key).await;
@@ -210,7 +213,7 @@ async fn no_answer(store: Store) -> Checked {
         }
     }
     house.manager().revoke(&record.id, None).await?;
-    house.store.set(Fault::None);
+    house.store.recover();
     ensure_eq!(
         refused(&authenticator, &key).await,
         Some(ErrorCode::KeyRevoked),
@@ -226,20 +229,20 @@ async fn no_answer(store: Store) -> Checked {
 
 async fn not_arrived(store: Store) -> Checked {
     let house = House::new(Arc::clone(&store));
-    house.store.set(Fault::BeforeWrites);
+    house.store.fail(WRITE);
     ensure!(
         house.manager().issue(new_key()).await.is_err(),
         "a key was issued that nobody keeps"
     );
-    house.store.set(Fault::None);
+    house.store.recover();
     ensure_eq!(all(&store).await?.len(), 0, "how many keys there are");
     // Applied and not acknowledged: the key is there, and whoever tries again gets another.
-    house.store.set(Fault::AfterWrites);
+    house.store.fail(ACKNOWLEDGEMENT);
     ensure!(
         house.manager().issue(new_key()).await.is_err(),
         "a key was issued that was never acknowledged"
     );
-    house.store.set(Fault::None);
+    house.store.recover();
     house.issue().await?;
     ensure_eq!(
         all(&store).await?.len(),
@@ -253,34 +256,37 @@ async fn rehash_lost(store: Store) -> Checked {
     let house = House::new(store);
     let pepper = || valid(Pepper::new(1, &[7; 32]));
     let both = valid(KeyHasher::hmac_sha256(pepper()).accept_sha256());
-    for fault in [Fault::BeforeWrites, Fault::AfterWrites] {
+    for point in [WRITE, ACKNOWLEDGEMENT] {
         let (key, record) = house.issue().await?;
         let authenticator = house.authenticator(both.clone());
-        house.store.set(fault);
+        house.store.fail(point);
         ensure_eq!(
             refused(&authenticator, &key).await,
             None,
-            "what refuses the key, {fault:?}"
+            "what refuses the key, {point:?}"
         );
-        house.store.set(Fault::None);
+        house.store.recover();
         for _ in 0..2 {
             ensure_eq!(
                 refused(&house.authenticator(both.clone()), &key).await,
                 None,
-                "what refuses it later, {fault:?}"
+                "what refuses it later, {point:?}"
             );
         }
         let peppered = house.authenticator(KeyHasher::hmac_sha256(pepper()));
         ensure_eq!(
             refused(&peppered, &key).await,
             None,
-            "what refuses it under its new digest, {fault:?}"
+            "what refuses it under its new digest, {point:?}"
         );
         ensure_eq!(
-            stored(&(Arc::clone(&house.store) as Store), record.id.as_str())
-                .await?
-                .record
-                .version,
+            stored(
+                &(Arc::new(house.store.clone()) as Store),
+                record.id.as_str()
+            )
+            .await?
+            .record
+            .version,
             1,
             "its version"
         );
@@ -333,14 +339,14 @@ async fn usage(store: Store) -> Checked {
             "what refuses the key"
         );
     }
-    house.store.set(Fault::BeforeWrites);
+    house.store.fail(Point::Before(Call::RecordUsage));
     ensure!(
-        authenticator.usage().flush(&*house.store).await.is_err(),
+        authenticator.usage().flush(&house.store).await.is_err(),
         "usage was told to be written and was not"
     );
-    house.store.set(Fault::None);
-    authenticator.usage().flush(&*house.store).await?;
-    authenticator.usage().flush(&*house.store).await?;
+    house.store.recover();
+    authenticator.usage().flush(&house.store).await?;
+    authenticator.usage().flush(&house.store).await?;
     let usage = stored(&store, record.id.as_str()).await?.usage;
     ensure_eq!(
         (usage.count, usage.last_used_at),

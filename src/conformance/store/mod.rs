@@ -4,7 +4,6 @@
 mod batches;
 mod concurrency;
 mod driven;
-mod faulty;
 mod filters;
 mod lookup;
 mod model;

@@ -2,8 +2,8 @@
 //! asked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -14,16 +14,11 @@ use http_body_util::BodyExt;
 use portunus::audit::{
     AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit,
 };
-use portunus::key::{
-    Alphabet, Environment, KeyDigest, KeyFormat, KeyId, SigningState, TenantId, WorkspaceId,
-};
+use portunus::key::{Alphabet, Environment, KeyFormat, KeyId, TenantId, WorkspaceId};
 use portunus::limit::{Quota, Quotas};
 use portunus::manage::{IssueRules, KeyManager, Operator, Role};
-use portunus::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, Rejected, StoreError,
-    StoredKey, UsageDelta, WriteBatch,
-};
-use portunus::testing::ManualClock;
+use portunus::store::{KeyStore, Rejected, StoreError, UsageDelta};
+use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 use portunus::{AuthError, Authenticator, ErrorCode};
 use portunus_admin::{Admin, OperatorProof, Origin};
 use serde_json::{Value, json};
@@ -46,77 +41,20 @@ pub(crate) enum Mood {
     Contended,
 }
 
+/// The audit log, while there are answers.
 #[derive(Debug, Clone)]
-struct Moody<T> {
-    inner: T,
-    mood: Arc<AtomicU8>,
-}
-
-impl<T> Moody<T> {
-    fn is(&self, mood: Mood) -> bool {
-        self.mood.load(Ordering::SeqCst) == mood as u8
-    }
-
-    fn up(&self) -> Result<&T, StoreError> {
-        if self.is(Mood::Down) {
-            Err(StoreError::unavailable("connection reset"))
-        } else {
-            Ok(&self.inner)
-        }
-    }
+struct Log {
+    kept: MemoryAudit,
+    down: Arc<AtomicBool>,
 }
 
 #[async_trait]
-impl KeyStore for Moody<MemoryStore> {
-    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-        self.up()?.find(digests).await
-    }
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.up()?.get(id).await
-    }
-    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
-        self.up()?.list(query).await
-    }
-    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
-        self.up()?.primary(owner, at).await
-    }
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        self.up()?.signing_state(id).await
-    }
-    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        if self.is(Mood::Contended) {
-            let id = KeyId::new("key_contended").unwrap();
-            return Err(StoreError::rejected(Rejected::Version {
-                id,
-                expected: 1,
-                stored: 2,
-            }));
-        }
-        self.up()?.apply(batch).await
-    }
-    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        self.up()?.record_usage(batch).await
-    }
-    async fn usage_by_hour(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
-        self.up()?.usage_by_hour(id, from, to).await
-    }
-    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-        self.up()?.forget_usage_before(before).await
-    }
-}
-
-#[async_trait]
-impl AuditReader for Moody<MemoryAudit> {
+impl AuditReader for Log {
     async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError> {
-        self.up()
-            .map_err(AuditError::unavailable)?
-            .events(query)
-            .await
+        if self.down.load(Ordering::SeqCst) {
+            return Err(AuditError::unavailable("connection reset"));
+        }
+        self.kept.events(query).await
     }
 }
 
@@ -236,8 +174,8 @@ pub(crate) struct World {
     pub(crate) document: Document,
     pub(crate) clock: ManualClock,
     pub(crate) log: MemoryAudit,
-    store: MemoryStore,
-    mood: Arc<AtomicU8>,
+    store: FaultyStore,
+    down: Arc<AtomicBool>,
 }
 
 impl World {
@@ -245,13 +183,9 @@ impl World {
         let (clock, log, store) = (
             ManualClock::new(),
             MemoryAudit::new(100_000),
-            MemoryStore::default(),
+            FaultyStore::new(),
         );
-        let mood = Arc::new(AtomicU8::new(Mood::Well as u8));
-        let moody = Moody {
-            inner: store.clone(),
-            mood: Arc::clone(&mood),
-        };
+        store.answer_late(1);
         let trail = AuditTrail::builder()
             .sink(log.clone())
             .clock(clock.clone())
@@ -265,7 +199,7 @@ impl World {
             .unwrap();
         let mut rules = IssueRules::default();
         rules.rotate_every = Some(Duration::from_secs(90 * 86_400));
-        let manager = KeyManager::builder(moody.clone(), format.clone())
+        let manager = KeyManager::builder(store.clone(), format.clone())
             .environments(environments)
             .rules(rules)
             .active_keys_of(|tenant| (tenant.as_str() == "tenant_crowded").then_some(2))
@@ -273,14 +207,15 @@ impl World {
             .audit(trail.clone())
             .build()
             .unwrap();
-        let authenticator = Authenticator::builder(moody)
+        let authenticator = Authenticator::builder(store.clone())
             .bearer([format])
             .clock(clock.clone())
             .audit(trail);
         let authenticator = authenticator.build().unwrap();
-        let reader = Moody {
-            inner: log.clone(),
-            mood: Arc::clone(&mood),
+        let (kept, down) = (log.clone(), Arc::new(AtomicBool::new(false)));
+        let reader = Log {
+            kept,
+            down: Arc::clone(&down),
         };
         let admin = |quota: u64| {
             let quotas = Quotas::new([Quota::per_minute(quota).unwrap()]).unwrap();
@@ -306,13 +241,28 @@ impl World {
             clock,
             log,
             store,
-            mood,
+            down,
         }
     }
 
     /// From now on storage behaves like this.
     pub(crate) fn feel(&self, mood: Mood) {
-        self.mood.store(mood as u8, Ordering::SeqCst);
+        self.store.recover();
+        self.down.store(mood == Mood::Down, Ordering::SeqCst);
+        let id = KeyId::new("key_contended").unwrap();
+        let (expected, stored) = (1, 2);
+        match mood {
+            Mood::Well => {}
+            Mood::Down => self.store.fail_all(),
+            Mood::Contended => self.store.fail_with(Point::Before(Call::Apply), move || {
+                let id = id.clone();
+                StoreError::rejected(Rejected::Version {
+                    id,
+                    expected,
+                    stored,
+                })
+            }),
+        }
     }
 
     /// Asks, and sees to it that the answer is as documented and has this status.

@@ -18,8 +18,8 @@ use portunus::key::Owner;
 use portunus::limit::{LocalLimiter, Quota, Quotas};
 use portunus::manage::{KeyManager, NewKey};
 use portunus::testing::ManualClock;
-use portunus_test_support::gated::Gated;
-use portunus_test_support::{format, live, scope, stranger, tenant};
+use portunus_test_support::gated::READ;
+use portunus_test_support::{FaultyStore, format, live, scope, stranger, tenant};
 use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
@@ -32,7 +32,7 @@ const ORIGIN: &str = "https://app.example";
 
 struct Site {
     address: SocketAddr,
-    store: Gated,
+    store: FaultyStore,
     trail: AuditTrail,
     log: MemoryAudit,
     /// Has the scope `a`.
@@ -71,7 +71,12 @@ fn around(app: Router, limit: Duration) -> Router {
 }
 
 async fn site(limit: Duration) -> Site {
-    let (clock, store, log) = (ManualClock::new(), Gated::default(), MemoryAudit::new(100));
+    let (clock, store, log) = (
+        ManualClock::new(),
+        FaultyStore::new(),
+        MemoryAudit::new(100),
+    );
+    store.answer_late(1);
     let manager = KeyManager::builder(store.clone(), format())
         .environments([live()])
         .clock(clock.clone());
@@ -213,7 +218,7 @@ async fn answers_and_refusals_are_compressed_and_keep_what_they_tell() {
 #[tokio::test]
 async fn a_limit_of_time_outside_bounds_the_look_up_too_and_the_audit_says_abandoned() {
     let site = site(Duration::from_secs(1)).await;
-    site.store.hold_reads();
+    site.store.hold(READ);
     let (reply, _) = site.ask(&site.key, &[]).await;
     assert_eq!(
         (reply.status, reply.get("access-control-allow-origin")),
@@ -224,7 +229,7 @@ async fn a_limit_of_time_outside_bounds_the_look_up_too_and_the_audit_says_aband
         (event.outcome, event.status),
         (AuditOutcome::Abandoned, None)
     );
-    site.store.let_reads_go();
+    site.store.release(READ);
     assert_eq!(site.ask(&site.key, &[]).await.0.status, 200);
 }
 

@@ -7,7 +7,6 @@
     missing_docs
 )]
 
-mod actix_parity;
 mod actix_server;
 mod layer_order;
 mod mapping_and_demands;

@@ -22,6 +22,7 @@ use portunus::respond::{ErrorBody, from_error};
 use portunus::{
     ActorMode, AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement,
 };
+use portunus_test_support::wait::soon;
 use portunus_test_support::{House, scope, tenant, user};
 use tower::ServiceExt;
 
@@ -78,7 +79,7 @@ async fn door(late: bool) -> Door {
     new.delegation = Some(Delegation::On);
     let (key, record) = house.issue_new(new).await;
     if late {
-        house.store.answer_late();
+        house.store.answer_late(1);
     }
     Door {
         house,
@@ -321,15 +322,16 @@ async fn a_refusal_that_the_host_keeps_and_gives_again_is_told_like_a_fresh_one(
 #[tokio::test]
 async fn a_client_that_goes_away_while_the_host_is_asked_is_abandoned_with_its_key() {
     let door = door(false).await;
-    let layer = door
-        .layer()
-        .try_map_principal(async |_| pending::<Result<Customer, Closed>>().await);
+    let asked = Arc::<tokio::sync::Notify>::default();
+    let host = Arc::clone(&asked);
+    let layer = door.layer().try_map_principal(move |_: KeyPrincipal| {
+        host.notify_one();
+        pending::<Result<Customer, Closed>>()
+    });
     let app = behind(layer);
     let request = door.request();
     let asking = tokio::spawn(async move { ask(&app, request).await });
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
+    soon(asked.notified()).await;
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
     let event = door.event().await;

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::{pending, ready};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -22,10 +23,13 @@ use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit, RequestId};
 use portunus::key::{KeyRecord, Owner, WorkspaceId};
 use portunus::limit::{LocalLimiter, Quota, Quotas};
 use portunus::manage::NewKey;
+use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader, TlsVersion, Transport};
 use portunus::policy::WorkspaceOf;
 use portunus::respond::{ErrorBody, from_error};
-use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
-use portunus_test_support::{House, format, scope, tenant};
+use portunus::{
+    AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement,
+};
+use portunus_test_support::{House, format, scope, stranger, tenant};
 
 struct Door {
     house: House,
@@ -46,7 +50,7 @@ async fn door(late: bool) -> Door {
     let new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     let (key, record) = house.issue_new(new).await;
     if late {
-        house.store.answer_late();
+        house.store.answer_late(1);
     }
     Door {
         house,
@@ -295,31 +299,6 @@ async fn a_requirement_says_the_same_wherever_it_is_put() {
         assert!(
             answers.windows(2).all(|pair| pair[0] == pair[1]),
             "{answers:?}"
-        );
-    }
-}
-
-#[actix_web::test]
-async fn a_key_that_was_looked_up_for_one_route_is_refused_on_another() {
-    let door = door(false).await;
-    let resource = |path: &str, name: &str| {
-        web::resource(path)
-            .get(whoami)
-            .wrap(require_scope(scope(name)))
-    };
-    let app = App::new()
-        .service(resource("/a", "a"))
-        .service(resource("/b", "b"))
-        .wrap(door.auth());
-    let app = init_service(app).await;
-    for _ in 0..3 {
-        assert_eq!(
-            code(&call_service(&app, door.get("/a").to_request()).await),
-            "OK"
-        );
-        assert_eq!(
-            code(&call_service(&app, door.get("/b").to_request()).await),
-            "INSUFFICIENT_SCOPE"
         );
     }
 }
@@ -683,7 +662,7 @@ async fn a_request_that_is_given_up_is_told_as_abandoned_and_goes_no_further() {
     .await;
     for (late, known) in [(false, true), (true, false)] {
         if late {
-            door.house.store.answer_late();
+            door.house.store.answer_late(1);
         }
         reached.set(false);
         let mut call = Box::pin(app.call(door.get("/").to_request()));
@@ -824,4 +803,269 @@ async fn an_answer_is_counted_once() {
         counted,
         [("INSUFFICIENT_SCOPE", 1), ("MISSING_KEY", 1), ("OK", 1)].map(|(o, n)| (o.to_owned(), n))
     );
+}
+
+// ---- where a request comes from, and over what ----
+
+/// The request from this address; from none that is known where there is none.
+fn from(request: TestRequest, peer: Option<&str>) -> TestRequest {
+    match peer {
+        Some(peer) => request.peer_addr(SocketAddr::new(peer.parse().unwrap(), 4711)),
+        None => request,
+    }
+}
+
+#[actix_web::test]
+async fn the_peer_is_the_connections_unless_the_host_says_another() {
+    let door = door(false).await;
+    let address = |caller: KeyPrincipal| ready(format!("{:?}", caller.client_ip()));
+    let said = door.auth().peer(|_| Some(IpAddr::from([198, 51, 100, 7])));
+    let app = App::new()
+        .service(web::resource("/connection").get(address).wrap(door.auth()))
+        .service(web::resource("/said").get(address).wrap(said));
+    let app = init_service(app).await;
+    for (path, peer, told) in [
+        ("/connection", Some("192.0.2.7"), "Some(192.0.2.7)"),
+        ("/connection", Some("::ffff:192.0.2.7"), "Some(192.0.2.7)"),
+        ("/connection", None, "None"),
+        ("/said", Some("192.0.2.7"), "Some(198.51.100.7)"),
+        ("/said", None, "Some(198.51.100.7)"),
+    ] {
+        let request = from(door.get(path), peer).to_request();
+        assert_eq!(
+            text(call_service(&app, request).await).await,
+            told,
+            "{path} {peer:?}"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn an_allow_list_is_met_by_the_peer_itself_in_either_notation_and_never_by_nobody() {
+    for late in [false, true] {
+        let door = door(late).await;
+        let listed = AllowList::parse(["203.0.113.42"]).ok();
+        door.house
+            .change(&door.record.id, |record| record.allowed_ips = listed)
+            .await;
+        let proxies = || -> [Cidr; 1] { ["10.0.0.0/8".parse().unwrap()] };
+        for client_ip in [
+            ClientIp::peer(),
+            ClientIp::behind(proxies(), ForwardedHeader::XForwardedFor),
+            ClientIp::behind(proxies(), ForwardedHeader::Forwarded),
+        ] {
+            let auth = Auth::new(door.builder().client_ip(client_ip).build().unwrap());
+            let app = init_service(App::new().route("/", web::get().to(whoami)).wrap(auth)).await;
+            for (peer, expected) in [
+                (Some("203.0.113.42"), "OK"),
+                (Some("::ffff:203.0.113.42"), "OK"),
+                (Some("192.0.2.1"), "IP_NOT_ALLOWED"),
+                (None, "IP_NOT_ALLOWED"),
+            ] {
+                let response = call_service(&app, from(door.get("/"), peer).to_request()).await;
+                assert_eq!(code(&response), expected, "{peer:?}");
+            }
+        }
+    }
+}
+
+#[actix_web::test]
+async fn the_version_of_tls_is_what_middleware_further_out_or_a_trusted_proxy_says() {
+    let door = door(false).await;
+    let proxies: [Cidr; 1] = ["10.0.0.0/8".parse().unwrap()];
+    let demanded = Transport::tls(TlsVersion::V1_3).or_proven_by(proxies, "X-TLS-Version");
+    let auth = Auth::new(door.builder().transport(Some(demanded)).build().unwrap());
+    let app = init_service(App::new().route("/", web::get().to(whoami)).wrap(auth)).await;
+    for (tls, told, peer, expected) in [
+        (None, None, None, "INSECURE_TRANSPORT"),
+        (Some(TlsVersion::V1_2), None, None, "INSECURE_TRANSPORT"),
+        (Some(TlsVersion::V1_3), None, None, "OK"),
+        (None, Some("TLSv1.3"), None, "INSECURE_TRANSPORT"),
+        (
+            None,
+            Some("TLSv1.3"),
+            Some("192.0.2.1"),
+            "INSECURE_TRANSPORT",
+        ),
+        (None, Some("TLSv1.3"), Some("10.0.0.1"), "OK"),
+        (
+            None,
+            Some("TLSv1.2"),
+            Some("10.0.0.1"),
+            "INSECURE_TRANSPORT",
+        ),
+    ] {
+        let mut request = from(door.get("/"), peer);
+        if let Some(version) = told {
+            request = request.insert_header(("x-tls-version", version));
+        }
+        let request = request.to_request();
+        if let Some(tls) = tls {
+            request.extensions_mut().insert::<TlsVersion>(tls);
+        }
+        assert_eq!(
+            code(&call_service(&app, request).await),
+            expected,
+            "{tls:?} {told:?} {peer:?}"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn too_many_strangers_of_a_client_keep_its_key_out_only_where_a_store_would_have_to_wait() {
+    for (late, then) in [(false, "OK"), (true, "TOO_MANY_FAILURES")] {
+        let door = door(late).await;
+        let three = Quotas::new([Quota::per_minute(3).unwrap()]).ok();
+        let auth = Auth::new(door.builder().failure_quotas(three).build().unwrap());
+        let app = init_service(App::new().route("/", web::get().to(whoami)).wrap(auth)).await;
+        let unknown = format!("Bearer {}", stranger());
+        for expected in ["INVALID_KEY"; 3]
+            .into_iter()
+            .chain(["TOO_MANY_FAILURES"; 2])
+        {
+            let request = get("/").insert_header((AUTHORIZATION, unknown.as_str()));
+            let request = from(request, Some("192.0.2.7")).to_request();
+            assert_eq!(code(&call_service(&app, request).await), expected);
+        }
+        for (peer, expected) in [("192.0.2.7", then), ("192.0.2.8", "OK")] {
+            let request = from(door.get("/"), Some(peer)).to_request();
+            assert_eq!(code(&call_service(&app, request).await), expected, "{peer}");
+        }
+    }
+}
+
+// ---- what refusals say ----
+
+#[actix_web::test]
+async fn words_may_be_made_of_the_request() {
+    for late in [false, true] {
+        let door = door(late).await;
+        let words = |error: &AuthError, head: &dyn RequestHead| {
+            let (method, path, code) = (head.method(), head.path(), error.code());
+            let text = format!("{method} {path} {code} {:?}", head.peer_ip());
+            ErrorBody::new("text/plain", text.into_bytes())
+        };
+        let app = App::new()
+            .service(
+                web::resource("/closed")
+                    .get(whoami)
+                    .wrap(require_scope(scope("b"))),
+            )
+            .wrap(Auth::new(door.builder().renderer(words).build().unwrap()));
+        let app = init_service(app).await;
+        for (request, told) in [
+            (
+                get("/documents/7?api_key=secret"),
+                "GET /documents/7 MISSING_KEY Some(192.0.2.7)",
+            ),
+            (
+                get("/a%20b/%ff"),
+                "GET /a%20b/%ff MISSING_KEY Some(192.0.2.7)",
+            ),
+            // Who the peer is, is known to the middleware that authenticates alone.
+            (door.get("/closed?x"), "GET /closed INSUFFICIENT_SCOPE None"),
+        ] {
+            let request = from(request, Some("192.0.2.7")).to_request();
+            let response = call_service(&app, request).await;
+            assert_eq!(
+                response.headers().get("content-type").unwrap(),
+                "text/plain"
+            );
+            assert_eq!(text(response).await, told);
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_media_type_that_is_no_field_value_is_left_out_and_splits_nothing() {
+    let door = door(false).await;
+    let own =
+        from_error(|_: &AuthError| ErrorBody::new("text/plain\r\nSet-Cookie: a=b", b"x".to_vec()));
+    let auth = Auth::new(door.builder().renderer(own).build().unwrap());
+    let app = init_service(App::new().route("/", web::get().to(whoami)).wrap(auth)).await;
+    let response = call_service(&app, get("/").to_request()).await;
+    assert_eq!(response.status().as_u16(), 401);
+    for name in ["content-type", "set-cookie"] {
+        assert!(!response.headers().contains_key(name), "{name}");
+    }
+    assert_eq!(text(response).await, "x");
+}
+
+#[actix_web::test]
+async fn a_call_of_grpc_is_refused_by_trailers_only_and_let_through_as_it_is() {
+    let door = door(false).await;
+    let app = App::new()
+        .service(web::resource("/a.B/Open").post(whoami))
+        .service(
+            web::resource("/a.B/Closed")
+                .post(whoami)
+                .wrap(require_scope(scope("b"))),
+        )
+        .wrap(door.auth());
+    let app = init_service(app).await;
+    let unknown = format!("Bearer {}", stranger());
+    for content_type in ["application/grpc", "application/grpc+proto"] {
+        for (request, status) in [
+            (get("/a.B/Open"), Some("16")),
+            (
+                get("/a.B/Open").insert_header((AUTHORIZATION, unknown.as_str())),
+                Some("16"),
+            ),
+            (door.get("/a.B/Closed"), Some("7")),
+            (door.get("/a.B/Open"), None),
+        ] {
+            let request = request
+                .method(actix_web::http::Method::POST)
+                .insert_header(("content-type", content_type));
+            let response = call_service(&app, request.to_request()).await;
+            let told = response.headers().get("grpc-status");
+            let told = told.map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(
+                (response.status().as_u16(), told.as_deref()),
+                (200, status),
+                "{content_type}"
+            );
+            assert_eq!(text(response).await.is_empty(), status.is_some());
+        }
+    }
+}
+
+// ---- paths (beside `a_workspace_is_the_one_that_the_handler_gets`) ----
+
+#[actix_web::test]
+async fn a_workspace_is_found_in_a_path_that_no_pattern_names() {
+    let door = door(false).await;
+    let ws1 = vec![WorkspaceId::new("ws1").unwrap()];
+    door.house
+        .change(&door.record.id, |record| record.workspaces = Some(ws1))
+        .await;
+    let reaches = require(Requirement::workspace(WorkspaceOf::path_after(
+        "workspaces",
+    )));
+    let app = App::new()
+        .service(web::resource("{any:.*}").get(whoami))
+        .wrap(reaches)
+        .wrap(door.auth());
+    let app = init_service(app).await;
+    for (path, expected) in [
+        ("/workspaces/ws1/templates", "OK"),
+        // Nothing else of the path is a reason to read it decoded.
+        ("/a%20b/workspaces/ws1/%ff", "OK"),
+        ("/workspaces/ws2/templates", "WORKSPACE_FORBIDDEN"),
+        ("/workspaces/ws%31/templates", "WORKSPACE_FORBIDDEN"),
+        ("/workspaces/%77s1/templates", "WORKSPACE_FORBIDDEN"),
+        ("/workspaces/ws1%00/templates", "WORKSPACE_FORBIDDEN"),
+        ("/workspaces/ws1%2F/templates", "WORKSPACE_FORBIDDEN"),
+        ("/workspaces//templates", "WORKSPACE_FORBIDDEN"),
+        ("/workspaces/", "WORKSPACE_FORBIDDEN"),
+        ("/templates?x=/workspaces/ws1", "WORKSPACE_FORBIDDEN"),
+    ] {
+        let response = call_service(&app, door.get(path).to_request()).await;
+        let status = if expected == "OK" { 200 } else { 403 };
+        assert_eq!(
+            (response.status().as_u16(), code(&response)),
+            (status, expected),
+            "{path}"
+        );
+    }
 }

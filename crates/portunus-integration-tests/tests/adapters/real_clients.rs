@@ -53,7 +53,7 @@ async fn site(late: bool, quota: Option<u64>) -> Site {
     let (key, _) = house.issue(&["a"]).await;
     let (weak, _) = house.issue(&[]).await;
     if late {
-        house.store.answer_late();
+        house.store.answer_late(1);
     }
     let mut builder = house.bearer();
     if let Some(limit) = quota {

@@ -11,7 +11,7 @@ use axum::response::Response;
 use http::Request;
 use portunus::adapter::axum::{ProtectedRouter, get, post};
 use portunus::adapter::tower::AuthLayer;
-use portunus_test_support::{House, scope, stranger};
+use portunus_test_support::{FIND, House, scope, stranger};
 use tower::{Layer, service_fn};
 
 struct Site {
@@ -59,7 +59,7 @@ async fn sites() -> Vec<Site> {
         let house = House::new();
         let (key, _) = house.issue(&["a"]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let auth = AuthLayer::new(house.bearer().build().unwrap());
         let address = serve(if routed {
@@ -156,7 +156,7 @@ async fn a_large_body_is_refused_before_it_is_sent() {
                 assert!(wire.is_closed().await, "{body}");
             }
         }
-        site.house.store.answer_nothing();
+        site.house.store.fail(FIND);
         let mut wire = Wire::to(site.address).await;
         let fields = format!("content-length: 10485760\r\n{}", line(&site.key));
         wire.send(format!(

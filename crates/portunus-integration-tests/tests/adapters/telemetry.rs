@@ -21,7 +21,7 @@ use portunus::key::{Delegation, Owner};
 use portunus::limit::{LocalLimiter, OnOutage, Quota, Quotas};
 use portunus::manage::NewKey;
 use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal};
-use portunus_test_support::{House, base64, format, scope, stranger, tenant};
+use portunus_test_support::{FIND, House, base64, format, scope, stranger, tenant};
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -123,7 +123,7 @@ async fn door(late: bool) -> Door {
     new.delegation = Some(Delegation::On);
     let (key, record) = house.issue_new(new).await;
     if late {
-        house.store.answer_late();
+        house.store.answer_late(1);
     }
     Door {
         house,
@@ -177,7 +177,7 @@ fn each_answer_is_counted_once_by_its_outcome() {
                 &[("authorization", &key), ("x-user-id", "who")],
             )
             .await;
-            door.house.store.answer_nothing();
+            door.house.store.fail(FIND);
             ask(&app, "/a/1", &[("authorization", &key)]).await;
         });
         let codes = ["INSUFFICIENT_SCOPE", "INVALID_KEY", "MISSING_KEY"].map(|code| (code, 1));
@@ -443,7 +443,7 @@ fn a_refusal_is_one_line_and_an_outage_tells_its_cause() {
             &[("authorization", &key), ("x-user-id", "down")],
         )
         .await;
-        door.house.store.answer_nothing();
+        door.house.store.fail(FIND);
         ask(&app, "/a/1", &[("authorization", &key)]).await;
     });
     let lines = refusals(&log);
@@ -574,13 +574,7 @@ impl Shown {
     }
     /// All of the key but its end, in the ways in which it may be written.
     fn must_not_have(&mut self, key: &str, house: &House) {
-        let digest: String = house
-            .hasher
-            .digest(key)
-            .to_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = portunus_test_support::text::hex(house.hasher.digest(key).to_bytes());
         let encoded = base64(key.as_bytes());
         self.canaries
             .extend([key[..30].to_owned(), encoded[..36].to_owned(), digest]);
@@ -694,7 +688,7 @@ async fn every_path() -> Shown {
             AuthLayer::new(authenticator.clone()),
         ));
         shown.add(&attempt.outcome().await);
-        door.house.store.answer_nothing();
+        door.house.store.fail(FIND);
         shown.add(&authenticator.authenticate(&head).await);
         let _ = trail.flush().await;
         shown.add(&(&trail, &log, log.all()));

@@ -3,21 +3,11 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::time::Duration;
 
+pub(crate) use portunus_test_support::wait::{PATIENCE, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-/// How long a test waits for what ought to happen at once, before it calls it a hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what)
-        .await
-        .expect("it takes too long")
-}
 
 /// Serves an app on a free port, HTTP/1.1 and HTTP/2.
 pub(crate) async fn serve(app: axum::Router) -> SocketAddr {

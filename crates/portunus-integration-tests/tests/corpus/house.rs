@@ -14,12 +14,12 @@ use portunus::network::AllowList;
 use portunus::store::{Change, KeyStore, WriteBatch};
 use portunus::testing::ManualClock;
 
-use portunus_test_support::{Watched, scope, tenant, user};
+use portunus_test_support::{FIND, FaultyStore, corrupt, scope, tenant, user};
 
 /// The store, the clock, and what is down.
 #[derive(Debug, Clone)]
 pub(crate) struct House {
-    pub(crate) store: Watched,
+    pub(crate) store: FaultyStore,
     pub(crate) clock: ManualClock,
     pub(crate) limiter_down: Arc<AtomicBool>,
     pub(crate) directory_down: Arc<AtomicBool>,
@@ -29,7 +29,7 @@ impl House {
     pub(crate) async fn new() -> Self {
         let (limiter_down, directory_down) = (Arc::default(), Arc::default());
         let house = Self {
-            store: Watched::default(),
+            store: FaultyStore::new(),
             clock: ManualClock::new(),
             limiter_down,
             directory_down,
@@ -48,8 +48,8 @@ impl House {
 
     pub(crate) fn take_down(&self, what: &str) {
         match what {
-            "store down" => self.store.answer_nothing(),
-            "store corrupt" => self.store.answer_corrupt(),
+            "store down" => self.store.fail(FIND),
+            "store corrupt" => self.store.fail_with(FIND, corrupt),
             "limiter down" => self.limiter_down.store(true, Ordering::SeqCst),
             _ => self.directory_down.store(true, Ordering::SeqCst),
         }

@@ -11,27 +11,9 @@ use crate::all_rows;
 use crate::house::key;
 use crate::row::Row;
 use crate::run::{Servers, Store};
+use portunus_test_support::random::Random;
 
 const REQUESTS: usize = 800;
-
-/// Splitmix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, most: usize) -> usize {
-        usize::try_from(self.next() % most as u64).unwrap()
-    }
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
-    }
-}
 
 const METHODS: [&str; 9] = [
     "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW", "get",
@@ -133,23 +115,23 @@ impl Request {
 
     fn mutate(&mut self, random: &mut Random, others: &[Self]) {
         let fields = self.lines.len() - 1;
-        match random.below(8) {
+        match random.index(8) {
             // Another line of another row, or this one's again.
             0 => {
                 let other = random.one(others);
                 let line = random.one(&other.lines[1..]).clone();
                 self.push(line);
             }
-            1 => self.push(self.lines[1 + random.below(fields)].clone()),
+            1 => self.push(self.lines[1 + random.index(fields)].clone()),
             2 if fields > 2 => {
-                let at = 1 + random.below(fields);
+                let at = 1 + random.index(fields);
                 if self.lines[at] != b"Host: corpus" && self.lines[at] != b"Connection: close" {
                     self.lines.remove(at);
                 }
             }
             3 => {
                 let text = key(random.one::<&str>(&KEYS));
-                let credentials = match random.below(4) {
+                let credentials = match random.index(4) {
                     0 => format!(
                         "Authorization: Basic {}",
                         portunus_test_support::base64(format!("{text}:").as_bytes())
@@ -174,7 +156,7 @@ impl Request {
             }
             // A byte of a value becomes another that a field may have (RFC 9110 §5.5).
             _ => {
-                let at = 1 + random.below(fields);
+                let at = 1 + random.index(fields);
                 let line = &mut self.lines[at];
                 let start = line
                     .iter()
@@ -184,9 +166,9 @@ impl Request {
                     && !line.starts_with(b"Connection")
                     && !line.starts_with(b"Host")
                 {
-                    let place = start + random.below(line.len() - start);
+                    let place = start + random.index(line.len() - start);
                     let byte = *random.one(b"aZ0 ,;=:\"\\@%._~\t\x80\xff");
-                    if random.below(2) == 0 {
+                    if random.index(2) == 0 {
                         line[place] = byte
                     } else {
                         line.insert(place, byte)
@@ -194,7 +176,7 @@ impl Request {
                 }
             }
         }
-        if random.below(3) == 0 {
+        if random.index(3) == 0 {
             self.lines[0] =
                 format!("{} {} HTTP/1.1", random.one(&METHODS), random.one(&PATHS)).into_bytes();
         }
@@ -221,10 +203,10 @@ async fn mutated_requests_are_answered_alike() {
             let servers = Servers::start(house, store).await;
             for _ in 0..REQUESTS / HOUSES.len() / 2 {
                 let mut request = random.one(&seeds).clone();
-                for _ in 0..=random.below(4) {
+                for _ in 0..=random.index(4) {
                     request.mutate(&mut random, &seeds);
                 }
-                let from = IpAddr::V4(if random.below(3) == 0 {
+                let from = IpAddr::V4(if random.index(3) == 0 {
                     Ipv4Addr::new(127, 0, 0, 2)
                 } else {
                     Ipv4Addr::LOCALHOST
@@ -245,7 +227,7 @@ async fn mutated_requests_are_answered_alike() {
                 servers
                     .house
                     .clock
-                    .advance(std::time::Duration::from_millis(random.next() % 20_000));
+                    .advance(std::time::Duration::from_millis(random.any() % 20_000));
             }
             servers.stop().await;
         }

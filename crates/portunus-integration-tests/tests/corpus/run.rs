@@ -32,7 +32,7 @@ impl Servers {
     pub(crate) async fn start(configuration: &str, store: Store) -> Self {
         let house = House::new().await;
         if store == Store::Late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let mapped = is_mapped(configuration);
         let own = || authenticator(configuration, &house);

@@ -95,7 +95,7 @@ async fn grpc_and_http_make_the_same_decision_for_the_same_request() {
         let (revoked, record) = house.issue(&[]).await;
         house.manager().revoke(&record.id, None).await.unwrap();
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let layers = (
             AuthLayer::new(house.bearer().build().unwrap()),

@@ -16,7 +16,10 @@ use portunus::manage::NewKey;
 use portunus::network::AllowList;
 use portunus::profile::Profile;
 use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
-use portunus_test_support::{House, base64, scope, stranger, tenant, with_last_character_wrong};
+use portunus_test_support::wait::{eventually_async, soon};
+use portunus_test_support::{
+    FIND, House, base64, scope, stranger, tenant, with_last_character_wrong,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -177,7 +180,7 @@ async fn a_call_with_a_key_reaches_the_handler_which_knows_the_caller() {
         let house = House::new();
         let (key, record) = house.issue(&[]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let site = site(house.bearer()).await;
         for scheme in ["Bearer", "bEaReR", "bearer "] {
@@ -203,7 +206,7 @@ async fn every_refusal_of_a_credential_is_a_status_whose_reason_is_the_stable_co
             .change(&record.id, |record| record.expires_at = Some(now))
             .await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
         let site = site(house.bearer().realm("acme")).await;
         for (authorization, code, expected) in [
@@ -393,9 +396,9 @@ async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
         let house = House::new();
         let (key, _) = house.issue(&[]).await;
         if late {
-            house.store.answer_late();
+            house.store.answer_late(1);
         }
-        house.store.answer_nothing();
+        house.store.fail(FIND);
         let site = site(house.bearer()).await;
         let status = site.check(&bearer(&key)).await.unwrap_err();
         assert_eq!(
@@ -407,7 +410,7 @@ async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
             Some(Duration::from_secs(1))
         );
         assert!(!status.message().contains("db.internal"));
-        house.store.answer_again();
+        house.store.recover();
         site.check(&bearer(&key)).await.unwrap();
     }
 }
@@ -522,18 +525,11 @@ async fn a_message_arrives_as_it_was_meant_and_never_too_long() {
 
 /// The one event, once it is there: it may be made after the client knows.
 async fn event(trail: &AuditTrail, log: &MemoryAudit) -> AuditEvent {
-    let found = async {
-        loop {
-            trail.flush().await.unwrap();
-            if let Some(event) = log.all().into_iter().next() {
-                return event;
-            }
-            tokio::task::yield_now().await;
-        }
+    let look = async || {
+        trail.flush().await.unwrap();
+        log.all().into_iter().next()
     };
-    tokio::time::timeout(Duration::from_secs(10), found)
-        .await
-        .expect("an event")
+    eventually_async(look).await.expect("an event")
 }
 
 fn audited(house: &House) -> (AuditTrail, MemoryAudit) {
@@ -648,9 +644,7 @@ async fn a_refusal_is_one_frame_of_headers_that_ends_the_stream_though_the_call_
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading)
-        .await
-        .unwrap();
+    soon(reading).await;
     assert_eq!(of_the_stream[0], (HEADERS, END_STREAM | END_HEADERS));
     let rest: Vec<_> = of_the_stream[1..].iter().map(|(kind, _)| *kind).collect();
     assert!(

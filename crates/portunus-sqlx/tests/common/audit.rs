@@ -357,9 +357,7 @@ pub(crate) async fn pages_hold_every_event_once_while_others_are_written<H: Home
             }
         });
     }
-    while kept.lock().unwrap().len() < 60 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    until_async("60 events", || kept.lock().unwrap().len() >= 60).await;
     let mut seen_before: Vec<EventId> = Vec::new();
     for _ in 0..15 {
         let acknowledged = kept.lock().unwrap().clone();

@@ -82,18 +82,14 @@ impl Ear {
         what: &str,
         is_enough: impl Fn(&Heard) -> bool,
     ) -> Instant {
-        let started = Instant::now();
-        loop {
-            if let Some((at, _)) = self.all().iter().find(|(_, heard)| is_enough(heard)) {
-                return *at;
-            }
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "{what} was not heard: {:?}",
-                self.all()
-            );
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let look = async || {
+            let all = self.all();
+            let heard = all.iter().find(|(_, heard)| is_enough(heard));
+            heard.map(|(at, _)| *at)
+        };
+        eventually_async(look)
+            .await
+            .unwrap_or_else(|| panic!("{what} was not heard: {:?}", self.all()))
     }
 
     pub(crate) async fn wait_for_everything(&self) -> Instant {
@@ -116,14 +112,9 @@ impl Ear {
     /// Waits until everything that was published before this moment is known to have been heard.
     pub(crate) async fn wait_for_proof(&self) {
         let now = Instant::now();
-        while self.proven().is_none_or(|proven| proven < now) {
-            assert!(
-                now.elapsed() < Duration::from_secs(20),
-                "no proof: {:?}",
-                self.all()
-            );
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let look = async || self.proven().filter(|proven| *proven >= now);
+        let proven = eventually_async(look).await;
+        assert!(proven.is_some(), "no proof: {:?}", self.all());
     }
 
     /// Of what was heard since it was cleared, everything comes before the first proof.

@@ -18,8 +18,6 @@ pub(crate) mod dump;
 pub(crate) mod ear;
 pub(crate) mod lists;
 pub(crate) mod model;
-pub(crate) mod proxy;
-pub(crate) mod server;
 pub(crate) mod usage;
 
 use std::future::Future;
@@ -35,6 +33,11 @@ use portunus::store::{
     Change, Condition, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, WriteBatch,
 };
 use portunus_sqlx::{PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
+use portunus_test_support::postgres::Postgres;
+pub(crate) use portunus_test_support::random::Random;
+pub(crate) use portunus_test_support::text::hex;
+use portunus_test_support::wait::{eventually_async, until_async};
+pub(crate) use portunus_test_support::{live, tenant, test, user};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 /// A database.
@@ -154,24 +157,27 @@ impl Home for SqliteHome {
 /// A database of a PostgreSQL server.
 #[derive(Clone)]
 pub(crate) struct PostgresHome {
-    pub(crate) server: std::sync::Arc<server::Server>,
+    pub(crate) server: std::sync::Arc<Postgres>,
     pub(crate) name: String,
 }
 
 impl PostgresHome {
     /// A new database on this server.
-    pub(crate) async fn new(server: &std::sync::Arc<server::Server>) -> Self {
+    pub(crate) fn new(server: &std::sync::Arc<Postgres>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("keys{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut connection = server.connection("postgres").await;
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .execute(&mut connection)
-            .await
-            .unwrap();
+        server.database(&name);
         Self {
             server: std::sync::Arc::clone(server),
             name,
         }
+    }
+
+    /// A connection that no store has.
+    pub(crate) async fn connection(&self) -> sqlx::PgConnection {
+        sqlx::PgConnection::connect(&self.server.address(&self.name))
+            .await
+            .unwrap()
     }
 }
 
@@ -207,7 +213,7 @@ impl Home for PostgresHome {
     }
 
     async fn execute(&self, sql: String) -> u64 {
-        let mut connection = self.server.connection(&self.name).await;
+        let mut connection = self.connection().await;
         sqlx::query(AssertSqlSafe(sql))
             .execute(&mut connection)
             .await
@@ -216,7 +222,7 @@ impl Home for PostgresHome {
     }
 
     async fn text(&self, sql: &'static str) -> String {
-        let mut connection = self.server.connection(&self.name).await;
+        let mut connection = self.connection().await;
         sqlx::query(sql)
             .fetch_one(&mut connection)
             .await
@@ -233,32 +239,12 @@ impl Home for PostgresHome {
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 pub(crate) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 pub(crate) fn id(name: &str) -> KeyId {
     KeyId::new(name).unwrap()
-}
-
-pub(crate) fn tenant(name: &str) -> TenantId {
-    TenantId::new(name).unwrap()
-}
-
-pub(crate) fn user(name: &str) -> UserId {
-    UserId::new(name).unwrap()
-}
-
-pub(crate) fn live() -> Environment {
-    Environment::new("live").unwrap()
-}
-
-pub(crate) fn test() -> Environment {
-    Environment::new("test").unwrap()
 }
 
 pub(crate) fn acme() -> OwnerRef {
@@ -380,28 +366,6 @@ pub(crate) fn assert_unavailable(error: &StoreError) {
         "the key store gave no answer",
         "{error:?}"
     );
-}
-
-/// A generator of numbers that a seed fixes (SplitMix64).
-#[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-
-    pub(crate) fn one_in(&mut self, number: u64) -> bool {
-        self.below(number) == 0
-    }
-
-    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()].clone()
-    }
 }
 
 /// Every case that both databases must pass.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use crate::common::proxy::Proxy;
-use crate::common::server::Server;
 use crate::common::{Home, PostgresHome};
 use portunus::conformance::{self, BusNodes};
 use portunus::store::{CachedStore, KeyStore, LocalBus, MemoryStore};
 use portunus_sqlx::{PostgresStore, SqliteStore};
+use portunus_test_support::postgres::Postgres;
+use portunus_test_support::proxy::{Failing, Proxy, Which};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, SqliteConnection};
 use tokio::sync::{Mutex, RwLock};
 
 /// Suites for stores run one after the other, as two that wait for one disk could wait longer than
@@ -82,42 +82,32 @@ impl Files {
 /// A PostgreSQL server.
 #[derive(Debug)]
 struct Databases {
-    server: Arc<Server>,
+    server: Arc<Postgres>,
     count: AtomicU32,
 }
 
 impl Databases {
     /// A server that is never to survive a crash, so that the disk is not waited for.
-    async fn new() -> Self {
-        let databases = Self {
-            server: Arc::new(Server::start().await),
+    fn new() -> Self {
+        let server = Arc::new(Postgres::start());
+        server.sql("postgres", "ALTER SYSTEM SET fsync = off");
+        server.sql("postgres", "SELECT pg_reload_conf()");
+        Self {
+            server,
             count: AtomicU32::new(0),
-        };
-        let mut connection = databases.server.connection("postgres").await;
-        sqlx::query("ALTER SYSTEM SET fsync = off")
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        sqlx::query("SELECT pg_reload_conf()")
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        databases
+        }
     }
 
     /// A new database: what is said in one is not heard in another.
-    async fn home(&self) -> PostgresHome {
-        PostgresHome::new(&self.server).await
+    fn home(&self) -> PostgresHome {
+        PostgresHome::new(&self.server)
     }
 
     /// A store on a new schema of one database, which is made faster than a database.
     async fn store(&self) -> PostgresStore {
         let name = format!("keys{}", self.count.fetch_add(1, Ordering::Relaxed));
-        let mut connection = self.server.connection("postgres").await;
-        sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {name}")))
-            .execute(&mut connection)
-            .await
-            .unwrap();
+        self.server
+            .sql("postgres", &format!("CREATE SCHEMA {name}"));
         let options: PgConnectOptions = self.server.address("postgres").parse().unwrap();
         let store = PostgresStore::connect_with(options.options([("search_path", name)]))
             .await
@@ -135,7 +125,7 @@ async fn a_store_in_a_file_keeps_what_a_store_promises() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_store_on_a_server_keeps_what_a_store_promises() {
-    let databases = Databases::new().await;
+    let databases = Databases::new();
     keeps_its_promises("PostgresStore", || databases.store()).await;
 }
 
@@ -154,26 +144,23 @@ async fn a_cache_keeps_what_the_store_behind_it_promises() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn notifications_of_a_server_keep_what_a_bus_promises() {
-    let databases = Databases::new().await;
+    let databases = Databases::new();
     tells_what_it_promises("PostgresBus", || async {
-        let home = databases.home().await;
+        let home = databases.home();
         let near = home.open().await;
-        let proxy = Arc::new(Proxy::before(home.server.socket()).await);
-        let address = format!(
-            "postgres://tester@127.0.0.1:{}/{}?sslmode=disable",
-            proxy.port, home.name
-        );
+        let proxy = Arc::new(Proxy::before(home.server.socket()));
+        let address = proxy.address(&home.name);
         let far = PostgresStore::connect(&address).await.unwrap();
         let cut = Arc::clone(&proxy);
         BusNodes::new(near.bus(), far.bus())
             .with_stores(near, far)
             .with_faults(
                 move || {
-                    cut.silence_all();
+                    cut.fail(Failing::Silent, Which::All);
                     std::future::ready(())
                 },
                 move || {
-                    proxy.silence();
+                    proxy.fail_present(Failing::Silent, Which::All);
                     std::future::ready(())
                 },
             )

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::common::server::Server;
 use crate::common::{PostgresHome, every_case};
+use portunus_test_support::postgres::Postgres;
 
 macro_rules! one_after_the_other {
     ($($module:ident::$case:ident)*) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn postgres_keeps_every_promise_that_sqlite_keeps() {
-            let server = Arc::new(Server::start().await);
+            let server = Arc::new(Postgres::start());
             let mut failed = Vec::new();
             $(
                 let started = Instant::now();
-                let home = PostgresHome::new(&server).await;
+                let home = PostgresHome::new(&server);
                 let case = tokio::spawn(async move { crate::common::$module::$case(&home).await });
                 let outcome = case.await;
                 println!(

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::ear::{Ear, Heard};
-use crate::common::proxy::Proxy;
-use crate::common::server::Server;
 use crate::common::{
     Home, PostgresHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected,
     signing, with_a,
@@ -15,23 +13,24 @@ use crate::common::{
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditSink};
 use portunus::store::{Change, Invalidation, InvalidationBus, KeyStore, UsageDelta, WriteBatch};
 use portunus_sqlx::PostgresStore;
+use portunus_test_support::postgres::Postgres;
+use portunus_test_support::proxy::{Failing, Proxy, Which};
+use portunus_test_support::wait::eventually_async;
 use sqlx::postgres::PgListener;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_hear_each_other() {
-    let server = Arc::new(Server::start().await);
-    every_write_is_heard_on_the_other_node_soon(&PostgresHome::new(&server).await).await;
-    what_is_rolled_back_or_not_cached_is_not_told(&PostgresHome::new(&server).await).await;
-    what_does_not_fit_a_message_is_everything(&PostgresHome::new(&server).await).await;
-    what_a_host_publishes_is_heard_by_all(&PostgresHome::new(&server).await).await;
-    a_new_listener_hears_everything_first_and_a_dropped_one_nothing(
-        &PostgresHome::new(&server).await,
-    )
-    .await;
-    a_bus_that_is_dropped_leaves_no_connection(&PostgresHome::new(&server).await).await;
-    what_others_say_on_the_channel_proves_nothing(&PostgresHome::new(&server).await).await;
-    connections_that_fall_silent_or_are_cut_are_made_anew(&PostgresHome::new(&server).await).await;
-    a_server_that_is_stopped_proves_nothing(&PostgresHome::new(&server).await).await;
+    let server = Arc::new(Postgres::start());
+    every_write_is_heard_on_the_other_node_soon(&PostgresHome::new(&server)).await;
+    what_is_rolled_back_or_not_cached_is_not_told(&PostgresHome::new(&server)).await;
+    what_does_not_fit_a_message_is_everything(&PostgresHome::new(&server)).await;
+    what_a_host_publishes_is_heard_by_all(&PostgresHome::new(&server)).await;
+    a_new_listener_hears_everything_first_and_a_dropped_one_nothing(&PostgresHome::new(&server))
+        .await;
+    a_bus_that_is_dropped_leaves_no_connection(&PostgresHome::new(&server)).await;
+    what_others_say_on_the_channel_proves_nothing(&PostgresHome::new(&server)).await;
+    connections_that_fall_silent_or_are_cut_are_made_anew(&PostgresHome::new(&server)).await;
+    a_server_that_is_stopped_proves_nothing(&PostgresHome::new(&server)).await;
 }
 
 /// Disables and enables the key `a` a number of times; returns when each write was acknowledged.
@@ -110,7 +109,7 @@ async fn what_is_rolled_back_or_not_cached_is_not_told(home: &PostgresHome) {
         ]),
     )
     .await;
-    let mut given_up = home.server.connection(&home.name).await;
+    let mut given_up = home.connection().await;
     sqlx::raw_sql("BEGIN; SELECT pg_notify('portunus_changes', 'nonsense'); ROLLBACK")
         .execute(&mut given_up)
         .await
@@ -227,14 +226,9 @@ async fn a_bus_that_is_dropped_leaves_no_connection(home: &PostgresHome) {
     drop(bus.clone());
     ear.wait_for_proof().await;
     drop(bus);
-    let started = Instant::now();
-    while count().await.parse::<u32>().unwrap() != with - 2 {
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "two connections stay"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let gone = async || (count().await.parse::<u32>().unwrap() == with - 2).then_some(());
+    let gone = eventually_async(gone).await;
+    gone.expect("two connections stay");
     ear.clear();
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(ear.all(), []);
@@ -248,7 +242,7 @@ async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
     spy.listen("portunus_changes").await.unwrap();
     let bus = store.bus();
     let ear = Ear::awake_on(&bus).await;
-    let mut other = home.server.connection(&home.name).await;
+    let mut other = home.connection().await;
     let (mut beats, mut spoken) = (0, BTreeSet::new());
     let huge = "x".repeat(7_999);
     let mut garbage = vec![
@@ -327,29 +321,23 @@ async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
 
 /// A store whose connections lead through a network that fails.
 async fn behind(proxy: &Proxy, home: &PostgresHome) -> PostgresStore {
-    let address = format!(
-        "postgres://tester@127.0.0.1:{}/{}?sslmode=disable",
-        proxy.port, home.name
-    );
+    let address = proxy.address(&home.name);
     PostgresStore::connect(&address).await.unwrap()
 }
 
 async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHome) {
     let store = with_a(home).await;
-    let proxy = Proxy::before(home.server.socket()).await;
+    let proxy = Proxy::before(home.server.socket());
     let far = behind(&proxy, home).await;
     let bus = far.bus();
     let ear = Ear::awake_on(&bus).await;
     let mut written = revise(&store, 5).await;
-    for (name, fail) in [
-        ("silent", Proxy::silence as fn(&Proxy)),
-        ("cut", Proxy::cut),
-    ] {
+    for (name, failing) in [("silent", Failing::Silent), ("cut", Failing::Reset)] {
         ear.wait_for_proof().await;
         ear.assert_no_false_proof(&written);
         ear.clear();
         written.clear();
-        fail(&proxy);
+        proxy.fail_present(failing, Which::All);
         let failed = Instant::now();
         written.extend(revise(&store, 5).await);
         ear.wait_for_everything().await;
@@ -367,7 +355,7 @@ async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHo
         ear.assert_no_false_proof(&written);
     }
     // Silent for longer: no word all the while, however often it is tried.
-    proxy.silence_all();
+    proxy.fail(Failing::Silent, Which::All);
     let silent = Instant::now();
     written.extend(revise(&store, 5).await);
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -376,13 +364,13 @@ async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHo
         "a proof out of silence"
     );
     ear.clear();
-    proxy.silence();
+    proxy.fail_present(Failing::Silent, Which::All);
     ear.wait_for_proof().await;
     ear.assert_everything_first();
     ear.assert_no_false_proof(&written);
     // Cut again and again: it comes back each time.
     for _ in 0..5 {
-        proxy.cut();
+        proxy.fail_present(Failing::Reset, Which::All);
         ear.clear();
         written = revise(&store, 2).await;
         ear.wait_for_proof().await;
@@ -402,7 +390,7 @@ async fn a_server_that_is_stopped_proves_nothing(home: &PostgresHome) {
         ear.proven().is_none_or(|proven| proven <= stopped),
         "a proof without a server"
     );
-    home.server.run().await;
+    home.server.start_again();
     let running = Instant::now();
     ear.wait_for_proof().await;
     println!(

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::server::Server;
 use crate::common::{
     Home, PostgresHome, acme, all, assert_unavailable, at, batch, digest, found, get, id, insert,
     record, rejected, with_a,
@@ -13,16 +12,18 @@ use crate::common::{
 use portunus::key::Revocation;
 use portunus::store::{Change, KeyStore, Rejected, WriteBatch};
 use portunus_sqlx::PostgresStore;
+use portunus_test_support::postgres::Postgres;
+use portunus_test_support::wait::{eventually_async, until_async};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_of_a_server_are_told_and_end_with_their_cause() {
-    let server = Arc::new(Server::start().await);
-    no_connection_left(&PostgresHome::new(&server).await).await;
-    a_lock_that_is_not_given_back(&PostgresHome::new(&server).await).await;
-    a_stalled_server(&PostgresHome::new(&server).await).await;
-    a_database_that_acknowledges_too_early(&PostgresHome::new(&server).await).await;
-    no_schema(&PostgresHome::new(&server).await).await;
-    a_stopped_server(&PostgresHome::new(&server).await).await;
+    let server = Arc::new(Postgres::start());
+    no_connection_left(&PostgresHome::new(&server)).await;
+    a_lock_that_is_not_given_back(&PostgresHome::new(&server)).await;
+    a_stalled_server(&PostgresHome::new(&server)).await;
+    a_database_that_acknowledges_too_early(&PostgresHome::new(&server)).await;
+    no_schema(&PostgresHome::new(&server)).await;
+    a_stopped_server(&PostgresHome::new(&server)).await;
 }
 
 fn quick() -> sqlx::postgres::PgPoolOptions {
@@ -43,19 +44,32 @@ async fn no_connection_left(home: &PostgresHome) {
     drop(held);
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
     // Writers alone never take every connection.
-    let mut blocker = home.server.connection(&home.name).await;
+    let mut blocker = home.connection().await;
     sqlx::raw_sql("BEGIN; LOCK TABLE portunus_digests IN SHARE MODE")
         .execute(&mut blocker)
         .await
         .unwrap();
+    let begun = Arc::<AtomicU32>::default();
     let writers: Vec<_> = (10..16)
         .map(|number| {
-            let store = store.clone();
+            let (store, begun) = (store.clone(), Arc::clone(&begun));
             let insert = insert(digest(number), record(&format!("key{number}")));
-            tokio::spawn(async move { store.apply(&batch([insert])).await })
+            tokio::spawn(async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                store.apply(&batch([insert])).await
+            })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until_async("all begin", || begun.load(Ordering::Relaxed) == 6).await;
+    let waiting = async || {
+        let count = home.text(
+            "SELECT CAST(COUNT(*) AS TEXT) FROM pg_stat_activity \
+             WHERE wait_event_type = 'Lock' AND datname = current_database()",
+        );
+        (count.await != "0").then_some(())
+    };
+    let waiting = eventually_async(waiting).await;
+    waiting.expect("a writer that waits for the lock");
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
     sqlx::raw_sql("ROLLBACK")
         .execute(&mut blocker)
@@ -73,7 +87,7 @@ async fn a_lock_that_is_not_given_back(home: &PostgresHome) {
     let pool = sqlx::postgres::PgPoolOptions::new()
         .connect_with(options.options([("lock_timeout", "200ms")]));
     let store = PostgresStore::new(pool.await.unwrap());
-    let mut blocker = home.server.connection(&home.name).await;
+    let mut blocker = home.connection().await;
     sqlx::raw_sql("BEGIN; LOCK TABLE portunus_keys IN ACCESS EXCLUSIVE MODE")
         .execute(&mut blocker)
         .await
@@ -101,7 +115,7 @@ async fn a_stalled_server(home: &PostgresHome) {
     let options: sqlx::postgres::PgConnectOptions =
         home.server.address(&home.name).parse().unwrap();
     let store = PostgresStore::new(sqlx::postgres::PgPoolOptions::new().connect_lazy_with(options));
-    let mut blocker = home.server.connection(&home.name).await;
+    let mut blocker = home.connection().await;
     sqlx::raw_sql("BEGIN; LOCK TABLE portunus_keys IN ACCESS EXCLUSIVE MODE")
         .execute(&mut blocker)
         .await
@@ -174,7 +188,7 @@ async fn a_stopped_server(home: &PostgresHome) {
         started.elapsed()
     );
     assert_unavailable(&store.apply(&WriteBatch::new()).await.unwrap_err());
-    home.server.run().await;
+    home.server.start_again();
     assert_eq!(
         found(&store, digest(1)).await,
         Some(id("a")),
@@ -206,8 +220,8 @@ const WRITERS: u32 = 6;
 /// there afterwards, and what was not is there whole or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
-    let server = Arc::new(Server::start().await);
-    let home = PostgresHome::new(&server).await;
+    let server = Arc::new(Postgres::start());
+    let home = PostgresHome::new(&server);
     let options = || {
         quick()
             .connect_lazy(&home.server.address(&home.name))
@@ -261,17 +275,11 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
         }
         // Not after a time, which a busy machine may need to begin, but after a number; and then at
         // any moment.
-        let started = Instant::now();
-        while revoked_so_far.load(Ordering::Relaxed) < 6 + round {
-            assert!(
-                started.elapsed() < Duration::from_secs(60),
-                "the writers do not get on"
-            );
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let enough = || revoked_so_far.load(Ordering::Relaxed) >= 6 + round;
+        until_async("the writers get on", enough).await;
         server.crash();
         let done = writers.join_all().await.concat();
-        server.run().await;
+        server.start_again();
         let store = PostgresStore::new(options());
         for name in &done {
             let stored = get(&store, name).await;

@@ -11,6 +11,7 @@ use crate::common::{
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditSink};
 use portunus::store::{Change, Invalidation, InvalidationBus, KeyStore, UsageDelta, WriteBatch};
 use portunus_sqlx::SqliteStore;
+use portunus_test_support::wait::until_async;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 
 /// Writes a new version of the key `a`.
@@ -130,8 +131,10 @@ async fn what_is_published_is_heard_at_once_and_a_new_listener_hears_everything_
     second.assert_everything_first();
     assert_eq!(first.changes().len(), 1, "only the new one");
     drop(first);
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(format!("{watch:?}"), "SqliteWatch(1 listeners)");
+    until_async("one listener is left", || {
+        format!("{watch:?}") == "SqliteWatch(1 listeners)"
+    })
+    .await;
     drop(watch.clone());
     second.wait_for_proof().await;
     drop(watch);

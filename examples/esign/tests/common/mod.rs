@@ -16,8 +16,6 @@
 mod http;
 pub(crate) mod manage;
 pub(crate) mod nodes;
-pub(crate) mod postgres;
-pub(crate) mod proxy;
 pub(crate) mod stores;
 
 use std::io::Read;
@@ -26,14 +24,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-pub(crate) use http::{Answer, Call, Connection, exchange, read_answer};
+pub(crate) use portunus_test_support::text::hex;
+pub(crate) use portunus_test_support::wait::{PATIENCE, eventually, until};
 
-/// How long a process may take to start, to answer or to end.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use http::{Answer, Call, Connection, exchange, read_answer};
 
 /// A UUID that no directory knows.
 pub(crate) const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
@@ -275,16 +273,6 @@ pub(crate) fn on_actix() -> bool {
     std::env::var("ESIGN_TEST_ADAPTER").is_ok_and(|adapter| adapter == "actix")
 }
 
-/// Waits until this is so.
-#[track_caller]
-pub(crate) fn until(what: &str, so: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < end, "never: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Asserts a refusal: its status, media type, body, challenges, and that no cache keeps it.
 #[track_caller]
 pub(crate) fn assert_refused(
@@ -375,16 +363,8 @@ impl Process {
 
     /// Waits until it has ended by itself.
     pub(crate) fn wait(mut self) -> Ended {
-        let until = Instant::now() + PATIENCE;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if Instant::now() > until => {
-                    panic!("it does not end; stderr: {}", self.stderr.text())
-                }
-                None => thread::sleep(Duration::from_millis(10)),
-            }
-        };
+        let status = eventually(|| self.child.try_wait().unwrap())
+            .unwrap_or_else(|| panic!("it does not end; stderr: {}", self.stderr.text()));
         Ended {
             code: status.code(),
             stdout: self.stdout.whole(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::common::manage::{change, delete, events, items, make_primary, outcomes, patch, rotate};
-use crate::common::{Call, OUTSIDER, Server, USER};
+use crate::common::{Call, OUTSIDER, Server, USER, hex};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -280,7 +280,7 @@ fn traces(secret: &str) -> Vec<String> {
             traces.extend([STANDARD_NO_PAD.encode(bytes), URL_SAFE_NO_PAD.encode(bytes)]);
         }
     }
-    traces.push(random.bytes().map(|byte| format!("{byte:02x}")).collect());
+    traces.push(hex(random));
     traces
 }
 

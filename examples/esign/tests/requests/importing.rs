@@ -1,7 +1,7 @@
 //! Keys whose secret was never seen: taken over by their digest, once and for all.
 
 use crate::common::manage::{assert_problem, delete, ids, list, make_primary, rotate};
-use crate::common::{Answer, Call, Server};
+use crate::common::{Answer, Call, Server, hex};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -10,10 +10,6 @@ use sha2::{Digest, Sha256, Sha512};
 /// A key of another system, each with its own number.
 fn key(number: usize) -> String {
     format!("allsign_live_sk_Imported{number:024}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn sha256(key: &str) -> Vec<u8> {

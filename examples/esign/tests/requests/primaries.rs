@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::common::manage::{
     assert_problem, delete, events, ids, items, list, make_primary, rotate,
 };
-use crate::common::{Answer, Call, Issued, Server, USER};
+use crate::common::{Answer, Call, Issued, Server, USER, hex};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -234,10 +234,7 @@ fn a_deleted_key_is_gone_and_its_digest_stays_known() {
         ] {
             assert_problem(&server.admin("owner", call), 404, "NOT_FOUND", &[]);
         }
-        let hex: String = Sha256::digest(gone.key.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex = hex(Sha256::digest(gone.key.as_bytes()));
         let body = json!({ "name": "again", "digest": { "scheme": "sha256", "hex": hex } });
         for operator in ["owner", "outsider"] {
             let again = server.admin(operator, Call::post("/import").json(&body));
@@ -307,11 +304,7 @@ fn hash(issued: &Issued, event: &Value) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(issued.key.as_bytes()).unwrap();
     mac.update(event["event_time"].as_str().expect("a string").as_bytes());
     mac.update(event["event_type"].as_str().unwrap().as_bytes());
-    mac.finalize()
-        .into_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(mac.finalize().into_bytes())
 }
 
 #[test]
@@ -427,10 +420,9 @@ fn a_type_that_could_be_taken_for_another_event_is_not_signed() {
 #[test]
 fn an_owner_without_a_key_that_signs_gets_no_event() {
     let server = Server::of("dropbox-sign");
-    let hex: String = Sha256::digest(b"0c0ffee0c0ffee1c0ffee2c0ffee3c0ffee4c0ffee5c0ffe")
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let hex = hex(Sha256::digest(
+        b"0c0ffee0c0ffee1c0ffee2c0ffee3c0ffee4c0ffee5c0ffe",
+    ));
     let body = json!({ "name": "imported", "digest": { "scheme": "sha256", "hex": hex } });
     let imported = server.admin("owner", Call::post("/import").json(&body));
     assert_eq!(imported.status, 201, "{}", imported.text());

@@ -318,11 +318,9 @@ fn begin(server: &Server, key: &str, length: usize) -> Connection {
 
 /// Waits until nobody takes new connections.
 fn until_closed(server: &Server) {
-    let until = Instant::now() + crate::common::PATIENCE;
-    while TcpStream::connect(server.address).is_ok() {
-        assert!(Instant::now() < until, "it still listens");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    crate::common::until("nobody listens", || {
+        TcpStream::connect(server.address).is_err()
+    });
 }
 
 #[test]

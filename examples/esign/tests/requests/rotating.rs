@@ -1,9 +1,6 @@
 //! Rotating over HTTP: a successor with the same facts, the old key for exactly its grace, and no
 //! second quota.
 
-use std::thread;
-use std::time::Duration;
-
 use crate::common::manage::{
     assert_problem, change, delete, events, ids, items, list, make_primary, rotate,
 };
@@ -33,12 +30,6 @@ fn now() -> jiff::Timestamp {
 
 fn time(value: &Value) -> jiff::Timestamp {
     value.as_str().unwrap().parse().unwrap()
-}
-
-/// Waits until this instant, and a little more.
-fn wait_until(at: jiff::Timestamp) {
-    let left = at.duration_since(now()) + jiff::SignedDuration::from_millis(5);
-    thread::sleep(Duration::try_from(left).unwrap_or_default());
 }
 
 #[test]
@@ -240,7 +231,8 @@ fn a_grace_never_lasts_past_the_keys_own_end() {
     let own = old.record["expires_at"].clone();
     let new = rotated(&server, old.id(), &json!({ "grace_seconds": 3600 }));
     assert_eq!(server.record(old.id())["expires_at"], own);
-    wait_until(time(&own));
+    let end = time(&own);
+    crate::common::until("its own end", || now() > end);
     assert_eq!(status(&server, &old), 401);
     let _ = new;
 }

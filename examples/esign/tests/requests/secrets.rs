@@ -4,7 +4,7 @@
 //! Searched for are the secrets as they are, any piece of them, and what encoding them in base64,
 //! hexadecimal or as a list of bytes makes of them.
 
-use crate::common::{Answer, Call, MEMBER, Server, USER};
+use crate::common::{Answer, Call, MEMBER, Server, USER, hex};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::json;
@@ -26,7 +26,7 @@ fn traces(secret: &str) -> Vec<String> {
         traces.push(STANDARD_NO_PAD.encode(whole));
         traces.push(URL_SAFE_NO_PAD.encode(whole));
     }
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(bytes);
     traces.push(hex.to_uppercase());
     traces.push(hex);
     let list: Vec<_> = bytes.iter().map(u8::to_string).collect();
@@ -211,7 +211,7 @@ fn a_secret_and_its_digest_are_nowhere_after_it_was_shown() {
     let issued = server.issue(json!({ "scopes": ["*"], "metadata": { "a": 1 } }));
     server.get("/whoami", &issued.key);
     let digest = Sha256::digest(issued.key.as_bytes());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(digest);
     let random = &issued.key["allsign_live_sk_".len()..];
     let answers = [
         server.admin("owner", Call::get("/keys")),

@@ -2,7 +2,7 @@
 //! tells to whom.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::{Answer, Call, Server, assert_refused};
 use jiff::{SignedDuration, Timestamp};
@@ -202,16 +202,13 @@ fn revoking_one_key_touches_no_other() {
 
 /// Asks until the status is another one; never for longer than a test may take.
 fn until_not(server: &Server, key: &str, status: u16) -> (Answer, Timestamp) {
-    let until = Instant::now() + crate::common::PATIENCE;
-    loop {
-        let answer = server.get("/whoami", key);
-        let at = Timestamp::now();
-        if answer.status != status {
-            return (answer, at);
-        }
-        assert!(Instant::now() < until, "still {status}");
+    let look = || {
+        let (answer, at) = (server.get("/whoami", key), Timestamp::now());
+        // Not so often that the quota is used up.
         thread::sleep(Duration::from_millis(40));
-    }
+        (answer.status != status).then_some((answer, at))
+    };
+    crate::common::eventually(look).unwrap_or_else(|| panic!("still {status}"))
 }
 
 #[test]
@@ -266,17 +263,13 @@ fn revoked_outlasts_expired() {
     let end = Timestamp::now() + SignedDuration::from_millis(800);
     let issued = server.issue(json!({ "expires_at": format!("{end:.3}") }));
     server.revoke(issued.id());
-    let until = Instant::now() + crate::common::PATIENCE;
-    while Timestamp::now() <= end && Instant::now() < until {
-        assert_eq!(
-            server.get("/whoami", &issued.key).json()["code"],
-            "KEY_REVOKED"
-        );
+    let code = || server.get("/whoami", &issued.key).json()["code"].clone();
+    crate::common::until("its end", || {
+        assert_eq!(code(), "KEY_REVOKED");
+        // Not so often that it is told to wait.
         thread::sleep(Duration::from_millis(50));
-    }
-    assert_eq!(
-        server.get("/whoami", &issued.key).json()["code"],
-        "KEY_REVOKED"
-    );
+        Timestamp::now() > end
+    });
+    assert_eq!(code(), "KEY_REVOKED");
     assert_eq!(server.record(issued.id())["status"], "revoked");
 }

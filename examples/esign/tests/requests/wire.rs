@@ -3,7 +3,7 @@
 //! A case is a header value and the refusal that it must get, byte for byte. After each table the
 //! process is still alive.
 
-use crate::common::{Answer, Call, Server, USER, assert_refused};
+use crate::common::{Answer, Call, Server, assert_refused};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use serde_json::json;
@@ -225,18 +225,6 @@ fn a_key_is_read_from_the_authorization_field_only() {
 }
 
 #[test]
-fn an_access_token_in_the_query_of_dropbox_is_not_read() {
-    let server = Server::of("dropbox-sign");
-    let token = server
-        .issue(json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["*"] }));
-    let answer = server.send(&Call::get(&format!(
-        "/v3/account?access_token={}",
-        token.key
-    )));
-    assert_dropbox(&answer, 401, "No API key was presented", "unauthorized", "");
-}
-
-#[test]
 fn what_only_looks_like_a_key_is_of_the_wrong_format() {
     let server = Server::of("allsign");
     let random = "0123456789abcdefghijABCDEFGHIJ01";
@@ -446,27 +434,6 @@ fn malformed_basic_is_401() {
     }
     assert_dropbox_unauthorized(&server.send(&Call::get("/whoami").authorization("Basic")));
     assert_eq!(server.get("/whoami", key).status, 200);
-}
-
-#[test]
-fn dropbox_keys_and_tokens_do_not_trade_schemes() {
-    let server = Server::of("dropbox-sign");
-    let key = server.issue(json!({})).key;
-    let token = server
-        .issue(json!({ "kind": "access_token", "owner": { "user_id": USER }, "scopes": ["*"] }))
-        .key;
-    assert_dropbox_unauthorized(&server.send(&Call::get("/v3/account").bearer(&key)));
-    assert_dropbox_unauthorized(&server.send(&Call::get("/v3/account").basic(format!("{token}:"))));
-    assert_eq!(
-        server.send(&Call::get("/v3/account").bearer(&token)).status,
-        200
-    );
-    assert_eq!(
-        server
-            .send(&Call::get("/v3/account").basic(format!("{key}:")))
-            .status,
-        200
-    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What was acknowledged outlives any crash, and nothing is ever half done: the process, or the
 //! database, is ended by `kill -9` in the middle of revocations and of rotations, again and again.
 //!
-//! `ESIGN_CRASH_ROUNDS` makes it fewer rounds than a hundred.
+//! Ten rounds of each; `scripts/measure crashes` makes it a hundred by `ESIGN_CRASH_ROUNDS`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,18 +10,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::manage::list;
-use crate::common::postgres::Postgres;
 use crate::common::{Answer, Call, Issued, Server};
+use portunus_test_support::postgres::Postgres;
+use portunus_test_support::wait::spin_until;
 use serde_json::{Value, json};
 
 /// How many keys are revoked or rotated at once in each round.
 const AT_ONCE: usize = 6;
 
 fn rounds() -> usize {
-    let fewer = std::env::var("ESIGN_CRASH_ROUNDS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    fewer.unwrap_or(100).min(100)
+    std::env::var("ESIGN_CRASH_ROUNDS").map_or(10, |text| text.parse().unwrap())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +93,7 @@ impl Victim for OnPostgres {
     }
 
     fn resume(&mut self) {
-        self.postgres.resume();
+        self.postgres.start_again();
         crate::common::until("it recovers", || {
             self.server
                 .admin("owner", Call::get("/keys?limit=1"))
@@ -175,13 +173,10 @@ fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool
                 })
             })
             .collect();
-        let until = Instant::now() + crate::common::PATIENCE;
-        while asked.load(Ordering::SeqCst) < AT_ONCE
-            || acknowledged.load(Ordering::SeqCst) < number % AT_ONCE
-        {
-            assert!(Instant::now() < until, "nothing is acknowledged");
-            std::hint::spin_loop();
-        }
+        spin_until("some are acknowledged", || {
+            asked.load(Ordering::SeqCst) == AT_ONCE
+                && acknowledged.load(Ordering::SeqCst) >= number % AT_ONCE
+        });
         // Not always just after an answer.
         thread::sleep(Duration::from_micros(number as u64 * 37 % 1500));
         victim.crash();

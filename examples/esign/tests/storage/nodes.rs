@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::common::nodes::{
     Latencies, Said, accepted, ask, assert_accepted, done, may_read, node, revoke, revoked, said,
 };
-use crate::common::postgres::Postgres;
-use crate::common::{Call, Issued, Server, USER};
+use crate::common::{Call, Issued, Server, USER, hex};
 use jiff::Timestamp;
+use portunus_test_support::postgres::Postgres;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -67,10 +67,7 @@ fn an_imported_key_works_where_it_was_unknown(kind: &str, nodes: &[Server]) {
             );
         }
         let mut body = may_read();
-        let hex: String = Sha256::digest(key.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex = hex(Sha256::digest(key.as_bytes()));
         body["digest"] = json!({ "scheme": "sha256", "hex": hex });
         let acknowledged = done(&nodes[0], Call::post("/import").json(&body));
         latencies.measure(nodes, &key, &unknown, &accepted(), acknowledged);

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::nodes::{
     BOUND, Latencies, SOON, accepted, ask, assert_accepted, may_read, node, revoke, revoked, said,
-    until,
+    took_until,
 };
-use crate::common::postgres::Postgres;
-use crate::common::proxy::{Failing, Proxy, Which};
 use crate::common::{Issued, Server, at_once};
+use portunus_test_support::postgres::Postgres;
+use portunus_test_support::proxy::{Failing, Proxy, Which};
 
 /// How many keys are revoked while nothing is heard.
 const REVOCATIONS: usize = 20;
@@ -31,7 +31,7 @@ impl Cluster {
         let postgres = Postgres::start();
         postgres.database("keys");
         let proxies = [0, 1].map(|_| Proxy::before(postgres.socket()));
-        let nodes = [0, 1].map(|number: usize| node(&proxies[number].store("keys")));
+        let nodes = [0, 1].map(|number: usize| node(&proxies[number].address("keys")));
         let [other, proxy] = proxies;
         let cluster = Self {
             nodes,
@@ -100,7 +100,7 @@ impl Cluster {
                 revoked(),
                 "the next request where it was revoked"
             );
-            until(&self.nodes[1], key, &accepted(), &revoked(), acknowledged)
+            took_until(&self.nodes[1], key, &accepted(), &revoked(), acknowledged)
         });
         let mut latencies = Latencies::of(what, 1);
         waited
@@ -189,7 +189,7 @@ fn away_for_a_moment(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
         let acknowledged = revoke(one, &issued);
         thread::sleep(Duration::from_millis(millis));
         heal(&cluster.proxy);
-        latencies.add(&[until(
+        latencies.add(&[took_until(
             two,
             &issued.key,
             &accepted(),
@@ -267,8 +267,8 @@ fn away(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     heal(&cluster.proxy);
     let healed = Instant::now();
     let (back, refusal) = thread::scope(|scope| {
-        let back = scope.spawn(|| until(two, &good.key, &unavailable, &accepted(), healed));
-        let refusal = scope.spawn(|| until(two, &gone.key, &unavailable, &revoked(), healed));
+        let back = scope.spawn(|| took_until(two, &good.key, &unavailable, &accepted(), healed));
+        let refusal = scope.spawn(|| took_until(two, &gone.key, &unavailable, &revoked(), healed));
         (back.join().unwrap(), refusal.join().unwrap())
     });
     let (back, refusal) = (back.first_new, refusal.first_new);

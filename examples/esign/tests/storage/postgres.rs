@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use crate::common::manage::{events, ids, items, list, rotate};
-use crate::common::postgres::Postgres;
 use crate::common::stores::{
     assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start,
 };
 use crate::common::{Answer, Call, Process, Server, USER};
+use portunus_test_support::postgres::Postgres;
 use serde_json::{Value, json};
 
 #[test]
@@ -164,7 +164,7 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
             assert!(!answer.text().contains("pg"), "{}", answer.text());
         });
         server.assert_alive();
-        postgres.resume();
+        postgres.start_again();
         let back = Instant::now();
         crate::common::until("it recovers by itself", || {
             server.get("/whoami", &fresh.key).status == 200

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use crate::common::manage::{change, events, ids, items, list, rotate};
 use crate::common::stores::{
@@ -129,6 +129,7 @@ fn told_to_stop_under_load_it_loses_neither_usage_nor_events() {
     let issued = server.issue(json!({ "rate_limit_config": plenty }));
     let (address, pid) = (server.address, server.pid());
     let bytes = Call::get("/whoami").bearer(&issued.key).bytes();
+    let answers = AtomicUsize::new(0);
     let answered: usize = thread::scope(|scope| {
         let client = || {
             let mut answered = 0;
@@ -139,12 +140,14 @@ fn told_to_stop_under_load_it_loses_neither_usage_nor_events() {
                     .unwrap();
                 let (mut answer, _) = (Vec::new(), stream.write_all(&bytes));
                 let _ = stream.read_to_end(&mut answer);
-                answered += usize::from(answer.starts_with(b"HTTP/1.1 200"));
+                let is_whole = usize::from(answer.starts_with(b"HTTP/1.1 200"));
+                answers.fetch_add(is_whole, Ordering::Relaxed);
+                answered += is_whole;
             }
             answered
         };
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
-        thread::sleep(Duration::from_millis(300));
+        crate::common::until("load", || answers.load(Ordering::Relaxed) > 20);
         server.signal("TERM");
         clients
             .into_iter()

@@ -1,6 +1,6 @@
 //! A whole program on actix-web: documents that only keys with the right scope reach.
 //!
-//! `cargo run --example actix_documents --features actix-web`, then paste the lines it prints.
+//! `cargo run -p frameworks --bin actix_documents`, then paste the lines it prints.
 
 use std::error::Error;
 

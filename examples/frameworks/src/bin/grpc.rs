@@ -1,6 +1,6 @@
 //! A gRPC server that only keys with the right scope reach, method by method.
 //!
-//! `cargo run --example grpc --features tower`, then paste the line it prints.
+//! `cargo run -p frameworks --bin grpc`, then paste the line it prints.
 
 use std::error::Error;
 

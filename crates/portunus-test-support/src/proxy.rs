@@ -1,19 +1,23 @@
 //! A network between one node and its database: a TCP port in front of the server's socket, whose
 //! connections can be reset or fall silent, all of them or only those that listen for
 //! notifications.
+//!
+//! It serves on a thread of its own, so that it works in front of programs and tasks alike, and
+//! ends with its [`Proxy`].
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 /// How a connection fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failing {
+pub enum Failing {
     /// It is reset.
     Reset,
     /// It stays, and nothing comes through in either direction until it is healed: then everything
@@ -23,7 +27,7 @@ pub(crate) enum Failing {
 
 /// Which connections fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
+pub enum Which {
     /// Those on which somebody listens for notifications.
     Listening,
     All,
@@ -37,11 +41,11 @@ struct Trouble {
     below: u64,
 }
 
-pub(crate) struct Proxy {
+#[derive(Debug)]
+pub struct Proxy {
     port: u16,
     trouble: watch::Sender<Option<Trouble>>,
     counts: Arc<Counts>,
-    _runtime: Runtime,
 }
 
 /// How many connections there have been, and how many of them have begun to listen.
@@ -53,49 +57,33 @@ struct Counts {
 
 impl Proxy {
     /// A port in front of this socket.
-    pub(crate) fn before(socket: PathBuf) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    pub fn before(socket: PathBuf) -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (trouble, watched) = watch::channel(None);
         let counts = Arc::<Counts>::default();
         let shared = Arc::clone(&counts);
-        runtime.spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let number = shared.all.fetch_add(1, Ordering::SeqCst);
-                let counts = Arc::clone(&shared);
-                let link = Link {
-                    number,
-                    listens: AtomicBool::new(false),
-                    counts,
-                    trouble: watched.clone(),
-                };
-                let socket = socket.clone();
-                tokio::spawn(async move { link.carry(client, socket).await });
-            }
-        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        thread::spawn(move || runtime.block_on(serve(listener, socket, watched, shared)));
         Self {
             port,
             trouble,
             counts,
-            _runtime: runtime,
         }
     }
 
-    /// The flag `--store` that leads through it to this database.
-    pub(crate) fn store(&self, database: &str) -> String {
-        format!(
-            "postgres://tester@127.0.0.1:{}/{database}?sslmode=disable",
-            self.port
-        )
+    /// The address that leads through it to this database, for the owner.
+    pub fn address(&self, database: &str) -> String {
+        let port = self.port;
+        format!("postgres://tester@127.0.0.1:{port}/{database}?sslmode=disable")
     }
 
     /// From now on these connections fail, those that are yet to be made too.
-    pub(crate) fn fail(&self, failing: Failing, which: Which) {
+    pub fn fail(&self, failing: Failing, which: Which) {
         self.trouble.send_replace(Some(Trouble {
             failing,
             which,
@@ -104,7 +92,7 @@ impl Proxy {
     }
 
     /// The same for those that are there now: new ones work.
-    pub(crate) fn fail_present(&self, failing: Failing, which: Which) {
+    pub fn fail_present(&self, failing: Failing, which: Which) {
         let below = self.counts.all.load(Ordering::SeqCst);
         self.trouble.send_replace(Some(Trouble {
             failing,
@@ -114,13 +102,41 @@ impl Proxy {
     }
 
     /// From now on nothing fails. What was silent goes on where it was.
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         self.trouble.send_replace(None);
     }
 
     /// How many connections have begun to listen until now.
-    pub(crate) fn listening(&self) -> u64 {
+    pub fn listening(&self) -> u64 {
         self.counts.listening.load(Ordering::SeqCst)
+    }
+}
+
+/// Takes connections until the [`Proxy`] is gone.
+async fn serve(
+    listener: std::net::TcpListener,
+    socket: PathBuf,
+    trouble: watch::Receiver<Option<Trouble>>,
+    counts: Arc<Counts>,
+) {
+    let listener = TcpListener::from_std(listener).unwrap();
+    let mut changes = trouble.clone();
+    let gone = async { while changes.changed().await.is_ok() {} };
+    let accept = async {
+        while let Ok((client, _)) = listener.accept().await {
+            let link = Link {
+                number: counts.all.fetch_add(1, Ordering::SeqCst),
+                listens: AtomicBool::new(false),
+                counts: Arc::clone(&counts),
+                trouble: trouble.clone(),
+            };
+            let socket = socket.clone();
+            tokio::spawn(async move { link.carry(client, socket).await });
+        }
+    };
+    tokio::select! {
+        () = gone => {}
+        () = accept => {}
     }
 }
 
@@ -142,11 +158,9 @@ impl Link {
 
     /// Waits until there is trouble of this kind, or none.
     async fn wait_for(&self, failing: Failing, suffers: bool) {
-        let _ = self
-            .trouble
-            .clone()
-            .wait_for(|trouble| self.suffers(*trouble, failing) == suffers)
-            .await;
+        let mut trouble = self.trouble.clone();
+        let is_so = |trouble: &Option<Trouble>| self.suffers(*trouble, failing) == suffers;
+        let _ = trouble.wait_for(is_so).await;
     }
 
     async fn carry(&self, client: TcpStream, socket: PathBuf) {

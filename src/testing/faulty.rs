@@ -1,0 +1,343 @@
+//! A store in front of another that fails, hangs, delays and counts, as a test tells it to.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::task::{Poll, Waker};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use crate::key::{KeyDigest, KeyId, SigningState};
+use crate::store::{
+    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey,
+    UsageDelta, WriteBatch,
+};
+
+/// A call to a [`KeyStore`], named after its method. [`find_now`](KeyStore::find_now) is a `Find`.
+#[allow(missing_docs)] // The names are those of the methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    Find,
+    Get,
+    List,
+    Primary,
+    SigningState,
+    Apply,
+    RecordUsage,
+    UsageByHour,
+    ForgetUsageBefore,
+}
+
+/// A point in a call at which a [`FaultyStore`] can interfere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Point {
+    /// Before the inner store is called: nothing is read or written yet.
+    Before(Call),
+    /// After the inner store succeeded, before the caller gets the result.
+    After(Call),
+}
+
+/// Any store with faults in front of it, for tests of outages. Cloning shares the store and the
+/// faults.
+///
+/// At each point, a call is first delayed, then held, then runs a step, then fails; each only where
+/// the test asked for it.
+///
+/// ```
+/// use portunus::key::{Alphabet, KeyFormat};
+/// use portunus::testing::{Call, FaultyStore, Point, TestRequest};
+/// use portunus::{Authenticator, ErrorCode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let format = KeyFormat::builder("test_").random(Alphabet::BASE62, 32).build()?;
+/// let request = TestRequest::get("/").bearer(&format.generate(None, None)?.reveal());
+/// let store = FaultyStore::new();
+/// let authenticator = Authenticator::builder(store.clone()).bearer([format]).build()?;
+/// let refusal = async || authenticator.authenticate(&request).await.err().map(|e| e.code());
+///
+/// store.fail(Point::Before(Call::Find));
+/// assert_eq!(refusal().await, Some(ErrorCode::StoreUnavailable));
+/// store.recover();
+/// assert_eq!(refusal().await, Some(ErrorCode::InvalidKey));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct FaultyStore {
+    inner: Arc<dyn KeyStore>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    finds: AtomicUsize,
+    writes: AtomicUsize,
+    /// One reference more for each call in flight.
+    in_flight: Arc<()>,
+    points_passed: AtomicUsize,
+    most_yields: AtomicUsize,
+    rules: Mutex<Rules>,
+}
+
+#[derive(Default)]
+struct Rules {
+    down: bool,
+    faults: HashMap<Point, Fault>,
+    steps: Vec<(Point, Step)>,
+    held: HashMap<Point, Vec<Waker>>,
+    always_found: Option<Arc<StoredKey>>,
+}
+
+fn down() -> StoreError {
+    StoreError::unavailable("connection refused by db.internal")
+}
+
+type Fault = Arc<dyn Fn() -> StoreError + Send + Sync>;
+type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Rules {
+    fn step(&self, point: Point) -> Option<usize> {
+        self.steps.iter().position(|(at, _)| *at == point)
+    }
+}
+
+impl Default for FaultyStore {
+    fn default() -> Self {
+        Self::over(MemoryStore::new())
+    }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FaultyStore").field(&self.inner).finish()
+    }
+}
+
+impl FaultyStore {
+    /// A new [`MemoryStore`] without faults yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This store without faults yet.
+    #[must_use]
+    pub fn over(inner: impl KeyStore) -> Self {
+        let (inner, shared) = (Arc::new(inner), Arc::default());
+        Self { inner, shared }
+    }
+
+    /// The store behind the faults, for what another node reads or writes.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<dyn KeyStore> {
+        &self.inner
+    }
+
+    /// Fails every call at this point with [`StoreError::unavailable`], until
+    /// [`recover`](Self::recover).
+    pub fn fail(&self, at: Point) {
+        self.fail_with(at, down);
+    }
+
+    /// Fails every call at this point with this error, until [`recover`](Self::recover). Replaces
+    /// what the point failed with before. The function may block or panic, as a faulty store would.
+    pub fn fail_with(&self, at: Point, error: impl Fn() -> StoreError + Send + Sync + 'static) {
+        self.shared.rules.lock().faults.insert(at, Arc::new(error));
+    }
+
+    /// Fails every call before it reaches the inner store, until [`recover`](Self::recover).
+    pub fn fail_all(&self) {
+        self.shared.rules.lock().down = true;
+    }
+
+    /// Ends all failures. What is held stays held, and steps stay planned.
+    pub fn recover(&self) {
+        let mut rules = self.shared.rules.lock();
+        (rules.down, rules.faults) = (false, HashMap::new());
+    }
+
+    /// Holds every call at this point until [`release`](Self::release): a store that hangs.
+    pub fn hold(&self, at: Point) {
+        self.shared.rules.lock().held.entry(at).or_default();
+    }
+
+    /// Lets all calls that are held at this point go on, and holds no more there.
+    pub fn release(&self, at: Point) {
+        let waiting = self.shared.rules.lock().held.remove(&at);
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Runs this step in the next call that reaches this point. Steps at one point are for one call
+    /// each, in their order.
+    pub fn once(&self, at: Point, step: impl Future<Output = ()> + Send + 'static) {
+        self.shared.rules.lock().steps.push((at, Box::pin(step)));
+    }
+
+    /// From now on every call must be awaited, and yields to other tasks between once and this many
+    /// times at each point; 0 ends this.
+    pub fn answer_late(&self, most_yields: usize) {
+        self.shared.most_yields.store(most_yields, SeqCst);
+    }
+
+    /// From now on every look-up finds this, whatever is looked up: a wrong answer.
+    pub fn always_find(&self, stored: Arc<StoredKey>) {
+        self.shared.rules.lock().always_found = Some(stored);
+    }
+
+    /// The number of look-ups by digest so far, including failed ones.
+    #[must_use]
+    pub fn finds(&self) -> usize {
+        self.shared.finds.load(SeqCst)
+    }
+
+    /// The number of batches given to [`apply`](KeyStore::apply) so far, including failed ones.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.shared.writes.load(SeqCst)
+    }
+
+    /// The number of awaited calls that have begun and were neither completed nor dropped.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        Arc::strong_count(&self.shared.in_flight) - 1
+    }
+
+    async fn through<T>(
+        &self,
+        call: Call,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let _in_flight = Arc::clone(&self.shared.in_flight);
+        self.reach(Point::Before(call)).await?;
+        let result = work.await?;
+        self.reach(Point::After(call)).await?;
+        Ok(result)
+    }
+
+    async fn reach(&self, point: Point) -> Result<(), StoreError> {
+        let turn = self.shared.points_passed.fetch_add(1, SeqCst);
+        let most = self.shared.most_yields.load(SeqCst);
+        let mut yields = turn.checked_rem(most).map_or(0, |rest| rest + 1);
+        poll_fn(|context| {
+            // Pending and already woken: a yield in any runtime.
+            if yields > 0 {
+                yields -= 1;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.shared.rules.lock().held.get_mut(&point) {
+                None => Poll::Ready(()),
+                Some(waiting) => {
+                    waiting.push(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        // Not under the lock: a step may call this store, and both may panic.
+        let step = {
+            let mut rules = self.shared.rules.lock();
+            rules.step(point).map(|index| rules.steps.remove(index).1)
+        };
+        if let Some(step) = step {
+            step.await;
+        }
+        self.fault(point)
+    }
+
+    fn fault(&self, point: Point) -> Result<(), StoreError> {
+        let rules = self.shared.rules.lock();
+        if rules.down {
+            return Err(down());
+        }
+        let fault = rules.faults.get(&point).cloned();
+        drop(rules);
+        fault.map_or(Ok(()), |error| Err(error()))
+    }
+
+    fn always_found(&self) -> Option<Arc<StoredKey>> {
+        self.shared.rules.lock().always_found.clone()
+    }
+}
+
+#[async_trait]
+impl KeyStore for FaultyStore {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        self.shared.finds.fetch_add(1, SeqCst);
+        let always = self.always_found();
+        if always.is_some() {
+            return self.through(Call::Find, ready(Ok(always))).await;
+        }
+        self.through(Call::Find, self.inner.find(digests)).await
+    }
+
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        let (before, after) = (Point::Before(Call::Find), Point::After(Call::Find));
+        let rules = self.shared.rules.lock();
+        let waits = |at| rules.held.contains_key(&at) || rules.step(at).is_some();
+        if self.shared.most_yields.load(SeqCst) > 0 || waits(before) || waits(after) {
+            return None;
+        }
+        drop(rules);
+        let found = match (self.fault(before), self.always_found()) {
+            (Err(error), _) => Err(error),
+            (Ok(()), None) => self.inner.find_now(digests)?,
+            (Ok(()), always) => Ok(always),
+        };
+        self.shared.finds.fetch_add(1, SeqCst);
+        Some(found.and_then(|found| self.fault(after).map(|()| found)))
+    }
+
+    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+        self.through(Call::Get, self.inner.get(id)).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        self.through(Call::List, self.inner.list(query)).await
+    }
+
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        self.through(Call::Primary, self.inner.primary(owner, at))
+            .await
+    }
+
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        self.through(Call::SigningState, self.inner.signing_state(id))
+            .await
+    }
+
+    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        self.shared.writes.fetch_add(1, SeqCst);
+        self.through(Call::Apply, self.inner.apply(batch)).await
+    }
+
+    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
+        self.through(Call::RecordUsage, self.inner.record_usage(batch))
+            .await
+    }
+
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<Vec<HourOfUse>, StoreError> {
+        self.through(Call::UsageByHour, self.inner.usage_by_hour(id, from, to))
+            .await
+    }
+
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let work = self.inner.forget_usage_before(before);
+        self.through(Call::ForgetUsageBefore, work).await
+    }
+}
