@@ -167,6 +167,7 @@ impl KeyManagerBuilder {
         Ok(KeyManager {
             inner: Arc::new(self.inner),
             operator: Arc::new(Operator::host()),
+            precondition: None,
         })
     }
 }

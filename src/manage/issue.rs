@@ -144,7 +144,7 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`],
     /// [`ManageError::QuotaExceeded`], [`ManageError::DoneBefore`] for a request that is repeated,
-    /// or the store giving no answer.
+    /// [`ManageError::PreconditionFailed`], or the store giving no answer.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
         let mut watch = self.watch(Action::KeyIssue);
         let issued = self.try_issue(new, &mut watch).await;
@@ -257,7 +257,8 @@ impl KeyManager {
         let batch = WriteBatch::new()
             .change(pin)
             .join(self.insertion(record, digest, signing, now));
-        Ok(self.inner.store.apply(&batch).await?)
+        let holds = self.precondition_holds(None);
+        self.apply(&batch, holds, 1).await?.done()
     }
 
     /// The changes that make a key, and make it the primary one where there is none, under its

@@ -13,6 +13,7 @@ mod idempotency;
 mod import;
 mod issue;
 mod operator;
+mod precondition;
 mod retire;
 mod rotate;
 mod signing;
@@ -35,6 +36,7 @@ pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role};
 pub use rotate::Rotated;
 
 use check::to_the_millisecond;
+use precondition::Precondition;
 
 use crate::audit::{Action, AuditTrail};
 use crate::clock::Clock;
@@ -78,6 +80,7 @@ pub struct KeyPage {
 pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
+    precondition: Option<Arc<Precondition>>,
 }
 
 struct Inner {
@@ -116,8 +119,8 @@ impl KeyManager {
     #[must_use]
     pub fn by(&self, operator: Operator) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             operator: Arc::new(operator),
+            ..self.clone()
         }
     }
 

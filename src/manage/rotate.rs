@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::check::{LATEST, check_time};
 use super::idempotency::DELETED_SINCE;
 use super::issue::is_known;
+use super::precondition::Applied;
 use super::watch::Watch;
 use super::{ATTEMPTS, Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
@@ -36,7 +37,8 @@ impl KeyManager {
     /// [`ManageError::Conflict`] for a key that has ended or has a successor already,
     /// [`ManageError::Invalid`] for a grace that cannot be and for access tokens,
     /// [`ManageError::QuotaExceeded`] (the successor counts), [`ManageError::NotFound`],
-    /// [`ManageError::Forbidden`], or the store giving no answer.
+    /// [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`], or the store giving no
+    /// answer.
     pub async fn rotate(
         &self,
         id: &KeyId,
@@ -174,8 +176,11 @@ impl KeyManager {
                     state: None,
                 });
             }
-            match self.inner.store.apply(&batch).await {
-                Ok(()) => {
+            let holds = self.precondition_holds(Some(listed.record.version));
+            let added = i64::from(old.counts_as_active(now));
+            match self.apply(&batch, holds, added).await {
+                Ok(Applied::Unmet) => return Err(ManageError::PreconditionFailed),
+                Ok(Applied::Done) => {
                     old.version += 1;
                     return Ok(Rotated {
                         key,

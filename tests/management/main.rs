@@ -15,6 +15,7 @@ mod importing;
 mod life;
 mod managing;
 mod operators;
+mod preconditions;
 mod primary;
 mod races;
 mod rotation;

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use portunus::audit::Action;
@@ -17,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::body::{Object, private, read_whole};
+use crate::content::Content;
 use crate::{Fault, Proven, record};
 
 #[derive(Deserialize)]
@@ -211,7 +211,7 @@ pub(crate) fn time(field: &'static str, text: Option<String>) -> Result<Option<S
 pub(crate) async fn issue(
     proven: Proven,
     headers: HeaderMap,
-    body: Body,
+    body: Content,
 ) -> Result<Response, Fault> {
     let (asked, bytes) = read_whole::<KeyBody>(body).await?;
     let mut new = proven.noted(Action::KeyIssue, None, asked.into_new_key(&proven).await)?;

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, RawQuery};
-use axum::http::header::{CACHE_CONTROL, ETAG, IF_MATCH};
+use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use portunus::ErrorCode;
 use portunus::audit::Action;
 use portunus::key::{Environment, KeyId, KeyStatus};
 use portunus::manage::{Idempotency, ManageError, ManagedKey};
@@ -17,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::body::{private, read, read_whole};
+use crate::content::Content;
 use crate::query::{given, limit, parameters};
 use crate::{Fault, Proven, record};
 
@@ -77,41 +76,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// The version that `If-Match` (RFC 9110 §13.1.1) demands, where the stored one is among its tags;
-/// none where it demands none.
-pub(crate) fn expected_version(headers: &HeaderMap, stored: u64) -> Result<Option<u64>, Fault> {
-    let mut demanded = headers.get_all(IF_MATCH).iter().peekable();
-    if demanded.peek().is_none() {
-        return Ok(None);
-    }
-    let own = format!("\"{stored}\"");
-    for line in demanded {
-        let line = line
-            .to_str()
-            .map_err(|_| Fault::bad("If-Match: not a list of entity tags"))?;
-        match line
-            .split(',')
-            .map(str::trim)
-            .find(|tag| *tag == "*" || *tag == own)
-        {
-            Some("*") => return Ok(None),
-            Some(_) => return Ok(Some(stored)),
-            None => {}
-        }
-    }
-    Err(Fault::new(
-        ErrorCode::PreconditionFailed,
-        "The key has changed since it was read",
-    ))
-}
-
 /// A key with its version as `ETag`.
 pub(crate) fn with_etag(key: &ManagedKey, shown: Value) -> Response {
-    let fields = [
+    (StatusCode::OK, version_of(key), axum::Json(shown)).into_response()
+}
+
+fn version_of(key: &ManagedKey) -> [(HeaderName, String); 2] {
+    [
         (CACHE_CONTROL, "no-store".to_owned()),
         (ETAG, format!("\"{}\"", key.record.version)),
-    ];
-    (StatusCode::OK, fields, axum::Json(shown)).into_response()
+    ]
 }
 
 #[derive(Deserialize)]
@@ -169,6 +143,13 @@ fn read_cursor(text: &str) -> Option<Cursor> {
 
 pub(crate) async fn show(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
     let key = proven.fresh(&id).await?;
+    let version = Some(key.record.version);
+    if !proven.conditions.matches(version) {
+        return Err(ManageError::PreconditionFailed.into());
+    }
+    if proven.conditions.is_known(version) {
+        return Ok((StatusCode::NOT_MODIFIED, version_of(&key)).into_response());
+    }
     Ok(with_etag(&key, proven.shown(&key)))
 }
 
@@ -178,7 +159,7 @@ struct RevokeBody {
     reason: Option<String>,
 }
 
-pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Body) -> Result<Response, Fault> {
+pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Content) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
     proven.manager.get_for(Action::KeyRevoke, &id).await?;
     let asked = read::<RevokeBody>(body).await?;
@@ -196,7 +177,7 @@ pub(crate) async fn rotate(
     proven: Proven,
     Id(id): Id,
     headers: HeaderMap,
-    body: Body,
+    body: Content,
 ) -> Result<Response, Fault> {
     proven.manager.get_for(Action::KeyRotate, &id).await?;
     let (asked, bytes) = read_whole::<RotateBody>(body).await?;
@@ -215,12 +196,20 @@ pub(crate) async fn rotate(
     Ok(private(StatusCode::CREATED, &answer))
 }
 
-pub(crate) async fn make_primary(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
+pub(crate) async fn make_primary(
+    proven: Proven,
+    Id(id): Id,
+    body: Content,
+) -> Result<Response, Fault> {
+    proven.manager.get_for(Action::KeyMakePrimary, &id).await?;
+    body.ignored().await?;
     let primary = proven.manager.make_primary(&id).await?;
     Ok(with_etag(&primary, proven.shown(&primary)))
 }
 
-pub(crate) async fn delete(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
+pub(crate) async fn delete(proven: Proven, Id(id): Id, body: Content) -> Result<Response, Fault> {
+    proven.manager.get_for(Action::KeyDelete, &id).await?;
+    body.ignored().await?;
     proven.manager.delete(&id).await?;
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
 }

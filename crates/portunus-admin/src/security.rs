@@ -228,7 +228,10 @@ impl ApiSecurity {
 }
 
 /// What only the management of keys is refused with.
-const OF_MANAGEMENT: [ErrorCode; 5] = [
+const OF_MANAGEMENT: [ErrorCode; 8] = [
+    ErrorCode::CrossSite,
+    ErrorCode::TooLarge,
+    ErrorCode::UnsupportedMediaType,
     ErrorCode::InvalidBody,
     ErrorCode::QuotaExceeded,
     ErrorCode::Conflict,

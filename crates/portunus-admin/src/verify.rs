@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
 use portunus::ScopeSet;
 use portunus::key::{Access, KeyStatus};
-use portunus::manage::ManagedKey;
+use portunus::manage::{ManageError, ManagedKey};
 use portunus::policy::Requirement;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::body::{private, read};
+use crate::content::Content;
 use crate::issue::scopes;
 use crate::{Fault, Proven};
 
@@ -43,7 +43,7 @@ impl OneOrMore {
     }
 }
 
-pub(crate) async fn verify(proven: Proven, body: Body) -> Result<Response, Fault> {
+pub(crate) async fn verify(proven: Proven, body: Content) -> Result<Response, Fault> {
     let asked = read::<VerifyBody>(body).await?;
     let required = asked.require.map(OneOrMore::into_requirement).transpose()?;
     let ip = asked
@@ -70,6 +70,9 @@ pub(crate) async fn verify(proven: Proven, body: Body) -> Result<Response, Fault
             shown(&proven, &key, allowed, &explain)
         }
     };
+    if !proven.manager.precondition_holds(None) {
+        return Err(ManageError::PreconditionFailed.into());
+    }
     Ok(private(StatusCode::OK, &answer))
 }
 

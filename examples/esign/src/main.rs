@@ -18,6 +18,7 @@ mod tls;
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -130,7 +131,8 @@ async fn on_axum(
     tls: Option<ServerConfig>,
     told_to_stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let service = cors::outermost(app.router()).into_make_service_with_connect_info::<Peer>();
+    let routes = cors::outermost(app.router(), Arc::clone(&app.trusted_origins));
+    let service = routes.into_make_service_with_connect_info::<Peer>();
     match tls {
         None => {
             axum::serve(listener, service)

@@ -186,6 +186,12 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
         )
         .await;
 
+    let known = Ask::new("GET", "/keys/{id}").of(&id);
+    world
+        .expect(304, known.clone().header("if-none-match", &tag))
+        .await;
+    world.expect(412, known.header("if-match", "\"0\"")).await;
+
     let change = || Ask::new("PATCH", "/keys/{id}").of(&id);
     world
         .expect(

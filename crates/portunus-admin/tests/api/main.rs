@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod calls;
+mod conditional;
+mod content;
+mod cross_site;
 mod document;
 mod everywhere;
 mod hostile;
