@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::check::{check_line, check_name, check_order, check_text, check_time};
+use super::check::{
+    BOUNDS, check_line, check_name, check_order, check_text, check_time, later,
+};
 use super::watch::Watch;
 use super::{Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
@@ -233,9 +235,10 @@ impl KeyManager {
         record.expires_at = new.expires_at;
         if record.kind == KeyKind::AccessToken && record.expires_at.is_none() {
             let lifetime = self.inner.rules.access_token_lifetime;
-            record.expires_at = lifetime
-                .map(|lifetime| check_time("expires_at", ends(now, lifetime)?))
-                .transpose()?;
+            let end = |lifetime| {
+                later(now, lifetime).ok_or_else(|| ManageError::invalid("expires_at", BOUNDS))
+            };
+            record.expires_at = lifetime.map(end).transpose()?;
         }
         Ok(record)
     }
@@ -455,9 +458,4 @@ pub(super) fn check_workspaces(workspaces: Option<&[WorkspaceId]>) -> Result<(),
         )),
         _ => Ok(()),
     }
-}
-
-fn ends(now: SystemTime, lifetime: Duration) -> Result<SystemTime, ManageError> {
-    now.checked_add(lifetime)
-        .ok_or_else(|| ManageError::invalid("expires_at", "it is too far away"))
 }

@@ -34,7 +34,7 @@ pub use issue::{Issued, NewKey};
 pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role};
 pub use rotate::Rotated;
 
-use check::to_the_millisecond;
+use check::{later, to_the_millisecond};
 
 use crate::audit::{Action, AuditTrail};
 use crate::clock::Clock;
@@ -271,7 +271,7 @@ impl KeyManager {
         // What has ended or has a successor needs no rotation any more.
         let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
         let due = self.inner.rules.rotate_every.filter(|_| may_rotate);
-        let rotation_due = due.and_then(|every| record.created_at.checked_add(every));
+        let rotation_due = due.and_then(|every| later(record.created_at, every));
         ManagedKey {
             record,
             usage: listed.usage,

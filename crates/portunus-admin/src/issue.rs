@@ -17,7 +17,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::body::{Object, private, read_whole};
-use crate::{Fault, Proven, record};
+use crate::time::parse_time;
+use crate::{Fault, Proven};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,7 +205,7 @@ pub(crate) fn metadata(object: Map<String, Value>) -> Result<Metadata, Fault> {
 }
 
 pub(crate) fn time(field: &'static str, text: Option<String>) -> Result<Option<SystemTime>, Fault> {
-    text.map(|text| record::parse_time(&text).map_err(|error| Fault::invalid(field, error)))
+    text.map(|text| parse_time(&text).map_err(|error| Fault::invalid(field, error)))
         .transpose()
 }
 

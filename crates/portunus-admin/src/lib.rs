@@ -48,6 +48,7 @@ mod openapi;
 mod query;
 mod record;
 mod security;
+mod time;
 mod update;
 mod verify;
 
@@ -69,8 +70,8 @@ use portunus::{AuthError, Authenticator, RateLimiter};
 
 pub use fault::Fault;
 pub use host::{EventView, HostRules, NoRules, OperatorProof};
-pub use record::{parse_time, time_text};
 pub use security::{ApiSecurity, Undescribed};
+pub use time::{parse_time, time_text};
 
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 

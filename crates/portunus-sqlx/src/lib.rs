@@ -37,8 +37,8 @@
 //!
 //! Times are kept to the millisecond; the part beyond is cut so that a key begins later and ends
 //! earlier. Usage is told to the millisecond, and counts above 2⁶³-2 as [`u64::MAX`]. A record
-//! whose times lie before 1970, or whose version needs more than 63 bits, is refused, as
-//! [`StoreError::unavailable`].
+//! whose times lie before 1970 or after [`MAX_TIME`](portunus::key::MAX_TIME), or whose version needs
+//! more than 63 bits, is refused, as [`StoreError::unavailable`].
 //!
 //! # Events
 //! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an
