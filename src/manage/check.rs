@@ -1,4 +1,4 @@
-//! What a text and a time may be, whoever asks for it.
+//! What a time may be, whoever asks for it, and how times are calculated.
 
 use std::time::{Duration, SystemTime};
 
@@ -49,48 +49,4 @@ pub(super) fn check_order(
         )),
         _ => Ok(()),
     }
-}
-
-/// The most characters of a name, a description or a reason.
-pub const MAX_TEXT_LENGTH: usize = 1000;
-
-/// A name for people: not empty, bounded, one line.
-pub(super) fn check_name(name: &str) -> Result<(), ManageError> {
-    if name.trim().is_empty() {
-        return Err(ManageError::invalid("name", "a key needs a name"));
-    }
-    check_line("name", name)
-}
-
-/// One line for people, that reads as it is written: no controls, and none of those that turn the
-/// direction of a text.
-pub(super) fn check_line(field: &'static str, text: &str) -> Result<(), ManageError> {
-    check_text(field, text)?;
-    let turns = |c: char| {
-        matches!(
-            c,
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}'
-        )
-    };
-    if text.contains(|c: char| c == '\n' || turns(c)) {
-        return Err(ManageError::invalid(
-            field,
-            "one line, without characters that turn its direction",
-        ));
-    }
-    Ok(())
-}
-
-/// A text for people: bounded, and without control characters.
-pub(super) fn check_text(field: &'static str, text: &str) -> Result<(), ManageError> {
-    if text.chars().count() > MAX_TEXT_LENGTH {
-        return Err(ManageError::invalid(
-            field,
-            format!("at most {MAX_TEXT_LENGTH} characters"),
-        ));
-    }
-    if text.chars().any(|c| c.is_control() && c != '\n') {
-        return Err(ManageError::invalid(field, "no control characters"));
-    }
-    Ok(())
 }

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::check::{
-    BOUNDS, check_line, check_name, check_order, check_text, check_time, later,
-};
+use super::check::{BOUNDS, check_order, check_time, later};
+use super::text;
 use super::watch::Watch;
 use super::{Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
@@ -19,6 +18,9 @@ use crate::network::AllowList;
 use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, Rejected, StoreError, WriteBatch};
 
+/// A rule of [`text`].
+type TextRule = fn(&'static str, &str) -> Result<String, ManageError>;
+
 /// The most scopes of a key.
 const MOST_SCOPES: usize = 256;
 
@@ -26,9 +28,10 @@ const MOST_SCOPES: usize = 256;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewKey {
-    /// A name for people: 1 to 1000 characters.
+    /// A name for people: one line of 1 to 1000 characters, one of them visible. White space at
+    /// both ends is left out; control, direction, annotation and tag characters are refused.
     pub name: String,
-    /// More for people.
+    /// More for people: at most 1000 characters, of several lines; else as the name.
     pub description: Option<String>,
     /// Whom it stands for; an application unless set.
     pub kind: KeyKind,
@@ -203,6 +206,13 @@ impl KeyManager {
         let mut seen = HashSet::new();
         new.scopes.retain(|scope| seen.insert(scope.clone()));
         let environment = self.environment_of(&new)?;
+        new.name = text::name(&new.name)?;
+        for (field, free, check) in [
+            ("description", &mut new.description, text::lines as TextRule),
+            ("owner.user_email", &mut new.owner.user_email, text::line),
+        ] {
+            *free = free.take().map(|text| check(field, &text)).transpose()?;
+        }
         new.not_before = new
             .not_before
             .map(|at| check_time("not_before", at))
@@ -354,15 +364,6 @@ impl KeyManager {
     }
 
     fn check(&self, new: &NewKey, now: SystemTime) -> Result<(), ManageError> {
-        check_name(&new.name)?;
-        check_text(
-            "description",
-            new.description.as_deref().unwrap_or_default(),
-        )?;
-        check_line(
-            "owner.user_email",
-            new.owner.user_email.as_deref().unwrap_or_default(),
-        )?;
         if new.kind != KeyKind::App && new.owner.user_id.is_none() {
             return Err(ManageError::invalid(
                 "owner.user_id",

@@ -16,6 +16,7 @@ mod operator;
 mod retire;
 mod rotate;
 mod signing;
+mod text;
 mod verify;
 mod watch;
 
@@ -26,13 +27,13 @@ use std::time::SystemTime;
 
 pub use builder::{IssueRules, KeyManagerBuilder};
 pub use change::KeyChange;
-pub use check::MAX_TEXT_LENGTH;
 pub use error::ManageError;
 pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
 pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role};
 pub use rotate::Rotated;
+pub use text::MAX_TEXT_LENGTH;
 
 use check::{later, to_the_millisecond};
 

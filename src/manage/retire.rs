@@ -1,6 +1,6 @@
 //! The end of a key, and who takes its place: revoke, delete, make primary.
 
-use super::check::check_text;
+use super::text;
 use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
@@ -16,8 +16,8 @@ impl KeyManager {
     /// step.
     ///
     /// # Errors
-    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long, or the
-    /// store giving no answer.
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long or
+    /// cannot be read as it is stored, or the store giving no answer.
     pub async fn revoke(
         &self,
         id: &KeyId,
@@ -26,7 +26,7 @@ impl KeyManager {
         let mut watch = self.watch(Action::KeyRevoke);
         let revoked = self.try_revoke(id, reason, &mut watch).await;
         watch.ended(revoked.as_ref().map(|key| &*key.record), || {
-            reason.map(|why| self.harmless(why))
+            reason.map(|why| self.harmless(why.trim()))
         });
         revoked
     }
@@ -37,7 +37,9 @@ impl KeyManager {
         reason: Option<&str>,
         watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
-        check_text("reason", reason.unwrap_or_default())?;
+        let reason = reason
+            .map(|reason| text::lines("reason", reason))
+            .transpose()?;
         // However much others change the key meanwhile: a revocation gets through.
         for _ in 0..ATTEMPTS_TO_REVOKE {
             let (now, listed) = (self.now(), watch.find(id).await?);
@@ -63,7 +65,7 @@ impl KeyManager {
                     Err(error) => return Err(error.into()),
                 }
             }
-            record.revoked = Some(Revocation::new(now, reason.map(str::to_owned)));
+            record.revoked = Some(Revocation::new(now, reason.clone()));
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&record.owner),
                 at: now,

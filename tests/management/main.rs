@@ -18,3 +18,4 @@ mod operators;
 mod primary;
 mod races;
 mod rotation;
+mod texts;
