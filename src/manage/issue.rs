@@ -206,6 +206,7 @@ impl KeyManager {
         let mut seen = HashSet::new();
         new.scopes.retain(|scope| seen.insert(scope.clone()));
         let environment = self.environment_of(&new)?;
+        new.owner = self.inner.user_ids.owner(new.owner);
         new.name = text::name(&new.name)?;
         for (field, free, check) in [
             ("description", &mut new.description, text::lines as TextRule),

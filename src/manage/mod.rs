@@ -37,6 +37,7 @@ pub use text::MAX_TEXT_LENGTH;
 
 use check::{later, to_the_millisecond};
 
+use crate::actor::UserIds;
 use crate::audit::{Action, AuditTrail};
 use crate::clock::Clock;
 use crate::key::{
@@ -90,6 +91,7 @@ struct Inner {
     environments: Vec<Environment>,
     clock: Arc<dyn Clock>,
     rules: IssueRules,
+    user_ids: UserIds,
     active_keys_of: Option<Arc<ActiveKeysOf>>,
     policy: Arc<dyn OperatorPolicy>,
     audit: Option<AuditTrail>,
@@ -126,6 +128,12 @@ impl KeyManager {
     #[must_use]
     pub fn audit(&self) -> Option<&AuditTrail> {
         self.inner.audit.as_ref()
+    }
+
+    /// Which identifiers name users.
+    #[must_use]
+    pub fn user_ids(&self) -> UserIds {
+        self.inner.user_ids
     }
 
     /// Who acts.

@@ -19,3 +19,4 @@ mod primary;
 mod races;
 mod rotation;
 mod texts;
+mod user_ids;

@@ -100,6 +100,9 @@ impl KeyBody {
             body.name,
             owner(body.owner.map(|Object(owner)| owner), proven.operator())?,
         );
+        // Before the host's rules look at it.
+        let ids = proven.manager.user_ids();
+        new.owner.user_id = new.owner.user_id.map(|id| ids.canonical(id));
         new.description = body.description;
         if let Some(kind) = body.kind {
             new.kind = kind

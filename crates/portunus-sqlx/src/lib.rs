@@ -40,6 +40,11 @@
 //! whose times lie before 1970 or after [`MAX_TIME`](portunus::key::MAX_TIME), or whose version needs
 //! more than 63 bits, is refused, as [`StoreError::unavailable`].
 //!
+//! # User ids
+//! A host whose ids of users are UUIDs says so ([`UserIds::Uuid`](portunus::actor::UserIds::Uuid)):
+//! then ids are lower-cased before they come here. For records from before,
+//! [`SqliteStore::fold_user_ids`] and [`PostgresStore::fold_user_ids`] do that once.
+//!
 //! # Events
 //! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an
 //! [`AuditReader`](portunus::audit::AuditReader) on the same database. Events and hourly usage grow
