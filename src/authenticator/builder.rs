@@ -256,7 +256,9 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// Which identifiers `X-User-Id` takes.
+    /// Which identifiers name users, in requests and in what directories and verifiers answer; the
+    /// manager needs the same ([`KeyManagerBuilder::user_ids`](crate::manage::KeyManagerBuilder)).
+    /// Any, byte for byte, unless set.
     pub fn user_ids(mut self, ids: UserIds) -> Self {
         self.user_ids = ids;
         self

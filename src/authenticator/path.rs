@@ -131,7 +131,8 @@ impl Inner {
             facts.now = this.clock.now();
             let verified = answer
                 .map_err(|error| AuthError::unavailable(ErrorCode::VerifierUnavailable, error))?;
-            let token = verified.ok_or_else(|| this.unknown(&facts))?;
+            let mut token = verified.ok_or_else(|| this.unknown(&facts))?;
+            token.owner = this.user_ids.owner(token.owner);
             let entry = this.compile(&token.into_record(facts.now))?;
             this.stand(entry, facts).outcome().await
         })))
@@ -274,7 +275,9 @@ impl Inner {
         limits: Option<Decision>,
     ) -> Attempt {
         let wanted = match &facts.wanted {
-            Ok(Wanted::User(mode, user)) if !is_own_user(&entry.record, *mode, user) => {
+            Ok(Wanted::User(mode, user))
+                if !is_own_user(&entry.record, self.user_ids, *mode, user) =>
+            {
                 (*mode, user.clone())
             }
             Ok(_) => return Attempt::Ready(Ok(finish(entry, &facts, limits, None))),
@@ -314,6 +317,7 @@ impl Inner {
         let refused = match answer {
             Err(error) => AuthError::unavailable(ErrorCode::DirectoryUnavailable, error),
             Ok(Some(user)) if may_act_for(&entry.record, &user) => {
+                let user = self.user_ids.user(user);
                 match self.authority(&entry, &user) {
                     Ok(scopes) => {
                         let canonical =

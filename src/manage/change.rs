@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use super::check::{check_name, check_order, check_text, check_time};
+use super::check::{check_order, check_time};
 use super::issue::check_workspaces;
 use super::precondition::Applied;
+use super::text;
 use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
@@ -210,7 +211,7 @@ impl KeyManager {
             if before.revoked.is_some() {
                 return Err(ManageError::Conflict("a revoked key stays as it is"));
             }
-            self.check_change(before, &change, now)?;
+            self.check_change(before, &mut change, now)?;
             let mut record = (**before).clone();
             change.clone().apply(&mut record);
             change
@@ -260,17 +261,18 @@ impl KeyManager {
         Err(ManageError::Contended)
     }
 
+    /// Refuses what cannot be, and leaves out the white space around texts.
     fn check_change(
         &self,
         before: &KeyRecord,
-        change: &KeyChange,
+        change: &mut KeyChange,
         now: SystemTime,
     ) -> Result<(), ManageError> {
-        if let Some(name) = &change.name {
-            check_name(name)?;
+        if let Some(name) = &mut change.name {
+            *name = text::name(name)?;
         }
-        if let Some(Some(description)) = &change.description {
-            check_text("description", description)?;
+        if let Some(Some(description)) = &mut change.description {
+            *description = text::lines("description", description)?;
         }
         if let Some(scopes) = &change.scopes {
             self.check_scopes(before.kind, scopes)?;

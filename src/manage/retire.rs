@@ -1,7 +1,7 @@
 //! The end of a key, and who takes its place: revoke, delete, make primary.
 
-use super::check::check_text;
 use super::precondition::Applied;
+use super::text;
 use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
@@ -18,7 +18,7 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
-    /// a reason that is too long, or the store giving no answer.
+    /// a reason that is too long or cannot be read as it is stored, or the store giving no answer.
     pub async fn revoke(
         &self,
         id: &KeyId,
@@ -27,7 +27,7 @@ impl KeyManager {
         let mut watch = self.watch(Action::KeyRevoke);
         let revoked = self.try_revoke(id, reason, &mut watch).await;
         watch.ended(revoked.as_ref().map(|key| &*key.record), || {
-            reason.map(|why| self.harmless(why))
+            reason.map(|why| self.harmless(why.trim()))
         });
         revoked
     }
@@ -38,7 +38,9 @@ impl KeyManager {
         reason: Option<&str>,
         watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
-        check_text("reason", reason.unwrap_or_default())?;
+        let reason = reason
+            .map(|reason| text::lines("reason", reason))
+            .transpose()?;
         // However much others change the key meanwhile: a revocation gets through.
         for _ in 0..ATTEMPTS_TO_REVOKE {
             let (now, listed) = (self.now(), watch.find(id).await?);
@@ -67,7 +69,7 @@ impl KeyManager {
                     Err(error) => return Err(error.into()),
                 }
             }
-            record.revoked = Some(Revocation::new(now, reason.map(str::to_owned)));
+            record.revoked = Some(Revocation::new(now, reason.clone()));
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&record.owner),
                 at: now,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::check::{LATEST, check_time};
+use super::check::{BOUNDS, later, latest};
 use super::idempotency::DELETED_SINCE;
 use super::issue::is_known;
 use super::precondition::Applied;
@@ -133,11 +133,9 @@ impl KeyManager {
             record.masked = format.mask(&key);
             old.successor = Some(record.id.clone());
             if !stay {
-                let too_long = || ManageError::invalid("grace_seconds", "it is too long");
-                let end = now
-                    .checked_add(grace.unwrap_or_default())
-                    .ok_or_else(too_long)?;
-                let end = check_time("grace_seconds", end).map_err(|_| too_long())?;
+                let too_long =
+                    || ManageError::invalid("grace_seconds", format!("it is too long: {BOUNDS}"));
+                let end = later(now, grace.unwrap_or_default()).ok_or_else(too_long)?;
                 old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
             }
             let digest = self.inner.hasher.digest(key.as_str());
@@ -216,15 +214,10 @@ fn successor_of(old: &KeyRecord, id: KeyId, now: SystemTime) -> KeyRecord {
         end.duration_since(old.created_at.min(now))
             .unwrap_or_default()
     };
-    let anew = |end| {
-        now.checked_add(lifetime(end))
-            .ok_or(())
-            .and_then(|end| check_time("", end).map_err(drop))
-    };
     // What would last beyond what can be told ends with what can be.
     new.expires_at = old
         .expires_at
-        .map(|end| anew(end).unwrap_or(SystemTime::UNIX_EPOCH + LATEST));
+        .map(|end| later(now, lifetime(end)).unwrap_or_else(latest));
     // A beginning that has passed says nothing any more.
     new.not_before = old.not_before.filter(|start| *start > now);
     new.predecessor = Some(old.id.clone());

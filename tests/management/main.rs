@@ -19,3 +19,5 @@ mod preconditions;
 mod primary;
 mod races;
 mod rotation;
+mod texts;
+mod user_ids;

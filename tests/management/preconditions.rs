@@ -1,9 +1,10 @@
 //! Acts under a precondition: done only at a version for which it holds, and judged last.
 
-use crate::life::{Desk, HOUR, Point, change, issue, named};
+use crate::life::{Desk, HOUR, change, issue, named};
 use portunus::ErrorCode;
 use portunus::audit::AuditOutcome;
 use portunus::manage::{KeyChange, KeyManager, ManageError};
+use portunus_test_support::APPLY;
 
 fn rename(name: &str) -> KeyChange {
     change(|change| change.name = Some(name.to_owned()))
@@ -59,7 +60,7 @@ async fn a_precondition_is_judged_on_the_version_that_is_changed() {
         issue(&desk.host(), named("primary")).await;
         let (_, record) = issue(&desk.host(), named("key")).await;
         let (manager, id) = (desk.host(), record.id.clone());
-        desk.store.once(Point::BeforeApply, async move {
+        desk.store.once(APPLY, async move {
             manager.update(&id, rename("quicker"), None).await.unwrap();
         });
         let (manager, id) = (at(&desk, 1), &record.id);

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::audit::Action;
-use portunus::key::{Environment, KeyId, KeyStatus};
+use portunus::key::{Environment, KeyId, KeyStatus, MAX_TIME};
 use portunus::manage::{Idempotency, ManageError, ManagedKey};
 use portunus::store::{Cursor, ListQuery};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::body::{private, read, read_whole};
 use crate::content::Content;
 use crate::query::{given, limit, parameters};
+use crate::time::{parse_time, time_text};
 use crate::{Fault, Proven, record};
 
 impl Proven {
@@ -137,7 +138,8 @@ fn write_cursor(cursor: &Cursor) -> String {
 
 fn read_cursor(text: &str) -> Option<Cursor> {
     let (millis, id) = text.split_once('.')?;
-    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis.parse().ok()?))?;
+    let since = Duration::from_millis(millis.parse().ok()?);
+    let at = (since <= MAX_TIME).then(|| SystemTime::UNIX_EPOCH + since)?;
     Some(Cursor::new(at, KeyId::new(id).ok()?))
 }
 
@@ -191,7 +193,7 @@ pub(crate) async fn rotate(
     let answer = json!({
         "key": rotated.key.reveal(),
         "record": shown,
-        "rotated": { "id": rotated.old.id, "works_until": rotated.old.expires_at.map(record::time_text) },
+        "rotated": { "id": rotated.old.id, "works_until": rotated.old.expires_at.map(time_text) },
     });
     Ok(private(StatusCode::CREATED, &answer))
 }
@@ -233,14 +235,14 @@ pub(crate) async fn usage(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Fault> {
     let asked = parameters::<UsageParameters>(raw.as_deref())?;
-    let time = |text: Option<String>| {
+    let time = |name: &str, text: Option<String>| {
         given(text)
-            .map(|text| record::parse_time(&text).map_err(Fault::bad))
+            .map(|text| parse_time(&text).map_err(|error| Fault::bad(format!("{name}: {error}"))))
             .transpose()
     };
     let now = proven.manager.now();
-    let to = time(asked.to)?.unwrap_or(now + Duration::from_secs(1));
-    let from = time(asked.from)?
+    let to = time("to", asked.to)?.unwrap_or(now + Duration::from_secs(1));
+    let from = time("from", asked.from)?
         .unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
         return Err(Fault::bad("from, to: at most 366 days at once"));
@@ -252,12 +254,12 @@ pub(crate) async fn usage(
         .await?;
     let hours: Vec<_> = hours
         .iter()
-        .map(|hour| json!({ "start": record::time_text(hour.start), "count": hour.count }))
+        .map(|hour| json!({ "start": time_text(hour.start), "count": hour.count }))
         .collect();
     let answer = json!({
         "id": key.record.id,
         "request_count": key.usage.count,
-        "last_used_at": key.usage.last_used_at.map(record::time_text),
+        "last_used_at": key.usage.last_used_at.map(time_text),
         "last_ip": key.usage.last_ip,
         "hours": hours,
     });

@@ -57,6 +57,7 @@ mod origin;
 mod query;
 mod record;
 mod security;
+mod time;
 mod update;
 mod verify;
 
@@ -81,8 +82,8 @@ use conditions::Conditions;
 pub use fault::Fault;
 pub use host::{EventView, HostRules, NoRules, OperatorProof};
 pub use origin::{InvalidOrigin, Origin};
-pub use record::{parse_time, time_text};
 pub use security::{ApiSecurity, Undescribed};
+pub use time::{parse_time, time_text};
 
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 

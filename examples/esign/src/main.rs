@@ -83,7 +83,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
     let operators = Operators::from_env().map_err(|error| error.to_string())?;
-    let storage = Storage::open(&flags.place()).await?;
+    let storage = Storage::open(&flags.place(), flags.profile.user_ids()).await?;
     let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
 
     let tls = match (&flags.tls_cert, &flags.tls_key) {

@@ -82,7 +82,7 @@ fn facts() -> Members {
 }
 
 fn name() -> Object {
-    about(line(1000), "One line, not blank.")
+    about(line(1000), "One line with a visible character.")
 }
 
 fn issue() -> Members {

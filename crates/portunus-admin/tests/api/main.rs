@@ -12,6 +12,7 @@ mod everywhere;
 mod hostile;
 mod security;
 mod structure;
+mod times;
 mod world;
 
 use world::World;
