@@ -59,6 +59,18 @@ pub struct Authenticator {
     inner: Arc<Inner>,
 }
 
+    anonymous: Anonymous,
+}
+
+/// Which requests pass as nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anonymous {
+    /// None.
+    Never,
+    /// Those without any credentials.
+    WithoutCredentials,
+    /// Those too whose credentials are of a scheme that is not accepted, and hold no key.
+    WithoutKey,
 struct Inner {
     accepted: Vec<Accepted>,
     hasher: KeyHasher,
@@ -66,7 +78,6 @@ struct Inner {
     scope_model: Arc<dyn ScopeModel>,
     environment: Option<Environment>,
     unscoped: Vec<KeyKind>,
-    optional: bool,
     clock: Arc<dyn Clock>,
     usage: UsageRecorder,
     transport: Option<Transport>,
@@ -122,7 +133,7 @@ impl Authenticator {
 
     /// Decides about a request, or begins to.
     pub fn attempt(&self, head: &dyn RequestHead) -> Attempt {
-        match self.inner.attempt(head) {
+        match self.inner.attempt(head, self.anonymous) {
             Ok(Attempt::Pending(PendingAttempt(rest))) => {
                 Attempt::Pending(PendingAttempt(Box::pin(telemetry::in_span(rest))))
             }
@@ -155,6 +166,17 @@ impl Authenticator {
 
     /// The fields that may carry a key, by their names in lower case: to be kept out of logs.
     pub fn secret_fields(&self) -> impl Iterator<Item = &str> {
+    /// The same authenticator, sharing everything, for routes whose key is optional: a request that
+    /// sends no credentials at all passes as nobody. Credentials that fail, and those of a scheme
+    /// that is not accepted, are refused.
+    #[must_use]
+    pub fn optional_key(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            anonymous: Anonymous::WithoutCredentials,
+        }
+    }
+
         let own = self
             .inner
             .accepted
@@ -255,7 +277,7 @@ impl fmt::Debug for Authenticator {
             .field("hasher", &self.inner.hasher)
             .field("store", &self.inner.store)
             .field("environment", &self.inner.environment)
-            .field("optional", &self.inner.optional)
+            .field("anonymous", &self.anonymous)
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use super::rules::{is_own_user, may_act_for, may_delegate, network, standing, stands, transport};
-use super::{Admission, Attempt, Facts, Inner, Limits, Outcome, PendingAttempt};
+use super::{Admission, Anonymous, Attempt, Facts, Inner, Limits, Outcome, PendingAttempt};
 use crate::actor::{self, ActorMode, DirectoryError, User, UserRef, Wanted};
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::{AuthError, ErrorCode};
@@ -21,8 +21,13 @@ use crate::store::{StoreError, StoredKey};
 use crate::telemetry::{self, Step};
 
 impl Inner {
+use crate::verifier::TokenVerifier;
     /// Steps 1 and 2: a text that has the shape of a key, or nobody where that is allowed.
-    pub(super) fn attempt(self: &Arc<Self>, head: &dyn RequestHead) -> Result<Attempt, AuthError> {
+    pub(super) fn attempt(
+        self: &Arc<Self>,
+        head: &dyn RequestHead,
+        anonymous: Anonymous,
+    ) -> Result<Attempt, AuthError> {
         match credential::read(head, &self.accepted)? {
             Credential::Presented(way, value) => {
                 let known = credential::with_key(way, value, |key| {
@@ -35,13 +40,33 @@ impl Inner {
                     None => Err(error),
                 })
             }
-            Credential::Absent if self.optional => Ok(Attempt::Ready(Ok(Admission::nobody()))),
-            Credential::Absent => Err(AuthError::new(ErrorCode::MissingKey)),
+            Credential::Absent if anonymous != Anonymous::Never => {
+                Ok(Attempt::Ready(Ok(Admission::nobody())))
+            }
+            Credential::Foreign(value)
+                if anonymous == Anonymous::WithoutKey && !self.holds_a_key(value) =>
+            {
+                Ok(Attempt::Ready(Ok(Admission::nobody())))
+            }
+            Credential::Absent | Credential::Foreign(_) => {
+                Err(AuthError::new(ErrorCode::MissingKey))
+            }
         }
     }
 
     fn facts(&self, head: &dyn RequestHead) -> Facts {
         Facts {
+    /// Whether somebody who holds a key, or a token of the verifier's, sent it in a way that is not
+    /// accepted.
+    fn holds_a_key(&self, value: &[u8]) -> bool {
+        let words = value.split(|byte| b" \t,;=\"".contains(byte));
+        let mut tokens = words.filter_map(credential::token68);
+        let recognized =
+            |verifier: &Arc<dyn TokenVerifier>| tokens.any(|token| verifier.recognizes(token));
+        credential::holds_a_key(value, &self.accepted)
+            || self.verifier.as_ref().is_some_and(recognized)
+    }
+
             now: self.clock.now(),
             client_ip: self.client_ip.resolve(head),
             secure: self

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::routing;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::adapter::axum::{ProtectedRouter, RequireExt, any, delete, get, post};
@@ -1256,6 +1256,141 @@ async fn under_a_prefix_the_workspace_is_found_as_well() {
         answer(&app, "GET", "/v3/workspaces/ws2/things", &one).await,
         forbidden("WORKSPACE_FORBIDDEN")
     );
+}
+
+/// What a nest strips off belongs to the path, and its parameters to the route, wherever the layer
+/// stands.
+#[tokio::test]
+async fn a_workspace_in_the_prefix_of_a_nest_is_found() {
+    let door = Door::new();
+    let one = door
+        .key(|new| new.workspaces = Some(workspace_ids(&["ws1"])))
+        .await;
+    let all = door.key(|_| {}).await;
+    const PREFIX: &str = "/v3/workspaces/{ws}";
+    let by_parameter = || Requirement::workspace(WorkspaceOf::parameter("ws"));
+    for required in [in_path(), by_parameter()] {
+        let route = || any(done).require(required.clone());
+        let plain = || {
+            Router::new()
+                .route("/things", routing::any(done))
+                .route("/workspaces/{other}", routing::any(done))
+        };
+        let protected = ProtectedRouter::new(door.auth.clone())
+            .route("/things", route())
+            .route("/workspaces/{other}", route());
+        let apps: [Router; 4] = [
+            ProtectedRouter::new(door.auth.clone())
+                .nest(PREFIX, protected)
+                .into_router(),
+            Router::new()
+                .nest(PREFIX, plain().require(required.clone()))
+                .route_layer(door.auth.clone()),
+            Router::new()
+                .nest(PREFIX, plain())
+                .require(required.clone())
+                .route_layer(door.auth.clone()),
+            Router::new()
+                .nest_service(PREFIX, plain().require(required.clone()))
+                .route_layer(door.auth.clone()),
+        ];
+        for (place, app) in apps.iter().enumerate() {
+            let refused = forbidden("WORKSPACE_FORBIDDEN");
+            for (path, key, expected) in [
+                ("/v3/workspaces/ws1/things", &one, ok()),
+                ("/v3/workspaces/ws2/things", &one, refused.clone()),
+                ("/v3/workspaces/ws2/things", &all, ok()),
+                ("/v3/workspaces/ws2/workspaces/ws1", &one, refused.clone()),
+            ] {
+                let context = format!("{required:?}, app {place}: {path}");
+                assert_eq!(answer(app, "GET", path, key).await, expected, "{context}");
+            }
+        }
+    }
+    let refused = forbidden("WORKSPACE_FORBIDDEN");
+    let app: Router = ProtectedRouter::new(door.auth.clone())
+        .route("/w/{ws}/{ws2}", any(done).require(by_parameter()))
+        .route("/elsewhere/{id}", any(done).require(by_parameter()))
+        .into_router();
+    for (path, key, expected) in [
+        ("/w/ws1/ws2", &one, ok()),
+        ("/w/ws2/ws1", &one, refused.clone()),
+        ("/w/%77s1/x", &one, ok()),
+        ("/w/ws%2531/x", &one, refused.clone()),
+        ("/w/%ff/x", &all, refused.clone()),
+        ("/w/x/%ff", &all, refused.clone()),
+        ("/elsewhere/ws1", &all, refused.clone()),
+    ] {
+        assert_eq!(answer(&app, "GET", path, key).await, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn where_a_key_is_optional_a_route_serves_nobody_and_refuses_keys_that_fail() {
+    let door = Door::new();
+    let who = |principal: Option<KeyPrincipal>| async move {
+        match principal {
+            Some(_) => "somebody",
+            None => "nobody",
+        }
+    };
+    let good = door.key(|_| {}).await;
+    let reader = door.key(|new| new.access = Access::ReadOnly).await;
+    let (revoked, record) = door
+        .house
+        .issue_new(NewKey::new("a key", Owner::tenant(tenant("acme"))))
+        .await;
+    door.house.manager().revoke(&record.id, None).await.unwrap();
+    let app: Router = ProtectedRouter::new(door.auth.clone())
+        .route("/", get(who).optional_key())
+        .route("/", post(who).any_key())
+        .route("/", delete(done).public())
+        .route("/all", any(who).optional_key())
+        .method_not_allowed(|| async { (StatusCode::METHOD_NOT_ALLOWED, "no such method") })
+        .into_router();
+    let ask = async |method: &str, path: &str, credentials: Option<String>| {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(credentials) = credentials {
+            request = request.header("authorization", credentials);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    };
+    let bearer = |key: &str| Some(format!("Bearer {key}"));
+    for (method, path, credentials, status, words) in [
+        ("GET", "/", None, 200, "nobody"),
+        ("GET", "/", bearer(&good), 200, "somebody"),
+        ("GET", "/", bearer(&revoked), 401, "KEY_REVOKED"),
+        ("GET", "/", bearer(&stranger()), 401, "INVALID_KEY"),
+        ("GET", "/", Some("Token x".into()), 401, "MISSING_KEY"),
+        (
+            "GET",
+            "/",
+            Some(format!("Token {good}")),
+            401,
+            "MISSING_KEY",
+        ),
+        ("HEAD", "/", None, 200, ""),
+        ("HEAD", "/", bearer(&revoked), 401, ""),
+        // What another method of the path demands stays as it is, and so does what they all share.
+        ("POST", "/", None, 401, "MISSING_KEY"),
+        ("POST", "/", bearer(&good), 200, "somebody"),
+        ("DELETE", "/", bearer(&revoked), 200, "done"),
+        ("PUT", "/", None, 401, "MISSING_KEY"),
+        ("PUT", "/", bearer(&good), 405, "no such method"),
+        ("POST", "/all", None, 200, "nobody"),
+        ("POST", "/all", bearer(&good), 200, "somebody"),
+        ("POST", "/all", bearer(&reader), 403, "READ_ONLY_KEY"),
+        ("GET", "/all", bearer(&reader), 200, "somebody"),
+    ] {
+        let (answered, body) = ask(method, path, credentials.clone()).await;
+        let context = format!("{method} {path} {credentials:?}: {body}");
+        assert_eq!(answered, status, "{context}");
+        assert!(body.contains(words), "{context}");
+    }
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ impl Random {
 const METHODS: [&str; 9] = [
     "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW", "get",
 ];
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 17] = [
     "/any",
     "/any",
     "/read",
@@ -49,6 +49,7 @@ const PATHS: [&str; 16] = [
     "/search",
     "/change",
     "/maybe",
+    "/perhaps",
     "/organization",
     "/workspaces/ws1/templates",
     "/workspaces/ws%31/templates?ws=ws1",
