@@ -14,6 +14,7 @@ mod builder;
 mod entry;
 mod path;
 mod rules;
+mod verify;
 
 use std::fmt;
 use std::future::Future;
@@ -42,6 +43,7 @@ use crate::verifier::TokenVerifier;
 
 pub use attempt::{Admission, Attempt, Outcome, PendingAttempt};
 pub use builder::{AuthenticatorBuilder, BuildError};
+pub use verify::{Introspection, Verdict};
 
 /// Authenticates requests. Cloning shares everything.
 ///
@@ -57,8 +59,6 @@ pub use builder::{AuthenticatorBuilder, BuildError};
 #[derive(Clone)]
 pub struct Authenticator {
     inner: Arc<Inner>,
-}
-
     anonymous: Anonymous,
 }
 
@@ -71,6 +71,8 @@ enum Anonymous {
     WithoutCredentials,
     /// Those too whose credentials are of a scheme that is not accepted, and hold no key.
     WithoutKey,
+}
+
 struct Inner {
     accepted: Vec<Accepted>,
     hasher: KeyHasher,
@@ -102,6 +104,7 @@ struct Inner {
 
 /// What is remembered of the request's head once the head is gone.
 struct Facts {
+    purpose: Purpose,
     now: SystemTime,
     client_ip: Option<IpAddr>,
     /// Whether the connection is as secure as demanded.
@@ -111,6 +114,15 @@ struct Facts {
     token: Option<Zeroizing<String>>,
     cost: u64,
     bucket: Option<(String, Quotas)>,
+}
+
+/// What the steps are taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To let a request pass.
+    Request,
+    /// To tell what a request would get: it takes no quota and is no use of the key.
+    Verification,
 }
 
 type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
@@ -154,6 +166,17 @@ impl Authenticator {
         self.attempt(head).outcome()
     }
 
+    /// The same authenticator, sharing everything, for routes whose key is optional: a request that
+    /// sends no credentials at all passes as nobody. Credentials that fail, and those of a scheme
+    /// that is not accepted, are refused.
+    #[must_use]
+    pub fn optional_key(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            anonymous: Anonymous::WithoutCredentials,
+        }
+    }
+
     /// The ways to present a key that are accepted, in the order in which they were given: for
     /// documents of an API.
     pub fn presentations(&self) -> impl Iterator<Item = Presentation<'_>> {
@@ -166,17 +189,6 @@ impl Authenticator {
 
     /// The fields that may carry a key, by their names in lower case: to be kept out of logs.
     pub fn secret_fields(&self) -> impl Iterator<Item = &str> {
-    /// The same authenticator, sharing everything, for routes whose key is optional: a request that
-    /// sends no credentials at all passes as nobody. Credentials that fail, and those of a scheme
-    /// that is not accepted, are refused.
-    #[must_use]
-    pub fn optional_key(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            anonymous: Anonymous::WithoutCredentials,
-        }
-    }
-
         let own = self
             .inner
             .accepted

@@ -9,7 +9,9 @@ use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use super::rules::{is_own_user, may_act_for, may_delegate, network, standing, stands, transport};
-use super::{Admission, Anonymous, Attempt, Facts, Inner, Limits, Outcome, PendingAttempt};
+use super::{
+    Admission, Anonymous, Attempt, Facts, Inner, Limits, Outcome, PendingAttempt, Purpose,
+};
 use crate::actor::{self, ActorMode, DirectoryError, User, UserRef, Wanted};
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::{AuthError, ErrorCode};
@@ -19,9 +21,9 @@ use crate::principal::{Acting, KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::store::{StoreError, StoredKey};
 use crate::telemetry::{self, Step};
+use crate::verifier::TokenVerifier;
 
 impl Inner {
-use crate::verifier::TokenVerifier;
     /// Steps 1 and 2: a text that has the shape of a key, or nobody where that is allowed.
     pub(super) fn attempt(
         self: &Arc<Self>,
@@ -54,8 +56,6 @@ use crate::verifier::TokenVerifier;
         }
     }
 
-    fn facts(&self, head: &dyn RequestHead) -> Facts {
-        Facts {
     /// Whether somebody who holds a key, or a token of the verifier's, sent it in a way that is not
     /// accepted.
     fn holds_a_key(&self, value: &[u8]) -> bool {
@@ -67,6 +67,9 @@ use crate::verifier::TokenVerifier;
             || self.verifier.as_ref().is_some_and(recognized)
     }
 
+    fn facts(&self, head: &dyn RequestHead) -> Facts {
+        Facts {
+            purpose: Purpose::Request,
             now: self.clock.now(),
             client_ip: self.client_ip.resolve(head),
             secure: self
@@ -189,7 +192,7 @@ use crate::verifier::TokenVerifier;
     }
 
     /// Step 5: the key's own standing.
-    fn stand(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
+    pub(super) fn stand(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
         match standing(&entry.record, facts.now) {
             Ok(()) => self.owner(entry, facts),
             Err(error) => self.refused(error, &entry, &facts),
@@ -235,7 +238,8 @@ use crate::verifier::TokenVerifier;
 
     /// Step 7: all windows at once; now if the limiter can, else in the continuation.
     fn limit(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
-        let Some(limits) = &self.limits else {
+        let limits = self.limits.as_ref();
+        let Some(limits) = limits.filter(|_| facts.purpose == Purpose::Request) else {
             return self.act(entry, facts, None);
         };
         let decided = telemetry::timed(Step::Limiter, || {
@@ -432,7 +436,9 @@ fn finish(
     limits: Option<Decision>,
     acting: Option<(ActorMode, Arc<Acting>)>,
 ) -> Admission {
-    entry.usage.count(facts.now, facts.client_ip);
+    if facts.purpose == Purpose::Request {
+        entry.usage.count(facts.now, facts.client_ip);
+    }
     let (mode, acting) = acting.map_or_else(
         || (actor::own_mode(entry.record.kind), None),
         |(mode, a)| (mode, Some(a)),

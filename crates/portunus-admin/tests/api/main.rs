@@ -9,6 +9,7 @@ mod everywhere;
 mod hostile;
 mod security;
 mod structure;
+mod verifying;
 mod world;
 
 use world::World;
