@@ -211,7 +211,12 @@ fn keys() -> [Call; 4] {
             .answers(201, json("The key. Nobody here knows its secret.", named("ImportedKey")))
             .refused(&[409, 422]),
         call(HttpMethod::Post, "/verify", "verifyKey", "What a secret is, and what it may do")
-            .about("In the manner of RFC 7662. It is no use of the key and counts against no quota.")
+            .about(
+                "In the manner of RFC 7662, by the rules that a request passes: the key's and its \
+                 owner's standing, the environment that is served, the allow-list, and what is \
+                 required. It is no use of the key, counts against no quota, and looks at neither \
+                 the rate limit nor the transport.",
+            )
             .body("VerifyRequest", Required::True)
             .answers(200, json("About the key, if it works; else not a word.", named("Verified")))
             .refused(&[422]),

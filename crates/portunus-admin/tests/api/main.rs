@@ -13,6 +13,7 @@ mod hostile;
 mod security;
 mod structure;
 mod times;
+mod verifying;
 mod world;
 
 use world::World;

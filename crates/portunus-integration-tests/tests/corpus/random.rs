@@ -18,7 +18,7 @@ const REQUESTS: usize = 800;
 const METHODS: [&str; 9] = [
     "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW", "get",
 ];
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 17] = [
     "/any",
     "/any",
     "/read",
@@ -31,6 +31,7 @@ const PATHS: [&str; 16] = [
     "/search",
     "/change",
     "/maybe",
+    "/perhaps",
     "/organization",
     "/workspaces/ws1/templates",
     "/workspaces/ws%31/templates?ws=ws1",
