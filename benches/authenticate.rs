@@ -106,13 +106,13 @@ fn attempts(c: &mut Criterion) {
     let format = Profile::AllSign.key_format();
     let (auth, keys) = authenticator(100, &plain);
     c.bench_function("parse", |b| {
-        b.iter(|| format.parse(black_box(&keys[0])).is_ok())
+        b.iter(|| format.parse(black_box(&keys[0])).is_ok());
     });
     c.bench_function("digest/sha256", |b| {
-        b.iter(|| plain.digest(black_box(&keys[0])))
+        b.iter(|| plain.digest(black_box(&keys[0])));
     });
     c.bench_function("digest/hmac-sha256", |b| {
-        b.iter(|| peppered.digest(black_box(&keys[0])))
+        b.iter(|| peppered.digest(black_box(&keys[0])));
     });
 
     let mut bench = |name: &str, auth: &Authenticator, requests: &[Request<Full<Bytes>>]| {

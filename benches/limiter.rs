@@ -156,24 +156,24 @@ fn one_thread(c: &mut Criterion) {
     let mut group = c.benchmark_group("one thread");
     let strict = Strict::new(1, quotas(MINUTE, HOUR));
     group.bench_function("admitted/strict, by slot", |b| {
-        b.iter(|| strict.by_slot(black_box(0)))
+        b.iter(|| strict.by_slot(black_box(0)));
     });
     group.bench_function("admitted/strict, by name", |b| {
-        b.iter(|| strict.by_name(black_box(0)))
+        b.iter(|| strict.by_name(black_box(0)));
     });
     let gcra = Gcra::new(1, MINUTE, HOUR);
     group.bench_function("admitted/governor, twice", |b| {
-        b.iter(|| gcra.ask(black_box(0)))
+        b.iter(|| gcra.ask(black_box(0)));
     });
 
     let strict = Strict::new(1, quotas(1, 1000));
     assert!(!strict.by_slot(0));
     group.bench_function("refused/strict, by slot", |b| {
-        b.iter(|| strict.by_slot(black_box(0)))
+        b.iter(|| strict.by_slot(black_box(0)));
     });
     let gcra = Gcra::new(1, 1, 1000);
     group.bench_function("refused/governor, once", |b| {
-        b.iter(|| gcra.ask(black_box(0)))
+        b.iter(|| gcra.ask(black_box(0)));
     });
     group.finish();
 }

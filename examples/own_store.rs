@@ -495,7 +495,7 @@ impl KeyStore for FileStore {
             let all = hours(kept);
             kept.keys.values_mut().for_each(|row| {
                 row.hours
-                    .retain(|hour, _| instant(*hour) + HourOfUse::LENGTH >= before)
+                    .retain(|hour, _| instant(*hour) + HourOfUse::LENGTH >= before);
             });
             Ok(all - hours(kept))
         })

@@ -55,14 +55,15 @@ pub enum Presentation<'a> {
 
 /// The credentials of one request.
 pub(crate) enum Credential<'a> {
-    /// Nobody presented anything that is accepted here.
+    /// Nobody presented anything.
     Absent,
+    /// An `Authorization` of a scheme that is not accepted here: the whole value.
+    Foreign(&'a [u8]),
     /// The bytes after a scheme, or a whole header, with the formats accepted there.
     Presented(&'a Accepted, &'a [u8]),
 }
 
-/// Reads the credentials. Whatever is malformed is an error; whatever is of a foreign scheme is
-/// absent.
+/// Reads the credentials. Whatever is malformed is an error.
 pub(crate) fn read<'a>(
     head: &'a dyn RequestHead,
     accepted: &'a [Accepted],
@@ -86,16 +87,13 @@ pub(crate) fn read<'a>(
             } else {
                 None
             };
-            if let Some(way) = accepted
+            let way = accepted
                 .iter()
-                .find(|way| Some(&way.scheme) == scheme.as_ref())
-            {
-                let start = rest
-                    .iter()
-                    .position(|&byte| byte != b' ')
-                    .unwrap_or(rest.len());
-                found = Credential::Presented(way, &rest[start..]);
-            }
+                .find(|way| Some(&way.scheme) == scheme.as_ref());
+            found = match way {
+                Some(way) => Credential::Presented(way, rest.trim_ascii_start()),
+                None => Credential::Foreign(value),
+            };
         }
     }
     for way in accepted {
@@ -110,12 +108,39 @@ pub(crate) fn read<'a>(
             (Single::One(value), _) if value.len() > MAX_CREDENTIAL_LENGTH => {
                 return Err(malformed());
             }
-            (Single::One(value), Credential::Absent) => {
-                found = Credential::Presented(way, value.trim_ascii())
+            (Single::One(value), Credential::Absent | Credential::Foreign(_)) => {
+                found = Credential::Presented(way, value.trim_ascii());
             }
         }
     }
     Ok(found)
+}
+
+/// Whether a key that is accepted some other way stands in an `Authorization` of a scheme that is
+/// not: alone, after the scheme, as one of its parameters, or in what Basic encodes. A wrong
+/// checksum does not matter: somebody meant a key.
+pub(crate) fn holds_a_key(value: &[u8], accepted: &[Accepted]) -> bool {
+    if has_key(value, accepted) {
+        return true;
+    }
+    let scheme = value.get(..5).unwrap_or_default();
+    let pair = scheme.eq_ignore_ascii_case(b"basic").then(|| {
+        let encoded = value.get(5..).unwrap_or_default().trim_ascii();
+        BASIC.decode(encoded).map(Zeroizing::new)
+    });
+    matches!(pair, Some(Ok(pair)) if has_key(&pair, accepted))
+}
+
+/// Whether one of the words is a key. Keys are words of `token68`, whatever they are quoted with.
+fn has_key(text: &[u8], accepted: &[Accepted]) -> bool {
+    let formats = || accepted.iter().flat_map(|way| &way.formats);
+    text.split(|&byte| !crate::key::is_token68(byte))
+        .filter_map(|word| str::from_utf8(word).ok())
+        .any(|word| formats().any(|format| is_shaped(format, word)))
+}
+
+fn is_shaped(format: &KeyFormat, word: &str) -> bool {
+    !matches!(format.parse(word), Err(FormatMismatch::Shape))
 }
 
 /// Hands the text of the key to `then`, once its shape is right.

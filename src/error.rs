@@ -55,6 +55,8 @@ pub enum ErrorCode {
     OwnerSuspended,
     /// 403: the connection is not as secure as demanded.
     InsecureTransport,
+    /// 403: a write to the management API from a page of another site.
+    CrossSite,
     /// 403: not allowed, for a reason that has no code of its own.
     Forbidden,
     /// 404: no such thing.
@@ -65,6 +67,10 @@ pub enum ErrorCode {
     QuotaExceeded,
     /// 412: it changed since it was read.
     PreconditionFailed,
+    /// 413: a body that is longer than is read.
+    TooLarge,
+    /// 415: a body of a media type, charset or content coding that is not read.
+    UnsupportedMediaType,
     /// 422: a body that cannot be accepted.
     InvalidBody,
     /// 429: too many requests with this key.
@@ -110,11 +116,14 @@ impl ErrorCode {
         Self::PlanRequired,
         Self::OwnerSuspended,
         Self::InsecureTransport,
+        Self::CrossSite,
         Self::Forbidden,
         Self::NotFound,
         Self::Conflict,
         Self::QuotaExceeded,
         Self::PreconditionFailed,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
         Self::InvalidBody,
         Self::RateLimited,
         Self::TooManyFailures,
@@ -201,6 +210,11 @@ impl ErrorCode {
                 403,
                 "The connection is not secure enough",
             ),
+            Self::CrossSite => (
+                "CROSS_SITE",
+                403,
+                "Requests from pages of other sites may not change anything",
+            ),
             Self::Forbidden => ("FORBIDDEN", 403, "This is not allowed"),
             Self::NotFound => ("NOT_FOUND", 404, "There is nothing here"),
             Self::Conflict => ("CONFLICT", 409, "This clashes with what is stored"),
@@ -209,6 +223,12 @@ impl ErrorCode {
                 "PRECONDITION_FAILED",
                 412,
                 "It has changed since it was read",
+            ),
+            Self::TooLarge => ("TOO_LARGE", 413, "The body is too large"),
+            Self::UnsupportedMediaType => (
+                "UNSUPPORTED_MEDIA_TYPE",
+                415,
+                "The media type or content coding of the body is not supported",
             ),
             Self::InvalidBody => ("INVALID_BODY", 422, "The body cannot be accepted"),
             Self::RateLimited => ("RATE_LIMITED", 429, "Too many requests with this API key"),

@@ -107,7 +107,8 @@ mod verifier;
 
 pub use actor::{Actor, ActorMode};
 pub use authenticator::{
-    Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Outcome, PendingAttempt,
+    Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Introspection, Outcome,
+    PendingAttempt, Verdict,
 };
 pub use clock::{Clock, SystemClock};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};

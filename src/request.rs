@@ -3,6 +3,7 @@
 //! The view is read synchronously and never kept, so it needs neither `Send` nor `'static`; no
 //! framework's type is in it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -53,11 +54,20 @@ pub trait RequestHead {
     /// The method, as written (`GET`).
     fn method(&self) -> &str;
 
-    /// The path, without the query.
+    /// The whole path, without the query: as the client sent it, also where the framework strips a
+    /// prefix off before it calls a router further in.
     fn path(&self) -> &str;
 
     /// The pattern of the route that was matched (`/documents/{id}`), where the framework knows it.
     fn route(&self) -> Option<&str> {
+        None
+    }
+
+    /// The value of a parameter of the route that was matched (`id` of `/documents/{id}`), decoded
+    /// as the framework decodes it for a handler. `None`, the default, where no route was matched,
+    /// it has no such parameter or several of that name, or the value cannot be decoded.
+    fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        let _ = name;
         None
     }
 

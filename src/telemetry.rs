@@ -56,7 +56,7 @@ fn record(step: Step, told: &'static str, took: std::time::Duration) {
         Step::Store => by_result!("portunus_store_seconds", "found" "missing"),
         Step::Limiter => by_result!("portunus_limiter_seconds", "admitted" "refused"),
         Step::Directory | Step::OwnerStanding => {
-            by_result!("portunus_directory_seconds", "found" "missing")
+            by_result!("portunus_directory_seconds", "found" "missing");
         }
         Step::Verifier => by_result!("portunus_verifier_seconds", "found" "missing"),
     }
@@ -157,10 +157,10 @@ pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId
         let key_id = key.or(error.key_id()).map(tracing::field::display);
         match std::error::Error::source(error).filter(|_| error.status() == 503) {
             Some(cause) => {
-                tracing::warn!(target: "portunus", code = error.code().as_str(), key_id, cause, "refused")
+                tracing::warn!(target: "portunus", code = error.code().as_str(), key_id, cause, "refused");
             }
             None => {
-                tracing::debug!(target: "portunus", code = error.code().as_str(), key_id, "refused")
+                tracing::debug!(target: "portunus", code = error.code().as_str(), key_id, "refused");
             }
         }
     }

@@ -50,7 +50,8 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UserRef {
-    /// By id. A hyphenated UUID (RFC 9562 §4) is in lower case.
+    /// By id. Where the host says that its ids are UUIDs ([`UserIds::Uuid`](super::UserIds::Uuid)),
+    /// a hyphenated UUID (RFC 9562 §4) is in lower case; other ids are as the request wrote them.
     Id(UserId),
     /// By e-mail address, in ASCII lower case.
     Email(String),
@@ -60,7 +61,7 @@ pub enum UserRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct User {
-    /// The id: the canonical identifier.
+    /// The id: the canonical identifier. Where ids are UUIDs, it may be in any case.
     pub id: UserId,
     /// The e-mail address, as people should see it.
     pub email: Option<String>,

@@ -11,6 +11,7 @@
 mod cached;
 mod directory;
 mod intersection;
+mod user_ids;
 mod wanted;
 
 use std::fmt;
@@ -20,8 +21,8 @@ use serde::{Deserialize, Serialize};
 pub use cached::CachedDirectory;
 pub use directory::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 pub(crate) use intersection::Intersection;
-pub use wanted::UserIds;
-pub(crate) use wanted::{Wanted, is_uuid};
+pub use user_ids::UserIds;
+pub(crate) use wanted::Wanted;
 
 use crate::key::{KeyKind, Owner, UserId};
 

@@ -2,6 +2,7 @@
 
 use super::ActorMode;
 use super::directory::UserRef;
+use super::user_ids::{UserIds, is_uuid};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
 use crate::request::{FieldName, RequestHead, Single};
@@ -15,17 +16,6 @@ const FIELDS: [FieldName<'static>; 3] = [
     FieldName::OnBehalfOf,
     FieldName::OnBehalfEmail,
 ];
-
-/// Which identifiers name users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum UserIds {
-    /// Any visible ASCII.
-    #[default]
-    Any,
-    /// Hyphenated UUIDs in any case (RFC 9562 §4); anything else in `X-User-Id` is 400.
-    Uuid,
-}
 
 /// Whom a request names.
 #[derive(Debug, Clone)]
@@ -59,14 +49,14 @@ impl Wanted {
             });
             let text = text.ok_or_else(|| unclear(name, "names nobody"))?;
             let user = match name {
-                FieldName::UserId => {
-                    by_id(text, ids).ok_or_else(|| unclear(name, "is no user id"))?
-                }
+                FieldName::UserId => by_id(text, ids)
+                    .filter(|_| ids == UserIds::Any || is_uuid(text))
+                    .ok_or_else(|| unclear(name, "is no user id"))?,
                 FieldName::OnBehalfEmail => {
                     by_email(text).ok_or_else(|| unclear(name, "is no e-mail address"))?
                 }
                 _ => by_email(text)
-                    .or_else(|| by_id(text, UserIds::Any))
+                    .or_else(|| by_id(text, ids))
                     .ok_or_else(|| unclear(name, "names nobody"))?,
             };
             let mode = if name == FieldName::OnBehalfOf {
@@ -81,28 +71,13 @@ impl Wanted {
 }
 
 fn by_id(text: &str, ids: UserIds) -> Option<UserRef> {
-    let uuid = is_uuid(text);
-    let id = if uuid {
-        UserId::new(&text.to_ascii_lowercase())
-    } else {
-        UserId::new(text)
-    };
-    (uuid || ids == UserIds::Any).then_some(())?;
-    id.ok().map(UserRef::Id)
+    let id = UserId::new(text).ok()?;
+    Some(UserRef::Id(ids.canonical(id)))
 }
 
 fn by_email(text: &str) -> Option<UserRef> {
     let (local, domain) = text.rsplit_once('@')?;
     (!local.is_empty() && !domain.is_empty()).then(|| UserRef::Email(text.to_ascii_lowercase()))
-}
-
-/// Five groups of hexadecimal digits, 8-4-4-4-12.
-pub(crate) fn is_uuid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
 }
 
 fn unclear(name: FieldName<'_>, how: &str) -> AuthError {

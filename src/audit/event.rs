@@ -352,8 +352,8 @@ mod rfc3339 {
         at: &SystemTime,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        // What lies outside of the years 1970 to 9999 cannot be written.
-        let last = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(253_402_300_799_999);
+        // What lies outside of these bounds cannot be written.
+        let last = SystemTime::UNIX_EPOCH + crate::key::MAX_TIME;
         let shown = (*at).clamp(SystemTime::UNIX_EPOCH, last);
         serializer.collect_str(&humantime::format_rfc3339_millis(shown))
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Authenticator, BucketOf, CostOf, Inner, Limits};
+use super::{Anonymous, Authenticator, BucketOf, CostOf, Inner, Limits};
 use crate::actor::{Directory, OwnerStanding, UserIds};
 use crate::audit::AuditTrail;
 use crate::clock::{Clock, SystemClock};
@@ -43,7 +43,7 @@ pub struct AuthenticatorBuilder {
     scope_model: Arc<dyn ScopeModel>,
     environment: Option<Environment>,
     unscoped: Vec<KeyKind>,
-    optional: bool,
+    anonymous: Anonymous,
     clock: Arc<dyn Clock>,
     usage: UsageRecorder,
     transport: Option<Transport>,
@@ -74,7 +74,7 @@ impl AuthenticatorBuilder {
             scope_model: Arc::new(WildcardModel),
             environment: None,
             unscoped: Vec::new(),
-            optional: false,
+            anonymous: Anonymous::Never,
             clock: Arc::new(SystemClock::default()),
             usage: UsageRecorder::default(),
             transport: None,
@@ -152,10 +152,14 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// Lets requests without credentials pass as nobody. Credentials that are present and wrong are
-    /// refused all the same.
+    /// Lets requests without credentials pass as nobody, and those whose `Authorization` is of a
+    /// scheme that is not accepted, unless an accepted key stands in it. Credentials that are
+    /// present and wrong are refused all the same.
+    ///
+    /// For some routes only, there is `optional_key()` of the adapters and of
+    /// [`Authenticator`](Authenticator::optional_key).
     pub fn optional(mut self) -> Self {
-        self.optional = true;
+        self.anonymous = Anonymous::WithoutKey;
         self
     }
 
@@ -256,7 +260,9 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// Which identifiers `X-User-Id` takes.
+    /// Which identifiers name users, in requests and in what directories and verifiers answer; the
+    /// manager needs the same ([`KeyManagerBuilder::user_ids`](crate::manage::KeyManagerBuilder)).
+    /// Any, byte for byte, unless set.
     pub fn user_ids(mut self, ids: UserIds) -> Self {
         self.user_ids = ids;
         self
@@ -325,6 +331,7 @@ impl AuthenticatorBuilder {
             outages: AtomicU64::new(0),
         });
         Ok(Authenticator {
+            anonymous: self.anonymous,
             inner: Arc::new(Inner {
                 accepted: self.accepted,
                 hasher: self.hasher,
@@ -332,7 +339,6 @@ impl AuthenticatorBuilder {
                 scope_model: self.scope_model,
                 environment: self.environment,
                 unscoped: self.unscoped,
-                optional: self.optional,
                 failures: self
                     .failure_quotas
                     .map(|quotas| FailureLimits::new(quotas, &clock)),

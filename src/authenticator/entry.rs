@@ -26,23 +26,35 @@ impl Inner {
         digests: &[KeyDigest],
         facts: &Facts,
     ) -> Result<(Arc<StoredKey>, Arc<KeyEntry>), AuthError> {
-        let found =
-            found.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))?;
-        let stored = found
-            .as_ref()
-            .map(|stored| stored.digest())
-            .or(digests.first());
-        let matches = digests
-            .iter()
-            .fold(false, |any, digest| any | (Some(digest) == stored));
-        let (Some(stored), true) = (found, matches) else {
+        let Some(stored) = matching(found, digests)? else {
             return Err(self.unknown(facts));
         };
+        let entry = self.entry_of(&stored)?;
+        Ok((stored, entry))
+    }
+
+    /// What this authenticator knows of a stored key, compiled once.
+    fn entry_of(&self, stored: &StoredKey) -> Result<Arc<KeyEntry>, AuthError> {
         let entry = stored
             .compiled()
             .get_or_try_make(self.tag, || self.compile(stored.record()));
-        let entry = entry.map_err(|error| error.presenting(stored.record(), None))?;
-        Ok((stored, entry))
+        entry.map_err(|error| error.presenting(stored.record(), None))
+    }
+
+    /// Steps 2 to 4 for a text that nobody presented: whoever asks has not failed, and nothing is
+    /// written.
+    pub(super) async fn known(&self, key: &str) -> Result<Option<Arc<KeyEntry>>, AuthError> {
+        let mut formats = self.accepted.iter().flat_map(|way| &way.formats);
+        if !formats.any(|format| format.parse(key).is_ok()) {
+            return Ok(None);
+        }
+        let digests = self.hasher.candidates(key, self.hasher.digest(key));
+        let found = match self.store.find_now(digests.as_slice()) {
+            Some(found) => found,
+            None => self.store.find(digests.as_slice()).await,
+        };
+        let stored = matching(found, digests.as_slice())?;
+        stored.map(|stored| self.entry_of(&stored)).transpose()
     }
 
     /// A well-formed key that no store knows: counted against the client, never against any key.
@@ -166,4 +178,21 @@ impl Inner {
             attempt.outcome().await
         })))
     }
+}
+
+/// The key that was found, after the constant-time comparison that also a miss goes through.
+fn matching(
+    found: Result<Option<Arc<StoredKey>>, StoreError>,
+    digests: &[KeyDigest],
+) -> Result<Option<Arc<StoredKey>>, AuthError> {
+    let found =
+        found.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))?;
+    let stored = found
+        .as_ref()
+        .map(|stored| stored.digest())
+        .or(digests.first());
+    let matches = digests
+        .iter()
+        .fold(false, |any, digest| any | (Some(digest) == stored));
+    Ok(found.filter(|_| matches))
 }

@@ -14,6 +14,7 @@ mod builder;
 mod entry;
 mod path;
 mod rules;
+mod verify;
 
 use std::fmt;
 use std::future::Future;
@@ -42,6 +43,7 @@ use crate::verifier::TokenVerifier;
 
 pub use attempt::{Admission, Attempt, Outcome, PendingAttempt};
 pub use builder::{AuthenticatorBuilder, BuildError};
+pub use verify::{Introspection, Verdict};
 
 /// Authenticates requests. Cloning shares everything.
 ///
@@ -57,6 +59,18 @@ pub use builder::{AuthenticatorBuilder, BuildError};
 #[derive(Clone)]
 pub struct Authenticator {
     inner: Arc<Inner>,
+    anonymous: Anonymous,
+}
+
+/// Which requests pass as nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anonymous {
+    /// None.
+    Never,
+    /// Those without any credentials.
+    WithoutCredentials,
+    /// Those too whose credentials are of a scheme that is not accepted, and hold no key.
+    WithoutKey,
 }
 
 struct Inner {
@@ -66,7 +80,6 @@ struct Inner {
     scope_model: Arc<dyn ScopeModel>,
     environment: Option<Environment>,
     unscoped: Vec<KeyKind>,
-    optional: bool,
     clock: Arc<dyn Clock>,
     usage: UsageRecorder,
     transport: Option<Transport>,
@@ -91,6 +104,7 @@ struct Inner {
 
 /// What is remembered of the request's head once the head is gone.
 struct Facts {
+    purpose: Purpose,
     now: SystemTime,
     client_ip: Option<IpAddr>,
     /// Whether the connection is as secure as demanded.
@@ -100,6 +114,15 @@ struct Facts {
     token: Option<Zeroizing<String>>,
     cost: u64,
     bucket: Option<(String, Quotas)>,
+}
+
+/// What the steps are taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To let a request pass.
+    Request,
+    /// To tell what a request would get: it takes no quota and is no use of the key.
+    Verification,
 }
 
 type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
@@ -122,7 +145,7 @@ impl Authenticator {
 
     /// Decides about a request, or begins to.
     pub fn attempt(&self, head: &dyn RequestHead) -> Attempt {
-        match self.inner.attempt(head) {
+        match self.inner.attempt(head, self.anonymous) {
             Ok(Attempt::Pending(PendingAttempt(rest))) => {
                 Attempt::Pending(PendingAttempt(Box::pin(telemetry::in_span(rest))))
             }
@@ -141,6 +164,17 @@ impl Authenticator {
         head: &dyn RequestHead,
     ) -> impl Future<Output = Outcome> + Send + use<> {
         self.attempt(head).outcome()
+    }
+
+    /// The same authenticator, sharing everything, for routes whose key is optional: a request that
+    /// sends no credentials at all passes as nobody. Credentials that fail, and those of a scheme
+    /// that is not accepted, are refused.
+    #[must_use]
+    pub fn optional_key(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            anonymous: Anonymous::WithoutCredentials,
+        }
     }
 
     /// The ways to present a key that are accepted, in the order in which they were given: for
@@ -255,7 +289,7 @@ impl fmt::Debug for Authenticator {
             .field("hasher", &self.inner.hasher)
             .field("store", &self.inner.store)
             .field("environment", &self.inner.environment)
-            .field("optional", &self.inner.optional)
+            .field("anonymous", &self.anonymous)
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,9 @@ use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use super::rules::{is_own_user, may_act_for, may_delegate, network, standing, stands, transport};
-use super::{Admission, Attempt, Facts, Inner, Limits, Outcome, PendingAttempt};
+use super::{
+    Admission, Anonymous, Attempt, Facts, Inner, Limits, Outcome, PendingAttempt, Purpose,
+};
 use crate::actor::{self, ActorMode, DirectoryError, User, UserRef, Wanted};
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::{AuthError, ErrorCode};
@@ -19,10 +21,15 @@ use crate::principal::{Acting, KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::store::{StoreError, StoredKey};
 use crate::telemetry::{self, Step};
+use crate::verifier::TokenVerifier;
 
 impl Inner {
     /// Steps 1 and 2: a text that has the shape of a key, or nobody where that is allowed.
-    pub(super) fn attempt(self: &Arc<Self>, head: &dyn RequestHead) -> Result<Attempt, AuthError> {
+    pub(super) fn attempt(
+        self: &Arc<Self>,
+        head: &dyn RequestHead,
+        anonymous: Anonymous,
+    ) -> Result<Attempt, AuthError> {
         match credential::read(head, &self.accepted)? {
             Credential::Presented(way, value) => {
                 let known = credential::with_key(way, value, |key| {
@@ -35,13 +42,34 @@ impl Inner {
                     None => Err(error),
                 })
             }
-            Credential::Absent if self.optional => Ok(Attempt::Ready(Ok(Admission::nobody()))),
-            Credential::Absent => Err(AuthError::new(ErrorCode::MissingKey)),
+            Credential::Absent if anonymous != Anonymous::Never => {
+                Ok(Attempt::Ready(Ok(Admission::nobody())))
+            }
+            Credential::Foreign(value)
+                if anonymous == Anonymous::WithoutKey && !self.holds_a_key(value) =>
+            {
+                Ok(Attempt::Ready(Ok(Admission::nobody())))
+            }
+            Credential::Absent | Credential::Foreign(_) => {
+                Err(AuthError::new(ErrorCode::MissingKey))
+            }
         }
+    }
+
+    /// Whether somebody who holds a key, or a token of the verifier's, sent it in a way that is not
+    /// accepted.
+    fn holds_a_key(&self, value: &[u8]) -> bool {
+        let words = value.split(|byte| b" \t,;=\"".contains(byte));
+        let mut tokens = words.filter_map(credential::token68);
+        let recognized =
+            |verifier: &Arc<dyn TokenVerifier>| tokens.any(|token| verifier.recognizes(token));
+        credential::holds_a_key(value, &self.accepted)
+            || self.verifier.as_ref().is_some_and(recognized)
     }
 
     fn facts(&self, head: &dyn RequestHead) -> Facts {
         Facts {
+            purpose: Purpose::Request,
             now: self.clock.now(),
             client_ip: self.client_ip.resolve(head),
             secure: self
@@ -131,7 +159,8 @@ impl Inner {
             facts.now = this.clock.now();
             let verified = answer
                 .map_err(|error| AuthError::unavailable(ErrorCode::VerifierUnavailable, error))?;
-            let token = verified.ok_or_else(|| this.unknown(&facts))?;
+            let mut token = verified.ok_or_else(|| this.unknown(&facts))?;
+            token.owner = this.user_ids.owner(token.owner);
             let entry = this.compile(&token.into_record(facts.now))?;
             this.stand(entry, facts).outcome().await
         })))
@@ -164,7 +193,7 @@ impl Inner {
     }
 
     /// Step 5: the key's own standing.
-    fn stand(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
+    pub(super) fn stand(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
         match standing(&entry.record, facts.now) {
             Ok(()) => self.owner(entry, facts),
             Err(error) => self.refused(error, &entry, &facts),
@@ -210,7 +239,8 @@ impl Inner {
 
     /// Step 7: all windows at once; now if the limiter can, else in the continuation.
     fn limit(self: &Arc<Self>, entry: Arc<KeyEntry>, facts: Facts) -> Attempt {
-        let Some(limits) = &self.limits else {
+        let limits = self.limits.as_ref();
+        let Some(limits) = limits.filter(|_| facts.purpose == Purpose::Request) else {
             return self.act(entry, facts, None);
         };
         let decided = telemetry::timed(Step::Limiter, || {
@@ -274,7 +304,9 @@ impl Inner {
         limits: Option<Decision>,
     ) -> Attempt {
         let wanted = match &facts.wanted {
-            Ok(Wanted::User(mode, user)) if !is_own_user(&entry.record, *mode, user) => {
+            Ok(Wanted::User(mode, user))
+                if !is_own_user(&entry.record, self.user_ids, *mode, user) =>
+            {
                 (*mode, user.clone())
             }
             Ok(_) => return Attempt::Ready(Ok(finish(entry, &facts, limits, None))),
@@ -314,6 +346,7 @@ impl Inner {
         let refused = match answer {
             Err(error) => AuthError::unavailable(ErrorCode::DirectoryUnavailable, error),
             Ok(Some(user)) if may_act_for(&entry.record, &user) => {
+                let user = self.user_ids.user(user);
                 match self.authority(&entry, &user) {
                     Ok(scopes) => {
                         let canonical =
@@ -419,7 +452,9 @@ fn finish(
     limits: Option<Decision>,
     acting: Option<(ActorMode, Arc<Acting>)>,
 ) -> Admission {
-    entry.usage.count(facts.now, facts.client_ip);
+    if facts.purpose == Purpose::Request {
+        entry.usage.count(facts.now, facts.client_ip);
+    }
     let (mode, acting) = acting.map_or_else(
         || (actor::own_mode(entry.record.kind), None),
         |(mode, a)| (mode, Some(a)),

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use super::Facts;
-use crate::actor::{ActorMode, DirectoryError, Standing, User, UserRef, is_uuid};
+use crate::actor::{ActorMode, DirectoryError, Standing, User, UserIds, UserRef};
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{Delegation, KeyKind, KeyRecord, KeyStatus, UserId};
+use crate::key::{Delegation, KeyKind, KeyRecord, KeyStatus};
 
 /// Step 6: a connection as secure as demanded.
 pub(super) fn transport(facts: &Facts) -> Result<(), AuthError> {
@@ -28,16 +28,16 @@ pub(super) fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(
 }
 
 /// A user key whose `X-User-Id` is its own user, which changes nothing.
-pub(super) fn is_own_user(record: &KeyRecord, mode: ActorMode, named: &UserRef) -> bool {
+pub(super) fn is_own_user(
+    record: &KeyRecord,
+    ids: UserIds,
+    mode: ActorMode,
+    named: &UserRef,
+) -> bool {
     let own = record.owner.user_id.as_ref();
-    // UUIDs are equal in any case; other identifiers are compared as they stand.
-    let same = |own: &UserId, id: &UserId| {
-        own == id || (is_uuid(id.as_str()) && own.as_str().eq_ignore_ascii_case(id.as_str()))
-    };
-    let is_own = |id: &UserId| own.is_some_and(|own| same(own, id));
     record.kind != KeyKind::App
         && mode == ActorMode::AppUser
-        && matches!(named, UserRef::Id(id) if is_own(id))
+        && matches!(named, UserRef::Id(id) if own.is_some_and(|own| ids.are_one(own, id)))
 }
 
 /// Delegation is a permission of the key, and of applications' keys only.

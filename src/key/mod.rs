@@ -24,8 +24,8 @@ pub use format::{
 pub use id::{IdError, KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 pub use kind::{Environment, KeyKind};
 pub use record::{
-    Access, Delegation, KeyRecord, KeyStatus, Metadata, MetadataError, Owner, ParseAccessError,
-    ParseKeyStatusError, Revocation,
+    Access, Delegation, KeyRecord, KeyStatus, MAX_TIME, Metadata, MetadataError, Owner,
+    ParseAccessError, ParseKeyStatusError, Revocation,
 };
 pub use secret::PlaintextKey;
 pub use signing::{ParseSigningStateError, SigningState};

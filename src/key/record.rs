@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -14,6 +14,10 @@ use super::kind::{Environment, KeyKind};
 use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::scope::Scope;
+
+/// The latest time that is read, written or calculated anywhere, since the Unix epoch:
+/// `9999-12-31T23:59:59.999Z`, the last one that RFC 3339 can write to the millisecond.
+pub const MAX_TIME: Duration = Duration::from_millis(253_402_300_799_999);
 
 /// Whom a key belongs to. It never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

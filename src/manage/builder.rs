@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ByRole, Inner, KeyManager, Operator, OperatorPolicy};
+use crate::actor::UserIds;
 use crate::audit::AuditTrail;
 use crate::clock::{Clock, SystemClock};
 use crate::key::{Delegation, Environment, FormatError, KeyFormat, KeyHasher, KeyKind, TenantId};
@@ -65,6 +66,7 @@ impl KeyManagerBuilder {
                 environments: Vec::new(),
                 clock: Arc::new(SystemClock::default()),
                 rules: IssueRules::default(),
+                user_ids: UserIds::default(),
                 active_keys_of: None,
                 policy: Arc::new(ByRole::new()),
                 audit: None,
@@ -113,6 +115,14 @@ impl KeyManagerBuilder {
     /// What keys may be like.
     pub fn rules(mut self, rules: IssueRules) -> Self {
         self.inner.rules = rules;
+        self
+    }
+
+    /// Which identifiers name users: as the authenticator's. Owners of keys that are issued or
+    /// imported, and owners that are asked about, get the one spelling
+    /// ([`UserIds::canonical`]). Any, byte for byte, unless set.
+    pub fn user_ids(mut self, ids: UserIds) -> Self {
+        self.inner.user_ids = ids;
         self
     }
 
@@ -167,6 +177,7 @@ impl KeyManagerBuilder {
         Ok(KeyManager {
             inner: Arc::new(self.inner),
             operator: Arc::new(Operator::host()),
+            precondition: None,
         })
     }
 }

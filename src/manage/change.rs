@@ -4,8 +4,10 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use super::check::{check_name, check_order, check_text, check_time};
+use super::check::{check_order, check_time};
 use super::issue::check_workspaces;
+use super::precondition::Applied;
+use super::text;
 use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
@@ -126,13 +128,14 @@ impl KeyChange {
 
 impl KeyManager {
     /// Changes a key. With `version`, only if it is still at that one; without, whatever it is at.
-    /// What changes nothing is no new version.
+    /// The version is compared last, after every other reason to refuse the change. What changes
+    /// nothing is no new version.
     ///
     /// # Errors
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Changed`],
-    /// [`ManageError::Conflict`] for a revoked key, [`ManageError::NotFound`],
-    /// [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`] where it would be active again,
-    /// or the store giving no answer.
+    /// [`ManageError::PreconditionFailed`], [`ManageError::Conflict`] for a revoked key,
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`] where
+    /// it would be active again, or the store giving no answer.
     pub async fn update(
         &self,
         id: &KeyId,
@@ -205,26 +208,30 @@ impl KeyManager {
             change
                 .actions()
                 .try_for_each(|action| self.may(action, before))?;
-            if let Some(expected) = version
-                && before.version != expected
-            {
-                return Err(ManageError::Changed {
-                    expected,
-                    stored: before.version,
-                });
-            }
             if before.revoked.is_some() {
                 return Err(ManageError::Conflict("a revoked key stays as it is"));
             }
-            self.check_change(before, &change, now)?;
+            self.check_change(before, &mut change, now)?;
             let mut record = (**before).clone();
             change.clone().apply(&mut record);
             change
                 .actions()
                 .try_for_each(|action| self.may(action, &record))?;
             self.may_grant(&record, Some(before))?;
+            let expected = version.unwrap_or(before.version);
+            let unmet = match before.version == expected {
+                true => ManageError::PreconditionFailed,
+                false => ManageError::Changed {
+                    expected,
+                    stored: before.version,
+                },
+            };
+            let holds = before.version == expected && self.precondition_holds(Some(before.version));
             if record == **before {
-                return Ok(self.done(record, listed.usage).await);
+                return match holds {
+                    true => Ok(self.done(record, listed.usage).await),
+                    false => Err(unmet),
+                };
             }
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&record.owner),
@@ -238,16 +245,15 @@ impl KeyManager {
             } else {
                 batch
             };
-            match self
-                .inner
-                .store
-                .apply(&batch.update(record.clone()).change(pin))
-                .await
-            {
-                Ok(()) => {
+            let added =
+                i64::from(record.counts_as_active(now)) - i64::from(before.counts_as_active(now));
+            let batch = batch.update(record.clone()).change(pin);
+            match self.apply(&batch, holds, added).await {
+                Ok(Applied::Done) => {
                     record.version += 1;
                     return Ok(self.done(record, listed.usage).await);
                 }
+                Ok(Applied::Unmet) => return Err(unmet),
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -255,17 +261,18 @@ impl KeyManager {
         Err(ManageError::Contended)
     }
 
+    /// Refuses what cannot be, and leaves out the white space around texts.
     fn check_change(
         &self,
         before: &KeyRecord,
-        change: &KeyChange,
+        change: &mut KeyChange,
         now: SystemTime,
     ) -> Result<(), ManageError> {
-        if let Some(name) = &change.name {
-            check_name(name)?;
+        if let Some(name) = &mut change.name {
+            *name = text::name(name)?;
         }
-        if let Some(Some(description)) = &change.description {
-            check_text("description", description)?;
+        if let Some(Some(description)) = &mut change.description {
+            *description = text::lines("description", description)?;
         }
         if let Some(scopes) = &change.scopes {
             self.check_scopes(before.kind, scopes)?;

@@ -1,32 +1,33 @@
-//! What a text and a time may be, whoever asks for it.
+//! What a time may be, whoever asks for it, and how times are calculated.
 
 use std::time::{Duration, SystemTime};
 
 use super::ManageError;
+use crate::key::MAX_TIME;
 
-/// The most characters of a name, a description or a reason.
-pub const MAX_TEXT_LENGTH: usize = 1000;
+/// The bounds of a time, for whoever is refused.
+pub(super) const BOUNDS: &str =
+    "a time from 1970-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z is needed";
 
-/// A name for people: not empty, bounded, one line.
-pub(super) fn check_name(name: &str) -> Result<(), ManageError> {
-    if name.trim().is_empty() {
-        return Err(ManageError::invalid("name", "a key needs a name"));
-    }
-    check_line("name", name)
+/// The latest time.
+pub(super) fn latest() -> SystemTime {
+    SystemTime::UNIX_EPOCH + MAX_TIME
 }
-
-/// The end of the year 9999: what any storage and any notation can hold.
-pub(super) const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
 /// A time that any storage can hold, in whole milliseconds, not later than it was.
 pub(super) fn check_time(field: &'static str, at: SystemTime) -> Result<SystemTime, ManageError> {
-    match at.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) if since <= LATEST => Ok(to_the_millisecond(at)),
-        _ => Err(ManageError::invalid(
-            field,
-            "it lies before 1970 or after the year 9999",
-        )),
+    let at = to_the_millisecond(at);
+    if (SystemTime::UNIX_EPOCH..=latest()).contains(&at) {
+        Ok(at)
+    } else {
+        Err(ManageError::invalid(field, BOUNDS))
     }
+}
+
+/// So much later, in whole milliseconds; `None` beyond the latest time.
+pub(super) fn later(at: SystemTime, by: Duration) -> Option<SystemTime> {
+    let end = at.checked_add(by).map(to_the_millisecond)?;
+    (end <= latest()).then_some(end)
 }
 
 pub(super) fn to_the_millisecond(at: SystemTime) -> SystemTime {
@@ -48,37 +49,4 @@ pub(super) fn check_order(
         )),
         _ => Ok(()),
     }
-}
-
-/// One line for people, that reads as it is written: no controls, and none of those that turn the
-/// direction of a text.
-pub(super) fn check_line(field: &'static str, text: &str) -> Result<(), ManageError> {
-    check_text(field, text)?;
-    let turns = |c: char| {
-        matches!(
-            c,
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}'
-        )
-    };
-    if text.contains(|c: char| c == '\n' || turns(c)) {
-        return Err(ManageError::invalid(
-            field,
-            "one line, without characters that turn its direction",
-        ));
-    }
-    Ok(())
-}
-
-/// A text for people: bounded, and without control characters.
-pub(super) fn check_text(field: &'static str, text: &str) -> Result<(), ManageError> {
-    if text.chars().count() > MAX_TEXT_LENGTH {
-        return Err(ManageError::invalid(
-            field,
-            format!("at most {MAX_TEXT_LENGTH} characters"),
-        ));
-    }
-    if text.chars().any(|c| c.is_control() && c != '\n') {
-        return Err(ManageError::invalid(field, "no control characters"));
-    }
-    Ok(())
 }

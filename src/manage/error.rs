@@ -43,6 +43,10 @@ pub enum ManageError {
         /// The version that is stored.
         stored: u64,
     },
+    /// The precondition of [`KeyManager::only_if`](super::KeyManager::only_if) does not hold:
+    /// nothing was done.
+    #[error("the key was modified since it was read, or the precondition names no version of it")]
+    PreconditionFailed,
     /// A key with this digest is known, or was.
     #[error("a key with this digest is known already")]
     DigestKnown,
@@ -72,7 +76,7 @@ impl ManageError {
             Self::Conflict(_) | Self::DigestKnown | Self::DoneBefore(_) | Self::Contended => {
                 ErrorCode::Conflict
             }
-            Self::Changed { .. } => ErrorCode::PreconditionFailed,
+            Self::Changed { .. } | Self::PreconditionFailed => ErrorCode::PreconditionFailed,
             Self::Generate(_) | Self::Store(_) => ErrorCode::StoreUnavailable,
         }
     }

@@ -7,7 +7,7 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-use super::check::check_line;
+use super::text;
 use super::watch::Watch;
 use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated};
 use crate::audit::Action;
@@ -147,7 +147,7 @@ impl KeyManager {
         }
         let mut record = self.record_of(key, now)?;
         if let Some(last) = &last_four {
-            check_line("last_four", last)?;
+            let last = text::line("last_four", last)?;
             if last.chars().count() > 4 {
                 return Err(ManageError::invalid("last_four", "at most 4 characters"));
             }

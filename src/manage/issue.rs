@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::check::{check_line, check_name, check_order, check_text, check_time};
+use super::check::{BOUNDS, check_order, check_time, later};
+use super::text;
 use super::watch::Watch;
 use super::{Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
@@ -17,6 +18,9 @@ use crate::network::AllowList;
 use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, Rejected, StoreError, WriteBatch};
 
+/// A rule of [`text`].
+type TextRule = fn(&'static str, &str) -> Result<String, ManageError>;
+
 /// The most scopes of a key.
 const MOST_SCOPES: usize = 256;
 
@@ -24,9 +28,10 @@ const MOST_SCOPES: usize = 256;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewKey {
-    /// A name for people: 1 to 1000 characters.
+    /// A name for people: one line of 1 to 1000 characters, one of them visible. White space at
+    /// both ends is left out; control, direction, annotation and tag characters are refused.
     pub name: String,
-    /// More for people.
+    /// More for people: at most 1000 characters, of several lines; else as the name.
     pub description: Option<String>,
     /// Whom it stands for; an application unless set.
     pub kind: KeyKind,
@@ -144,7 +149,7 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`],
     /// [`ManageError::QuotaExceeded`], [`ManageError::DoneBefore`] for a request that is repeated,
-    /// or the store giving no answer.
+    /// [`ManageError::PreconditionFailed`], or the store giving no answer.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
         let mut watch = self.watch(Action::KeyIssue);
         let issued = self.try_issue(new, &mut watch).await;
@@ -201,6 +206,14 @@ impl KeyManager {
         let mut seen = HashSet::new();
         new.scopes.retain(|scope| seen.insert(scope.clone()));
         let environment = self.environment_of(&new)?;
+        new.owner = self.inner.user_ids.owner(new.owner);
+        new.name = text::name(&new.name)?;
+        for (field, free, check) in [
+            ("description", &mut new.description, text::lines as TextRule),
+            ("owner.user_email", &mut new.owner.user_email, text::line),
+        ] {
+            *free = free.take().map(|text| check(field, &text)).transpose()?;
+        }
         new.not_before = new
             .not_before
             .map(|at| check_time("not_before", at))
@@ -233,9 +246,10 @@ impl KeyManager {
         record.expires_at = new.expires_at;
         if record.kind == KeyKind::AccessToken && record.expires_at.is_none() {
             let lifetime = self.inner.rules.access_token_lifetime;
-            record.expires_at = lifetime
-                .map(|lifetime| check_time("expires_at", ends(now, lifetime)?))
-                .transpose()?;
+            let end = |lifetime| {
+                later(now, lifetime).ok_or_else(|| ManageError::invalid("expires_at", BOUNDS))
+            };
+            record.expires_at = lifetime.map(end).transpose()?;
         }
         Ok(record)
     }
@@ -257,7 +271,8 @@ impl KeyManager {
         let batch = WriteBatch::new()
             .change(pin)
             .join(self.insertion(record, digest, signing, now));
-        Ok(self.inner.store.apply(&batch).await?)
+        let holds = self.precondition_holds(None);
+        self.apply(&batch, holds, 1).await?.done()
     }
 
     /// The changes that make a key, and make it the primary one where there is none, under its
@@ -351,15 +366,6 @@ impl KeyManager {
     }
 
     fn check(&self, new: &NewKey, now: SystemTime) -> Result<(), ManageError> {
-        check_name(&new.name)?;
-        check_text(
-            "description",
-            new.description.as_deref().unwrap_or_default(),
-        )?;
-        check_line(
-            "owner.user_email",
-            new.owner.user_email.as_deref().unwrap_or_default(),
-        )?;
         if new.kind != KeyKind::App && new.owner.user_id.is_none() {
             return Err(ManageError::invalid(
                 "owner.user_id",
@@ -455,9 +461,4 @@ pub(super) fn check_workspaces(workspaces: Option<&[WorkspaceId]>) -> Result<(),
         )),
         _ => Ok(()),
     }
-}
-
-fn ends(now: SystemTime, lifetime: Duration) -> Result<SystemTime, ManageError> {
-    now.checked_add(lifetime)
-        .ok_or_else(|| ManageError::invalid("expires_at", "it is too far away"))
 }

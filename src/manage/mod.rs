@@ -13,9 +13,11 @@ mod idempotency;
 mod import;
 mod issue;
 mod operator;
+mod precondition;
 mod retire;
 mod rotate;
 mod signing;
+mod text;
 mod verify;
 mod watch;
 
@@ -26,16 +28,18 @@ use std::time::SystemTime;
 
 pub use builder::{IssueRules, KeyManagerBuilder};
 pub use change::KeyChange;
-pub use check::MAX_TEXT_LENGTH;
 pub use error::ManageError;
 pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
 pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role};
 pub use rotate::Rotated;
+pub use text::MAX_TEXT_LENGTH;
 
-use check::to_the_millisecond;
+use check::{later, to_the_millisecond};
+use precondition::Precondition;
 
+use crate::actor::UserIds;
 use crate::audit::{Action, AuditTrail};
 use crate::clock::Clock;
 use crate::key::{
@@ -78,6 +82,7 @@ pub struct KeyPage {
 pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
+    precondition: Option<Arc<Precondition>>,
 }
 
 struct Inner {
@@ -89,6 +94,7 @@ struct Inner {
     environments: Vec<Environment>,
     clock: Arc<dyn Clock>,
     rules: IssueRules,
+    user_ids: UserIds,
     active_keys_of: Option<Arc<ActiveKeysOf>>,
     policy: Arc<dyn OperatorPolicy>,
     audit: Option<AuditTrail>,
@@ -116,8 +122,8 @@ impl KeyManager {
     #[must_use]
     pub fn by(&self, operator: Operator) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             operator: Arc::new(operator),
+            ..self.clone()
         }
     }
 
@@ -125,6 +131,12 @@ impl KeyManager {
     #[must_use]
     pub fn audit(&self) -> Option<&AuditTrail> {
         self.inner.audit.as_ref()
+    }
+
+    /// Which identifiers name users.
+    #[must_use]
+    pub fn user_ids(&self) -> UserIds {
+        self.inner.user_ids
     }
 
     /// Who acts.
@@ -271,7 +283,7 @@ impl KeyManager {
         // What has ended or has a successor needs no rotation any more.
         let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
         let due = self.inner.rules.rotate_every.filter(|_| may_rotate);
-        let rotation_due = due.and_then(|every| record.created_at.checked_add(every));
+        let rotation_due = due.and_then(|every| later(record.created_at, every));
         ManagedKey {
             record,
             usage: listed.usage,

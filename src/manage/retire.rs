@@ -1,6 +1,7 @@
 //! The end of a key, and who takes its place: revoke, delete, make primary.
 
-use super::check::check_text;
+use super::precondition::Applied;
+use super::text;
 use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
@@ -16,8 +17,8 @@ impl KeyManager {
     /// step.
     ///
     /// # Errors
-    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], a reason that is too long, or the
-    /// store giving no answer.
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
+    /// a reason that is too long or cannot be read as it is stored, or the store giving no answer.
     pub async fn revoke(
         &self,
         id: &KeyId,
@@ -26,7 +27,7 @@ impl KeyManager {
         let mut watch = self.watch(Action::KeyRevoke);
         let revoked = self.try_revoke(id, reason, &mut watch).await;
         watch.ended(revoked.as_ref().map(|key| &*key.record), || {
-            reason.map(|why| self.harmless(why))
+            reason.map(|why| self.harmless(why.trim()))
         });
         revoked
     }
@@ -37,12 +38,15 @@ impl KeyManager {
         reason: Option<&str>,
         watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
-        check_text("reason", reason.unwrap_or_default())?;
+        let reason = reason
+            .map(|reason| text::lines("reason", reason))
+            .transpose()?;
         // However much others change the key meanwhile: a revocation gets through.
         for _ in 0..ATTEMPTS_TO_REVOKE {
             let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyRevoke, &listed.record)?;
             let mut record = (*listed.record).clone();
+            let holds = self.precondition_holds(Some(record.version));
             if record.revoked.is_some() {
                 // Whoever asks again may never have heard that it was done: then perhaps nobody
                 // else has, either. A write that changes nothing tells every node once more.
@@ -55,15 +59,17 @@ impl KeyManager {
                         id: id.clone(),
                         state: None,
                     });
-                match self.inner.store.apply(&again).await {
-                    Ok(()) => return Ok(self.managed(listed, false)),
+                match self.apply(&again, holds, 0).await {
+                    Ok(applied) => {
+                        return applied.done().map(|()| self.managed(listed, false));
+                    }
                     Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {
                         continue;
                     }
                     Err(error) => return Err(error.into()),
                 }
             }
-            record.revoked = Some(Revocation::new(now, reason.map(str::to_owned)));
+            record.revoked = Some(Revocation::new(now, reason.clone()));
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&record.owner),
                 at: now,
@@ -77,11 +83,12 @@ impl KeyManager {
                 .update(record.clone())
                 .change(forget)
                 .change(pin);
-            match self.inner.store.apply(&batch).await {
-                Ok(()) => {
+            match self.apply(&batch, holds, 0).await {
+                Ok(Applied::Done) => {
                     record.version += 1;
                     return Ok(self.managed(Listed::new(record, listed.usage), false));
                 }
+                Ok(Applied::Unmet) => return Err(ManageError::PreconditionFailed),
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -94,7 +101,8 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::Conflict`] for the primary key of an owner who has another active one,
-    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], or the store giving no answer.
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
+    /// or the store giving no answer.
     pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
         let mut watch = self.watch(Action::KeyDelete);
         let deleted = self.try_delete(id, &mut watch).await;
@@ -133,8 +141,12 @@ impl KeyManager {
                 .require(condition)
                 .change(Change::Delete(id.clone()))
                 .change(Change::PinPrimary { owner, at: now });
-            match self.inner.store.apply(&batch).await {
-                Ok(()) => return Ok(self.managed(listed, is_primary)),
+            let holds = self.precondition_holds(Some(listed.record.version));
+            let added = -i64::from(listed.record.counts_as_active(now));
+            match self.apply(&batch, holds, added).await {
+                Ok(applied) => {
+                    return applied.done().map(|()| self.managed(listed, is_primary));
+                }
                 Err(error) => match error.as_rejected() {
                     Some(Rejected::TooManyActive { .. }) => {
                         return Err(ManageError::Conflict(
@@ -153,8 +165,8 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::Conflict`] for a key that is not active, an access token, or, where events
-    /// are signed, an imported key; [`ManageError::NotFound`]; [`ManageError::Forbidden`]; or the
-    /// store giving no answer.
+    /// are signed, an imported key; [`ManageError::NotFound`]; [`ManageError::Forbidden`];
+    /// [`ManageError::PreconditionFailed`]; or the store giving no answer.
     pub async fn make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyMakePrimary);
         let made = self.try_make_primary(id, &mut watch).await;
@@ -188,8 +200,9 @@ impl KeyManager {
                     owner,
                     key: id.clone(),
                 });
-            match self.inner.store.apply(&batch).await {
-                Ok(()) => return Ok(self.managed(listed, true)),
+            let holds = self.precondition_holds(Some(listed.record.version));
+            match self.apply(&batch, holds, 0).await {
+                Ok(applied) => return applied.done().map(|()| self.managed(listed, true)),
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::check::{LATEST, check_time};
+use super::check::{BOUNDS, later, latest};
 use super::idempotency::DELETED_SINCE;
 use super::issue::is_known;
+use super::precondition::Applied;
 use super::watch::Watch;
 use super::{ATTEMPTS, Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
@@ -36,7 +37,8 @@ impl KeyManager {
     /// [`ManageError::Conflict`] for a key that has ended or has a successor already,
     /// [`ManageError::Invalid`] for a grace that cannot be and for access tokens,
     /// [`ManageError::QuotaExceeded`] (the successor counts), [`ManageError::NotFound`],
-    /// [`ManageError::Forbidden`], or the store giving no answer.
+    /// [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`], or the store giving no
+    /// answer.
     pub async fn rotate(
         &self,
         id: &KeyId,
@@ -131,11 +133,9 @@ impl KeyManager {
             record.masked = format.mask(&key);
             old.successor = Some(record.id.clone());
             if !stay {
-                let too_long = || ManageError::invalid("grace_seconds", "it is too long");
-                let end = now
-                    .checked_add(grace.unwrap_or_default())
-                    .ok_or_else(too_long)?;
-                let end = check_time("grace_seconds", end).map_err(|_| too_long())?;
+                let too_long =
+                    || ManageError::invalid("grace_seconds", format!("it is too long: {BOUNDS}"));
+                let end = later(now, grace.unwrap_or_default()).ok_or_else(too_long)?;
                 old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
             }
             let digest = self.inner.hasher.digest(key.as_str());
@@ -174,8 +174,11 @@ impl KeyManager {
                     state: None,
                 });
             }
-            match self.inner.store.apply(&batch).await {
-                Ok(()) => {
+            let holds = self.precondition_holds(Some(listed.record.version));
+            let added = i64::from(old.counts_as_active(now));
+            match self.apply(&batch, holds, added).await {
+                Ok(Applied::Unmet) => return Err(ManageError::PreconditionFailed),
+                Ok(Applied::Done) => {
                     old.version += 1;
                     return Ok(Rotated {
                         key,
@@ -211,15 +214,10 @@ fn successor_of(old: &KeyRecord, id: KeyId, now: SystemTime) -> KeyRecord {
         end.duration_since(old.created_at.min(now))
             .unwrap_or_default()
     };
-    let anew = |end| {
-        now.checked_add(lifetime(end))
-            .ok_or(())
-            .and_then(|end| check_time("", end).map_err(drop))
-    };
     // What would last beyond what can be told ends with what can be.
     new.expires_at = old
         .expires_at
-        .map(|end| anew(end).unwrap_or(SystemTime::UNIX_EPOCH + LATEST));
+        .map(|end| later(now, lifetime(end)).unwrap_or_else(latest));
     // A beginning that has passed says nothing any more.
     new.not_before = old.not_before.filter(|start| *start > now);
     new.predecessor = Some(old.id.clone());

@@ -29,12 +29,9 @@ impl KeyManager {
         {
             return Ok(None);
         }
+        let owner = crate::store::OwnerRef::of(&self.inner.user_ids.owner(owner.clone()));
         for _ in 0..super::ATTEMPTS {
-            let primary = self
-                .inner
-                .store
-                .primary(&crate::store::OwnerRef::of(owner), at)
-                .await?;
+            let primary = self.inner.store.primary(&owner, at).await?;
             let Some(id) = primary else { return Ok(None) };
             // It may be deleted in just this moment: then there is another one, or none.
             if let Some(listed) = self.inner.store.get(&id).await? {

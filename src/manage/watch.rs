@@ -132,7 +132,7 @@ impl Watch<'_> {
             }
             // Their texts name what was asked for.
             Err(ManageError::NotFound(_)) => {
-                self.refused(ErrorCode::NotFound, "there is no such key")
+                self.refused(ErrorCode::NotFound, "there is no such key");
             }
             Err(ManageError::Invalid { field, .. }) => self.refused(ErrorCode::InvalidBody, field),
             Err(error) => self.refused(error.code(), &error.to_string()),
@@ -142,7 +142,7 @@ impl Watch<'_> {
     fn refused(mut self, code: ErrorCode, why: &str) {
         let why = self.manager.harmless(why);
         self.note(AuditOutcome::Refused(code), |event| {
-            event.detail = Some(why)
+            event.detail = Some(why);
         });
     }
 

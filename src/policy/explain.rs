@@ -148,7 +148,7 @@ impl Requirement {
     fn collect_met(&self, granted: &dyn ScopeSet, met: &mut Vec<(Self, String)>) {
         match &self.0 {
             Node::Scope(scope) => {
-                met.extend(granted.granted_by(scope).map(|by| (self.clone(), by)))
+                met.extend(granted.granted_by(scope).map(|by| (self.clone(), by)));
             }
             Node::Any(alternatives) => {
                 if let Some(first) = alternatives.iter().find(|r| r.is_met_by(granted)) {

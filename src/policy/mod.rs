@@ -9,9 +9,9 @@
 //! use portunus::policy::{PlanOrder, Requirement, WorkspaceOf};
 //! use portunus::scope;
 //!
-//! // A scope, in a workspace that the path names.
+//! // A scope, in a workspace that the path names: `/workspaces/{ws}/seals`.
 //! let seal = Requirement::scope(scope!("seals:read"))
-//!     .and(Requirement::workspace(WorkspaceOf::path_after("workspaces")));
+//!     .and(Requirement::workspace(WorkspaceOf::parameter("ws")));
 //! assert_eq!(seal.to_string(), "seals:read and access to the workspace");
 //!
 //! // A plan.

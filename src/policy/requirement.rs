@@ -383,9 +383,9 @@ impl fmt::Display for Requirement {
             let nested =
                 matches!(&requirement.0, Node::Any(inner) | Node::All(inner) if inner.len() > 1);
             if nested && several.len() > 1 {
-                write!(f, "({requirement})")?
+                write!(f, "({requirement})")?;
             } else {
-                requirement.fmt(f)?
+                requirement.fmt(f)?;
             }
         }
         Ok(())

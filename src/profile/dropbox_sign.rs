@@ -17,7 +17,7 @@ pub(super) struct Dialect;
 impl RejectionRenderer for Dialect {
     fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
         let name = match error.status() {
-            400 | 422 => "bad_request",
+            400 | 413 | 415 | 422 => "bad_request",
             401 => "unauthorized",
             403 => "forbidden",
             404 => "not_found",

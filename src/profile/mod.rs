@@ -173,9 +173,20 @@ impl Profile {
         rules
     }
 
-    /// Starts an authenticator as the API's: formats, schemes, dialect and realm are set.
+    /// Which identifiers name the API's users.
+    #[must_use]
+    pub const fn user_ids(self) -> UserIds {
+        match self {
+            Self::AllSign => UserIds::Uuid,
+            Self::InSigner | Self::Yousign | Self::IuSign | Self::DropboxSign => UserIds::Any,
+        }
+    }
+
+    /// Starts an authenticator as the API's: formats, schemes, identifiers of users, dialect and
+    /// realm are set.
     pub fn authenticator(self, store: impl KeyStore) -> AuthenticatorBuilder {
         let builder = Authenticator::builder(store)
+            .user_ids(self.user_ids())
             .realm(self.name())
             .renderer(self.renderer());
         match self.access_token_format() {
@@ -186,19 +197,18 @@ impl Profile {
             None if self == Self::IuSign => builder
                 .bearer([self.key_format()])
                 .transport(Some(Transport::tls(TlsVersion::V1_3))),
-            None if self == Self::AllSign => {
-                builder.bearer([self.key_format()]).user_ids(UserIds::Uuid)
-            }
             None => builder.bearer([self.key_format()]),
         }
     }
 
-    /// Starts a manager of the API's keys: formats, environments, vocabulary and rules are set.
+    /// Starts a manager of the API's keys: formats, environments, vocabulary, rules and identifiers
+    /// of users are set.
     pub fn manager(self, store: impl KeyStore) -> KeyManagerBuilder {
         let builder = KeyManager::builder(store, self.key_format())
             .environments(self.environments())
             .vocabulary(self.vocabulary())
-            .rules(self.rules());
+            .rules(self.rules())
+            .user_ids(self.user_ids());
         match self.access_token_format() {
             Some(token) => builder.format_for([KeyKind::AccessToken], token),
             None => builder,

@@ -107,7 +107,7 @@ const fn number(code: ErrorCode) -> i32 {
         ErrorCode::QuotaExceeded => RESOURCE_EXHAUSTED,
         ErrorCode::PreconditionFailed => FAILED_PRECONDITION,
         _ => match code.status() {
-            400 | 422 => INVALID_ARGUMENT,
+            400 | 413 | 415 | 422 => INVALID_ARGUMENT,
             401 => UNAUTHENTICATED,
             404 => NOT_FOUND,
             409 => ABORTED,

@@ -168,7 +168,7 @@ impl Responder {
         }
         if let Some(limits) = error.limits() {
             self.limit_fields(limits, &mut |name, value| {
-                fields.push((name, Cow::Owned(value)))
+                fields.push((name, Cow::Owned(value)));
             });
         }
         Answer {

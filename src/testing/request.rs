@@ -1,6 +1,7 @@
 //! The head of a request, made by hand: to ask an authenticator or a requirement without any
 //! framework.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -18,6 +19,7 @@ use crate::request::{FieldName, RequestHead};
 pub struct TestRequest {
     method: String,
     path: String,
+    parameters: Vec<(String, String)>,
     fields: Vec<(String, Vec<u8>)>,
     peer: Option<IpAddr>,
     tls: Option<TlsVersion>,
@@ -29,6 +31,7 @@ impl TestRequest {
         Self {
             method: method.into(),
             path: path.into(),
+            parameters: Vec::new(),
             fields: Vec::new(),
             peer: None,
             tls: None,
@@ -43,6 +46,12 @@ impl TestRequest {
     /// `POST`.
     pub fn post(path: &str) -> Self {
         Self::new("POST", path)
+    }
+
+    /// A parameter of the route that was matched, decoded.
+    pub fn parameter(mut self, name: &str, value: &str) -> Self {
+        self.parameters.push((name.into(), value.into()));
+        self
     }
 
     /// One more line of a field, after those before.
@@ -88,6 +97,14 @@ impl RequestHead for TestRequest {
 
     fn path(&self) -> &str {
         &self.path
+    }
+
+    fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut values = self.parameters.iter().filter(|(known, _)| known == name);
+        match (values.next(), values.next()) {
+            (Some((_, value)), None) => Some(Cow::Borrowed(value)),
+            _ => None,
+        }
     }
 
     fn peer_ip(&self) -> Option<IpAddr> {

@@ -179,7 +179,7 @@ fn garbage_and_unknown_keys_allocate_nothing() {
             assert!(matches!(
                 black_box(authenticator.attempt(&head)),
                 Attempt::Ready(Err(_))
-            ))
+            ));
         };
         assert_eq!(allocations(refuse), 0);
     }

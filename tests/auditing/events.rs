@@ -204,7 +204,7 @@ async fn a_real_key_that_is_refused_is_named_whatever_the_reason_and_however_lat
         (
             E::KeyRevoked,
             (same.0, same.1, |r| {
-                r.revoked = Some(portunus::key::Revocation::new(r.created_at, None))
+                r.revoked = Some(portunus::key::Revocation::new(r.created_at, None));
             }),
         ),
         (
@@ -215,7 +215,7 @@ async fn a_real_key_that_is_refused_is_named_whatever_the_reason_and_however_lat
         (
             E::KeyDisabled,
             (same.0, same.1, |r| {
-                r.not_before = Some(r.created_at + Duration::from_secs(1))
+                r.not_before = Some(r.created_at + Duration::from_secs(1));
             }),
         ),
         (
@@ -237,7 +237,7 @@ async fn a_real_key_that_is_refused_is_named_whatever_the_reason_and_however_lat
         (
             E::IpNotAllowed,
             (same.0, same.1, |r| {
-                r.allowed_ips = Some(AllowList::parse(["10.0.0.0/8"]).unwrap())
+                r.allowed_ips = Some(AllowList::parse(["10.0.0.0/8"]).unwrap());
             }),
         ),
         (

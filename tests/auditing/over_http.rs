@@ -216,17 +216,17 @@ async fn the_late_path_and_the_quick_one_give_the_same_event() {
                 request
                     .headers_mut()
                     .insert("x-on-behalf-of", HeaderValue::from_static("u1")),
-            )
+            );
         }),
         ("/ok", |request| {
             drop(
                 request
                     .headers_mut()
                     .insert("x-on-behalf-of", HeaderValue::from_static("u2")),
-            )
+            );
         }),
         ("/ok", |request| {
-            drop(request.headers_mut().remove("authorization"))
+            drop(request.headers_mut().remove("authorization"));
         }),
     ];
     for (path, change) in asks {

@@ -657,7 +657,7 @@ async fn a_narrowed_scope_holds_for_the_next_request() {
     );
     house
         .change(&record.id, |record| {
-            record.scopes = vec![scope("document:read")]
+            record.scopes = vec![scope("document:read")];
         })
         .await;
     assert!(
@@ -712,7 +712,7 @@ async fn a_key_revoked_in_the_future_is_revoked_now() {
     let later = house.clock.now() + Duration::from_secs(3600);
     house
         .change(&record.id, |record| {
-            record.revoked = Some(Revocation::new(later, None))
+            record.revoked = Some(Revocation::new(later, None));
         })
         .await;
     assert_eq!(
@@ -920,6 +920,125 @@ async fn where_authentication_is_optional_absent_credentials_pass_as_nobody() {
             "{head:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn where_authentication_is_optional_a_foreign_scheme_passes_unless_a_key_is_in_it() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    house.manager().revoke(&record.id, None).await.unwrap();
+    let unknown = stranger();
+    let bearer = || house.bearer().optional().build().unwrap();
+    let header = || {
+        house
+            .bare()
+            .header("x-api-key", [format()])
+            .optional()
+            .build()
+            .unwrap()
+    };
+    let basic = || house.bare().basic([format()]).optional().build().unwrap();
+    let outcome = async |authenticator: Authenticator, value: String| {
+        let outcome = authenticator
+            .authenticate(&Head::authorization(value))
+            .await;
+        outcome
+            .map(|admission| admission.principal.is_none())
+            .map_err(|error| error.code())
+    };
+    for key in [&key, &unknown, &with_last_character_wrong(&key)] {
+        let pair = |text: String| format!("Basic {}", base64(text.as_bytes()));
+        for value in [
+            key.clone(),
+            format!("Token {key}"),
+            format!("tOKEN \t {key} "),
+            format!("Token\t{key}"),
+            format!("Token token=\"{key}\", nonce=\"def\""),
+            format!("Token token={key}"),
+            format!("Digest username=\"{key}\", realm=\"api\""),
+            format!("Token x,{key}"),
+            format!("Token {key}, {key}"),
+            format!("Token ä{key}"),
+        ] {
+            for authenticator in [bearer(), header(), basic()] {
+                assert_eq!(
+                    outcome(authenticator, value.clone()).await,
+                    Err(ErrorCode::MissingKey),
+                    "{value}"
+                );
+            }
+        }
+        for value in [
+            pair(format!("{key}:")),
+            pair(key.clone()),
+            pair(format!("{key}:password")),
+            pair(format!("user:{key}")),
+            pair(format!("{key}:")).replace("Basic ", "bASIC   "),
+            pair(format!("{key}:")).trim_end_matches('=').to_owned(),
+        ] {
+            for authenticator in [bearer(), header()] {
+                assert_eq!(
+                    outcome(authenticator, value.clone()).await,
+                    Err(ErrorCode::MissingKey),
+                    "{value}"
+                );
+            }
+        }
+        for authenticator in [header(), basic()] {
+            let value = format!("Bearer {key}");
+            assert_eq!(
+                outcome(authenticator, value).await,
+                Err(ErrorCode::MissingKey)
+            );
+        }
+    }
+    for value in [
+        "Token x".to_owned(),
+        format!("Token {}", &key[..key.len() - 1]),
+        format!("Token {key}x"),
+        format!("Basic {}", base64(b"user:password")),
+        "Basic !".to_owned(),
+        "Basic".to_owned(),
+        "Negotiate YIIJvwYGKwYBBQUCoIIJszCCCa+gJDAi".to_owned(),
+    ] {
+        assert_eq!(outcome(bearer(), value.clone()).await, Ok(true), "{value}");
+    }
+}
+
+#[tokio::test]
+async fn where_a_key_is_optional_only_requests_without_credentials_pass_as_nobody() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house.bearer().build().unwrap();
+    // Whatever the authenticator itself lets pass.
+    let lenient = house.bearer().optional().build().unwrap();
+    for optional in [authenticator.optional_key(), lenient.optional_key()] {
+        let outcome = async |head: Head| {
+            let outcome = optional.authenticate(&head).await;
+            outcome
+                .map(|admission| admission.principal.is_some())
+                .map_err(|error| error.code())
+        };
+        assert_eq!(outcome(Head::new()).await, Ok(false));
+        assert_eq!(outcome(Head::bearer(&key)).await, Ok(true));
+        for (head, code) in [
+            (Head::authorization("Token x"), ErrorCode::MissingKey),
+            (Head::authorization(""), ErrorCode::MissingKey),
+            (Head::basic(b"user:password"), ErrorCode::MissingKey),
+            (Head::bearer(&stranger()), ErrorCode::InvalidKey),
+            (Head::bearer("garbage"), ErrorCode::InvalidFormat),
+            (
+                Head::bearer(&key).with("authorization", "Token x"),
+                ErrorCode::InvalidRequest,
+            ),
+        ] {
+            assert_eq!(outcome(head.clone()).await, Err(code), "{head:?}");
+        }
+    }
+    assert!(
+        authenticator.authenticate(&Head::new()).await.is_err(),
+        "the other one stays as it is"
+    );
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 
 mod actors;
 mod authenticator;
+mod introspection;
 mod own_store_and_scopes;
 mod policies;
 mod testing;

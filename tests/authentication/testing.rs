@@ -166,7 +166,7 @@ async fn keys_are_ready_at_once_and_end_by_the_clock_or_by_hand() {
         .unwrap();
     let keys = TestKeys::of(format);
     let key = keys.issue_with("acme", [], |new| {
-        new.expires_at = Some(keys.in_the(Duration::from_secs(60)))
+        new.expires_at = Some(keys.in_the(Duration::from_secs(60)));
     });
     assert!(key.starts_with("acme_") && key.len() == 45, "{key}");
     let authenticator = keys.authenticator().build().unwrap();

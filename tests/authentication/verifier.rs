@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::{Router, routing};
 use http::Request;
+use portunus::actor::UserIds;
 use portunus::adapter::axum::RequireExt;
 use portunus::adapter::tower::AuthLayer;
 use portunus::audit::{AuditTrail, MemoryAudit};
@@ -623,6 +624,26 @@ async fn a_token_is_audited_by_its_id_and_its_text_is_shown_nowhere() {
         &portunus_test_support::base64(GOOD.as_bytes()),
     ] {
         assert!(!shown.contains(canary), "{canary}");
+    }
+}
+
+#[tokio::test]
+async fn where_ids_are_uuids_the_user_of_a_token_has_the_one_spelling() {
+    const ANN: &str = "550e8400-e29b-41d4-a716-446655440000";
+    let mut upper = token();
+    upper.owner = Owner::user(tenant("acme"), user(&ANN.to_uppercase()));
+    for (ids, expected) in [
+        (UserIds::Uuid, ANN.to_owned()),
+        (UserIds::Any, ANN.to_uppercase()),
+    ] {
+        let builder = House::new()
+            .bearer()
+            .user_ids(ids)
+            .token_verifier(Issuer::of(upper.clone()));
+        let admission = ask(builder, &Head::bearer("eyJ.good.x")).await.unwrap();
+        let principal = admission.principal.unwrap();
+        let actor = principal.actor();
+        assert_eq!(actor.user_id, Some(&user(&expected)), "{ids:?}");
     }
 }
 

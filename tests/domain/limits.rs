@@ -1547,7 +1547,7 @@ async fn a_key_has_its_own_quotas_or_the_default() {
     // Changed while the service runs: what was admitted still counts.
     house
         .change(&record.id, |record| {
-            record.quotas = Some(Quotas::new([Quota::per_minute(5).unwrap()]).unwrap())
+            record.quotas = Some(Quotas::new([Quota::per_minute(5).unwrap()]).unwrap());
         })
         .await;
     assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 2);

@@ -243,7 +243,7 @@ async fn what_cannot_be_is_refused_with_its_field_and_changes_nothing() {
 #[tokio::test]
 async fn a_name_is_one_line() {
     let desk = Desk::new();
-    for name in ["two\nlines", "a\n"] {
+    for name in ["two\nlines", "a\n\nb", "a\u{2028}b"] {
         assert_eq!(
             field(desk.host().issue(named(name)).await),
             "name",

@@ -97,14 +97,14 @@ async fn what_cannot_be_is_refused_with_the_field_that_is_wrong() {
         ("an empty name", "name", |new, _| new.name = String::new()),
         ("a blank name", "name", |new, _| new.name = " \n ".into()),
         ("a name of 1001 characters", "name", |new, _| {
-            new.name = "é".repeat(1001)
+            new.name = "é".repeat(1001);
         }),
         ("a name of a megabyte", "name", |new, _| {
-            new.name = "x".repeat(1 << 20)
+            new.name = "x".repeat(1 << 20);
         }),
         ("a name with NUL", "name", |new, _| new.name = "a\0b".into()),
         ("a name with an escape", "name", |new, _| {
-            new.name = "a\u{1b}[2Jb".into()
+            new.name = "a\u{1b}[2Jb".into();
         }),
         (
             "a description of 1001 characters",
@@ -112,13 +112,13 @@ async fn what_cannot_be_is_refused_with_the_field_that_is_wrong() {
             |new, _| new.description = Some("x".repeat(1001)),
         ),
         ("a description with a bell", "description", |new, _| {
-            new.description = Some("\u{7}".into())
+            new.description = Some("\u{7}".into());
         }),
         ("an e-mail with a line end", "owner.user_email", |new, _| {
-            new.owner.user_email = Some("a@b\r".into())
+            new.owner.user_email = Some("a@b\r".into());
         }),
         ("a user key of no user", "owner.user_id", |new, _| {
-            new.kind = KeyKind::User
+            new.kind = KeyKind::User;
         }),
         ("a kind without a format", "kind", |new, _| {
             new.kind = KeyKind::AccessToken;
@@ -128,10 +128,10 @@ async fn what_cannot_be_is_refused_with_the_field_that_is_wrong() {
             new.environment = Some(Environment::new("staging").unwrap());
         }),
         ("an expiry now", "expires_at", |new, now| {
-            new.expires_at = Some(now)
+            new.expires_at = Some(now);
         }),
         ("an expiry in the past", "expires_at", |new, _| {
-            new.expires_at = Some(SystemTime::UNIX_EPOCH)
+            new.expires_at = Some(SystemTime::UNIX_EPOCH);
         }),
         ("a start at its end", "not_before", |new, now| {
             new.not_before = Some(now + Duration::from_secs(60));

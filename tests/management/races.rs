@@ -187,7 +187,7 @@ async fn check(desk: &Desk, now: &State, signs: bool, what: &str) {
             // One that ended with its rotation has given its state up; one that is in its grace
             // keeps it.
             Some(_) if record.revoked.is_some() => {
-                assert!(!signs_still, "{what}: {} still signs", record.id)
+                assert!(!signs_still, "{what}: {} still signs", record.id);
             }
             Some(_) if signs && !imported && record.counts_as_active(desk.now()) => {
                 assert!(signs_still, "{what}: {} signs no more", record.id);

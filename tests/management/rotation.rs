@@ -16,9 +16,9 @@ use portunus::store::{KeyStore, Usage};
 use portunus::{Authenticator, ErrorCode, UsageRecorder};
 use portunus_test_support::{APPLY, Call, Head, Point, scope, tenant, test, user};
 
-/// The end of the year 9999, which every storage can hold.
+/// 9999-12-31T23:59:59.999Z, which every storage can hold.
 fn latest() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799)
+    SystemTime::UNIX_EPOCH + Duration::from_millis(253_402_300_799_999)
 }
 
 #[tokio::test]
@@ -180,11 +180,39 @@ async fn a_lifetime_anew_ends_before_the_end_of_what_storage_can_hold() {
         .await
         .unwrap()
         .record;
-    assert!(
-        rotated.expires_at.unwrap() <= latest(),
-        "{:?}",
-        rotated.expires_at
-    );
+    assert_eq!(rotated.expires_at, Some(latest()));
+}
+
+#[tokio::test]
+async fn the_latest_time_is_one_and_the_error_for_a_later_one_names_it() {
+    let desk = Desk::new();
+    let manager = desk.host();
+    assert_eq!(SystemTime::UNIX_EPOCH + portunus::key::MAX_TIME, latest());
+    let (_, key) = issue(
+        &manager,
+        ending("key", latest() + Duration::from_micros(999)),
+    )
+    .await;
+    assert_eq!(key.expires_at, Some(latest()), "cut to the millisecond");
+    let beyond = latest() + Duration::from_millis(1);
+    let before = SystemTime::UNIX_EPOCH - Duration::from_millis(1);
+    let later = change(|change| change.expires_at = Some(Some(beyond)));
+    let too_early = change(|change| change.not_before = Some(Some(before)));
+    for refused in [
+        manager.issue(ending("key", beyond)).await.unwrap_err(),
+        manager.update(&key.id, later, None).await.unwrap_err(),
+        manager.update(&key.id, too_early, None).await.unwrap_err(),
+        manager
+            .rotate(&key.id, Some(Duration::MAX))
+            .await
+            .unwrap_err(),
+    ] {
+        let text = refused.to_string();
+        assert!(text.contains("9999-12-31T23:59:59.999Z"), "{text}");
+    }
+    let again = change(|change| change.expires_at = Some(Some(latest())));
+    let kept = manager.update(&key.id, again, None).await.unwrap();
+    assert_eq!(kept.record.version, 1, "nothing was changed");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use portunus::{Authenticator, Clock};
 use portunus_test_support::gated::{
     Node, PATIENCE, READ, WRITTEN, begin, digest, insert, record, revoke, soon, stands,
 };
+use portunus_test_support::wait::until;
 use portunus_test_support::{APPLY, FIND, FaultyStore, corrupt, format, tenant};
 
 // ---- look-ups against writes ----
@@ -283,10 +284,7 @@ async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_it
                 .block_on(stands(&cache, 1))
         }
     });
-    let begun = std::time::Instant::now();
-    while !clock.0.1.load(Ordering::SeqCst) && begun.elapsed() < PATIENCE {
-        std::thread::yield_now();
-    }
+    until("the clock stops it", || clock.0.1.load(Ordering::SeqCst));
     store.release(READ);
     assert_eq!(first.await, Some(true));
     clock.0.2.store(true, Ordering::SeqCst);
@@ -457,9 +455,7 @@ async fn whoever_joins_while_the_store_panics_is_not_left_waiting() {
                 .block_on(stands(&cache, 1))
         }
     });
-    while node.store.finds() == 0 {
-        std::thread::yield_now();
-    }
+    until("the store is asked", || node.store.finds() > 0);
     let cache = node.cache.clone();
     let second = tokio::spawn(async move { cache.find(&[digest(1)]).await });
     tokio::task::yield_now().await;

@@ -179,7 +179,7 @@ impl Shared {
                 .for_each(|number| *number = *number as f64 as u64),
             LowerCase => {
                 let lower = |id: &mut portunus::key::KeyId| {
-                    *id = id.as_str().to_ascii_lowercase().parse().unwrap()
+                    *id = id.as_str().to_ascii_lowercase().parse().unwrap();
                 };
                 what.keys.iter_mut().for_each(lower);
             }

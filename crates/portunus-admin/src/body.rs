@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use axum::Json;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
@@ -14,19 +14,16 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::Fault;
-
-/// No body is read beyond this: the largest fields have limits of their own, told by name.
-const MOST_BODY: usize = 4 << 20;
+use crate::content::Content;
 
 /// A body that is JSON of this shape. An absent one counts as `{}`.
-pub(crate) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
+pub(crate) async fn read<T: DeserializeOwned>(body: Content) -> Result<T, Fault> {
     read_whole(body).await.map(|(read, _)| read)
 }
 
 /// The same, with its bytes.
-pub(crate) async fn read_whole<T: DeserializeOwned>(body: Body) -> Result<(T, Bytes), Fault> {
-    let whole = to_bytes(body, MOST_BODY).await;
-    let whole = whole.map_err(|_| Fault::invalid("body", "it is too large, or broke off"))?;
+pub(crate) async fn read_whole<T: DeserializeOwned>(body: Content) -> Result<(T, Bytes), Fault> {
+    let whole = body.bytes().await?;
     let bytes: &[u8] = if whole.trim_ascii().is_empty() {
         b"{}"
     } else {

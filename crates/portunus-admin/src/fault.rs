@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::adapter::tower::{HttpHead, into_response};
 use portunus::manage::ManageError;
@@ -13,15 +13,24 @@ use portunus::{AuthError, ErrorCode};
 
 /// A refusal.
 #[derive(Debug)]
-pub struct Fault(AuthError);
+pub struct Fault {
+    error: AuthError,
+    fields: Vec<(&'static str, &'static str)>,
+}
 
 impl Fault {
     pub(crate) fn error(&self) -> &AuthError {
-        &self.0
+        &self.error
+    }
+
+    /// The same with one more field in its answer.
+    pub(crate) fn with_field(mut self, name: &'static str, value: &'static str) -> Self {
+        self.fields.push((name, value));
+        self
     }
 
     pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self(AuthError::with_detail(code, detail.into()))
+        AuthError::with_detail(code, detail.into()).into()
     }
 
     /// 422, with the field that cannot be accepted.
@@ -41,13 +50,16 @@ impl Fault {
 
     /// 503: the storage gave no answer.
     pub(crate) fn store(error: impl Error + Send + Sync + 'static) -> Self {
-        Self(AuthError::unavailable(ErrorCode::StoreUnavailable, error))
+        AuthError::unavailable(ErrorCode::StoreUnavailable, error).into()
     }
 }
 
 impl From<AuthError> for Fault {
     fn from(error: AuthError) -> Self {
-        Self(error)
+        Self {
+            error,
+            fields: Vec::new(),
+        }
     }
 }
 
@@ -64,21 +76,27 @@ impl From<ManageError> for Fault {
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let mut answer =
-            Responder::default().answer(&self.0, &HttpHead::new(&Request::new(()), None));
+            Responder::default().answer(&self.error, &HttpHead::new(&Request::new(()), None));
         // A challenge is for credentials; what else is wrong with a request is none of its
         // business.
-        if self.0.code() == ErrorCode::InvalidRequest {
+        if self.error.code() == ErrorCode::InvalidRequest {
             answer
                 .fields
                 .retain(|(name, _)| *name != "www-authenticate");
         }
-        into_response(answer, &self.0)
+        let mut response = into_response(answer, &self.error);
+        for (name, value) in self.fields {
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        response
     }
 }
 
 /// There is nothing at this path.
 pub(crate) async fn unknown() -> Fault {
-    Fault(AuthError::new(ErrorCode::NotFound))
+    AuthError::new(ErrorCode::NotFound).into()
 }
 
 /// There is something, but not for this method; axum adds which there are.

@@ -12,6 +12,19 @@ use portunus::manage::{KeyChange, NewKey, Operator};
 use serde_json::{Map, Value};
 
 /// Proves who makes a request. `Arc` and `Box` of a proof are proofs.
+///
+/// A proof may be what browsers add by themselves: a session cookie, Basic credentials, a client
+/// certificate. Requests that pages of other sites make carry it too, so the API refuses their
+/// writes before the proof is asked:
+///
+/// - with 403 `CROSS_SITE`, by `Origin` and `Sec-Fetch-Site`
+///   ([`Admin::trusted_origins`](crate::Admin::trusted_origins) has the rule and its one setting);
+/// - with 415 `UNSUPPORTED_MEDIA_TYPE`, where content is sent as anything but `application/json`
+///   (`PATCH`: or `application/merge-patch+json`), in UTF-8 and without a content coding: forms can
+///   send no such type.
+///
+/// A session cookie should still be `HttpOnly`, `Secure` and `SameSite`. `SameSite` alone is not
+/// enough: other ports and subdomains of the same site count as the same.
 #[async_trait]
 pub trait OperatorProof: fmt::Debug + Send + Sync + 'static {
     /// The operator who makes this request.

@@ -1,6 +1,5 @@
 //! `POST /import`: a key whose digest is known and whose secret is not.
 
-use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
 use portunus::audit::Action;
@@ -9,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::body::{Object, private, read};
+use crate::content::Content;
 use crate::issue::KeyBody;
 use crate::{Fault, Proven};
 
@@ -30,7 +30,7 @@ impl DigestBody {
     }
 }
 
-pub(crate) async fn import(proven: Proven, body: Body) -> Result<Response, Fault> {
+pub(crate) async fn import(proven: Proven, body: Content) -> Result<Response, Fault> {
     let members = read::<Object<Map<String, Value>>>(body).await?;
     let import = proven.noted(Action::KeyImport, None, described(&proven, members).await)?;
     let imported = proven.manager.import(import).await?;

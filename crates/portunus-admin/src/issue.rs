@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use portunus::audit::Action;
@@ -17,7 +16,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::body::{Object, private, read_whole};
-use crate::{Fault, Proven, record};
+use crate::content::Content;
+use crate::time::parse_time;
+use crate::{Fault, Proven};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +100,9 @@ impl KeyBody {
             body.name,
             owner(body.owner.map(|Object(owner)| owner), proven.operator())?,
         );
+        // Before the host's rules look at it.
+        let ids = proven.manager.user_ids();
+        new.owner.user_id = new.owner.user_id.map(|id| ids.canonical(id));
         new.description = body.description;
         if let Some(kind) = body.kind {
             new.kind = kind
@@ -204,14 +208,14 @@ pub(crate) fn metadata(object: Map<String, Value>) -> Result<Metadata, Fault> {
 }
 
 pub(crate) fn time(field: &'static str, text: Option<String>) -> Result<Option<SystemTime>, Fault> {
-    text.map(|text| record::parse_time(&text).map_err(|error| Fault::invalid(field, error)))
+    text.map(|text| parse_time(&text).map_err(|error| Fault::invalid(field, error)))
         .transpose()
 }
 
 pub(crate) async fn issue(
     proven: Proven,
     headers: HeaderMap,
-    body: Body,
+    body: Content,
 ) -> Result<Response, Fault> {
     let (asked, bytes) = read_whole::<KeyBody>(body).await?;
     let mut new = proven.noted(Action::KeyIssue, None, asked.into_new_key(&proven).await)?;

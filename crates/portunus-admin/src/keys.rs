@@ -2,22 +2,22 @@
 
 use std::time::{Duration, SystemTime};
 
-use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, RawQuery};
-use axum::http::header::{CACHE_CONTROL, ETAG, IF_MATCH};
+use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use portunus::ErrorCode;
 use portunus::audit::Action;
-use portunus::key::{Environment, KeyId, KeyStatus};
+use portunus::key::{Environment, KeyId, KeyStatus, MAX_TIME};
 use portunus::manage::{Idempotency, ManageError, ManagedKey};
 use portunus::store::{Cursor, ListQuery};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::body::{private, read, read_whole};
+use crate::content::Content;
 use crate::query::{given, limit, parameters};
+use crate::time::{parse_time, time_text};
 use crate::{Fault, Proven, record};
 
 impl Proven {
@@ -77,41 +77,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// The version that `If-Match` (RFC 9110 §13.1.1) demands, where the stored one is among its tags;
-/// none where it demands none.
-pub(crate) fn expected_version(headers: &HeaderMap, stored: u64) -> Result<Option<u64>, Fault> {
-    let mut demanded = headers.get_all(IF_MATCH).iter().peekable();
-    if demanded.peek().is_none() {
-        return Ok(None);
-    }
-    let own = format!("\"{stored}\"");
-    for line in demanded {
-        let line = line
-            .to_str()
-            .map_err(|_| Fault::bad("If-Match: not a list of entity tags"))?;
-        match line
-            .split(',')
-            .map(str::trim)
-            .find(|tag| *tag == "*" || *tag == own)
-        {
-            Some("*") => return Ok(None),
-            Some(_) => return Ok(Some(stored)),
-            None => {}
-        }
-    }
-    Err(Fault::new(
-        ErrorCode::PreconditionFailed,
-        "The key has changed since it was read",
-    ))
-}
-
 /// A key with its version as `ETag`.
 pub(crate) fn with_etag(key: &ManagedKey, shown: Value) -> Response {
-    let fields = [
+    (StatusCode::OK, version_of(key), axum::Json(shown)).into_response()
+}
+
+fn version_of(key: &ManagedKey) -> [(HeaderName, String); 2] {
+    [
         (CACHE_CONTROL, "no-store".to_owned()),
         (ETAG, format!("\"{}\"", key.record.version)),
-    ];
-    (StatusCode::OK, fields, axum::Json(shown)).into_response()
+    ]
 }
 
 #[derive(Deserialize)]
@@ -163,12 +138,20 @@ fn write_cursor(cursor: &Cursor) -> String {
 
 fn read_cursor(text: &str) -> Option<Cursor> {
     let (millis, id) = text.split_once('.')?;
-    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis.parse().ok()?))?;
+    let since = Duration::from_millis(millis.parse().ok()?);
+    let at = (since <= MAX_TIME).then(|| SystemTime::UNIX_EPOCH + since)?;
     Some(Cursor::new(at, KeyId::new(id).ok()?))
 }
 
 pub(crate) async fn show(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
     let key = proven.fresh(&id).await?;
+    let version = Some(key.record.version);
+    if !proven.conditions.matches(version) {
+        return Err(ManageError::PreconditionFailed.into());
+    }
+    if proven.conditions.is_known(version) {
+        return Ok((StatusCode::NOT_MODIFIED, version_of(&key)).into_response());
+    }
     Ok(with_etag(&key, proven.shown(&key)))
 }
 
@@ -178,7 +161,7 @@ struct RevokeBody {
     reason: Option<String>,
 }
 
-pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Body) -> Result<Response, Fault> {
+pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Content) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
     proven.manager.get_for(Action::KeyRevoke, &id).await?;
     let asked = read::<RevokeBody>(body).await?;
@@ -196,7 +179,7 @@ pub(crate) async fn rotate(
     proven: Proven,
     Id(id): Id,
     headers: HeaderMap,
-    body: Body,
+    body: Content,
 ) -> Result<Response, Fault> {
     proven.manager.get_for(Action::KeyRotate, &id).await?;
     let (asked, bytes) = read_whole::<RotateBody>(body).await?;
@@ -210,17 +193,25 @@ pub(crate) async fn rotate(
     let answer = json!({
         "key": rotated.key.reveal(),
         "record": shown,
-        "rotated": { "id": rotated.old.id, "works_until": rotated.old.expires_at.map(record::time_text) },
+        "rotated": { "id": rotated.old.id, "works_until": rotated.old.expires_at.map(time_text) },
     });
     Ok(private(StatusCode::CREATED, &answer))
 }
 
-pub(crate) async fn make_primary(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
+pub(crate) async fn make_primary(
+    proven: Proven,
+    Id(id): Id,
+    body: Content,
+) -> Result<Response, Fault> {
+    proven.manager.get_for(Action::KeyMakePrimary, &id).await?;
+    body.ignored().await?;
     let primary = proven.manager.make_primary(&id).await?;
     Ok(with_etag(&primary, proven.shown(&primary)))
 }
 
-pub(crate) async fn delete(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
+pub(crate) async fn delete(proven: Proven, Id(id): Id, body: Content) -> Result<Response, Fault> {
+    proven.manager.get_for(Action::KeyDelete, &id).await?;
+    body.ignored().await?;
     proven.manager.delete(&id).await?;
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
 }
@@ -244,14 +235,14 @@ pub(crate) async fn usage(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Fault> {
     let asked = parameters::<UsageParameters>(raw.as_deref())?;
-    let time = |text: Option<String>| {
+    let time = |name: &str, text: Option<String>| {
         given(text)
-            .map(|text| record::parse_time(&text).map_err(Fault::bad))
+            .map(|text| parse_time(&text).map_err(|error| Fault::bad(format!("{name}: {error}"))))
             .transpose()
     };
     let now = proven.manager.now();
-    let to = time(asked.to)?.unwrap_or(now + Duration::from_secs(1));
-    let from = time(asked.from)?
+    let to = time("to", asked.to)?.unwrap_or(now + Duration::from_secs(1));
+    let from = time("from", asked.from)?
         .unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
         return Err(Fault::bad("from, to: at most 366 days at once"));
@@ -263,12 +254,12 @@ pub(crate) async fn usage(
         .await?;
     let hours: Vec<_> = hours
         .iter()
-        .map(|hour| json!({ "start": record::time_text(hour.start), "count": hour.count }))
+        .map(|hour| json!({ "start": time_text(hour.start), "count": hour.count }))
         .collect();
     let answer = json!({
         "id": key.record.id,
         "request_count": key.usage.count,
-        "last_used_at": key.usage.last_used_at.map(record::time_text),
+        "last_used_at": key.usage.last_used_at.map(time_text),
         "last_ip": key.usage.last_ip,
         "hours": hours,
     });

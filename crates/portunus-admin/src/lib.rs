@@ -7,6 +7,12 @@
 //! of an unknown id. What the operator may do is the [policy](portunus::manage::OperatorPolicy) of
 //! the manager; what the host's own rules add is in [`HostRules`].
 //!
+//! Writes take JSON and nothing else (`application/json`, for `PATCH` also
+//! `application/merge-patch+json`), and only from the API's own site or from one that the host
+//! trusts ([`Admin::trusted_origins`]): a page on another site cannot use the session of an
+//! operator who looks at it. `If-Match` and `If-None-Match` hold for every call on a key
+//! (RFC 9110 §13).
+//!
 //! Answers are JSON with `Cache-Control: no-store`, refusals are problem documents (RFC 9457) with
 //! a stable `code`. Fields that are not known are errors, so that nobody believes a restriction was
 //! taken that was not.
@@ -38,6 +44,8 @@
 //! ```
 
 mod body;
+mod conditions;
+mod content;
 mod events;
 mod fault;
 mod host;
@@ -45,9 +53,11 @@ mod import;
 mod issue;
 mod keys;
 mod openapi;
+mod origin;
 mod query;
 mod record;
 mod security;
+mod time;
 mod update;
 mod verify;
 
@@ -67,10 +77,13 @@ use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter, Quota, 
 use portunus::manage::{KeyManager, Operator};
 use portunus::{AuthError, Authenticator, RateLimiter};
 
+use conditions::Conditions;
+
 pub use fault::Fault;
 pub use host::{EventView, HostRules, NoRules, OperatorProof};
-pub use record::{parse_time, time_text};
+pub use origin::{InvalidOrigin, Origin};
 pub use security::{ApiSecurity, Undescribed};
+pub use time::{parse_time, time_text};
 
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 
@@ -91,6 +104,7 @@ struct Shared {
     peer_of: Arc<PeerOf>,
     limiter: LocalLimiter,
     quotas: Option<Quotas>,
+    trusted_origins: Arc<[Origin]>,
 }
 
 impl Admin {
@@ -114,6 +128,7 @@ impl Admin {
                 quotas: Quota::per_minute(6000)
                     .and_then(|quota| Quotas::new([quota]))
                     .ok(),
+                trusted_origins: Arc::new([]),
             },
         }
     }
@@ -149,6 +164,34 @@ impl Admin {
     /// How many requests an operator may make; 6000 a minute unless set, `None` for any number.
     pub fn quotas(mut self, quotas: Option<Quotas>) -> Self {
         self.shared.quotas = quotas;
+        self
+    }
+
+    /// Other sites whose pages may write; none unless set. A page on one of them can do whatever
+    /// the operator who looks at it may do. List only sites that you control.
+    ///
+    /// A write (any method but `GET`, `HEAD`, `OPTIONS` and `TRACE`) is checked before anything
+    /// else, in this order, and otherwise refused with 403 `CROSS_SITE`:
+    ///
+    /// 1. An `Origin` on this list passes.
+    /// 2. `Sec-Fetch-Site` of `same-origin` or `none` passes; any other value is refused, also
+    ///    `same-site`: another port or subdomain is another site here.
+    /// 3. Without `Sec-Fetch-Site`, a request without `Origin` passes (it is no browser's), and so
+    ///    does an `Origin` whose host and port are the request's own. Every other `Origin`,
+    ///    including `null`, is refused.
+    ///
+    /// A proxy in front must therefore pass on the `Host` that the browser asked for. For pages of
+    /// these sites to read answers, the host's CORS layer must allow the same origins, and expose
+    /// `ETag`.
+    ///
+    /// ```
+    /// # fn with(admin: portunus_admin::Admin) -> Result<(), portunus_admin::InvalidOrigin> {
+    /// let admin = admin.trusted_origins(["https://console.example.com".parse()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn trusted_origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
+        self.shared.trusted_origins = origins.into_iter().collect();
         self
     }
 
@@ -226,7 +269,9 @@ impl Shared {
 /// The manager in the hands of the proven operator.
 struct Proven {
     shared: Shared,
+    /// Its acts are under the conditions of the request.
     manager: KeyManager,
+    conditions: Conditions,
 }
 
 impl Proven {
@@ -249,6 +294,8 @@ impl FromRequestParts<Shared> for Proven {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Fault> {
+        // Before the proof: what a browser adds to a request of another site proves nothing.
+        origin::check(parts, &shared.trusted_origins)?;
         let mut operator = shared.proof.prove(parts).await?;
         shared.limit(&operator)?;
         let head = HttpHead::of_parts(parts, (shared.peer_of)(&parts.extensions));
@@ -258,12 +305,18 @@ impl FromRequestParts<Shared> for Proven {
         operator.request_id = operator
             .request_id
             .or_else(|| shared.authenticator.request_id(&head));
-        let manager = shared.manager.by(operator);
+        let conditions = Conditions::of(&parts.headers)?;
+        let demanded = conditions.clone();
+        let manager = shared
+            .manager
+            .by(operator)
+            .only_if(move |version| demanded.hold(version));
         // Before a body is read: who may do nothing sends none.
         manager.admitted()?;
         Ok(Self {
             shared: shared.clone(),
             manager,
+            conditions,
         })
     }
 }

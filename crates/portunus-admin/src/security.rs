@@ -188,7 +188,13 @@ impl ApiSecurity {
                 let any = || routes.iter().position(here);
                 match own.or_else(get).or_else(any) {
                     Some(place) => {
-                        self.protect(operation, routes[place].requirement.as_ref());
+                        let route = &routes[place];
+                        self.protect(operation, route.requirement.as_ref());
+                        if route.key_optional {
+                            // The empty requirement: no credentials are enough, too.
+                            let security = operation.security.get_or_insert_default();
+                            security.insert(0, SecurityRequirement::default());
+                        }
                         described[place] = true;
                     }
                     None => undescribed.operations.push(format!("{method} {path}")),
@@ -228,7 +234,10 @@ impl ApiSecurity {
 }
 
 /// What only the management of keys is refused with.
-const OF_MANAGEMENT: [ErrorCode; 5] = [
+const OF_MANAGEMENT: [ErrorCode; 8] = [
+    ErrorCode::CrossSite,
+    ErrorCode::TooLarge,
+    ErrorCode::UnsupportedMediaType,
     ErrorCode::InvalidBody,
     ErrorCode::QuotaExceeded,
     ErrorCode::Conflict,

@@ -1,8 +1,6 @@
 //! `PATCH /keys/{id}`: what is not named stays; `null` takes away what may be absent.
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use portunus::audit::Action;
 use portunus::key::Access;
@@ -11,8 +9,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::body::{Object, read, stated};
+use crate::content::Content;
 use crate::issue::{RateLimitBody, allow_list, metadata, plan, scopes, time, workspaces};
-use crate::keys::{Id, expected_version, with_etag};
+use crate::keys::{Id, with_etag};
 use crate::{Fault, Proven, Shared};
 
 #[derive(Deserialize)]
@@ -96,17 +95,15 @@ pub(crate) async fn update(
     State(shared): State<Shared>,
     proven: Proven,
     Id(id): Id,
-    headers: HeaderMap,
-    body: Body,
+    body: Content,
 ) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
     let before = proven.manager.get_for(Action::KeyUpdate, &id).await?.record;
     let noted = |fault: &Fault| {
         proven
             .manager
-            .refused(Action::KeyUpdate, Some(&before), fault.error())
+            .refused(Action::KeyUpdate, Some(&before), fault.error());
     };
-    let version = expected_version(&headers, before.version).inspect_err(noted)?;
     let mut change = read::<PatchBody>(body)
         .await?
         .into_change(&shared)
@@ -116,6 +113,6 @@ pub(crate) async fn update(
         .changing(proven.operator(), &before, &mut change)
         .await;
     allowed.map_err(Fault::from).inspect_err(noted)?;
-    let changed = proven.manager.update(&id, change, version).await?;
+    let changed = proven.manager.update(&id, change, None).await?;
     Ok(with_etag(&changed, proven.shown(&changed)))
 }

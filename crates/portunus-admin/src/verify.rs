@@ -1,18 +1,16 @@
-//! `POST /verify`: what a secret is, for whoever holds it; in the manner of RFC 7662.
+//! `POST /verify`: what a secret is, for whoever holds it, and what a request with it would get; in
+//! the manner of RFC 7662.
 
-use std::net::IpAddr;
-
-use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
-use portunus::ScopeSet;
-use portunus::key::{Access, KeyStatus};
-use portunus::manage::ManagedKey;
-use portunus::policy::Requirement;
+use portunus::key::WorkspaceId;
+use portunus::manage::{ManageError, ManagedKey};
+use portunus::{Introspection, Requirement, Verdict};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::body::{private, read};
+use crate::content::Content;
 use crate::issue::scopes;
 use crate::{Fault, Proven};
 
@@ -23,6 +21,7 @@ struct VerifyBody {
     require: Option<OneOrMore>,
     ip: Option<String>,
     method: Option<String>,
+    workspace: Option<String>,
 }
 
 /// One scope, or several that are all required.
@@ -39,78 +38,58 @@ impl OneOrMore {
             Self::One(name) => vec![name],
             Self::More(names) => names,
         };
-        Ok(Requirement::all_of(scopes(&names)?))
+        let each = scopes(&names)?.into_iter().map(Requirement::scope);
+        Ok(each.reduce(Requirement::and).unwrap_or(Requirement::none()))
     }
 }
 
-pub(crate) async fn verify(proven: Proven, body: Body) -> Result<Response, Fault> {
-    let asked = read::<VerifyBody>(body).await?;
-    let required = asked.require.map(OneOrMore::into_requirement).transpose()?;
-    let ip = asked
-        .ip
-        .map(|text| {
-            text.parse::<IpAddr>()
-                .map_err(|error| Fault::invalid("ip", error))
-        })
-        .transpose()?;
-    let now = proven.manager.now();
-    let found = proven.manager.verify(&asked.key).await?;
-    let answer = match found.filter(|key| key.record.status(now) == KeyStatus::Active) {
+impl VerifyBody {
+    /// The key, and the request that is asked about.
+    fn into_question(self) -> Result<(String, Introspection), Fault> {
+        let mut asked = Introspection::new();
+        if let Some(required) = self.require {
+            asked = asked.with_requirement(required.into_requirement()?);
+        }
+        if let Some(ip) = self.ip {
+            let ip = ip.parse().map_err(|error| Fault::invalid("ip", error))?;
+            asked = asked.with_client_ip(ip);
+        }
+        if let Some(method) = self.method {
+            asked = asked.with_method(method);
+        }
+        if let Some(name) = self.workspace {
+            let id = WorkspaceId::new(&name).map_err(|error| Fault::invalid("workspace", error))?;
+            asked = asked.with_workspace(id);
+        }
+        Ok((self.key, asked))
+    }
+}
+
+pub(crate) async fn verify(proven: Proven, body: Content) -> Result<Response, Fault> {
+    let (key, asked) = read::<VerifyBody>(body).await?.into_question()?;
+    // Whose key it is, and whether this operator may know, says the manager; what the key may do,
+    // the authenticator that requests pass through.
+    let verdict = match proven.manager.verify(&key).await? {
+        Some(found) => {
+            let verdict = proven.shared.authenticator.verify(&key, &asked).await?;
+            verdict
+                .filter(|verdict| *verdict.key_id() == found.record.id)
+                .map(|verdict| (found, verdict))
+        }
+        None => None,
+    };
+    let answer = match verdict {
         // Not a word about why.
         None => json!({ "active": false }),
-        Some(key) => {
-            let granted = proven.shared.authenticator.scopes_of(&key.record)?;
-            let (allowed, explain) = judge(
-                &key,
-                &*granted,
-                required.as_ref(),
-                ip,
-                asked.method.as_deref(),
-            );
-            shown(&proven, &key, allowed, &explain)
-        }
+        Some((key, verdict)) => shown(&proven, &key, &verdict),
     };
+    if !proven.manager.precondition_holds(None) {
+        return Err(ManageError::PreconditionFailed.into());
+    }
     Ok(private(StatusCode::OK, &answer))
 }
 
-/// Whether the key may do what is asked about, and why.
-fn judge(
-    key: &ManagedKey,
-    granted: &dyn ScopeSet,
-    required: Option<&Requirement>,
-    ip: Option<IpAddr>,
-    method: Option<&str>,
-) -> (bool, Vec<String>) {
-    let (record, mut allowed, mut explain) = (&key.record, true, Vec::new());
-    let mut say = |fits: bool, why: String| {
-        allowed &= fits;
-        explain.push(why);
-    };
-    if let Some(required) = required {
-        say(
-            required.is_met_by(granted),
-            required.explain(granted).to_string(),
-        );
-    }
-    match (&record.allowed_ips, ip) {
-        (None, Some(ip)) => say(true, format!("{ip}: the key works from anywhere")),
-        (Some(list), Some(ip)) if list.contains(ip) => {
-            say(true, format!("{ip} is on the allow-list"))
-        }
-        (Some(_), Some(ip)) => say(false, format!("{ip} is not on the allow-list")),
-        (_, None) => {}
-    }
-    if let Some(method) = method {
-        let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
-        match record.access {
-            Access::ReadOnly if !reads => say(false, format!("{method}: the key is read-only")),
-            _ => say(true, format!("{method}: the key has access")),
-        }
-    }
-    (allowed, explain)
-}
-
-fn shown(proven: &Proven, key: &ManagedKey, allowed: bool, explain: &[String]) -> Value {
+fn shown(proven: &Proven, key: &ManagedKey, verdict: &Verdict) -> Value {
     let record = &key.record;
     let scope = record
         .scopes
@@ -132,8 +111,8 @@ fn shown(proven: &Proven, key: &ManagedKey, allowed: bool, explain: &[String]) -
         "exp": record.expires_at.map(seconds),
         "iat": seconds(record.created_at),
         "nbf": record.not_before.map(seconds),
-        "allowed": allowed,
-        "explain": explain.join("; "),
+        "allowed": verdict.is_allowed(),
+        "explain": verdict.explanation(),
         "record": proven.shown(key),
     })
 }

@@ -41,7 +41,10 @@ pub(crate) enum Fault {
 /// Why a store did not even ask its database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("a {0} cannot be stored: it is before 1970 or too large")]
+    #[error(
+        "a {0} cannot be stored: a time is from 1970 to 9999-12-31T23:59:59.999Z, \
+         a version has 63 bits at most"
+    )]
     OutOfRange(&'static str),
     #[error("a record cannot be written as JSON")]
     Json(#[source] serde_json::Error),

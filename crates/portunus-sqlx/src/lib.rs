@@ -37,8 +37,13 @@
 //!
 //! Times are kept to the millisecond; the part beyond is cut so that a key begins later and ends
 //! earlier. Usage is told to the millisecond, and counts above 2⁶³-2 as [`u64::MAX`]. A record
-//! whose times lie before 1970, or whose version needs more than 63 bits, is refused, as
-//! [`StoreError::unavailable`].
+//! whose times lie before 1970 or after [`MAX_TIME`](portunus::key::MAX_TIME), or whose version needs
+//! more than 63 bits, is refused, as [`StoreError::unavailable`].
+//!
+//! # User ids
+//! A host whose ids of users are UUIDs says so ([`UserIds::Uuid`](portunus::actor::UserIds::Uuid)):
+//! then ids are lower-cased before they come here. For records from before,
+//! [`SqliteStore::fold_user_ids`] and [`PostgresStore::fold_user_ids`] do that once.
 //!
 //! # Events
 //! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an

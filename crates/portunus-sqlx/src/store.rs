@@ -66,6 +66,39 @@ macro_rules! key_store {
             }
         }
 
+        impl $store {
+            /// Lower-cases the user ids of owners that are UUIDs
+            /// ([`UserIds::Uuid`](portunus::actor::UserIds::Uuid)), in records that were written
+            /// before the host said that they are; returns how many records changed. Call it after
+            /// [`migrate`](Self::migrate), which never does this. Other ids stay byte for byte.
+            ///
+            /// The records and the primary key of one spelling of one owner change in one step. Of
+            /// two primary keys the newer one stays, by when it was made, and each record's version
+            /// is raised by one. Caches are told as of any other write, so that it is safe while
+            /// nodes are running, in several processes at once, and again after it was cut off.
+            /// Nodes that do not know of `UserIds::Uuid` yet may add other spellings: call it again
+            /// after the last of them is gone. Events keep the ids that they were written with.
+            ///
+            /// # Errors
+            /// The database giving no answer, or a record of such an owner that cannot be read. What
+            /// was changed until then stays changed.
+            pub async fn fold_user_ids(&self) -> Result<u64, portunus::store::StoreError> {
+                use crate::operation::{FoldOwner, Owners, is_folded};
+                let (mut place, mut changed) = (None, 0);
+                loop {
+                    let owners = self.read(Owners(place.as_ref())).await?;
+                    for (tenant, user) in owners.iter().filter(|(_, user)| !is_folded(user)) {
+                        let at = std::time::SystemTime::now();
+                        changed += self.write(FoldOwner { tenant, user, at }).await?;
+                    }
+                    match owners.into_iter().last() {
+                        Some(last) => place = Some(last),
+                        None => return Ok(changed),
+                    }
+                }
+            }
+        }
+
         #[async_trait::async_trait]
         impl portunus::store::KeyStore for $store {
             async fn find(

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use portunus::key::MAX_TIME;
+
 const NANOS_PER_MILLI: i128 = 1_000_000;
 
 fn nanos(at: SystemTime) -> i128 {
@@ -40,18 +42,27 @@ pub(crate) fn from_millis(millis: i64) -> Option<SystemTime> {
     }
 }
 
+/// [`MAX_TIME`] in milliseconds.
+pub(crate) fn max_millis() -> i64 {
+    clamped(nanos(SystemTime::UNIX_EPOCH + MAX_TIME) / NANOS_PER_MILLI)
+}
+
+/// A time from its milliseconds, where it can be kept.
+fn kept(millis: i64) -> Option<SystemTime> {
+    (0..=max_millis())
+        .contains(&millis)
+        .then(|| from_millis(millis))
+        .flatten()
+}
+
 /// A time cut to the millisecond, not later; `None` where it cannot be kept.
 pub(crate) fn cut(at: SystemTime) -> Option<SystemTime> {
-    Some(floor(at))
-        .filter(|millis| (0..i64::MAX).contains(millis))
-        .and_then(from_millis)
+    kept(floor(at))
 }
 
 /// A time raised to the millisecond, not earlier; `None` where it cannot be kept.
 pub(crate) fn raised(at: SystemTime) -> Option<SystemTime> {
-    Some(ceil(at))
-        .filter(|millis| (0..i64::MAX).contains(millis))
-        .and_then(from_millis)
+    kept(ceil(at))
 }
 
 #[cfg(test)]
@@ -70,5 +81,16 @@ mod tests {
             (None, Some(at(1_000_000)))
         );
         assert_eq!(raised(at(1_000_001)), Some(at(2_000_000)));
+    }
+
+    #[test]
+    fn the_latest_time_can_be_kept_and_no_later_one() {
+        let last = SystemTime::UNIX_EPOCH + MAX_TIME;
+        let beyond = last + Duration::from_nanos(1);
+        assert_eq!((cut(last), raised(last)), (Some(last), Some(last)));
+        assert_eq!((cut(beyond), raised(beyond)), (Some(last), None));
+        assert_eq!(cut(last + Duration::from_millis(1)), None);
+        let farthest = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX.unsigned_abs());
+        assert_eq!((floor(farthest), cut(farthest)), (i64::MAX, None));
     }
 }

@@ -13,8 +13,7 @@ use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 
 use crate::{format, live, tenant};
 
-/// How long a test waits for what ought to happen at once, before it calls it a hang.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub use crate::wait::{PATIENCE, soon};
 
 /// A look-up that has read and not yet answered, and a write that was applied and not yet
 /// acknowledged.
@@ -112,11 +111,4 @@ pub fn begin<'a, F: Future + 'a>(future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
     assert!((&mut future).now_or_never().is_none(), "it did not wait");
     future
-}
-
-/// The same future, but no hang.
-pub async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("this waits for ever")
 }

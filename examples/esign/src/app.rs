@@ -18,7 +18,7 @@ use portunus::policy::PlanOrder;
 use portunus::profile::Profile;
 use portunus::respond::Answer;
 use portunus::{AuthError, Authenticator, ErrorCode, Requirement};
-use portunus_admin::{Admin, Fault};
+use portunus_admin::{Admin, Fault, Origin};
 use tracing::warn;
 
 use crate::api::{self, Shelves};
@@ -42,6 +42,8 @@ pub(crate) struct App {
     events: Arc<dyn AuditReader>,
     pub(crate) plans: PlanOrder,
     pub(crate) standard_plan: Requirement,
+    /// Other sites whose pages may write to the management API and read its answers.
+    pub(crate) trusted_origins: Arc<[Origin]>,
 }
 
 impl App {
@@ -101,6 +103,7 @@ impl App {
             events: Arc::clone(&storage.events),
             standard_plan: plans.at_least(operators::TENANTS_PLAN)?,
             plans,
+            trusted_origins: flags.trusted_origin.as_slice().into(),
         })
     }
 
@@ -157,6 +160,7 @@ impl App {
             plans,
         })
         .events(Arc::clone(&self.events))
+        .trusted_origins(self.trusted_origins.iter().cloned())
         .peer(peer);
         if profile == Profile::AllSign {
             admin.event_view(admin::allsign_view)

@@ -10,6 +10,7 @@ use portunus::key::Environment;
 use portunus::limit::OnOutage;
 use portunus::network::{Cidr, ClientIp, ForwardedHeader};
 use portunus::profile::Profile;
+use portunus_admin::Origin;
 
 use crate::storage::Place;
 
@@ -45,6 +46,9 @@ pub(crate) struct Flags {
     /// The one header that trusted proxies set.
     #[arg(long, default_value = "x-forwarded-for")]
     pub(crate) forwarded_header: Header,
+    /// Another site whose pages may write to /admin, as https://host[:port]; may be given again.
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) trusted_origin: Vec<Origin>,
     /// Serve TLS 1.3 only, with this certificate chain (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,

@@ -1,33 +1,63 @@
 //! CORS, outermost: preflights are answered here and never need a key; a plain `OPTIONS` is a
 //! request like any other.
+//!
+//! The APIs take keys in a header, which browsers never add by themselves: any origin may read
+//! them, without cookies. The management API is for the pages of trusted origins only.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, Method, StatusCode};
+use axum::http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, ETAG, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use portunus_admin::Origin;
 use tower::{ServiceExt, service_fn};
-use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
 
-/// The router with CORS around it: any origin, no cookies, as an API that takes keys in a header
-/// can allow.
-pub(crate) fn outermost(app: Router) -> Router {
+/// Whether a path belongs to the management API.
+pub(crate) fn is_management(path: &str) -> bool {
+    path.strip_prefix("/admin")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether an `Origin` is on a list.
+pub(crate) fn is_trusted(trusted: &[Origin], origin: &[u8]) -> bool {
+    let text = str::from_utf8(origin).ok();
+    text.and_then(|text| text.parse().ok())
+        .is_some_and(|origin| trusted.contains(&origin))
+}
+
+/// The router with CORS around it: for the management API exactly the trusted origins, for
+/// everything else any.
+pub(crate) fn outermost(app: Router, trusted: Arc<[Origin]>) -> Router {
     let cors = CorsLayer::new()
-        .allow_origin(Any)
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([
-            WWW_AUTHENTICATE,
-            RETRY_AFTER,
-            HeaderName::from_static("ratelimit"),
-            HeaderName::from_static("ratelimit-policy"),
-        ])
         .max_age(Duration::from_secs(600));
-    let with_cors = app.clone().layer(cors);
+    let exposed = vec![
+        WWW_AUTHENTICATE,
+        RETRY_AFTER,
+        HeaderName::from_static("ratelimit"),
+        HeaderName::from_static("ratelimit-policy"),
+    ];
+    let listed = move |origin: &HeaderValue, _: &_| is_trusted(&trusted, origin.as_bytes());
+    let for_management = cors
+        .clone()
+        .allow_origin(AllowOrigin::predicate(listed))
+        .expose_headers([exposed.clone(), vec![ETAG]].concat());
+    let for_everybody = cors.allow_origin(Any).expose_headers(exposed);
+    let management = app.clone().layer(for_management);
+    let others = app.clone().layer(for_everybody);
     Router::new().fallback_service(service_fn(move |request: Request| {
-        let (plain, with_cors) = (app.clone(), with_cors.clone());
+        let with_cors = match is_management(request.uri().path()) {
+            true => management.clone(),
+            false => others.clone(),
+        };
+        let plain = app.clone();
         async move {
             let options = request.method() == Method::OPTIONS;
             // The CORS layer takes every OPTIONS for a preflight; a preflight has these two fields

@@ -18,6 +18,7 @@ mod tls;
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -82,7 +83,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
     let operators = Operators::from_env().map_err(|error| error.to_string())?;
-    let storage = Storage::open(&flags.place()).await?;
+    let storage = Storage::open(&flags.place(), flags.profile.user_ids()).await?;
     let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
 
     let tls = match (&flags.tls_cert, &flags.tls_key) {
@@ -130,7 +131,8 @@ async fn on_axum(
     tls: Option<ServerConfig>,
     told_to_stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let service = cors::outermost(app.router()).into_make_service_with_connect_info::<Peer>();
+    let routes = cors::outermost(app.router(), Arc::clone(&app.trusted_origins));
+    let service = routes.into_make_service_with_connect_info::<Peer>();
     match tls {
         None => {
             axum::serve(listener, service)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portunus::KeyStore;
+use portunus::actor::UserIds;
 use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
 use portunus::store::{CachedStore, MemoryStore};
 use portunus_sqlx::{MigrateError, PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
@@ -62,11 +63,12 @@ enum Log {
 }
 
 impl Storage {
-    /// Opens a storage, and brings its schema up to date.
+    /// Opens a storage, brings its schema up to date, and gives each user one spelling where ids
+    /// are UUIDs.
     ///
     /// # Errors
     /// One line that says what is wrong with it.
-    pub(crate) async fn open(place: &Place) -> Result<Self, String> {
+    pub(crate) async fn open(place: &Place, ids: UserIds) -> Result<Self, String> {
         match place {
             Place::Memory => {
                 let log = MemoryAudit::new(EVENTS_IN_MEMORY);
@@ -93,6 +95,10 @@ impl Storage {
                     .migrate()
                     .await
                     .map_err(|error: MigrateError| unusable(&Chain(&error)))?;
+                if ids == UserIds::Uuid {
+                    let folded = store.fold_user_ids().await;
+                    folded.map_err(|error| unusable(&Chain(&error)))?;
+                }
                 let log = store.audit();
                 let cache = CachedStore::builder(store.clone())
                     .staleness(STALENESS)
@@ -112,6 +118,10 @@ impl Storage {
                     .migrate()
                     .await
                     .map_err(|error: MigrateError| unusable(&Chain(&error)))?;
+                if ids == UserIds::Uuid {
+                    let folded = store.fold_user_ids().await;
+                    folded.map_err(|error| unusable(&Chain(&error)))?;
+                }
                 let log = store.audit();
                 let cache = CachedStore::builder(store.clone())
                     .staleness(STALENESS)

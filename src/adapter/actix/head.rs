@@ -1,5 +1,6 @@
 //! The view of an actix-web request.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
 use std::net::IpAddr;
@@ -69,21 +70,27 @@ impl RequestHead for ActixHead<'_> {
         self.request.method().as_str()
     }
 
-    /// The path as it stands. Where a segment that is percent-encoded reads like another one, the
-    /// path is shown as actix-web's router reads it, decoded: in `/w%6Frkspaces/a/workspaces/b` the
-    /// workspace is `a`, as it is for the handler.
     fn path(&self) -> &str {
-        let (stands, read) = (self.request.path(), self.request.match_info().as_str());
-        // The router decodes no slash, so both have the same segments.
-        let mut decoded = stands
-            .split('/')
-            .zip(read.split('/'))
-            .filter(|(stands, read)| stands != read);
-        if decoded.any(|(_, segment)| stands.split('/').any(|other| other == segment)) {
-            read
-        } else {
-            stands
+        self.request.path()
+    }
+
+    fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        let matched = self.request.match_info();
+        let mut places = matched
+            .iter()
+            .enumerate()
+            .filter(|(_, (known, _))| *known == name);
+        let (Some((place, _)), None) = (places.next(), places.next()) else {
+            return None;
+        };
+        // What `match_info` shows is decoded in part; `web::Path` decodes the rest.
+        let mut decoded: Vec<String> = matched.load().ok()?;
+        // Stands for bytes that are no UTF-8. As on axum, one such parameter spoils them all.
+        let is_lossy = |value: &String| value.contains(char::REPLACEMENT_CHARACTER);
+        if place >= decoded.len() || decoded.iter().any(is_lossy) {
+            return None;
         }
+        Some(Cow::Owned(decoded.swap_remove(place)))
     }
 
     fn route(&self) -> Option<&str> {

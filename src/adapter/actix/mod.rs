@@ -78,6 +78,12 @@ fn principal(request: &HttpRequest) -> Result<KeyPrincipal, AuthError> {
         .ok_or_else(|| no_principal(extensions.contains::<Anonymous>()))
 }
 
+/// Whether a request has passed as nobody.
+fn is_nobody(request: &HttpRequest) -> bool {
+    let extensions = request.extensions();
+    !extensions.contains::<KeyPrincipal>() && extensions.contains::<Anonymous>()
+}
+
 /// Checks a requirement against the principal of a request. The extensions are free while it is
 /// looked at: it may run the host's code.
 fn check(requirement: &Requirement, request: &HttpRequest) -> Result<KeyPrincipal, AuthError> {

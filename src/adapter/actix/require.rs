@@ -10,7 +10,7 @@ use actix_web::body::EitherBody;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use pin_project_lite::pin_project;
 
-use super::{answer, check, into_response};
+use super::{answer, check, into_response, is_nobody};
 use crate::policy::Requirement;
 use crate::scope::Scope;
 
@@ -20,6 +20,7 @@ use crate::scope::Scope;
 pub fn require(requirement: impl Into<Requirement>) -> Require {
     Require {
         requirement: Arc::new(requirement.into()),
+        key_optional: false,
     }
 }
 
@@ -33,6 +34,16 @@ pub fn require_scope(scope: Scope) -> Require {
 #[must_use = "middleware does nothing until it wraps something"]
 pub struct Require {
     requirement: Arc<Requirement>,
+    key_optional: bool,
+}
+
+impl Require {
+    /// Demands it of keys only: whoever [`Auth::optional_key`](super::Auth::optional_key), or an
+    /// authenticator that is optional, has let pass as nobody passes here, too.
+    pub fn optional_key(mut self) -> Self {
+        self.key_optional = true;
+        self
+    }
 }
 
 impl<S, B> Transform<S, ServiceRequest> for Require
@@ -49,6 +60,7 @@ where
         ready(Ok(RequireMiddleware {
             service,
             requirement: Arc::clone(&self.requirement),
+            key_optional: self.key_optional,
         }))
     }
 }
@@ -58,6 +70,7 @@ where
 pub struct RequireMiddleware<S> {
     service: S,
     requirement: Arc<Requirement>,
+    key_optional: bool,
 }
 
 impl<S, B> Service<ServiceRequest> for RequireMiddleware<S>
@@ -71,8 +84,12 @@ where
     forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let state = match check(&self.requirement, request.request()) {
-            Ok(_) => State::Inner {
+        let checked = match self.key_optional && is_nobody(request.request()) {
+            true => Ok(()),
+            false => check(&self.requirement, request.request()).map(drop),
+        };
+        let state = match checked {
+            Ok(()) => State::Inner {
                 future: self.service.call(request),
             },
             Err(error) => {

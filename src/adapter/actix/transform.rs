@@ -112,6 +112,13 @@ impl Auth {
         self.with(|shared| shared.grpc = true)
     }
 
+    /// The same middleware, for resources whose key is optional: a request that sends no
+    /// credentials at all passes as nobody, and a handler takes `Option<KeyPrincipal>`. A wrong or
+    /// revoked key is refused, and so are credentials of a scheme that is not accepted.
+    pub fn optional_key(self) -> Self {
+        self.with(|shared| shared.authenticator = shared.authenticator.optional_key())
+    }
+
     /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
     pub fn map_principal<T: 'static>(
         self,

@@ -13,7 +13,7 @@ use crate::policy::Requirement;
 /// Routes that all name what they require.
 ///
 /// ```
-/// use portunus::Authenticator;
+/// use portunus::{Authenticator, KeyPrincipal};
 /// use portunus::adapter::axum::{ProtectedRouter, get, post};
 /// use portunus::adapter::tower::AuthLayer;
 /// # use portunus::key::{Alphabet, KeyFormat};
@@ -26,6 +26,7 @@ use crate::policy::Requirement;
 ///     .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
 ///     .route("/documents", post(|| async { "{}" }).require(scope!("document:write")))
 ///     .route("/whoami", get(|| async { "you" }).any_key())
+///     .route("/", get(|_: Option<KeyPrincipal>| async { "you, or nobody" }).optional_key())
 ///     .route("/healthz", get(|| async { "ok" }).public())
 ///     .into_router();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -58,10 +59,12 @@ pub struct RouteDemand {
     pub method: Option<&'static str>,
     /// What is required; `None` where the route is public.
     pub requirement: Option<Requirement>,
+    /// Whether a request that sends no credentials passes, too.
+    pub key_optional: bool,
 }
 
 /// Handlers that have not said yet what they require.
-#[must_use = "say what it requires: require(), any_key() or public()"]
+#[must_use = "say what it requires: require(), any_key(), optional_key() or public()"]
 pub struct Unguarded<S = ()> {
     router: MethodRouter<S>,
     method: Option<&'static str>,
@@ -81,8 +84,10 @@ enum Reach {
 #[must_use = "a guarded route does nothing until a ProtectedRouter takes it"]
 pub struct Guarded<S = ()> {
     keyed: Option<MethodRouter<S>>,
+    key_optional: Option<MethodRouter<S>>,
     public: Option<MethodRouter<S>>,
-    demands: Vec<(Option<&'static str>, Option<Requirement>)>,
+    /// Of each route; the path is not known yet.
+    demands: Vec<RouteDemand>,
     reach: Reach,
 }
 
@@ -140,18 +145,13 @@ impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
     /// Only for keys that meet the requirement.
     pub fn require(self, requirement: impl Into<Requirement>) -> Guarded<S> {
         let requirement = requirement.into();
-        let demands = vec![(self.method, Some(requirement.clone()))];
+        let mut guarded = Guarded::saying(self.method, Some(requirement.clone()), self.reach);
         let demand = require(requirement);
-        let keyed = match self.reach {
+        guarded.keyed = Some(match self.reach {
             Reach::Methods => self.router.route_layer(demand),
             Reach::Fallback => self.router.layer(demand),
-        };
-        Guarded {
-            keyed: Some(keyed),
-            public: None,
-            demands,
-            reach: self.reach,
-        }
+        });
+        guarded
     }
 
     /// For every valid key.
@@ -159,14 +159,50 @@ impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
         self.require(Requirement::none())
     }
 
-    /// For everybody, without a key.
+    /// For every valid key, and for requests that send no credentials at all: the handler takes
+    /// `Option<KeyPrincipal>`. A wrong or revoked key is refused.
+    pub fn optional_key(self) -> Guarded<S> {
+        let mut guarded = Guarded::saying(self.method, Some(Requirement::none()), self.reach);
+        guarded
+            .demands
+            .iter_mut()
+            .for_each(|demand| demand.key_optional = true);
+        // A key that is there is judged as by `any_key()`.
+        let demand = require(Requirement::none()).optional_key();
+        guarded.key_optional = Some(match self.reach {
+            Reach::Methods => self.router.route_layer(demand),
+            Reach::Fallback => self.router.layer(demand),
+        });
+        guarded
+    }
+
+    /// For everybody, without a look at any key.
     pub fn public(self) -> Guarded<S> {
-        let demands = vec![(self.method, None)];
-        Guarded {
+        let mut guarded = Guarded::saying(self.method, None, self.reach);
+        guarded.public = Some(self.router);
+        guarded
+    }
+}
+
+impl<S> Guarded<S> {
+    /// No handler yet, and what it will demand.
+    fn saying(
+        method: Option<&'static str>,
+        requirement: Option<Requirement>,
+        reach: Reach,
+    ) -> Self {
+        let demand = RouteDemand {
+            path: String::new(),
+            method,
+            requirement,
+            key_optional: false,
+        };
+        Self {
             keyed: None,
-            public: Some(self.router),
-            demands,
-            reach: self.reach,
+            key_optional: None,
+            public: None,
+            demands: vec![demand],
+            reach,
         }
     }
 }
@@ -177,22 +213,14 @@ impl<S: Clone + Send + Sync + 'static> Guarded<S> {
     /// # Panics
     /// Where both have a handler for one method, as axum does.
     pub fn and(mut self, other: Self) -> Self {
-        let reach = if other.reach == Reach::Fallback {
-            Reach::Fallback
-        } else {
-            self.reach
-        };
-        self.demands.extend(other.demands);
-        let (keyed, public) = (
-            merge(self.keyed, other.keyed),
-            merge(self.public, other.public),
-        );
-        Self {
-            keyed,
-            public,
-            demands: self.demands,
-            reach,
+        if other.reach == Reach::Fallback {
+            self.reach = Reach::Fallback;
         }
+        self.demands.extend(other.demands);
+        self.keyed = merge(self.keyed, other.keyed);
+        self.key_optional = merge(self.key_optional, other.key_optional);
+        self.public = merge(self.public, other.public);
+        self
     }
 }
 
@@ -223,22 +251,15 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// # Panics
     /// Where a path has two handlers for one method, or is malformed, as axum does.
     pub fn route(mut self, path: &str, route: Guarded<S>) -> Self {
-        let said = |(method, requirement): &(_, _)| RouteDemand {
-            path: path.to_owned(),
-            method: *method,
-            requirement: Option::clone(requirement),
-        };
-        self.demands.extend(route.demands.iter().map(said));
-        match self.routes.iter_mut().find(|(known, _)| known == path) {
-            Some((_, guarded)) => {
-                let nothing = Guarded {
-                    keyed: None,
-                    public: None,
-                    demands: Vec::new(),
-                    reach: Reach::Methods,
-                };
-                *guarded = std::mem::replace(guarded, nothing).and(route);
-            }
+        self.demands
+            .extend(route.demands.iter().map(|demand| RouteDemand {
+                path: path.to_owned(),
+                ..demand.clone()
+            }));
+        // Taken out and put back: `and` takes both by value.
+        let known = self.routes.iter().position(|(known, _)| known == path);
+        match known.map(|place| self.routes.remove(place)) {
+            Some((path, guarded)) => self.routes.push((path, guarded.and(route))),
             None => self.routes.push((path.to_owned(), route)),
         }
         self
@@ -299,32 +320,31 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// # Panics
     /// Where paths clash or are malformed, as axum does.
     pub fn into_router(self) -> Router<S> {
+        let optional_key = self.auth.clone().optional_key();
         let mut router = self.rest;
-        for (
-            path,
-            Guarded {
-                keyed,
-                public,
-                reach,
+        for (path, guarded) in self.routes {
+            let Guarded {
+                mut keyed,
+                mut key_optional,
+                mut public,
                 ..
-            },
-        ) in self.routes
-        {
-            // Whoever brought a fallback keeps it.
+            } = guarded;
+            // Whoever brought a fallback keeps it. It wants what the strictest method wants.
             let wanted = self
                 .method_not_allowed
                 .clone()
-                .filter(|_| reach == Reach::Methods);
-            let methods = match (keyed, public) {
-                // The public methods first: merging keeps the fallback of the second, which wants a
-                // key.
-                (Some(keyed), public) => {
-                    let keyed =
-                        merge(Some(keyed), wanted).map(|keyed| keyed.layer(self.auth.clone()));
-                    merge(public, keyed)
-                }
-                (None, public) => merge(public, wanted),
-            };
+                .filter(|_| guarded.reach == Reach::Methods);
+            if keyed.is_some() {
+                keyed = merge(keyed, wanted);
+            } else if key_optional.is_some() {
+                key_optional = merge(key_optional, wanted);
+            } else {
+                public = merge(public, wanted);
+            }
+            let keyed = keyed.map(|keyed| keyed.layer(self.auth.clone()));
+            let key_optional = key_optional.map(|methods| methods.layer(optional_key.clone()));
+            // The strictest last: merging keeps the fallback of the second.
+            let methods = merge(merge(public, key_optional), keyed);
             if let Some(methods) = methods {
                 router = router.route(&path, methods);
             }
@@ -350,6 +370,7 @@ impl<S> std::fmt::Debug for Guarded<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Guarded")
             .field("keyed", &self.keyed.is_some())
+            .field("key_optional", &self.key_optional.is_some())
             .field("public", &self.public.is_some())
             .finish()
     }

@@ -121,6 +121,13 @@ impl AuthLayer {
         self.with(|shared| shared.grpc = true)
     }
 
+    /// The same layer, for routes whose key is optional: a request that sends no credentials at all
+    /// passes as nobody, and a handler takes `Option<KeyPrincipal>`. A wrong or revoked key is
+    /// refused, and so are credentials of a scheme that is not accepted.
+    pub fn optional_key(self) -> Self {
+        self.with(|shared| shared.authenticator = shared.authenticator.optional_key())
+    }
+
     /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
     pub fn map_principal<T: Send + Sync + 'static>(
         self,
@@ -176,7 +183,7 @@ impl AuthLayer {
         self.with(|shared| {
             // Somebody in another layer's API is nobody here until this one has said who it is.
             shared.inserts.push(Arc::new(|_, extensions| {
-                drop(extensions.remove::<Arc<T>>())
+                drop(extensions.remove::<Arc<T>>());
             }));
             shared.inserts_later.push(Arc::new(move |principal| {
                 let mapped = map(principal);

@@ -1,9 +1,13 @@
 //! The view of an `http` 1 request.
 
+#[cfg(feature = "axum")]
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
+#[cfg(feature = "axum")]
+use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, FORWARDED, HeaderName};
 use http::{HeaderMap, Method, Request, Uri, request};
 
@@ -81,8 +85,31 @@ impl RequestHead for HttpHead<'_> {
         self.method.as_str()
     }
 
+    /// What `Router::nest` strips off belongs to it.
+    #[cfg(feature = "axum")]
+    fn path(&self) -> &str {
+        let original = self.extensions.get::<axum::extract::OriginalUri>();
+        original.map_or(self.uri, |original| &original.0).path()
+    }
+
+    #[cfg(not(feature = "axum"))]
     fn path(&self) -> &str {
         self.uri.path()
+    }
+
+    #[cfg(feature = "axum")]
+    fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        use axum::extract::{FromRequestParts, RawPathParams};
+        // axum shows its parameters to extractors only, and those want parts of their own.
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.extensions = self.extensions.clone();
+        let read = RawPathParams::from_request_parts(&mut parts, &());
+        let parameters = read.now_or_never()?.ok()?;
+        let mut values = parameters.iter().filter(|(known, _)| *known == name);
+        match (values.next(), values.next()) {
+            (Some((_, value)), None) => Some(Cow::Owned(value.to_owned())),
+            _ => None,
+        }
     }
 
     #[cfg(feature = "axum")]

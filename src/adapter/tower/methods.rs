@@ -16,7 +16,6 @@ use super::{HttpHead, RejectionBody, check, principal, refuse};
 use crate::adapter::nobody::ServesGrpc;
 use crate::error::{AuthError, ErrorCode};
 use crate::policy::Requirement;
-use crate::request::RequestHead;
 
 /// What each method requires: first of all the method's own entry, then its service's, then
 /// [`otherwise`](Self::otherwise). Whatever has none is refused, `FORBIDDEN` (`PERMISSION_DENIED`).
@@ -173,8 +172,14 @@ impl Table {
             .or(self.otherwise.as_ref())
     }
 
-    fn check(&self, extensions: &Extensions, head: &HttpHead<'_>) -> Result<(), AuthError> {
-        match self.find(head.path()) {
+    /// `path` is what the service further in is asked for, without what an outer router stripped.
+    fn check(
+        &self,
+        path: &str,
+        extensions: &Extensions,
+        head: &HttpHead<'_>,
+    ) -> Result<(), AuthError> {
+        match self.find(path) {
             Some(Entry::Public) => Ok(()),
             Some(Entry::Require(requirement)) => check(extensions, requirement, head),
             None => {
@@ -229,7 +234,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         request.extensions_mut().insert(ServesGrpc);
         let head = HttpHead::new(&request, None);
-        match self.table.check(request.extensions(), &head) {
+        let path = request.uri().path();
+        match self.table.check(path, request.extensions(), &head) {
             Ok(()) => RequireFuture::inner(self.inner.call(request)),
             Err(error) => RequireFuture::refused(refuse(&error, &head, request.extensions())),
         }

@@ -73,6 +73,11 @@ pub(crate) fn principal(extensions: &Extensions) -> Result<&KeyPrincipal, AuthEr
         .ok_or_else(|| no_principal(extensions.get::<Anonymous>().is_some()))
 }
 
+/// Whether a request has passed as nobody.
+pub(crate) fn is_nobody(extensions: &Extensions) -> bool {
+    extensions.get::<KeyPrincipal>().is_none() && extensions.get::<Anonymous>().is_some()
+}
+
 /// Checks a requirement against the principal of a request.
 pub(crate) fn check(
     extensions: &Extensions,

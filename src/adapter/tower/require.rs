@@ -10,7 +10,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{HttpHead, RejectionBody, check, refuse};
+use super::{HttpHead, RejectionBody, check, is_nobody, refuse};
 use crate::policy::Requirement;
 use crate::scope::Scope;
 
@@ -20,6 +20,7 @@ use crate::scope::Scope;
 pub fn require(requirement: impl Into<Requirement>) -> RequireLayer {
     RequireLayer {
         requirement: Arc::new(requirement.into()),
+        key_optional: false,
     }
 }
 
@@ -33,6 +34,16 @@ pub fn require_scope(scope: Scope) -> RequireLayer {
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct RequireLayer {
     requirement: Arc<Requirement>,
+    key_optional: bool,
+}
+
+impl RequireLayer {
+    /// Demands it of keys only: whoever [`AuthLayer::optional_key`](super::AuthLayer::optional_key), or an
+    /// authenticator that is optional, has let pass as nobody passes here, too.
+    pub fn optional_key(mut self) -> Self {
+        self.key_optional = true;
+        self
+    }
 }
 
 impl<S> Layer<S> for RequireLayer {
@@ -41,6 +52,7 @@ impl<S> Layer<S> for RequireLayer {
         RequireService {
             inner,
             requirement: Arc::clone(&self.requirement),
+            key_optional: self.key_optional,
         }
     }
 }
@@ -50,6 +62,7 @@ impl<S> Layer<S> for RequireLayer {
 pub struct RequireService<S> {
     inner: S,
     requirement: Arc<Requirement>,
+    key_optional: bool,
 }
 
 impl<S, B, R> Service<Request<B>> for RequireService<S>
@@ -67,7 +80,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let head = HttpHead::new(&request, None);
-        match check(request.extensions(), &self.requirement, &head) {
+        let checked = match self.key_optional && is_nobody(request.extensions()) {
+            true => Ok(()),
+            false => check(request.extensions(), &self.requirement, &head),
+        };
+        match checked {
             Ok(()) => RequireFuture::inner(self.inner.call(request)),
             Err(error) => RequireFuture::refused(refuse(&error, &head, request.extensions())),
         }

@@ -214,7 +214,7 @@ async fn after_changes(store: Store) -> Checked {
     exchange = exchange.change(delete("a"));
     store.apply(&exchange).await?;
     let revoke = change(&store, "b", |record| {
-        record.revoked = Some(Revocation::new(at(999), None))
+        record.revoked = Some(Revocation::new(at(999), None));
     })
     .await?;
     store
@@ -316,7 +316,7 @@ async fn owner_and_family(store: Store) -> Checked {
             }
         }
         let moved = change(&store, name, |record| {
-            record.family = valid(KeyFamily::new("another"))
+            record.family = valid(KeyFamily::new("another"));
         })
         .await?;
         ensure_eq!(
@@ -330,7 +330,7 @@ async fn owner_and_family(store: Store) -> Checked {
             "what is stored afterwards"
         );
         update(&store, name, |record| {
-            record.owner = record.owner.clone().with_email("a@example.com")
+            record.owner = record.owner.clone().with_email("a@example.com");
         })
         .await?;
         let address = stored(&store, name).await?.record.owner.user_email.clone();

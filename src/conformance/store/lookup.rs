@@ -144,7 +144,7 @@ async fn ended(store: Store) -> Checked {
         apply(&store, [insert(secret, record(&name("a", secret))), other]).await?;
     }
     update(&store, "a2", |record| {
-        record.revoked = Some(Revocation::new(at(1_000), None))
+        record.revoked = Some(Revocation::new(at(1_000), None));
     })
     .await?;
     apply(&store, [rehash("a3", digest(3), digest(9)), delete("a3")]).await?;
@@ -188,7 +188,7 @@ async fn revoked(store: Store) -> Checked {
     put_a(&store).await?;
     let revocation = Revocation::new(at(1_000), Some("lost".into()));
     update(&store, "a", |record| {
-        record.revoked = Some(revocation.clone())
+        record.revoked = Some(revocation.clone());
     })
     .await?;
     let found = found(&store, digest(1)).await?;

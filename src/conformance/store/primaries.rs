@@ -155,7 +155,7 @@ async fn disabled(store: Store) -> Checked {
     three(&store).await?;
     apply(&store, [set_primary("a")]).await?;
     update(&store, "a", |record| {
-        (record.enabled, record.not_before) = (false, Some(at(5_000)))
+        (record.enabled, record.not_before) = (false, Some(at(5_000)));
     })
     .await?;
     ensure_eq!(

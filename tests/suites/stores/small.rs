@@ -348,7 +348,7 @@ fn worn(how: How, record: &KeyRecord) -> KeyRecord {
         WholeSeconds => worn.created_at = whole(worn.created_at),
         EmptyIsAbsent => worn.workspaces = worn.workspaces.filter(|list| !list.is_empty()),
         OnlyNoneIsOn if worn.delegation == Delegation::Only(Vec::new()) => {
-            worn.delegation = Delegation::On
+            worn.delegation = Delegation::On;
         }
         _ => {}
     }

@@ -31,7 +31,7 @@ const REFUSALS: &[Refusal] = &[
         403,
         "Forbidden",
         "Forbidden",
-        "The operator may not do this.",
+        "The operator may not do this, or a page of another site asked for it (`CROSS_SITE`).",
     ),
     Refusal(
         404,
@@ -49,7 +49,19 @@ const REFUSALS: &[Refusal] = &[
         412,
         "PreconditionFailed",
         "Precondition Failed",
-        "The key has changed since it was read.",
+        "The key is not at a version that `If-Match` and `If-None-Match` demand.",
+    ),
+    Refusal(
+        413,
+        "ContentTooLarge",
+        "Content Too Large",
+        "The body is longer than is read: 4 MiB, or what the service allows.",
+    ),
+    Refusal(
+        415,
+        "UnsupportedMediaType",
+        "Unsupported Media Type",
+        "The body is not JSON by its `Content-Type`, not in UTF-8, or has a content coding.",
     ),
     Refusal(
         422,
@@ -198,6 +210,11 @@ fn refusal(status: u16, name: &str, when: &str) -> ResponseBuilder {
     let fields: &[(&str, bool)] = match status {
         401 => &[("WWW-Authenticate", true)],
         403 => &[("WWW-Authenticate", false)],
+        415 => &[
+            ("Accept", false),
+            ("Accept-Encoding", false),
+            ("Accept-Patch", false),
+        ],
         429 => &[
             ("Retry-After", false),
             ("RateLimit", false),
@@ -220,11 +237,17 @@ fn refusal(status: u16, name: &str, when: &str) -> ResponseBuilder {
 /// A field that may be there.
 fn field(name: &str) -> Header {
     let (schema, description) = match name {
+        "Accept" => (text(), "The media types of bodies (RFC 9110 §12.5.1)."),
+        "Accept-Encoding" => (
+            text(),
+            "The content codings of bodies, where the one sent is not accepted (RFC 7694 §3).",
+        ),
+        "Accept-Patch" => (text(), "The media types of changes (RFC 5789 §3.1)."),
         "Allow" => (text(), "The methods of the path (RFC 9110 §10.2.1)."),
         "Cache-Control" => (names(["no-store"]), "No cache keeps it."),
         "ETag" => (
             matching("^\"[0-9]+\"$"),
-            "The version of the key, for `If-Match`.",
+            "The version of the key, for `If-Match` and `If-None-Match`. Usage does not change it.",
         ),
         "RateLimit" => (
             line(4096),

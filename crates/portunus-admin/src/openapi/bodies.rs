@@ -82,7 +82,7 @@ fn facts() -> Members {
 }
 
 fn name() -> Object {
-    about(line(1000), "One line, not blank.")
+    about(line(1000), "One line with a visible character.")
 }
 
 fn issue() -> Members {
@@ -159,7 +159,13 @@ fn verify() -> Members {
             "method",
             about(
                 or_null(text()),
-                "The method of a request that the key is to make.",
+                "The method of the request. Without it, whether the key may write is not evaluated.",
             ),
+        )
+        .perhaps("workspace", named_or_null("WorkspaceId"))
+        .about(
+            "The request that is asked about. What is not said is not evaluated, but a key with an \
+             allow-list is not allowed without `ip`, and `explain` names the only workspaces that a \
+             key reaches.",
         )
 }

@@ -53,10 +53,22 @@ fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call
         operation,
     }
     .refused(&EVERYWHERE);
-    if path.contains("{id}") {
+    let about_a_key = path.contains("{id}");
+    let call = if about_a_key {
         call.taking(ParameterIn::Path, "id", "The key.", named("KeyId"))
     } else {
         call
+    };
+    if matches!(call.method, HttpMethod::Get) {
+        return call;
+    }
+    // Every write: it may have content, and it may be conditional.
+    let call = call.refused(&[412, 415]);
+    if about_a_key {
+        call.conditional()
+    } else {
+        let why = "The call concerns no stored key: `*` passes, a tag is answered by 412.";
+        call.header("If-Match", why, text())
     }
 }
 
@@ -114,14 +126,30 @@ impl Call {
         self.taking(ParameterIn::Header, name, description, schema)
     }
 
+    /// Done only while the key is at a version that the caller expects (RFC 9110 §13).
+    fn conditional(self) -> Self {
+        let expected = "Do it only if the key is at one of these versions: tags of `ETag`, or `*`. \
+                        Otherwise 412. Evaluated last.";
+        let known = match self.method {
+            HttpMethod::Get => "Versions that the caller has: 304 if the key is at one of them.",
+            _ => "Do it only if the key is at none of these versions; `*` stands for all of them.",
+        };
+        self.header("If-Match", expected, text())
+            .header("If-None-Match", known, text())
+    }
+
     /// A body of this schema; an absent one is `{}`.
     fn body(self, schema: &str, required: Required) -> Self {
-        let content = Content::new(Some(named(schema)));
-        let body = RequestBodyBuilder::new()
-            .required(Some(required))
-            .content("application/json", content)
-            .build();
-        self.with(|operation| operation.request_body(Some(body)))
+        let types: &[&str] = match self.method {
+            HttpMethod::Patch => &["application/json", "application/merge-patch+json"],
+            _ => &["application/json"],
+        };
+        let body = RequestBodyBuilder::new().required(Some(required));
+        let body = types.iter().fold(body, |body, media| {
+            body.content(*media, Content::new(Some(named(schema))))
+        });
+        self.with(|operation| operation.request_body(Some(body.build())))
+            .refused(&[413])
     }
 
     /// Repeatable without being done twice (draft-ietf-httpapi-idempotency-key-header).
@@ -183,7 +211,12 @@ fn keys() -> [Call; 4] {
             .answers(201, json("The key. Nobody here knows its secret.", named("ImportedKey")))
             .refused(&[409, 422]),
         call(HttpMethod::Post, "/verify", "verifyKey", "What a secret is, and what it may do")
-            .about("In the manner of RFC 7662. It is no use of the key and counts against no quota.")
+            .about(
+                "In the manner of RFC 7662, by the rules that a request passes: the key's and its \
+                 owner's standing, the environment that is served, the allow-list, and what is \
+                 required. It is no use of the key, counts against no quota, and looks at neither \
+                 the rate limit nor the transport.",
+            )
             .body("VerifyRequest", Required::True)
             .answers(200, json("About the key, if it works; else not a word.", named("Verified")))
             .refused(&[422]),
@@ -191,16 +224,20 @@ fn keys() -> [Call; 4] {
 }
 
 fn one_key() -> [Call; 7] {
-    let tags = "The version that the key must be at: tags of `ETag`, or `*`.";
     [
         call(HttpMethod::Get, "/keys/{id}", "getKey", "Show a key")
+            .conditional()
             .key("The key.")
-            .refused(&[404]),
+            .answers(
+                304,
+                nothing("The key is at a version that the caller has.")
+                    .header("ETag", always("ETag")),
+            )
+            .refused(&[404, 412]),
         call(HttpMethod::Patch, "/keys/{id}", "changeKey", "Change a key")
-            .header("If-Match", tags, text())
             .body("ChangeRequest", Required::False)
             .key("The key as it is now.")
-            .refused(&[404, 409, 412, 422]),
+            .refused(&[404, 409, 422]),
         call(
             HttpMethod::Delete,
             "/keys/{id}",

@@ -34,9 +34,18 @@ const SOMEWHERE: &str = "nest-path:";
 
 const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
     Every refusal is a problem document (RFC 9457) with a stable `code`. Members and parameters \
-    that are not known are refused. Times are RFC 3339, in answers with milliseconds and in UTC. \
+    that are not known are refused. Times are RFC 3339, from `1970-01-01T00:00:00.000Z` to \
+    `9999-12-31T23:59:59.999Z`, in answers with milliseconds and in UTC. In texts that people read \
+    (names, descriptions, reasons), white space at both ends is left out; one of which nothing is \
+    visible is refused, and one with a control, direction, annotation or tag character. \
     What is `GET` answers `HEAD` too. Other methods of a path are answered by `405` \
-    (`#/components/responses/MethodNotAllowed`), other paths by `404`.";
+    (`#/components/responses/MethodNotAllowed`), other paths by `404`.\n\n\
+    A write with content needs `Content-Type: application/json` (a change also takes \
+    `application/merge-patch+json`), in UTF-8 and without a content coding; without content it \
+    needs none. A write from a page of another site is refused by its `Origin` and `Sec-Fetch-Site`, \
+    unless the service trusts that site. Preconditions (RFC 9110 §13) are evaluated last: what \
+    is refused without them is refused for the same reason with them, and a request that is \
+    repeated under its `Idempotency-Key` is recognized before.";
 
 impl Admin {
     /// The OpenAPI document of this API as JSON, for a host that publishes it itself. `server` is

@@ -252,9 +252,12 @@ fn active() -> Members {
         .with("nbf", or_null(seconds()))
         .with(
             "allowed",
-            about(boolean(), "Whether the key may do what was asked about."),
+            about(
+                boolean(),
+                "Whether a request like the one asked about would be let through.",
+            ),
         )
-        .with("explain", text())
+        .with("explain", about(text(), "Why, part by part."))
         .with("record", named("KeyRecord"))
         .about("In the manner of RFC 7662 §2.2.")
 }

@@ -186,6 +186,12 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
         )
         .await;
 
+    let known = Ask::new("GET", "/keys/{id}").of(&id);
+    world
+        .expect(304, known.clone().header("if-none-match", &tag))
+        .await;
+    world.expect(412, known.header("if-match", "\"0\"")).await;
+
     let change = || Ask::new("PATCH", "/keys/{id}").of(&id);
     world
         .expect(
@@ -397,7 +403,10 @@ pub(crate) async fn keys_are_rotated_and_made_primary(world: &World) {
 pub(crate) async fn secrets_are_verified(world: &World) {
     let verify = |body: Value| Ask::new("POST", "/verify").json(&body);
     let (id, secret) = world.key(rich()).await;
-    let asked = json!({ "key": secret, "require": ["document:read"], "ip": "203.0.113.7", "method": "GET" });
+    let asked = json!({
+        "key": secret, "require": ["document:read"], "ip": "203.0.113.7", "method": "GET",
+        "workspace": "ws1",
+    });
     let answer = world.expect(200, verify(asked)).await.json();
     assert_eq!(
         (&answer["active"], &answer["allowed"]),
@@ -413,7 +422,9 @@ pub(crate) async fn secrets_are_verified(world: &World) {
     world
         .expect(
             200,
-            verify(json!({ "key": plain, "require": null, "ip": null, "method": null })),
+            verify(json!({
+                "key": plain, "require": null, "ip": null, "method": null, "workspace": null,
+            })),
         )
         .await;
     world
@@ -433,6 +444,7 @@ pub(crate) async fn secrets_are_verified(world: &World) {
         json!({ "ip": "nowhere" }),
         json!({ "require": "a b" }),
         json!({ "require": 1 }),
+        json!({ "workspace": "w s" }),
         json!({ "odd": 1 }),
     ] {
         let mut body = json!({ "key": secret });

@@ -68,8 +68,8 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
             };
             match code.status() {
                 // What the proof alone answers so would hide that the call never does.
-                404 | 409 | 412 | 422 if own => {
-                    world.document.check_unseen(&name, &refused, &answer)
+                404 | 409 | 412 | 413 | 415 | 422 if own => {
+                    world.document.check_unseen(&name, &refused, &answer);
                 }
                 _ => world.document.check_as(&name, &refused, &answer),
             }
@@ -86,6 +86,17 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
                 (503, &json!("STORE_UNAVAILABLE")),
                 "{ask:?}"
             ),
+        }
+        if method != "GET" {
+            let text = ask.clone().raw("{}").header("content-type", "text/plain");
+            world.expect(415, text).await;
+            world
+                .expect(412, ask.clone().header("if-match", "\"0\""))
+                .await;
+        }
+        if operation["requestBody"].is_object() {
+            let large = vec![b' '; (4 << 20) + 1];
+            world.expect(413, ask.clone().raw(large)).await;
         }
         let done = world.ask(&ask).await;
         assert!(done.status < 300, "{ask:?}: {}", done.status);

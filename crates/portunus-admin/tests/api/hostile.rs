@@ -108,6 +108,7 @@ async fn no_body_brings_an_answer_that_is_not_documented() {
         let takes = operation["requestBody"].is_object();
         for body in bodies.iter().copied().chain([large.as_slice()]) {
             let ask = good(&world, &method, &template).await.raw(body);
+            let ask = ask.header("content-type", "application/json");
             let answer = crate::world::send(&world.router, &ask).await;
             world
                 .document

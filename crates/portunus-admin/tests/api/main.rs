@@ -4,11 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod calls;
+mod conditional;
+mod content;
+mod cross_site;
 mod document;
 mod everywhere;
 mod hostile;
 mod security;
 mod structure;
+mod times;
+mod verifying;
 mod world;
 
 use world::World;

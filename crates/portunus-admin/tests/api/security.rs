@@ -65,6 +65,31 @@ fn each_way_to_present_a_key_is_a_scheme_of_its_own() {
 }
 
 #[test]
+fn where_a_key_is_optional_no_credentials_are_a_choice_too() {
+    let authenticator = three_ways().build().unwrap();
+    let router: ProtectedRouter = router(&authenticator)
+        .route("/", get(nothing).optional_key())
+        .route("/keyed", get(nothing).any_key());
+    let told: Vec<_> = router
+        .demands()
+        .iter()
+        .map(|demand| (&*demand.path, demand.key_optional))
+        .collect();
+    assert_eq!(told, [("/", true), ("/keyed", false)]);
+    let mut api = document(&[(HttpMethod::Get, "/"), (HttpMethod::Get, "/keyed")]);
+    ApiSecurity::of(&authenticator)
+        .describe(&mut api, router.demands())
+        .unwrap();
+    let api = serde_json::to_value(&api).unwrap();
+    let keyed = api["paths"]["/keyed"]["get"]["security"].clone();
+    assert_eq!(keyed.as_array().unwrap().len(), 3);
+    let mut optional = api["paths"]["/"]["get"]["security"].clone();
+    assert_eq!(optional.as_array_mut().unwrap().remove(0), json!({}));
+    assert_eq!(optional, keyed);
+    assert!(api["paths"]["/"]["get"]["responses"]["401"].is_object());
+}
+
+#[test]
 fn a_choice_of_scopes_is_a_choice_of_security_requirements() {
     let authenticator = Authenticator::builder(MemoryStore::new())
         .bearer([format()])

@@ -20,13 +20,16 @@ use portunus::manage::{IssueRules, KeyManager, Operator, Role};
 use portunus::store::{KeyStore, Rejected, StoreError, UsageDelta};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 use portunus::{AuthError, Authenticator, ErrorCode};
-use portunus_admin::{Admin, OperatorProof};
+use portunus_admin::{Admin, OperatorProof, Origin};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::document::Document;
 
 pub(crate) const NEST: &str = "/operators/keys-api";
+
+/// The sites whose pages may write.
+pub(crate) const TRUSTED: [&str; 2] = ["https://console.example", "http://[::1]:3000"];
 
 /// Whether there are answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +219,9 @@ impl World {
         };
         let admin = |quota: u64| {
             let quotas = Quotas::new([Quota::per_minute(quota).unwrap()]).unwrap();
+            let trusted = TRUSTED.map(|origin| origin.parse::<Origin>().unwrap());
             Admin::new(manager.clone(), authenticator.clone(), Names)
+                .trusted_origins(trusted)
                 .events(reader.clone())
                 .quotas(Some(quotas))
         };
@@ -299,6 +304,12 @@ impl World {
         self.key(json!({ "name": "plain" })).await.0
     }
 
+    /// Every key of our tenant as the host sees it.
+    pub(crate) async fn keys(&self) -> Value {
+        let all = Ask::new("GET", "/keys").query("limit=500");
+        send(&self.router, &all).await.json()
+    }
+
     pub(crate) async fn used(&self, id: &str, times: u64) {
         let ip = "2001:db8::7".parse().ok();
         let delta = UsageDelta::new(
@@ -325,6 +336,10 @@ pub(crate) async fn send(router: &Router, ask: &Ask) -> Answer {
         .uri(format!("{NEST}{}", ask.path));
     if let Some(operator) = &ask.operator {
         request = request.header("authorization", format!("Bearer {operator}"));
+    }
+    let typed = ask.headers.iter().any(|(name, _)| *name == "content-type");
+    if ask.body.is_some() && !typed {
+        request = request.header("content-type", "application/json");
     }
     for (name, value) in &ask.headers {
         request = request.header(*name, value.as_slice());

@@ -278,7 +278,7 @@ async fn a_requirement_says_the_same_wherever_it_is_put() {
     for (scopes, expected) in [("a", "INSUFFICIENT_SCOPE"), ("b", "OK")] {
         door.house
             .change(&door.record.id, |record| {
-                record.scopes = vec![scope(scopes)]
+                record.scopes = vec![scope(scopes)];
             })
             .await;
         let mut answers = Vec::new();
@@ -359,11 +359,65 @@ async fn a_workspace_is_the_one_that_the_handler_gets() {
         ("/workspaces/ws1/templates/1", Some("ws1")),
         ("/workspaces/ws2/templates/1", None),
         ("/workspaces/ws2/workspaces/ws1", None),
-        // actix-web's router reads `workspaces` here; so must whoever asks for the workspace.
+        // actix-web's router reads `workspaces` here: there are two of them.
         ("/w%6Frkspaces/ws2/workspaces/ws1", None),
         ("/%77orkspaces/ws2/workspaces/ws1", None),
-        ("/w%6Frkspaces/ws1/workspaces/ws2", Some("ws1")),
+        ("/w%6Frkspaces/ws1/workspaces/ws2", None),
         ("/workspaces/%77s2/ws1/ws1", None),
+    ] {
+        let response = call_service(&app, door.get(path).to_request()).await;
+        match answer {
+            Some(workspace) => assert_eq!(text(response).await, workspace, "{path}"),
+            None => assert_eq!(code(&response), "WORKSPACE_FORBIDDEN", "{path}"),
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_workspace_in_a_parameter_is_the_one_that_the_handler_gets() {
+    let door = door(false).await;
+    let ws1 = vec![WorkspaceId::new("ws1").unwrap()];
+    door.house
+        .change(&door.record.id, |record| record.workspaces = Some(ws1))
+        .await;
+    let reaches = || require(Requirement::workspace(WorkspaceOf::parameter("ws")));
+    let handler = |path: web::Path<(String, String)>| ready(path.into_inner().0);
+    // Around the resource, around the scope, and around one of both names.
+    let resource = || web::resource("/things/{id}").get(handler);
+    let app = App::new()
+        .service(web::scope("/in/{ws}").service(resource().wrap(reaches())))
+        .service(
+            web::scope("/around/{ws}")
+                .service(resource())
+                .wrap(reaches()),
+        )
+        .service(
+            web::scope("/twice/{ws}")
+                .service(web::resource("/things/{ws}").get(handler).wrap(reaches())),
+        )
+        .service(
+            web::scope("/other/{id}").service(
+                web::resource("/things/{thing}")
+                    .get(handler)
+                    .wrap(reaches()),
+            ),
+        )
+        .wrap(door.auth());
+    let app = init_service(app).await;
+    for (path, answer) in [
+        ("/in/ws1/things/ws2", Some("ws1")),
+        ("/in/ws2/things/ws1", None),
+        ("/in/%77s%31/things/1", Some("ws1")),
+        ("/in/%77s2/things/1", None),
+        ("/in/ws%2531/things/1", None),
+        ("/in/ws1%2F/things/1", None),
+        ("/in/ws1%ff/things/1", None),
+        ("/in/ws1/things/%ff", None),
+        ("/in/ws2/things/1?ws=ws1", None),
+        ("/around/ws1/things/1", Some("ws1")),
+        ("/around/ws2/things/1", None),
+        ("/twice/ws1/things/ws1", None),
+        ("/other/ws1/things/ws1", None),
     ] {
         let response = call_service(&app, door.get(path).to_request()).await;
         match answer {
@@ -461,6 +515,11 @@ async fn what_another_api_has_left_is_taken_away() {
                 .wrap(inner().map_principal(|_| Customer("inner".into()))),
         )
         .service(web::resource("/later").get(name).wrap(customer(inner())))
+        // To the inner API the outer one's key is a key in the wrong place.
+        .wrap_fn(|mut request, service| {
+            request.headers_mut().remove("authorization");
+            service.call(request)
+        })
         .wrap(door.auth().map_principal(|_| Customer("outer".into())));
     let app = init_service(app).await;
     let (key, record) = other.issue(&[]).await;

@@ -451,7 +451,7 @@ fn a_refusal_is_one_line_and_an_outage_tells_its_cause() {
     let has = |at: usize, parts: &[&str]| {
         parts
             .iter()
-            .for_each(|part| assert!(lines[at].contains(part), "{}", lines[at]))
+            .for_each(|part| assert!(lines[at].contains(part), "{}", lines[at]));
     };
     has(0, &["DEBUG", "code=\"MISSING_KEY\""]);
     assert!(!lines[0].contains("key_id"));

@@ -8,7 +8,7 @@ use portunus::adapter::actix::{Auth, require};
 use portunus::{Authenticator, KeyPrincipal, Requirement};
 
 use crate::configuration::{customer, is_mapped, serves_grpc};
-use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
+use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
 
 /// Serves until it is stopped.
 pub(crate) fn start(
@@ -35,6 +35,22 @@ pub(crate) fn start(
                     .wrap(auth.clone()),
             );
         }
+        let mut nest = web::scope(NEST);
+        for (path, demand) in nested() {
+            nest = nest.service(
+                web::resource(path)
+                    .to(handler)
+                    .wrap(require(demand))
+                    .wrap(auth.clone()),
+            );
+        }
+        site.service(nest);
+        site.service(
+            web::resource(PERHAPS)
+                .to(perhaps)
+                .wrap(require(Requirement::none()).optional_key())
+                .wrap(auth.clone().optional_key()),
+        );
         let any_key = require(Requirement::none());
         site.service(
             web::resource(GET_ONLY)

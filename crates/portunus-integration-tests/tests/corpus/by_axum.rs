@@ -9,7 +9,7 @@ use portunus::{Authenticator, KeyPrincipal};
 use tokio::net::TcpListener;
 
 use crate::configuration::layer;
-use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
+use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
 
 /// Serves until the runtime ends.
 pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> SocketAddr {
@@ -22,6 +22,13 @@ pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> 
     for (path, demand) in demands() {
         site = site.route(path, any(handler).require(demand));
     }
+    let mut nest = ProtectedRouter::new(layer.clone());
+    for (path, demand) in nested() {
+        nest = nest.route(path, any(handler).require(demand));
+    }
+    let site = site
+        .nest(NEST, nest)
+        .route(PERHAPS, any(perhaps).optional_key());
     // What nobody may see too is no route of a router that denies by default.
     let site: Router = site
         .into_router()

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::configuration::layer;
-use crate::routes::{GET_ONLY, MAYBE, PUBLIC, demands, whoami};
+use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
 
 type Asked = Request<Incoming>;
 type Answered = Response<Full<Bytes>>;
@@ -29,7 +29,13 @@ pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> 
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let layer = layer(configuration, authenticator);
-    let demands = Arc::new(demands());
+    let whole = demands()
+        .into_iter()
+        .map(|(path, demand)| (path.to_owned(), demand));
+    let beneath = nested()
+        .into_iter()
+        .map(|(path, demand)| (format!("{NEST}{path}"), demand));
+    let demands = Arc::new(whole.chain(beneath).collect::<Vec<_>>());
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
             let (layer, demands) = (layer.clone(), Arc::clone(&demands));
@@ -52,10 +58,15 @@ pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> 
 async fn site(
     request: Asked,
     layer: AuthLayer,
-    demands: Arc<Vec<(&str, Requirement)>>,
+    demands: Arc<Vec<(String, Requirement)>>,
 ) -> Result<Answered, Infallible> {
     if request.uri().path() == PUBLIC {
         return Ok(text("ok".into()));
+    }
+    if request.uri().path() == PERHAPS {
+        let inner = service_fn(|request: Asked| handler(&request));
+        let inner = require(Requirement::none()).optional_key().layer(inner);
+        return layer.optional_key().layer(inner).oneshot(request).await;
     }
     let inner = service_fn(move |request: Asked| {
         let demand = demand_of(request.uri().path(), &demands);
@@ -86,7 +97,7 @@ async fn site(
 }
 
 /// Segment by segment, as it stands; `{ws}` is any that is not empty.
-fn demand_of(path: &str, demands: &[(&str, Requirement)]) -> Option<Requirement> {
+fn demand_of(path: &str, demands: &[(String, Requirement)]) -> Option<Requirement> {
     let fits = |pattern: &str| {
         let (mut parts, mut known) = (path.split('/'), pattern.split('/'));
         let same = known.by_ref().all(|known| match parts.next() {

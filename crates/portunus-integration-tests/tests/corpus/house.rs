@@ -262,7 +262,7 @@ fn restrict(record: &mut KeyRecord, what: &str, now: SystemTime) {
     let seconds = Duration::from_secs;
     match what {
         "revoked" => {
-            record.revoked = Some(Revocation::new(now - seconds(10), Some("leaked".into())))
+            record.revoked = Some(Revocation::new(now - seconds(10), Some("leaked".into())));
         }
         // The very instant at which it no longer works.
         "expired" => record.expires_at = Some(now),
@@ -277,7 +277,7 @@ fn restrict(record: &mut KeyRecord, what: &str, now: SystemTime) {
         }
         "listed" => {
             record.allowed_ips =
-                AllowList::parse(["203.0.113.42", "198.51.100.0/24", "192.0.2.1"]).ok()
+                AllowList::parse(["203.0.113.42", "198.51.100.0/24", "192.0.2.1"]).ok();
         }
         "listed6" => record.allowed_ips = AllowList::parse(["2001:db8::/32"]).ok(),
         "app" | "a_app" => record.delegation = Delegation::On,
@@ -287,7 +287,7 @@ fn restrict(record: &mut KeyRecord, what: &str, now: SystemTime) {
             let limit = if what == "own1" { 1 } else { 2 };
             record.quotas = Quota::per_minute(limit)
                 .and_then(|quota| Quotas::new([quota]))
-                .ok()
+                .ok();
         }
         _ => {}
     }

@@ -18,7 +18,7 @@ const REQUESTS: usize = 800;
 const METHODS: [&str; 9] = [
     "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW", "get",
 ];
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 17] = [
     "/any",
     "/any",
     "/read",
@@ -31,6 +31,7 @@ const PATHS: [&str; 16] = [
     "/search",
     "/change",
     "/maybe",
+    "/perhaps",
     "/organization",
     "/workspaces/ws1/templates",
     "/workspaces/ws%31/templates?ws=ws1",
@@ -169,9 +170,9 @@ impl Request {
                     let place = start + random.index(line.len() - start);
                     let byte = *random.one(b"aZ0 ,;=:\"\\@%._~\t\x80\xff");
                     if random.index(2) == 0 {
-                        line[place] = byte
+                        line[place] = byte;
                     } else {
-                        line.insert(place, byte)
+                        line.insert(place, byte);
                     }
                 }
             }

@@ -10,7 +10,6 @@ pub(crate) fn demands() -> Vec<(&'static str, Requirement)> {
     let one = |text| Requirement::scope(scope(text));
     let plans = PlanOrder::new(["free", "standard", "enterprise"]).unwrap();
     let standard = || plans.at_least("standard").unwrap();
-    let of_workspace = || Requirement::workspace(WorkspaceOf::path_after("workspaces"));
     vec![
         ("/any", Requirement::none()),
         ("/read", one("document:read")),
@@ -39,7 +38,9 @@ pub(crate) fn demands() -> Vec<(&'static str, Requirement)> {
         ("/search", one("document:read").and(Requirement::reading())),
         ("/change", Requirement::writing()),
         ("/scope-or-plan", one("document:write").or(standard())),
-        ("/workspaces/{ws}/templates", of_workspace()),
+        ("/workspaces/{ws}/templates", after_workspaces()),
+        ("/spaces/{ws}/templates", by_parameter()),
+        ("/no-parameter", by_parameter()),
         (
             "/by-header",
             Requirement::workspace(WorkspaceOf::header("X-Workspace")),
@@ -47,6 +48,27 @@ pub(crate) fn demands() -> Vec<(&'static str, Requirement)> {
     ]
 }
 
+fn after_workspaces() -> Requirement {
+    Requirement::workspace(WorkspaceOf::path_after("workspaces"))
+}
+
+fn by_parameter() -> Requirement {
+    Requirement::workspace(WorkspaceOf::parameter("ws"))
+}
+
+/// Where a router of its own is nested, whose paths follow.
+pub(crate) const NEST: &str = "/nest/workspaces/{ws}";
+/// The keyed paths beneath the nest.
+pub(crate) fn nested() -> Vec<(&'static str, Requirement)> {
+    vec![
+        ("/templates", after_workspaces()),
+        ("/workspaces/{id}", after_workspaces()),
+        ("/seals", by_parameter()),
+    ]
+}
+
+/// Served to keys that are good, and to requests without credentials.
+pub(crate) const PERHAPS: &str = "/perhaps";
 /// Served to `GET` alone, and to every key.
 pub(crate) const GET_ONLY: &str = "/get";
 /// Served to everybody, and tells who it is.

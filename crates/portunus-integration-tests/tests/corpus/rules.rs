@@ -12,11 +12,14 @@ use crate::row::{Adapter, Row};
 use crate::wire::Answer;
 
 /// The codes of calls that manage keys: no request that is only authenticated meets them.
-const OF_MANAGEMENT: [ErrorCode; 5] = [
+const OF_MANAGEMENT: [ErrorCode; 8] = [
+    ErrorCode::CrossSite,
     ErrorCode::NotFound,
     ErrorCode::Conflict,
     ErrorCode::QuotaExceeded,
     ErrorCode::PreconditionFailed,
+    ErrorCode::TooLarge,
+    ErrorCode::UnsupportedMediaType,
     ErrorCode::InvalidBody,
 ];
 

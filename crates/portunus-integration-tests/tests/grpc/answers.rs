@@ -229,7 +229,7 @@ async fn every_code_has_a_status_that_is_an_error_and_fits_the_one_of_http() {
         let status = authenticator.responder().grpc_status(&AuthError::new(code));
         // As in google/rpc/code.proto.
         let expected: &[i32] = match code.status() {
-            400 | 422 => &[3],
+            400 | 413 | 415 | 422 => &[3],
             401 => &[16],
             403 => &[7],
             404 => &[5],

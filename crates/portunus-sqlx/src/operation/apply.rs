@@ -21,7 +21,7 @@ use crate::value::{Session, Value};
 
 /// The kinds of names that are held, in the order in which they are.
 const KEYS: i64 = 0;
-const TENANTS: i64 = 1;
+pub(super) const TENANTS: i64 = 1;
 pub(super) const SCHEMA: i64 = 2;
 pub(super) const EVENTS: i64 = 3;
 
@@ -128,7 +128,7 @@ impl Apply<'_> {
 }
 
 /// Tells those who may have cached what changed, in the same transaction.
-async fn tell(session: &mut dyn Session, what: &Invalidation) -> Result<(), Fault> {
+pub(super) async fn tell(session: &mut dyn Session, what: &Invalidation) -> Result<(), Fault> {
     if what.is_empty() {
         return Ok(());
     }
@@ -165,7 +165,7 @@ fn tenant(owner: &OwnerRef) -> Result<&str, Refusal> {
 }
 
 /// The record of a key that must be there.
-async fn live(session: &mut dyn Session, id: &KeyId) -> Result<KeyRecord, Fault> {
+pub(super) async fn live(session: &mut dyn Session, id: &KeyId) -> Result<KeyRecord, Fault> {
     let rows = session.rows(sql::RECORD, vec![id.as_str().into()]).await?;
     match rows.into_iter().next() {
         Some(mut row) => record::read(&mut row),
@@ -274,7 +274,7 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
 }
 
 /// A change that touched no row was about no key.
-fn touched(rows: u64, id: &KeyId) -> Result<(), Fault> {
+pub(super) fn touched(rows: u64, id: &KeyId) -> Result<(), Fault> {
     if rows == 0 {
         Err(Rejected::Missing(id.clone()).into())
     } else {
@@ -363,7 +363,7 @@ async fn rehash(
     )
 }
 
-async fn set_primary(
+pub(super) async fn set_primary(
     session: &mut dyn Session,
     owner: &OwnerRef,
     key: Option<&KeyId>,

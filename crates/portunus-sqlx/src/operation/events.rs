@@ -32,8 +32,6 @@ const MOST_FORGOTTEN: i64 = 2_000;
 /// The most characters of a name that are compared in the database: an index takes no more than
 /// some kilobytes.
 const MOST_CHARACTERS: usize = 200;
-/// The end of the year 9999: later times cannot be written.
-const LAST_MILLI: i64 = 253_402_300_799_999;
 
 /// A name as it is kept beside events.
 fn who(name: &str) -> String {
@@ -54,7 +52,7 @@ fn parties(event: &AuditEvent) -> BTreeSet<String> {
 }
 
 fn millis(at: SystemTime) -> i64 {
-    time::floor(at).clamp(0, LAST_MILLI)
+    time::floor(at).clamp(0, time::max_millis())
 }
 
 /// The columns of an event but for the JSON, in the order in which they are read.

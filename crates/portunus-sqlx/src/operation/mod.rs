@@ -4,6 +4,7 @@
 mod apply;
 mod events;
 mod find;
+mod fold;
 mod list;
 mod migrate;
 mod primary;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 pub(crate) use apply::Apply;
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{Find, Get, SigningOf};
+pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
 pub(crate) use migrate::{Migrate, Migrated};
 pub(crate) use primary::Primary;

@@ -119,6 +119,18 @@ pub(crate) const PRIMARY: PerOwner = per_owner!(
     )
 );
 
+/// The next `$3` users, by tenant and id, who own keys, after the place `$1`, `$2`.
+pub(crate) const OWNERS: &str = "SELECT DISTINCT tenant_id, user_id FROM portunus_keys \
+     WHERE user_id IS NOT NULL AND (tenant_id, user_id) > ($1, $2) \
+     ORDER BY tenant_id, user_id LIMIT $3";
+
+/// All records of user `$2` of tenant `$1`, the newest first.
+pub(crate) const RECORDS_OF_USER: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM portunus_keys WHERE tenant_id = $1 AND user_id = $2 ORDER BY created_at DESC, id"
+);
+
 /// How many keys of an owner count as active.
 pub(crate) const COUNT_ACTIVE: PerOwner = per_owner!(
     "SELECT count(*) FROM portunus_keys WHERE ",

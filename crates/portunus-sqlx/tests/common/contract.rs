@@ -624,11 +624,11 @@ pub(crate) async fn quotas_count_the_keys_of_their_owner_that_are_active(home: &
         ("later", |record| record.not_before = Some(at(9_999))),
         ("token", |record| record.kind = KeyKind::AccessToken),
         ("revoked", |record| {
-            record.revoked = Some(Revocation::new(at(9_999), None))
+            record.revoked = Some(Revocation::new(at(9_999), None));
         }),
         ("expiring", |record| record.expires_at = Some(at(2_000))),
         ("user's", |record| {
-            record.owner = Owner::user(tenant("acme"), user("u1"))
+            record.owner = Owner::user(tenant("acme"), user("u1"));
         }),
     ];
     for (number, (name, edit)) in (0..).zip(keys) {
@@ -704,7 +704,7 @@ pub(crate) async fn a_signing_state_is_kept_replaced_and_gone_with_its_key(home:
         .unwrap();
     assert_eq!(store.signing_state(&id("a")).await.unwrap(), None);
     assert!(
-        !String::from_utf8_lossy(&home.dump().await).contains(&hex(&[3; 20])),
+        !String::from_utf8_lossy(&home.dump().await).contains(&hex([3; 20])),
         "nor in a backup"
     );
 }

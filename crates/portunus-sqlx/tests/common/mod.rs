@@ -16,6 +16,7 @@ pub(crate) mod corrupt;
 pub(crate) mod crowd;
 pub(crate) mod dump;
 pub(crate) mod ear;
+pub(crate) mod fold;
 pub(crate) mod lists;
 pub(crate) mod model;
 pub(crate) mod usage;
@@ -56,6 +57,9 @@ pub(crate) trait Home: Clone + Send + Sync + 'static {
 
     /// Opens a store on it, with connections of its own, and brings its schema up to date.
     fn open(&self) -> impl Future<Output = Self::Store> + Send;
+
+    /// Gives each user one spelling.
+    fn fold(store: &Self::Store) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Closes a store.
     fn close(&self, store: Self::Store) -> impl Future<Output = ()> + Send;
@@ -112,6 +116,10 @@ impl Home for SqliteHome {
         let store = SqliteStore::open(self.path()).await.unwrap();
         store.migrate().await.unwrap();
         store
+    }
+
+    async fn fold(store: &SqliteStore) -> Result<u64, StoreError> {
+        store.fold_user_ids().await
     }
 
     async fn close(&self, store: SqliteStore) {
@@ -199,6 +207,10 @@ impl Home for PostgresHome {
             .unwrap();
         store.migrate().await.unwrap();
         store
+    }
+
+    async fn fold(store: &PostgresStore) -> Result<u64, StoreError> {
+        store.fold_user_ids().await
     }
 
     async fn close(&self, store: PostgresStore) {
@@ -417,6 +429,13 @@ macro_rules! every_case {
             crowd::a_key_that_moves_between_digests_is_found_at_every_moment
             crowd::one_id_or_digest_inserted_by_many_is_inserted_once
             crowd::batches_that_name_the_same_keys_in_other_orders_all_end
+            fold::each_user_gets_one_spelling_and_nothing_else_changes
+            fold::of_two_primary_keys_the_newer_one_stays
+            fold::a_primary_key_that_has_ended_gives_way_to_one_that_works
+            fold::more_owners_than_a_page_are_all_folded
+            fold::folding_again_or_twice_at_once_changes_nothing_more
+            fold::keys_that_are_managed_meanwhile_end_up_with_one_owner
+            fold::a_record_that_cannot_be_read_is_told_and_the_rest_goes_on_the_next_time
             corrupt::no_column_can_be_changed_unnoticed
             corrupt::no_part_of_a_record_can_be_lost_unnoticed
             corrupt::broken_schemes_states_and_usage_are_told_with_row_and_column

@@ -10,7 +10,7 @@ use crate::operators::WORKSPACES;
 
 pub(super) fn routes() -> Vec<Route> {
     // Writing needs full access, which every requirement asks for by the method.
-    let reaches = || Requirement::workspace(WorkspaceOf::path_after("workspaces"));
+    let reaches = || Requirement::workspace(WorkspaceOf::parameter("ws"));
     let mut routes = Vec::new();
     for kind in ["signature_requests", "templates", "electronic_seals"] {
         let (all, one) = (

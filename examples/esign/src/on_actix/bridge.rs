@@ -1,6 +1,7 @@
 //! From actix-web to the axum router of the management API, in this process: requests and answers
 //! as they are.
 
+use actix_web::body::None as NoBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -34,7 +35,13 @@ pub(super) async fn call(
     };
     let status =
         StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = HttpResponse::with_body(status, bytes).map_into_boxed_body();
+    // No length of zero: the length of 304 is that of the answer it stands for (RFC 9110 §8.6).
+    let mut response = match status {
+        StatusCode::NOT_MODIFIED => {
+            HttpResponse::with_body(status, NoBody::new()).map_into_boxed_body()
+        }
+        _ => HttpResponse::with_body(status, bytes).map_into_boxed_body(),
+    };
     for (name, value) in &parts.headers {
         let (name, value) = (
             HeaderName::from_bytes(name.as_str().as_bytes()),

@@ -1,5 +1,7 @@
-//! CORS around actix-web's routes, as `crate::cors` has it around axum's: any origin, no cookies;
-//! preflights are answered here, and a plain `OPTIONS` is a request like any other.
+//! CORS around actix-web's routes, as `crate::cors` has it around axum's: preflights are answered
+//! here, and a plain `OPTIONS` is a request like any other.
+
+use std::sync::Arc;
 
 use actix_web::Error;
 use actix_web::HttpResponse;
@@ -12,13 +14,26 @@ use actix_web::http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use actix_web::middleware::Next;
+use portunus_admin::Origin;
+
+use crate::cors::{is_management, is_trusted};
+
+/// What CORS says about one request, beside the answer to a preflight.
+struct Sharing {
+    /// The origin that may read the answer, if any.
+    allowed: Option<HeaderValue>,
+    exposed: HeaderValue,
+    varies: HeaderValue,
+}
 
 pub(super) async fn outermost<B: MessageBody>(
+    trusted: Arc<[Origin]>,
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let asked = request.headers();
     let options = *request.method() == Method::OPTIONS;
+    let sharing = Sharing::of(&request, &trusted);
     // A preflight has these two fields (Fetch §4.8).
     if options && asked.contains_key(ORIGIN) && asked.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         let mut response = HttpResponse::NoContent().finish();
@@ -33,23 +48,50 @@ pub(super) async fn outermost<B: MessageBody>(
         response
             .headers_mut()
             .insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-        for_everybody(response.headers_mut());
+        sharing.write(response.headers_mut());
         return Ok(request.into_response(response).map_into_right_body());
     }
     let mut response = next.call(request).await?.map_into_left_body();
     if !options {
-        let exposed =
-            HeaderValue::from_static("www-authenticate,retry-after,ratelimit,ratelimit-policy");
         response
             .headers_mut()
-            .insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
-        for_everybody(response.headers_mut());
+            .insert(ACCESS_CONTROL_EXPOSE_HEADERS, sharing.exposed.clone());
+        sharing.write(response.headers_mut());
     }
     Ok(response)
 }
 
-fn for_everybody(headers: &mut HeaderMap) {
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    let varies = "access-control-request-method, access-control-request-headers";
-    headers.append(VARY, HeaderValue::from_static(varies));
+impl Sharing {
+    fn of(request: &ServiceRequest, trusted: &[Origin]) -> Self {
+        if !is_management(request.path()) {
+            return Self {
+                allowed: Some(HeaderValue::from_static("*")),
+                exposed: HeaderValue::from_static(
+                    "www-authenticate,retry-after,ratelimit,ratelimit-policy",
+                ),
+                varies: HeaderValue::from_static(
+                    "access-control-request-method, access-control-request-headers",
+                ),
+            };
+        }
+        let origin = request.headers().get(ORIGIN);
+        Self {
+            allowed: origin
+                .filter(|origin| is_trusted(trusted, origin.as_bytes()))
+                .cloned(),
+            exposed: HeaderValue::from_static(
+                "www-authenticate,retry-after,ratelimit,ratelimit-policy,etag",
+            ),
+            varies: HeaderValue::from_static(
+                "origin, access-control-request-method, access-control-request-headers",
+            ),
+        }
+    }
+
+    fn write(self, headers: &mut HeaderMap) {
+        if let Some(origin) = self.allowed {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
+        headers.append(VARY, self.varies);
+    }
 }

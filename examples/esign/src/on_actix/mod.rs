@@ -43,6 +43,7 @@ pub(crate) fn server(
     let app = app.clone();
     let serve = move || {
         let (shared, management) = (app.clone(), management.clone());
+        let trusted = Arc::clone(&app.trusted_origins);
         let not_found = move || {
             let error = AuthError::new(ErrorCode::NotFound);
             std::future::ready(into_response(shared.answer(&error), &error))
@@ -57,7 +58,9 @@ pub(crate) fn server(
         }
         routes
             .default_service(web::to(not_found))
-            .wrap(from_fn(cors::outermost))
+            .wrap(from_fn(move |request, next| {
+                cors::outermost(Arc::clone(&trusted), request, next)
+            }))
     };
     let server = HttpServer::new(serve)
         .disable_signals()

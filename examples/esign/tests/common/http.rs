@@ -75,13 +75,27 @@ impl Call {
             .body(body.to_string())
     }
 
+    /// The same call, with its content said to be JSON unless something else was said.
+    pub(crate) fn typed(self) -> Self {
+        let said = |(name, _): &(String, _)| name.eq_ignore_ascii_case("Content-Type");
+        match self.body.as_deref() {
+            Some([_, ..]) if !self.fields.iter().any(said) => {
+                self.field("Content-Type", "application/json")
+            }
+            _ => self,
+        }
+    }
+
     /// As it goes over the wire, alone on its connection.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = format!(
-            "{} {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n",
+            "{} {} HTTP/1.1\r\nConnection: close\r\n",
             self.method, self.target
         )
         .into_bytes();
+        if !self.fields.iter().any(|(name, _)| name == "Host") {
+            bytes.extend_from_slice(b"Host: localhost\r\n");
+        }
         for (name, value) in &self.fields {
             bytes.extend_from_slice(name.as_bytes());
             bytes.extend_from_slice(b": ");
@@ -255,7 +269,7 @@ pub(crate) fn read_answer(bytes: &[u8], to_head: bool) -> Option<(Answer, &[u8])
         "nothing here answers in chunks"
     );
     let rest = &bytes[end + 4..];
-    if to_head || status == 204 || (100..200).contains(&status) {
+    if to_head || [204, 304].contains(&status) || (100..200).contains(&status) {
         return Some((answer, rest));
     }
     let length: usize = match answer.fields("content-length")[..] {

@@ -21,6 +21,8 @@ pub(crate) fn assert_problem(
         404 => "Not Found",
         409 => "Conflict",
         412 => "Precondition Failed",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         422 => "Unprocessable Content",
         _ => panic!("unexpected {status}"),
     };

@@ -151,9 +151,10 @@ impl Server {
         self.ready["operators"][name].as_str().unwrap().to_owned()
     }
 
-    /// A management call by this operator.
+    /// A management call by this operator; its content is JSON unless the call says otherwise.
     pub(crate) fn admin(&self, operator: &str, call: Call) -> Answer {
-        self.send(&call.under("/admin").bearer(&self.operator(operator)))
+        let call = call.typed().under("/admin");
+        self.send(&call.bearer(&self.operator(operator)))
     }
 
     /// A key issued by the owner. `name` is filled in.

@@ -31,16 +31,16 @@ fn a_digest_in_any_usual_notation_is_taken_and_works_at_once() {
         let server = Server::on(&store, "allsign");
         let long = |key: &str| Sha512::digest(key.as_bytes()).to_vec();
         let notations: [&dyn Fn(&str) -> Value; 10] = [
-            &|key| json!({ "scheme": "sha256", "hex": hex(&sha256(key)) }),
-            &|key| json!({ "scheme": "sha256", "hex": hex(&sha256(key)).to_uppercase() }),
-            &|key| json!({ "scheme": "sha512", "hex": hex(&long(key)) }),
+            &|key| json!({ "scheme": "sha256", "hex": hex(sha256(key)) }),
+            &|key| json!({ "scheme": "sha256", "hex": hex(sha256(key)).to_uppercase() }),
+            &|key| json!({ "scheme": "sha512", "hex": hex(long(key)) }),
             &|key| json!({ "scheme": "sha256", "base64": STANDARD.encode(sha256(key)) }),
             &|key| json!({ "scheme": "sha256", "base64": STANDARD_NO_PAD.encode(sha256(key)) }),
             &|key| json!({ "scheme": "sha256", "base64": URL_SAFE.encode(sha256(key)) }),
             &|key| json!({ "scheme": "sha256", "base64": URL_SAFE_NO_PAD.encode(sha256(key)) }),
             &|key| json!({ "scheme": "sha512", "base64": STANDARD.encode(long(key)) }),
             &|key| json!({ "scheme": "sha512", "base64": URL_SAFE_NO_PAD.encode(long(key)) }),
-            &|key| json!({ "scheme": "sha512", "hex": hex(&long(key)).to_uppercase() }),
+            &|key| json!({ "scheme": "sha512", "hex": hex(long(key)).to_uppercase() }),
         ];
         for (number, notation) in notations.iter().enumerate() {
             let key = key(number);
@@ -75,8 +75,8 @@ fn a_digest_in_any_usual_notation_is_taken_and_works_at_once() {
 #[test]
 fn what_is_no_digest_is_422() {
     let server = Server::of("allsign");
-    let good = hex(&sha256(&key(0)));
-    let long = hex(&Sha512::digest(key(0).as_bytes()));
+    let good = hex(sha256(&key(0)));
+    let long = hex(Sha512::digest(key(0).as_bytes()));
     for digest in [
         json!({ "scheme": "sha256", "hex": &good[..62] }),
         json!({ "scheme": "sha256", "hex": &good[..63] }),
@@ -157,7 +157,7 @@ fn a_digest_that_was_ever_known_is_409() {
         assert_eq!(
             import(
                 &server,
-                &json!({ "scheme": "sha256", "hex": hex(&sha256(&imported)) })
+                &json!({ "scheme": "sha256", "hex": hex(sha256(&imported)) })
             )
             .status,
             201
@@ -165,14 +165,14 @@ fn a_digest_that_was_ever_known_is_409() {
         let before = ids(&list(&server, "owner", "")).len();
         for key in [&active.key, &revoked.key, &deleted.key, &imported] {
             for digest in [
-                json!({ "scheme": "sha256", "hex": hex(&sha256(key)).to_uppercase() }),
+                json!({ "scheme": "sha256", "hex": hex(sha256(key)).to_uppercase() }),
                 json!({ "scheme": "sha256", "base64": URL_SAFE_NO_PAD.encode(sha256(key)) }),
             ] {
                 assert_problem(&import(&server, &digest), 409, "CONFLICT", &[]);
             }
             let body = json!({
                 "name": "theirs",
-                "digest": { "scheme": "sha256", "hex": hex(&sha256(key)) },
+                "digest": { "scheme": "sha256", "hex": hex(sha256(key)) },
             });
             assert_eq!(
                 server
@@ -204,7 +204,7 @@ fn a_key_that_was_revoked_does_not_come_back_under_another_scheme() {
         assert_eq!(delete(&server, deleted.id()).status, 204);
         for (issued, what) in [(&revoked, "revoked"), (&deleted, "deleted")] {
             let digest =
-                json!({ "scheme": "sha512", "hex": hex(&Sha512::digest(issued.key.as_bytes())) });
+                json!({ "scheme": "sha512", "hex": hex(Sha512::digest(issued.key.as_bytes())) });
             let answer = import(&server, &digest);
             assert!(matches!(answer.status, 201 | 409), "{}", answer.text());
             for _ in 0..2 {
@@ -223,7 +223,7 @@ fn of_many_imports_of_one_digest_at_once_one_is_done() {
         format!("sqlite:{}", folder.path().join("keys.db").display()),
     ] {
         let server = Server::on(&store, "allsign");
-        let digest = json!({ "scheme": "sha256", "hex": hex(&sha256(&key(0))) });
+        let digest = json!({ "scheme": "sha256", "hex": hex(sha256(&key(0))) });
         let answers = crate::common::at_once(16, |_| import(&server, &digest).status);
         assert_eq!(
             answers.iter().filter(|status| **status == 201).count(),
@@ -245,7 +245,7 @@ fn an_imported_key_is_a_key_like_others() {
         "name": "imported", "description": "d", "kind": "app", "environment": "test",
         "scopes": ["document:read"], "metadata": { "a": 1 }, "allowed_ips": ["127.0.0.1"],
         "expires_at": "2099-01-01T00:00:00.000Z", "last_four": "wxyz",
-        "digest": { "scheme": "sha256", "hex": hex(&sha256(&key(0))) },
+        "digest": { "scheme": "sha256", "hex": hex(sha256(&key(0))) },
     });
     let answer = server.admin("owner", Call::post("/import").json(&body));
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -286,7 +286,7 @@ fn an_imported_key_is_a_key_like_others() {
         (json!({ "key": "allsign_live_sk_x" }), 422),
     ] {
         let mut body =
-            json!({ "name": "n", "digest": { "scheme": "sha256", "hex": hex(&sha256(&key(1))) } });
+            json!({ "name": "n", "digest": { "scheme": "sha256", "hex": hex(sha256(&key(1))) } });
         body.as_object_mut()
             .unwrap()
             .extend(extra.as_object().unwrap().clone());
@@ -313,7 +313,7 @@ fn on_dropbox_sign_an_imported_key_counts_and_is_never_primary() {
     let import = |number: usize| {
         let body = json!({
             "name": "n",
-            "digest": { "scheme": "sha256", "hex": hex(&sha256(&key(number))) },
+            "digest": { "scheme": "sha256", "hex": hex(sha256(&key(number))) },
         });
         server.admin("owner", Call::post("/import").json(&body))
     };

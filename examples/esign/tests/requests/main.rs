@@ -12,6 +12,8 @@ mod admin;
 mod changing;
 #[path = "../common/mod.rs"]
 mod common;
+mod conditional;
+mod cross_site;
 mod delegation;
 mod events;
 mod events_written;

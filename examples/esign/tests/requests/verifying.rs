@@ -139,10 +139,19 @@ fn why_is_explained() {
         "scopes": ["document:*"], "access": "read-only", "allowed_ips": ["192.0.2.0/24", "2001:db8::/32"],
     }));
     for (asked, allowed, words) in [
-        (json!({}), true, ""),
-        (json!({ "require": "document:read" }), true, "document:read"),
+        (json!({}), false, "allow-list"),
         (
-            json!({ "require": ["document:read", "document:write"] }),
+            json!({ "require": "document:read" }),
+            false,
+            "document:read",
+        ),
+        (
+            json!({ "require": "document:read", "ip": "192.0.2.7" }),
+            true,
+            "document:read",
+        ),
+        (
+            json!({ "require": ["document:read", "document:write"], "ip": "192.0.2.7" }),
             true,
             "document:write",
         ),
@@ -165,7 +174,7 @@ fn why_is_explained() {
         (json!({ "ip": "::ffff:192.0.2.7" }), true, ""),
         (json!({ "ip": "2001:db8::1" }), true, "2001:db8::1"),
         (json!({ "ip": "198.51.100.1" }), false, "198.51.100.1"),
-        (json!({ "method": "GET" }), true, "GET"),
+        (json!({ "method": "GET", "ip": "192.0.2.7" }), true, "GET"),
         (json!({ "method": "POST" }), false, "POST"),
         (json!({ "method": "DELETE" }), false, "DELETE"),
         (

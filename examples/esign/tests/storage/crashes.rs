@@ -223,7 +223,7 @@ fn check(server: &Server, act: Act, number: usize, tried: &[Tried]) {
                 Some("active") => assert_eq!(status(server, &issued.key), 200),
                 // Done, and nobody was told: it is not later than for everybody else.
                 Some("revoked") => {
-                    crate::common::until("it is refused", || status(server, &issued.key) == 401)
+                    crate::common::until("it is refused", || status(server, &issued.key) == 401);
                 }
                 _ => panic!("{kept}"),
             },

@@ -14,3 +14,4 @@ mod nodes;
 mod nodes_cut;
 mod postgres;
 mod sqlite;
+mod user_ids;

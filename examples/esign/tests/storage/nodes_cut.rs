@@ -118,14 +118,14 @@ impl Cluster {
 fn where_the_bus_is_reset_again_and_again_a_revocation_holds_within_the_bound() {
     let cluster = Cluster::start();
     let latencies = cluster.revoke_while("reset again and again", REVOCATIONS, |p| {
-        p.fail(Failing::Reset, Which::Listening)
+        p.fail(Failing::Reset, Which::Listening);
     });
     assert!(latencies.shortest() > SOON, "the bus was not cut");
     cluster.proxy.heal();
     cluster.assert_healed("reset again and again", Instant::now());
     // Once: the node helps itself.
     cluster.revoke_while("reset once", 10, |proxy| {
-        proxy.fail_present(Failing::Reset, Which::Listening)
+        proxy.fail_present(Failing::Reset, Which::Listening);
     });
     cluster.assert_healed("reset once", Instant::now());
 }
@@ -134,7 +134,7 @@ fn where_the_bus_is_reset_again_and_again_a_revocation_holds_within_the_bound() 
 fn where_the_bus_is_half_open_a_revocation_holds_within_the_bound() {
     let cluster = Cluster::start();
     let latencies = cluster.revoke_while("half-open", REVOCATIONS, |p| {
-        p.fail(Failing::Silent, Which::Listening)
+        p.fail(Failing::Silent, Which::Listening);
     });
     assert!(latencies.shortest() > SOON, "the bus was not silent");
     // What was held back comes now, late.
@@ -142,7 +142,7 @@ fn where_the_bus_is_half_open_a_revocation_holds_within_the_bound() {
     cluster.assert_healed("half-open", Instant::now());
     // The one connection for good: the node makes another.
     cluster.revoke_while("half-open once", 10, |proxy| {
-        proxy.fail_present(Failing::Silent, Which::Listening)
+        proxy.fail_present(Failing::Silent, Which::Listening);
     });
     cluster.assert_healed("half-open once", Instant::now());
 }

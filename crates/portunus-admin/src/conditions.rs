@@ -1,0 +1,105 @@
+//! Conditional requests: `If-Match` and `If-None-Match` (RFC 9110 §13.1.1, §13.1.2).
+//!
+//! They are evaluated in the order of §13.2.2, and last (§13.2.1): the manager asks for them when
+//! nothing else refuses the act. A call that concerns no key has no version: `If-Match: *` passes
+//! there, since what the call changes exists, and a tag does not.
+
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName};
+
+use crate::Fault;
+
+/// What a request demands of the version of the key.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Conditions {
+    if_match: Option<Tags>,
+    if_none_match: Option<Tags>,
+}
+
+/// The entity tags of a field.
+#[derive(Debug, Clone, Default)]
+struct Tags {
+    /// Whether `*` is among them.
+    any: bool,
+    /// Whether each is weak, and what stands between its quotes.
+    listed: Vec<(bool, String)>,
+}
+
+impl Conditions {
+    /// The conditions of a request; none where it has neither field.
+    ///
+    /// # Errors
+    /// 400 for a field that is not text.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Fault> {
+        Ok(Self {
+            if_match: Tags::of(headers, &IF_MATCH)?,
+            if_none_match: Tags::of(headers, &IF_NONE_MATCH)?,
+        })
+    }
+
+    /// Whether a write may be done to a key at this version, or to none.
+    pub(crate) fn hold(&self, version: Option<u64>) -> bool {
+        self.matches(version) && !self.is_known(version)
+    }
+
+    /// Whether `If-Match` passes. A weak tag never does (strong comparison, §8.8.3.2).
+    pub(crate) fn matches(&self, version: Option<u64>) -> bool {
+        self.if_match
+            .as_ref()
+            .is_none_or(|tags| tags.any || tags.name(version, false))
+    }
+
+    /// Whether `If-None-Match` names the version that is there (weak comparison).
+    pub(crate) fn is_known(&self, version: Option<u64>) -> bool {
+        let named = |tags: &Tags| (tags.any && version.is_some()) || tags.name(version, true);
+        self.if_none_match.as_ref().is_some_and(named)
+    }
+}
+
+impl Tags {
+    fn of(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Fault> {
+        let mut tags = None;
+        for line in headers.get_all(name) {
+            let line = line
+                .to_str()
+                .map_err(|_| Fault::bad(format!("{name}: not a list of entity tags")))?;
+            tags.get_or_insert_with(Self::default).read(line);
+        }
+        Ok(tags)
+    }
+
+    /// Takes the elements of a line. One that is neither `*` nor a tag matches nothing.
+    fn read(&mut self, line: &str) {
+        let mut rest = line;
+        loop {
+            rest = rest.trim_start_matches([' ', '\t', ',']);
+            if rest.is_empty() {
+                return;
+            }
+            let (weak, quoted) = match rest.strip_prefix("W/") {
+                Some(after) => (true, after),
+                None => (false, rest),
+            };
+            let tag = quoted.strip_prefix('"').and_then(|tag| tag.split_once('"'));
+            let (tag, after) = match tag {
+                Some((tag, after)) => (Some(tag), after),
+                None => (None, rest),
+            };
+            // Up to the next element; nothing but blanks may follow a tag.
+            let (tail, next) = after.split_once(',').unwrap_or((after, ""));
+            match (tag, tail.trim_matches([' ', '\t'])) {
+                (Some(tag), "") => self.listed.push((weak, tag.to_owned())),
+                (None, "*") => self.any = true,
+                _ => {}
+            }
+            rest = next;
+        }
+    }
+
+    /// Whether the tag of this version is listed.
+    fn name(&self, version: Option<u64>, weakly: bool) -> bool {
+        let own = version.map(|version| version.to_string());
+        let is_own = |(weak, tag): &(bool, String)| Some(tag) == own.as_ref() && (weakly || !weak);
+        self.listed.iter().any(is_own)
+    }
+}

@@ -1,0 +1,250 @@
+//! The content of writes: JSON by its media type, in UTF-8, without content codings, bounded.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+use tower::ServiceExt;
+
+use crate::everywhere::good;
+use crate::world::{Ask, NEST, World, send};
+
+/// Media types of content, and whether `POST` and whether `PATCH` take it.
+const TYPES: &[(&[&str], bool, bool)] = &[
+    (&["application/json"], true, true),
+    (&["APPLICATION/Json"], true, true),
+    (&["application/json;charset=utf-8"], true, true),
+    (&["application/json ; Charset=\"UTF-8\""], true, true),
+    (
+        &["application/json;\tcharset=UTF-8 ;x=\"a;\\\"b\""],
+        true,
+        true,
+    ),
+    (&["application/json;"], true, true),
+    (&["application/json; ;version=1"], true, true),
+    (&["application/merge-patch+json"], false, true),
+    (
+        &["Application/Merge-Patch+JSON; charset=utf-8"],
+        false,
+        true,
+    ),
+    (&["application/json; charset=iso-8859-1"], false, false),
+    (&["application/json; charset=utf-16"], false, false),
+    (
+        &["application/json; charset=utf-8; charset=latin1"],
+        false,
+        false,
+    ),
+    (&["application/json; charset=\"utf-7\""], false, false),
+    (&["application/json; charset="], false, false),
+    (&["application/json; charset"], false, false),
+    (&["application/json; charset=\"utf-8"], false, false),
+    (&["application/json, text/plain"], false, false),
+    (&["application/json; x=1, text/plain"], false, false),
+    (&["application/json text/plain"], false, false),
+    (&["application/json", "application/json"], false, false),
+    (&["text/plain", "application/json"], false, false),
+    (&["application/json", "text/plain"], false, false),
+    (&["text/plain"], false, false),
+    (&["text/plain; application/json"], false, false),
+    (&["text/plain;charset=application/json"], false, false),
+    (&["application/x-www-form-urlencoded"], false, false),
+    (
+        &["multipart/form-data; boundary=application/json"],
+        false,
+        false,
+    ),
+    (&["text/json"], false, false),
+    (&["application/jsonp"], false, false),
+    (&["application/vnd.api+json"], false, false),
+    (&["application/json-patch+json"], false, false),
+    (&["application/*"], false, false),
+    (&["*/*"], false, false),
+    (&["json"], false, false),
+    (&[""], false, false),
+];
+
+const WITH_A_BODY: [(&str, &str); 8] = [
+    ("POST", "/keys"),
+    ("POST", "/import"),
+    ("POST", "/verify"),
+    ("PATCH", "/keys/{id}"),
+    ("DELETE", "/keys/{id}"),
+    ("POST", "/keys/{id}/revoke"),
+    ("POST", "/keys/{id}/rotate"),
+    ("POST", "/keys/{id}/primary"),
+];
+
+async fn with_content(world: &World, method: &str, template: &str) -> Ask {
+    let ask = good(world, method, template).await;
+    match ask.body {
+        Some(_) => ask,
+        None => ask.raw("{}"),
+    }
+}
+
+#[tokio::test]
+async fn content_is_json_by_its_media_type_or_415_with_the_types_that_are_taken() {
+    for (method, template) in WITH_A_BODY {
+        let world = World::new().await;
+        for (types, post, patch) in TYPES {
+            let taken = if method == "PATCH" { *patch } else { *post };
+            let ask = with_content(&world, method, template).await;
+            let ask = types
+                .iter()
+                .fold(ask, |ask, media| ask.header("content-type", media));
+            let before = world.keys().await;
+            let answer = send(&world.router, &ask).await;
+            world
+                .document
+                .check_as(&answer.status.to_string(), &ask, &answer);
+            let context = format!("{method} {template} {types:?}");
+            if taken {
+                assert!(answer.status < 300, "{context}: {}", answer.status);
+                continue;
+            }
+            assert_eq!(
+                (answer.status, &answer.json()["code"]),
+                (415, &json!("UNSUPPORTED_MEDIA_TYPE")),
+                "{context}"
+            );
+            let (accept, patch) = (
+                answer.headers.get("accept"),
+                answer.headers.get("accept-patch"),
+            );
+            if method == "PATCH" {
+                assert_eq!(accept, None);
+                assert_eq!(
+                    patch.unwrap(),
+                    "application/json, application/merge-patch+json"
+                );
+            } else {
+                assert_eq!(
+                    (accept.unwrap().as_bytes(), patch),
+                    (&b"application/json"[..], None)
+                );
+            }
+            assert_eq!(world.keys().await, before, "{context}");
+        }
+        let ask = with_content(&world, method, template).await;
+        let answer = send_without_type(&world, &ask).await;
+        assert_eq!(answer, 415, "{method} {template}");
+    }
+}
+
+#[tokio::test]
+async fn content_codings_are_refused_and_identity_is_none() {
+    let world = World::new().await;
+    for (method, template) in WITH_A_BODY {
+        for (codings, taken) in [
+            (&["identity"][..], true),
+            (&["Identity, identity"], true),
+            (&[""], true),
+            (&["gzip"], false),
+            (&["identity, gzip"], false),
+            (&["identity", "br"], false),
+            (&["x"], false),
+        ] {
+            let ask = with_content(&world, method, template).await;
+            let ask = codings
+                .iter()
+                .fold(ask, |ask, coding| ask.header("content-encoding", coding));
+            let answer = send(&world.router, &ask).await;
+            let context = format!("{method} {template} {codings:?}: {}", answer.status);
+            assert_eq!(answer.status < 300, taken, "{context}");
+            if !taken {
+                world.document.check_as("415", &ask, &answer);
+                assert_eq!(answer.headers["accept-encoding"], "identity", "{context}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_content_no_type_is_needed() {
+    let world = World::new().await;
+    for (method, template) in WITH_A_BODY {
+        for media in [None, Some("text/plain"), Some("multipart/form-data")] {
+            let mut ask = good(&world, method, template).await;
+            ask.body = None;
+            let ask = media
+                .into_iter()
+                .fold(ask, |ask, media| ask.header("content-type", media))
+                .header("content-encoding", "gzip");
+            let answer = send(&world.router, &ask).await.status;
+            // Where the body names what is asked for, it is missing.
+            let expected = match template {
+                "/keys" | "/import" | "/verify" => 422..=422,
+                _ => 200..=204,
+            };
+            assert!(expected.contains(&answer), "{ask:?}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn too_much_content_is_413_and_the_most_is_taken() {
+    let world = World::new().await;
+    for (method, template) in WITH_A_BODY {
+        let takes = world.document.operation(method, template)["requestBody"].is_object();
+        for (length, fits) in [(4 << 20, true), ((4 << 20) + 1, false)] {
+            let mut ask = with_content(&world, method, template).await;
+            // Blanks at the end of JSON mean nothing.
+            ask.body.as_mut().unwrap().resize(length, b' ');
+            let answer = send(&world.router, &ask).await;
+            if fits || !takes {
+                assert!(
+                    answer.status < 300,
+                    "{method} {template}: {}",
+                    answer.status
+                );
+                continue;
+            }
+            world.document.check_as("413", &ask, &answer);
+            assert_eq!(answer.json()["code"], "TOO_LARGE", "{method} {template}");
+            // The type is looked at first.
+            let answer = send(&world.router, &ask.header("content-type", "text/plain")).await;
+            assert_eq!(answer.status, 415, "{method} {template}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_refused_without_the_content_is_refused_so() {
+    let world = World::new().await;
+    let text = |ask: Ask| ask.raw("x").header("content-type", "text/plain");
+    for (method, template) in WITH_A_BODY {
+        let ask = text(good(&world, method, template).await);
+        let status = async |ask: Ask| send(&world.router, &ask).await.status;
+        assert_eq!(
+            status(ask.clone().by_nobody()).await,
+            401,
+            "{method} {template}"
+        );
+        assert_eq!(
+            status(ask.clone().by("member")).await,
+            403,
+            "{method} {template}"
+        );
+        if template.contains("{id}") {
+            assert_eq!(
+                status(ask.clone().of("key_unknown")).await,
+                404,
+                "{method} {template}"
+            );
+        }
+        assert_eq!(status(ask).await, 415, "{method} {template}");
+    }
+}
+
+/// The status of the answer to a request with content and without a media type.
+async fn send_without_type(world: &World, ask: &Ask) -> u16 {
+    let operator = ask.operator.as_deref().unwrap();
+    let request = Request::builder()
+        .method(ask.method.as_str())
+        .uri(format!("{NEST}{}", ask.path))
+        .header("authorization", format!("Bearer {operator}"))
+        .body(Body::from(ask.body.clone().unwrap()))
+        .unwrap();
+    let answer = world.router.clone().oneshot(request).await.unwrap();
+    answer.status().as_u16()
+}

@@ -1,0 +1,80 @@
+//! How users are identified, and when two identifiers are one user's.
+
+use std::sync::Arc;
+
+use super::directory::User;
+use crate::key::{Owner, UserId};
+
+/// Which identifiers name users. The authenticator and the manager of a service need the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum UserIds {
+    /// Any visible ASCII, kept and compared byte for byte.
+    #[default]
+    Any,
+    /// Hyphenated UUIDs in any case (RFC 9562 §4), which are kept and compared in lower case;
+    /// anything else in `X-User-Id` is 400. Records that were written before this was set are
+    /// found under their old spelling until they are rewritten, for which the stores of
+    /// `portunus-sqlx` have `fold_user_ids()`.
+    Uuid,
+}
+
+impl UserIds {
+    /// The one spelling of an identifier: a UUID in lower case where identifiers are UUIDs, and
+    /// everything else as it is.
+    ///
+    /// ```
+    /// use portunus::actor::UserIds;
+    /// use portunus::key::UserId;
+    ///
+    /// let upper = UserId::new("550E8400-E29B-41D4-A716-446655440000")?;
+    /// assert_eq!(
+    ///     UserIds::Uuid.canonical(upper.clone()).as_str(),
+    ///     "550e8400-e29b-41d4-a716-446655440000"
+    /// );
+    /// assert_eq!(UserIds::Any.canonical(upper.clone()), upper);
+    /// # Ok::<(), portunus::key::IdError>(())
+    /// ```
+    #[must_use]
+    pub fn canonical(self, id: UserId) -> UserId {
+        let text = id.as_str();
+        let folds = self == Self::Uuid
+            && is_uuid(text)
+            && text.bytes().any(|byte| byte.is_ascii_uppercase());
+        match folds {
+            true => UserId::new(&text.to_ascii_lowercase()).unwrap_or(id),
+            false => id,
+        }
+    }
+
+    /// Whether two identifiers name one user, also where one was stored before ids were folded.
+    pub(crate) fn are_one(self, one: &UserId, other: &UserId) -> bool {
+        one == other || self.canonical(one.clone()) == self.canonical(other.clone())
+    }
+
+    /// An owner whose user has the one spelling.
+    pub(crate) fn owner(self, mut owner: Owner) -> Owner {
+        owner.user_id = owner.user_id.map(|id| self.canonical(id));
+        owner
+    }
+
+    /// A user of a directory with the one spelling.
+    pub(crate) fn user(self, user: Arc<User>) -> Arc<User> {
+        match self.canonical(user.id.clone()) {
+            id if id == user.id => user,
+            id => Arc::new(User {
+                id,
+                ..(*user).clone()
+            }),
+        }
+    }
+}
+
+/// Five groups of hexadecimal digits, 8-4-4-4-12.
+pub(super) fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}

@@ -1,0 +1,284 @@
+//! What a request would get that is not made.
+//!
+//! The steps of the path decide it, and the requirement as a route checks it: an answer here and
+//! that of a request cannot differ. Only the limit and the transport are left out: nothing is
+//! consumed, and there is no connection.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::rules::{network, standing};
+use super::{Admission, Authenticator, Facts, Inner, Purpose};
+use crate::actor::{self, Wanted};
+use crate::error::{AuthError, ErrorCode};
+use crate::key::{KeyId, KeyRecord, WorkspaceId};
+use crate::policy::{Requirement, WorkspaceOf};
+use crate::principal::{KeyEntry, KeyPrincipal, Principal};
+use crate::request::{FieldName, RequestHead};
+
+/// A request that is only asked about, by [`Authenticator::verify`].
+///
+/// What is not said is not evaluated, except that a key with an allow-list wants an address.
+#[derive(Debug, Clone, Default)]
+#[must_use = "it is a question until Authenticator::verify answers it"]
+pub struct Introspection {
+    client_ip: Option<IpAddr>,
+    method: Option<String>,
+    workspace: Option<WorkspaceId>,
+    requirement: Option<Requirement>,
+}
+
+impl Introspection {
+    /// A request about which nothing is known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The client's address. Without one, a key with an allow-list is refused.
+    pub fn with_client_ip(mut self, ip: IpAddr) -> Self {
+        self.client_ip = Some(ip);
+        self
+    }
+
+    /// The method, as it is written in a request (`GET`). Without one, whether the key may write is
+    /// not evaluated, except where the requirement says itself that the route writes.
+    pub fn with_method(mut self, method: impl Into<String>) -> Self {
+        self.method = Some(method.into());
+        self
+    }
+
+    /// The workspace that the request is about, whichever way the route takes it from a request.
+    pub fn with_workspace(mut self, workspace: WorkspaceId) -> Self {
+        self.workspace = Some(workspace);
+        self
+    }
+
+    /// What the route requires. Where it takes a workspace from a route's parameter, that is the
+    /// [workspace](Self::with_workspace); other parts of a request are not there.
+    pub fn with_requirement(mut self, requirement: impl Into<Requirement>) -> Self {
+        self.requirement = Some(requirement.into());
+        self
+    }
+
+    /// All that a route for such requests requires.
+    fn required(&self) -> Requirement {
+        let required = self.requirement.clone().unwrap_or(Requirement::none());
+        match self.workspace.clone() {
+            Some(id) => {
+                let of = WorkspaceOf::function(move |_| Some(id.as_str().to_owned()));
+                required.and(Requirement::workspace(of))
+            }
+            None => required,
+        }
+    }
+}
+
+/// The head that such a request would have.
+#[derive(Debug)]
+struct AskedHead<'a> {
+    method: &'a str,
+    asked: &'a Introspection,
+}
+
+impl RequestHead for AskedHead<'_> {
+    fn method(&self) -> &str {
+        self.method
+    }
+
+    fn path(&self) -> &str {
+        ""
+    }
+
+    fn parameter(&self, _: &str) -> Option<Cow<'_, str>> {
+        let workspace = self.asked.workspace.as_ref();
+        workspace.map(|id| Cow::Borrowed(id.as_str()))
+    }
+
+    fn peer_ip(&self) -> Option<IpAddr> {
+        self.asked.client_ip
+    }
+
+    fn visit<'a>(&'a self, _: FieldName<'_>, _: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {}
+}
+
+/// What a request with a key that works would get.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    record: Arc<KeyRecord>,
+    refusal: Option<AuthError>,
+    explanation: String,
+}
+
+impl Verdict {
+    /// The id of the key.
+    #[must_use]
+    pub fn key_id(&self) -> &KeyId {
+        &self.record.id
+    }
+
+    /// Whether the request would be let through.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.refusal.is_none()
+    }
+
+    /// How the request would be refused, where it would be.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&AuthError> {
+        self.refusal.as_ref()
+    }
+
+    /// Why, in words for people: every part that was evaluated, also after the one that refuses.
+    #[must_use]
+    pub fn explanation(&self) -> &str {
+        &self.explanation
+    }
+}
+
+impl Authenticator {
+    /// Tells what a request with this key would get, by the steps that every request takes. It is
+    /// no use of the key, takes no quota, counts no failure and looks at no transport. The key acts
+    /// for its owner.
+    ///
+    /// `None` for a text that is no key here, and for a key that does not work for anything: one
+    /// that is revoked, expired, disabled or not valid yet.
+    ///
+    /// # Errors
+    /// What a request would be answered while something does not answer: `STORE_UNAVAILABLE`,
+    /// `DIRECTORY_UNAVAILABLE`.
+    pub async fn verify(
+        &self,
+        key: &str,
+        asked: &Introspection,
+    ) -> Result<Option<Verdict>, AuthError> {
+        let Some(entry) = self.inner.known(key).await? else {
+            return Ok(None);
+        };
+        let facts = Facts {
+            purpose: Purpose::Verification,
+            now: self.inner.clock.now(),
+            client_ip: asked.client_ip,
+            secure: true,
+            wanted: Ok(Wanted::Owner),
+            token: None,
+            cost: 1,
+            bucket: None,
+        };
+        if standing(&entry.record, facts.now).is_err() {
+            return Ok(None);
+        }
+        let outcome = self.inner.stand(Arc::clone(&entry), facts).outcome().await;
+        let admitted = outcome.and_then(Admission::into_principal);
+        if let Err(error) = &admitted
+            && error.code().status() == 503
+        {
+            return Err(error.clone());
+        }
+        Ok(Some(self.inner.judge(entry, admitted, asked)))
+    }
+}
+
+impl Inner {
+    /// The verdict on whom the path has let through, or has not.
+    fn judge(
+        &self,
+        entry: Arc<KeyEntry>,
+        admitted: Result<KeyPrincipal, AuthError>,
+        asked: &Introspection,
+    ) -> Verdict {
+        // Without a method, one that every key may use.
+        let method = asked.method.as_deref().unwrap_or("GET");
+        let head = AskedHead { method, asked };
+        let record = Arc::clone(&entry.record);
+        let (principal, refusal) = match admitted {
+            Ok(principal) => {
+                let refusal = asked.required().check(&principal, Some(&head)).err();
+                (principal, refusal)
+            }
+            Err(error) => {
+                // The rest is explained all the same.
+                let mode = actor::own_mode(record.kind);
+                let principal = KeyPrincipal::new(entry, mode, None, asked.client_ip);
+                (principal, Some(error))
+            }
+        };
+        let explanation = self.explain(&principal, refusal.as_ref(), asked);
+        Verdict {
+            record,
+            refusal,
+            explanation,
+        }
+    }
+
+    fn explain(
+        &self,
+        principal: &KeyPrincipal,
+        refusal: Option<&AuthError>,
+        asked: &Introspection,
+    ) -> String {
+        let mut parts = Vec::new();
+        parts.extend(
+            self.environment(principal.record())
+                .err()
+                .map(|error| error.detail().to_owned()),
+        );
+        parts.extend(by_network(principal.record(), asked.client_ip));
+        if let Some(required) = &asked.requirement {
+            let head = AskedHead {
+                method: "GET",
+                asked,
+            };
+            parts.push(required.explain_for(principal, Some(&head)).to_string());
+        }
+        parts.extend(
+            asked
+                .method
+                .as_deref()
+                .map(|method| by_method(principal, method, asked)),
+        );
+        parts.extend(by_workspace(principal, asked.workspace.as_ref()));
+        // What refuses and is none of these: the owner's standing, say.
+        let told = [
+            ErrorCode::WrongEnvironment,
+            ErrorCode::IpNotAllowed,
+            ErrorCode::InsufficientScope,
+        ];
+        if let Some(error) = refusal.filter(|error| !told.contains(&error.code())) {
+            parts.insert(0, error.detail().to_owned());
+        }
+        parts.join("; ")
+    }
+}
+
+fn by_network(record: &KeyRecord, ip: Option<IpAddr>) -> Option<String> {
+    let allowed = network(record, ip).is_ok();
+    Some(match (&record.allowed_ips, ip) {
+        (None, None) => return None,
+        (None, Some(ip)) => format!("{ip}: the key works from anywhere"),
+        (Some(_), Some(ip)) if allowed => format!("{ip} is on the allow-list"),
+        (Some(_), Some(ip)) => format!("{ip} is not on the allow-list"),
+        (Some(_), None) => "no address was given, and the key has an allow-list".into(),
+    })
+}
+
+fn by_method(principal: &KeyPrincipal, method: &str, asked: &Introspection) -> String {
+    let head = AskedHead { method, asked };
+    match Requirement::none().check(principal, Some(&head)) {
+        Ok(()) => format!("{method}: the key has access"),
+        Err(_) => format!("{method}: the key is read-only"),
+    }
+}
+
+fn by_workspace(principal: &KeyPrincipal, asked: Option<&WorkspaceId>) -> Option<String> {
+    Some(match (asked, principal.workspaces()) {
+        (Some(id), _) if principal.reaches(id.as_str()) => format!("the key reaches {id}"),
+        (Some(id), _) => format!("the key does not reach {id}"),
+        (None, Some(own)) => {
+            let own: Vec<_> = own.iter().map(WorkspaceId::as_str).collect();
+            format!("the key reaches only these workspaces: {}", own.join(", "))
+        }
+        (None, None) => return None,
+    })
+}

@@ -1,0 +1,108 @@
+//! What a text that people read may be, whoever writes it: a name, a description, a reason.
+//!
+//! A text must read as it is stored. Characters that nobody sees, or that change how the others are
+//! shown, let one name pass for another (Unicode Technical Report 36).
+
+use super::ManageError;
+
+/// The most characters of a name, a description or a reason, without white space at both ends.
+pub const MAX_TEXT_LENGTH: usize = 1000;
+
+/// A name: one line with something to see in it, without white space at both ends.
+pub(super) fn name(text: &str) -> Result<String, ManageError> {
+    match line("name", text)? {
+        name if name.is_empty() => Err(ManageError::invalid("name", "a key needs a name")),
+        name => Ok(name),
+    }
+}
+
+/// One line, which may be empty, without white space at both ends.
+pub(super) fn line(field: &'static str, text: &str) -> Result<String, ManageError> {
+    let line = lines(field, text)?;
+    if line.contains(['\n', '\u{2028}', '\u{2029}']) {
+        return Err(ManageError::invalid(field, "one line, without line breaks"));
+    }
+    Ok(line)
+}
+
+/// A text of several lines, which may be empty, without white space at both ends.
+pub(super) fn lines(field: &'static str, text: &str) -> Result<String, ManageError> {
+    // The property White_Space, also in characters that are controls.
+    let text = text.trim();
+    let refuse = |reason: String| Err(ManageError::invalid(field, reason));
+    if text.chars().count() > MAX_TEXT_LENGTH {
+        return refuse(format!("at most {MAX_TEXT_LENGTH} characters"));
+    }
+    if let Some(hostile) = text.chars().find(|c| *c != '\n' && is_hostile(*c)) {
+        return refuse(format!(
+            "without U+{:04X}: no control, direction, annotation or tag characters",
+            u32::from(hostile)
+        ));
+    }
+    if !text.is_empty() && text.chars().all(is_invisible) {
+        return refuse("it has no visible character".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A character that is never part of a text: a control character, one that turns the direction of
+/// what follows, an interlinear annotation, a tag.
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}'
+                | '\u{200e}'..='\u{200f}'
+                | '\u{202a}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// A character that shows nothing of its own. Among visible ones some of these are needed: the
+/// joiners U+200C and U+200D in Persian, in Indic scripts and in emoji, variation selectors.
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || is_ignorable(c) || is_blank(c)
+}
+
+/// The property Default_Ignorable_Code_Point (Unicode 17.0, DerivedCoreProperties.txt), which also
+/// covers code points that are reserved for such characters.
+fn is_ignorable(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// A character whose glyph is blank by its definition although it has neither property: U+2800
+/// BRAILLE PATTERN BLANK, U+FFF9..U+FFFB, the controls and blanks of Egyptian hieroglyphs, U+16FE4
+/// KHITAN SMALL SCRIPT FILLER and U+1D159 MUSICAL SYMBOL NULL NOTEHEAD (The Unicode Standard, code
+/// charts).
+fn is_blank(c: char) -> bool {
+    matches!(
+        c,
+        '\u{2800}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{13441}'..='\u{13442}'
+            | '\u{16fe4}'
+            | '\u{1d159}'
+    )
+}
