@@ -115,7 +115,7 @@ async fn what_cannot_be_is_refused_with_the_field_that_is_wrong() {
             new.description = Some("\u{7}".into());
         }),
         ("an e-mail with a line end", "owner.user_email", |new, _| {
-            new.owner.user_email = Some("a@b\r".into());
+            new.owner.user_email = Some("a\r@b".into());
         }),
         ("a user key of no user", "owner.user_id", |new, _| {
             new.kind = KeyKind::User;
