@@ -102,10 +102,12 @@ async fn site(late: bool, quota: Option<u64>) -> Site {
 // ---- HTTP/2 ----
 
 async fn h2(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
-    let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap())
-        .await
-        .unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
     tokio::spawn(connection);
+    // Its answer comes after the server's settings: how many streams may be open is known then.
+    soon(pings.ping(h2::Ping::opaque())).await.unwrap();
     client
 }
 
