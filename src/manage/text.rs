@@ -10,19 +10,27 @@ pub const MAX_TEXT_LENGTH: usize = 1000;
 
 /// A name: one line with something to see in it, without white space at both ends.
 pub(super) fn name(text: &str) -> Result<String, ManageError> {
-    match line("name", text)? {
+    match one_line("name", lines("name", text)?)? {
         name if name.is_empty() => Err(ManageError::invalid("name", "a key needs a name")),
         name => Ok(name),
     }
 }
 
-/// One line, which may be empty, without white space at both ends.
+/// What a program reads too, such as an e-mail address: one line, which may be empty, without blanks
+/// at both ends. A line break or another control character is refused even there: it is no slip of
+/// whoever typed it.
 pub(super) fn line(field: &'static str, text: &str) -> Result<String, ManageError> {
-    let line = lines(field, text)?;
-    if line.contains(['\n', '\u{2028}', '\u{2029}']) {
+    if text.contains(char::is_control) {
+        return Err(ManageError::invalid(field, "no control characters"));
+    }
+    one_line(field, lines(field, text)?)
+}
+
+fn one_line(field: &'static str, text: String) -> Result<String, ManageError> {
+    if text.contains(['\n', '\u{2028}', '\u{2029}']) {
         return Err(ManageError::invalid(field, "one line, without line breaks"));
     }
-    Ok(line)
+    Ok(text)
 }
 
 /// A text of several lines, which may be empty, without white space at both ends.

@@ -187,6 +187,10 @@ async fn white_space_at_both_ends_is_left_out_and_the_rest_is_kept_as_it_is() {
     for blank in BLANKS {
         let text = format!("{blank}a  b{blank}");
         for (place, came_of_it) in written(&desk, &text).await {
+            if place == "owner.user_email" && blank.contains(char::is_control) {
+                assert_eq!(field(came_of_it), place);
+                continue;
+            }
             let kept = came_of_it.unwrap();
             assert_eq!(
                 kept.as_deref(),
@@ -211,6 +215,9 @@ async fn a_blank_name_is_none_and_other_blank_texts_are_empty() {
         for (place, came_of_it) in written(&desk, blank).await {
             match place {
                 "name" => assert_eq!(field(came_of_it), "name"),
+                "owner.user_email" if blank.contains(char::is_control) => {
+                    assert_eq!(field(came_of_it), place);
+                }
                 _ => assert_eq!(came_of_it.unwrap().as_deref(), Some(""), "{place}"),
             }
         }
@@ -234,7 +241,7 @@ async fn a_name_is_one_line_and_a_description_may_be_several() {
 async fn characters_are_counted_without_the_white_space_around_them() {
     let desk = Desk::new();
     let most = "é".repeat(1000);
-    for (_, came_of_it) in written(&desk, &format!("  {most}\n")).await {
+    for (_, came_of_it) in written(&desk, &format!("  {most}\u{3000}")).await {
         assert_eq!(came_of_it.unwrap().as_deref(), Some(&*most));
     }
     for (place, came_of_it) in written(&desk, &format!("{most}é")).await {
@@ -268,6 +275,7 @@ async fn what_is_shown_of_a_secret_is_visible_too() {
     for (last_four, masked) in [
         (" 9f3a ", Some("…9f3a")),
         ("\u{200b}", None),
+        ("a\n", None),
         ("a\u{202e}b", None),
         ("12345", None),
     ] {
