@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::host::NoRules;
 use super::{ByRole, Inner, KeyManager, Operator, OperatorPolicy};
 use crate::audit::AuditTrail;
 use crate::clock::{Clock, SystemClock};
@@ -159,6 +160,7 @@ impl KeyManagerBuilder {
         Ok(KeyManager {
             inner: Arc::new(self.inner),
             operator: Arc::new(Operator::host()),
+            host_rules: Arc::new(NoRules),
         })
     }
 }

@@ -9,6 +9,7 @@ use super::issue::check_workspaces;
 use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
+use crate::error::AuthError;
 use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
 use crate::limit::Quotas;
 use crate::network::AllowList;
@@ -102,6 +103,23 @@ impl KeyChange {
         }
     }
 
+    /// Times in whole milliseconds, and each scope once.
+    fn normalize(&mut self) -> Result<(), ManageError> {
+        for (field, time) in [
+            ("not_before", &mut self.not_before),
+            ("expires_at", &mut self.expires_at),
+        ] {
+            if let Some(Some(at)) = time {
+                *at = check_time(field, *at)?;
+            }
+        }
+        if let Some(scopes) = &mut self.scopes {
+            let mut seen = HashSet::new();
+            scopes.retain(|scope| seen.insert(scope.clone()));
+        }
+        Ok(())
+    }
+
     fn apply(self, record: &mut KeyRecord) {
         fn set<T>(place: &mut T, new: Option<T>) {
             if let Some(new) = new {
@@ -131,21 +149,36 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Changed`],
     /// [`ManageError::Conflict`] for a revoked key, [`ManageError::NotFound`],
-    /// [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`] where it would be active again,
-    /// or the store giving no answer.
+    /// [`ManageError::Forbidden`], [`ManageError::Refused`], [`ManageError::QuotaExceeded`] where
+    /// it would be active again, or the store giving no answer.
     pub async fn update(
         &self,
         id: &KeyId,
         change: KeyChange,
         version: Option<u64>,
     ) -> Result<ManagedKey, ManageError> {
-        let (action, fields) = (change.action(), change.fields());
-        let mut watch = self.watch(action);
-        let changed = self.try_update(id, change, version, &mut watch).await;
-        watch.ended(changed.as_ref().map(|key| &*key.record), || {
-            Some(fields.join(", "))
-        });
-        changed
+        let mut watch = self.watch(change.action());
+        let changed = self
+            .try_update(id, &|_| Ok(change.clone()), version, &mut watch)
+            .await;
+        ended(watch, changed)
+    }
+
+    /// The same for a change that depends on how the key is, such as one that adds to what is
+    /// there. The change is made anew from each version that it is tried on, so that nothing is
+    /// lost that others changed meanwhile.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update), and [`ManageError::Refused`] with the error of `change`.
+    pub async fn update_with(
+        &self,
+        id: &KeyId,
+        change: impl Fn(&KeyRecord) -> Result<KeyChange, AuthError> + Send + Sync,
+        version: Option<u64>,
+    ) -> Result<ManagedKey, ManageError> {
+        let mut watch = self.watch(Action::KeyUpdate);
+        let changed = self.try_update(id, &change, version, &mut watch).await;
+        ended(watch, changed)
     }
 
     /// Switches a key on.
@@ -183,25 +216,16 @@ impl KeyManager {
     async fn try_update(
         &self,
         id: &KeyId,
-        mut change: KeyChange,
+        change: &(dyn Fn(&KeyRecord) -> Result<KeyChange, AuthError> + Send + Sync),
         version: Option<u64>,
         watch: &mut Watch<'_>,
-    ) -> Result<ManagedKey, ManageError> {
-        for (field, time) in [
-            ("not_before", &mut change.not_before),
-            ("expires_at", &mut change.expires_at),
-        ] {
-            if let Some(Some(at)) = time {
-                *at = check_time(field, *at)?;
-            }
-        }
-        if let Some(scopes) = &mut change.scopes {
-            let mut seen = HashSet::new();
-            scopes.retain(|scope| seen.insert(scope.clone()));
-        }
+    ) -> Result<(ManagedKey, KeyChange), ManageError> {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
             let before = &listed.record;
+            // All that is decided is decided about this version, and holds for no other.
+            let mut change = change(before)?;
+            watch.is(change.action());
             change
                 .actions()
                 .try_for_each(|action| self.may(action, before))?;
@@ -216,6 +240,11 @@ impl KeyManager {
             if before.revoked.is_some() {
                 return Err(ManageError::Conflict("a revoked key stays as it is"));
             }
+            self.host_rules
+                .changing(&self.operator, before, &mut change)
+                .await?;
+            watch.is(change.action());
+            change.normalize()?;
             self.check_change(before, &change, now)?;
             let mut record = (**before).clone();
             change.clone().apply(&mut record);
@@ -224,7 +253,7 @@ impl KeyManager {
                 .try_for_each(|action| self.may(action, &record))?;
             self.may_grant(&record, Some(before))?;
             if record == **before {
-                return Ok(self.done(record, listed.usage).await);
+                return Ok((self.done(record, listed.usage).await, change));
             }
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&record.owner),
@@ -246,7 +275,7 @@ impl KeyManager {
             {
                 Ok(()) => {
                     record.version += 1;
-                    return Ok(self.done(record, listed.usage).await);
+                    return Ok((self.done(record, listed.usage).await, change));
                 }
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
                 Err(error) => return Err(error.into()),
@@ -316,6 +345,23 @@ impl KeyManager {
         match change.not_before.is_some() || change.expires_at.is_some() {
             true => check_order(not_before, expires_at),
             false => Ok(()),
+        }
+    }
+}
+
+/// Notes how a change ended.
+fn ended(
+    watch: Watch<'_>,
+    changed: Result<(ManagedKey, KeyChange), ManageError>,
+) -> Result<ManagedKey, ManageError> {
+    match changed {
+        Ok((key, change)) => {
+            watch.ended(Ok(&key.record), || Some(change.fields().join(", ")));
+            Ok(key)
+        }
+        Err(error) => {
+            watch.ended(Err(&error), || None);
+            Err(error)
         }
     }
 }

@@ -9,6 +9,7 @@ mod builder;
 mod change;
 mod check;
 mod error;
+mod host;
 mod idempotency;
 mod import;
 mod issue;
@@ -28,6 +29,7 @@ pub use builder::{IssueRules, KeyManagerBuilder};
 pub use change::KeyChange;
 pub use check::MAX_TEXT_LENGTH;
 pub use error::ManageError;
+pub use host::HostRules;
 pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
@@ -78,6 +80,7 @@ pub struct KeyPage {
 pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
+    host_rules: Arc<dyn HostRules>,
 }
 
 struct Inner {
@@ -115,8 +118,18 @@ impl KeyManager {
     #[must_use]
     pub fn by(&self, operator: Operator) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             operator: Arc::new(operator),
+            ..self.clone()
+        }
+    }
+
+    /// The same manager under the host's own rules, which see every key that is issued, imported
+    /// or changed, and may complete or refuse it; none unless set.
+    #[must_use]
+    pub fn with_host_rules(&self, rules: impl HostRules) -> Self {
+        Self {
+            host_rules: Arc::new(rules),
+            ..self.clone()
         }
     }
 
