@@ -51,10 +51,17 @@ impl From<AuthError> for Fault {
     }
 }
 
+impl From<Fault> for AuthError {
+    fn from(fault: Fault) -> Self {
+        fault.0
+    }
+}
+
 impl From<ManageError> for Fault {
     fn from(error: ManageError) -> Self {
         match error {
             ManageError::NotFound(_) => Self::not_found(),
+            ManageError::Refused(error) => Self(error),
             ManageError::Store(_) | ManageError::Generate(_) => Self::store(error),
             error => Self::new(error.code(), error.to_string()),
         }

@@ -43,7 +43,9 @@ mod fault;
 mod host;
 mod import;
 mod issue;
+mod json;
 mod keys;
+mod limits;
 mod openapi;
 mod query;
 mod record;
@@ -68,7 +70,8 @@ use portunus::manage::{KeyManager, Operator};
 use portunus::{AuthError, Authenticator, RateLimiter};
 
 pub use fault::Fault;
-pub use host::{EventView, HostRules, NoRules, OperatorProof};
+pub use host::{EventView, OperatorProof};
+pub use portunus::manage::HostRules;
 pub use record::{parse_time, time_text};
 pub use security::{ApiSecurity, Undescribed};
 
@@ -85,7 +88,6 @@ struct Shared {
     manager: KeyManager,
     authenticator: Authenticator,
     proof: Arc<dyn OperatorProof>,
-    rules: Arc<dyn HostRules>,
     events: Option<Arc<dyn AuditReader>>,
     event_view: Option<EventView>,
     peer_of: Arc<PeerOf>,
@@ -106,7 +108,6 @@ impl Admin {
                 manager,
                 authenticator,
                 proof: Arc::new(proof),
-                rules: Arc::new(NoRules),
                 events: None,
                 event_view: None,
                 peer_of: Arc::new(default_peer),
@@ -118,9 +119,10 @@ impl Admin {
         }
     }
 
-    /// What the host adds to what is asked for, or refuses; nothing unless set.
+    /// What the host adds to what is asked for, or refuses; what the manager has unless set
+    /// ([`KeyManager::with_host_rules`]).
     pub fn rules(mut self, rules: impl HostRules) -> Self {
-        self.shared.rules = Arc::new(rules);
+        self.shared.manager = self.shared.manager.with_host_rules(rules);
         self
     }
 

@@ -34,7 +34,9 @@ const SOMEWHERE: &str = "nest-path:";
 
 const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
     Every refusal is a problem document (RFC 9457) with a stable `code`. Members and parameters \
-    that are not known are refused. Times are RFC 3339, in answers with milliseconds and in UTC. \
+    that are not known are refused, and so are members that stand twice in one object and integers \
+    of more than 64 bits. A query parameter without a value counts as absent; a `+` in a query \
+    stands for a space, and is refused where that means nothing. Times are RFC 3339, in answers with milliseconds and in UTC. \
     What is `GET` answers `HEAD` too. Other methods of a path are answered by `405` \
     (`#/components/responses/MethodNotAllowed`), other paths by `404`.";
 

@@ -7,6 +7,8 @@ mod calls;
 mod document;
 mod everywhere;
 mod hostile;
+mod json;
+mod partial;
 mod security;
 mod structure;
 mod world;

@@ -239,6 +239,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::limiting(Quotas::default()).await
+    }
+
+    /// The same where keys have these limits unless they have their own.
+    pub(crate) async fn limiting(quotas: Quotas) -> Self {
         let (clock, log, store) = (
             ManualClock::new(),
             MemoryAudit::new(100_000),
@@ -272,6 +277,7 @@ impl World {
             .unwrap();
         let authenticator = Authenticator::builder(moody)
             .bearer([format])
+            .quotas(quotas)
             .clock(clock.clone())
             .audit(trail);
         let authenticator = authenticator.build().unwrap();
