@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::host::NoRules;
 use super::{ByRole, Inner, KeyManager, Operator, OperatorPolicy};
 use crate::actor::UserIds;
 use crate::audit::AuditTrail;
@@ -178,6 +179,7 @@ impl KeyManagerBuilder {
             inner: Arc::new(self.inner),
             operator: Arc::new(Operator::host()),
             precondition: None,
+            host_rules: Arc::new(NoRules),
         })
     }
 }

@@ -11,6 +11,7 @@ use super::text;
 use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
+use crate::error::AuthError;
 use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
 use crate::limit::Quotas;
 use crate::network::AllowList;
@@ -104,6 +105,23 @@ impl KeyChange {
         }
     }
 
+    /// Times in whole milliseconds, and each scope once.
+    fn normalize(&mut self) -> Result<(), ManageError> {
+        for (field, time) in [
+            ("not_before", &mut self.not_before),
+            ("expires_at", &mut self.expires_at),
+        ] {
+            if let Some(Some(at)) = time {
+                *at = check_time(field, *at)?;
+            }
+        }
+        if let Some(scopes) = &mut self.scopes {
+            let mut seen = HashSet::new();
+            scopes.retain(|scope| seen.insert(scope.clone()));
+        }
+        Ok(())
+    }
+
     fn apply(self, record: &mut KeyRecord) {
         fn set<T>(place: &mut T, new: Option<T>) {
             if let Some(new) = new {
@@ -134,7 +152,8 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Changed`],
     /// [`ManageError::PreconditionFailed`], [`ManageError::Conflict`] for a revoked key,
-    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::QuotaExceeded`] where
+    /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::Refused`],
+    /// [`ManageError::QuotaExceeded`] where
     /// it would be active again, or the store giving no answer.
     pub async fn update(
         &self,
@@ -142,13 +161,28 @@ impl KeyManager {
         change: KeyChange,
         version: Option<u64>,
     ) -> Result<ManagedKey, ManageError> {
-        let (action, fields) = (change.action(), change.fields());
-        let mut watch = self.watch(action);
-        let changed = self.try_update(id, change, version, &mut watch).await;
-        watch.ended(changed.as_ref().map(|key| &*key.record), || {
-            Some(fields.join(", "))
-        });
-        changed
+        let mut watch = self.watch(change.action());
+        let changed = self
+            .try_update(id, &|_| Ok(change.clone()), version, &mut watch)
+            .await;
+        ended(watch, changed)
+    }
+
+    /// The same for a change that depends on how the key is, such as one that adds to what is
+    /// there. The change is made anew from each version that it is tried on, so that nothing is
+    /// lost that others changed meanwhile.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update), and [`ManageError::Refused`] with the error of `change`.
+    pub async fn update_with(
+        &self,
+        id: &KeyId,
+        change: impl Fn(&KeyRecord) -> Result<KeyChange, AuthError> + Send + Sync,
+        version: Option<u64>,
+    ) -> Result<ManagedKey, ManageError> {
+        let mut watch = self.watch(Action::KeyUpdate);
+        let changed = self.try_update(id, &change, version, &mut watch).await;
+        ended(watch, changed)
     }
 
     /// Switches a key on.
@@ -186,31 +220,27 @@ impl KeyManager {
     async fn try_update(
         &self,
         id: &KeyId,
-        mut change: KeyChange,
+        change: &(dyn Fn(&KeyRecord) -> Result<KeyChange, AuthError> + Send + Sync),
         version: Option<u64>,
         watch: &mut Watch<'_>,
-    ) -> Result<ManagedKey, ManageError> {
-        for (field, time) in [
-            ("not_before", &mut change.not_before),
-            ("expires_at", &mut change.expires_at),
-        ] {
-            if let Some(Some(at)) = time {
-                *at = check_time(field, *at)?;
-            }
-        }
-        if let Some(scopes) = &mut change.scopes {
-            let mut seen = HashSet::new();
-            scopes.retain(|scope| seen.insert(scope.clone()));
-        }
+    ) -> Result<(ManagedKey, KeyChange), ManageError> {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
             let before = &listed.record;
+            // All that is decided is decided about this version, and holds for no other.
+            let mut change = change(before)?;
+            watch.is(change.action());
             change
                 .actions()
                 .try_for_each(|action| self.may(action, before))?;
             if before.revoked.is_some() {
                 return Err(ManageError::Conflict("a revoked key stays as it is"));
             }
+            self.host_rules
+                .changing(&self.operator, before, &mut change)
+                .await?;
+            watch.is(change.action());
+            change.normalize()?;
             self.check_change(before, &mut change, now)?;
             let mut record = (**before).clone();
             change.clone().apply(&mut record);
@@ -229,7 +259,7 @@ impl KeyManager {
             let holds = before.version == expected && self.precondition_holds(Some(before.version));
             if record == **before {
                 return match holds {
-                    true => Ok(self.done(record, listed.usage).await),
+                    true => Ok((self.done(record, listed.usage).await, change)),
                     false => Err(unmet),
                 };
             }
@@ -251,7 +281,7 @@ impl KeyManager {
             match self.apply(&batch, holds, added).await {
                 Ok(Applied::Done) => {
                     record.version += 1;
-                    return Ok(self.done(record, listed.usage).await);
+                    return Ok((self.done(record, listed.usage).await, change));
                 }
                 Ok(Applied::Unmet) => return Err(unmet),
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
@@ -323,6 +353,23 @@ impl KeyManager {
         match change.not_before.is_some() || change.expires_at.is_some() {
             true => check_order(not_before, expires_at),
             false => Ok(()),
+        }
+    }
+}
+
+/// Notes how a change ended.
+fn ended(
+    watch: Watch<'_>,
+    changed: Result<(ManagedKey, KeyChange), ManageError>,
+) -> Result<ManagedKey, ManageError> {
+    match changed {
+        Ok((key, change)) => {
+            watch.ended(Ok(&key.record), || Some(change.fields().join(", ")));
+            Ok(key)
+        }
+        Err(error) => {
+            watch.ended(Err(&error), || None);
+            Err(error)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Why an act of management was not done.
 
 use super::{Denied, ManagedKey};
-use crate::error::ErrorCode;
+use crate::error::{AuthError, ErrorCode};
 use crate::key::{GenerateError, KeyId};
 use crate::scope::UnknownScope;
 use crate::store::{Rejected, StoreError};
@@ -32,6 +32,9 @@ pub enum ManageError {
     /// The operator may not do this.
     #[error(transparent)]
     Forbidden(#[from] Denied),
+    /// The host's own rules refuse this, or could not be asked.
+    #[error(transparent)]
+    Refused(#[from] AuthError),
     /// The key is not in a state in which this can be done.
     #[error("{0}")]
     Conflict(&'static str),
@@ -72,6 +75,7 @@ impl ManageError {
             Self::NotFound(_) => ErrorCode::NotFound,
             Self::Invalid { .. } => ErrorCode::InvalidBody,
             Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::Refused(error) => error.code(),
             Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
             Self::Conflict(_) | Self::DigestKnown | Self::DoneBefore(_) | Self::Contended => {
                 ErrorCode::Conflict

@@ -131,12 +131,13 @@ impl KeyManager {
         &self,
         NewImport {
             digest,
-            key,
+            mut key,
             last_four,
         }: NewImport,
         watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
         let now = self.now();
+        self.host_rules.issuing(&self.operator, &mut key).await?;
         self.format_of(key.kind)?;
         let scheme = digest.0.scheme();
         if !self.inner.hasher.accepts(scheme) {

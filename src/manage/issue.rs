@@ -148,8 +148,8 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`],
-    /// [`ManageError::QuotaExceeded`], [`ManageError::DoneBefore`] for a request that is repeated,
-    /// [`ManageError::PreconditionFailed`], or the store giving no answer.
+    /// [`ManageError::Refused`], [`ManageError::QuotaExceeded`], [`ManageError::DoneBefore`] for a
+    /// request that is repeated, [`ManageError::PreconditionFailed`], or the store giving no answer.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
         let mut watch = self.watch(Action::KeyIssue);
         let issued = self.try_issue(new, &mut watch).await;
@@ -166,9 +166,15 @@ impl KeyManager {
         mut new: NewKey,
         watch: &mut Watch<'_>,
     ) -> Result<Issued, ManageError> {
-        let now = self.now();
-        let format = self.format_of(new.kind)?;
-        let (kind, request) = (new.kind, new.idempotency.take());
+        let (now, request) = (self.now(), new.idempotency.take());
+        // Before any rule: what was done once is not judged anew.
+        if let Some(request) = &request
+            && let Some(done) = self.done_before(request).await?
+        {
+            return Err(ManageError::DoneBefore(Box::new(done)));
+        }
+        self.host_rules.issuing(&self.operator, &mut new).await?;
+        let (format, kind) = (self.format_of(new.kind)?, new.kind);
         let mut record = self.record_of(new, now)?;
         if let Some(request) = &request {
             request.mark(&mut record);

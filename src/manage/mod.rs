@@ -9,6 +9,7 @@ mod builder;
 mod change;
 mod check;
 mod error;
+mod host;
 mod idempotency;
 mod import;
 mod issue;
@@ -29,6 +30,7 @@ use std::time::SystemTime;
 pub use builder::{IssueRules, KeyManagerBuilder};
 pub use change::KeyChange;
 pub use error::ManageError;
+pub use host::HostRules;
 pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
@@ -83,6 +85,7 @@ pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
     precondition: Option<Arc<Precondition>>,
+    host_rules: Arc<dyn HostRules>,
 }
 
 struct Inner {
@@ -123,6 +126,16 @@ impl KeyManager {
     pub fn by(&self, operator: Operator) -> Self {
         Self {
             operator: Arc::new(operator),
+            ..self.clone()
+        }
+    }
+
+    /// The same manager under the host's own rules, which see every key that is issued, imported
+    /// or changed, and may complete or refuse it; none unless set.
+    #[must_use]
+    pub fn with_host_rules(&self, rules: impl HostRules) -> Self {
+        Self {
+            host_rules: Arc::new(rules),
             ..self.clone()
         }
     }

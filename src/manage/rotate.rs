@@ -89,7 +89,7 @@ impl KeyManager {
         }
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
-            self.may(Action::KeyRotate, &listed.record)?;
+            // Before any rule: what was done once is not judged anew.
             if let Some(request) = &request {
                 if let Some(done) = self.done_before(request).await? {
                     return Err(ManageError::DoneBefore(Box::new(done)));
@@ -98,6 +98,7 @@ impl KeyManager {
                     return Err(DELETED_SINCE);
                 }
             }
+            self.may(Action::KeyRotate, &listed.record)?;
             let mut old = (*listed.record).clone();
             if old.kind == KeyKind::AccessToken {
                 return Err(ManageError::invalid(

@@ -51,14 +51,7 @@ impl KeyManager {
         let mut watch = self.watch(action);
         watch.asked = about.map(|record| record.id.clone());
         watch.about = about.map(|record| Arc::new(record.clone()));
-        let detail = match why.code() {
-            // The field, without what stood in it.
-            ErrorCode::InvalidBody | ErrorCode::InvalidRequest => {
-                why.detail().split(':').next().unwrap_or_default()
-            }
-            _ => why.detail(),
-        };
-        watch.refused(why.code(), detail);
+        watch.refused(why.code(), without_values(why));
     }
 
     /// Whether the operator may manage anything at all, to be asked before anything else is read.
@@ -92,6 +85,16 @@ impl KeyManager {
     }
 }
 
+/// Why the host refused: the field, without what stood in it.
+fn without_values(why: &AuthError) -> &str {
+    match why.code() {
+        ErrorCode::InvalidBody | ErrorCode::InvalidRequest => {
+            why.detail().split(':').next().unwrap_or_default()
+        }
+        _ => why.detail(),
+    }
+}
+
 /// Watches one act of management.
 pub(super) struct Watch<'a> {
     manager: &'a KeyManager,
@@ -110,6 +113,11 @@ impl Watch<'_> {
         let listed = self.manager.find(id).await?;
         self.about = Some(Arc::clone(&listed.record));
         Ok(listed)
+    }
+
+    /// What the act is, where that is known only now.
+    pub(super) fn is(&mut self, action: Action) {
+        self.action = action;
     }
 
     /// The act is to make a key.
@@ -134,6 +142,7 @@ impl Watch<'_> {
             Err(ManageError::NotFound(_)) => {
                 self.refused(ErrorCode::NotFound, "there is no such key");
             }
+            Err(ManageError::Refused(why)) => self.refused(why.code(), without_values(why)),
             Err(ManageError::Invalid { field, .. }) => self.refused(ErrorCode::InvalidBody, field),
             Err(error) => self.refused(error.code(), &error.to_string()),
         }

@@ -10,6 +10,7 @@
 
 mod changes;
 mod events;
+mod host_rules;
 mod idempotency;
 mod importing;
 mod life;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::body::private;
-use crate::query::{given, limit, parameters};
+use crate::query::{limit, parameters};
 use crate::{Fault, Proven};
 
 #[derive(Deserialize)]
@@ -38,28 +38,26 @@ pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Resp
     query.tenant = visible.tenant;
     query.within_workspaces = visible.within_workspaces;
     // A text that is no id is the id of no key.
-    let id = given(asked.key_id)
-        .map(|text| KeyId::new(&text))
-        .transpose();
+    let id = asked.key_id.map(|text| KeyId::new(&text)).transpose();
     let Ok(id) = id else {
         return Ok(page(&[], None, &proven));
     };
     query.key_id = id;
-    query.actor = given(asked.actor);
-    if let Some(name) = given(asked.outcome) {
+    query.actor = asked.actor;
+    if let Some(name) = asked.outcome {
         let outcome = name
             .parse::<AuditOutcome>()
             .map_err(|error| Fault::bad(format!("outcome: {error}")))?;
         query.outcome = Some(outcome);
     }
-    if let Some(name) = given(asked.action) {
+    if let Some(name) = asked.action {
         query.action = Some(
             name.parse::<Action>()
                 .map_err(|error| Fault::bad(format!("action: {error}")))?,
         );
     }
     query.limit = limit(asked.limit, query.limit)?;
-    if let Some(cursor) = given(asked.cursor) {
+    if let Some(cursor) = asked.cursor {
         query.before = Some(
             cursor
                 .parse()

@@ -63,10 +63,17 @@ impl From<AuthError> for Fault {
     }
 }
 
+impl From<Fault> for AuthError {
+    fn from(fault: Fault) -> Self {
+        fault.error
+    }
+}
+
 impl From<ManageError> for Fault {
     fn from(error: ManageError) -> Self {
         match error {
             ManageError::NotFound(_) => Self::not_found(),
+            ManageError::Refused(error) => error.into(),
             ManageError::Store(_) | ManageError::Generate(_) => Self::store(error),
             error => Self::new(error.code(), error.to_string()),
         }

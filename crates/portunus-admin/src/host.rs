@@ -1,4 +1,4 @@
-//! What the host brings: the proof of who an operator is, and rules of its own.
+//! What the host brings: the proof of who an operator is, and a view of its own on events.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use axum::http::request::Parts;
 use portunus::AuthError;
 use portunus::audit::AuditEvent;
-use portunus::key::KeyRecord;
-use portunus::manage::{KeyChange, NewKey, Operator};
+use portunus::manage::Operator;
 use serde_json::{Map, Value};
 
 /// Proves who makes a request. `Arc` and `Box` of a proof are proofs.
@@ -47,41 +46,6 @@ impl<T: OperatorProof + ?Sized> OperatorProof for Box<T> {
         (**self).prove(request).await
     }
 }
-
-/// What the host's own rules add to what is asked for, or refuse: which users, workspaces and plans
-/// there are.
-#[async_trait]
-pub trait HostRules: fmt::Debug + Send + Sync + 'static {
-    /// Completes or refuses a key that shall be issued or imported.
-    ///
-    /// # Errors
-    /// How the request is refused.
-    async fn issuing(&self, operator: &Operator, new: &mut NewKey) -> Result<(), AuthError> {
-        let _ = (operator, new);
-        Ok(())
-    }
-
-    /// Completes or refuses a change of a key.
-    ///
-    /// # Errors
-    /// How the request is refused.
-    async fn changing(
-        &self,
-        operator: &Operator,
-        before: &KeyRecord,
-        change: &mut KeyChange,
-    ) -> Result<(), AuthError> {
-        let _ = (operator, before, change);
-        Ok(())
-    }
-}
-
-/// No rules beyond the manager's own.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoRules;
-
-#[async_trait]
-impl HostRules for NoRules {}
 
 /// Adds members to an event that is shown.
 pub type EventView = fn(&AuditEvent, &mut Map<String, Value>);

@@ -32,7 +32,7 @@ impl DigestBody {
 
 pub(crate) async fn import(proven: Proven, body: Content) -> Result<Response, Fault> {
     let members = read::<Object<Map<String, Value>>>(body).await?;
-    let import = proven.noted(Action::KeyImport, None, described(&proven, members).await)?;
+    let import = proven.noted(Action::KeyImport, None, described(&proven, members))?;
     let imported = proven.manager.import(import).await?;
     Ok(private(
         StatusCode::CREATED,
@@ -40,8 +40,8 @@ pub(crate) async fn import(proven: Proven, body: Content) -> Result<Response, Fa
     ))
 }
 
-/// The import that is asked for, in the operator's tenant, with what the host's rules add.
-async fn described(
+/// The import that is asked for, in the operator's tenant.
+fn described(
     proven: &Proven,
     Object(mut members): Object<Map<String, Value>>,
 ) -> Result<NewImport, Fault> {
@@ -58,8 +58,7 @@ async fn described(
     let key = serde_json::from_value::<KeyBody>(Value::Object(members));
     let key = key
         .map_err(|error| Fault::invalid("body", error))?
-        .into_new_key(proven)
-        .await?;
+        .into_new_key(proven)?;
     let mut import = NewImport::new(digest.into_digest()?, key);
     import.last_four = last_four;
     Ok(import)

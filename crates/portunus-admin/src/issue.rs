@@ -8,7 +8,6 @@ use portunus::audit::Action;
 use portunus::key::{
     Access, Environment, KeyKind, Metadata, Owner, PlanName, TenantId, UserId, WorkspaceId,
 };
-use portunus::limit::{Quota, Quotas};
 use portunus::manage::{ManageError, NewKey, Operator};
 use portunus::network::AllowList;
 use portunus::{ErrorCode, Scope};
@@ -17,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::body::{Object, private, read_whole};
 use crate::content::Content;
+use crate::limits::RateLimitBody;
 use crate::time::parse_time;
 use crate::{Fault, Proven};
 
@@ -26,41 +26,6 @@ pub(crate) struct OwnerBody {
     user_id: Option<String>,
     user_email: Option<String>,
     tenant_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RateLimitBody {
-    requests_per_minute: Option<u64>,
-    requests_per_hour: Option<u64>,
-}
-
-impl RateLimitBody {
-    /// The quotas; what is not said is as by default.
-    pub(crate) fn into_quotas(self, defaults: &Quotas) -> Result<Quotas, Fault> {
-        let invalid = |error| Fault::invalid("rate_limit_config", error);
-        let default = |name: &str| {
-            defaults
-                .as_slice()
-                .iter()
-                .find(|quota| quota.name() == name)
-                .map(Quota::limit)
-        };
-        let minute = self
-            .requests_per_minute
-            .or_else(|| default("minute"))
-            .map(Quota::per_minute);
-        let hour = self
-            .requests_per_hour
-            .or_else(|| default("hour"))
-            .map(Quota::per_hour);
-        let quotas = [minute, hour]
-            .into_iter()
-            .flatten()
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?;
-        Quotas::new(quotas).map_err(invalid)
-    }
 }
 
 /// A key that shall be made.
@@ -93,8 +58,8 @@ impl<'de> Deserialize<'de> for KeyBody {
 }
 
 impl KeyBody {
-    /// The key that is asked for, in the operator's tenant, with what the host's rules add.
-    pub(crate) async fn into_new_key(self, proven: &Proven) -> Result<NewKey, Fault> {
+    /// The key that is asked for, in the operator's tenant.
+    pub(crate) fn into_new_key(self, proven: &Proven) -> Result<NewKey, Fault> {
         let body = self.0;
         let mut new = NewKey::new(
             body.name,
@@ -123,20 +88,14 @@ impl KeyBody {
         new.plan = body.plan.map(|name| plan(&name)).transpose()?;
         new.allowed_ips = body.allowed_ips.map(allow_list).transpose()?;
         let defaults = proven.shared.authenticator.quotas();
-        let quotas = body
-            .rate_limit_config
-            .map(|Object(config)| config.into_quotas(defaults));
-        new.quotas = quotas.transpose()?;
+        if let Some(Object(config)) = body.rate_limit_config {
+            new.quotas = config.merged_into(None, defaults)?;
+        }
         new.not_before = time("not_before", body.not_before)?;
         new.expires_at = time("expires_at", body.expires_at)?;
         if let Some(object) = body.metadata {
             new.metadata = metadata(object)?;
         }
-        proven
-            .shared
-            .rules
-            .issuing(proven.operator(), &mut new)
-            .await?;
         Ok(new)
     }
 }
@@ -218,7 +177,7 @@ pub(crate) async fn issue(
     body: Content,
 ) -> Result<Response, Fault> {
     let (asked, bytes) = read_whole::<KeyBody>(body).await?;
-    let mut new = proven.noted(Action::KeyIssue, None, asked.into_new_key(&proven).await)?;
+    let mut new = proven.noted(Action::KeyIssue, None, asked.into_new_key(&proven))?;
     new.idempotency = proven.idempotency(&headers, "issue", &bytes)?;
     let issued = match proven.manager.issue(new).await {
         Err(ManageError::DoneBefore(done)) => return Ok(proven.done_before(&done)),

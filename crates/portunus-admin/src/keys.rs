@@ -14,9 +14,9 @@ use portunus::store::{Cursor, ListQuery};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::body::{private, read, read_whole};
+use crate::body::{Whole, private, read, read_whole};
 use crate::content::Content;
-use crate::query::{given, limit, parameters};
+use crate::query::{limit, parameters};
 use crate::time::{parse_time, time_text};
 use crate::{Fault, Proven, record};
 
@@ -102,19 +102,19 @@ struct ListParameters {
 pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
     let asked = parameters::<ListParameters>(raw.as_deref())?;
     let mut query = ListQuery::new(proven.manager.now());
-    if let Some(name) = given(asked.status) {
+    if let Some(name) = asked.status {
         let named = name
             .parse::<KeyStatus>()
             .map_err(|error| Fault::bad(format!("status: {error}")))?;
         query.status = Some(named);
     }
-    if let Some(name) = given(asked.environment) {
+    if let Some(name) = asked.environment {
         query.environment =
             Some(Environment::new(&name).map_err(|error| Fault::bad(error.to_string()))?);
     }
-    query.text = given(asked.query);
+    query.text = asked.query;
     query.limit = limit(asked.limit, query.limit)?;
-    if let Some(cursor) = given(asked.cursor) {
+    if let Some(cursor) = asked.cursor {
         query.after =
             Some(read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not one of this list"))?);
     }
@@ -172,7 +172,7 @@ pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Content) -> Result<
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RotateBody {
-    grace_seconds: Option<u64>,
+    grace_seconds: Option<Whole>,
 }
 
 pub(crate) async fn rotate(
@@ -184,7 +184,9 @@ pub(crate) async fn rotate(
     proven.manager.get_for(Action::KeyRotate, &id).await?;
     let (asked, bytes) = read_whole::<RotateBody>(body).await?;
     let request = proven.idempotency(&headers, &format!("rotate {id}"), &bytes)?;
-    let grace = asked.grace_seconds.map(Duration::from_secs);
+    let grace = asked
+        .grace_seconds
+        .map(|Whole(seconds)| Duration::from_secs(seconds));
     let rotated = match proven.manager.rotate_once(&id, grace, request).await {
         Err(ManageError::DoneBefore(done)) => return Ok(proven.done_before(&done)),
         rotated => rotated?,
@@ -236,8 +238,7 @@ pub(crate) async fn usage(
 ) -> Result<Response, Fault> {
     let asked = parameters::<UsageParameters>(raw.as_deref())?;
     let time = |name: &str, text: Option<String>| {
-        given(text)
-            .map(|text| parse_time(&text).map_err(|error| Fault::bad(format!("{name}: {error}"))))
+        text.map(|text| parse_time(&text).map_err(|error| Fault::bad(format!("{name}: {error}"))))
             .transpose()
     };
     let now = proven.manager.now();

@@ -51,7 +51,9 @@ mod fault;
 mod host;
 mod import;
 mod issue;
+mod json;
 mod keys;
+mod limits;
 mod openapi;
 mod origin;
 mod query;
@@ -80,8 +82,9 @@ use portunus::{AuthError, Authenticator, RateLimiter};
 use conditions::Conditions;
 
 pub use fault::Fault;
-pub use host::{EventView, HostRules, NoRules, OperatorProof};
+pub use host::{EventView, OperatorProof};
 pub use origin::{InvalidOrigin, Origin};
+pub use portunus::manage::HostRules;
 pub use security::{ApiSecurity, Undescribed};
 pub use time::{parse_time, time_text};
 
@@ -98,7 +101,6 @@ struct Shared {
     manager: KeyManager,
     authenticator: Authenticator,
     proof: Arc<dyn OperatorProof>,
-    rules: Arc<dyn HostRules>,
     events: Option<Arc<dyn AuditReader>>,
     event_view: Option<EventView>,
     peer_of: Arc<PeerOf>,
@@ -120,7 +122,6 @@ impl Admin {
                 manager,
                 authenticator,
                 proof: Arc::new(proof),
-                rules: Arc::new(NoRules),
                 events: None,
                 event_view: None,
                 peer_of: Arc::new(default_peer),
@@ -133,9 +134,10 @@ impl Admin {
         }
     }
 
-    /// What the host adds to what is asked for, or refuses; nothing unless set.
+    /// What the host adds to what is asked for, or refuses; what the manager has unless set
+    /// ([`KeyManager::with_host_rules`]).
     pub fn rules(mut self, rules: impl HostRules) -> Self {
-        self.shared.rules = Arc::new(rules);
+        self.shared.manager = self.shared.manager.with_host_rules(rules);
         self
     }
 

@@ -6,20 +6,37 @@ use serde::de::DeserializeOwned;
 
 use crate::Fault;
 
-/// The parameters of a query string.
+/// The parameters of a query string. An empty one is absent: forms send the fields that nobody
+/// filled in.
 pub(crate) fn parameters<T: DeserializeOwned>(raw: Option<&str>) -> Result<T, Fault> {
-    let uri = Uri::builder()
-        .path_and_query(format!("/?{}", raw.unwrap_or_default()))
-        .build();
+    let pairs = raw.unwrap_or_default().split('&');
+    let given: Vec<_> = pairs
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    if let Some((name, _)) = given.iter().find(|(name, value)| mistakes(name, value)) {
+        return Err(Fault::bad(format!(
+            "{name}: a `+` in a query stands for a space; write `%2B` for a plus sign"
+        )));
+    }
+    let given = given.iter().map(|(name, value)| format!("{name}={value}"));
+    let given = given.collect::<Vec<_>>().join("&");
+    let uri = Uri::builder().path_and_query(format!("/?{given}")).build();
     let uri = uri.map_err(|error| Fault::bad(error.to_string()))?;
     let parameters =
         Query::<T>::try_from_uri(&uri).map_err(|error| Fault::bad(error.body_text()))?;
     Ok(parameters.0)
 }
 
-/// A parameter that says something.
-pub(crate) fn given(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
+/// Whether a value has a `+` that its author took for one: forms write it for a space, and a space
+/// stands only where people's words are looked for.
+fn mistakes(name: &str, value: &str) -> bool {
+    let words = match name {
+        "query" => true,
+        "actor" => !value.contains('@') && !value.contains("%40"),
+        _ => false,
+    };
+    value.contains('+') && !words
 }
 
 /// How many items a page may have.

@@ -2,11 +2,12 @@
 
 use std::time::SystemTime;
 
-use portunus::key::{KeyRecord, Metadata};
-use portunus::limit::{Quota, Quotas};
+use portunus::key::Metadata;
+use portunus::limit::Quotas;
 use portunus::manage::ManagedKey;
 use serde_json::{Map, Value, json};
 
+use crate::limits;
 use crate::time::time_text;
 
 /// A key with its usage.
@@ -27,10 +28,7 @@ pub(crate) fn managed(key: &ManagedKey, defaults: &Quotas, now: SystemTime) -> V
         "workspaces": record.workspaces,
         "plan": record.plan,
         "allowed_ips": record.allowed_ips,
-        "rate_limit_config": {
-            "requests_per_minute": quota(record, defaults, "minute"),
-            "requests_per_hour": quota(record, defaults, "hour"),
-        },
+        "rate_limit_config": limits::shown(record.quotas.as_ref().unwrap_or(defaults)),
         "status": record.status(now).as_str(),
         "primary": key.primary,
         "enabled": record.enabled,
@@ -46,16 +44,6 @@ pub(crate) fn managed(key: &ManagedKey, defaults: &Quotas, now: SystemTime) -> V
         "request_count": usage.count,
         "metadata": metadata(&record.metadata),
     })
-}
-
-/// The limit of a key's own quota of this name; the default one, where it has none of its own.
-fn quota(record: &KeyRecord, defaults: &Quotas, name: &str) -> Option<u64> {
-    let quotas = record.quotas.as_ref().unwrap_or(defaults);
-    quotas
-        .as_slice()
-        .iter()
-        .find(|quota| quota.name() == name)
-        .map(Quota::limit)
 }
 
 fn metadata(metadata: &Metadata) -> Map<String, Value> {

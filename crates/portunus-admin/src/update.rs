@@ -1,20 +1,23 @@
-//! `PATCH /keys/{id}`: what is not named stays; `null` takes away what may be absent.
+//! `PATCH /keys/{id}`: a merge (RFC 7396), in nested objects too. What is not named stays; `null`
+//! takes away what may be absent.
 
 use axum::extract::State;
 use axum::response::Response;
 use portunus::audit::Action;
-use portunus::key::Access;
+use portunus::key::{Access, KeyRecord, Metadata};
+use portunus::limit::Quotas;
 use portunus::manage::KeyChange;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::body::{Object, read, stated};
 use crate::content::Content;
-use crate::issue::{RateLimitBody, allow_list, metadata, plan, scopes, time, workspaces};
+use crate::issue::{allow_list, metadata, plan, scopes, time, workspaces};
 use crate::keys::{Id, with_etag};
+use crate::limits::RateLimitBody;
 use crate::{Fault, Proven, Shared};
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PatchBody {
     #[serde(default, deserialize_with = "stated")]
@@ -44,7 +47,8 @@ struct PatchBody {
 }
 
 impl PatchBody {
-    fn into_change(self, shared: &Shared) -> Result<KeyChange, Fault> {
+    /// The change that this is to a key which is like this now.
+    fn into_change(self, before: &KeyRecord, default: &Quotas) -> Result<KeyChange, Fault> {
         let mut change = KeyChange::new();
         change.name = never_null("name", self.name)?;
         change.description = self.description;
@@ -55,14 +59,22 @@ impl PatchBody {
         change.workspaces = each(self.workspaces, |names| workspaces(&names))?;
         change.plan = each(self.plan, |name| plan(&name))?;
         change.allowed_ips = each(self.allowed_ips, allow_list)?;
-        let defaults = shared.authenticator.quotas();
-        change.quotas = each(self.rate_limit_config, |Object(config)| {
-            config.into_quotas(defaults)
-        })?;
-        change.metadata = self
-            .metadata
-            .map(|object| metadata(object.unwrap_or_default()))
-            .transpose()?;
+        change.quotas = match self.rate_limit_config {
+            None => None,
+            Some(None) => Some(None),
+            Some(Some(Object(config))) => {
+                Some(config.merged_into(before.quotas.as_ref(), default)?)
+            }
+        };
+        change.metadata = match self.metadata {
+            None => None,
+            Some(None) => Some(Metadata::default()),
+            Some(Some(patch)) => {
+                let mut merged = before.metadata.clone().into();
+                merge(&mut merged, patch);
+                Some(metadata(merged)?)
+            }
+        };
         change.not_before = self
             .not_before
             .map(|text| time("not_before", text))
@@ -73,6 +85,27 @@ impl PatchBody {
             .transpose()?;
         change.enabled = never_null("enabled", self.enabled)?;
         Ok(change)
+    }
+}
+
+/// Merges a patch into an object (RFC 7396 §2): `null` removes a member, an object is merged into
+/// the one that is there, and any other value takes its place.
+fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
+    for (name, value) in patch {
+        match value {
+            // Those that stay keep their order.
+            Value::Null => drop(target.shift_remove(&name)),
+            Value::Object(patch) => {
+                let inner = target.entry(name).or_insert(Value::Null);
+                if !inner.is_object() {
+                    *inner = Value::Object(Map::new());
+                }
+                if let Value::Object(inner) = inner {
+                    merge(inner, patch);
+                }
+            }
+            value => drop(target.insert(name, value)),
+        }
     }
 }
 
@@ -104,15 +137,9 @@ pub(crate) async fn update(
             .manager
             .refused(Action::KeyUpdate, Some(&before), fault.error());
     };
-    let mut change = read::<PatchBody>(body)
-        .await?
-        .into_change(&shared)
-        .inspect_err(noted)?;
-    let allowed = shared
-        .rules
-        .changing(proven.operator(), &before, &mut change)
-        .await;
-    allowed.map_err(Fault::from).inspect_err(noted)?;
-    let changed = proven.manager.update(&id, change, None).await?;
+    let asked = read::<PatchBody>(body).await.inspect_err(noted)?;
+    let default = shared.authenticator.quotas();
+    let change = |before: &KeyRecord| Ok(asked.clone().into_change(before, default)?);
+    let changed = proven.manager.update_with(&id, change, None).await?;
     Ok(with_etag(&changed, proven.shown(&changed)))
 }

@@ -45,7 +45,12 @@ fn rate_limit() -> Members {
     members()
         .perhaps("requests_per_minute", quota())
         .perhaps("requests_per_hour", quota())
-        .about("What is not said is as by default.")
+        .others(quota())
+        .about(
+            "A window that is not named stays as it is, in a new key as by default; `null` \
+             restores the default's number. Other windows are those that the key or the default \
+             has, as `requests_per_` and the name.",
+        )
 }
 
 fn workspaces() -> Array {
@@ -105,7 +110,10 @@ fn change() -> Members {
         .perhaps("access", named("Access"))
         .perhaps("enabled", boolean())
         .and(facts())
-        .about("What is not named stays. `null` takes away what may be absent.")
+        .about(
+            "A merge (RFC 7396), in `rate_limit_config` and `metadata` too: what is not named \
+             stays. `null` takes away what may be absent, and restores what has a default.",
+        )
 }
 
 fn digest() -> RefOr<Schema> {

@@ -2,6 +2,7 @@
 
 use portunus::audit::{Action, EventQuery};
 use portunus::store::ListQuery;
+use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::{
     HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
 };
@@ -108,9 +109,13 @@ impl Call {
         } else {
             Required::False
         };
+        // What OpenAPI has a member for, and utoipa has not.
+        let empty = matches!(place, ParameterIn::Query)
+            .then(|| Extensions::from_iter([("allowEmptyValue", true)]));
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(place)
+            .extensions(empty)
             .description(Some(description))
             .required(required)
             .schema(Some(schema))
@@ -118,8 +123,10 @@ impl Call {
         self.with(|operation| operation.parameter(parameter))
     }
 
+    /// A parameter of the query; an empty one counts as absent.
     fn query(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
-        self.taking(ParameterIn::Query, name, description, schema)
+        let description = format!("{description} An empty value counts as absent.");
+        self.taking(ParameterIn::Query, name, &description, schema)
     }
 
     fn header(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {

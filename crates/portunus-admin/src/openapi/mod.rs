@@ -34,10 +34,13 @@ const SOMEWHERE: &str = "nest-path:";
 
 const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
     Every refusal is a problem document (RFC 9457) with a stable `code`. Members and parameters \
-    that are not known are refused. Times are RFC 3339, from `1970-01-01T00:00:00.000Z` to \
-    `9999-12-31T23:59:59.999Z`, in answers with milliseconds and in UTC. In texts that people read \
-    (names, descriptions, reasons), white space at both ends is left out; one of which nothing is \
-    visible is refused, and one with a control, direction, annotation or tag character. \
+    that are not known are refused, and so are members that stand twice in one object and integers \
+    of more than 64 bits. A query parameter without a value counts as absent; a `+` in a query \
+    stands for a space, and is refused where that means nothing. Times are RFC 3339, from \
+    `1970-01-01T00:00:00.000Z` to `9999-12-31T23:59:59.999Z`, in answers with milliseconds and in \
+    UTC. In texts that people read (names, descriptions, reasons), white space at both ends is left \
+    out; one of which nothing is visible is refused, and one with a control, direction, annotation \
+    or tag character. \
     What is `GET` answers `HEAD` too. Other methods of a path are answered by `405` \
     (`#/components/responses/MethodNotAllowed`), other paths by `404`.\n\n\
     A write with content needs `Content-Type: application/json` (a change also takes \

@@ -113,7 +113,11 @@ fn key_record() -> Members {
     let limits = members()
         .with("requests_per_minute", or_null(at_least(1)))
         .with("requests_per_hour", or_null(at_least(1)))
-        .about("`null` where requests are not limited by this window.");
+        .others(at_least(1))
+        .about(
+            "Every window of the key, as `requests_per_` and its name: its own, or the default's. \
+             `null` where requests are not limited by this window.",
+        );
     members()
         .with("id", named("KeyId"))
         .with(

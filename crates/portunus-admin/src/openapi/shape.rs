@@ -171,6 +171,13 @@ impl Members {
         self
     }
 
+    /// The same with any other members of this schema.
+    pub(super) fn others(mut self, schema: impl Into<RefOr<Schema>>) -> Self {
+        let others = AdditionalProperties::RefOr(schema.into());
+        self.0.additional_properties = Some(Box::new(others));
+        self
+    }
+
     /// The same with the members of another one too.
     pub(super) fn and(mut self, other: Self) -> Self {
         self.0.required.extend(other.0.required);

@@ -159,7 +159,6 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
         "limit=0",
         "limit=501",
         "limit=x",
-        "limit=",
         "status=odd",
         "environment=A",
         "cursor=1",

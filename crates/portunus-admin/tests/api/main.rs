@@ -10,6 +10,8 @@ mod cross_site;
 mod document;
 mod everywhere;
 mod hostile;
+mod json;
+mod partial;
 mod security;
 mod structure;
 mod times;

@@ -180,6 +180,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::limiting(Quotas::default()).await
+    }
+
+    /// The same where keys have these limits unless they have their own.
+    pub(crate) async fn limiting(quotas: Quotas) -> Self {
         let (clock, log, store) = (
             ManualClock::new(),
             MemoryAudit::new(100_000),
@@ -209,6 +214,7 @@ impl World {
             .unwrap();
         let authenticator = Authenticator::builder(store.clone())
             .bearer([format])
+            .quotas(quotas)
             .clock(clock.clone())
             .audit(trail);
         let authenticator = authenticator.build().unwrap();

@@ -57,9 +57,14 @@ fn what_people_read_can_be_changed_and_taken_away() {
         (
             json!({ "metadata": { "b": [1, { "c": null }] } }),
             "metadata",
+            json!({ "a": 1, "b": [1, { "c": null }] }),
+        ),
+        (
+            json!({ "metadata": { "a": null } }),
+            "metadata",
             json!({ "b": [1, { "c": null }] }),
         ),
-        (json!({ "metadata": {} }), "metadata", json!({})),
+        (json!({ "metadata": null }), "metadata", json!({})),
     ]
     .into_iter()
     .enumerate()

@@ -1,0 +1,187 @@
+//! A partial update never widens: what is not named stays, at any depth.
+
+use std::time::Duration;
+
+use portunus::limit::{Quota, Quotas};
+use serde_json::{Value, json};
+
+use crate::everywhere::fresh_hex;
+use crate::world::{Ask, World};
+
+async fn patch(world: &World, id: &str, body: &Value) -> Value {
+    let ask = Ask::new("PATCH", "/keys/{id}").of(id).json(body);
+    world.expect(200, ask).await.json()
+}
+
+/// A world whose keys have 60 a minute, 1000 an hour and 5000 a day.
+async fn with_a_day() -> World {
+    let day = Quota::new("day", 5000, Duration::from_secs(86_400)).unwrap();
+    let usual = Quotas::default();
+    let all = usual.as_slice().iter().cloned().chain([day]);
+    World::limiting(Quotas::new(all).unwrap()).await
+}
+
+fn limits(minute: u64, hour: u64) -> Value {
+    json!({ "requests_per_minute": minute, "requests_per_hour": hour })
+}
+
+#[tokio::test]
+async fn limits_that_are_not_named_stay() {
+    let world = World::new().await;
+    for (own, change, expected) in [
+        // Of a key with 5 a minute and 50 an hour:
+        (true, json!({ "requests_per_minute": 6 }), limits(6, 50)),
+        (true, json!({ "requests_per_hour": 40 }), limits(5, 40)),
+        (true, json!({}), limits(5, 50)),
+        // `null` restores the default's, of one window or of all.
+        (true, json!({ "requests_per_minute": null }), limits(60, 50)),
+        (true, json!({ "requests_per_hour": null }), limits(5, 1000)),
+        (
+            true,
+            json!({ "requests_per_minute": null, "requests_per_hour": 7 }),
+            limits(60, 7),
+        ),
+        (
+            true,
+            json!({ "requests_per_minute": null, "requests_per_hour": null }),
+            limits(60, 1000),
+        ),
+        (true, Value::Null, limits(60, 1000)),
+        // Of a key without limits of its own:
+        (false, json!({ "requests_per_minute": 6 }), limits(6, 1000)),
+        (false, json!({}), limits(60, 1000)),
+        (false, Value::Null, limits(60, 1000)),
+        (
+            false,
+            json!({ "requests_per_hour": null }),
+            limits(60, 1000),
+        ),
+    ] {
+        let mut body = json!({ "name": "key" });
+        if own {
+            body["rate_limit_config"] = limits(5, 50);
+        }
+        let (id, _) = world.key(body).await;
+        let changed = patch(&world, &id, &json!({ "rate_limit_config": change })).await;
+        assert_eq!(changed["rate_limit_config"], expected, "{own}: {change}");
+        let show = Ask::new("GET", "/keys/{id}").of(&id);
+        assert_eq!(world.expect(200, show).await.json(), changed);
+    }
+}
+
+#[tokio::test]
+async fn windows_of_the_hosts_own_are_shown_and_stay() {
+    let world = with_a_day().await;
+    let all = |minute: u64, hour: u64, day: u64| {
+        json!({
+            "requests_per_minute": minute, "requests_per_hour": hour, "requests_per_day": day,
+        })
+    };
+    for (issued, shown) in [
+        (Value::Null, all(60, 1000, 5000)),
+        (json!({ "requests_per_minute": 5 }), all(5, 1000, 5000)),
+        (json!({ "requests_per_day": 50 }), all(60, 1000, 50)),
+        (json!({ "requests_per_day": null }), all(60, 1000, 5000)),
+    ] {
+        let body = json!({ "name": "key", "rate_limit_config": issued });
+        let (id, _) = world.key(body.clone()).await;
+        let show = || Ask::new("GET", "/keys/{id}").of(&id);
+        let record = world.expect(200, show()).await.json();
+        assert_eq!(record["rate_limit_config"], shown, "{issued}");
+        let mut import = body;
+        import["digest"] = json!({ "scheme": "sha256", "hex": fresh_hex() });
+        let import = Ask::new("POST", "/import").json(&import);
+        let imported = world.expect(201, import).await.json();
+        assert_eq!(imported["record"]["rate_limit_config"], shown, "{issued}");
+        let list = world.expect(200, Ask::new("GET", "/keys")).await.json();
+        assert_eq!(list["items"][1]["rate_limit_config"], shown, "{issued}");
+        // What was shown can be sent back.
+        let back = patch(&world, &id, &json!({ "rate_limit_config": shown })).await;
+        assert_eq!(back["rate_limit_config"], shown);
+        let hour = patch(
+            &world,
+            &id,
+            &json!({ "rate_limit_config": { "requests_per_hour": 100 } }),
+        )
+        .await;
+        assert_eq!(
+            hour["rate_limit_config"]["requests_per_day"],
+            shown["requests_per_day"]
+        );
+    }
+    for (member, status) in [("requests_per_day", 200), ("requests_per_week", 422)] {
+        let ask = Ask::new("PATCH", "/keys/{id}").of(&world.plain().await);
+        let body = json!({ "rate_limit_config": { member: 9 } });
+        world.expect(status, ask.json(&body)).await;
+    }
+}
+
+#[tokio::test]
+async fn metadata_is_merged_at_every_depth() {
+    let world = World::new().await;
+    let before = json!({ "team": "billing", "contact": { "name": "Ann", "tags": [1, 2] } });
+    for (change, expected) in [
+        (json!({}), before.clone()),
+        (
+            json!({ "cost": 7 }),
+            json!({ "team": "billing", "contact": { "name": "Ann", "tags": [1, 2] }, "cost": 7 }),
+        ),
+        (
+            json!({ "team": null }),
+            json!({ "contact": { "name": "Ann", "tags": [1, 2] } }),
+        ),
+        (
+            json!({ "contact": { "name": "Bob" } }),
+            json!({ "team": "billing", "contact": { "name": "Bob", "tags": [1, 2] } }),
+        ),
+        (
+            json!({ "contact": { "tags": [null], "name": null } }),
+            json!({ "team": "billing", "contact": { "tags": [null] } }),
+        ),
+        (
+            json!({ "contact": "nobody" }),
+            json!({ "team": "billing", "contact": "nobody" }),
+        ),
+        // RFC 7396 §2: an object in the place of something else is merged into an empty one.
+        (
+            json!({ "team": { "a": { "b": null, "c": 1 } } }),
+            json!({ "team": { "a": { "c": 1 } }, "contact": { "name": "Ann", "tags": [1, 2] } }),
+        ),
+        (json!({ "unknown": null }), before.clone()),
+        (Value::Null, json!({})),
+    ] {
+        let (id, _) = world
+            .key(json!({ "name": "key", "metadata": before }))
+            .await;
+        let changed = patch(&world, &id, &json!({ "metadata": change })).await;
+        assert_eq!(changed["metadata"], expected, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_has_its_bound_after_the_merge_too() {
+    let world = World::new().await;
+    let half = "x".repeat(9000);
+    let (id, _) = world
+        .key(json!({ "name": "key", "metadata": { "one": half } }))
+        .await;
+    let ask = Ask::new("PATCH", "/keys/{id}").of(&id);
+    let fault = world
+        .expect(422, ask.json(&json!({ "metadata": { "two": half } })))
+        .await
+        .json();
+    assert!(
+        fault["detail"].as_str().unwrap().starts_with("metadata"),
+        "{fault}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_always_there_cannot_be_null() {
+    let world = World::new().await;
+    let id = world.plain().await;
+    for member in ["name", "scopes", "access", "enabled"] {
+        let ask = Ask::new("PATCH", "/keys/{id}").of(&id);
+        world.expect(422, ask.json(&json!({ member: null }))).await;
+    }
+}
