@@ -10,7 +10,7 @@ use portunus::audit::{
     Action, AuditError, AuditEvent, AuditOutcome, AuditReader, AuditSink, AuditTrail, EventQuery,
     MemoryAudit, RequestId,
 };
-use portunus::key::{KeyDigest, KeyId, KeyKind, Owner, SigningState};
+use portunus::key::{KeyDigest, KeyId, Owner, SigningState};
 use portunus::manage::{
     ImportedDigest, IssueRules, KeyChange, KeyManager, NewImport, NewKey, Operator, Role,
 };
@@ -19,7 +19,7 @@ use portunus::store::{
     WriteBatch,
 };
 use portunus::{AuthError, Clock, ErrorCode};
-use portunus_test_support::{Head, House, Watched, format, live, scope, tenant, user};
+use portunus_test_support::{Head, House, Watched, format, live, scope, tenant};
 
 struct Desk {
     house: House,
@@ -85,6 +85,7 @@ fn new_key() -> NewKey {
 fn alice() -> Operator {
     let alice = Operator::new("alice", tenant("acme"), Role::Owner);
     alice
+        .with_authority([scope("*")])
         .from_ip("203.0.113.9".parse().ok())
         .on_request(RequestId::new("req-1"))
 }
@@ -403,8 +404,7 @@ async fn an_act_whose_operator_goes_away_is_noted() {
     let manager = desk
         .manager_of(Stalls(desk.house.store.clone(), After::Silence))
         .by(alice());
-    let mut new = new_key();
-    (new.kind, new.owner) = (KeyKind::User, Owner::user(tenant("acme"), user("u1")));
+    let new = new_key();
     // The client of a management API hangs up: its server drops the future.
     let issue = tokio::spawn(async move { manager.issue(new).await.map(drop) });
     for _ in 0..10 {

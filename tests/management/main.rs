@@ -19,3 +19,4 @@ mod operators;
 mod primary;
 mod races;
 mod rotation;
+mod settings;

@@ -11,20 +11,22 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
+use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::{
     AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit,
 };
 use portunus::key::{
-    Alphabet, Environment, KeyDigest, KeyFormat, KeyId, SigningState, TenantId, WorkspaceId,
+    Alphabet, Environment, KeyDigest, KeyFormat, KeyId, PlanName, SigningState, TenantId,
+    WorkspaceId,
 };
 use portunus::limit::{Quota, Quotas};
-use portunus::manage::{IssueRules, KeyManager, Operator, Role};
+use portunus::manage::{HostRules, IssueRules, KeyManager, Operator, Role};
 use portunus::store::{
     HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, Rejected, StoreError,
     StoredKey, UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
-use portunus::{AuthError, Authenticator, ErrorCode};
+use portunus::{AuthError, Authenticator, ErrorCode, Scope};
 use portunus_admin::{Admin, OperatorProof};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -137,16 +139,52 @@ impl OperatorProof for Names {
             return Err(AuthError::new(code.parse().unwrap()));
         }
         let ours = TenantId::new("tenant_ours").unwrap();
-        Ok(match name {
+        let operator = match name {
             "owner" => Operator::new(name, ours, Role::Owner),
             "admin" => Operator::new(name, ours, Role::Admin)
                 .in_workspaces([WorkspaceId::new("ws1").unwrap()]),
             "member" => Operator::new(name, ours, Role::Member),
             "outsider" => Operator::new(name, TenantId::new("tenant_theirs").unwrap(), Role::Owner),
             "crowded" => Operator::new(name, TenantId::new("tenant_crowded").unwrap(), Role::Owner),
-            "host" => Operator::host(),
+            "host" => return Ok(Operator::host()),
             _ => return Err(AuthError::new(ErrorCode::InvalidKey)),
-        })
+        };
+        Ok(operator.with_authority([Scope::new("*").unwrap()]))
+    }
+}
+
+/// Our tenant's users, and one of another tenant.
+#[derive(Debug)]
+struct People;
+
+#[async_trait]
+impl Directory for People {
+    async fn resolve(
+        &self,
+        asking: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        let UserRef::Id(id) = named else {
+            return Ok(None);
+        };
+        let of = match id.as_str() {
+            "u1" | "two-keys" => "tenant_ours",
+            "u9" => "tenant_theirs",
+            _ => return Ok(None),
+        };
+        let user = User::new(id.clone(), TenantId::new(of).unwrap());
+        Ok((of == asking.as_str()).then(|| Arc::new(user)))
+    }
+}
+
+/// Every tenant pays for the same plan.
+#[derive(Debug)]
+struct Plans;
+
+#[async_trait]
+impl HostRules for Plans {
+    async fn plan_of(&self, _: &TenantId) -> Result<Option<PlanName>, AuthError> {
+        Ok(Some(PlanName::new("standard_1").unwrap()))
     }
 }
 
@@ -278,6 +316,7 @@ impl World {
         let authenticator = Authenticator::builder(moody)
             .bearer([format])
             .quotas(quotas)
+            .directory(People)
             .clock(clock.clone())
             .audit(trail);
         let authenticator = authenticator.build().unwrap();
@@ -288,6 +327,7 @@ impl World {
         let admin = |quota: u64| {
             let quotas = Quotas::new([Quota::per_minute(quota).unwrap()]).unwrap();
             Admin::new(manager.clone(), authenticator.clone(), Names)
+                .rules(Plans)
                 .events(reader.clone())
                 .quotas(Some(quotas))
         };
