@@ -248,6 +248,14 @@ impl Authenticator {
         &self.inner.quotas
     }
 
+    pub(crate) fn directory(&self) -> Option<&Arc<dyn Directory>> {
+        self.inner.directory.as_ref()
+    }
+
+    pub(crate) fn scope_model(&self) -> &dyn ScopeModel {
+        &*self.inner.scope_model
+    }
+
     /// The trail that requests are noted in, where they are.
     #[must_use]
     pub fn audit(&self) -> Option<&AuditTrail> {

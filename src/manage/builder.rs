@@ -29,6 +29,9 @@ pub struct IssueRules {
     pub never_expire: bool,
     /// How long an access token lives unless it says so.
     pub access_token_lifetime: Option<Duration>,
+    /// How long a key that an operator of a tenant makes may live at most. Where it is set, such a
+    /// key cannot be without an end, and rotation gives its successor no more than this.
+    pub longest_lifetime: Option<Duration>,
     /// How often keys should be rotated: reported, not enforced.
     pub rotate_every: Option<Duration>,
     /// Whether a rotated key stays as it is until it is deleted by hand, so that no grace can be
@@ -180,6 +183,7 @@ impl KeyManagerBuilder {
             operator: Arc::new(Operator::host()),
             precondition: None,
             host_rules: Arc::new(NoRules),
+            authenticator: None,
         })
     }
 }

@@ -33,7 +33,8 @@ pub struct KeyChange {
     pub access: Option<Access>,
     /// The only workspaces it reaches.
     pub workspaces: Option<Option<Vec<WorkspaceId>>>,
-    /// The plan that its owner pays for.
+    /// The plan that its owner pays for; `Some(None)` restores the tenant's, as
+    /// [`HostRules`](super::HostRules) name it.
     pub plan: Option<Option<PlanName>>,
     /// Whether it may act for users.
     pub delegation: Option<Delegation>,
@@ -236,6 +237,7 @@ impl KeyManager {
             if before.revoked.is_some() {
                 return Err(ManageError::Conflict("a revoked key stays as it is"));
             }
+            self.check_asked_change(&mut change, before).await?;
             self.host_rules
                 .changing(&self.operator, before, &mut change)
                 .await?;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{KeyChange, NewKey, Operator};
 use crate::error::AuthError;
-use crate::key::KeyRecord;
+use crate::key::{KeyRecord, PlanName, TenantId};
 
 /// What the host's own rules add to what is asked for, or refuse: which users, workspaces and plans
 /// there are. `Arc` and `Box` of rules are rules.
@@ -16,6 +16,17 @@ use crate::key::KeyRecord;
 /// change once for each version of the key that the change is tried on.
 #[async_trait]
 pub trait HostRules: fmt::Debug + Send + Sync + 'static {
+    /// The plan that a tenant pays for: that of every key for which no other is named, and the only
+    /// one that an operator of the tenant may name, unless the policy says otherwise. None unless
+    /// this is said.
+    ///
+    /// # Errors
+    /// How the request is refused, where it cannot be told.
+    async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError> {
+        let _ = tenant;
+        Ok(None)
+    }
+
     /// Completes or refuses a key that is about to be issued or imported.
     ///
     /// # Errors
@@ -54,6 +65,9 @@ macro_rules! delegate_to_the_pointee {
         #[async_trait]
         #[deny(clippy::missing_trait_methods)]
         impl<T: HostRules + ?Sized> HostRules for $pointer<T> {
+            async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError> {
+                (**self).plan_of(tenant).await
+            }
             async fn issuing(
                 &self,
                 operator: &Operator,

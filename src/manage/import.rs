@@ -137,6 +137,7 @@ impl KeyManager {
         watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
         let now = self.now();
+        self.check_asked(&mut key).await?;
         self.host_rules.issuing(&self.operator, &mut key).await?;
         self.format_of(key.kind)?;
         let scheme = digest.0.scheme();

@@ -45,7 +45,8 @@ pub struct NewKey {
     pub access: Access,
     /// The only workspaces it reaches, at least one; all of the tenant's unless set.
     pub workspaces: Option<Vec<WorkspaceId>>,
-    /// The plan that its owner pays for.
+    /// The plan that its owner pays for; the tenant's, as [`HostRules`](super::HostRules) name it,
+    /// unless set.
     pub plan: Option<PlanName>,
     /// Whether it may act for users; as the API's rules say unless set.
     pub delegation: Option<Delegation>,
@@ -173,6 +174,7 @@ impl KeyManager {
         {
             return Err(ManageError::DoneBefore(Box::new(done)));
         }
+        self.check_asked(&mut new).await?;
         self.host_rules.issuing(&self.operator, &mut new).await?;
         let (format, kind) = (self.format_of(new.kind)?, new.kind);
         let mut record = self.record_of(new, now)?;

@@ -2,8 +2,10 @@
 //!
 //! The manager checks what it is asked for (format, environment, vocabulary, times), makes one
 //! atomic batch of it, and gives that to the store. Who asks is the host's to prove
-//! ([`KeyManager::by`]); what they may is the policy's to say ([`OperatorPolicy`]). Each act, done
-//! or refused, is one event of the audit.
+//! ([`KeyManager::by`]); what they may do, and what they may set, is the policy's to say
+//! ([`OperatorPolicy`], with the table of what every operator of a tenant may set). The host's own
+//! rules ([`HostRules`]) complete or refuse what is asked for. Each act, done or refused, is one
+//! event of the audit.
 
 mod builder;
 mod change;
@@ -17,6 +19,7 @@ mod operator;
 mod precondition;
 mod retire;
 mod rotate;
+mod settings;
 mod signing;
 mod text;
 mod verify;
@@ -34,7 +37,7 @@ pub use host::HostRules;
 pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
-pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role};
+pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role, Setting};
 pub use rotate::Rotated;
 pub use text::MAX_TEXT_LENGTH;
 
@@ -43,12 +46,10 @@ use precondition::Precondition;
 
 use crate::actor::UserIds;
 use crate::audit::{Action, AuditTrail};
+use crate::authenticator::Authenticator;
 use crate::clock::Clock;
-use crate::key::{
-    Delegation, Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId,
-};
-use crate::scope;
-use crate::scope::{Scope, ScopeModel, ScopeSet, Vocabulary};
+use crate::key::{Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId};
+use crate::scope::{ScopeModel, Vocabulary};
 use crate::store::{Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Usage};
 
 /// How often a change is tried again when somebody else changed the record in between.
@@ -86,6 +87,7 @@ pub struct KeyManager {
     operator: Arc<Operator>,
     precondition: Option<Arc<Precondition>>,
     host_rules: Arc<dyn HostRules>,
+    authenticator: Option<Authenticator>,
 }
 
 struct Inner {
@@ -136,6 +138,18 @@ impl KeyManager {
     pub fn with_host_rules(&self, rules: impl HostRules) -> Self {
         Self {
             host_rules: Arc::new(rules),
+            ..self.clone()
+        }
+    }
+
+    /// The same manager beside the authenticator of its keys: what operators may set follows its
+    /// default quotas, its directory of users and its scope model. Without one, these are 60 a
+    /// minute and 1000 an hour, no users, and the library's wildcards. `portunus-admin` does this
+    /// itself.
+    #[must_use]
+    pub fn with_authenticator(&self, authenticator: &Authenticator) -> Self {
+        Self {
+            authenticator: Some(authenticator.clone()),
             ..self.clone()
         }
     }
@@ -204,8 +218,10 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::Forbidden`] where it sees no lists at all.
-    pub fn narrow(&self, query: ListQuery) -> Result<ListQuery, ManageError> {
-        let mut query = self.inner.policy.lists(&self.operator, query)?;
+    pub fn narrow(&self, mut query: ListQuery) -> Result<ListQuery, ManageError> {
+        if let Some(policy) = self.policy() {
+            query = policy.lists(&self.operator, query)?;
+        }
         if let Some(tenant) = self.operator.tenant() {
             query.tenant = Some(tenant.clone());
         }
@@ -240,37 +256,8 @@ impl KeyManager {
         if !self.operator.sees(record) {
             return Err(Denied::because("This key would belong to another tenant").into());
         }
-        Ok(self.inner.policy.allows(&self.operator, action, record)?)
-    }
-
-    /// Whether the operator may make or change a key so that it grants this. What it granted
-    /// before, others have given.
-    fn may_grant(&self, record: &KeyRecord, before: Option<&KeyRecord>) -> Result<(), ManageError> {
-        let Some(own) = &self.operator.authority else {
-            return Ok(());
-        };
-        if self.inner.policy.may_exceed_authority(&self.operator) {
-            return Ok(());
-        }
-        let compile = |scopes: &[Scope]| {
-            self.inner
-                .scope_model
-                .compile(scopes)
-                .map_err(|error| ManageError::invalid("scopes", error.to_string()))
-        };
-        let given: Vec<_> =
-            before.map_or_else(Vec::new, |before| granted(before).cloned().collect());
-        let (own, given) = (compile(own)?, compile(&given)?);
-        // Where keys have no scopes they may do everything.
-        const EVERYTHING: &Scope = &scope!("*");
-        let unscoped = self.inner.rules.unscoped && record.kind != KeyKind::AccessToken;
-        let everything = (unscoped && before.is_none()).then_some(EVERYTHING);
-        let beyond = |scope: &&Scope| !own.grants(scope) && !given.grants(scope);
-        match everything.into_iter().chain(granted(record)).find(beyond) {
-            Some(beyond) => Err(Denied::because(format!(
-                "You may not grant {beyond}: you do not have it yourself"
-            ))
-            .into()),
+        match self.policy() {
+            Some(policy) => Ok(policy.allows(&self.operator, action, record)?),
             None => Ok(()),
         }
     }
@@ -310,15 +297,6 @@ impl KeyManager {
     pub fn now(&self) -> SystemTime {
         to_the_millisecond(self.inner.clock.now())
     }
-}
-
-/// All scopes that a record names, also those of acting for others.
-fn granted(record: &KeyRecord) -> impl Iterator<Item = &Scope> {
-    let delegated = match &record.delegation {
-        Delegation::Only(scopes) => scopes.as_slice(),
-        Delegation::Off | Delegation::On => &[],
-    };
-    record.scopes.iter().chain(delegated)
 }
 
 impl fmt::Debug for KeyManager {

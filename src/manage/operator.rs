@@ -1,12 +1,12 @@
 //! Who manages keys, and what they may: the operator whom the host has proven, and the policy that
-//! allows or refuses.
+//! allows or refuses. What an operator may set is the table of [`OperatorPolicy`].
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::audit::{Action, RequestId};
-use crate::key::{KeyRecord, TenantId, WorkspaceId};
+use crate::key::{Access, KeyRecord, TenantId, WorkspaceId};
 use crate::scope::Scope;
 use crate::store::ListQuery;
 
@@ -36,9 +36,11 @@ pub struct Operator {
     pub place: Place,
     /// The workspaces it belongs to; none unless set.
     pub workspaces: Vec<WorkspaceId>,
-    /// What it may itself: no key that it issues grants more, unless the policy says so. Everything
-    /// unless set.
+    /// What it may itself: no key that it issues grants more, unless the policy says so. Unset, the
+    /// service itself may grant everything, and an operator of a tenant nothing.
     pub authority: Option<Vec<Scope>>,
+    /// Whether it may write itself; full access unless set.
+    pub access: Access,
     /// Where it is, for the audit.
     pub client_ip: Option<IpAddr>,
     /// The request that it makes, for the audit.
@@ -56,7 +58,8 @@ pub enum Place {
 }
 
 impl Operator {
-    /// The service itself, which may do everything to every tenant's keys.
+    /// The service itself, which may do everything to every tenant's keys. Its authority can be
+    /// narrowed; no policy is asked about it.
     #[must_use]
     pub fn host() -> Self {
         Self::at("host", Place::Host)
@@ -74,6 +77,7 @@ impl Operator {
             place,
             workspaces: Vec::new(),
             authority: None,
+            access: Access::FullAccess,
             client_ip: None,
             request_id: None,
         }
@@ -90,6 +94,13 @@ impl Operator {
     #[must_use]
     pub fn with_authority(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.authority = Some(scopes.into_iter().collect());
+        self
+    }
+
+    /// The same with this access only: no key that it issues may do more.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
         self
     }
 
@@ -145,6 +156,26 @@ impl Denied {
 
 /// Decides what an operator may do to keys of its own tenant. `Arc` and `Box` of a policy are
 /// policies.
+///
+/// # What an operator may set
+/// An operator of a tenant may set what is in this table, unless
+/// [`may_exceed`](Self::may_exceed) says otherwise. What a key had before may stay.
+///
+/// | what | may be set by an operator of a tenant | beyond it |
+/// |---|---|---|
+/// | tenant | its own | never |
+/// | scopes | within [`Operator::authority`], by the authenticator's `ScopeModel`; none if it was given none. A key of an API without scopes needs `*` | [`Setting::Scopes`] |
+/// | access | within [`Operator::access`] | [`Setting::Access`] |
+/// | workspaces | as [`allows`](Self::allows) says: by [`ByRole`], an Owner the organization and each workspace, an Admin the organization and its own workspaces, a Member none | `allows` |
+/// | delegation | what [`IssueRules::delegation`](super::IssueRules::delegation) gives, or less | [`Setting::Delegation`] |
+/// | plan | the one that [`HostRules::plan_of`](super::HostRules::plan_of) names for the tenant; none where it names none | [`Setting::Plan`] |
+/// | quotas | at most the authenticator's default, in every window | [`Setting::Quotas`] |
+/// | owner's user | one that the authenticator's `Directory` knows in the tenant; without a directory nobody. Unknown users and those of other tenants are refused alike | [`Setting::Owner`] |
+/// | lifetime | any, or none; where [`IssueRules::longest_lifetime`](super::IssueRules::longest_lifetime) is set, at most that | [`Setting::Lifetime`] |
+/// | addresses, name, description, metadata, beginning, environment, kind | any that the API has | |
+///
+/// The service itself ([`Operator::host`], and a manager without an operator) may set everything,
+/// and no policy is asked about it.
 pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
     /// Whether an operator may manage anything at all; it may unless this is said.
     ///
@@ -169,12 +200,32 @@ pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
     /// Where it sees no lists at all.
     fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
 
-    /// Whether keys that an operator issues or changes may grant more than it may itself; not
+    /// Whether an operator may set this beyond the [table](Self#what-an-operator-may-set); not
     /// unless this is said.
-    fn may_exceed_authority(&self, operator: &Operator) -> bool {
-        let _ = operator;
+    fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool {
+        let _ = (operator, setting);
         false
     }
+}
+
+/// A row of the [table](OperatorPolicy#what-an-operator-may-set) of what an operator may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Setting {
+    /// Scopes.
+    Scopes,
+    /// Whether a key may write.
+    Access,
+    /// Whether a key may act for users.
+    Delegation,
+    /// The plan.
+    Plan,
+    /// How often a key may be used.
+    Quotas,
+    /// The user that a key belongs to.
+    Owner,
+    /// How long a key lives.
+    Lifetime,
 }
 
 /// Owners manage all keys of their tenant; administrators those of the whole organization and those
@@ -232,6 +283,7 @@ impl OperatorPolicy for ByRole {
 
 macro_rules! delegate_to_the_pointee {
     ($($pointer:ident),*) => {$(
+        #[deny(clippy::missing_trait_methods)]
         impl<T: OperatorPolicy + ?Sized> OperatorPolicy for $pointer<T> {
             fn admits(&self, operator: &Operator) -> Result<(), Denied> {
                 (**self).admits(operator)
@@ -242,8 +294,8 @@ macro_rules! delegate_to_the_pointee {
             fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied> {
                 (**self).lists(operator, query)
             }
-            fn may_exceed_authority(&self, operator: &Operator) -> bool {
-                (**self).may_exceed_authority(operator)
+            fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool {
+                (**self).may_exceed(operator, setting)
             }
         }
     )*};

@@ -129,6 +129,9 @@ impl KeyManager {
             if let Some(request) = &request {
                 request.mark(&mut record);
             }
+            if let Some(latest) = self.latest_end(now) {
+                record.expires_at = Some(record.expires_at.map_or(latest, |end| end.min(latest)));
+            }
             // Whoever rotates a key holds the secret of its successor.
             self.may_grant(&record, None)?;
             record.masked = format.mask(&key);

@@ -60,11 +60,10 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Forbidden`].
     pub fn admitted(&self) -> Result<(), ManageError> {
-        let admitted = self
-            .inner
-            .policy
-            .admits(&self.operator)
-            .map_err(ManageError::from);
+        let admitted = match self.policy() {
+            Some(policy) => policy.admits(&self.operator).map_err(ManageError::from),
+            None => Ok(()),
+        };
         if let Err(error) = &admitted {
             self.watch(Action::Manage).ended(Err(error), || None);
         }

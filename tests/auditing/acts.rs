@@ -10,13 +10,13 @@ use portunus::audit::{
     Action, AuditError, AuditEvent, AuditOutcome, AuditReader, AuditSink, AuditTrail, EventQuery,
     MemoryAudit, RequestId,
 };
-use portunus::key::{KeyId, KeyKind, Owner};
+use portunus::key::{KeyId, Owner};
 use portunus::manage::{
     ImportedDigest, IssueRules, KeyChange, KeyManager, NewImport, NewKey, Operator, Role,
 };
 use portunus::store::{KeyStore, ListQuery};
 use portunus::{AuthError, Clock, ErrorCode};
-use portunus_test_support::{APPLY, Call, Head, House, Point, format, live, scope, tenant, user};
+use portunus_test_support::{APPLY, Call, Head, House, Point, format, live, scope, tenant};
 
 struct Desk {
     house: House,
@@ -79,6 +79,7 @@ fn new_key() -> NewKey {
 fn alice() -> Operator {
     let alice = Operator::new("alice", tenant("acme"), Role::Owner);
     alice
+        .with_authority([scope("*")])
         .from_ip("203.0.113.9".parse().ok())
         .on_request(RequestId::new("req-1"))
 }
@@ -347,8 +348,7 @@ async fn an_act_whose_operator_goes_away_is_noted() {
     let desk = desk(100);
     desk.house.store.hold(Point::Before(Call::Primary));
     let manager = desk.manager().by(alice());
-    let mut new = new_key();
-    (new.kind, new.owner) = (KeyKind::User, Owner::user(tenant("acme"), user("u1")));
+    let new = new_key();
     // The client of a management API hangs up: its server drops the future.
     let issue = tokio::spawn(async move { manager.issue(new).await.map(drop) });
     for _ in 0..10 {

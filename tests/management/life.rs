@@ -7,8 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
+use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit};
-use portunus::key::{KeyHasher, KeyId, KeyRecord, Owner};
+use portunus::key::{KeyHasher, KeyId, KeyRecord, Owner, TenantId};
 use portunus::manage::{
     IssueRules, Issued, KeyChange, KeyManager, KeyManagerBuilder, ManageError, ManagedKey, NewKey,
     Operator, Role,
@@ -22,6 +24,33 @@ use portunus_test_support::{FaultyStore, Head, format, live, scope, tenant, test
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+
+/// Acme has ann and bob, and globex has gil.
+#[derive(Debug)]
+struct People;
+
+#[async_trait]
+impl Directory for People {
+    async fn resolve(
+        &self,
+        asking: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        let UserRef::Id(id) = named else {
+            return Ok(None);
+        };
+        let of = match id.as_str() {
+            "ann" | "bob" | "550e8400-e29b-41d4-a716-446655440000" => "acme",
+            "gil" => "globex",
+            "broken" => return Err(DirectoryError::unavailable("connection reset")),
+            _ => return Ok(None),
+        };
+        let user = User::new(id.clone(), tenant(of)).collaborating();
+        // Gil may be acted for from everywhere, and is nobody's owner but of keys of globex.
+        let visible = of == asking.as_str() || of == "globex";
+        Ok(visible.then(|| Arc::new(user)))
+    }
+}
 
 /// A store, a clock and an audit log, from which managers and authenticators are made.
 #[derive(Debug, Clone)]
@@ -59,7 +88,8 @@ impl Desk {
 
     /// The service's own manager, with rules.
     pub(crate) fn manager(&self, set: impl FnOnce(&mut IssueRules)) -> KeyManager {
-        self.builder().rules(rules(set)).build().unwrap()
+        let manager = self.builder().rules(rules(set)).build().unwrap();
+        manager.with_authenticator(&self.authenticator())
     }
 
     pub(crate) fn host(&self) -> KeyManager {
@@ -72,6 +102,7 @@ impl Desk {
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
             .audit(self.trail.clone())
+            .directory(People)
             .build()
             .unwrap()
     }

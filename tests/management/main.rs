@@ -20,5 +20,6 @@ mod preconditions;
 mod primary;
 mod races;
 mod rotation;
+mod settings;
 mod texts;
 mod user_ids;

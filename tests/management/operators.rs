@@ -11,7 +11,7 @@ use portunus::audit::{Action, AuditOutcome, RequestId};
 use portunus::key::{Delegation, KeyId, KeyRecord, WorkspaceId};
 use portunus::manage::{
     ByRole, Denied, ImportedDigest, KeyChange, KeyManager, ManageError, NewImport, NewKey,
-    Operator, OperatorPolicy, Role,
+    Operator, OperatorPolicy, Role, Setting,
 };
 use portunus::profile::Profile;
 use portunus::scope::{ScopeError, ScopeModel};
@@ -418,7 +418,7 @@ impl OperatorPolicy for Never {
         query.tenant = Some(tenant("globex"));
         Ok(query)
     }
-    fn may_exceed_authority(&self, _: &Operator) -> bool {
+    fn may_exceed(&self, _: &Operator, _: Setting) -> bool {
         true
     }
 }
@@ -585,6 +585,7 @@ async fn every_act_is_one_event_with_who_what_where_and_whether() {
     let ip: IpAddr = "192.0.2.9".parse().unwrap();
     let request = RequestId::new("req-7");
     let olga = operator("olga", "acme", Role::Owner)
+        .with_authority([scope("document:*")])
         .from_ip(Some(ip))
         .on_request(request.clone());
     let manager = desk.host().by(olga);

@@ -111,7 +111,8 @@ struct Shared {
 
 impl Admin {
     /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and
-    /// what it has counted and noted is written before it is shown.
+    /// what it has counted and noted is written before it is shown. What operators may set follows
+    /// it too ([`KeyManager::with_authenticator`]).
     pub fn new(
         manager: KeyManager,
         authenticator: Authenticator,
@@ -119,7 +120,7 @@ impl Admin {
     ) -> Self {
         Self {
             shared: Shared {
-                manager,
+                manager: manager.with_authenticator(&authenticator),
                 authenticator,
                 proof: Arc::new(proof),
                 events: None,

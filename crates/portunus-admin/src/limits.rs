@@ -1,8 +1,8 @@
 //! `rate_limit_config`: a key's windows, each as `requests_per_<name>`.
 //!
 //! `minute` and `hour` are always known. Other windows are those that the key or the default has:
-//! they are shown, they stay where they are not named, and their number may be changed. Their length
-//! may not.
+//! they are shown, they stay where they are not named, and their number may be changed. Their
+//! length may not.
 
 use std::fmt;
 use std::time::Duration;

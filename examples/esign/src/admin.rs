@@ -11,7 +11,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use portunus::audit::AuditEvent;
-use portunus::key::{KeyRecord, PlanName, TenantId, UserId, WorkspaceId};
+use portunus::key::{KeyRecord, PlanName, TenantId, WorkspaceId};
 use portunus::manage::{KeyChange, NewKey, Operator, Role};
 use portunus::policy::PlanOrder;
 use portunus::profile::{Profile, RequestMetadata};
@@ -21,14 +21,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::directory::{DemoDirectory, UserRole};
+use crate::directory::UserRole;
 use crate::operators::{HIGHEST_PLAN, PLANS, TENANTS_PLAN, WORKSPACES};
 
 /// What the demo adds to the manager's rules.
 #[derive(Debug, Clone)]
 pub(crate) struct DemoRules {
     pub(crate) profile: Profile,
-    pub(crate) directory: DemoDirectory,
     pub(crate) plans: PlanOrder,
 }
 
@@ -41,28 +40,14 @@ fn forbidden(detail: &'static str) -> AuthError {
 }
 
 impl DemoRules {
-    /// A user who is known to be another tenant's owns nothing here.
-    fn owner(&self, tenant: &TenantId, user: Option<&UserId>) -> Result<(), AuthError> {
-        match user {
-            Some(user) if self.directory.is_foreign(tenant, user) => Err(forbidden(
-                "Keys can be issued for users of one's own tenant only",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Only owners set plans, and only those that there are.
-    fn plan(&self, asked: Option<&PlanName>, operator: &Operator) -> Result<(), AuthError> {
+    /// Only the plans that there are.
+    fn plan(&self, asked: Option<&PlanName>) -> Result<(), AuthError> {
         match asked {
-            None => Ok(()),
-            Some(_) if operator.role() != Role::Owner => {
-                Err(forbidden("Only the owner may set a plan"))
-            }
-            Some(plan) if self.plans.knows(plan) => Ok(()),
-            Some(_) => Err(invalid(
+            Some(plan) if !self.plans.knows(plan) => Err(invalid(
                 "plan",
                 format!("it is none of {}", PLANS.join(", ")),
             )),
+            _ => Ok(()),
         }
     }
 
@@ -96,30 +81,28 @@ fn workspaces(asked: Option<&[WorkspaceId]>) -> Result<(), AuthError> {
 
 #[async_trait]
 impl HostRules for DemoRules {
-    async fn issuing(&self, operator: &Operator, new: &mut NewKey) -> Result<(), AuthError> {
-        self.owner(&new.owner.tenant_id, new.owner.user_id.as_ref())?;
+    async fn plan_of(&self, _: &TenantId) -> Result<Option<PlanName>, AuthError> {
+        let plan = PlanName::new(TENANTS_PLAN).map_err(|error| invalid("plan", error))?;
+        Ok(Some(plan))
+    }
+
+    async fn issuing(&self, _: &Operator, new: &mut NewKey) -> Result<(), AuthError> {
         workspaces(new.workspaces.as_deref())?;
-        self.plan(new.plan.as_ref(), operator)?;
-        if new.plan.is_none() {
-            new.plan = Some(PlanName::new(TENANTS_PLAN).map_err(|error| invalid("plan", error))?);
-        }
+        self.plan(new.plan.as_ref())?;
         self.addresses(new.allowed_ips.is_some(), new.plan.as_ref())
     }
 
     async fn changing(
         &self,
-        operator: &Operator,
+        _: &Operator,
         before: &KeyRecord,
         change: &mut KeyChange,
     ) -> Result<(), AuthError> {
         if let Some(asked) = &change.workspaces {
             workspaces(asked.as_deref())?;
         }
-        if let Some(asked) = &mut change.plan {
-            if asked.is_none() {
-                *asked = Some(PlanName::new(TENANTS_PLAN).map_err(|error| invalid("plan", error))?);
-            }
-            self.plan(asked.as_ref(), operator)?;
+        if let Some(asked) = &change.plan {
+            self.plan(asked.as_ref())?;
         }
         let plan = change
             .plan
@@ -172,13 +155,13 @@ pub(crate) async fn change_user(
     body: Bytes,
 ) -> Result<Response, Fault> {
     let not_json = |_| AuthError::with_detail(ErrorCode::InvalidRequest, "The body is not JSON");
-    let body = serde_json::from_slice::<Value>(&body).map_err(not_json)?;
-    let object = body
-        .is_object()
-        .then_some(body)
-        .ok_or_else(|| invalid("body", "a JSON object"))?;
+    let whole = serde_json::from_slice::<Value>(&body).map_err(not_json)?;
+    if !whole.is_object() {
+        return Err(invalid("body", "a JSON object").into());
+    }
+    // From the text itself: of members that stand twice, a value has the last one only.
     let asked =
-        serde_json::from_value::<UserBody>(object).map_err(|error| invalid("body", error))?;
+        serde_json::from_slice::<UserBody>(&body).map_err(|error| invalid("body", error))?;
     let tenant = operator
         .tenant()
         .ok_or_else(|| forbidden("An operator of a tenant is needed"))?;

@@ -73,7 +73,11 @@ impl App {
         // Keys that are imported may come as SHA-512.
         let hasher = KeyHasher::sha256().accept_sha512()?;
         authenticator = authenticator.hasher(hasher.clone()).audit(trail.clone());
-        let mut manager = profile.manager(store).hasher(hasher).audit(trail.clone());
+        let mut manager = profile
+            .manager(store)
+            .hasher(hasher)
+            .policy(operators::DemoPolicy)
+            .audit(trail.clone());
         if flags.tls_cert.is_none() {
             if profile == Profile::IuSign {
                 warn!(
@@ -142,8 +146,7 @@ impl App {
 
     /// The management API, with the demo's rules.
     fn admin(&self) -> Admin {
-        let (profile, directory, plans) =
-            (self.profile, self.directory.clone(), self.plans.clone());
+        let (profile, plans) = (self.profile, self.plans.clone());
         let peer = |extensions: &Extensions| {
             extensions
                 .get::<ConnectInfo<Peer>>()
@@ -154,11 +157,7 @@ impl App {
             self.authenticator.clone(),
             Arc::clone(&self.operators),
         )
-        .rules(admin::DemoRules {
-            profile,
-            directory,
-            plans,
-        })
+        .rules(admin::DemoRules { profile, plans })
         .events(Arc::clone(&self.events))
         .trusted_origins(self.trusted_origins.iter().cloned())
         .peer(peer);

@@ -95,13 +95,6 @@ impl DemoDirectory {
             .collect()
     }
 
-    /// Whether somebody is known to be another tenant's user.
-    pub(crate) fn is_foreign(&self, tenant: &TenantId, id: &UserId) -> bool {
-        self.users().iter().any(|user| {
-            user.id.as_str().eq_ignore_ascii_case(id.as_str()) && user.tenant_id != *tenant
-        })
-    }
-
     /// Changes a tenant's user; `None` if there is none of this id.
     pub(crate) fn change(
         &self,

@@ -82,7 +82,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     let address = listener
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
-    let operators = Operators::from_env().map_err(|error| error.to_string())?;
+    let operators = Operators::from_env(flags.profile).map_err(|error| error.to_string())?;
     let storage = Storage::open(&flags.place(), flags.profile.user_ids()).await?;
     let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
 

@@ -7,9 +7,12 @@ use async_trait::async_trait;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use portunus::key::{KeyDigest, KeyHasher, TenantId, WorkspaceId};
-use portunus::manage::{Operator, Role};
-use portunus::{AuthError, ErrorCode};
+use portunus::audit::Action;
+use portunus::key::{KeyDigest, KeyHasher, KeyRecord, TenantId, WorkspaceId};
+use portunus::manage::{ByRole, Denied, Operator, OperatorPolicy, Role, Setting};
+use portunus::profile::Profile;
+use portunus::store::ListQuery;
+use portunus::{AuthError, ErrorCode, Scope, scope};
 use portunus_admin::OperatorProof;
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -37,7 +40,7 @@ pub(crate) const HIGHEST_PLAN: &str = "enterprise";
 
 impl Operators {
     /// Takes the tokens from `ESIGN_OPERATOR_*`, or makes them.
-    pub(crate) fn from_env() -> Result<Self, Box<dyn std::error::Error>> {
+    pub(crate) fn from_env(profile: Profile) -> Result<Self, Box<dyn std::error::Error>> {
         let hasher = KeyHasher::sha256();
         let (mut known, mut tokens) = (Vec::new(), Vec::new());
         for (name, variable, role, tenant) in [
@@ -68,7 +71,12 @@ impl Operators {
             if tokens.iter().any(|(_, other)| *other == token) {
                 return Err(format!("{variable} is another operator's token too").into());
             }
-            let operator = Operator::new(name, TenantId::new(tenant)?, role);
+            let authority = match role {
+                Role::Owner | Role::Admin => vec![scope!("*")],
+                _ => reading(profile),
+            };
+            let operator =
+                Operator::new(name, TenantId::new(tenant)?, role).with_authority(authority);
             let own = [WorkspaceId::new(ADMINS_WORKSPACE)?];
             let operator = if role == Role::Admin {
                 operator.in_workspaces(own)
@@ -129,6 +137,43 @@ impl OperatorProof for Operators {
         operator
             .cloned()
             .map_err(|code| AuthError::with_detail(code, "An operator's token is needed"))
+    }
+}
+
+/// The scopes of an API that only read.
+fn reading(profile: Profile) -> Vec<Scope> {
+    let all = profile.vocabulary();
+    let reads = |scope: &&Scope| {
+        [":read", ".read"]
+            .iter()
+            .any(|end| scope.as_str().ends_with(end))
+    };
+    all.names().iter().filter(reads).cloned().collect()
+}
+
+/// What the demo's operators may set beyond the library's table: any limits, and the Owner any plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DemoPolicy;
+
+impl OperatorPolicy for DemoPolicy {
+    fn admits(&self, operator: &Operator) -> Result<(), Denied> {
+        ByRole::new().admits(operator)
+    }
+
+    fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied> {
+        ByRole::new().allows(operator, action, key)
+    }
+
+    fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied> {
+        ByRole::new().lists(operator, query)
+    }
+
+    fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool {
+        match setting {
+            Setting::Quotas => matches!(operator.role(), Role::Owner | Role::Admin),
+            Setting::Plan => operator.role() == Role::Owner,
+            _ => false,
+        }
     }
 }
 

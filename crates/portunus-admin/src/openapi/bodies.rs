@@ -31,7 +31,10 @@ fn owner() -> Members {
     members()
         .perhaps(
             "user_id",
-            about(or_null(id()), "Needed for a key of a user."),
+            about(
+                or_null(id()),
+                "A user of the tenant; needed for a key of a user. Any other is refused (403).",
+            ),
         )
         .perhaps("user_email", or_null(prose(1000)))
         .perhaps(
@@ -48,7 +51,8 @@ fn rate_limit() -> Members {
         .others(quota())
         .about(
             "A window that is not named stays as it is, in a new key as by default; `null` \
-             restores the default's number. Other windows are those that the key or the default \
+             restores the default's number. More than the default is refused (403), unless the \
+             service allows it. Other windows are those that the key or the default \
              has, as `requests_per_` and the name.",
         )
 }
@@ -78,7 +82,14 @@ fn facts() -> Members {
     members()
         .perhaps("description", or_null(prose(1000)))
         .perhaps("workspaces", workspaces())
-        .perhaps("plan", or_null(matching("^[a-z0-9_-]{1,128}$")))
+        .perhaps(
+            "plan",
+            about(
+                or_null(matching("^[a-z0-9_-]{1,128}$")),
+                "The tenant's unless said. Any other is refused (403), unless the service allows \
+                 it.",
+            ),
+        )
         .perhaps("allowed_ips", allowed_ips())
         .perhaps("rate_limit_config", named_or_null("RateLimitRequest"))
         .perhaps("not_before", or_null(time()))

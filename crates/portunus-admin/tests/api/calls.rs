@@ -67,6 +67,7 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
                 .json(&json!({ "name": "n", "workspaces": ["ws2"] })),
         )
         .await;
+    what_the_operator_may_not_set_is_refused(world).await;
     world.expect(422, issue()).await;
     world
         .expect(422, issue().json(&json!({ "name": "n", "unknown": 1 })))
@@ -166,6 +167,36 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
     ] {
         world.expect(400, list().query(wrong)).await;
     }
+}
+
+/// Each is refused as the policy's table says; users alike, whether there is such a user elsewhere
+/// or nowhere.
+async fn what_the_operator_may_not_set_is_refused(world: &World) {
+    let id = world.plain().await;
+    for (member, beyond) in [
+        ("plan", json!("standard_2")),
+        ("rate_limit_config", json!({ "requests_per_minute": 61 })),
+        (
+            "rate_limit_config",
+            json!({ "requests_per_hour": 4_294_967_295_u32 }),
+        ),
+    ] {
+        for ask in [
+            Ask::new("POST", "/keys").json(&json!({ "name": "n", member: beyond })),
+            Ask::new("PATCH", "/keys/{id}")
+                .of(&id)
+                .json(&json!({ member: beyond })),
+        ] {
+            world.expect(403, ask).await;
+        }
+    }
+    let of = |user: &str| {
+        let owner = json!({ "user_id": user });
+        Ask::new("POST", "/keys").json(&json!({ "name": "n", "owner": owner }))
+    };
+    let unknown = world.expect(403, of("nobody")).await;
+    assert_eq!(world.expect(403, of("u9")).await.body, unknown.body);
+    world.expect(201, of("u1")).await;
 }
 
 pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {

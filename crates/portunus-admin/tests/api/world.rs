@@ -11,15 +11,16 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
+use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::{
     AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit,
 };
-use portunus::key::{Alphabet, Environment, KeyFormat, KeyId, TenantId, WorkspaceId};
+use portunus::key::{Alphabet, Environment, KeyFormat, KeyId, PlanName, TenantId, WorkspaceId};
 use portunus::limit::{Quota, Quotas};
-use portunus::manage::{IssueRules, KeyManager, Operator, Role};
+use portunus::manage::{HostRules, IssueRules, KeyManager, Operator, Role};
 use portunus::store::{KeyStore, Rejected, StoreError, UsageDelta};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
-use portunus::{AuthError, Authenticator, ErrorCode};
+use portunus::{AuthError, Authenticator, ErrorCode, Scope};
 use portunus_admin::{Admin, OperatorProof, Origin};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -78,16 +79,52 @@ impl OperatorProof for Names {
             return Err(AuthError::new(code.parse().unwrap()));
         }
         let ours = TenantId::new("tenant_ours").unwrap();
-        Ok(match name {
+        let operator = match name {
             "owner" => Operator::new(name, ours, Role::Owner),
             "admin" => Operator::new(name, ours, Role::Admin)
                 .in_workspaces([WorkspaceId::new("ws1").unwrap()]),
             "member" => Operator::new(name, ours, Role::Member),
             "outsider" => Operator::new(name, TenantId::new("tenant_theirs").unwrap(), Role::Owner),
             "crowded" => Operator::new(name, TenantId::new("tenant_crowded").unwrap(), Role::Owner),
-            "host" => Operator::host(),
+            "host" => return Ok(Operator::host()),
             _ => return Err(AuthError::new(ErrorCode::InvalidKey)),
-        })
+        };
+        Ok(operator.with_authority([Scope::new("*").unwrap()]))
+    }
+}
+
+/// Our tenant's users, and one of another tenant.
+#[derive(Debug)]
+struct People;
+
+#[async_trait]
+impl Directory for People {
+    async fn resolve(
+        &self,
+        asking: &TenantId,
+        named: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        let UserRef::Id(id) = named else {
+            return Ok(None);
+        };
+        let of = match id.as_str() {
+            "u1" | "two-keys" => "tenant_ours",
+            "u9" => "tenant_theirs",
+            _ => return Ok(None),
+        };
+        let user = User::new(id.clone(), TenantId::new(of).unwrap());
+        Ok((of == asking.as_str()).then(|| Arc::new(user)))
+    }
+}
+
+/// Every tenant pays for the same plan.
+#[derive(Debug)]
+struct Plans;
+
+#[async_trait]
+impl HostRules for Plans {
+    async fn plan_of(&self, _: &TenantId) -> Result<Option<PlanName>, AuthError> {
+        Ok(Some(PlanName::new("standard_1").unwrap()))
     }
 }
 
@@ -215,6 +252,7 @@ impl World {
         let authenticator = Authenticator::builder(store.clone())
             .bearer([format])
             .quotas(quotas)
+            .directory(People)
             .clock(clock.clone())
             .audit(trail);
         let authenticator = authenticator.build().unwrap();
@@ -228,6 +266,7 @@ impl World {
             let trusted = TRUSTED.map(|origin| origin.parse::<Origin>().unwrap());
             Admin::new(manager.clone(), authenticator.clone(), Names)
                 .trusted_origins(trusted)
+                .rules(Plans)
                 .events(reader.clone())
                 .quotas(Some(quotas))
         };

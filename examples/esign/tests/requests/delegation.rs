@@ -589,8 +589,9 @@ fn what_is_json_of_another_shape_is_not_called_malformed() {
 // ---- owners of keys ----
 
 #[test]
-fn a_key_for_a_user_of_another_tenant_cannot_be_issued() {
+fn a_key_for_a_user_of_another_tenant_or_of_none_cannot_be_issued() {
     let server = Server::of("allsign");
+    let mut texts = Vec::new();
     let body =
         |kind: &str, id: &str| json!({ "name": "a key", "kind": kind, "owner": { "user_id": id } });
     for kind in ["user", "app"] {
@@ -600,11 +601,22 @@ fn a_key_for_a_user_of_another_tenant_cannot_be_issued() {
             ("admin", OUTSIDER.to_owned()),
             ("outsider", USER.to_owned()),
             ("outsider", MEMBER.to_uppercase()),
+            ("owner", NOBODY.to_owned()),
+            ("admin", NOBODY.to_uppercase()),
+            ("outsider", NOBODY.to_owned()),
         ] {
-            let answer = server.admin(operator, Call::post("/keys").json(&body(kind, &id)));
-            assert_problem(&answer, 403, "FORBIDDEN", &[]);
+            let issue = body(kind, &id);
+            let mut import = issue.clone();
+            import["digest"] = json!({ "scheme": "sha256", "hex": "ab".repeat(32) });
+            for (path, body) in [("/keys", issue), ("/import", import)] {
+                let answer = server.admin(operator, Call::post(path).json(&body));
+                assert_problem(&answer, 403, "FORBIDDEN", &[]);
+                texts.push(answer.timeless());
+            }
         }
     }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "one identical refusal");
     for operator in ["owner", "outsider"] {
         assert_eq!(ids(&list(&server, operator, "")), [""; 0]);
     }

@@ -90,9 +90,9 @@ fn a_plan_that_there_is_not_cannot_be_set() {
 }
 
 #[test]
-fn only_the_owner_sets_a_plan() {
+fn only_the_owner_sets_another_plan_than_the_tenants() {
     let server = Server::of("iusign");
-    for plan in ["free", "standard", "enterprise", "premium"] {
+    for plan in ["free", "enterprise", "premium"] {
         for operator in ["admin", "member"] {
             let body = json!({ "name": "n", "plan": plan });
             assert_problem(
@@ -104,10 +104,16 @@ fn only_the_owner_sets_a_plan() {
         }
     }
     assert_eq!(ids(&list(&server, "owner", "")), [""; 0]);
-    assert_eq!(
-        server.issue_as("admin", json!({})).record["plan"],
-        "standard"
-    );
+    for body in [json!({}), json!({ "plan": "standard" })] {
+        let issued = server.issue_as("admin", body);
+        assert_eq!(issued.record["plan"], "standard");
+        let to = |plan: &str| {
+            let change = Call::new("PATCH", &format!("/keys/{}", issued.id()));
+            server.admin("admin", change.json(&json!({ "plan": plan })))
+        };
+        assert_problem(&to("enterprise"), 403, "FORBIDDEN", &[]);
+        assert_eq!(to("standard").status, 200);
+    }
     for operator in ["owner", "outsider"] {
         assert_eq!(
             server

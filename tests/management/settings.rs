@@ -1,0 +1,600 @@
+//! What an operator may set: the table of `OperatorPolicy`, with the same rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portunus::audit::Action;
+use portunus::key::{
+    Access, Delegation, KeyKind, KeyRecord, Metadata, Owner, PlanName, TenantId, WorkspaceId,
+};
+use portunus::limit::{Quota, Quotas};
+use portunus::manage::{
+    ByRole, Denied, HostRules, Idempotency, ImportedDigest, KeyChange, KeyManager, ManageError,
+    NewImport, NewKey, Operator, OperatorPolicy, Role, Setting,
+};
+use portunus::network::AllowList;
+use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet, WildcardModel};
+use portunus::store::ListQuery;
+use portunus::{AuthError, ErrorCode};
+
+use crate::life::{DAY, Desk, HOUR, acme, change, globex, issue, named, operator, refused, rules};
+use portunus_test_support::{scope, tenant, user};
+
+/// Acme pays for `standard`, and nobody else for anything.
+#[derive(Debug)]
+struct Plans;
+
+#[async_trait]
+impl HostRules for Plans {
+    async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError> {
+        Ok((tenant.as_str() == "acme").then(|| plan("standard")))
+    }
+}
+
+fn plan(name: &str) -> PlanName {
+    PlanName::new(name).unwrap()
+}
+
+fn workspaces(names: &[&str]) -> Option<Vec<WorkspaceId>> {
+    Some(
+        names
+            .iter()
+            .map(|name| WorkspaceId::new(name).unwrap())
+            .collect(),
+    )
+}
+
+fn quotas(minute: u64, hour: u64) -> Quotas {
+    Quotas::new([
+        Quota::per_minute(minute).unwrap(),
+        Quota::per_hour(hour).unwrap(),
+    ])
+    .unwrap()
+}
+
+fn only(quota: Quota) -> Option<Quotas> {
+    Some(Quotas::new([quota]).unwrap())
+}
+
+fn olga() -> Operator {
+    operator("olga", "acme", Role::Owner).with_authority([scope("document:*"), scope("user.read")])
+}
+
+fn kim() -> Operator {
+    let own = workspaces(&["w1"]).unwrap();
+    let kim = operator("kim", "acme", Role::Admin).in_workspaces(own);
+    kim.with_authority([scope("*")])
+        .with_access(Access::ReadOnly)
+}
+
+/// Nothing was given to this one.
+fn nora() -> Operator {
+    operator("nora", "acme", Role::Owner)
+}
+
+type Set = Box<dyn Fn(&mut NewKey)>;
+
+/// One row: who sets what, whether the table allows it, and what lifts it.
+struct Row {
+    what: &'static str,
+    by: fn() -> Operator,
+    set: Set,
+    allowed: bool,
+    setting: Option<Setting>,
+}
+
+fn row(
+    what: &'static str,
+    by: fn() -> Operator,
+    allowed: bool,
+    setting: impl Into<Option<Setting>>,
+    set: impl Fn(&mut NewKey) + 'static,
+) -> Row {
+    let (set, setting) = (Box::new(set) as Set, setting.into());
+    Row {
+        what,
+        by,
+        set,
+        allowed,
+        setting,
+    }
+}
+
+/// A read-only key is what everybody here may issue, as far as access is concerned.
+fn plain() -> NewKey {
+    let mut new = named("key");
+    new.access = Access::ReadOnly;
+    new
+}
+
+#[allow(clippy::too_many_lines)]
+fn table() -> Vec<Row> {
+    use Setting as S;
+    let scoped = |names: &'static [&'static str]| {
+        move |new: &mut NewKey| new.scopes = names.iter().map(|name| scope(name)).collect()
+    };
+    let access = |access: Access| move |new: &mut NewKey| new.access = access;
+    let reach =
+        |names: &'static [&'static str]| move |new: &mut NewKey| new.workspaces = workspaces(names);
+    let delegating =
+        |delegation: Delegation| move |new: &mut NewKey| new.delegation = Some(delegation.clone());
+    let paying = |name: &'static str| move |new: &mut NewKey| new.plan = Some(plan(name));
+    let limited = |own: Option<Quotas>| move |new: &mut NewKey| new.quotas.clone_from(&own);
+    let owned = |id: &'static str| {
+        move |new: &mut NewKey| new.owner = Owner::user(tenant("acme"), user(id))
+    };
+    let some = |names: &[&str]| Delegation::Only(names.iter().map(|name| scope(name)).collect());
+    let day = || Quota::new("day", 1000, DAY).unwrap();
+    let second = || Quota::new("second", 1, Duration::from_secs(1)).unwrap();
+    let hour = || Quota::per_hour(60).unwrap();
+    vec![
+        row("tenant: its own", olga, true, None, |_| ()),
+        row("tenant: another", olga, false, None, |new| {
+            new.owner = globex()
+        }),
+        row(
+            "scopes: within its own",
+            olga,
+            true,
+            None,
+            scoped(&["document:read", "user.read"]),
+        ),
+        row(
+            "scopes: beyond its own",
+            olga,
+            false,
+            S::Scopes,
+            scoped(&["template:read"]),
+        ),
+        row("scopes: all", olga, false, S::Scopes, scoped(&["*"])),
+        row(
+            "scopes: given none",
+            nora,
+            false,
+            S::Scopes,
+            scoped(&["document:read"]),
+        ),
+        row(
+            "scopes: given none, asking for none",
+            nora,
+            true,
+            None,
+            scoped(&[]),
+        ),
+        row(
+            "access: its own",
+            olga,
+            true,
+            None,
+            access(Access::FullAccess),
+        ),
+        row("access: less", kim, true, None, access(Access::ReadOnly)),
+        row(
+            "access: more",
+            kim,
+            false,
+            S::Access,
+            access(Access::FullAccess),
+        ),
+        row(
+            "workspaces: an Owner, each",
+            olga,
+            true,
+            None,
+            reach(&["w1", "w9"]),
+        ),
+        row(
+            "workspaces: an Admin, the organization",
+            kim,
+            true,
+            None,
+            |new| new.workspaces = None,
+        ),
+        row(
+            "workspaces: an Admin, its own",
+            kim,
+            true,
+            None,
+            reach(&["w1"]),
+        ),
+        row(
+            "workspaces: an Admin, another",
+            kim,
+            false,
+            None,
+            reach(&["w1", "w2"]),
+        ),
+        row(
+            "delegation: off",
+            olga,
+            true,
+            None,
+            delegating(Delegation::Off),
+        ),
+        row(
+            "delegation: as given",
+            olga,
+            true,
+            None,
+            delegating(some(&["document:read"])),
+        ),
+        row(
+            "delegation: wider",
+            olga,
+            false,
+            S::Delegation,
+            delegating(Delegation::On),
+        ),
+        row(
+            "delegation: other scopes",
+            olga,
+            false,
+            S::Delegation,
+            delegating(some(&["user.read"])),
+        ),
+        row("plan: the tenant's", olga, true, None, paying("standard")),
+        row(
+            "plan: a higher one",
+            olga,
+            false,
+            S::Plan,
+            paying("enterprise"),
+        ),
+        row("plan: a lower one", olga, false, S::Plan, paying("free")),
+        row(
+            "quotas: the default's",
+            olga,
+            true,
+            None,
+            limited(Some(quotas(60, 1000))),
+        ),
+        row(
+            "quotas: lower",
+            olga,
+            true,
+            None,
+            limited(Some(quotas(1, 1))),
+        ),
+        row(
+            "quotas: a stricter window only",
+            olga,
+            true,
+            None,
+            limited(only(hour())),
+        ),
+        row(
+            "quotas: a minute more",
+            olga,
+            false,
+            S::Quotas,
+            limited(Some(quotas(61, 1000))),
+        ),
+        row(
+            "quotas: an hour more",
+            olga,
+            false,
+            S::Quotas,
+            limited(Some(quotas(60, 1001))),
+        ),
+        row(
+            "quotas: no minute",
+            olga,
+            false,
+            S::Quotas,
+            limited(only(day())),
+        ),
+        row(
+            "quotas: no hour",
+            olga,
+            false,
+            S::Quotas,
+            limited(only(second())),
+        ),
+        row("owner: the tenant itself", olga, true, None, |new| {
+            new.owner = acme()
+        }),
+        row(
+            "owner: a user of the tenant",
+            olga,
+            true,
+            None,
+            owned("ann"),
+        ),
+        row(
+            "owner: a user of the tenant, in upper case",
+            olga,
+            true,
+            None,
+            owned("550E8400-E29B-41D4-A716-446655440000"),
+        ),
+        row("owner: unknown", olga, false, S::Owner, owned("nobody")),
+        row(
+            "owner: a user of another tenant",
+            olga,
+            false,
+            S::Owner,
+            owned("gil"),
+        ),
+        row("lifetime: within the longest", olga, true, None, |new| {
+            new.expires_at = Some(Desk::new().now() + DAY);
+        }),
+        row(
+            "lifetime: beyond the longest",
+            olga,
+            false,
+            S::Lifetime,
+            |new| {
+                new.expires_at = Some(Desk::new().now() + DAY + HOUR);
+            },
+        ),
+        row("lifetime: never", olga, false, S::Lifetime, |new| {
+            new.expires_at = None
+        }),
+        row("addresses: any", olga, true, None, |new| {
+            new.allowed_ips = Some(AllowList::parse(["0.0.0.0/0"]).unwrap());
+        }),
+        row("metadata: any", olga, true, None, |new| {
+            new.metadata = Metadata::from_json(r#"{"a":1}"#).unwrap();
+        }),
+    ]
+}
+
+/// The table with one row lifted.
+#[derive(Debug)]
+struct Lifted(Option<Setting>);
+
+impl OperatorPolicy for Lifted {
+    fn allows(&self, by: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied> {
+        ByRole::new().allows(by, action, key)
+    }
+    fn lists(&self, by: &Operator, query: ListQuery) -> Result<ListQuery, Denied> {
+        ByRole::new().lists(by, query)
+    }
+    fn may_exceed(&self, _: &Operator, setting: Setting) -> bool {
+        Some(setting) == self.0
+    }
+}
+
+fn manager(desk: &Desk, lifted: Option<Setting>) -> KeyManager {
+    let rules = rules(|rules| {
+        rules.delegation = Delegation::Only(vec![scope("document:*")]);
+        rules.longest_lifetime = Some(DAY);
+    });
+    let builder = desk.builder().rules(rules).policy(Arc::new(Lifted(lifted)));
+    let manager = builder.build().unwrap();
+    manager
+        .with_authenticator(&desk.authenticator())
+        .with_host_rules(Plans)
+}
+
+/// How a change is asked for that makes a key which is there like one that is new.
+fn as_change(new: &NewKey) -> KeyChange {
+    change(|change| {
+        change.scopes = Some(new.scopes.clone());
+        change.access = Some(new.access);
+        change.workspaces = Some(new.workspaces.clone());
+        change.delegation.clone_from(&new.delegation);
+        change.plan = new.plan.clone().map(Some);
+        change.quotas = Some(new.quotas.clone());
+        change.allowed_ips = Some(new.allowed_ips.clone());
+        change.metadata = Some(new.metadata.clone());
+        change.expires_at = Some(new.expires_at);
+    })
+}
+
+fn code<T>(done: Result<T, ManageError>) -> Option<ErrorCode> {
+    done.err().map(|error| error.code())
+}
+
+fn imported(new: NewKey) -> NewImport {
+    NewImport::new(ImportedDigest::new("sha256", &[9; 32]).unwrap(), new)
+}
+
+#[tokio::test]
+async fn an_operator_may_set_what_the_table_says_and_the_host_everything() {
+    for Row {
+        what,
+        by,
+        set,
+        allowed,
+        setting,
+    } in table()
+    {
+        let desk = Desk::new();
+        let mut new = plain();
+        new.expires_at = Some(desk.now() + HOUR);
+        set(&mut new);
+        let expected = (!allowed).then_some(ErrorCode::Forbidden);
+        let strict = manager(&desk, None);
+        let limited = strict.by(by());
+        assert_eq!(code(limited.issue(new.clone()).await), expected, "{what}");
+        let import = limited.import(imported(new.clone())).await;
+        assert_eq!(code(import), expected, "{what}: import");
+        let mut before = plain();
+        before.expires_at = Some(desk.now() + HOUR);
+        // An owner never changes.
+        if new.owner == before.owner {
+            let (_, key) = issue(&limited, before).await;
+            let changed = limited.update(&key.id, as_change(&new), None).await;
+            assert_eq!(code(changed), expected, "{what}: change");
+        }
+        for other in [
+            Setting::Scopes,
+            Setting::Access,
+            Setting::Delegation,
+            Setting::Plan,
+            Setting::Quotas,
+            Setting::Owner,
+            Setting::Lifetime,
+        ] {
+            let lifted = manager(&desk, Some(other)).by(by());
+            let expected = expected.filter(|_| setting != Some(other));
+            assert_eq!(
+                code(lifted.issue(new.clone()).await),
+                expected,
+                "{what}: {other:?}"
+            );
+        }
+        for host in [strict.clone(), strict.by(Operator::host())] {
+            assert_eq!(
+                code(host.issue(new.clone()).await),
+                None,
+                "{what}: the host"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_key_had_before_may_stay_and_become_less() {
+    let desk = Desk::new();
+    let host = manager(&desk, None);
+    let mut wide = named("key").with_scopes([scope("*")]);
+    (wide.plan, wide.quotas) = (Some(plan("enterprise")), Some(quotas(500, 500)));
+    wide.delegation = Some(Delegation::On);
+    let (_, key) = issue(&host, wide.clone()).await;
+    let limited = host.by(kim());
+    for narrower in [
+        change(|change| change.name = Some("renamed".into())),
+        as_change(&wide),
+        change(|change| change.quotas = Some(Some(quotas(400, 1000)))),
+        change(|change| change.delegation = Some(Delegation::Only(vec![scope("a")]))),
+        change(|change| change.expires_at = Some(Some(desk.now() + 30 * DAY))),
+        change(|change| change.expires_at = Some(Some(desk.now() + 2 * DAY))),
+    ] {
+        assert_eq!(
+            code(limited.update(&key.id, narrower.clone(), None).await),
+            None,
+            "{narrower:?}"
+        );
+    }
+    for wider in [
+        change(|change| change.quotas = Some(Some(quotas(401, 1000)))),
+        change(|change| change.delegation = Some(Delegation::On)),
+        change(|change| change.expires_at = Some(Some(desk.now() + 3 * DAY))),
+        change(|change| change.expires_at = Some(None)),
+        change(|change| change.plan = Some(Some(plan("free")))),
+    ] {
+        let refusal = limited.update(&key.id, wider.clone(), None).await;
+        assert_eq!(code(refusal), Some(ErrorCode::Forbidden), "{wider:?}");
+    }
+    // What is taken away is restored to the default's and the tenant's.
+    let restored = change(|change| (change.plan, change.quotas) = (Some(None), Some(None)));
+    let restored = limited.update(&key.id, restored, None).await.unwrap();
+    assert_eq!(
+        (&restored.record.plan, &restored.record.quotas),
+        (&Some(plan("standard")), &None)
+    );
+    // Whoever rotates a key holds the secret of its successor, which lives no longer than may be.
+    assert_eq!(
+        refused(limited.rotate(&key.id, None).await),
+        ErrorCode::Forbidden
+    );
+    let (_, endless) = issue(&host, plain()).await;
+    let rotated = limited.rotate(&endless.id, None).await.unwrap();
+    assert_eq!(rotated.record.expires_at, Some(desk.now() + DAY));
+}
+
+#[tokio::test]
+async fn users_that_are_unknown_and_those_of_other_tenants_are_refused_alike() {
+    let desk = Desk::new();
+    let with = desk.host().by(olga());
+    let without = desk.builder().build().unwrap().by(olga());
+    let owned = |id: &str| NewKey::new("key", Owner::user(tenant("acme"), user(id)));
+    let mut texts = Vec::new();
+    for (manager, id) in [
+        (&with, "nobody"),
+        (&with, "gil"),
+        (&without, "nobody"),
+        (&without, "ann"),
+    ] {
+        for kind in [KeyKind::App, KeyKind::User] {
+            let mut new = owned(id);
+            new.kind = kind;
+            texts.push(manager.issue(new.clone()).await.unwrap_err().to_string());
+            let import = manager.import(imported(new)).await;
+            texts.push(import.unwrap_err().to_string());
+        }
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    let down = with.issue(owned("broken")).await;
+    assert_eq!(refused(down), ErrorCode::DirectoryUnavailable);
+    assert!(desk.all().await.is_empty());
+    with.issue(owned("ann")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_without_a_plan_can_be_given_none() {
+    let desk = Desk::new();
+    let host = manager(&desk, None);
+    let mut new = NewKey::new("key", globex());
+    new.expires_at = Some(desk.now() + HOUR);
+    let eve = host.by(operator("eve", "globex", Role::Owner));
+    let (_, key) = issue(&eve, new.clone()).await;
+    assert_eq!(key.plan, None);
+    new.plan = Some(plan("standard"));
+    assert_eq!(refused(eve.issue(new).await), ErrorCode::Forbidden);
+    let (_, key) = issue(&host, named("key")).await;
+    assert_eq!(
+        key.plan,
+        Some(plan("standard")),
+        "of every key, also the host's"
+    );
+}
+
+/// A model in which `read` and `write` are what `all` grants.
+#[derive(Debug)]
+struct AllIsReadAndWrite;
+
+impl ScopeModel for AllIsReadAndWrite {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        let all = names.contains(&scope("all"));
+        let more = all.then(|| [scope("read"), scope("write")]);
+        let names: Vec<_> = names
+            .iter()
+            .cloned()
+            .chain(more.into_iter().flatten())
+            .collect();
+        WildcardModel.compile(&names)
+    }
+}
+
+#[tokio::test]
+async fn authority_is_understood_by_the_hosts_own_model() {
+    let desk = Desk::new();
+    let authenticator = portunus::Authenticator::builder(desk.store.clone())
+        .bearer([portunus_test_support::format()])
+        .scope_model(AllIsReadAndWrite)
+        .build()
+        .unwrap();
+    let manager = desk.host().with_authenticator(&authenticator);
+    let all = manager.by(olga().with_authority([scope("all")]));
+    all.issue(named("key").with_scopes([scope("read"), scope("write")]))
+        .await
+        .unwrap();
+    let beyond = named("key").with_scopes([scope("delete")]);
+    assert_eq!(refused(all.issue(beyond).await), ErrorCode::Forbidden);
+    let read = manager.by(olga().with_authority([scope("read"), scope("write")]));
+    let all = named("key").with_scopes([scope("all")]);
+    assert_eq!(refused(read.issue(all).await), ErrorCode::Forbidden);
+}
+
+#[tokio::test]
+async fn an_operator_that_lost_its_authority_is_told_what_it_did_before() {
+    let desk = Desk::new();
+    let host = manager(&desk, None);
+    let once = || {
+        let mut new = named("key").with_scopes([scope("document:read")]);
+        new.expires_at = Some(desk.now() + HOUR);
+        new.idempotency = Some(Idempotency::new("olga", "issue", "1", b"{}").unwrap());
+        new
+    };
+    let first = host.by(olga()).issue(once()).await.unwrap();
+    let again = host.by(olga().with_authority([])).issue(once()).await;
+    assert!(
+        matches!(&again, Err(ManageError::DoneBefore(done)) if done.record == first.record),
+        "{again:?}"
+    );
+}
