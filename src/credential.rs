@@ -91,7 +91,10 @@ pub(crate) fn read<'a>(
                 .iter()
                 .find(|way| Some(&way.scheme) == scheme.as_ref());
             found = match way {
-                Some(way) => Credential::Presented(way, rest.trim_ascii_start()),
+                Some(way) => {
+                    let start = rest.iter().position(|&byte| byte != b' ');
+                    Credential::Presented(way, &rest[start.unwrap_or(rest.len())..])
+                }
                 None => Credential::Foreign(value),
             };
         }

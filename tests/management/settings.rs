@@ -302,10 +302,10 @@ fn table() -> Vec<Row> {
             owned("ann"),
         ),
         row(
-            "owner: a user of the tenant, in upper case",
+            "owner: a user of the tenant in upper case, where ids are compared byte by byte",
             olga,
-            true,
-            None,
+            false,
+            S::Owner,
             owned("550E8400-E29B-41D4-A716-446655440000"),
         ),
         row("owner: unknown", olga, false, S::Owner, owned("nobody")),

@@ -82,7 +82,10 @@ fn behind_a_proxy_the_first_untrusted_hop_from_the_right_counts() {
         (&["garbage, 203.0.113.42"], true),
         // Nothing that could be believed is left.
         (&["203.0.113.42, garbage"], false),
-        (&["203.0.113.42,"], false),
+        // An empty element is none (RFC 9110 §5.6.1.2).
+        (&["203.0.113.42,"], true),
+        (&["203.0.113.42", ""], true),
+        (&["203.0.113.42, , 10.1.2.3"], true),
         (&["203.0.113.42, unknown, 10.1.2.3"], false),
         (&["203.0.113.042"], false),
         (&["10.1.2.3, 127.0.0.1"], false),
