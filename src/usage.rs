@@ -2,14 +2,15 @@
 //! batches.
 //!
 //! Each key has one cell of atomics, which the authenticator's entry for the key points to;
-//! counting takes no lock and no look-up. A flush takes what was counted, and puts it back if the
-//! store does not take it. A crash loses what was counted since the last flush and nothing else.
+//! counting takes no lock and no look-up. A flush subtracts what the store has taken, once it has:
+//! a flush that fails or is dropped leaves every count where it was. A crash loses what was counted
+//! since the last flush and nothing else.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::key::KeyId;
@@ -18,10 +19,24 @@ use crate::store::{KeyStore, StoreError, UsageDelta};
 /// Counts the use of keys. Cloning shares the counts.
 #[derive(Clone, Default)]
 pub struct UsageRecorder {
-    cells: Arc<Mutex<HashMap<KeyId, Arc<UsageCell>>>>,
+    shared: Arc<Shared>,
 }
 
-/// The counts of one key since the last flush.
+#[derive(Default)]
+struct Shared {
+    cells: Mutex<Cells>,
+    /// Held by the one flush that runs.
+    flushing: async_lock::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Cells {
+    by_id: HashMap<KeyId, Arc<UsageCell>>,
+    /// How many flushes have subtracted what they wrote.
+    flushes: u64,
+}
+
+/// The uses of one key that are not written yet.
 #[derive(Debug, Default)]
 pub(crate) struct UsageCell {
     count: AtomicU64,
@@ -47,8 +62,8 @@ impl UsageCell {
         }
     }
 
-    fn take(&self, id: &KeyId) -> Option<UsageDelta> {
-        let count = self.count.swap(0, Ordering::Acquire);
+    fn unwritten(&self, id: &KeyId) -> Option<UsageDelta> {
+        let count = self.count.load(Ordering::Acquire);
         let ip = *self.last_ip.lock().unwrap_or_else(PoisonError::into_inner);
         let last =
             SystemTime::UNIX_EPOCH + Duration::from_millis(self.last_used.load(Ordering::Relaxed));
@@ -66,55 +81,97 @@ fn millis(time: SystemTime) -> u64 {
 impl UsageRecorder {
     /// The cell of a key, to be kept as long as the key is in use.
     pub(crate) fn cell(&self, id: &KeyId) -> Arc<UsageCell> {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cell) = cells.get(id) {
+        let mut cells = self.cells();
+        if let Some(cell) = cells.by_id.get(id) {
             return Arc::clone(cell);
         }
         let cell = Arc::new(UsageCell::default());
-        cells.insert(id.clone(), Arc::clone(&cell));
+        cells.by_id.insert(id.clone(), Arc::clone(&cell));
         cell
     }
 
-    /// Writes what was counted since the last flush. Call it on an interval, and before the process
-    /// ends.
+    /// Writes what was counted since the last flush, after any other flush that runs. Call it on an
+    /// interval, and before the process ends.
+    ///
+    /// Dropping the future loses no count. The store may have taken the batch by then: it is given
+    /// the same counts again.
     ///
     /// # Errors
     /// Where the store does not take it; the counts are kept and go with the next flush.
     pub async fn flush(&self, store: &dyn KeyStore) -> Result<(), StoreError> {
-        let taken = self.take();
-        if taken.is_empty() {
-            return Ok(());
+        let _turn = self.shared.flushing.lock().await;
+        let counted: Vec<_> = {
+            let cells = self.cells();
+            let unwritten = |(id, cell): (&KeyId, &Arc<UsageCell>)| cell.unwritten(id);
+            cells.by_id.iter().filter_map(unwritten).collect()
+        };
+        if !counted.is_empty() {
+            store.record_usage(&counted).await?;
         }
-        store
-            .record_usage(&taken)
-            .await
-            .inspect_err(|_| self.put_back(&taken))
+        self.written(&counted);
+        Ok(())
     }
 
-    fn take(&self) -> Vec<UsageDelta> {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = Vec::new();
-        cells.retain(|id, cell| {
-            // First whether anybody else holds it: under the lock nobody can begin to.
-            let idle = Arc::strong_count(cell) == 1;
-            taken.extend(cell.take(id));
-            !idle
-        });
-        taken
-    }
-
-    fn put_back(&self, deltas: &[UsageDelta]) {
+    /// Subtracts what the store has taken, and forgets the cells that nobody needs any more.
+    fn written(&self, deltas: &[UsageDelta]) {
+        let mut cells = self.cells();
         for delta in deltas {
-            let cell = self.cell(&delta.id);
-            // A cell that is there still has the time, or a later use's.
-            let last = millis(delta.last_used_at);
-            let _ = cell
-                .last_used
-                .compare_exchange(0, last, Ordering::Relaxed, Ordering::Relaxed);
-            cell.count.fetch_add(delta.count, Ordering::Release);
-            let mut last = cell.last_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = last.or(delta.last_ip);
+            if let Some(cell) = cells.by_id.get(&delta.id) {
+                cell.count.fetch_sub(delta.count, Ordering::Relaxed);
+            }
         }
+        // First whether anybody else holds it: under the lock nobody can begin to.
+        cells.by_id.retain(|_, cell| {
+            Arc::strong_count(cell) > 1 || cell.count.load(Ordering::Relaxed) > 0
+        });
+        cells.flushes += 1;
+    }
+
+    /// Begins to read what the store has of some keys, so that what it has not been given yet can
+    /// be added.
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        Reading {
+            usage: self,
+            flushes: self.cells().flushes,
+            attempts: 0,
+        }
+    }
+
+    fn cells(&self) -> MutexGuard<'_, Cells> {
+        self.shared
+            .cells
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One look at the counts of a store, and at those that it has not been given yet.
+pub(crate) struct Reading<'a> {
+    usage: &'a UsageRecorder,
+    /// How many flushes had ended before the store was asked.
+    flushes: u64,
+    attempts: u32,
+}
+
+impl Reading<'_> {
+    /// How often the store is asked again because a flush ended meanwhile: its counts might be seen
+    /// twice or not at all.
+    const ATTEMPTS: u32 = 4;
+
+    /// The uses of these keys that the store was not given when it was asked; `None` where it has
+    /// to be asked again. While it takes a batch, what it has of it may be seen twice.
+    pub(crate) fn unwritten<'k>(
+        &mut self,
+        ids: impl IntoIterator<Item = &'k KeyId>,
+    ) -> Option<Vec<Option<UsageDelta>>> {
+        let cells = self.usage.cells();
+        self.attempts += 1;
+        if cells.flushes != self.flushes && self.attempts < Self::ATTEMPTS {
+            self.flushes = cells.flushes;
+            return None;
+        }
+        let unwritten = |id: &KeyId| cells.by_id.get(id).and_then(|cell| cell.unwritten(id));
+        Some(ids.into_iter().map(unwritten).collect())
     }
 }
 
@@ -141,9 +198,16 @@ mod tests {
             let mut counted = 0;
             while counted < uses {
                 let over = counting.is_finished();
-                for delta in usage.take() {
+                for delta in usage
+                    .reading()
+                    .unwritten([&id])
+                    .unwrap()
+                    .into_iter()
+                    .flatten()
+                {
                     assert_eq!(delta.last_used_at, now);
                     counted += delta.count;
+                    usage.written(&[delta]);
                 }
                 assert!(counted == uses || !over, "{counted}");
             }
@@ -151,19 +215,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_never_hides_a_later_use() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    fn a_flush_that_ends_while_the_store_is_read_makes_it_read_again() {
         let usage = UsageRecorder::default();
         let id = KeyId::generate().unwrap();
-        usage.cell(&id).count(at(100), None);
-        let taken = usage.take();
-        usage.cell(&id).count(at(200), None);
-        usage.put_back(&taken);
-        let again = usage.take();
-        assert_eq!((again[0].count, again[0].last_used_at), (2, at(200)));
-        // And is known where the cell is gone meanwhile.
-        usage.put_back(&taken);
-        let again = usage.take();
-        assert_eq!((again[0].count, again[0].last_used_at), (1, at(100)));
+        usage.cell(&id).count(SystemTime::UNIX_EPOCH, None);
+        let mut reading = usage.reading();
+        usage.written(&[]);
+        assert_eq!(reading.unwritten([&id]), None);
+        assert_eq!(
+            reading.unwritten([&id]).unwrap()[0].as_ref().unwrap().count,
+            1
+        );
+        // However often that happens: whoever reads gets an answer.
+        let mut reading = usage.reading();
+        let asked = (1..).find(|_| {
+            usage.written(&[]);
+            reading.unwritten([&id]).is_some()
+        });
+        assert_eq!(asked, Some(Reading::ATTEMPTS));
     }
 }

@@ -14,7 +14,7 @@
 //! // Authenticator::builder(store).audit(trail.clone()) and
 //! // KeyManager::builder(store, format).audit(trail.clone())
 //!
-//! trail.flush().await?; // on an interval, before reading, and before the process ends
+//! trail.flush().await?; // on an interval, when it is asked for, before the process ends
 //! let page = log.events(&EventQuery::new()).await?;
 //! # Ok(()) }
 //! ```
@@ -23,6 +23,7 @@ mod event;
 mod json_lines;
 mod memory;
 mod request_id;
+mod requests;
 mod sink;
 #[cfg(feature = "tracing")]
 mod spans;

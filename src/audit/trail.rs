@@ -16,6 +16,7 @@ use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use rand::TryRng;
 
+use super::requests::FlushRequests;
 use super::witness::Noted;
 use super::{Action, AuditError, AuditEvent, AuditOutcome, AuditSink, EventId, RequestId};
 use crate::clock::{Clock, SystemClock};
@@ -43,6 +44,7 @@ struct Shared {
     throttle: Option<Throttle>,
     clock: Arc<dyn Clock>,
     ids: Ids,
+    requests: Arc<FlushRequests>,
     /// Events for which the queue had no place, and those that some sink took none of for too long.
     dropped: AtomicU64,
     given_up: AtomicU64,
@@ -147,13 +149,15 @@ impl AuditTrail {
     }
 
     /// Writes what was noted so far, and waits until it is written: also what another flush has
-    /// begun. Call it on an interval, before reading, and before the process ends.
+    /// begun. Call it on an interval, whenever it is [asked for](Self::flush_requested), and before
+    /// the process ends. Dropping the future loses no event.
     ///
     /// # Errors
     /// The first sink's that could not keep its events; they are given to it again with the next
     /// flush, up to the trail's capacity. The other sinks have theirs.
     pub async fn flush(&self) -> Result<(), AuditError> {
         let mut unwritten = self.shared.unwritten.lock().await;
+        let begun = self.shared.requests.begin();
         self.shared.take(&mut unwritten);
         let mut failed = None;
         for (sink, unwritten) in self.shared.sinks.iter().zip(unwritten.iter_mut()) {
@@ -162,7 +166,29 @@ impl AuditTrail {
                 self.shared.bound(unwritten);
             }
         }
+        self.shared.requests.end(begun);
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Asks whoever flushes this trail to do it now, and waits until such a flush has ended, well
+    /// or not; at once where nothing waits to be written. It has been asked for when this returns.
+    /// Dropping the future ends the waiting and nothing else.
+    ///
+    /// It waits for as long as a sink takes: set a limit.
+    pub fn request_flush(&self) -> impl Future<Output = ()> + Send + use<> {
+        let asked =
+            (!self.shared.all_is_written()).then(|| Arc::clone(&self.shared.requests).ask());
+        async move {
+            if let Some(asked) = asked {
+                asked.await;
+            }
+        }
+    }
+
+    /// Waits until somebody [asks](Self::request_flush) for a flush: for the task that flushes on an
+    /// interval, beside its timer.
+    pub async fn flush_requested(&self) {
+        self.shared.requests.asked().await;
     }
 
     /// How many events were lost because the queue was full or a sink took none for too long.
@@ -245,6 +271,19 @@ fn to_the_millisecond(at: SystemTime) -> SystemTime {
 }
 
 impl Shared {
+    /// Whether the sinks have taken everything that was noted before this call.
+    fn all_is_written(&self) -> bool {
+        // Whoever holds it moves events from the queue to the sinks.
+        let Some(unwritten) = self.unwritten.try_lock() else {
+            return false;
+        };
+        self.queue.is_empty()
+            && self.overflow.lock().is_empty()
+            && unwritten
+                .iter()
+                .all(|unwritten| unwritten.waiting.is_empty())
+    }
+
     /// Moves what waits in the queue to what each sink has yet to take.
     fn take(&self, unwritten: &mut [Unwritten]) {
         let mut fresh = Vec::new();
@@ -400,6 +439,7 @@ impl AuditTrailBuilder {
                 }),
                 clock: self.clock,
                 ids: Ids::new(),
+                requests: Arc::default(),
                 dropped: AtomicU64::new(0),
                 given_up: AtomicU64::new(0),
                 throttled: AtomicU64::new(0),

@@ -124,3 +124,5 @@
 //!   authenticator's builder.
 //! - **Usage is counted in memory.** Call `authenticator.usage().flush(&store)` on an interval, and
 //!   before the process ends.
+//! - **Audit events wait in memory, too.** The same task calls `trail.flush()`, on its interval and when
+//!   `trail.flush_requested()` returns: whoever reads events asks for it.

@@ -12,6 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::key::{Delegation, Environment, FormatError, KeyFormat, KeyHasher, KeyKind, TenantId};
 use crate::scope::{ScopeModel, Vocabulary, WildcardModel};
 use crate::store::KeyStore;
+use crate::usage::UsageRecorder;
 
 /// What keys of an API may be like.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,6 +185,7 @@ impl KeyManagerBuilder {
             precondition: None,
             host_rules: Arc::new(NoRules),
             authenticator: None,
+            usage: UsageRecorder::default(),
         })
     }
 }

@@ -50,7 +50,10 @@ use crate::authenticator::Authenticator;
 use crate::clock::Clock;
 use crate::key::{Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId};
 use crate::scope::{ScopeModel, Vocabulary};
-use crate::store::{Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Usage};
+use crate::store::{
+    Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Usage, UsageDelta,
+};
+use crate::usage::{Reading, UsageRecorder};
 
 /// How often a change is tried again when somebody else changed the record in between.
 const ATTEMPTS: usize = 16;
@@ -88,6 +91,8 @@ pub struct KeyManager {
     precondition: Option<Arc<Precondition>>,
     host_rules: Arc<dyn HostRules>,
     authenticator: Option<Authenticator>,
+    /// What the authenticator has counted and not written yet.
+    usage: UsageRecorder,
 }
 
 struct Inner {
@@ -146,10 +151,14 @@ impl KeyManager {
     /// default quotas, its directory of users and its scope model. Without one, these are 60 a
     /// minute and 1000 an hour, no users, and the library's wildcards. `portunus-admin` does this
     /// itself.
+    ///
+    /// Usage is shown with what this authenticator has counted and not written yet
+    /// ([`Authenticator::usage`]); without one, as it is stored. Reading never writes.
     #[must_use]
     pub fn with_authenticator(&self, authenticator: &Authenticator) -> Self {
         Self {
             authenticator: Some(authenticator.clone()),
+            usage: authenticator.usage().clone(),
             ..self.clone()
         }
     }
@@ -195,7 +204,7 @@ impl KeyManager {
     /// [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn list(&self, query: ListQuery) -> Result<KeyPage, ManageError> {
         let query = self.narrow(query)?;
-        let page = self.inner.store.list(&query).await?;
+        let page = self.page(&query).await?;
         let mut primaries: HashMap<OwnerRef, Option<KeyId>> = HashMap::new();
         let mut items = Vec::with_capacity(page.items.len());
         for listed in page.items {
@@ -241,12 +250,43 @@ impl KeyManager {
     ) -> Result<Vec<HourOfUse>, ManageError> {
         let listed = self.find(id).await?;
         self.may(Action::KeyRead, &listed.record)?;
-        Ok(self.inner.store.usage_by_hour(id, from, to).await?)
+        let mut reading = self.usage.reading();
+        loop {
+            let mut hours = self.inner.store.usage_by_hour(id, from, to).await?;
+            if let Some(unwritten) = reading.unwritten([id]) {
+                for delta in unwritten.into_iter().flatten() {
+                    add_hour(&mut hours, &delta, from, to);
+                }
+                return Ok(hours);
+            }
+        }
+    }
+
+    /// A page as it is stored, with the uses that are not written yet.
+    async fn page(&self, query: &ListQuery) -> Result<Page, ManageError> {
+        let mut reading = self.usage.reading();
+        loop {
+            let mut page = self.inner.store.list(query).await?;
+            if add_unwritten(&mut reading, &mut page.items) {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// A key as it is stored, with the uses that are not written yet.
+    async fn stored(&self, id: &KeyId) -> Result<Option<Listed>, ManageError> {
+        let mut reading = self.usage.reading();
+        loop {
+            let mut found = self.inner.store.get(id).await?;
+            if add_unwritten(&mut reading, found.as_mut_slice()) {
+                return Ok(found);
+            }
+        }
     }
 
     /// A key that the operator may know of.
     async fn find(&self, id: &KeyId) -> Result<Listed, ManageError> {
-        let found = self.inner.store.get(id).await?;
+        let found = self.stored(id).await?;
         let found = found.filter(|listed| self.operator.sees(&listed.record));
         found.ok_or_else(|| ManageError::NotFound(id.clone()))
     }
@@ -296,6 +336,32 @@ impl KeyManager {
     #[must_use]
     pub fn now(&self) -> SystemTime {
         to_the_millisecond(self.inner.clock.now())
+    }
+}
+
+/// Adds the uses that are not written yet; false where the store has to be asked again.
+fn add_unwritten(reading: &mut Reading<'_>, found: &mut [Listed]) -> bool {
+    let ids = found.iter().map(|listed| &listed.record.id);
+    let Some(unwritten) = reading.unwritten(ids) else {
+        return false;
+    };
+    for (listed, delta) in found.iter_mut().zip(unwritten) {
+        if let Some(delta) = delta {
+            listed.usage.add(&delta);
+        }
+    }
+    true
+}
+
+/// Adds uses to their hour, as a store does that is given them.
+fn add_hour(hours: &mut Vec<HourOfUse>, delta: &UsageDelta, from: SystemTime, to: SystemTime) {
+    let start = HourOfUse::start_of(delta.last_used_at);
+    if start < HourOfUse::start_of(from) || start >= to {
+        return;
+    }
+    match hours.binary_search_by_key(&start, |hour| hour.start) {
+        Ok(place) => hours[place].count = hours[place].count.saturating_add(delta.count),
+        Err(place) => hours.insert(place, HourOfUse::new(start, delta.count)),
     }
 }
 

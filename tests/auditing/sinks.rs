@@ -320,6 +320,98 @@ async fn many_threads_note_while_others_flush_and_nothing_is_lost_or_doubled() {
     assert_eq!(ids.len(), 8000);
 }
 
+// ---- asking for a flush ----
+
+/// As many turns as any task of these tests needs.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The task that flushes when it is asked, and nothing else.
+fn flush_when_asked(trail: &AuditTrail) {
+    let trail = trail.clone();
+    tokio::spawn(async move {
+        loop {
+            trail.flush_requested().await;
+            let _ = trail.flush().await;
+        }
+    });
+}
+
+#[tokio::test]
+async fn whoever_asks_for_a_flush_waits_until_what_was_noted_before_is_written() {
+    let sink = Moody::new();
+    let desk = desk(&[&sink], 100);
+    flush_when_asked(&desk.trail);
+    for round in 1..=3 {
+        desk.note([round]);
+        settle().await;
+        assert_eq!(sink.routes().len() as u32, round - 1, "nobody has asked");
+        desk.trail.request_flush().await;
+        assert_eq!(sink.routes().last(), Some(&round));
+    }
+    // Nothing waits: nothing to wait for, and no task is needed.
+    let idle = AuditTrail::new([sink.clone()]);
+    idle.request_flush().await;
+}
+
+#[tokio::test]
+async fn a_flush_that_began_before_it_was_asked_for_is_not_enough() {
+    let sink = Moody::new();
+    let desk = desk(&[&sink], 100);
+    flush_when_asked(&desk.trail);
+    sink.gate.forget_permits(usize::MAX);
+    desk.note([1]);
+    let first = tokio::spawn(desk.trail.request_flush());
+    settle().await;
+    desk.note([2]);
+    let second = tokio::spawn(desk.trail.request_flush());
+    sink.gate.add_permits(1);
+    first.await.unwrap();
+    settle().await;
+    assert!(!second.is_finished() && sink.routes() == [1]);
+    sink.gate.add_permits(1);
+    second.await.unwrap();
+    assert_eq!(sink.routes(), [1, 2]);
+}
+
+#[tokio::test]
+async fn whoever_stops_waiting_for_a_flush_ends_nothing_else() {
+    let sink = Moody::new();
+    let desk = desk(&[&sink], 100);
+    flush_when_asked(&desk.trail);
+    sink.gate.forget_permits(usize::MAX);
+    desk.note([1]);
+    for _ in 0..10 {
+        let asked = tokio::spawn(desk.trail.request_flush());
+        settle().await;
+        asked.abort();
+        assert!(asked.await.unwrap_err().is_cancelled());
+    }
+    // Dropped before it was polled at all: it has been asked for.
+    desk.note([2]);
+    drop(desk.trail.request_flush());
+    sink.gate.add_permits(100);
+    settle().await;
+    assert_eq!(sink.routes(), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_flush_that_fails_has_ended_as_well() {
+    let sink = Moody::new();
+    let desk = desk(&[&sink], 100);
+    flush_when_asked(&desk.trail);
+    sink.fail(true);
+    desk.note([1]);
+    desk.trail.request_flush().await;
+    assert!(sink.routes().is_empty());
+    sink.fail(false);
+    desk.trail.request_flush().await;
+    assert_eq!(sink.routes(), [1]);
+}
+
 // ---- in memory ----
 
 async fn filled(capacity: usize, count: u32) -> (MemoryAudit, Vec<AuditEvent>) {

@@ -19,6 +19,7 @@ mod operators;
 mod preconditions;
 mod primary;
 mod races;
+mod reading;
 mod rotation;
 mod settings;
 mod texts;

@@ -56,12 +56,6 @@ impl Proven {
             &json!({ "key": null, "record": self.shown(key) }),
         )
     }
-
-    /// The key of this id, as far as the operator may know of it, with its usage up to date.
-    async fn fresh(&self, id: &KeyId) -> Result<ManagedKey, Fault> {
-        self.shared.flush().await?;
-        Ok(self.manager.get(id).await?)
-    }
 }
 
 /// The id in a path; one that is malformed is unknown.
@@ -118,7 +112,6 @@ pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Resp
         query.after =
             Some(read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not one of this list"))?);
     }
-    proven.shared.flush().await?;
     let page = proven.manager.list(query).await?;
     let items: Vec<_> = page.items.iter().map(|key| proven.shown(key)).collect();
     let next = page.next.as_ref().map(write_cursor);
@@ -144,7 +137,7 @@ fn read_cursor(text: &str) -> Option<Cursor> {
 }
 
 pub(crate) async fn show(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
-    let key = proven.fresh(&id).await?;
+    let key = proven.manager.get(&id).await?;
     let version = Some(key.record.version);
     if !proven.conditions.matches(version) {
         return Err(ManageError::PreconditionFailed.into());
@@ -248,7 +241,7 @@ pub(crate) async fn usage(
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
         return Err(Fault::bad("from, to: at most 366 days at once"));
     }
-    let key = proven.fresh(&id).await?;
+    let key = proven.manager.get(&id).await?;
     let hours = proven
         .manager
         .usage_by_hour(&key.record.id, from, to)

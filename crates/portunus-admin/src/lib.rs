@@ -66,6 +66,7 @@ mod verify;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, FromRequestParts};
@@ -73,7 +74,7 @@ use axum::http::Extensions;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
 use portunus::adapter::tower::HttpHead;
-use portunus::audit::{Action, AuditReader};
+use portunus::audit::{Action, AuditReader, AuditTrail};
 use portunus::key::KeyRecord;
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter, Quota, Quotas};
 use portunus::manage::{KeyManager, Operator};
@@ -87,6 +88,9 @@ pub use origin::{InvalidOrigin, Origin};
 pub use portunus::manage::HostRules;
 pub use security::{ApiSecurity, Undescribed};
 pub use time::{parse_time, time_text};
+
+/// How long a reader of events waits for those that are not written yet.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 
@@ -111,8 +115,12 @@ struct Shared {
 
 impl Admin {
     /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and
-    /// what it has counted and noted is written before it is shown. What operators may set follows
-    /// it too ([`KeyManager::with_authenticator`]).
+    /// what it has counted is shown beside what is stored. What operators may set follows it too
+    /// ([`KeyManager::with_authenticator`]).
+    ///
+    /// Reading writes nothing. `GET /events` asks the task that flushes the audit trail
+    /// ([`AuditTrail::flush_requested`]), waits half a second for it at most, and shows what is
+    /// stored then.
     pub fn new(
         manager: KeyManager,
         authenticator: Authenticator,
@@ -238,20 +246,21 @@ fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
 }
 
 impl Shared {
-    /// Writes what was counted and noted, so that what is shown next is up to date.
-    async fn flush(&self) -> Result<(), Fault> {
-        let usage = self.authenticator.usage();
-        usage
-            .flush(&**self.authenticator.store())
-            .await
-            .map_err(Fault::store)?;
-        for trail in [self.authenticator.audit(), self.manager.audit()]
+    /// Asks for what was noted so far to be written, and waits for it; not for long.
+    async fn events_written(&self) {
+        let trails = [self.authenticator.audit(), self.manager.audit()];
+        let asked: Vec<_> = trails
             .into_iter()
             .flatten()
-        {
-            trail.flush().await.map_err(Fault::store)?;
-        }
-        Ok(())
+            .map(AuditTrail::request_flush)
+            .collect();
+        let all_ended = async {
+            for asked in asked {
+                asked.await;
+            }
+        };
+        // A sink that is slow or hangs keeps nobody from reading what is stored.
+        let _ = tokio::time::timeout(LONGEST_WAIT, all_ended).await;
     }
 
     fn limit(&self, operator: &Operator) -> Result<(), AuthError> {

@@ -180,11 +180,21 @@ impl App {
         portunus::adapter::tower::into_response(self.answer(error), error)
     }
 
-    /// Writes the usage that was counted, and the events that were noted.
-    pub(crate) async fn flush(&self) {
+    /// Waits until somebody wants to read the events that were noted.
+    pub(crate) async fn events_requested(&self) {
+        self.trail.flush_requested().await;
+    }
+
+    /// Writes the events that were noted.
+    pub(crate) async fn flush_events(&self) {
         if let Err(error) = self.trail.flush().await {
             warn!(%error, "events could not be written; they are kept for the next time");
         }
+    }
+
+    /// Writes the usage that was counted, and the events that were noted.
+    pub(crate) async fn flush(&self) {
+        self.flush_events().await;
         if let Err(error) = self
             .authenticator
             .usage()

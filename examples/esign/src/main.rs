@@ -177,6 +177,7 @@ async fn flush_on_interval(
                 app.flush().await;
                 storage.publish().await;
             }
+            () = app.events_requested() => app.flush_events().await,
             _ = forget.tick() => storage.forget().await,
             _ = stopped.changed() => return,
         }

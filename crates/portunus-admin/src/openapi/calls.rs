@@ -329,6 +329,10 @@ fn events() -> Call {
         "listEvents",
         "What happened, the last first",
     )
+    .about(
+        "With every request that this node has answered, as long as its sinks keep up: for events \
+         that are not written yet, the answer waits half a second at most.",
+    )
     .query("key_id", "About this key only.", id())
     .query(
         "actor",

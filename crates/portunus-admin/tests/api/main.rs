@@ -12,6 +12,7 @@ mod everywhere;
 mod hostile;
 mod json;
 mod partial;
+mod reads;
 mod security;
 mod structure;
 mod times;

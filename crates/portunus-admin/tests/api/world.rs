@@ -232,6 +232,13 @@ impl World {
             .sink(log.clone())
             .clock(clock.clone())
             .build();
+        let flushed = trail.clone();
+        tokio::spawn(async move {
+            loop {
+                flushed.flush_requested().await;
+                let _ = flushed.flush().await;
+            }
+        });
         let environments = ["live", "test"].map(|name| Environment::new(name).unwrap());
         let format = KeyFormat::builder("acme_")
             .environment("live", environments[0].clone())
