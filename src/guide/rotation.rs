@@ -69,8 +69,9 @@
 //! # How long a grace
 //! As long as a deployment takes, and no longer: hours for a service that reads its key from a
 //! vault, days for people who must be written to. For a secret that leaked there is none:
-//! `rotate(&id, None)` ends the old key in the same step, and
-//! [`revoke`](crate::manage::KeyManager::revoke) does so later.
+//! `rotate(&id, None)` revokes the old key in the same step, with the reason `rotated`, and makes the
+//! successor the primary key if the old one was. [`revoke`](crate::manage::KeyManager::revoke) ends
+//! a grace early.
 //!
 //! [`IssueRules::rotate_every`](crate::manage::IssueRules) makes the manager tell when a rotation
 //! is due ([`ManagedKey::rotation_due`](crate::manage::ManagedKey)); nothing is refused for it.

@@ -1,4 +1,6 @@
 //! Rotating a key: a successor with the same facts, while the old one works on for its grace.
+//!
+//! Without a grace the old key is revoked, which no clock undoes; a grace that is over is an expiry.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,7 +12,7 @@ use super::precondition::Applied;
 use super::watch::Watch;
 use super::{ATTEMPTS, Idempotency, KeyManager, ManageError};
 use crate::audit::Action;
-use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey};
+use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey, Revocation};
 use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
 /// A key that was just rotated.
@@ -23,15 +25,28 @@ pub struct Rotated {
     pub record: Arc<KeyRecord>,
     /// Whether the successor is its owner's primary key: only where the old one was and has ended.
     pub primary: bool,
-    /// The old key, with the end of its grace.
+    /// The old key, with the end of its grace; without a grace it is revoked.
     pub old: Arc<KeyRecord>,
 }
 
+impl Rotated {
+    /// When the old key stops working; `None` where it works until it is deleted.
+    #[must_use]
+    pub fn old_works_until(&self) -> Option<SystemTime> {
+        let revoked = self.old.revoked.as_ref().map(|revocation| revocation.at);
+        revoked.or(self.old.expires_at)
+    }
+}
+
+/// Why a key was revoked that was rotated without a grace.
+const ROTATED: &str = "rotated";
+
 impl KeyManager {
     /// Gives a key a successor with the same facts, and the same lifetime anew where it had one.
-    /// The old key works until the grace is over, and never past its own expiry; without a grace it
-    /// ends at once. Where the rules say that rotated keys stay, it works on until it is deleted,
-    /// and no grace can be asked for.
+    /// The old key works until the grace is over, and never past its own expiry. Without a grace, or
+    /// with one of less than a millisecond, it is revoked in the same step, with the reason
+    /// `rotated`; if it was its owner's primary key, the successor becomes that. Where the rules say
+    /// that rotated keys stay, it works on until it is deleted, and no grace can be asked for.
     ///
     /// # Errors
     /// [`ManageError::Conflict`] for a key that has ended or has a successor already,
@@ -136,11 +151,16 @@ impl KeyManager {
             self.may_grant(&record, None)?;
             record.masked = format.mask(&key);
             old.successor = Some(record.id.clone());
-            if !stay {
-                let too_long =
-                    || ManageError::invalid("grace_seconds", format!("it is too long: {BOUNDS}"));
-                let end = later(now, grace.unwrap_or_default()).ok_or_else(too_long)?;
-                old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
+            match grace.filter(|grace| grace.as_millis() > 0) {
+                _ if stay => {}
+                // No expiry: a clock that is behind, or steps back, must not revive a leaked key.
+                None => old.revoked = Some(Revocation::new(now, Some(ROTATED.to_owned()))),
+                Some(grace) => {
+                    let reason = || format!("it is too long: {BOUNDS}");
+                    let end = later(now, grace)
+                        .ok_or_else(|| ManageError::invalid("grace_seconds", reason()))?;
+                    old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
+                }
             }
             let digest = self.inner.hasher.digest(key.as_str());
             let insertion = self.insertion(&record, digest, self.signing_of(&record, &key), now);

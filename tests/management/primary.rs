@@ -199,6 +199,13 @@ async fn a_primary_key_that_is_rotated_without_a_grace_gives_its_place_to_its_su
     let rotated = manager.rotate(&primary.id, None).await.unwrap();
     assert!(rotated.primary);
     assert_eq!(desk.primary(&acme()).await, Some(rotated.record.id.clone()));
+    assert!(rotated.old.revoked.is_some());
+    desk.clock.step_to(primary.created_at - HOUR);
+    assert_eq!(
+        desk.primary(&acme()).await,
+        Some(rotated.record.id.clone()),
+        "a clock that steps back does not give it back"
+    );
 }
 
 #[tokio::test]

@@ -77,6 +77,7 @@ async fn the_old_key_works_until_the_instant_at_which_its_grace_ends() {
     let rotated = manager.rotate(&old.id, Some(HOUR)).await.unwrap();
     let fresh = rotated.key.reveal();
     assert_eq!(rotated.old.expires_at, Some(desk.now() + HOUR));
+    assert_eq!(rotated.old_works_until(), rotated.old.expires_at);
     desk.clock.advance(HOUR - Duration::from_nanos(1));
     assert_eq!(
         (desk.refusal(&secret).await, desk.refusal(&fresh).await),
@@ -90,17 +91,40 @@ async fn the_old_key_works_until_the_instant_at_which_its_grace_ends() {
 }
 
 #[tokio::test]
-async fn without_a_grace_the_old_key_ends_at_once() {
-    for grace in [None, Some(Duration::ZERO)] {
+async fn without_a_grace_the_old_key_is_revoked_at_once_and_no_clock_revives_it() {
+    for grace in [None, Some(Duration::ZERO), Some(Duration::from_micros(999))] {
         let desk = Desk::new();
         // Between two milliseconds: what is kept in whole ones must not work for the rest of this
         // one.
         desk.clock.advance(Duration::from_nanos(999_999));
         let (secret, old) = issue(&desk.host(), named("key")).await;
         let rotated = desk.host().rotate(&old.id, grace).await.unwrap();
-        assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyExpired));
+        assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
         assert_eq!(desk.refusal(&rotated.key.reveal()).await, None);
+        let revoked = rotated.old.revoked.as_ref().unwrap();
+        assert_eq!(revoked.reason.as_deref(), Some("rotated"));
+        assert_eq!(rotated.old_works_until(), Some(revoked.at));
+        assert_eq!(desk.stored(&old.id).await, Some(rotated.old.clone()));
+        desk.clock.step_to(old.created_at - DAY);
+        assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
+        let extended = change(|change| change.expires_at = Some(Some(desk.now() + DAY)));
+        desk.host().update(&old.id, extended, None).await.unwrap_err();
+        desk.host().enable(&old.id).await.unwrap_err();
+        assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
     }
+}
+
+#[tokio::test]
+async fn a_key_with_an_end_of_its_own_is_revoked_by_a_rotation_without_a_grace_and_keeps_its_end() {
+    let desk = Desk::new();
+    let end = desk.now() + HOUR;
+    let (secret, old) = issue(&desk.host(), ending("key", end)).await;
+    let rotated = desk.host().rotate(&old.id, None).await.unwrap();
+    assert_eq!(rotated.old.expires_at, Some(end));
+    assert_eq!(rotated.old_works_until(), Some(desk.now()));
+    desk.clock.advance(HOUR);
+    // What is final comes first.
+    assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
 }
 
 #[tokio::test]

@@ -188,7 +188,7 @@ pub(crate) async fn rotate(
     let answer = json!({
         "key": rotated.key.reveal(),
         "record": shown,
-        "rotated": { "id": rotated.old.id, "works_until": rotated.old.expires_at.map(time_text) },
+        "rotated": { "id": rotated.old.id, "works_until": rotated.old_works_until().map(time_text) },
     });
     Ok(private(StatusCode::CREATED, &answer))
 }

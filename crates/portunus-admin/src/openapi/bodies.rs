@@ -158,7 +158,8 @@ fn import() -> Members {
 }
 
 fn rotate() -> Members {
-    let grace = "How long the old key works on; it ends at once if absent. Refused where rotated keys stay.";
+    let grace = "How long the old key works on. Absent or 0: it is revoked at once. Refused where \
+                 rotated keys stay.";
     members().perhaps("grace_seconds", about(or_null(at_least(0)), grace))
 }
 

@@ -273,7 +273,11 @@ fn one_key() -> [Call; 7] {
             "rotateKey",
             "Give a key a successor",
         )
-        .about("The old key works until its grace ends, and never past its own end.")
+        .about(
+            "The old key works until its grace ends (then it answers KEY_EXPIRED), and never past its \
+             own end. Without a grace it is revoked in the same step, with the reason `rotated` \
+             (KEY_REVOKED); if it was the primary key, the successor becomes that.",
+        )
         .once()
         .body("RotateRequest", Required::False)
         .answers(

@@ -107,7 +107,7 @@ fn the_successor_has_the_same_facts_and_its_secret_is_shown_once() {
 }
 
 #[test]
-fn without_a_grace_the_old_key_ends_at_once() {
+fn without_a_grace_the_old_key_is_revoked_at_once() {
     let server = Server::of("allsign");
     for body in [
         json!({}),
@@ -122,7 +122,17 @@ fn without_a_grace_the_old_key_ends_at_once() {
             (401, r#"{"detail": "Invalid or expired API key"}"#.into())
         );
         assert_eq!(status(&server, &new), 200);
-        assert_eq!(server.record(old.id())["status"], "expired");
+        let record = server.record(old.id());
+        assert_eq!(
+            (&record["status"], &record["revoke_reason"]),
+            (&json!("revoked"), &json!("rotated"))
+        );
+        let seen = events(
+            &server,
+            "owner",
+            &format!("?key_id={}&outcome=KEY_REVOKED", old.id()),
+        );
+        assert_eq!(items(&seen).len(), 1);
     }
     let old = server.issue(json!({}));
     let answer = server.admin("owner", Call::post(&format!("/keys/{}/rotate", old.id())));

@@ -138,7 +138,7 @@ fn narrowings() -> [Narrowing; 6] {
                 Call::post(&format!("/keys/{}/rotate", issued.id()))
                     .json(&json!({ "grace_seconds": 0 }))
             },
-            said(401, "KEY_EXPIRED"),
+            said(401, "KEY_REVOKED"),
         ),
         (
             "delete",
