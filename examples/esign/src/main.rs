@@ -10,6 +10,7 @@ mod banner;
 mod cli;
 mod cors;
 mod directory;
+mod limits;
 mod on_actix;
 mod on_axum;
 mod operators;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portunus::network::TlsVersion;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use tracing::{info, warn};
@@ -30,7 +32,7 @@ use crate::app::App;
 use crate::cli::{Adapter, Flags};
 use crate::operators::Operators;
 use crate::storage::Storage;
-use crate::tls::{Peer, TlsListener};
+use crate::tls::TlsListener;
 
 /// How often usage is written while serving.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -129,21 +131,15 @@ async fn on_axum(
     app: &App,
     listener: TcpListener,
     tls: Option<ServerConfig>,
-    told_to_stop: impl Future<Output = ()> + Send + 'static,
+    told_to_stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let routes = cors::outermost(app.router(), Arc::clone(&app.trusted_origins));
-    let service = routes.into_make_service_with_connect_info::<Peer>();
     match tls {
-        None => {
-            axum::serve(listener, service)
-                .with_graceful_shutdown(told_to_stop)
-                .await
-        }
+        None => on_axum::serve(listener, None, routes, told_to_stop).await,
         Some(config) => {
             let listener = TlsListener::new(listener, config)?;
-            axum::serve(listener, service)
-                .with_graceful_shutdown(told_to_stop)
-                .await
+            // The configuration offers no other version.
+            on_axum::serve(listener, Some(TlsVersion::V1_3), routes, told_to_stop).await
         }
     }
 }

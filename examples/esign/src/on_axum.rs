@@ -1,5 +1,8 @@
 //! The APIs' routes, served by axum.
 
+mod edge;
+mod server;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
@@ -8,6 +11,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use portunus::KeyPrincipal;
 use portunus::adapter::axum::{ProtectedRouter, delete, get, patch, post, put};
+
+pub(crate) use server::serve;
 
 use crate::api::{Call, Method, Reply, Route};
 use crate::app::App;

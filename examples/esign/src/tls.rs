@@ -6,10 +6,8 @@ use std::io::{self, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use portunus::network::TlsVersion;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -20,33 +18,13 @@ use tokio_rustls::rustls::{ServerConfig, crypto, version};
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-/// How long a client may take for its handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+use crate::limits::HANDSHAKE;
 
 /// Who is at the other end, and over what.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<TlsVersion>,
-}
-
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self {
-            address: *stream.remote_addr(),
-            tls: None,
-        }
-    }
-}
-
-impl Connected<IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        // The configuration offers no other version.
-        Self {
-            address: *stream.remote_addr(),
-            tls: Some(TlsVersion::V1_3),
-        }
-    }
 }
 
 /// Reads certificate chain and key, and offers TLS 1.3 only.

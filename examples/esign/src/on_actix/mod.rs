@@ -22,6 +22,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::api::{self, Call, Method, Reply, Route};
 use crate::app::App;
+use crate::limits::{HANDSHAKE, HEAD, LINGER};
 
 /// The longest body that is read, in bytes: axum's limit.
 const LONGEST_BODY: usize = 2 * 1024 * 1024;
@@ -50,9 +51,11 @@ pub(crate) fn server(
         };
         let bridge =
             move |request, payload| bridge::call(management.clone(), version, request, payload);
-        let mut routes = ActixApp::new()
-            .service(health())
-            .service(web::resource(["/admin", "/admin/{rest:.*}", "/demo/users/{id}"]).to(bridge));
+        let mut routes = ActixApp::new().service(health());
+        for path in ["/admin", "/admin/{rest:.*}", "/demo/users/{id}"] {
+            let behind = web::resource(path).guard(as_it_stands(path.into()));
+            routes = routes.service(behind.to(bridge.clone()));
+        }
         for handlers in &paths {
             routes = routes.service(resource(&app, &auth, handlers));
         }
@@ -64,6 +67,11 @@ pub(crate) fn server(
     };
     let server = HttpServer::new(serve)
         .disable_signals()
+        .client_request_timeout(HEAD)
+        .keep_alive(HEAD)
+        // Also for how long a body that nobody wants is read after the answer.
+        .client_disconnect_timeout(LINGER)
+        .tls_handshake_timeout(HANDSHAKE)
         .shutdown_timeout(drain);
     let server = match tls {
         None => server.listen_auto_h2c(listener)?,

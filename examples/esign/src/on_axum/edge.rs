@@ -1,0 +1,174 @@
+//! What comes before all routes and after all answers: requests that no server may take, and bodies
+//! that nobody has read.
+//!
+//! A client that sends its whole body before it reads would never see its refusal: a server that
+//! closes while bytes arrive resets the connection. So the rest is read for a while, and
+//! `Connection: close` announces what follows (RFC 9112 §9.6).
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, StatusCode, Version};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use super::server::InFlight;
+use crate::limits::{LINGER, LINGER_BYTES};
+
+/// A rest of so many bytes is read without closing the connection.
+const SHORT: u64 = 64 * 1024;
+
+pub(super) async fn answer(
+    routes: Router,
+    request: Request,
+    in_flight: InFlight,
+) -> Result<Response, Infallible> {
+    // HTTP/2 ends one stream without harm to the others.
+    let http_1 = request.version() < Version::HTTP_2;
+    // Whoever waits to be asked for the body may send it or not, nobody knows.
+    let expects = request.headers().contains_key(EXPECT);
+    let malformed = is_malformed(&request);
+    let unread = Unread::default();
+    let body = unread.clone();
+    let request = request.map(|inner| match http_1 {
+        true => Body::new(Asked {
+            inner,
+            unread: body,
+        }),
+        false => inner,
+    });
+    let mut response = if malformed {
+        drop(request);
+        StatusCode::BAD_REQUEST.into_response()
+    } else {
+        let answered = routes.oneshot(request).await;
+        answered.unwrap_or_else(|never| match never {})
+    };
+    let rest = unread.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let is_long = |rest: &Body| rest.size_hint().upper().is_none_or(|bytes| bytes > SHORT);
+    if http_1 && (malformed || rest.as_ref().is_some_and(|rest| expects || is_long(rest))) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    Ok(response.map(|inner| {
+        Body::new(Answered {
+            inner,
+            _rest: Rest(rest),
+            _in_flight: in_flight,
+        })
+    }))
+}
+
+/// What actix-web's server refuses and hyper leaves to others: no `Host` or several (RFC 9112
+/// §3.2), chunks in chunks (§6.1), bytes in the target that no URI has (RFC 3986 §2).
+fn is_malformed(request: &Request) -> bool {
+    let (version, target) = (request.version(), request.uri().path_and_query());
+    let lines = |name| request.headers().get_all(name).iter().count();
+    let hosts = match lines(HOST) {
+        0 => version == Version::HTTP_11,
+        1 => false,
+        _ => version < Version::HTTP_2,
+    };
+    hosts
+        || lines(TRANSFER_ENCODING) > 1
+        || target.is_some_and(|target| !target.as_str().is_ascii())
+}
+
+/// What was left of a request's body when nobody wanted more of it.
+type Unread = Arc<Mutex<Option<Body>>>;
+
+/// The body of a request: what is left of it outlives whoever drops it.
+struct Asked {
+    inner: Body,
+    unread: Unread,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.inner.is_end_stream() {
+            let rest = std::mem::take(&mut self.inner);
+            *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+        }
+    }
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of an answer: what is left of the request's is read when this has been sent.
+struct Answered {
+    inner: Body,
+    _rest: Rest,
+    _in_flight: InFlight,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Not read before the answer is on its way: reading would ask for a body that is not wanted
+/// (`100 Continue`).
+struct Rest(Option<Body>);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        // While the process ends there is no runtime any more.
+        if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(timeout(LINGER, drain(rest)));
+        }
+    }
+}
+
+async fn drain(rest: Body) {
+    let mut rest = rest.into_data_stream();
+    let mut read = 0;
+    while let Some(Ok(bytes)) = rest.next().await {
+        read += bytes.len();
+        if read > LINGER_BYTES {
+            return;
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! hyper's server with the limits that `axum::serve` does not set: how long a head may take, how
+//! large it may be, how long a connection may idle.
+//!
+//! How long a body may take is the handler's matter: it knows what it waits for. Here a handler
+//! reads 2 MiB at most.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use portunus::network::TlsVersion;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::edge;
+use crate::limits::{FIELDS, HEAD, HEAD_BYTES, IDLE};
+use crate::tls::Peer;
+
+/// Serves until it is told to stop, and then until the last request is answered.
+pub(crate) async fn serve(
+    mut listener: impl Listener<Addr = SocketAddr>,
+    tls: Option<TlsVersion>,
+    routes: Router,
+    told_to_stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let server = Arc::new(server());
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut told_to_stop = pin!(told_to_stop);
+    loop {
+        tokio::select! {
+            (stream, address) = listener.accept() => {
+                let peer = Peer { address, tls };
+                let (server, routes) = (Arc::clone(&server), routes.clone());
+                connections.spawn(connection(server, TokioIo::new(stream), peer, routes, stopped.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+            () = &mut told_to_stop => break,
+        }
+    }
+    drop(listener);
+    let _ = stop.send(true);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn server() -> Builder<TokioExecutor> {
+    let mut server = Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(FIELDS)
+        .max_buf_size(HEAD_BYTES as usize)
+        .http2()
+        .timer(TokioTimer::new())
+        // Whoever is gone without a word is found out.
+        .keep_alive_interval(IDLE)
+        .max_header_list_size(HEAD_BYTES);
+    server
+}
+
+/// What a connection does, as far as it decides how long it stays.
+#[derive(Default)]
+struct Activity {
+    begun: AtomicU64,
+    in_flight: AtomicUsize,
+}
+
+/// A request that is not answered yet.
+pub(super) struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.begun.fetch_add(1, Ordering::Relaxed);
+        activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connection<S>(
+    server: Arc<Builder<TokioExecutor>>,
+    stream: TokioIo<S>,
+    peer: Peer,
+    routes: Router,
+    mut stopped: watch::Receiver<bool>,
+) where
+    TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let activity = Arc::new(Activity::default());
+    let service = service_fn(|request: Request<Incoming>| {
+        let in_flight = InFlight::begin(&activity);
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        edge::answer(routes.clone(), request, in_flight)
+    });
+    let mut connection = pin!(server.serve_connection(stream, service));
+    let (mut patience, mut stopping) = (HEAD, false);
+    loop {
+        let begun = activity.begun.load(Ordering::Relaxed);
+        tokio::select! {
+            served = connection.as_mut() => {
+                if let Err(error) = served {
+                    debug!(error, "connection ended");
+                }
+                return;
+            }
+            _ = stopped.wait_for(|stopped| *stopped), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            // hyper's own timer begins when it knows the version of HTTP, and ends with HTTP/1.1:
+            // this one counts from the first byte, and also for HTTP/2.
+            () = sleep(patience) => {
+                let idle = activity.in_flight.load(Ordering::Relaxed) == 0
+                    && activity.begun.load(Ordering::Relaxed) == begun;
+                if !idle {
+                    patience = IDLE;
+                } else if patience == HEAD {
+                    return;
+                } else {
+                    connection.as_mut().graceful_shutdown();
+                    patience = HEAD;
+                }
+            }
+        }
+    }
+}
