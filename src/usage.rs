@@ -112,6 +112,15 @@ impl UsageRecorder {
         Ok(())
     }
 
+    /// How many uses were counted and are not written yet: after the last flush, before the process
+    /// ends, those that are lost.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        let cells = self.cells();
+        let count = |cell: &Arc<UsageCell>| cell.count.load(Ordering::Relaxed);
+        cells.by_id.values().map(count).sum()
+    }
+
     /// Subtracts what the store has taken, and forgets the cells that nobody needs any more.
     fn written(&self, deltas: &[UsageDelta]) {
         let mut cells = self.cells();
@@ -233,5 +242,16 @@ mod tests {
             reading.unwritten([&id]).is_some()
         });
         assert_eq!(asked, Some(Reading::ATTEMPTS));
+    }
+
+    #[test]
+    fn what_is_not_written_yet_can_be_counted() {
+        let usage = UsageRecorder::default();
+        assert_eq!(usage.pending(), 0);
+        for _ in 0..2 {
+            let cell = usage.cell(&KeyId::generate().unwrap());
+            (0..3).for_each(|_| cell.count(SystemTime::UNIX_EPOCH, None));
+        }
+        assert_eq!(usage.pending(), 6);
     }
 }

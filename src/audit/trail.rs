@@ -197,6 +197,14 @@ impl AuditTrail {
         self.shared.dropped_by_the_queue() + self.shared.given_up.load(Ordering::Relaxed)
     }
 
+    /// How many events some sink has not taken yet, once a flush that runs has ended: after the last
+    /// flush, before the process ends, those that are lost.
+    pub async fn pending(&self) -> usize {
+        let unwritten = self.shared.unwritten.lock().await;
+        let kept = unwritten.iter().map(|sink| sink.waiting.len()).max();
+        kept.unwrap_or(0) + self.shared.queue.len() + self.shared.overflow.lock().len()
+    }
+
     /// How many failures were left out because their source had failed too often.
     #[must_use]
     pub fn throttled(&self) -> u64 {

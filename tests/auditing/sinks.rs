@@ -124,12 +124,15 @@ async fn a_sink_that_fails_keeps_no_other_from_its_events_and_gets_its_own_later
         bad.fail(true);
         for round in 0..3 {
             desk.note(round * 10..round * 10 + 10);
+            assert_eq!(desk.trail.pending().await, round * 10 + 10);
             desk.trail.flush().await.unwrap_err();
+            assert_eq!(desk.trail.pending().await, round * 10 + 10);
             assert_eq!(good.routes(), (0..round * 10 + 10).collect::<Vec<_>>());
         }
         assert_eq!(bad.kept(), []);
         bad.fail(false);
         desk.trail.flush().await.unwrap();
+        assert_eq!(desk.trail.pending().await, 0);
         assert_eq!(bad.kept(), good.kept());
         assert_eq!((bad.kept().len(), desk.trail.dropped()), (30, 0));
         good.kept.lock().unwrap().clear();

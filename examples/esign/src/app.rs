@@ -205,8 +205,24 @@ impl App {
         }
     }
 
+    /// What is lost if the process ends now.
+    pub(crate) async fn unwritten(&self) -> Unwritten {
+        let waiting = u64::try_from(self.trail.pending().await).unwrap_or(u64::MAX);
+        Unwritten {
+            events: waiting.saturating_add(self.trail.dropped()),
+            uses: self.authenticator.usage().pending(),
+        }
+    }
+
     /// Where the demo's own key belongs.
     pub(crate) fn demo_tenant() -> &'static str {
         operators::TENANT
     }
+}
+
+/// How many events and uses of keys no storage has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unwritten {
+    pub(crate) events: u64,
+    pub(crate) uses: u64,
 }

@@ -28,7 +28,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::app::App;
+use crate::app::{App, Unwritten};
 use crate::cli::{Adapter, Flags};
 use crate::operators::Operators;
 use crate::storage::Storage;
@@ -48,9 +48,10 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(exit) => return exit,
     };
-    // Unless asked, errors alone; to actix-web a client's bad bytes are one.
+    // Unless asked, errors, and what the demo itself warns of, such as writes that failed. To
+    // actix-web a client's bad bytes are an error.
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("error,actix_http=off"));
+        .unwrap_or_else(|_| EnvFilter::new("error,esign=warn,actix_http=off"));
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
@@ -66,7 +67,14 @@ fn main() -> ExitCode {
     // Whatever still runs after the drain must not hold the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Unwritten { events: 0, uses: 0 }) => ExitCode::SUCCESS,
+        Ok(Unwritten { events, uses }) => {
+            eprintln!(
+                "esign: lost {events} audit events and {uses} uses of keys: they could not be \
+                 written"
+            );
+            ExitCode::from(3)
+        }
         Err(reason) => fail(&reason),
     }
 }
@@ -77,7 +85,8 @@ fn fail(reason: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-async fn serve(flags: &Flags) -> Result<(), String> {
+/// Serves until it is told to stop; what was lost by then.
+async fn serve(flags: &Flags) -> Result<Unwritten, String> {
     let listener = TcpListener::bind(flags.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
@@ -121,10 +130,15 @@ async fn serve(flags: &Flags) -> Result<(), String> {
         served = server => served.map_err(|error| format!("serving ended: {error}"))?,
         () = drained => warn!("some requests did not end in time"),
     }
-    let _ = flusher.await;
-    app.flush().await;
+    let last_flush = async {
+        let _ = flusher.await;
+        app.flush().await;
+    };
+    if tokio::time::timeout(DRAIN, last_flush).await.is_err() {
+        warn!("the storage did not take the last usage and events in time");
+    }
     info!("stopped");
-    Ok(())
+    Ok(app.unwritten().await)
 }
 
 async fn on_axum(

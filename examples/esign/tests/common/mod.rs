@@ -318,7 +318,25 @@ impl Process {
 
     /// The same in this folder.
     pub(crate) fn start_in(folder: &Path, flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_esign"));
+        let command = Command::new(env!("CARGO_BIN_EXE_esign"));
+        Self::spawn(command, folder, flags, variables)
+    }
+
+    /// The same where no file can grow past so many bytes, as if the disk were full.
+    pub(crate) fn start_in_a_full(folder: &Path, bytes: u64, flags: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let blocks = bytes.div_ceil(512);
+        let script = format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_esign")]);
+        Self::spawn(command, folder, flags, &[])
+    }
+
+    fn spawn(
+        mut command: Command,
+        folder: &Path,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         for inherited in ["RUST_LOG", "OWNER", "ADMIN", "MEMBER", "OUTSIDER"] {
             let name = if inherited == "RUST_LOG" {
                 inherited.into()

@@ -216,7 +216,7 @@ fn assert_works(server: &Server, issued: &Issued) {
 fn the_keys_of_an_administrator_stop_with_the_role_and_come_back_with_it() {
     let server = Server::of("iusign");
     let (keys, others) = (
-        [key_of(&server, USER), key_of(&server, &USER.to_uppercase())],
+        [key_of(&server, USER), key_of(&server, USER)],
         [key_of(&server, PLATFORM), server.issue(json!({}))],
     );
     for back in ["admin", "owner"] {

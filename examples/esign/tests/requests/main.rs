@@ -18,6 +18,7 @@ mod delegation;
 mod events;
 mod events_written;
 mod framing;
+mod heads;
 mod importing;
 mod issuing;
 mod iusign;

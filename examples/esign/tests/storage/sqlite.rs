@@ -12,7 +12,7 @@ use crate::common::manage::{change, events, ids, items, list, rotate};
 use crate::common::stores::{
     assert_both_agree, assert_no_secret, assert_one_quota, assert_refused_to_start,
 };
-use crate::common::{Call, Ended, Issued, Process, Server, USER};
+use crate::common::{Call, Ended, Issued, Process, Server, USER, until};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
@@ -379,4 +379,43 @@ fn a_file_that_may_not_be_written_is_one_line() {
     }
     let line = assert_refused_to_start(&start(&at(&path)));
     assert!(line.contains("keys.db"), "{line}");
+}
+
+#[test]
+fn what_a_full_disk_did_not_take_is_told_with_exit_code_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--ready-json"];
+    let server = Server::ready("allsign", Process::start_in(folder.path(), &flags, &[]));
+    let many = json!({ "requests_per_minute": 1_000_000, "requests_per_hour": 1_000_000 });
+    let issued = server.issue(json!({ "rate_limit_config": many }));
+    assert_eq!(server.stop().code, Some(0));
+    let size = fs::metadata(folder.path().join("esign.db")).unwrap().len();
+
+    let full = Process::start_in_a_full(folder.path(), size, &flags);
+    let server = Server::ready("allsign", full);
+    // By default, without RUST_LOG.
+    until("both warnings", || {
+        assert_eq!(status(&server, &issued), 200);
+        let log = server.log();
+        log.contains("events could not be written") && log.contains("usage could not be written")
+    });
+    assert_eq!(status(&server, &issued), 200);
+    let ended = server.stop();
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let told: Vec<_> = ended
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("esign: "))
+        .collect();
+    let [line] = told[..] else {
+        panic!("not one line: {ended:?}");
+    };
+    let numbers: Vec<u64> = line
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    assert!(
+        matches!(numbers[..], [events, uses] if events > 0 && uses > 0),
+        "{line}"
+    );
 }

@@ -1,0 +1,280 @@
+//! Request heads that are odd, large or slow, and bodies that come whether they are wanted or not:
+//! the same answers on both servers, or why not.
+
+use std::fmt::Write as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::{Answer, Call, Connection, Server, on_actix, read_answer};
+
+/// Sends a request, and reads its only answer.
+#[track_caller]
+fn ask(server: &Server, request: &[u8]) -> Answer {
+    let bytes = server.exchange(request);
+    let text = String::from_utf8_lossy(&bytes);
+    let (answer, rest) = read_answer(&bytes, false).unwrap_or_else(|| panic!("no answer: {text}"));
+    assert!(rest.is_empty(), "{text}");
+    answer
+}
+
+fn with_fields(target: &str, fields: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n").into_bytes()
+}
+
+#[test]
+fn a_head_that_no_server_may_take_is_refused_whoever_sends_it() {
+    let server = Server::of("allsign");
+    let issued = server.issue_scoped(&["*"]);
+    let bearer = format!("Authorization: Bearer {}\r\n", issued.key);
+    for key in ["", &bearer] {
+        for (line, fields) in [
+            ("GET /whoami HTTP/1.1", ""),
+            ("GET /healthz HTTP/1.1", ""),
+            ("GET http://x/whoami HTTP/1.1", ""),
+            ("OPTIONS /whoami HTTP/1.1", ""),
+            ("GET /whoami HTTP/1.1", "Host: x\r\nHost: x\r\n"),
+            ("GET /whoami HTTP/1.1", "Host: x\r\nhost: y\r\n"),
+            ("GET /whoami HTTP/1.0", "Host: x\r\nHost: y\r\n"),
+            ("GET /admin/keys HTTP/1.1", ""),
+            ("GET /whoami?\u{e9} HTTP/1.1", "Host: x\r\n"),
+            ("GET /caf\u{e9} HTTP/1.1", "Host: x\r\n"),
+            ("GET /v2/documents/\u{e9} HTTP/1.1", "Host: x\r\n"),
+            ("GET /admin/keys/\u{e9} HTTP/1.1", "Host: x\r\n"),
+            (
+                "POST /v2/documents HTTP/1.1",
+                "Host: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            ),
+        ] {
+            // The end of the chunks, where there are any.
+            let body = if line.starts_with("POST") {
+                "0\r\n\r\n"
+            } else {
+                ""
+            };
+            let request = format!("{line}\r\n{fields}{key}\r\n{body}");
+            let answer = ask(&server, request.as_bytes());
+            assert_eq!((answer.status, answer.text().as_str()), (400, ""), "{line}");
+            assert_eq!(answer.fields("connection"), ["close"], "{line} {fields}");
+        }
+        // RFC 9112 §3.2: who speaks HTTP/1.0 need not know of hosts.
+        let old = format!("GET /whoami HTTP/1.0\r\n{key}\r\n");
+        let status = if key.is_empty() { 401 } else { 200 };
+        assert_eq!(ask(&server, old.as_bytes()).status, status);
+    }
+    assert_eq!(server.record(issued.id())["request_count"], 1);
+}
+
+#[test]
+fn a_head_has_96_fields_and_128_kib_on_either_server() {
+    let server = Server::of("allsign");
+    let fields = |count| {
+        (0..count).fold(String::new(), |mut fields, number| {
+            let _ = write!(fields, "X-{number}: y\r\n");
+            fields
+        })
+    };
+    // With Host and Connection.
+    assert_eq!(
+        ask(&server, &with_fields("/healthz", &fields(94))).status,
+        200
+    );
+    assert_eq!(
+        ask(&server, &with_fields("/healthz", &fields(95))).status,
+        431
+    );
+    let long = |bytes| format!("X: {}\r\n", "a".repeat(bytes));
+    assert_eq!(
+        ask(&server, &with_fields("/healthz", &long(130_000))).status,
+        200
+    );
+    assert_eq!(
+        ask(&server, &with_fields("/healthz", &long(140_000))).status,
+        431
+    );
+    let target = |bytes| format!("/healthz?{}", "a".repeat(bytes));
+    assert_eq!(ask(&server, &with_fields(&target(65_000), "")).status, 200);
+    // Both parse URIs of 64 KiB. RFC 9112 §3 asks for 414; actix-web's server has one status for
+    // all that it cannot parse. A proxy's own limit on request lines makes them equal.
+    let too_long = if on_actix() { 400 } else { 414 };
+    assert_eq!(
+        ask(&server, &with_fields(&target(66_000), "")).status,
+        too_long
+    );
+}
+
+/// `GET /healthz` over HTTP/2 without TLS, with this block of more fields.
+fn over_http_2(fields: &[u8]) -> Vec<u8> {
+    const LARGEST: usize = 16_384;
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    let block = [b"\x82\x86\x04\x08/healthz\x01\x01x", fields].concat();
+    let frames = block.len().div_ceil(LARGEST);
+    for (number, part) in block.chunks(LARGEST).enumerate() {
+        // HEADERS that end the stream, then CONTINUATION; the last one ends the head.
+        let (kind, end) = if number == 0 { (1, 1) } else { (9, 0) };
+        let end = if number + 1 == frames { end | 4 } else { end };
+        request.extend(&u32::try_from(part.len()).unwrap().to_be_bytes()[1..]);
+        request.extend([kind, end, 0, 0, 0, 1]);
+        request.extend(part);
+    }
+    request
+}
+
+#[test]
+fn http_2_has_room_for_128_kib_of_fields_on_either_server() {
+    let server = Server::of("allsign");
+    // Literals that are not indexed: `x: y` 500 times; `x` of 60 000 bytes, whose length is 127 and
+    // the rest in groups of seven bits (RFC 7541 §5.1).
+    let many = b"\0\x01x\x01y".repeat(500);
+    let long = [&b"\0\x01x\x7f"[..], &[0xe1, 0xd3, 0x03], &[b'a'; 60_000]].concat();
+    for fields in [many, long] {
+        let mut connection = Connection::open(server.address);
+        connection.write(&over_http_2(&fields));
+        assert!(
+            connection.reads(br#"{"status":"ok"}"#),
+            "{} bytes",
+            fields.len()
+        );
+    }
+    server.assert_alive();
+}
+
+#[test]
+fn a_path_that_is_encoded_where_it_is_literal_is_unknown() {
+    let server = Server::of("allsign");
+    let owner = server.operator("owner");
+    let unknown = server.get("/unknown", &owner).timeless();
+    assert_eq!(unknown.status, 404);
+    for target in [
+        "/%61dmin",
+        "/%61dmin/keys",
+        "/%61dmin/keys?limit=1",
+        "/admin%2Fkeys",
+        "/demo/%75sers/x",
+        "/who%61mi",
+        "/%68ealthz",
+    ] {
+        for method in ["GET", "POST", "PUT"] {
+            let answer = server
+                .send(&Call::new(method, target).bearer(&owner))
+                .timeless();
+            assert_eq!(answer, unknown, "{method} {target}");
+        }
+    }
+}
+
+#[test]
+fn who_sends_a_whole_body_before_reading_finds_the_refusal() {
+    const LENGTH: usize = 16 << 20;
+    let server = Server::of("allsign");
+    let weak = server.issue_scoped(&["document:read"]);
+    let able = server.issue_scoped(&["document:write"]);
+    let bearer = |key: &str| format!("Authorization: Bearer {key}\r\n");
+    let sized = format!("Content-Length: {LENGTH}\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (path, fields, framing, status) in [
+        ("/v2/documents", String::new(), sized.as_str(), 401),
+        ("/v2/documents", String::new(), chunked, 401),
+        (
+            "/v2/documents",
+            "Expect: 100-continue\r\n".into(),
+            &sized,
+            401,
+        ),
+        ("/v2/documents", bearer(&weak.key), &sized, 403),
+        ("/v2/documents", bearer(&able.key), &sized, 413),
+        ("/admin/keys", String::new(), &sized, 401),
+        ("/unknown", String::new(), &sized, 404),
+    ] {
+        let mut connection = Connection::open(server.address);
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{fields}{framing}\r\n");
+        connection.write(head.as_bytes());
+        // The buffers of both sockets are smaller than this: whoever does not read makes it wait.
+        let block = vec![b'a'; 1 << 20];
+        for _ in 0..LENGTH / block.len() {
+            match framing == chunked {
+                true => connection.write(&[b"100000\r\n", &block[..], b"\r\n"].concat()),
+                false => connection.write(&block),
+            }
+        }
+        if framing == chunked {
+            connection.write(b"0\r\n\r\n");
+        }
+        let mut answer = connection.answer();
+        if answer.status == 100 {
+            answer = connection.answer();
+        }
+        assert_eq!(answer.status, status, "{path} {fields}{framing}");
+        // actix-web's server reads chunks to their end, and goes on.
+        if !(on_actix() && framing == chunked) {
+            assert_eq!(
+                answer.fields("connection"),
+                ["close"],
+                "{path} {fields}{framing}"
+            );
+            assert_eq!(connection.try_answer(), None, "it was announced");
+        }
+    }
+    server.assert_alive();
+}
+
+#[test]
+fn a_short_body_that_nobody_reads_closes_no_connection_on_axum() {
+    let server = Server::of("allsign");
+    let mut connection = Connection::open(server.address);
+    let request = "POST /v2/documents HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
+    for _ in 0..3 {
+        connection.write(request.as_bytes());
+        let answer = connection.answer();
+        assert_eq!(answer.status, 401);
+        if on_actix() {
+            // Its server closes wherever it does not know that a body was read.
+            assert_eq!(answer.fields("connection"), ["close"]);
+            return;
+        }
+        assert_eq!(answer.fields("connection"), [""; 0]);
+        connection.write(b"hello");
+    }
+}
+
+#[test]
+fn half_a_head_is_not_waited_for() {
+    let server = Server::of("allsign");
+    let preface = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..];
+    let mut cases = vec![
+        &b"GET /healthz HTTP/1.1\r\nHost: lo"[..],
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ",
+        b"G",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /hea",
+        // Idle between two requests.
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        &preface[..9],
+        preface,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ];
+    // actix-web's server, where it looks for HTTP/2 without TLS, waits for the first byte without
+    // end; its `max_connections` bounds them.
+    if !on_actix() {
+        cases.push(b"");
+    }
+    thread::scope(|scope| {
+        for bytes in cases {
+            let server = &server;
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let answer = server.exchange(bytes);
+                let (waited, text) = (begun.elapsed(), String::from_utf8_lossy(&answer));
+                assert!(waited < Duration::from_secs(15), "{bytes:?}: {waited:?}");
+                // actix-web's server says 408 before it closes, hyper just closes.
+                let whole = bytes.ends_with(b"\r\n\r\n") || bytes.ends_with(b"/hea");
+                assert!(
+                    whole
+                        || bytes.starts_with(preface)
+                        || text.is_empty()
+                        || text.starts_with("HTTP/1.1 408 "),
+                    "{bytes:?}: {text}"
+                );
+            });
+        }
+    });
+    server.assert_alive();
+}
