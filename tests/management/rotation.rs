@@ -108,7 +108,10 @@ async fn without_a_grace_the_old_key_is_revoked_at_once_and_no_clock_revives_it(
         desk.clock.step_to(old.created_at - DAY);
         assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
         let extended = change(|change| change.expires_at = Some(Some(desk.now() + DAY)));
-        desk.host().update(&old.id, extended, None).await.unwrap_err();
+        desk.host()
+            .update(&old.id, extended, None)
+            .await
+            .unwrap_err();
         desk.host().enable(&old.id).await.unwrap_err();
         assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
     }

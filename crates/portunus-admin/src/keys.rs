@@ -185,10 +185,11 @@ pub(crate) async fn rotate(
         rotated => rotated?,
     };
     let shown = proven.shown(&proven.manager.overview_of_rotated(&rotated));
+    let works_until = rotated.old_works_until().map(time_text);
     let answer = json!({
         "key": rotated.key.reveal(),
         "record": shown,
-        "rotated": { "id": rotated.old.id, "works_until": rotated.old_works_until().map(time_text) },
+        "rotated": { "id": rotated.old.id, "works_until": works_until },
     });
     Ok(private(StatusCode::CREATED, &answer))
 }
