@@ -75,9 +75,10 @@ async fn the_old_key_works_until_the_instant_at_which_its_grace_ends() {
     let manager = desk.host();
     let (secret, old) = issue(&manager, named("key")).await;
     let rotated = manager.rotate(&old.id, Some(HOUR)).await.unwrap();
+    let works_until = rotated.old_works_until();
     let fresh = rotated.key.reveal();
     assert_eq!(rotated.old.expires_at, Some(desk.now() + HOUR));
-    assert_eq!(rotated.old_works_until(), rotated.old.expires_at);
+    assert_eq!(works_until, rotated.old.expires_at);
     desk.clock.advance(HOUR - Duration::from_nanos(1));
     assert_eq!(
         (desk.refusal(&secret).await, desk.refusal(&fresh).await),
@@ -100,10 +101,11 @@ async fn without_a_grace_the_old_key_is_revoked_at_once_and_no_clock_revives_it(
         let (secret, old) = issue(&desk.host(), named("key")).await;
         let rotated = desk.host().rotate(&old.id, grace).await.unwrap();
         assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
+        let works_until = rotated.old_works_until();
         assert_eq!(desk.refusal(&rotated.key.reveal()).await, None);
         let revoked = rotated.old.revoked.as_ref().unwrap();
         assert_eq!(revoked.reason.as_deref(), Some("rotated"));
-        assert_eq!(rotated.old_works_until(), Some(revoked.at));
+        assert_eq!(works_until, Some(revoked.at));
         assert_eq!(desk.stored(&old.id).await, Some(rotated.old.clone()));
         desk.clock.step_to(old.created_at - DAY);
         assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
