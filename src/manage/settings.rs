@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Denied, KeyChange, KeyManager, ManageError, NewKey, OperatorPolicy, Place, Setting};
 use crate::actor::UserRef;
+use crate::authenticator::Authenticator;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Access, Delegation, KeyKind, KeyRecord, PlanName, TenantId, UserId};
 use crate::limit::Quotas;
@@ -252,7 +253,7 @@ impl KeyManager {
     }
 
     fn compile(&self, scopes: &[Scope]) -> Result<std::sync::Arc<dyn ScopeSet>, ManageError> {
-        let model = self.authenticator.as_ref().map(|own| own.scope_model());
+        let model = self.authenticator.as_ref().map(Authenticator::scope_model);
         model
             .unwrap_or(&*self.inner.scope_model)
             .compile(scopes)

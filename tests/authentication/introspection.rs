@@ -458,7 +458,7 @@ async fn verifying_consumes_nothing_and_looks_at_no_transport() {
             &with_last_character_wrong(&key),
             "",
             "garbage",
-            &record.id.to_string(),
+            record.id.as_ref(),
         ] {
             assert_eq!(known(text).await, None, "{text}");
         }

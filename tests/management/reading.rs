@@ -23,7 +23,7 @@ async fn used(desk: &Desk) -> (KeyManager, portunus::Authenticator, KeyId, Strin
         ))
         .await
         .unwrap();
-    let secret = issued.key.reveal().to_string();
+    let secret = issued.key.reveal();
     for _ in 0..3 {
         authenticator
             .authenticate(&Head::bearer(&secret).from("192.0.2.7"))

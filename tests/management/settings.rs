@@ -131,7 +131,7 @@ fn table() -> Vec<Row> {
     vec![
         row("tenant: its own", olga, true, None, |_| ()),
         row("tenant: another", olga, false, None, |new| {
-            new.owner = globex()
+            new.owner = globex();
         }),
         row(
             "scopes: within its own",
@@ -292,7 +292,7 @@ fn table() -> Vec<Row> {
             limited(only(second())),
         ),
         row("owner: the tenant itself", olga, true, None, |new| {
-            new.owner = acme()
+            new.owner = acme();
         }),
         row(
             "owner: a user of the tenant",
@@ -329,7 +329,7 @@ fn table() -> Vec<Row> {
             },
         ),
         row("lifetime: never", olga, false, S::Lifetime, |new| {
-            new.expires_at = None
+            new.expires_at = None;
         }),
         row("addresses: any", olga, true, None, |new| {
             new.allowed_ips = Some(AllowList::parse(["0.0.0.0/0"]).unwrap());

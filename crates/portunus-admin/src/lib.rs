@@ -121,6 +121,7 @@ impl Admin {
     /// Reading writes nothing. `GET /events` asks the task that flushes the audit trail
     /// ([`AuditTrail::flush_requested`]), waits half a second for it at most, and shows what is
     /// stored then.
+    #[allow(clippy::needless_pass_by_value, reason = "it owns what it is made of")]
     pub fn new(
         manager: KeyManager,
         authenticator: Authenticator,

@@ -35,7 +35,8 @@
 //! Where [`AuthLayer::grpc`] declares that the service serves gRPC, calls of gRPC are refused in
 //! gRPC's own way, by a status with the same decision and the same stable code
 //! ([`GrpcStatus`](crate::respond::GrpcStatus) says how); elsewhere a client's `Content-Type`
-//! changes no answer. [`GrpcMethods`] demands scopes method by method, and declares the same. tonic's body is one of those that need `map_response`:
+//! changes no answer. [`GrpcMethods`] demands scopes method by method, and declares the same.
+//! tonic's body is one of those that need `map_response`:
 //! [`protect_grpc`](crate::guide::protect_grpc) shows a whole program.
 //!
 //! A handler finds the [`KeyPrincipal`] in `request.extensions()`. One service alone is wrapped

@@ -77,7 +77,7 @@ impl Node {
             trail,
             authenticator,
             id: issued.record.id.to_string(),
-            secret: issued.key.reveal().to_string(),
+            secret: issued.key.reveal(),
         }
     }
 

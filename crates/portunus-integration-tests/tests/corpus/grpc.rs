@@ -1,6 +1,7 @@
 //! The corpus's column for gRPC: every refusal of a `GET` or `POST`, asked as a call of a service
-//! whose host declared that it serves gRPC, is a status of trailers only, with the number that stands for the row's status, its stable code, and its
-//! challenges and fields of limits as metadata.
+//! whose host declared that it serves gRPC, is a status of trailers only, with the number that
+//! stands for the row's status, its stable code, and its challenges and fields of limits as
+//! metadata.
 //!
 //! Asked over HTTP/1.1: what is refused how is decided by the request's head. `tests/grpc.rs` has
 //! clients and servers of gRPC.
