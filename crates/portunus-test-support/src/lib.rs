@@ -160,7 +160,7 @@ pub fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
-/// A well-formed key of [`format`] that nobody issued.
+/// A well-formed key of [`format()`] that nobody issued.
 pub fn stranger() -> String {
     format()
         .generate(Some(&live()), Some(KeyKind::App))
