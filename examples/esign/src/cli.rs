@@ -46,7 +46,7 @@ pub(crate) struct Flags {
     /// The one header that trusted proxies set.
     #[arg(long, default_value = "x-forwarded-for")]
     pub(crate) forwarded_header: Header,
-    /// Another site whose pages may write to /admin, as `https://host` or `https://host:8443`; may be given again.
+    /// Another site whose pages may write to /admin (`https://host` or `https://host:8443`); repeatable.
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) trusted_origin: Vec<Origin>,
     /// Serve TLS 1.3 only, with this certificate chain (PEM).
