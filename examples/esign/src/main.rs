@@ -133,6 +133,8 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
     let last_flush = async {
         let _ = flusher.await;
         app.flush().await;
+        // A request that was ended by the stop may be noted only now.
+        app.flush().await;
     };
     if tokio::time::timeout(DRAIN, last_flush).await.is_err() {
         warn!("the storage did not take the last usage and events in time");
