@@ -390,8 +390,9 @@ fn told_to_stop_it_ends_with_0_although_clients_are_in_the_middle_of_a_handshake
     let ready = server.ready.to_string();
     let ended = server.process.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    // actix-web waits for handshakes as for requests, as long as it drains: ten seconds.
     assert!(
-        begun.elapsed() < Duration::from_secs(8),
+        begun.elapsed() < Duration::from_secs(15),
         "{:?}",
         begun.elapsed()
     );
