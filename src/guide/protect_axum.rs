@@ -100,10 +100,11 @@
 //! | argument | who gets in |
 //! |---|---|
 //! | [`KeyPrincipal`](crate::KeyPrincipal) | whoever the route lets in; this is who it is |
-//! | `Option<KeyPrincipal>` | also nobody, where the route says [`optional_key()`](crate::adapter::axum::Unguarded::optional_key) or the authenticator is [`optional()`] |
+//! | `Option<KeyPrincipal>` | also nobody, where [`optional_key()`] or [`optional()`] says so |
 //! | [`Granted<D>`](crate::adapter::axum::Granted) | who meets a requirement that is part of the type |
 //! | [`Caller<T>`] | who could be made a `T` of your own, by `AuthLayer::map_principal` |
 //!
+//! [`optional_key()`]: crate::adapter::axum::Unguarded::optional_key
 //! [`optional()`]: crate::AuthenticatorBuilder::optional
 //! [`Caller<T>`]: crate::adapter::axum::Caller
 //!

@@ -164,15 +164,24 @@ impl Denied {
 /// | what | may be set by an operator of a tenant | beyond it |
 /// |---|---|---|
 /// | tenant | its own | never |
-/// | scopes | within [`Operator::authority`], by the authenticator's `ScopeModel`; none if it was given none. A key of an API without scopes needs `*` | [`Setting::Scopes`] |
+/// | scopes | within [`Operator::authority`]; none if it was given none | [`Setting::Scopes`] |
 /// | access | within [`Operator::access`] | [`Setting::Access`] |
-/// | workspaces | as [`allows`](Self::allows) says: by [`ByRole`], an Owner the organization and each workspace, an Admin the organization and its own workspaces, a Member none | `allows` |
-/// | delegation | what [`IssueRules::delegation`](super::IssueRules::delegation) gives, or less | [`Setting::Delegation`] |
-/// | plan | the one that [`HostRules::plan_of`](super::HostRules::plan_of) names for the tenant; none where it names none | [`Setting::Plan`] |
+/// | workspaces | as [`allows`](Self::allows) says | `allows` |
+/// | delegation | what [`IssueRules::delegation`] gives, or less | [`Setting::Delegation`] |
+/// | plan | the one that [`HostRules::plan_of`] names for the tenant, if any | [`Setting::Plan`] |
 /// | quotas | at most the authenticator's default, in every window | [`Setting::Quotas`] |
-/// | owner's user | one that the authenticator's `Directory` knows in the tenant; without a directory nobody. Unknown users and those of other tenants are refused alike | [`Setting::Owner`] |
-/// | lifetime | any, or none; where [`IssueRules::longest_lifetime`](super::IssueRules::longest_lifetime) is set, at most that | [`Setting::Lifetime`] |
-/// | addresses, name, description, metadata, beginning, environment, kind | any that the API has | |
+/// | owner's user | one that the `Directory` knows in the tenant | [`Setting::Owner`] |
+/// | lifetime | any, within [`IssueRules::longest_lifetime`] if set | [`Setting::Lifetime`] |
+/// | addresses, texts, metadata, beginning, environment, kind | any that the API has | |
+///
+/// Scopes are compared by the authenticator's `ScopeModel`; a key of an API without scopes needs
+/// `*`. By [`ByRole`], an Owner may set the organization and each workspace, an Admin the
+/// organization and its own workspaces, a Member none. Without a directory there are no users.
+/// Unknown users and those of other tenants are refused alike.
+///
+/// [`IssueRules::delegation`]: super::IssueRules::delegation
+/// [`IssueRules::longest_lifetime`]: super::IssueRules::longest_lifetime
+/// [`HostRules::plan_of`]: super::HostRules::plan_of
 ///
 /// The service itself ([`Operator::host`], and a manager without an operator) may set everything,
 /// and no policy is asked about it.
