@@ -20,5 +20,9 @@ pub(crate) const HEAD_BYTES: u32 = 131_072;
 /// before it reads finds the answer.
 pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
+/// The same on actix-web, which keeps every connection open for so long whose request's body was
+/// left unread, however short: a client that waits for its end waits for this.
+pub(crate) const LINGER_ON_ACTIX: Duration = Duration::from_secs(2);
+
 /// How many bytes of it are read at most (axum; actix-web's server knows the time only).
 pub(crate) const LINGER_BYTES: usize = 64 * 1024 * 1024;

@@ -22,7 +22,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::api::{self, Call, Method, Reply, Route};
 use crate::app::App;
-use crate::limits::{HANDSHAKE, HEAD, LINGER};
+use crate::limits::{HANDSHAKE, HEAD, LINGER_ON_ACTIX};
 
 /// The longest body that is read, in bytes: axum's limit.
 const LONGEST_BODY: usize = 2 * 1024 * 1024;
@@ -70,7 +70,7 @@ pub(crate) fn server(
         .client_request_timeout(HEAD)
         .keep_alive(HEAD)
         // Also for how long a body that nobody wants is read after the answer.
-        .client_disconnect_timeout(LINGER)
+        .client_disconnect_timeout(LINGER_ON_ACTIX)
         .tls_handshake_timeout(HANDSHAKE)
         .shutdown_timeout(drain);
     let server = match tls {
