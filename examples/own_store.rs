@@ -19,12 +19,13 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use portunus::key::{
     Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyId, KeyRecord, KeyStatus, Owner, SigningState,
+    TenantId,
 };
 use portunus::manage::{KeyManager, NewKey};
 use portunus::scope;
 use portunus::store::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
-    StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, Match, OwnerRef, Page,
+    Rejected, StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,8 @@ struct Kept {
     keys: BTreeMap<KeyId, Row>,
     /// Every digest that was ever known, and whose it was; also of keys that are deleted.
     digests: BTreeMap<String, KeyId>,
+    /// Whose the deleted keys were.
+    deleted: BTreeMap<KeyId, TenantId>,
     /// The primary keys that were set, by owner.
     primaries: BTreeMap<String, KeyId>,
 }
@@ -219,8 +222,9 @@ impl Kept {
                 }
             }
             Change::Delete(id) => {
-                self.row(id)?;
+                let tenant = self.row(id)?.record.owner.tenant_id.clone();
                 self.keys.remove(id);
+                self.deleted.insert(id.clone(), tenant);
             }
             Change::SetPrimary { owner, key } => {
                 if !owner.includes(&self.row(key)?.record) {
@@ -356,29 +360,15 @@ fn save(path: &Path, kept: &Kept) -> Result<(), Box<dyn Error + Send + Sync>> {
 impl KeyStore for FileStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         let kept = self.read();
-        let texts: Vec<String> = digests.iter().map(digest_text).collect();
-        // A secret that was deleted under any scheme stays deleted.
-        let deleted = |text: &String| {
-            kept.digests
-                .get(text)
-                .is_some_and(|id| !kept.keys.contains_key(id))
-        };
-        if texts.iter().any(deleted) {
-            return Ok(None);
-        }
-        let row = |text: &String| {
-            kept.keys
-                .get(kept.digests.get(text)?)
-                .filter(|row| row.digest == *text)
-        };
-        let mut found = digests
-            .iter()
-            .zip(&texts)
-            .filter_map(|(digest, text)| Some((digest, row(text)?)));
-        // One that is revoked comes first, else the one of the first digest.
-        let revoked = found.clone().find(|(_, row)| row.record.revoked.is_some());
-        let found = revoked.or_else(|| found.next());
-        Ok(found.map(|(digest, row)| Arc::new(StoredKey::new(*digest, row.record.clone()))))
+        Ok(StoredKey::of_one_secret(digests, |digest| {
+            let text = digest_text(digest);
+            let id = kept.digests.get(&text)?;
+            let Some(row) = kept.keys.get(id) else {
+                return Some(Match::Deleted(kept.deleted.get(id).cloned()));
+            };
+            let key = || StoredKey::new(*digest, row.record.clone());
+            (row.digest == text).then(|| Match::Key(Arc::new(key())))
+        }))
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {

@@ -14,10 +14,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
-    StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, Match, OwnerRef, Page,
+    Rejected, StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
 };
-use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
+use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState, TenantId};
 
 /// A [`KeyStore`] in memory. Cloning shares the keys.
 #[derive(Clone, Default)]
@@ -28,8 +28,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Shared {
     by_digest: ByDigest,
-    /// Every digest that a deleted key ever had.
-    ended: papaya::HashSet<KeyDigest, BuildHasherDefault<FirstWord>>,
+    /// Every digest that a deleted key ever had, with that key's tenant.
+    deleted: papaya::HashMap<KeyDigest, TenantId, BuildHasherDefault<FirstWord>>,
     /// Raised between a batch's insertions into the map and its removals.
     generation: AtomicU64,
     state: Mutex<State>,
@@ -97,18 +97,14 @@ impl MemoryStore {
         if let [digest] = digests {
             return map.get(digest).map(Arc::clone);
         }
-        let ended = self.shared.ended.pin();
+        let deleted = self.shared.deleted.pin();
         loop {
             let before = self.shared.generation.load(Ordering::SeqCst);
-            let mut found: Option<&Arc<StoredKey>> = None;
-            for key in digests.iter().filter_map(|digest| map.get(digest)) {
-                if found.is_none() || key.record().revoked.is_some() {
-                    found = Some(key);
-                }
-            }
-            let found = found
-                .filter(|_| !digests.iter().any(|digest| ended.contains(digest)))
-                .map(Arc::clone);
+            let matched = |digest: &KeyDigest| match map.get(digest) {
+                Some(key) => Some(Match::Key(Arc::clone(key))),
+                None => (deleted.get(digest)).map(|of| Match::Deleted(Some(of.clone()))),
+            };
+            let found = StoredKey::of_one_secret(digests, matched);
             // A key that moved from one of the digests to another meanwhile may have been missed
             // under both.
             if before == self.shared.generation.load(Ordering::SeqCst) {
@@ -455,7 +451,7 @@ impl Undo {
     }
 
     fn publish(self, state: &State, shared: &Shared) {
-        let (map, ended) = (shared.by_digest.pin(), shared.ended.pin());
+        let (map, deleted) = (shared.by_digest.pin(), shared.deleted.pin());
         let now = |id: &KeyId| state.keys.get(id).filter(|entry| !entry.deleted);
         for (id, _) in &self.entries {
             if let Some(entry) = now(id) {
@@ -463,14 +459,10 @@ impl Undo {
                     entry.digest,
                     Arc::new(StoredKey::new(entry.digest, Arc::clone(&entry.record))),
                 );
-            } else if let Some(deleted) = state.keys.get(id) {
-                deleted
-                    .former
-                    .iter()
-                    .chain([&deleted.digest])
-                    .for_each(|digest| {
-                        ended.insert(*digest);
-                    });
+            } else if let Some(entry) = state.keys.get(id) {
+                for digest in entry.former.iter().chain([&entry.digest]) {
+                    deleted.insert(*digest, entry.record.owner.tenant_id.clone());
+                }
             }
         }
         shared.generation.fetch_add(1, Ordering::SeqCst);

@@ -9,6 +9,7 @@ mod bus;
 mod cached;
 mod error;
 mod memory;
+mod secret;
 mod write;
 
 use std::any::Any;
@@ -24,6 +25,7 @@ pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, Loc
 pub use cached::{CachedStore, CachedStoreBuilder};
 pub use error::StoreError;
 pub use memory::MemoryStore;
+pub use secret::Match;
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
 use crate::key::{
@@ -45,9 +47,8 @@ use crate::key::{
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// The key stored under one of these digests, in one trip. They are all of one secret, under
-    /// different schemes, and a secret that was ended under any of them stays ended: where there
-    /// are several keys, it is one that is revoked, else that of the first digest. `None` means
-    /// that there is none, or that one of the digests was a key's that is deleted by now.
+    /// different schemes, the newest first; which of several matches counts is the rule of
+    /// [`StoredKey::of_one_secret`]. `None` means that there is no such key, or that it is deleted.
     ///
     /// # Errors
     /// Where storage gives no answer. The request is then refused with 503, never with 401.

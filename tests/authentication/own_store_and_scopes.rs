@@ -15,13 +15,14 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use portunus::key::{
     DigestScheme, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Owner, Pepper, SigningState,
+    TenantId,
 };
 use portunus::manage::{IssueRules, KeyManager, ManageError, NewKey};
 use portunus::policy::Requirement;
 use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet};
 use portunus::store::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
-    StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, Match, OwnerRef, Page,
+    Rejected, StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
@@ -54,6 +55,7 @@ struct Told {
     keys: BTreeMap<String, Key>,
     ids_ever: BTreeSet<String>,
     digests_ever: Vec<(KeyDigest, String)>,
+    deleted: BTreeMap<String, TenantId>,
     primaries: Vec<(OwnerRef, KeyId)>,
 }
 
@@ -158,7 +160,11 @@ impl Told {
                 self.digests_ever.push((digest, (*id).to_owned()));
                 self.keys.get_mut(*id)?.digest = digest;
             }
-            ["delete", id] => drop(self.keys.remove(*id)?),
+            ["delete", id] => {
+                let key = self.keys.remove(*id)?;
+                let tenant = key.record.owner.tenant_id;
+                self.deleted.insert((*id).to_owned(), tenant);
+            }
             ["sign", id, hex] => {
                 let state = (!hex.is_empty())
                     .then(|| SigningState::from_bytes(&from_hex(hex.trim())?).ok());
@@ -327,18 +333,20 @@ impl KeyStore for LogStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         tokio::task::yield_now().await;
         let told = self.read()?;
-        let ended = |(digest, id): &(KeyDigest, String)| {
-            digests.contains(digest) && !told.keys.contains_key(id)
-        };
-        if told.digests_ever.iter().any(ended) {
-            return Ok(None);
-        }
-        let mut found = digests
-            .iter()
-            .filter_map(|digest| told.keys.values().find(|key| key.digest == *digest));
-        let revoked = found.clone().find(|key| key.record.revoked.is_some());
-        let found = revoked.or_else(|| found.next());
-        Ok(found.map(|key| Arc::new(StoredKey::new(key.digest, key.record.clone()))))
+        Ok(StoredKey::of_one_secret(digests, |digest| {
+            let (_, id) = told
+                .digests_ever
+                .iter()
+                .find(|(known, _)| known == digest)?;
+            match told.keys.get(id) {
+                None => Some(Match::Deleted(told.deleted.get(id).cloned())),
+                Some(key) if key.digest == *digest => Some(Match::Key(Arc::new(StoredKey::new(
+                    *digest,
+                    key.record.clone(),
+                )))),
+                Some(_) => None,
+            }
+        }))
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {

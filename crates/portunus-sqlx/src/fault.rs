@@ -9,24 +9,60 @@ use std::time::Duration;
 use portunus::audit::AuditError;
 use portunus::store::{Rejected, StoreError};
 
-/// Why a schema could not be brought up to date.
+/// Why a database cannot be used. The text has the causes in it, as the disk, the server and the
+/// driver told them, and nothing of an address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum MigrateError {
-    /// The database was written by a newer version of this crate.
+pub enum OpenError {
+    /// A newer version of this crate wrote the database, and this version must not use it.
     #[error(
-        "the database has schema {found}; this version of portunus-sqlx knows {known} at most: \
-         update the program"
+        "the database has schema {found}, for programs that know schema {oldest} or a newer one; \
+         this version of portunus-sqlx knows {known}: update the program"
     )]
     Newer {
         /// The schema of the database.
         found: i64,
+        /// The oldest that a program must know to use it.
+        oldest: i64,
         /// The newest that is known here.
         known: i64,
     },
-    /// The database gave no answer, or refused.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// The database has no schema, or an old one, and it could not be brought up to date: its role
+    /// may not change tables, or its disk is full. Let a role that owns the tables call `migrate`.
+    #[error(
+        "the database has {}, this version of portunus-sqlx needs schema {known}, and it could not \
+         be made: {cause}",
+        schema(*.found)
+    )]
+    Schema {
+        /// The schema of the database, 0 where it has none.
+        found: i64,
+        /// The one that is needed.
+        known: i64,
+        /// What the database said.
+        cause: String,
+    },
+    /// The database gave no answer, or cannot be opened.
+    #[error("{cause}")]
+    Unavailable {
+        /// What the disk, the server or the driver said.
+        cause: String,
+    },
+}
+
+fn schema(found: i64) -> String {
+    match found {
+        0 => "no schema".into(),
+        found => format!("schema {found}"),
+    }
+}
+
+impl From<Fault> for OpenError {
+    fn from(fault: Fault) -> Self {
+        Self::Unavailable {
+            cause: fault.causes(),
+        }
+    }
 }
 
 /// What went wrong inside.
@@ -83,6 +119,21 @@ impl Fault {
         }
     }
 
+    /// Whether another process wrote for longer than this one waits.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_busy(&self) -> bool {
+        let code = self.code().and_then(|code| code.parse::<u32>().ok());
+        // SQLITE_BUSY, without what extends it.
+        code.is_some_and(|code| code & 0xff == 5)
+    }
+
+    /// Whether the role may not do that.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_forbidden(&self) -> bool {
+        // insufficient_privilege
+        self.code().is_some_and(|code| code == "42501")
+    }
+
     /// Whether the database gave the transaction up for the sake of another, so that it may be
     /// tried again at once.
     #[cfg(feature = "postgres")]
@@ -124,6 +175,22 @@ impl From<Refusal> for Fault {
 }
 
 impl Fault {
+    /// All that is known about it, on one line.
+    pub(crate) fn causes(self) -> String {
+        let source = self.into_source();
+        let mut text = source.to_string();
+        let mut cause = source.source();
+        while let Some(error) = cause {
+            let more = error.to_string();
+            // Some errors say what their causes say.
+            if !text.contains(&more) {
+                text = format!("{text}: {more}");
+            }
+            cause = error.source();
+        }
+        text.replace('\n', " ")
+    }
+
     /// Why there is no answer, for whoever asked for something else than a key.
     pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
         let code = self.code().unwrap_or_default();

@@ -11,7 +11,6 @@
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("keys.db");
 //! let store = SqliteStore::open(path).await?;
-//! store.migrate().await?;
 //!
 //! let live = Environment::new("live")?;
 //! let format = KeyFormat::builder("acme_")
@@ -126,7 +125,7 @@ pub use audit::SqliteAudit;
 pub use bus::PostgresBus;
 #[cfg(feature = "sqlite")]
 pub use bus::SqliteWatch;
-pub use fault::MigrateError;
+pub use fault::OpenError;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]

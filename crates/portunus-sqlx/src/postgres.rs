@@ -7,15 +7,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use portunus::store::StoreError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
 
-use crate::fault::Fault;
-use crate::operation::Operation;
+use crate::fault::{Fault, OpenError};
+use crate::operation::{Migrate, Operation, hold};
 use crate::sql;
 use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
-use crate::value::session_on;
+use crate::value::{Session, session_on};
 
 /// How many connections a pool has that is made here.
 const CONNECTIONS: u32 = 10;
@@ -36,6 +35,11 @@ const SET_LIMITS: &str = "SELECT set_config('statement_timeout', '10s', false), 
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
+/// Begins a change of the schema, which may take longer than any write.
+const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+     SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+     SET LOCAL idle_in_transaction_session_timeout = 0";
+
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with the encoding UTF-8.
@@ -51,27 +55,27 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Connects to the database at an address such as `postgres://user@host/database`, with
-    /// [`pool_options`](Self::pool_options). [`migrate`](Self::migrate) comes next.
+    /// [`pool_options`](Self::pool_options), and makes its schema or brings it up to date
+    /// ([`migrate`](Self::migrate)).
     ///
     /// # Errors
-    /// An address that is none, or a server that does not answer.
-    pub async fn connect(address: &str) -> Result<Self, StoreError> {
+    /// An address that is none, a server that does not answer, or a schema that this version must
+    /// not use or cannot make.
+    pub async fn connect(address: &str) -> Result<Self, OpenError> {
         let options: PgConnectOptions = address.parse().map_err(Fault::Database)?;
         Self::connect_with(options).await
     }
 
     /// Connects with connection options of the host's own, and
-    /// [`pool_options`](Self::pool_options).
+    /// [`pool_options`](Self::pool_options); then as [`connect`](Self::connect).
     ///
     /// # Errors
-    /// A server that does not answer.
-    pub async fn connect_with(options: PgConnectOptions) -> Result<Self, StoreError> {
-        Ok(Self::new(
-            Self::pool_options()
-                .connect_with(options)
-                .await
-                .map_err(Fault::from)?,
-        ))
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(options: PgConnectOptions) -> Result<Self, OpenError> {
+        let pool = Self::pool_options().connect_with(options).await;
+        let store = Self::new(pool.map_err(Fault::from)?);
+        store.migrate().await?;
+        Ok(store)
     }
 
     /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on
@@ -101,7 +105,8 @@ impl PostgresStore {
     }
 
     /// A store on a pool of the host's own, which decides about limits of time. Half of its
-    /// connections at most write at once, so that look-ups find one.
+    /// connections at most write at once, so that look-ups find one. Call
+    /// [`migrate`](Self::migrate) before anything else.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let half = pool.options().get_max_connections() / 2;
@@ -184,6 +189,56 @@ impl PostgresStore {
         .await
     }
 
+    /// Brings the schema up to date, however long that takes.
+    async fn make_schema(&self) -> Result<(), Fault> {
+        let mut connection = self.beside().await?;
+        let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
+        Migrate.run(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Makes the indexes that are missing, beside whatever else is going on: lists are read without
+    /// them too, but slowly. A role that may not make them leaves them to another.
+    async fn make_indexes(&self) -> Result<(), Fault> {
+        let (mut missing, dialect) = (false, &sql::POSTGRES);
+        let mut connection = self.pool.acquire().await?;
+        for (name, _) in dialect.indexes {
+            missing |= index_state(&mut *connection, name).await? != Some(true);
+        }
+        drop(connection);
+        if !missing {
+            return Ok(());
+        }
+        // One node at a time: an index that is being made looks like one that failed.
+        let mut turn = self.beside().await?;
+        let mut turn = turn.begin_with(BEGIN_MIGRATION).await?;
+        hold(&mut *turn).await?;
+        let mut connection = self.beside().await?;
+        for (name, make) in dialect.indexes {
+            let made = async {
+                match index_state(&mut connection, name).await? {
+                    Some(true) => return Ok(()),
+                    Some(false) => {
+                        let drop = AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {name}"));
+                        sqlx::raw_sql(drop).execute(&mut connection).await?;
+                    }
+                    None => {}
+                }
+                connection.script(make).await
+            };
+            match made.await {
+                Err(fault) if fault.is_forbidden() => return Ok(()),
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection that is none of the pool's, with the server's own limits of time.
+    async fn beside(&self) -> Result<PgConnection, Fault> {
+        Ok(PgConnection::connect_with(&self.pool.connect_options()).await?)
+    }
+
     async fn write_once<O: Operation>(&self, operation: &O) -> Result<O::Answer, Fault> {
         let mut transaction = self.begin(BEGIN_WRITE).await?;
         match operation.run(&mut *transaction).await {
@@ -198,6 +253,14 @@ impl PostgresStore {
             }
         }
     }
+}
+
+/// Whether there is an index of this name, and whether it can be used.
+async fn index_state(session: &mut dyn Session, name: &'static str) -> Result<Option<bool>, Fault> {
+    let rows = session.rows(sql::INDEX_STATE, vec![name.into()]).await?;
+    let row = rows.into_iter().next();
+    row.map(|row| Ok(row.of("pg_index", name).int("indisvalid")? == 1))
+        .transpose()
 }
 
 impl fmt::Debug for PostgresStore {

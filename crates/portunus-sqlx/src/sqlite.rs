@@ -5,12 +5,11 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use portunus::store::StoreError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
-use crate::fault::Fault;
-use crate::operation::Operation;
+use crate::fault::{Fault, OpenError};
+use crate::operation::{Migrate, Operation};
 use crate::sql;
 use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
 use crate::value::session_on;
@@ -33,12 +32,13 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens a file, which is made if it is not there, for its owner alone: with a write-ahead log,
-    /// `synchronous = FULL`, foreign keys, and five seconds of patience with other processes.
-    /// [`migrate`](Self::migrate) comes next.
+    /// `synchronous = FULL`, foreign keys, and five seconds of patience with other processes. Its
+    /// schema is made or brought up to date ([`migrate`](Self::migrate)).
     ///
     /// # Errors
-    /// A file that cannot be opened, or is no SQLite database.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+    /// A file that cannot be opened, or is no SQLite database, or has a schema that this version
+    /// must not use or cannot make.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         make_private(path.as_ref());
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -48,11 +48,11 @@ impl SqliteStore {
     }
 
     /// Opens a file with options of the host's own. The write-ahead log, `synchronous = FULL` and
-    /// foreign keys are set in any case.
+    /// foreign keys are set in any case, and the schema is brought up to date.
     ///
     /// # Errors
-    /// A file that cannot be opened, or is no SQLite database.
-    pub async fn open_with(options: SqliteConnectOptions) -> Result<Self, StoreError> {
+    /// As [`open`](Self::open).
+    pub async fn open_with(options: SqliteConnectOptions) -> Result<Self, OpenError> {
         let options = options
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -75,18 +75,20 @@ impl SqliteStore {
             .connect_with(options)
             .await
             .map_err(Fault::from)?;
-        Ok(Self {
+        let store = Self {
             readers,
             writer,
             turns: Turns::new(1),
-        })
+        };
+        store.migrate().await?;
+        Ok(store)
     }
 
     /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is
     /// when it is acknowledged: with `synchronous` below `FULL`, a power cut may undo a revocation.
     /// Each connection must see the same database, so that a pool of several cannot be one in
     /// memory. Clones of this store take turns to write; a second store on the same pool waits in
-    /// SQLite, as another process does.
+    /// SQLite, as another process does. Call [`migrate`](Self::migrate) before anything else.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
         Self {
@@ -126,25 +128,42 @@ impl SqliteStore {
 
     pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let _turn = self.turns.wait().await?;
-        limited(WRITE_LIMIT, async {
-            // From its first statement on the only writer: a transaction that only becomes one
-            // later may have to be given up.
-            let mut transaction: Transaction<'_, Sqlite> =
-                self.writer.begin_with("BEGIN IMMEDIATE").await?;
-            match operation.run(&mut *transaction).await {
-                Ok(answer) => {
-                    transaction.commit().await?;
-                    Ok(answer)
-                }
-                Err(fault) => {
-                    // Where this fails too, the connection is not used again before it was rolled
-                    // back.
-                    let _ = transaction.rollback().await;
-                    Err(fault)
-                }
+        limited(WRITE_LIMIT, self.write_once(operation)).await
+    }
+
+    async fn write_once<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        // From its first statement on the only writer: a transaction that only becomes one later
+        // may have to be given up.
+        let mut transaction: Transaction<'_, Sqlite> =
+            self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        match operation.run(&mut *transaction).await {
+            Ok(answer) => {
+                transaction.commit().await?;
+                Ok(answer)
             }
-        })
-        .await
+            Err(fault) => {
+                // Where this fails too, the connection is not used again before it was rolled back.
+                let _ = transaction.rollback().await;
+                Err(fault)
+            }
+        }
+    }
+
+    /// Brings the schema up to date, however long that takes.
+    async fn make_schema(&self) -> Result<(), Fault> {
+        let _turn = self.turns.wait().await?;
+        loop {
+            match self.write_once(Migrate).await {
+                // Another process is doing it.
+                Err(fault) if fault.is_busy() => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// They are made with the schema.
+    async fn make_indexes(&self) -> Result<(), Fault> {
+        Ok(())
     }
 }
 

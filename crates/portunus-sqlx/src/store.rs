@@ -45,32 +45,35 @@ pub(crate) async fn limited<T>(
 macro_rules! key_store {
     ($store:ident) => {
         impl $store {
-            /// Makes the schema, or brings it up to date. Call it before anything else; doing so
-            /// again, or in several processes at once, is harmless.
+            /// Makes the schema, or brings it up to date, which `open` and `connect` do already:
+            /// for a store on a pool of the host's own. Doing so again, or in several processes at
+            /// once, is harmless. Where there is nothing to do, nothing is written, so that a role
+            /// that may only read and write rows is enough. Look-ups go on meanwhile.
             ///
             /// # Errors
-            /// [`MigrateError::Newer`](crate::MigrateError::Newer) where a newer version of this
-            /// crate wrote the database; or the database giving no answer.
-            pub async fn migrate(&self) -> Result<(), crate::MigrateError> {
-                use crate::operation::{Migrate, Migrated};
-                match self
-                    .write(Migrate)
-                    .await
-                    .map_err(portunus::store::StoreError::from)?
-                {
-                    Migrated::UpToDate => Ok(()),
-                    Migrated::Newer { found, known } => {
-                        Err(crate::MigrateError::Newer { found, known })
-                    }
+            /// [`OpenError::Newer`](crate::OpenError::Newer) where a newer version of this crate
+            /// wrote the database for programs that know more than this one,
+            /// [`OpenError::Schema`](crate::OpenError::Schema) where the schema could not be
+            /// changed, or the database giving no answer.
+            pub async fn migrate(&self) -> Result<(), crate::OpenError> {
+                let (found, known) = self.read(crate::operation::Inspect).await?;
+                if found.is_behind(known)? {
+                    let made = self.make_schema().await;
+                    made.map_err(|fault| crate::OpenError::Schema {
+                        found: found.version,
+                        known,
+                        cause: fault.causes(),
+                    })?;
                 }
+                Ok(self.make_indexes().await?)
             }
         }
 
         impl $store {
             /// Lower-cases the user ids of owners that are UUIDs
             /// ([`UserIds::Uuid`](portunus::actor::UserIds::Uuid)), in records that were written
-            /// before the host said that they are; returns how many records changed. Call it after
-            /// [`migrate`](Self::migrate), which never does this. Other ids stay byte for byte.
+            /// before the host said that they are; returns how many records changed. No migration does
+            /// this. Other ids stay byte for byte.
             ///
             /// The records and the primary key of one spelling of one owner change in one step. Of
             /// two primary keys the newer one stays, by when it was made, and each record's version

@@ -10,7 +10,7 @@ use portunus::KeyStore;
 use portunus::actor::UserIds;
 use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
 use portunus::store::{CachedStore, MemoryStore};
-use portunus_sqlx::{MigrateError, PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
+use portunus_sqlx::{PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
 use tracing::warn;
 
 /// How long events and hours of use are kept.
@@ -90,11 +90,7 @@ impl Storage {
                     |error: &dyn fmt::Display| format!("cannot use {}: {error}", path.display());
                 let store = SqliteStore::open(path)
                     .await
-                    .map_err(|error| unusable(&Chain(&error)))?;
-                store
-                    .migrate()
-                    .await
-                    .map_err(|error: MigrateError| unusable(&Chain(&error)))?;
+                    .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
                     let folded = store.fold_user_ids().await;
                     folded.map_err(|error| unusable(&Chain(&error)))?;
@@ -113,11 +109,7 @@ impl Storage {
                 };
                 let store = PostgresStore::connect(address)
                     .await
-                    .map_err(|error| unusable(&Chain(&error)))?;
-                store
-                    .migrate()
-                    .await
-                    .map_err(|error: MigrateError| unusable(&Chain(&error)))?;
+                    .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
                     let folded = store.fold_user_ids().await;
                     folded.map_err(|error| unusable(&Chain(&error)))?;

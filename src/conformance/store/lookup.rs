@@ -1,8 +1,8 @@
 //! Look-ups by digest and by id, and that a read sees every write before it.
 
 use super::tools::{
-    Store, all, apply, at, batch, delete, digest, found, found_id, id, insert, peppered, primary,
-    put_a, record, rehash, rejected, stored, update,
+    Store, all, apply, at, batch, delete, digest, found, found_id, id, insert, owned_by, peppered,
+    primary, put_a, record, rehash, rejected, stored, update,
 };
 use crate::conformance::report::Checked;
 use crate::key::{DigestScheme, KeyDigest, Revocation};
@@ -13,6 +13,7 @@ checks!(Store {
     "a digest of another scheme is another digest" => other_scheme,
     "a key is found under any of the candidates of one look-up" => candidates,
     "a secret that was ended under one of its digests is ended under all candidates of one look-up" => ended,
+    "the newest digest of a secret decides, and nothing that another tenant did to an older one" => foreign,
     "a revoked key is found and says so" => revoked,
     "a deleted key is neither found nor listed nor primary" => deleted,
     "the id and every digest of a deleted key stay known for good" => tombstones,
@@ -180,6 +181,44 @@ async fn ended(store: Store) -> Checked {
             store.find(&many).await?.is_none(),
             "the deleted one's digest was overlooked among many, at {place}"
         );
+    }
+    Ok(())
+}
+
+async fn foreign(store: Store) -> Checked {
+    // Three secrets of one tenant, whose older digest another tenant imported; and a fourth of
+    // which only the other's key is left.
+    for secret in 1..=4 {
+        let ours = crate::store::Change::Insert {
+            digest: peppered(secret),
+            record: Box::new(record(&format!("ours{secret}"))),
+        };
+        let theirs = owned_by(&format!("theirs{secret}"), "evil", "eve");
+        apply(&store, [ours, insert(secret, theirs)]).await?;
+    }
+    update(&store, "theirs2", |record| {
+        record.revoked = Some(Revocation::new(at(1_000), None));
+    })
+    .await?;
+    apply(&store, [delete("theirs3"), delete("ours4")]).await?;
+    let expected = [
+        (
+            1,
+            Some("ours1"),
+            "with another tenant's older key beside it",
+        ),
+        (2, Some("ours2"), "after the other tenant revoked its key"),
+        (3, Some("ours3"), "after the other tenant deleted its key"),
+        (
+            4,
+            None,
+            "deleted, with another tenant's older key beside it",
+        ),
+    ];
+    for (secret, expected, what) in expected {
+        let found = store.find(&[peppered(secret), digest(secret)]).await?;
+        let found = found.map(|key| key.record().id.clone());
+        ensure_eq!(found, expected.map(id), "the key of a secret {what}");
     }
     Ok(())
 }

@@ -65,6 +65,18 @@ async fn each_wrong_store_fails_by_the_name_of_its_fault() {
             "a secret that was ended under one of its digests is ended under all candidates of one look-up",
         ),
         (
+            ForeignEnd,
+            "the newest digest of a secret decides, and nothing that another tenant did to an older one",
+        ),
+        (
+            ForeignRevocation,
+            "the newest digest of a secret decides, and nothing that another tenant did to an older one",
+        ),
+        (
+            OlderHeir,
+            "the newest digest of a secret decides, and nothing that another tenant did to an older one",
+        ),
+        (
             StaleHit,
             "every read sees the writes that were acknowledged before it",
         ),

@@ -25,6 +25,9 @@ pub(crate) enum How {
     FirstCandidate,
     SecondLife,
     OtherLife,
+    ForeignEnd,
+    ForeignRevocation,
+    OlderHeir,
     StaleHit,
     StaleMiss,
     StaleFindNow,
@@ -129,26 +132,36 @@ impl State {
         } else {
             digests
         };
-        let ended = |id: &KeyId| !self.live().any(|row| row.record.id == *id);
-        if how != SecondLife
-            && self
-                .digests_ever
-                .iter()
-                .any(|(digest, id)| digests.contains(digest) && ended(id))
-        {
-            return None;
-        }
         let rows = || {
             self.live()
                 .filter(|row| how != RevokedHidden || row.record.revoked.is_none())
         };
-        let mut found = digests
+        let row_of = |digest: &KeyDigest| rows().find(|row| same(digest, &row.digest));
+        let deleted_in = |digest: &KeyDigest| {
+            let mut ever = self.digests_ever.iter();
+            let (_, id) = ever.find(|(known, _)| known == digest && how != SecondLife)?;
+            let row = self.rows.iter().find(|row| row.record.id == *id)?;
+            row.deleted.then_some(&row.record.owner.tenant_id)
+        };
+        let is_known = |digest: &&KeyDigest| {
+            row_of(digest).is_some() || (how != OlderHeir && deleted_in(digest).is_some())
+        };
+        let newest = digests.iter().find(is_known)?;
+        let row = row_of(newest)?;
+        let tenant = &row.record.owner.tenant_id;
+        let ends = |of: &portunus::key::TenantId| of == tenant || how == ForeignEnd;
+        if digests.iter().filter_map(deleted_in).any(ends) {
+            return None;
+        }
+        let ends = |row: &Row| {
+            let here = row.record.owner.tenant_id == *tenant || how == ForeignRevocation;
+            row.record.revoked.is_some() && here && how != OtherLife
+        };
+        let revoked = digests
             .iter()
-            .filter_map(|digest| Some((rows().find(|row| same(digest, &row.digest))?, digest)));
-        let revoked = found
-            .clone()
-            .find(|(row, _)| row.record.revoked.is_some() && how != OtherLife);
-        let (row, asked) = revoked.or_else(|| found.next())?;
+            .filter_map(|digest| Some((row_of(digest)?, digest)))
+            .find(|(row, _)| ends(row));
+        let (row, asked) = revoked.unwrap_or((row, newest));
         Some(Arc::new(StoredKey::new(*asked, worn(how, &row.record))))
     }
 

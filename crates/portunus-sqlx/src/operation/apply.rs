@@ -236,6 +236,9 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
         }
         Change::Rehash { id, from, to } => rehash(session, id, from, to).await,
         Change::Delete(id) => {
+            session
+                .change(sql::KNOW_DELETED, vec![id.as_str().into()])
+                .await?;
             touched(
                 session
                     .change(sql::DELETE, vec![id.as_str().into()])

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portunus::key::{DigestScheme, KeyDigest, KeyId, SigningState};
-use portunus::store::{Listed, StoredKey};
+use portunus::key::{DigestScheme, KeyDigest, KeyId, SigningState, TenantId};
+use portunus::store::{Listed, Match, StoredKey};
 
 use super::Operation;
 use super::usage::read_usage;
@@ -32,47 +32,56 @@ impl Operation for Find<'_> {
     type Answer = Option<Arc<StoredKey>>;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        let mut found: Option<Arc<StoredKey>> = None;
+        let (mut keys, mut deleted) = (Vec::new(), Vec::new());
         for candidates in self.0.chunks(DIGESTS) {
             let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
             let values = repeated
                 .take(DIGESTS)
                 .map(|digest| Value::from(digest.to_bytes().to_vec()))
                 .collect();
-            let (mut rows, mut ended) = (Vec::new(), Vec::new());
             for mut row in session.rows(sql::FIND, values).await? {
-                let has_ended = row.int("ended")? == 1;
+                let is_deleted = row.int("ended")? == 1;
                 let id = row.text("id")?;
                 row.rename(TABLE, &id);
                 let digest = digest(&mut row)?;
-                if has_ended {
-                    ended.push(digest);
-                } else {
-                    rows.push((digest, row));
+                if !candidates.contains(&digest) {
+                    continue;
                 }
-            }
-            ended.retain(|digest| candidates.contains(digest));
-            // What has ended is no key's digest any more.
-            if let Some((_, row)) = rows.iter().find(|(digest, _)| ended.contains(digest)) {
-                return Err(row.corrupt("id"));
-            }
-            if !ended.is_empty() {
-                return Ok(None);
-            }
-            // In the order of the candidates, as their caller prefers; but one that is revoked
-            // before all.
-            for candidate in candidates {
-                if let Some(place) = rows.iter().position(|(digest, _)| digest == candidate) {
-                    let (digest, mut row) = rows.swap_remove(place);
-                    let key = StoredKey::new(digest, record::read(&mut row)?);
-                    if found.is_none() || key.record().revoked.is_some() {
-                        found = Some(Arc::new(key));
-                    }
+                if is_deleted {
+                    deleted.push((digest, tenant_of_deleted(&mut row)?));
+                } else {
+                    keys.push((digest, row));
                 }
             }
         }
-        Ok(found)
+        // What was a deleted key's digest is no other key's.
+        let is_both = |(digest, _): &&(KeyDigest, Row)| deleted.iter().any(|of| of.0 == *digest);
+        if let Some((_, row)) = keys.iter().find(is_both) {
+            return Err(row.corrupt("id"));
+        }
+        let read = |(digest, mut row): (KeyDigest, Row)| {
+            let key = StoredKey::new(digest, record::read(&mut row)?);
+            Ok::<_, Fault>((digest, Arc::new(key)))
+        };
+        let keys: Vec<_> = keys.into_iter().map(read).collect::<Result<_, _>>()?;
+        Ok(StoredKey::of_one_secret(self.0, |digest| {
+            let key = keys.iter().find(|(known, _)| known == digest);
+            let key = key.map(|(_, key)| Match::Key(Arc::clone(key)));
+            let ended = || deleted.iter().find(|(known, _)| known == digest);
+            key.or_else(|| ended().map(|(_, of)| Match::Deleted(of.clone())))
+        }))
     }
+}
+
+/// The tenant in a row about a digest of a deleted key.
+fn tenant_of_deleted(row: &mut Row) -> Result<Option<TenantId>, Fault> {
+    for column in ["id", "family", "version", "kind", "environment"] {
+        row.value(column)?;
+    }
+    let tenant = row.maybe_text("tenant_id")?;
+    tenant
+        .map(|tenant| TenantId::new(&tenant).map_err(|_| row.corrupt("tenant_id")))
+        .transpose()
 }
 
 /// The next two columns of a row: a scheme and a digest.

@@ -1,65 +1,119 @@
-//! The schema: made where there is none, brought up to date where it is old, refused where it is
-//! newer.
+//! The schema, in numbered steps: 1 is keys, digests, primary keys and usage; 2 is audit events
+//! and, on SQLite, the counter of changes; 3 is whose deleted keys were.
 //!
-//! Schema 1 is keys, digests, primary keys and usage. Schema 2 is audit events and, on SQLite, the
-//! counter of changes.
+//! A step that is recorded is never changed. Each says which the oldest schema is that a program
+//! must know to use it, so that a program that is one step behind goes on where that does no harm.
 
 use async_trait::async_trait;
 
 use super::Operation;
-use crate::fault::Fault;
-use crate::value::Session;
+use crate::fault::{Fault, OpenError};
+use crate::value::{Row, Session};
 
-/// Brings the schema up to date, in a transaction.
-pub(crate) struct Migrate;
-
-/// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Migrated {
-    UpToDate,
-    Newer { found: i64, known: i64 },
+/// One step.
+pub(crate) struct Migration {
+    pub(crate) script: &'static str,
+    /// A program must know this schema at least.
+    pub(crate) oldest: i64,
 }
+
+/// From this step on, the table of steps has the column `oldest`.
+const FIRST_WITH_OLDEST: i64 = 3;
+
+/// The schema that a database has; all 0 where it has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) version: i64,
+    oldest: i64,
+}
+
+impl Found {
+    /// The schema that this crate makes.
+    pub(crate) fn known(session: &dyn Session) -> i64 {
+        i64::try_from(session.dialect().migrations.len()).unwrap_or(i64::MAX)
+    }
+
+    /// Whether this crate may use the database, and whether its schema is to be brought up to date
+    /// first.
+    pub(crate) fn is_behind(self, known: i64) -> Result<bool, OpenError> {
+        if self.oldest > known {
+            return Err(OpenError::Newer {
+                found: self.version,
+                oldest: self.oldest,
+                known,
+            });
+        }
+        Ok(self.version < known)
+    }
+}
+
+/// Reads which schema a database has, and which one this crate makes. Writes nothing.
+pub(crate) struct Inspect;
+
+#[async_trait]
+impl Operation for Inspect {
+    type Answer = (Found, i64);
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let known = Found::known(session);
+        let mut found = Found {
+            version: 0,
+            oldest: 0,
+        };
+        let has_schema = session.dialect().has_schema;
+        if number(session, has_schema).await? != 0 {
+            found.version = number(session, "SELECT MAX(version) FROM portunus_schema").await?;
+        }
+        if found.version >= FIRST_WITH_OLDEST {
+            let oldest = "SELECT MAX(COALESCE(oldest, version)) FROM portunus_schema";
+            found.oldest = number(session, oldest).await?;
+        }
+        Ok((found, known))
+    }
+}
+
+/// The number that a statement without values answers, 0 where there is none.
+async fn number(session: &mut dyn Session, sql: &'static str) -> Result<i64, Fault> {
+    let mut rows = session.rows(sql, Vec::new()).await?.into_iter();
+    let read = |row: Row| row.of("portunus_schema", "newest").maybe_int("version");
+    Ok(rows.next().map(read).transpose()?.flatten().unwrap_or(0))
+}
+
+/// Brings the schema up to date, in a transaction. Does nothing where that was done meanwhile.
+pub(crate) struct Migrate;
 
 #[async_trait]
 impl Operation for Migrate {
-    type Answer = Migrated;
+    type Answer = ();
 
-    async fn run(&self, session: &mut dyn Session) -> Result<Migrated, Fault> {
+    async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
         let dialect = session.dialect();
-        if let Some(hold) = dialect.hold {
-            session
-                .change(
-                    hold,
-                    vec!["[\"schema\"]".into(), super::apply::SCHEMA.into()],
-                )
-                .await?;
-        }
+        hold(session).await?;
         session.change(dialect.version_table, Vec::new()).await?;
-        let versions = session
-            .rows("SELECT MAX(version) FROM portunus_schema", Vec::new())
-            .await?;
-        let found = match versions.into_iter().next() {
-            Some(row) => row
-                .of("portunus_schema", "newest")
-                .maybe_int("version")?
-                .unwrap_or(0),
-            None => 0,
-        };
-        let known = i64::try_from(dialect.migrations.len()).unwrap_or(i64::MAX);
-        if found > known {
-            return Ok(Migrated::Newer { found, known });
-        }
+        let (found, _) = Inspect.run(session).await?;
         for (version, migration) in (1_i64..).zip(dialect.migrations) {
-            if version > found {
-                session.script(migration).await?;
-                session
-                    .change(
-                        "INSERT INTO portunus_schema (version) VALUES ($1)",
-                        vec![version.into()],
-                    )
-                    .await?;
+            if version <= found.version {
+                continue;
             }
+            session.script(migration.script).await?;
+            let (note, values) = if version < FIRST_WITH_OLDEST {
+                let note = "INSERT INTO portunus_schema (version) VALUES ($1)";
+                (note, vec![version.into()])
+            } else {
+                let note = "INSERT INTO portunus_schema (version, oldest) VALUES ($1, $2)";
+                (note, vec![version.into(), migration.oldest.into()])
+            };
+            session.change(note, values).await?;
         }
-        Ok(Migrated::UpToDate)
+        Ok(())
     }
+}
+
+/// Waits until nobody else changes the schema, to the end of the transaction.
+pub(crate) async fn hold(session: &mut dyn Session) -> Result<(), Fault> {
+    if let Some(hold) = session.dialect().hold {
+        let values = vec!["[\"schema\"]".into(), super::apply::SCHEMA.into()];
+        session.change(hold, values).await?;
+    }
+    Ok(())
 }

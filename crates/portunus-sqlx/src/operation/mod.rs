@@ -17,7 +17,7 @@ pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{Find, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
-pub(crate) use migrate::{Migrate, Migrated};
+pub(crate) use migrate::{Inspect, Migrate, Migration, hold};
 pub(crate) use primary::Primary;
 pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour};
 

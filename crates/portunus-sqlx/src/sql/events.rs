@@ -191,8 +191,12 @@ mod tests {
     #[tokio::test]
     async fn every_page_is_read_from_an_index_in_its_order() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::raw_sql(crate::sql::SQLITE.version_table)
+            .execute(&mut connection)
+            .await
+            .unwrap();
         for migration in crate::sql::SQLITE.migrations {
-            sqlx::raw_sql(*migration)
+            sqlx::raw_sql(migration.script)
                 .execute(&mut connection)
                 .await
                 .unwrap();

@@ -4,6 +4,8 @@ pub(crate) mod events;
 
 use portunus::store::OwnerRef;
 
+use crate::operation::Migration;
+
 /// The columns of a record, as [`record`](crate::record) reads and writes them.
 macro_rules! record_columns {
     () => {
@@ -49,15 +51,19 @@ macro_rules! counts_as_active {
     };
 }
 
-/// The keys with any of eight digests, and those of the digests that deleted keys had. Schemes are
-/// compared by whoever asks, who then also sees those he does not know.
+/// The keys with any of eight digests, and those of the digests that deleted keys had, with the
+/// tenant where it is known. Schemes are compared by whoever asks, who then also sees those he does
+/// not know.
 pub(crate) const FIND: &str = concat!(
     "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
     record_columns!(),
     " FROM portunus_keys WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
-     UNION ALL SELECT CAST(1 AS BIGINT), key_id, scheme, digest, \
-     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-     FROM portunus_digests WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
+     UNION ALL SELECT CAST(1 AS BIGINT), portunus_digests.key_id, scheme, digest, \
+     NULL, NULL, NULL, NULL, NULL, portunus_deleted.tenant_id, \
+     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+     FROM portunus_digests \
+     LEFT JOIN portunus_deleted ON portunus_deleted.key_id = portunus_digests.key_id \
+     WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
      AND NOT EXISTS (SELECT 1 FROM portunus_keys WHERE portunus_keys.id = portunus_digests.key_id)"
 );
 
@@ -164,6 +170,8 @@ pub(crate) const REPLACE: &str = "UPDATE portunus_keys SET family = $2, version 
 pub(crate) const REHASH: &str = "UPDATE portunus_keys SET digest = $2, scheme = $3 WHERE id = $1";
 pub(crate) const SET_SIGNING: &str = "UPDATE portunus_keys SET signing = $2 WHERE id = $1";
 
+pub(crate) const KNOW_DELETED: &str = "INSERT INTO portunus_deleted (key_id, tenant_id) \
+     SELECT id, tenant_id FROM portunus_keys WHERE id = $1";
 pub(crate) const DELETE: &str = "DELETE FROM portunus_keys WHERE id = $1";
 pub(crate) const DELETE_USAGE: &str = "DELETE FROM portunus_usage WHERE key_id = $1";
 pub(crate) const DELETE_PRIMARY: &str = "DELETE FROM portunus_primaries WHERE key_id = $1";
@@ -239,6 +247,11 @@ macro_rules! add_usage_by_hour {
 #[cfg(feature = "postgres")]
 pub(crate) const NOTIFY: &str = "SELECT pg_notify('portunus_changes', $1)";
 
+/// Whether the index `$1` can be used; no row where there is none.
+#[cfg(feature = "postgres")]
+pub(crate) const INDEX_STATE: &str = "SELECT CAST(CAST(indisvalid AS INT) AS BIGINT) \
+     FROM pg_index WHERE indexrelid = to_regclass($1)";
+
 /// Counts a change of keys.
 #[cfg(feature = "sqlite")]
 const COUNT_CHANGE: &str = "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) \
@@ -276,9 +289,14 @@ pub(crate) struct Dialect {
     pub(crate) events: &'static events::Events,
     pub(crate) tell: Tell,
     /// The schema, step by step.
-    pub(crate) migrations: &'static [&'static str],
-    /// Where the version of the schema is kept.
+    pub(crate) migrations: &'static [Migration],
+    /// Indexes that are made one by one beside whatever else is going on, by name.
+    #[cfg(feature = "postgres")]
+    pub(crate) indexes: &'static [(&'static str, &'static str)],
+    /// Makes the table of steps, where there is none.
     pub(crate) version_table: &'static str,
+    /// How many tables of steps there are.
+    pub(crate) has_schema: &'static str,
 }
 
 #[cfg(feature = "sqlite")]
@@ -302,10 +320,23 @@ pub(crate) static SQLITE: Dialect = Dialect {
     events: &events::SQLITE,
     tell: Tell::Count(COUNT_CHANGE),
     migrations: &[
-        include_str!("../schema/sqlite_1.sql"),
-        include_str!("../schema/sqlite_2.sql"),
+        Migration {
+            script: include_str!("../schema/sqlite_1.sql"),
+            oldest: 1,
+        },
+        Migration {
+            script: include_str!("../schema/sqlite_2.sql"),
+            oldest: 2,
+        },
+        Migration {
+            script: include_str!("../schema/sqlite_3.sql"),
+            oldest: 2,
+        },
     ],
+    #[cfg(feature = "postgres")]
+    indexes: &[],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version INTEGER NOT NULL PRIMARY KEY) STRICT",
+    has_schema: "SELECT count(*) FROM sqlite_master WHERE name = 'portunus_schema'",
 };
 
 #[cfg(feature = "postgres")]
@@ -336,8 +367,20 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     events: &events::POSTGRES,
     tell: Tell::Notify(NOTIFY),
     migrations: &[
-        include_str!("../schema/postgres_1.sql"),
-        include_str!("../schema/postgres_2.sql"),
+        Migration {
+            script: include_str!("../schema/postgres_1.sql"),
+            oldest: 1,
+        },
+        Migration {
+            script: include_str!("../schema/postgres_2.sql"),
+            oldest: 2,
+        },
+        Migration {
+            script: include_str!("../schema/postgres_3.sql"),
+            oldest: 2,
+        },
     ],
+    indexes: &[],
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version BIGINT NOT NULL PRIMARY KEY)",
+    has_schema: "SELECT count(*) FROM pg_class WHERE oid = to_regclass('portunus_schema')",
 };

@@ -102,27 +102,30 @@ async fn a_full_disk_is_no_answer_and_leaves_what_was_there() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_or_has_no_schema_is_no_answer() {
+async fn a_file_that_cannot_be_opened_or_is_no_database_is_refused_with_its_cause() {
+    let nowhere = SqliteStore::open("/nowhere/at/all/keys.db").await;
+    let error = nowhere.unwrap_err().to_string();
+    assert!(error.contains("unable to open database file"), "{error}");
+
     let home = SqliteHome::new();
-    assert_unavailable(
-        &SqliteStore::open("/nowhere/at/all/keys.db")
-            .await
-            .unwrap_err(),
-    );
-    let store = SqliteStore::open(home.path()).await.unwrap();
+    let text = "this is not a database, although it is long enough to be one".repeat(100);
+    std::fs::write(home.path(), text).unwrap();
+    let error = SqliteStore::open(home.path())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("file is not a database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_pool_on_a_file_without_a_schema_gives_no_answer() {
+    let home = SqliteHome::new();
+    drop(home.connection().await);
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", home.path().display()));
+    let store = SqliteStore::new(pool.await.unwrap());
     assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
-    let other = SqliteHome::new();
-    std::fs::write(
-        other.path(),
-        "this is not a database, although it is long enough to be one".repeat(100),
-    )
-    .unwrap();
-    let opened = SqliteStore::open(other.path()).await;
-    let error = match opened {
-        Err(error) => error,
-        Ok(store) => store.find(&[digest(1)]).await.unwrap_err(),
-    };
-    assert_unavailable(&error);
+    store.migrate().await.unwrap();
+    assert!(store.find(&[digest(1)]).await.unwrap().is_none());
 }
 
 #[tokio::test]
