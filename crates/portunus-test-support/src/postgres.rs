@@ -7,7 +7,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
@@ -62,9 +62,7 @@ impl Postgres {
             .prefix("pg")
             .tempdir_in("/tmp")
             .unwrap();
-        if let Some((user, group)) = other_user() {
-            chown(folder.path(), Some(user), Some(group)).unwrap();
-        }
+        chown_to_other_user(folder.path());
         let server = Self {
             folder,
             programs,
@@ -243,7 +241,8 @@ fn output(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-fn free_port() -> u16 {
+/// A port of 127.0.0.1 that nobody listens on.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -296,7 +295,14 @@ fn id(arguments: &[&str]) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-fn as_other_user(command: &mut Command) {
+/// Gives a file or folder to whoever the server runs as.
+pub(crate) fn chown_to_other_user(path: &Path) {
+    if let Some((user, group)) = other_user() {
+        chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
+pub(crate) fn as_other_user(command: &mut Command) {
     if let Some((user, group)) = other_user() {
         command.uid(user).gid(group);
     }
