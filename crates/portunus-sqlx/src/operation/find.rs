@@ -31,6 +31,10 @@ impl Find<'_> {
 impl Operation for Find<'_> {
     type Answer = Option<Arc<StoredKey>>;
 
+    fn is_look_up(&self) -> bool {
+        self.fits_one_statement()
+    }
+
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let (mut keys, mut deleted) = (Vec::new(), Vec::new());
         for candidates in self.0.chunks(DIGESTS) {

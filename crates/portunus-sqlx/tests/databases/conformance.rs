@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, RwLock};
 static TURN: RwLock<()> = RwLock::const_new(());
 
 /// Runs the suite for stores, and says how long it took.
-async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(
+pub(crate) async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(
     what: &str,
     make: impl Fn() -> Fut,
 ) {
@@ -34,7 +34,7 @@ async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(
 }
 
 /// Runs the suite for buses, and says how long it took.
-async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(
+pub(crate) async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(
     what: &str,
     make: impl Fn() -> Fut,
 ) {
