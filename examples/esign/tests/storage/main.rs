@@ -12,6 +12,8 @@ mod common;
 mod crashes;
 mod nodes;
 mod nodes_cut;
+mod pooler;
 mod postgres;
+mod silence;
 mod sqlite;
 mod user_ids;
