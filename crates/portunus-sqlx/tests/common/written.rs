@@ -16,7 +16,7 @@ use portunus::store::UsageDelta;
 use super::*;
 
 /// The newest schema of which there are files.
-const LATEST: u32 = 2;
+pub(crate) const LATEST: u32 = 2;
 
 /// What a schema wrote.
 pub(crate) fn file(schema: u32, kind: &str) -> PathBuf {
@@ -47,7 +47,7 @@ pub(crate) async fn what_every_earlier_schema_wrote_is_there_after_it_was_brough
         assert_eq!(events.items.len(), expected, "schema {schema}");
         // Once more changes nothing.
         home.migrate().await.unwrap();
-        assert_eq!(found(&store, digest(1)).await, Some(id("active")));
+        assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));
     }
 }
 
@@ -82,8 +82,8 @@ pub(crate) async fn the_look_ups_of_the_version_before_go_on_while_a_big_table_i
     };
     home.execute(format!(
         "INSERT INTO portunus_keys (id, scheme, digest, record, {columns}) \
-         SELECT 'big' || n, scheme, {digest_of}, replace(record, '\"disabled\"', '\"big' || n || '\"'), \
-         {columns} FROM portunus_keys CROSS JOIN {number} AS numbers WHERE id = 'disabled'"
+         SELECT 'big' || n, scheme, {digest_of}, replace(record, '\"k_disabled\"', '\"big' || n || '\"'), \
+         {columns} FROM portunus_keys CROSS JOIN {number} AS numbers WHERE id = 'k_disabled'"
     ))
     .await;
     let is_done = std::sync::Arc::new(AtomicBool::new(false));
@@ -116,7 +116,7 @@ pub(crate) async fn the_look_ups_of_the_version_before_go_on_while_a_big_table_i
         longest < Duration::from_secs(1),
         "a look-up took {longest:?}"
     );
-    assert_eq!(found(&store, digest(1)).await, Some(id("active")));
+    assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));
 }
 
 pub(crate) async fn a_node_of_the_version_before_may_go_on_and_what_it_deletes_counts_for_every_tenant<
@@ -127,7 +127,7 @@ pub(crate) async fn a_node_of_the_version_before_may_go_on_and_what_it_deletes_c
     home.written(LATEST).await;
     let store = home.open().await;
     // What the version before does when it deletes a key, and when it makes one.
-    home.execute("DELETE FROM portunus_keys WHERE id = 'revoked'".into())
+    home.execute("DELETE FROM portunus_keys WHERE id = 'k_revoked'".into())
         .await;
     let foreign = Change::Insert {
         digest: peppered(3),
@@ -141,13 +141,13 @@ pub(crate) async fn a_node_of_the_version_before_may_go_on_and_what_it_deletes_c
             .unwrap()
             .is_none()
     );
-    let record = "replace(record, '\"disabled\"', '\"older\"')";
+    let record = "replace(record, '\"k_disabled\"', '\"older\"')";
     home.execute(format!(
         "INSERT INTO portunus_keys (id, scheme, digest, family, version, kind, environment, tenant_id, \
          user_id, name, description, masked, created_at, not_before, expires_at, enabled, revoked_at, \
          may_be_primary, record) SELECT 'older', scheme, {}, 'older', version, kind, environment, \
          tenant_id, user_id, 'older', description, masked, created_at, not_before, expires_at, enabled, \
-         revoked_at, may_be_primary, {record} FROM portunus_keys WHERE id = 'disabled'",
+         revoked_at, may_be_primary, {record} FROM portunus_keys WHERE id = 'k_disabled'",
         home.bytes(&digest(77).to_bytes())
     ))
     .await;
@@ -188,7 +188,7 @@ pub(crate) async fn a_schema_of_a_later_version_is_used_where_that_allows_it(hom
         assert!(error.contains(part), "{error}");
     }
     // Those that run go on: only a start is refused.
-    assert_eq!(found(&store, digest(1)).await, Some(id("active")));
+    assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));
 }
 
 /// When the keys are as [`expect`] says.
@@ -232,50 +232,52 @@ pub(crate) async fn write(store: &impl KeyStore) {
         record
     };
     let keys = [
-        (1, narrow("active")),
-        (2, changed("disabled", &|record| record.enabled = false)),
+        (1, narrow("k_active")),
+        (2, changed("k_disabled", &|record| record.enabled = false)),
         (
             3,
-            changed("revoked", &|record| {
+            changed("k_revoked", &|record| {
                 record.revoked = Some(Revocation::new(at(2_000), Some("lost".into())));
             }),
         ),
         (
             4,
-            changed("expired", &|record| record.expires_at = Some(at(2_000))),
+            changed("k_expired", &|record| record.expires_at = Some(at(2_000))),
         ),
         (
             5,
-            changed("not_yet", &|record| record.not_before = Some(at(1_000_000))),
+            changed("k_not_yet", &|record| {
+                record.not_before = Some(at(1_000_000))
+            }),
         ),
-        (6, record("deleted")),
+        (6, record("k_deleted")),
         (
             7,
-            changed("rotated", &|record| {
+            changed("k_rotated", &|record| {
                 record.expires_at = Some(at(1_000_000));
-                record.successor = Some(id("successor"));
+                record.successor = Some(id("k_successor"));
             }),
         ),
         (
             8,
-            changed("successor", &|record| {
-                record.predecessor = Some(id("rotated"))
+            changed("k_successor", &|record| {
+                record.predecessor = Some(id("k_rotated"))
             }),
         ),
-        (9, record("rehashed")),
+        (9, record("k_rehashed")),
         (
             10,
             owned(
-                "of_user",
+                "k_of_user",
                 "acme",
                 Some("7D444840-9DC0-11D1-B245-5FFDCE74FAD2"),
             ),
         ),
         (
             11,
-            changed("token", &|record| record.kind = KeyKind::AccessToken),
+            changed("k_token", &|record| record.kind = KeyKind::AccessToken),
         ),
-        (12, owned("foreign", "other", None)),
+        (12, owned("k_foreign", "other", None)),
     ];
     for (number, record) in keys {
         store
@@ -290,16 +292,16 @@ pub(crate) async fn write(store: &impl KeyStore) {
     };
     let primary = Change::SetPrimary {
         owner: OwnerRef::TenantItself(tenant("acme")),
-        key: id("active"),
+        key: id("k_active"),
     };
     let sign = Change::SetSigning {
-        id: id("active"),
+        id: id("k_active"),
         state: Some(signing(7)),
     };
-    let moved = rehash("rehashed", digest(9), digest(109));
+    let moved = rehash("k_rehashed", digest(9), digest(109));
     store.apply(&batch([primary, sign, moved])).await.unwrap();
     store
-        .apply(&batch([Change::Delete(id("deleted"))]))
+        .apply(&batch([Change::Delete(id("k_deleted"))]))
         .await
         .unwrap();
     let used = |name: &str, count, seconds| {
@@ -311,11 +313,11 @@ pub(crate) async fn write(store: &impl KeyStore) {
         )
     };
     store
-        .record_usage(&[used("active", 3, 4_000), used("expired", 1, 1_500)])
+        .record_usage(&[used("k_active", 3, 4_000), used("k_expired", 1, 1_500)])
         .await
         .unwrap();
     store
-        .record_usage(&[used("active", 2, 9_000)])
+        .record_usage(&[used("k_active", 2, 9_000)])
         .await
         .unwrap();
 }
@@ -323,17 +325,17 @@ pub(crate) async fn write(store: &impl KeyStore) {
 /// That everything is as [`write`] left it.
 pub(crate) async fn expect(store: &impl KeyStore) {
     for (number, name, status) in [
-        (1, "active", KeyStatus::Active),
-        (2, "disabled", KeyStatus::Disabled),
-        (3, "revoked", KeyStatus::Revoked),
-        (4, "expired", KeyStatus::Expired),
-        (5, "not_yet", KeyStatus::NotYetValid),
-        (7, "rotated", KeyStatus::Active),
-        (8, "successor", KeyStatus::Active),
-        (109, "rehashed", KeyStatus::Active),
-        (10, "of_user", KeyStatus::Active),
-        (11, "token", KeyStatus::Active),
-        (12, "foreign", KeyStatus::Active),
+        (1, "k_active", KeyStatus::Active),
+        (2, "k_disabled", KeyStatus::Disabled),
+        (3, "k_revoked", KeyStatus::Revoked),
+        (4, "k_expired", KeyStatus::Expired),
+        (5, "k_not_yet", KeyStatus::NotYetValid),
+        (7, "k_rotated", KeyStatus::Active),
+        (8, "k_successor", KeyStatus::Active),
+        (109, "k_rehashed", KeyStatus::Active),
+        (10, "k_of_user", KeyStatus::Active),
+        (11, "k_token", KeyStatus::Active),
+        (12, "k_foreign", KeyStatus::Active),
     ] {
         let found = store.find(&[digest(number)]).await.unwrap();
         let found = found.unwrap_or_else(|| panic!("{name} is not found"));
@@ -345,19 +347,19 @@ pub(crate) async fn expect(store: &impl KeyStore) {
         let known = batch([insert(digest(gone), record("again"))]);
         assert_eq!(rejected(store, known).await, Rejected::DigestKnown);
     }
-    let active = store.get(&id("active")).await.unwrap().unwrap();
-    assert_eq!(*active.record, narrow("active"));
+    let active = store.get(&id("k_active")).await.unwrap().unwrap();
+    assert_eq!(*active.record, narrow("k_active"));
     assert_eq!(active.usage.count, 5);
     assert_eq!(active.usage.last_used_at, Some(at(9_000)));
     let hours = store
-        .usage_by_hour(&id("active"), at(0), now())
+        .usage_by_hour(&id("k_active"), at(0), now())
         .await
         .unwrap();
     assert_eq!(
         hours.iter().map(|hour| hour.count).collect::<Vec<_>>(),
         [3, 2]
     );
-    let signing = store.signing_state(&id("active")).await.unwrap();
+    let signing = store.signing_state(&id("k_active")).await.unwrap();
     assert_eq!(
         signing.unwrap().as_bytes()[1..],
         [7; SigningState::LENGTH - 1]
@@ -365,9 +367,9 @@ pub(crate) async fn expect(store: &impl KeyStore) {
     let acme = OwnerRef::TenantItself(tenant("acme"));
     assert_eq!(
         store.primary(&acme, now()).await.unwrap(),
-        Some(id("active"))
+        Some(id("k_active"))
     );
-    let revoked = store.get(&id("revoked")).await.unwrap().unwrap();
+    let revoked = store.get(&id("k_revoked")).await.unwrap().unwrap();
     let revocation = revoked.record.revoked.clone().unwrap();
     assert_eq!(
         (revocation.at, revocation.reason.as_deref()),
