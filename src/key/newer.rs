@@ -31,8 +31,8 @@ impl<'de> Deserialize<'de> for Newer {
     /// Refuses the number of a newer version: only [`KeyRecord::from_json`] keeps what that wrote.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
-            0 => Err(serde::de::Error::custom("no version understands 0")),
-            ..=KeyRecord::UNDERSTANDS => Ok(Self(None)),
+            0 => Err(serde::de::Error::custom("a record that nobody understands")),
+            1..=KeyRecord::UNDERSTANDS => Ok(Self(None)),
             newer => Err(serde::de::Error::custom(format_args!(
                 "the record is for programs that understand {newer}, this one understands {}",
                 KeyRecord::UNDERSTANDS

@@ -72,7 +72,7 @@ fn a_digest_that_is_known_is_refused_alike_whosever_it_is() {
     let answers = [&mine, &theirs, &gone].map(|issued| {
         let body = import(&issued.key, "sha256");
         let answer = server.admin("owner", Call::post("/import").json(&body));
-        (answer.status, answer.text().to_owned())
+        (answer.status, answer.text())
     });
     assert_eq!(answers[0].0, 409);
     assert!(
