@@ -247,7 +247,7 @@ pub(crate) async fn write(store: &impl KeyStore) {
         (
             5,
             changed("k_not_yet", &|record| {
-                record.not_before = Some(at(1_000_000))
+                record.not_before = Some(at(1_000_000));
             }),
         ),
         (6, record("k_deleted")),
@@ -261,7 +261,7 @@ pub(crate) async fn write(store: &impl KeyStore) {
         (
             8,
             changed("k_successor", &|record| {
-                record.predecessor = Some(id("k_rotated"))
+                record.predecessor = Some(id("k_rotated"));
             }),
         ),
         (9, record("k_rehashed")),

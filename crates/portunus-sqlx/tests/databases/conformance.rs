@@ -102,11 +102,8 @@ struct Databases {
 }
 
 impl Databases {
-    /// A server that is never to survive a crash, so that the disk is not waited for.
     fn new() -> Self {
         let server = Arc::new(Postgres::start());
-        server.sql("postgres", "ALTER SYSTEM SET fsync = off");
-        server.sql("postgres", "SELECT pg_reload_conf()");
         Self {
             server,
             count: AtomicU32::new(0),
