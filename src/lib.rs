@@ -86,6 +86,7 @@ mod error;
 pub mod events;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+pub mod json;
 pub mod key;
 pub mod limit;
 pub mod manage;

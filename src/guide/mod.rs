@@ -14,6 +14,7 @@
 //! | [`delegation`] | applications that act for users |
 //! | [`rotation`] | a new key without downtime |
 //! | [`migration`] | from keys, or from middleware, that you have already |
+//! | [`slow_clients`] | what a server must bound: time, heads, uploads that are refused |
 //! | [`behind_a_proxy`] | addresses and TLS behind a proxy or a CDN |
 //! | [`testing_a_service`] | tests of a service that is protected |
 //!
@@ -33,4 +34,7 @@ pub mod protect_axum;
 #[doc = include_str!("protect_grpc.md")]
 pub mod protect_grpc {}
 pub mod rotation;
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("slow_clients.md")]
+pub mod slow_clients {}
 pub mod testing_a_service;

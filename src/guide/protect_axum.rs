@@ -75,6 +75,10 @@
 //! what it requires: `.require(…)`, `.any_key()` or `.public()`. State comes last, as ever:
 //! `.into_router().with_state(state)`.
 //!
+//! `axum::serve` bounds neither how long a head may take nor how many fields it may have, and whoever
+//! is refused in the middle of an upload finds a broken pipe in place of the 401. [A server that
+//! bounds both](super::slow_clients) takes its place where clients are not behind a proxy that does.
+//!
 //! # On a router of your own
 //! [`RequireExt`](crate::adapter::axum::RequireExt) puts requirements on axum's own types, and
 //! `route_layer` puts the layer around them:

@@ -7,10 +7,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 use super::kind::{Environment, KeyKind};
+use super::newer::Newer;
+use crate::json::{self, JsonError};
 use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::scope::Scope;
@@ -153,10 +156,14 @@ pub enum KeyStatus {
     Disabled,
     /// It is refused for good.
     Revoked,
+    /// A newer version wrote it, and this one may not know what restricts it
+    /// ([`KeyRecord::needs`]): it is refused here.
+    Unreadable,
 }
 
 impl KeyStatus {
-    /// The name in answers: `active`, `not_yet_valid`, `expired`, `disabled`, `revoked`.
+    /// The name in answers: `active`, `not_yet_valid`, `expired`, `disabled`, `revoked`,
+    /// `unreadable`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -165,6 +172,7 @@ impl KeyStatus {
             Self::Expired => "expired",
             Self::Disabled => "disabled",
             Self::Revoked => "revoked",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -183,6 +191,7 @@ impl FromStr for KeyStatus {
             Self::Expired,
             Self::Disabled,
             Self::Revoked,
+            Self::Unreadable,
         ]
         .into_iter();
         all.find(|known| known.as_str() == text)
@@ -197,12 +206,19 @@ impl fmt::Display for KeyStatus {
 }
 
 /// A JSON object of the host's own, kept beside a key: at most 16 KiB.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    try_from = "serde_json::Map<String, serde_json::Value>",
-    into = "serde_json::Map<String, serde_json::Value>"
-)]
+///
+/// No object in it has two members with the same name; integers have at most 64 bits, and fractions
+/// are doubles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "serde_json::Map<String, serde_json::Value>")]
 pub struct Metadata(String);
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        let value = json::deserialize(reader)?;
+        Self::try_from(value).map_err(D::Error::custom)
+    }
+}
 
 /// Why a text is no metadata.
 #[derive(Debug, thiserror::Error)]
@@ -211,9 +227,12 @@ pub enum MetadataError {
     /// It is longer than 16 KiB.
     #[error("metadata takes at most 16 KiB; this has {0} bytes")]
     TooLong(usize),
-    /// It is not a JSON object.
+    /// It is JSON, but not an object.
     #[error("metadata must be a JSON object")]
-    NotAnObject(#[source] serde_json::Error),
+    NotAnObject,
+    /// It is not JSON, or not all of it could be kept.
+    #[error("metadata: {0}")]
+    Json(#[from] JsonError),
 }
 
 impl Default for Metadata {
@@ -226,23 +245,32 @@ impl Metadata {
     /// The most bytes that metadata takes as JSON.
     pub const MAX_LENGTH: usize = 16 * 1024;
 
-    /// Metadata from the text of a JSON object (RFC 8259).
+    /// Metadata from the text of a JSON object (RFC 8259), read [strictly](crate::json).
     ///
     /// # Errors
-    /// Where the text is longer than 16 KiB or not a JSON object.
+    /// Where the text is longer than 16 KiB or not a JSON object, names a member of an object twice,
+    /// or has a number that cannot be kept.
     pub fn from_json(text: &str) -> Result<Self, MetadataError> {
         if text.len() > Self::MAX_LENGTH {
             return Err(MetadataError::TooLong(text.len()));
         }
-        let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
-            .map_err(MetadataError::NotAnObject)?;
-        Self::try_from(object)
+        Self::try_from(json::parse(text.as_bytes())?)
     }
 
     /// The text of the JSON object.
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<serde_json::Value> for Metadata {
+    type Error = MetadataError;
+    fn try_from(value: serde_json::Value) -> Result<Self, MetadataError> {
+        match value {
+            serde_json::Value::Object(object) => Self::try_from(object),
+            _ => Err(MetadataError::NotAnObject),
+        }
     }
 }
 
@@ -272,7 +300,8 @@ fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 
 /// Everything about a key but its secret.
 ///
-/// Stores make one with [`KeyRecord::new`] and set what else they have read.
+/// Stores keep one as [`to_json`](Self::to_json) writes it, or make one with [`KeyRecord::new`] and
+/// set what else they have read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KeyRecord {
@@ -340,6 +369,9 @@ pub struct KeyRecord {
     /// Whether it may become its owner's primary key: not where events are signed and its secret
     /// was never seen.
     pub may_be_primary: bool,
+    /// What a newer version wrote.
+    #[serde(rename = "understands", default, skip_serializing)]
+    pub(super) newer: Newer,
 }
 
 impl KeyRecord {
@@ -381,6 +413,7 @@ impl KeyRecord {
             successor: None,
             origin: None,
             may_be_primary: true,
+            newer: Newer::default(),
         }
     }
 
@@ -394,6 +427,8 @@ impl KeyRecord {
             KeyStatus::Expired
         } else if !self.enabled {
             KeyStatus::Disabled
+        } else if self.needs().is_some() {
+            KeyStatus::Unreadable
         } else if self.not_before.is_some_and(|start| now < start) {
             KeyStatus::NotYetValid
         } else {

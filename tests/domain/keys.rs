@@ -828,3 +828,68 @@ fn metadata_is_an_object_of_at_most_16_kib() {
         assert!(Metadata::from_json(wrong).is_err(), "{wrong:.40}");
     }
 }
+
+#[test]
+fn metadata_that_would_not_be_kept_as_it_is_is_refused_and_the_error_says_why() {
+    for (text, why) in [
+        (r#"{"a":1,"a":1}"#, "duplicate field `a`"),
+        (r#"{"a":1,"\u0061":2}"#, "duplicate field `a`"),
+        (
+            r#"{"a":[[{"b":{"c":1,"d":2,"c":3}}]]}"#,
+            "duplicate field `c`",
+        ),
+        (r#"{"":1,"":2}"#, "duplicate field ``"),
+        (r#"{"n":18446744073709551616}"#, "more than 64 bits"),
+        (r#"{"n":[-9223372036854775809]}"#, "more than 64 bits"),
+        (r#"{"n":1e400}"#, "number out of range"),
+        (r#"{"n":{"x":1}"#, "not JSON"),
+        ("\u{feff}{}", "byte order mark"),
+        (r#""{}""#, "must be a JSON object"),
+    ] {
+        let error = Metadata::from_json(text).unwrap_err().to_string();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+    // Equal names in different objects are different members.
+    let fine = r#"{"a":{"a":[{"a":1},{"a":2}]},"b":1}"#;
+    assert_eq!(Metadata::from_json(fine).unwrap().as_json(), fine);
+}
+
+#[test]
+fn numbers_in_metadata_are_kept() {
+    for number in [
+        "18446744073709551615",
+        "-9223372036854775808",
+        "9007199254740993",
+        "31.245270191439438",
+        "0.1",
+        "5e-324",
+        "60.0",
+    ] {
+        let text = format!(r#"{{"n":{number}}}"#);
+        let kept = Metadata::from_json(&text).unwrap();
+        assert_eq!(kept.as_json(), text);
+        assert_eq!(serde_json::to_string(&kept).unwrap(), text);
+    }
+    // A number is an integer or a double, and never a text: `arbitrary_precision` of serde_json
+    // would change it for the host's whole program.
+    assert_eq!(
+        Metadata::from_json(r#"{"n":1e2}"#).unwrap().as_json(),
+        r#"{"n":100.0}"#
+    );
+}
+
+#[test]
+fn a_record_whose_metadata_names_a_member_twice_is_no_record() {
+    let now = SystemTime::UNIX_EPOCH;
+    let id = KeyId::new("key_1").unwrap();
+    let owner = Owner::tenant(TenantId::new("acme").unwrap());
+    let environment = Environment::new("live").unwrap();
+    let mut record = KeyRecord::new(id, "n", KeyKind::App, environment, owner, now);
+    record.metadata = Metadata::from_json(r#"{"a":1,"b":2}"#).unwrap();
+    let text = serde_json::to_string(&record).unwrap();
+    assert_eq!(serde_json::from_str::<KeyRecord>(&text).unwrap(), record);
+    let twice = text.replace(r#""b":2"#, r#""a":2"#);
+    assert_ne!(twice, text);
+    let error = serde_json::from_str::<KeyRecord>(&twice).unwrap_err();
+    assert!(error.to_string().contains("duplicate field `a`"), "{error}");
+}

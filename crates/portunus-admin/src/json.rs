@@ -1,15 +1,7 @@
-//! JSON as callers send it, read once and strictly: nothing that is read differs from what was
-//! written.
-//!
-//! Of members with the same name one would be lost, and an integer beyond 64 bits would become
-//! another number: both are refused, at any depth. A fraction is the nearest double, as in every
-//! JSON reader of JavaScript's.
+//! JSON as callers send it, by the rules of [`portunus::json`].
 
-use std::cell::RefCell;
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use portunus::json::JsonError;
+use serde_json::Value;
 
 use crate::Fault;
 
@@ -19,130 +11,19 @@ use crate::Fault;
 /// 400 for what is no JSON; 422 for members with the same name, and for numbers that cannot be
 /// kept.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Fault> {
-    const MARKS: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
-    if MARKS.iter().any(|mark| text.starts_with(mark)) {
-        return Err(Fault::bad(
+    portunus::json::parse(text).map_err(|error| match error {
+        JsonError::DuplicateMember(_)
+        | JsonError::NumberOutOfRange(_)
+        | JsonError::IntegerTooLarge(_) => Fault::invalid("body", short(&error)),
+        JsonError::ByteOrderMark => Fault::bad(
             "The body starts with a byte order mark: send UTF-8 without one (RFC 8259 §8.1)",
-        ));
-    }
-    let twice = RefCell::new(None);
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = Tree(&twice)
-        .deserialize(&mut reader)
-        .and_then(|value| reader.end().map(|()| value));
-    let value = value.map_err(|error| refused(&error))?;
-    if let Some(name) = twice.into_inner() {
-        let name: String = name.chars().take(60).collect();
-        return Err(Fault::invalid("body", format!("duplicate field `{name}`")));
-    }
-    match too_large(text) {
-        Some(number) => Err(Fault::invalid(
-            "body",
-            format!("the integer {number}… has more than 64 bits: send it as a string"),
-        )),
-        None => Ok(value),
-    }
+        ),
+        JsonError::Syntax(error) => Fault::bad(format!("The body is not JSON: {}", short(&error))),
+        error => Fault::bad(format!("The body cannot be read: {}", short(&error))),
+    })
 }
 
-fn refused(error: &serde_json::Error) -> Fault {
-    let about: String = error.to_string().chars().take(200).collect();
-    // It is JSON, but no number that can be kept.
-    if about.starts_with("number out of range") {
-        return Fault::invalid("body", about);
-    }
-    Fault::bad(format!("The body is not JSON: {about}"))
-}
-
-/// The beginning of the first integer in a JSON text that has more than 64 bits: it would be read
-/// as the nearest double.
-fn too_large(text: &[u8]) -> Option<String> {
-    let mut rest = text;
-    while let Some((&first, more)) = rest.split_first() {
-        rest = match first {
-            b'"' => after_string(more),
-            b'-' | b'0'..=b'9' => {
-                let part = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
-                let length = rest.iter().take_while(|byte| part(byte)).count();
-                let (number, more) = rest.split_at(length);
-                let number = str::from_utf8(number).unwrap_or_default();
-                let fits = number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
-                if !fits && !number.contains(['.', 'e', 'E']) {
-                    return Some(number.chars().take(20).collect());
-                }
-                more
-            }
-            _ => more,
-        };
-    }
-    None
-}
-
-/// What follows a string whose opening quote was read.
-fn after_string(mut rest: &[u8]) -> &[u8] {
-    loop {
-        rest = match rest {
-            [b'"', more @ ..] => return more,
-            [b'\\', _, more @ ..] | [_, more @ ..] => more,
-            [] => return rest,
-        };
-    }
-}
-
-/// Reads a value, and keeps the first name that stands twice in one object.
-#[derive(Clone, Copy)]
-struct Tree<'t>(&'t RefCell<Option<String>>);
-
-impl<'de> DeserializeSeed<'de> for Tree<'_> {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Tree<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        let number = Number::from_f64(value).ok_or_else(|| E::custom("number out of range"));
-        number.map(Value::Number)
-    }
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
-            list.push(item);
-        }
-        Ok(Value::Array(list))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let value = members.next_value_seed(self)?;
-            if object.contains_key(&name) {
-                self.0.borrow_mut().get_or_insert_with(|| name.clone());
-            }
-            object.insert(name, value);
-        }
-        Ok(Value::Object(object))
-    }
+/// What serde says may quote the caller.
+fn short(error: &dyn std::error::Error) -> String {
+    error.to_string().chars().take(200).collect()
 }

@@ -12,4 +12,5 @@ macro_rules! guides {
 guides! {
     protect_actix = "protect_actix.md",
     protect_grpc = "protect_grpc.md",
+    slow_clients = "slow_clients.md",
 }

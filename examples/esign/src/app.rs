@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::{Extensions, Request};
@@ -27,6 +28,7 @@ use crate::directory::DemoDirectory;
 use crate::operators::Operators;
 use crate::storage::Storage;
 use crate::tls::Peer;
+use crate::unwritten::Unwritten;
 use crate::{admin, on_axum, operators};
 
 /// What all handlers share. Cloning is cheap.
@@ -39,6 +41,8 @@ pub(crate) struct App {
     pub(crate) shelves: Arc<Shelves>,
     pub(crate) directory: DemoDirectory,
     trail: AuditTrail,
+    /// How many events that were dropped a warning has told of.
+    dropped_told: Arc<AtomicU64>,
     events: Arc<dyn AuditReader>,
     pub(crate) plans: PlanOrder,
     pub(crate) standard_plan: Requirement,
@@ -104,6 +108,7 @@ impl App {
             shelves: Arc::default(),
             directory,
             trail,
+            dropped_told: Arc::default(),
             events: Arc::clone(&storage.events),
             standard_plan: plans.at_least(operators::TENANTS_PLAN)?,
             plans,
@@ -185,11 +190,22 @@ impl App {
         self.trail.flush_requested().await;
     }
 
-    /// Writes the events that were noted.
-    pub(crate) async fn flush_events(&self) {
-        if let Err(error) = self.trail.flush().await {
+    /// Writes the events that were noted; whether they could be written.
+    pub(crate) async fn flush_events(&self) -> bool {
+        let written = self.trail.flush().await;
+        if let Err(error) = &written {
             warn!(%error, "events could not be written; they are kept for the next time");
         }
+        let dropped = self.dropped();
+        if self.dropped_told.swap(dropped, Ordering::Relaxed) < dropped {
+            warn!(dropped, "events were lost: there were too many to keep");
+        }
+        written.is_ok()
+    }
+
+    /// How many events were left out so far, because they could not be written in time.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.trail.dropped()
     }
 
     /// Writes the usage that was counted, and the events that were noted.
@@ -205,12 +221,15 @@ impl App {
         }
     }
 
-    /// What is lost if the process ends now.
-    pub(crate) async fn unwritten(&self) -> Unwritten {
+    /// What is lost if the process ends now, where so many events had been dropped before it was
+    /// told to stop.
+    pub(crate) async fn unwritten(&self, dropped_before: u64) -> Unwritten {
         let waiting = u64::try_from(self.trail.pending().await).unwrap_or(u64::MAX);
+        let dropped_since = self.dropped().saturating_sub(dropped_before);
         Unwritten {
-            events: waiting.saturating_add(self.trail.dropped()),
+            events: waiting.saturating_add(dropped_since),
             uses: self.authenticator.usage().pending(),
+            dropped_before,
         }
     }
 
@@ -218,11 +237,4 @@ impl App {
     pub(crate) fn demo_tenant() -> &'static str {
         operators::TENANT
     }
-}
-
-/// How many events and uses of keys no storage has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unwritten {
-    pub(crate) events: u64,
-    pub(crate) uses: u64,
 }

@@ -3,6 +3,7 @@
 //! It reads its flags, makes a store, an authenticator and a manager of one profile, serves until
 //! it is told to stop, drains, and writes the last usage.
 
+mod activity;
 mod admin;
 mod api;
 mod app;
@@ -11,11 +12,13 @@ mod cli;
 mod cors;
 mod directory;
 mod limits;
+mod lingering;
 mod on_actix;
 mod on_axum;
 mod operators;
 mod storage;
 mod tls;
+mod unwritten;
 
 use std::io;
 use std::process::ExitCode;
@@ -24,18 +27,23 @@ use std::time::Duration;
 
 use portunus::network::TlsVersion;
 use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::rustls::ServerConfig;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::app::{App, Unwritten};
+use crate::app::App;
 use crate::cli::{Adapter, Flags};
 use crate::operators::Operators;
 use crate::storage::Storage;
 use crate::tls::TlsListener;
+use crate::unwritten::Unwritten;
 
-/// How often usage is written while serving.
+/// How often usage is written while serving, and events after a failure.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// How often events are written: whoever reads them waits half a second at most.
+const EVENTS_EVERY: Duration = Duration::from_millis(200);
 
 /// How often what is too old is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -67,13 +75,11 @@ fn main() -> ExitCode {
     // Whatever still runs after the drain must not hold the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match served {
-        Ok(Unwritten { events: 0, uses: 0 }) => ExitCode::SUCCESS,
-        Ok(Unwritten { events, uses }) => {
-            eprintln!(
-                "esign: lost {events} audit events and {uses} uses of keys: they could not be \
-                 written"
-            );
-            ExitCode::from(3)
+        Ok(unwritten) => {
+            if let Some(line) = unwritten.line() {
+                eprintln!("esign: {line}");
+            }
+            ExitCode::from(if unwritten.is_a_loss() { 3 } else { 0 })
         }
         Err(reason) => fail(&reason),
     }
@@ -131,6 +137,7 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
         served = server => served.map_err(|error| format!("serving ended: {error}"))?,
         () = drained => warn!("some requests did not end in time"),
     }
+    let dropped_before = app.dropped();
     let last_flush = async {
         let _ = flusher.await;
         app.flush().await;
@@ -141,7 +148,7 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
         warn!("the storage did not take the last usage and events in time");
     }
     info!("stopped");
-    Ok(app.unwritten().await)
+    Ok(app.unwritten(dropped_before).await)
 }
 
 async fn on_axum(
@@ -182,15 +189,26 @@ async fn flush_on_interval(
     storage: Storage,
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) {
-    let mut tick = tokio::time::interval(FLUSH_EVERY);
-    let mut forget = tokio::time::interval(FORGET_EVERY);
+    let every = |period| {
+        let mut interval = tokio::time::interval(period);
+        // After a write that took long there is nothing to catch up with.
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
+    };
+    let (mut tick, mut events) = (every(FLUSH_EVERY), every(EVENTS_EVERY));
+    let mut forget = every(FORGET_EVERY);
     loop {
         tokio::select! {
             _ = tick.tick() => {
                 app.flush().await;
                 storage.publish().await;
             }
-            () = app.events_requested() => app.flush_events().await,
+            _ = events.tick() => if !app.flush_events().await {
+                events.reset_after(FLUSH_EVERY);
+            },
+            () = app.events_requested() => {
+                app.flush_events().await;
+            }
             _ = forget.tick() => storage.forget().await,
             _ = stopped.changed() => return,
         }

@@ -107,7 +107,7 @@ fn a_row_is_read_as_it_is_written() {
     let rows = parse(
         "for readers\n\n=== a\n# why\nin neutral\ngiven 2 x {reader} /any\ngiven clock +500ms\n\
          > POST /\\x41 HTTP/1.1\n> X: {3*a}{b64 a:}\\t\n>\n> b\n< 200\n< y: z\n<\n< body\n\
-         <actix 400\n! differs\n\n=== b\nin ways\n> GET / HTTP/1.1\n\
+         <actix 400\n! differs\n= set\n\n=== b\nin ways\n> GET / HTTP/1.1\n\
          > hOST: own\n> cONNECTION: keep-alive\n< 401\n",
     );
     let [a, b] = rows.as_slice() else {
@@ -118,9 +118,11 @@ fn a_row_is_read_as_it_is_written() {
         "POST /A HTTP/1.1\r\nX: aaaYTo=\t\r\nHost: corpus\r\nConnection: close\r\n\r\nb"
     );
     assert_eq!(
-        (a.given.len(), a.reason.as_str(), a.house.as_str()),
-        (2, "differs ", "neutral")
+        (a.given.len(), a.reason.as_str(), a.setting.as_str()),
+        (2, "differs ", "set ")
     );
+    assert_eq!((a.house.as_str(), b.house.as_str()), ("neutral", "ways"));
+    assert_eq!((a.is_over_http_2(), b.is_over_http_2()), (false, false));
     assert_eq!(a.answer(crate::row::Adapter::Actix), ["400"]);
     assert_eq!(
         a.answer(crate::row::Adapter::Axum),

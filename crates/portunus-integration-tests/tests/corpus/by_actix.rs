@@ -10,11 +10,11 @@ use portunus::{Authenticator, KeyPrincipal, Requirement};
 use crate::configuration::{customer, is_mapped, serves_grpc};
 use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
 
-/// Serves until it is stopped.
+/// Serves until it is stopped: on one port HTTP/1.1, on the other HTTP/2 as well.
 pub(crate) fn start(
     authenticator: Authenticator,
     configuration: &str,
-) -> (SocketAddr, ServerHandle) {
+) -> ([SocketAddr; 2], ServerHandle) {
     let auth = Auth::new(authenticator);
     let auth = if serves_grpc(configuration) {
         auth.grpc()
@@ -64,12 +64,13 @@ pub(crate) fn start(
         .workers(1)
         .disable_signals()
         .bind(("127.0.0.1", 0))
+        .and_then(|server| server.bind_auto_h2c(("127.0.0.1", 0)))
         .unwrap();
-    let address = server.addrs()[0];
+    let addresses = [server.addrs()[0], server.addrs()[1]];
     let server = server.run();
     let handle = server.handle();
     actix_web::rt::spawn(server);
-    (address, handle)
+    (addresses, handle)
 }
 
 async fn handler(principal: KeyPrincipal) -> String {

@@ -10,9 +10,9 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn as hyper_service;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use portunus::adapter::tower::{AuthLayer, require};
 use portunus::{Authenticator, KeyPrincipal, Requirement};
 use tokio::net::TcpListener;
@@ -44,7 +44,7 @@ pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> 
                 site(request, layer.clone(), Arc::clone(&demands))
             });
             tokio::spawn(async move {
-                http1::Builder::new()
+                Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), service)
                     .await
             });

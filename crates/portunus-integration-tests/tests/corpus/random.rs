@@ -71,6 +71,9 @@ struct Request {
 
 impl Request {
     fn of(row: &Row) -> Option<Self> {
+        if row.is_over_http_2() {
+            return None;
+        }
         let head = row
             .request
             .windows(4)
@@ -88,7 +91,8 @@ impl Request {
                 .iter()
                 .any(|name| line.to_ascii_lowercase().starts_with(name))
         };
-        let fit = lines.iter().all(|line| line.len() < 6000 && !frames(line));
+        // Far from where a head is too large for one of them.
+        let fit = lines.len() < 50 && lines.iter().all(|line| line.len() < 6000 && !frames(line));
         let once = |of: &[u8], line: &str| {
             let mut found = lines
                 .iter()

@@ -18,7 +18,10 @@
 //! < the body
 //! <actix 400                           the answer of one server, where they differ: `tower`, `axum`,
 //! ! why they differ                    `actix`, and `hyper` for the two that run on it
+//! = what makes them equal              the setting, or that there is none
 //! ```
+//!
+//! A request line that ends with ` HTTP/2` is sent over HTTP/2: see `wire.rs`.
 
 use std::fmt::Write;
 
@@ -77,9 +80,17 @@ pub(crate) struct Row {
     pub(crate) answers: Vec<(String, Vec<String>)>,
     /// Why servers differ.
     pub(crate) reason: String,
+    /// The setting that makes them equal.
+    pub(crate) setting: String,
 }
 
 impl Row {
+    /// Whether it is sent over HTTP/2.
+    pub(crate) fn is_over_http_2(&self) -> bool {
+        let mut lines = self.request.split(|&byte| byte == b'\r');
+        lines.next().is_some_and(|line| line.ends_with(b" HTTP/2"))
+    }
+
     /// The lines of the answer that an adapter must give. Of several that fit, the one that says
     /// most about whom.
     pub(crate) fn answer(&self, adapter: Adapter) -> &[String] {
@@ -108,6 +119,7 @@ pub(crate) fn parse(text: &str) -> Vec<Row> {
                 request,
                 answers,
                 reason: String::new(),
+                setting: String::new(),
             });
             requests.push(Vec::new());
             continue;
@@ -123,6 +135,9 @@ pub(crate) fn parse(text: &str) -> Vec<Row> {
             ">" => request.push(rest),
             "!" => {
                 let _ = write!(row.reason, "{rest} ");
+            }
+            "=" => {
+                let _ = write!(row.setting, "{rest} ");
             }
             _ => {
                 let tag = mark

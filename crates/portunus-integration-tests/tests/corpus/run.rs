@@ -9,7 +9,7 @@ use portunus::Clock;
 use crate::configuration::authenticator;
 use crate::house::{House, KEYS, key};
 use crate::row::{Adapter, Given, Row, expand};
-use crate::wire::{Answer, ask};
+use crate::wire::{Answer, ask, ask_over_http_2};
 use crate::{by_actix, by_axum, by_tower};
 
 /// How the store answers: the two ways through every adapter.
@@ -25,6 +25,8 @@ pub(crate) enum Store {
 pub(crate) struct Servers {
     pub(crate) house: House,
     at: [SocketAddr; 3],
+    /// actix-web's server serves HTTP/2 without TLS on a port of its own.
+    actix_over_http_2: SocketAddr,
     actix: ServerHandle,
 }
 
@@ -35,13 +37,18 @@ impl Servers {
             house.store.answer_late(1);
         }
         let own = || authenticator(configuration, &house);
-        let (actix_at, actix) = by_actix::start(own(), configuration);
+        let ([actix_at, actix_over_http_2], actix) = by_actix::start(own(), configuration);
         let at = [
             by_tower::start(own(), configuration).await,
             by_axum::start(own(), configuration).await,
             actix_at,
         ];
-        Self { house, at, actix }
+        Self {
+            house,
+            at,
+            actix_over_http_2,
+            actix,
+        }
     }
 
     /// What each answers.
@@ -51,6 +58,16 @@ impl Servers {
             ask(tower, from, request).await,
             ask(axum, from, request).await,
             ask(actix, from, request).await,
+        ]
+    }
+
+    /// The same over HTTP/2.
+    async fn ask_over_http_2(&self, from: IpAddr, request: &[u8]) -> [Answer; 3] {
+        let [tower, axum, _] = self.at;
+        [
+            ask_over_http_2(tower, from, request).await,
+            ask_over_http_2(axum, from, request).await,
+            ask_over_http_2(self.actix_over_http_2, from, request).await,
         ]
     }
 
@@ -102,7 +119,10 @@ pub(crate) async fn answers(row: &Row, store: Store) -> [Answer; 3] {
             Given::Revoked(name) => servers.house.revoke(name).await,
         }
     }
-    let answers = servers.ask(from, &row.request).await;
+    let answers = match row.is_over_http_2() {
+        true => servers.ask_over_http_2(from, &row.request).await,
+        false => servers.ask(from, &row.request).await,
+    };
     servers.stop().await;
     answers
 }

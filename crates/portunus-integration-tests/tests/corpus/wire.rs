@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Uri};
 use portunus_test_support::wait::soon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
@@ -40,13 +42,17 @@ impl Answer {
         }
     }
 
+    fn closed() -> Self {
+        Self {
+            status: "closed".into(),
+            fields: Vec::new(),
+            body: String::new(),
+        }
+    }
+
     fn of_bytes(bytes: &[u8], to_head: bool) -> Self {
         if bytes.is_empty() {
-            return Self {
-                status: "closed".into(),
-                fields: Vec::new(),
-                body: String::new(),
-            };
+            return Self::closed();
         }
         let end = bytes
             .windows(4)
@@ -134,4 +140,72 @@ pub(crate) async fn ask(server: SocketAddr, from: IpAddr, request: &[u8]) -> Ans
     let write = async { drop(writing.write_all(request).await) };
     soon(async { tokio::join!(read, write) }).await;
     Answer::of_bytes(&answer, request.starts_with(b"HEAD "))
+}
+
+/// Sends the request that these bytes of HTTP/1.1 write, over HTTP/2 and without TLS: `Host` is its
+/// authority.
+pub(crate) async fn ask_over_http_2(server: SocketAddr, from: IpAddr, request: &[u8]) -> Answer {
+    let (request, body) = over_http_2(request);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(from, 0)).unwrap();
+    let stream = soon(socket.connect(server)).await.unwrap();
+    let (client, connection) = soon(h2::client::handshake(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut client = soon(client.ready()).await.unwrap();
+    let (answer, mut upload) = client.send_request(request, body.is_empty()).unwrap();
+    if !body.is_empty() {
+        // A server that refuses need not take all of it.
+        let _ = upload.send_data(body, true);
+    }
+    let Ok(answer) = soon(answer).await else {
+        return Answer::closed();
+    };
+    let (head, mut stream) = answer.into_parts();
+    let mut body = Vec::new();
+    // A reset without an error after the whole answer ends it, too (RFC 9113 §8.1).
+    while let Some(Ok(bytes)) = soon(stream.data()).await {
+        let _ = stream.flow_control().release_capacity(bytes.len());
+        body.extend_from_slice(&bytes);
+    }
+    connection.abort();
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let mut fields: Vec<_> = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect();
+    fields.retain(|(name, _)| !NOT_COMPARED.contains(&name.as_str()));
+    fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Answer {
+        status: head.status.as_str().to_owned(),
+        fields,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    }
+}
+
+fn over_http_2(bytes: &[u8]) -> (Request<()>, Bytes) {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+    let end = end.expect("a whole head");
+    let head = std::str::from_utf8(&bytes[..end]).unwrap();
+    let (line, lines) = head.split_once("\r\n").unwrap();
+    let [method, target, _] = line.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{line}")
+    };
+    let mut request = Request::new(());
+    *request.method_mut() = method.parse().unwrap();
+    for line in lines.split("\r\n") {
+        let (name, value) = line.split_once(": ").unwrap();
+        match name.to_ascii_lowercase().as_str() {
+            "host" => {
+                *request.uri_mut() = format!("http://{value}{target}").parse::<Uri>().unwrap()
+            }
+            "connection" => {}
+            name => {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+                request.headers_mut().append(name, value);
+            }
+        }
+    }
+    (request, Bytes::copy_from_slice(&bytes[end + 4..]))
 }

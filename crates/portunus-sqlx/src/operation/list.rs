@@ -5,6 +5,7 @@
 //! read, at most 500 at a time.
 
 use async_trait::async_trait;
+use portunus::key::KeyStatus;
 use portunus::store::{Cursor, ListQuery, Page};
 
 use super::Operation;
@@ -47,7 +48,13 @@ impl List<'_> {
                     .as_ref()
                     .map(|environment| environment.as_str().to_owned()),
             ),
-            Value::Text(query.status.map(|status| status.as_str().to_owned())),
+            Value::Text(
+                // Columns do not say which version wrote a record.
+                (query
+                    .status
+                    .filter(|status| *status != KeyStatus::Unreadable))
+                .map(|status| status.as_str().to_owned()),
+            ),
             time::floor(query.now).into(),
             Value::Text(text.map(|text| record::text(text).to_ascii_lowercase())),
             i64::try_from(rows).unwrap_or(i64::MAX).into(),

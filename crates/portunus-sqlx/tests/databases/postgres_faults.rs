@@ -165,12 +165,11 @@ async fn a_database_that_acknowledges_too_early(home: &PostgresHome) {
 }
 
 async fn no_schema(home: &PostgresHome) {
-    let address = home.server.address(&home.name);
-    let pool = PostgresStore::pool_options()
-        .connect_lazy(&address)
-        .unwrap();
-    let store = PostgresStore::new(pool);
-    let error = store.find(&[digest(1)]).await.unwrap_err();
+    let pool = sqlx::PgPool::connect(&home.server.address(&home.name)).await;
+    let error = PostgresStore::new(pool.unwrap())
+        .find(&[digest(1)])
+        .await
+        .unwrap_err();
     assert_unavailable(&error);
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(

@@ -2,27 +2,33 @@
 //! router behind it.
 
 mod bridge;
+mod connection;
 mod cors;
+mod edge;
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix_web::dev::{HttpServiceFactory, Server, Service};
+use actix_http::HttpService;
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::{AppConfig, HttpServiceFactory, Server, Service};
 use actix_web::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use actix_web::http::{Method as HttpMethod, StatusCode};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Bytes};
-use actix_web::{App as ActixApp, FromRequest, HttpRequest, HttpResponse, HttpServer, guard};
+use actix_web::{App as ActixApp, FromRequest, HttpRequest, HttpResponse, guard};
 use portunus::adapter::actix::{Auth, into_response, require};
 use portunus::network::TlsVersion;
 use portunus::{AuthError, ErrorCode, KeyPrincipal};
 use serde_json::Value;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::api::{self, Call, Method, Reply, Route};
 use crate::app::App;
-use crate::limits::{HANDSHAKE, HEAD, LINGER_ON_ACTIX};
+use crate::limits::HEAD;
 
 /// The longest body that is read, in bytes: axum's limit.
 const LONGEST_BODY: usize = 2 * 1024 * 1024;
@@ -64,19 +70,36 @@ pub(crate) fn server(
             .wrap(from_fn(move |request, next| {
                 cors::outermost(Arc::clone(&trusted), request, next)
             }))
+            .wrap(from_fn(edge::answer))
     };
-    let server = HttpServer::new(serve)
-        .disable_signals()
-        .client_request_timeout(HEAD)
-        .keep_alive(HEAD)
-        // Also for how long a body that nobody wants is read after the answer.
-        .client_disconnect_timeout(LINGER_ON_ACTIX)
-        .tls_handshake_timeout(HANDSHAKE)
-        .shutdown_timeout(drain);
-    let server = match tls {
-        None => server.listen_auto_h2c(listener)?,
-        Some(config) => server.listen_rustls_0_23(listener, config)?,
-    };
+    let server = Server::build().disable_signals().shutdown_timeout(drain);
+    let stopping = server.graceful_shutdown_signal();
+    let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
+    // What `HttpServer` does, but for how a connection begins and ends.
+    let server = server.listen("esign", listener, move || {
+        let serve = serve().into_factory();
+        let serve = serve.map_err(|error: actix_web::Error| error.error_response());
+        let (told, accepted) = (stopping.clone(), stopping.clone());
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let told = told.clone();
+                async move { told.notified().await }
+            })
+            .keep_alive(HEAD)
+            .client_request_timeout(HEAD)
+            // The connection itself lingers, where there is something to linger for.
+            .client_disconnect_timeout(Duration::ZERO)
+            .on_connect_ext(|connection: &connection::Connection, data| {
+                data.insert(Arc::clone(&connection.activity));
+            })
+            .finish(map_config(serve, |()| AppConfig::default()));
+        let tls = tls.clone();
+        fn_service(move |stream| {
+            let (tls, stopping) = (tls.clone(), accepted.clone());
+            connection::accept(stream, tls, async move { stopping.notified().await })
+        })
+        .and_then(http)
+    })?;
     Ok(server.run())
 }
 

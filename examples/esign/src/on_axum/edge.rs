@@ -3,7 +3,9 @@
 //!
 //! A client that sends its whole body before it reads would never see its refusal: a server that
 //! closes while bytes arrive resets the connection. So the rest is read for a while, and
-//! `Connection: close` announces what follows (RFC 9112 §9.6).
+//! `Connection: close` announces what follows (RFC 9112 §9.6). HTTP/2 ends the stream alone, after
+//! the answer (RFC 9113 §8.1), yet there are clients that give up an answer whose stream is reset
+//! while they send: so the rest is read there, too.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,8 +24,8 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::server::InFlight;
-use crate::limits::{LINGER, LINGER_BYTES};
+use crate::activity::InFlight;
+use crate::limits::{FIELDS, LINGER, LINGER_BYTES};
 
 /// A rest of so many bytes is read without closing the connection.
 const SHORT: u64 = 64 * 1024;
@@ -37,29 +39,32 @@ pub(super) async fn answer(
     let http_1 = request.version() < Version::HTTP_2;
     // Whoever waits to be asked for the body may send it or not, nobody knows.
     let expects = request.headers().contains_key(EXPECT);
-    let malformed = is_malformed(&request);
+    let refusal = refusal(&request);
     let unread = Unread::default();
     let body = unread.clone();
-    let request = request.map(|inner| match http_1 {
-        true => Body::new(Asked {
+    let request = request.map(|inner| {
+        Body::new(Asked {
             inner,
             unread: body,
-        }),
-        false => inner,
+        })
     });
-    let mut response = if malformed {
+    let mut response = if let Some(status) = refusal {
         drop(request);
-        StatusCode::BAD_REQUEST.into_response()
+        status.into_response()
     } else {
         let answered = routes.oneshot(request).await;
         answered.unwrap_or_else(|never| match never {})
     };
     let rest = unread.lock().unwrap_or_else(PoisonError::into_inner).take();
     let is_long = |rest: &Body| rest.size_hint().upper().is_none_or(|bytes| bytes > SHORT);
-    if http_1 && (malformed || rest.as_ref().is_some_and(|rest| expects || is_long(rest))) {
+    let closes = refusal.is_some() || rest.as_ref().is_some_and(|rest| expects || is_long(rest));
+    let closes = http_1 && closes;
+    if closes {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
+    // What comes on a connection that closes is read behind it: see `Lingering`.
+    let rest = rest.filter(|_| !closes);
     Ok(response.map(|inner| {
         Body::new(Answered {
             inner,
@@ -70,8 +75,9 @@ pub(super) async fn answer(
 }
 
 /// What actix-web's server refuses and hyper leaves to others: no `Host` or several (RFC 9112
-/// §3.2), chunks in chunks (§6.1), bytes in the target that no URI has (RFC 3986 §2).
-fn is_malformed(request: &Request) -> bool {
+/// §3.2), chunks in chunks (§6.1), bytes in the target that no URI has (RFC 3986 §2). And more
+/// fields than HTTP/1.1 has place for.
+fn refusal(request: &Request) -> Option<StatusCode> {
     let (version, target) = (request.version(), request.uri().path_and_query());
     let lines = |name| request.headers().get_all(name).iter().count();
     let hosts = match lines(HOST) {
@@ -79,9 +85,16 @@ fn is_malformed(request: &Request) -> bool {
         1 => false,
         _ => version < Version::HTTP_2,
     };
-    hosts
+    let malformed = hosts
         || lines(TRANSFER_ENCODING) > 1
-        || target.is_some_and(|target| !target.as_str().is_ascii())
+        || target.is_some_and(|target| !target.as_str().is_ascii());
+    if malformed {
+        Some(StatusCode::BAD_REQUEST)
+    } else if request.headers().len() > FIELDS {
+        Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    } else {
+        None
+    }
 }
 
 /// What was left of a request's body when nobody wanted more of it.

@@ -8,10 +8,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
 use axum::serve::Listener;
 use hyper::Request;
@@ -26,12 +25,14 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::edge;
+use crate::activity::{Activity, InFlight};
 use crate::limits::{FIELDS, HEAD, HEAD_BYTES, IDLE};
+use crate::lingering::{Lingering, Stream};
 use crate::tls::Peer;
 
 /// Serves until it is told to stop, and then until the last request is answered.
 pub(crate) async fn serve(
-    mut listener: impl Listener<Addr = SocketAddr>,
+    mut listener: impl Listener<Addr = SocketAddr, Io: Stream>,
     tls: Option<TlsVersion>,
     routes: Router,
     told_to_stop: impl Future<Output = ()>,
@@ -45,7 +46,8 @@ pub(crate) async fn serve(
             (stream, address) = listener.accept() => {
                 let peer = Peer { address, tls };
                 let (server, routes) = (Arc::clone(&server), routes.clone());
-                connections.spawn(connection(server, TokioIo::new(stream), peer, routes, stopped.clone()));
+                let stream = Lingering::new(Bytes::new(), stream);
+                connections.spawn(connection(server, stream, peer, routes, stopped.clone()));
             }
             Some(_) = connections.join_next() => {}
             () = &mut told_to_stop => break,
@@ -73,39 +75,13 @@ fn server() -> Builder<TokioExecutor> {
     server
 }
 
-/// What a connection does, as far as it decides how long it stays.
-#[derive(Default)]
-struct Activity {
-    begun: AtomicU64,
-    in_flight: AtomicUsize,
-}
-
-/// A request that is not answered yet.
-pub(super) struct InFlight(Arc<Activity>);
-
-impl InFlight {
-    fn begin(activity: &Arc<Activity>) -> Self {
-        activity.begun.fetch_add(1, Ordering::Relaxed);
-        activity.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn connection<S>(
+async fn connection(
     server: Arc<Builder<TokioExecutor>>,
-    stream: TokioIo<S>,
+    stream: Lingering,
     peer: Peer,
     routes: Router,
     mut stopped: watch::Receiver<bool>,
-) where
-    TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
+) {
     let activity = Arc::new(Activity::default());
     let service = service_fn(|request: Request<Incoming>| {
         let in_flight = InFlight::begin(&activity);
@@ -113,10 +89,10 @@ async fn connection<S>(
         request.extensions_mut().insert(ConnectInfo(peer));
         edge::answer(routes.clone(), request, in_flight)
     });
-    let mut connection = pin!(server.serve_connection(stream, service));
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let (mut patience, mut stopping) = (HEAD, false);
     loop {
-        let begun = activity.begun.load(Ordering::Relaxed);
+        let begun = activity.begun();
         tokio::select! {
             served = connection.as_mut() => {
                 if let Err(error) = served {
@@ -131,8 +107,7 @@ async fn connection<S>(
             // hyper's own timer begins when it knows the version of HTTP, and ends with HTTP/1.1:
             // this one counts from the first byte, and also for HTTP/2.
             () = sleep(patience) => {
-                let idle = activity.in_flight.load(Ordering::Relaxed) == 0
-                    && activity.begun.load(Ordering::Relaxed) == begun;
+                let idle = activity.is_idle() && activity.begun() == begun;
                 if !idle {
                     patience = IDLE;
                 } else if patience == HEAD {

@@ -191,12 +191,13 @@ impl Connection {
 
     /// Whether these bytes come, whatever comes before them.
     pub(crate) fn reads(&mut self, expected: &[u8]) -> bool {
+        self.reads_until(|unread| unread.windows(expected.len()).any(|part| part == expected))
+    }
+
+    /// Whether enough bytes come.
+    pub(crate) fn reads_until(&mut self, enough: impl Fn(&[u8]) -> bool) -> bool {
         let mut buffer = [0; 8192];
-        while !self
-            .unread
-            .windows(expected.len())
-            .any(|part| part == expected)
-        {
+        while !enough(&self.unread) {
             match self.stream.read(&mut buffer) {
                 Ok(read @ 1..) => self.unread.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -4,7 +4,7 @@
 use crate::common::manage::{
     assert_problem, change, delete, events, ids, items, list, make_primary, rotate,
 };
-use crate::common::{Call, Issued, Server, USER};
+use crate::common::{Call, Issued, Server, USER, eventually};
 use serde_json::{Value, json};
 
 /// The successor of a key that is rotated with this body.
@@ -174,14 +174,14 @@ fn the_old_key_works_for_exactly_its_grace_and_its_later_use_is_told() {
             (401, r#"{"detail": "Invalid or expired API key"}"#.into())
         );
         assert_eq!(status(&server, &new), 200);
-        let page = events(
-            &server,
-            "owner",
-            &format!("?key_id={}&outcome=KEY_EXPIRED&limit=1", old.id()),
-        );
-        let detail = items(&page)[0]["detail"]
-            .as_str()
-            .expect("what shows the reuse");
+        let query = format!("?key_id={}&outcome=KEY_EXPIRED&limit=1", old.id());
+        // Reading waits for what is not written yet, but not for long.
+        let detail = eventually(|| {
+            let page = events(&server, "owner", &query);
+            let event = items(&page).first()?.clone();
+            Some(event["detail"].as_str()?.to_owned())
+        });
+        let detail = detail.expect("what shows the reuse");
         assert!(detail.contains(new.id()), "{detail}");
     }
 }

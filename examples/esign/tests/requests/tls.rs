@@ -342,40 +342,50 @@ fn plain_http_gets_no_answer_from_a_port_for_tls() {
 fn who_does_not_finish_a_handshake_holds_up_nobody() {
     let server = Secure::of("iusign", "slow");
     let key = server.issue(json!({}));
-    let mut waiting: Vec<_> = (0..150)
-        .map(|_| TcpStream::connect(server.address).unwrap())
-        .collect();
-    for (at, stream) in waiting.iter_mut().enumerate() {
-        // Nothing, the begin of a record, or a record that promises more than it brings.
-        stream
-            .write_all(
-                [
-                    &b""[..],
-                    b"\x16",
-                    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-                ][at % 3],
-            )
-            .unwrap();
-    }
-    let begun = Instant::now();
-    for _ in 0..3 {
+    // A machine that is so busy that the handshakes are given up before the answer proves nothing,
+    // and tries again.
+    let served_meanwhile = (0..5).any(|_| {
+        let waiting = unfinished(server.address);
         assert_eq!(server.send(&Call::get("/whoami").bearer(&key)).status, 200);
-    }
-    // Well before any of the handshakes is given up.
+        waiting.iter().all(is_open)
+    });
     assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
+        served_meanwhile,
+        "the answer came after the handshakes were given up"
     );
-    for stream in &waiting {
+}
+
+#[test]
+fn a_handshake_that_is_not_finished_is_given_up_after_three_seconds() {
+    let server = Secure::of("iusign", "given-up");
+    let begun = Instant::now();
+    let waiting = unfinished(server.address);
+    crate::common::until("all are closed", || !waiting.iter().any(is_open));
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_millis(2900), "{waited:?}");
+    assert!(waited < Duration::from_secs(8), "{waited:?}");
+}
+
+/// Clients that begin a handshake, and send nothing more.
+fn unfinished(address: SocketAddr) -> Vec<TcpStream> {
+    let begun = [
+        &b""[..],
+        b"\x16",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ];
+    let begin = |at: usize| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // Nothing, the begin of a record, or a record that promises more than it brings.
+        stream.write_all(begun[at % 3]).unwrap();
         stream.set_nonblocking(true).unwrap();
-        let nothing = stream.peek(&mut [0]).map_err(|error| error.kind());
-        assert_eq!(
-            nothing,
-            Err(std::io::ErrorKind::WouldBlock),
-            "they were waiting all the time"
-        );
-    }
+        stream
+    };
+    (0..150).map(begin).collect()
+}
+
+fn is_open(stream: &TcpStream) -> bool {
+    let nothing = stream.peek(&mut [0]).map_err(|error| error.kind());
+    nothing == Err(std::io::ErrorKind::WouldBlock)
 }
 
 #[test]
@@ -390,9 +400,9 @@ fn told_to_stop_it_ends_with_0_although_clients_are_in_the_middle_of_a_handshake
     let ready = server.ready.to_string();
     let ended = server.process.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    // actix-web waits for handshakes as for requests, as long as it drains: ten seconds.
+    // actix-web waits for handshakes as for requests: three seconds.
     assert!(
-        begun.elapsed() < Duration::from_secs(15),
+        begun.elapsed() < Duration::from_secs(8),
         "{:?}",
         begun.elapsed()
     );

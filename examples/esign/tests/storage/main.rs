@@ -10,10 +10,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod crashes;
+mod newer;
 mod nodes;
 mod nodes_cut;
 mod pooler;
 mod postgres;
 mod silence;
 mod sqlite;
+mod squatting;
 mod user_ids;

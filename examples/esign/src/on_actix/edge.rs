@@ -1,0 +1,99 @@
+//! What is around all routes: what the connection knows of its requests, and what HTTP/2 does not
+//! limit by itself.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::PayloadError;
+use actix_web::http::{StatusCode, Version};
+use actix_web::middleware::Next;
+use actix_web::web::Bytes;
+use actix_web::{Error, HttpMessage, HttpResponse};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::activity::{Activity, InFlight};
+use crate::limits::{FIELDS, HEAD_BYTES, LINGER, LINGER_BYTES};
+
+/// The same limits for HTTP/2 as for HTTP/1.1, and as on axum: of heads, and of what is read of a
+/// body that nobody wants.
+pub(super) async fn answer<B: MessageBody>(
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let activity = request.request().conn_data::<Arc<Activity>>();
+    let _in_flight = activity.map(InFlight::begin);
+    if request.version() != Version::HTTP_2 {
+        return Ok(next.call(request).await?.map_into_left_body());
+    }
+    let (unread, rest) = oneshot::channel();
+    let inner = Some(request.take_payload());
+    let unread = Some(unread);
+    let payload = Box::pin(Asked { inner, unread });
+    request.set_payload(Payload::Stream { payload });
+    actix_web::rt::spawn(async move {
+        if let Ok(rest) = rest.await {
+            let _ = timeout(LINGER, drain(rest)).await;
+        }
+    });
+    if is_too_large(&request) {
+        let refusal = HttpResponse::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        return Ok(request.into_response(refusal).map_into_right_body());
+    }
+    Ok(next.call(request).await?.map_into_left_body())
+}
+
+/// A field takes the bytes of its name and value, and 32 (RFC 9113 §6.5.2).
+fn is_too_large(request: &ServiceRequest) -> bool {
+    let fields = request.headers();
+    let sizes = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32);
+    let target = request.uri().path_and_query();
+    let target = target.map_or(0, |target| target.as_str().len());
+    fields.len() > FIELDS || sizes.sum::<usize>() + target > HEAD_BYTES as usize
+}
+
+/// The body of a request: what is left of it outlives whoever drops it. A stream that ends before
+/// its body has ended is reset, and there are clients that give up the answer then.
+struct Asked {
+    inner: Option<Payload>,
+    unread: Option<oneshot::Sender<Payload>>,
+}
+
+impl Stream for Asked {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(None);
+        };
+        let polled = inner.poll_next_unpin(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.inner = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let (Some(rest), Some(unread)) = (self.inner.take(), self.unread.take()) {
+            let _ = unread.send(rest);
+        }
+    }
+}
+
+async fn drain(mut rest: Payload) {
+    let mut read = 0;
+    while let Some(Ok(bytes)) = rest.next().await {
+        read += bytes.len();
+        if read > LINGER_BYTES {
+            return;
+        }
+    }
+}
