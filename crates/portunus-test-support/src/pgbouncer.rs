@@ -2,6 +2,7 @@
 //! its defaults: each transaction may have another connection of the server.
 
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::postgres::{Postgres, as_other_user, chown_to_other_user, free_port};
@@ -59,7 +60,7 @@ impl PgBouncer {
         let path = folder.path().display();
         let ini = format!(
             "[databases]\n* = host={host} port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {path}/roles\n\
+             listen_port = {port}\nunix_socket_dir = {path}\nauth_type = trust\nauth_file = {path}/roles\n\
              pool_mode = transaction\n{more}\n"
         );
         for (name, text) in [("ini", ini), ("roles", roles), ("log", String::new())] {
@@ -95,6 +96,11 @@ impl PgBouncer {
     pub fn address_for(&self, role: &str, database: &str) -> String {
         let port = self.port;
         format!("postgres://{role}@127.0.0.1:{port}/{database}?sslmode=disable")
+    }
+
+    /// Where it listens, too.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// What it has complained of.

@@ -182,6 +182,42 @@ impl Postgres {
         output(self.client("pg_dump").arg(database))
     }
 
+    /// Serves TLS, too, to clients that connect from now on, as `localhost`; says where its
+    /// certificate is, which it has signed itself.
+    pub fn use_tls(&self) -> PathBuf {
+        let certificate = self.folder.path().join("server.crt");
+        let key = self.folder.path().join("server.key");
+        let mut openssl = Command::new("openssl");
+        as_other_user(&mut openssl);
+        openssl.args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]);
+        openssl.args([
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-subj",
+            "/CN=localhost",
+        ]);
+        openssl.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate);
+        output(openssl.current_dir("/"));
+        for (setting, path) in [("ssl_cert_file", &certificate), ("ssl_key_file", &key)] {
+            let path = path.display();
+            self.sql(
+                "postgres",
+                &format!("ALTER SYSTEM SET {setting} = '{path}'"),
+            );
+        }
+        self.sql("postgres", "ALTER SYSTEM SET ssl = on");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        let on = || (self.sql("postgres", "SHOW ssl").trim() == "on").then_some(());
+        eventually_within(PATIENCE, on).expect("the server serves no TLS");
+        certificate
+    }
+
     /// Ends the server by an immediate shutdown: its clients are told.
     pub fn stop(&self) {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {

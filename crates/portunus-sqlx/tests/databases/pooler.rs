@@ -17,6 +17,8 @@ use portunus::store::{Change, KeyStore, UsageDelta, WriteBatch};
 use portunus_sqlx::{OpenError, PostgresStore};
 use portunus_test_support::pgbouncer::PgBouncer;
 use portunus_test_support::postgres::{Postgres, free_port};
+use portunus_test_support::proxy::{Failing, Proxy, Which};
+use portunus_test_support::wait::eventually_async;
 use sqlx::{Connection, PgConnection, Row};
 
 /// A server whose databases are made without waiting for the disk.
@@ -226,9 +228,7 @@ async fn limits_of_time_hold_behind_a_pooler() {
     // The server gave them up, too.
     let waiting =
         "SELECT CAST(COUNT(*) AS TEXT) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-    let none = portunus_test_support::wait::eventually_async(async || {
-        (home.text(waiting).await == "0").then_some(())
-    });
+    let none = eventually_async(async || (home.text(waiting).await == "0").then_some(()));
     assert!(none.await.is_some());
     sqlx::raw_sql("ROLLBACK")
         .execute(&mut blocker)
@@ -236,6 +236,59 @@ async fn limits_of_time_hold_behind_a_pooler() {
         .unwrap();
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
     assert_eq!(get(&store, "a").await.version, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_loses_its_server_or_falls_silent_costs_no_more_than_a_limit() {
+    let (server, pooler) = pooled("server_login_retry = 1");
+    let home = PostgresHome::new(&server);
+    with_a(&home).await;
+    let proxy = Proxy::before(pooler.socket());
+    let store = PostgresStore::behind_pooler(&proxy.address(&home.name))
+        .await
+        .unwrap();
+    let ask = async || {
+        let asked = Instant::now();
+        let found = store.find(&[digest(1)]).await;
+        assert!(
+            asked.elapsed() < Duration::from_millis(3_700),
+            "{:?}",
+            asked.elapsed()
+        );
+        found.ok().flatten().map(|key| key.record().id.clone())
+    };
+    let back = async |what: &str| {
+        let began = Instant::now();
+        assert_eq!(eventually_async(&ask).await, Some(id("a")), "{what}");
+        let current = get(&store, "a").await;
+        store
+            .apply(&WriteBatch::new().update(current))
+            .await
+            .unwrap();
+        println!("{what}: back after {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{what}: {:?}",
+            began.elapsed()
+        );
+    };
+    back("at first").await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    home.execute(end.into()).await;
+    back("its connections were ended").await;
+    server.stop();
+    assert_eq!(ask().await, None);
+    server.start_again();
+    back("the server was started again").await;
+    proxy.fail(Failing::Silent, Which::All);
+    assert_eq!(ask().await, None);
+    proxy.heal();
+    back("it was silent").await;
+    proxy.fail(Failing::Silent, Which::All);
+    assert_eq!(ask().await, None);
+    proxy.fail_present(Failing::Silent, Which::All);
+    back("what was there stays silent").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
