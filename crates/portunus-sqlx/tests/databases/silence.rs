@@ -21,6 +21,9 @@ const WRITE: Duration = Duration::from_millis(10_700);
 /// Within this, a server that came back is used again.
 const BACK: Duration = Duration::from_secs(5);
 
+/// What becomes of a network that was silent, and its name.
+type Heal = (&'static str, fn(&Proxy));
+
 /// A store on the far side of a network, whose ten connections were all used a moment ago.
 async fn far(proxy: &Proxy, home: &PostgresHome) -> PostgresStore {
     let store = PostgresStore::connect(&proxy.address(&home.name))
@@ -90,10 +93,10 @@ async fn a_silent_server_costs_nobody_more_than_a_limit_and_is_used_again_soon()
     with_a(&home).await;
     let proxy = Proxy::before(server.socket());
     let store = far(&proxy, &home).await;
-    let heals: [(&str, fn(&Proxy)); 3] = [
+    let heals: [Heal; 3] = [
         ("goes on where it was", Proxy::heal),
         ("knows no connection", |proxy| {
-            proxy.fail_present(Failing::Reset, Which::All)
+            proxy.fail_present(Failing::Reset, Which::All);
         }),
         ("leaves what was there silent", |proxy| {
             proxy.fail_present(Failing::Silent, Which::All);

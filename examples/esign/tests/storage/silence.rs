@@ -14,6 +14,9 @@ const MANAGEMENT: Duration = Duration::from_secs(12);
 /// Within this, a database that speaks again is used again.
 const BACK: Duration = Duration::from_secs(5);
 
+/// What becomes of a network that was silent, and its name.
+type Heal = (&'static str, fn(&Proxy));
+
 #[test]
 fn while_the_database_is_silent_answers_come_in_time_and_soon_after_it_speaks_all_is_well() {
     let postgres = Postgres::start();
@@ -22,10 +25,10 @@ fn while_the_database_is_silent_answers_come_in_time_and_soon_after_it_speaks_al
     let server = node(&proxy.address("keys"));
     let used = server.issue(may_read());
     let unavailable = said(503, "STORE_UNAVAILABLE");
-    let heals: [(&str, fn(&Proxy)); 2] = [
+    let heals: [Heal; 2] = [
         ("as it was", Proxy::heal),
         ("for new connections only", |proxy| {
-            proxy.fail_present(Failing::Silent, Which::All)
+            proxy.fail_present(Failing::Silent, Which::All);
         }),
     ];
     for (what, heal) in heals {
