@@ -19,7 +19,7 @@ use crate::limits::{HANDSHAKE, HEAD, IDLE};
 use crate::lingering::Lingering;
 
 /// How HTTP/2 without TLS begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 type Accepted = (Connection, Protocol, Option<SocketAddr>);
 
@@ -44,7 +44,7 @@ pub(super) async fn accept(
             first = timeout(HEAD, first_bytes(&mut stream)) => first.map_err(|_| late())??,
             () = told_to_stop => return Err(late()),
         };
-        let protocol = match first.starts_with(PREFACE) {
+        let protocol = match first == PREFACE {
             true => Protocol::Http2,
             false => Protocol::Http1,
         };

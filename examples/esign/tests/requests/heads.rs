@@ -44,6 +44,20 @@ fn a_head_that_no_server_may_take_is_refused_whoever_sends_it() {
                 "POST /v2/documents HTTP/1.1",
                 "Host: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             ),
+            (
+                "POST /v2/documents HTTP/1.1",
+                "Host: x\r\nTransfer-Encoding: chunked, chunked\r\n",
+            ),
+            (
+                "POST /v2/documents HTTP/1.1",
+                "Host: x\r\nTransfer-Encoding: gzip, chunked\r\n",
+            ),
+            (
+                "POST /v2/documents HTTP/1.1",
+                "Host: x\r\nTransfer-Encoding: identity\r\n",
+            ),
+            ("POST /v2/documents HTTP/1.0", "Host: x\r\n"),
+            ("PRI * HTTP/2.0", "Host: x\r\n"),
         ] {
             // The end of the chunks, where there are any.
             let body = if line.starts_with("POST") {
