@@ -391,6 +391,14 @@ impl KeyManager {
     }
 }
 
+/// Refuses a record of a newer version, which may mean more than is known here.
+fn readable(record: &KeyRecord) -> Result<(), ManageError> {
+    match record.needs() {
+        Some(needs) => Err(ManageError::Newer { needs }),
+        None => Ok(()),
+    }
+}
+
 /// Adds the uses that are not written yet; false where the store has to be asked again.
 fn add_unwritten(reading: &mut Reading<'_>, found: &mut [Listed]) -> bool {
     let ids = found.iter().map(|listed| &listed.record.id);

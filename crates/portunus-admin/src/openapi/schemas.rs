@@ -60,12 +60,13 @@ pub(super) fn all(shared: &Shared) -> Vec<(&'static str, RefOr<Schema>)> {
 }
 
 /// Every state of a key.
-pub(super) const STATUSES: [KeyStatus; 5] = [
+pub(super) const STATUSES: [KeyStatus; 6] = [
     KeyStatus::Active,
     KeyStatus::NotYetValid,
     KeyStatus::Expired,
     KeyStatus::Disabled,
     KeyStatus::Revoked,
+    KeyStatus::Unreadable,
 ];
 
 /// Every outcome of an event.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portunus::key::KeyId;
+use portunus::key::{KeyId, KeyStatus};
 use portunus::store::{Cursor, ListQuery, Page};
 
 use super::Operation;
@@ -157,9 +157,13 @@ impl List<'_> {
         let query = self.0;
         let text = query.text.as_deref().filter(|text| !text.is_empty());
         let (environment, tenant) = (query.environment.as_ref(), query.tenant.as_ref());
+        // Columns do not say which version wrote a record.
+        let status = query
+            .status
+            .filter(|status| *status != KeyStatus::Unreadable);
         vec![
             Value::Text(environment.map(|environment| environment.as_str().to_owned())),
-            Value::Text(query.status.map(|status| status.as_str().to_owned())),
+            Value::Text(status.map(|status| status.as_str().to_owned())),
             time::floor(query.now).into(),
             Value::Text(text.map(|text| record::text(text).to_ascii_lowercase())),
             Value::Text(tenant.map(|tenant| tenant.as_str().to_owned())),
@@ -240,7 +244,9 @@ impl<'a> Filling<'a> {
     /// out.
     fn rows(&self) -> usize {
         let shown = self.page.items.len() + self.page.corrupt.len();
-        if self.has_read && self.query.within_workspaces.is_some() {
+        let (status, workspaces) = (self.query.status, &self.query.within_workspaces);
+        let is_sparse = workspaces.is_some() || status == Some(KeyStatus::Unreadable);
+        if self.has_read && is_sparse {
             MOST_ROWS
         } else {
             self.limit.saturating_sub(shown) + 1

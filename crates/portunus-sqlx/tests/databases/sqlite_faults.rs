@@ -122,8 +122,7 @@ async fn a_pool_on_a_file_without_a_schema_gives_no_answer() {
     let home = SqliteHome::new();
     drop(home.connection().await);
     let address = format!("sqlite://{}", home.path().display());
-    let pool = sqlx::SqlitePool::connect(&address);
-    let store = SqliteStore::new(pool.await.unwrap());
+    let store = SqliteStore::new(sqlx::SqlitePool::connect(&address).await.unwrap());
     assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
     store.migrate().await.unwrap();
     assert!(store.find(&[digest(1)]).await.unwrap().is_none());
