@@ -76,5 +76,9 @@ pub(super) fn standing(record: &KeyRecord, now: SystemTime) -> Result<(), AuthEr
         KeyStatus::NotYetValid => {
             AuthError::with_detail(ErrorCode::KeyDisabled, "The API key is not valid yet")
         }
+        KeyStatus::Unreadable => AuthError::unavailable(
+            ErrorCode::StoreUnavailable,
+            "the record of the key was written by a newer version",
+        ),
     })
 }

@@ -8,6 +8,7 @@ mod digest;
 mod format;
 mod id;
 mod kind;
+mod newer;
 mod record;
 mod secret;
 mod signing;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 use super::kind::{Environment, KeyKind};
+use super::newer::Newer;
 use crate::json::{self, JsonError};
 use crate::limit::Quotas;
 use crate::network::AllowList;
@@ -155,10 +156,14 @@ pub enum KeyStatus {
     Disabled,
     /// It is refused for good.
     Revoked,
+    /// A newer version wrote it, and this one may not know what restricts it
+    /// ([`KeyRecord::needs`]): it is refused here.
+    Unreadable,
 }
 
 impl KeyStatus {
-    /// The name in answers: `active`, `not_yet_valid`, `expired`, `disabled`, `revoked`.
+    /// The name in answers: `active`, `not_yet_valid`, `expired`, `disabled`, `revoked`,
+    /// `unreadable`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -167,6 +172,7 @@ impl KeyStatus {
             Self::Expired => "expired",
             Self::Disabled => "disabled",
             Self::Revoked => "revoked",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -185,6 +191,7 @@ impl FromStr for KeyStatus {
             Self::Expired,
             Self::Disabled,
             Self::Revoked,
+            Self::Unreadable,
         ]
         .into_iter();
         all.find(|known| known.as_str() == text)
@@ -293,7 +300,8 @@ fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 
 /// Everything about a key but its secret.
 ///
-/// Stores make one with [`KeyRecord::new`] and set what else they have read.
+/// Stores keep one as [`to_json`](Self::to_json) writes it, or make one with [`KeyRecord::new`] and
+/// set what else they have read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KeyRecord {
@@ -361,6 +369,9 @@ pub struct KeyRecord {
     /// Whether it may become its owner's primary key: not where events are signed and its secret
     /// was never seen.
     pub may_be_primary: bool,
+    /// What a newer version wrote.
+    #[serde(rename = "understands", default, skip_serializing)]
+    pub(super) newer: Newer,
 }
 
 impl KeyRecord {
@@ -402,6 +413,7 @@ impl KeyRecord {
             successor: None,
             origin: None,
             may_be_primary: true,
+            newer: Newer::default(),
         }
     }
 
@@ -415,6 +427,8 @@ impl KeyRecord {
             KeyStatus::Expired
         } else if !self.enabled {
             KeyStatus::Disabled
+        } else if self.needs().is_some() {
+            KeyStatus::Unreadable
         } else if self.not_before.is_some_and(|start| now < start) {
             KeyStatus::NotYetValid
         } else {

@@ -9,7 +9,7 @@ use super::issue::check_workspaces;
 use super::precondition::Applied;
 use super::text;
 use super::watch::Watch;
-use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
+use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, readable};
 use crate::audit::Action;
 use crate::error::AuthError;
 use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
@@ -121,6 +121,15 @@ impl KeyChange {
             scopes.retain(|scope| seen.insert(scope.clone()));
         }
         Ok(())
+    }
+
+    /// Whether it does nothing but switch the key off.
+    fn only_disables(&self) -> bool {
+        *self
+            == Self {
+                enabled: Some(false),
+                ..Self::default()
+            }
     }
 
     fn apply(self, record: &mut KeyRecord) {
@@ -236,6 +245,9 @@ impl KeyManager {
                 .try_for_each(|action| self.may(action, before))?;
             if before.revoked.is_some() {
                 return Err(ManageError::Conflict("a revoked key stays as it is"));
+            }
+            if !change.only_disables() {
+                readable(before)?;
             }
             self.check_asked_change(&mut change, before).await?;
             self.host_rules

@@ -1,6 +1,7 @@
 //! Why an act of management was not done.
 
 use super::{Denied, ManagedKey};
+use crate::audit::AuditError;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{GenerateError, KeyId};
 use crate::scope::UnknownScope;
@@ -38,6 +39,17 @@ pub enum ManageError {
     /// The key is not in a state in which this can be done.
     #[error("{0}")]
     Conflict(&'static str),
+    /// A newer version wrote its record ([`KeyRecord::needs`](crate::key::KeyRecord::needs)): here
+    /// it can only be revoked, disabled or deleted.
+    #[error(
+        "the key's record is for programs that understand {needs}, this one understands \
+         {understands}: it can only be revoked, disabled or deleted here",
+        understands = crate::key::KeyRecord::UNDERSTANDS
+    )]
+    Newer {
+        /// The number that a program must understand to change it.
+        needs: u64,
+    },
     /// It is no longer at the version that was expected.
     #[error("the key is at version {stored}, not {expected}")]
     Changed {
@@ -65,6 +77,9 @@ pub enum ManageError {
     /// The store gave no answer, or refused.
     #[error(transparent)]
     Store(StoreError),
+    /// The log of events gave no answer.
+    #[error(transparent)]
+    Log(AuditError),
 }
 
 impl ManageError {
@@ -77,11 +92,13 @@ impl ManageError {
             Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::Refused(error) => error.code(),
             Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
-            Self::Conflict(_) | Self::DigestKnown | Self::DoneBefore(_) | Self::Contended => {
-                ErrorCode::Conflict
-            }
+            Self::Conflict(_)
+            | Self::Newer { .. }
+            | Self::DigestKnown
+            | Self::DoneBefore(_)
+            | Self::Contended => ErrorCode::Conflict,
             Self::Changed { .. } | Self::PreconditionFailed => ErrorCode::PreconditionFailed,
-            Self::Generate(_) | Self::Store(_) => ErrorCode::StoreUnavailable,
+            Self::Generate(_) | Self::Store(_) | Self::Log(_) => ErrorCode::StoreUnavailable,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::precondition::Applied;
 use super::text;
 use super::watch::Watch;
-use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey};
+use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, readable};
 use crate::audit::Action;
 use crate::key::{KeyId, Revocation};
 use crate::store::{Change, Condition, Listed, OwnerRef, Rejected, WriteBatch};
@@ -182,6 +182,7 @@ impl KeyManager {
         for _ in 0..ATTEMPTS {
             let (now, listed) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyMakePrimary, &listed.record)?;
+            readable(&listed.record)?;
             if !listed.record.may_be_primary {
                 return Err(ManageError::Conflict("an imported key cannot sign events"));
             }

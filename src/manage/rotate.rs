@@ -10,7 +10,7 @@ use super::idempotency::DELETED_SINCE;
 use super::issue::is_known;
 use super::precondition::Applied;
 use super::watch::Watch;
-use super::{ATTEMPTS, Idempotency, KeyManager, ManageError};
+use super::{ATTEMPTS, Idempotency, KeyManager, ManageError, readable};
 use crate::audit::Action;
 use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey, Revocation};
 use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
@@ -114,6 +114,7 @@ impl KeyManager {
                 }
             }
             self.may(Action::KeyRotate, &listed.record)?;
+            readable(&listed.record)?;
             let mut old = (*listed.record).clone();
             if old.kind == KeyKind::AccessToken {
                 return Err(ManageError::invalid(

@@ -110,6 +110,7 @@ mod operation;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod record;
+mod share;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;

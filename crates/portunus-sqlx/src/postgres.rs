@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transactio
 
 use crate::fault::{Fault, OpenError};
 use crate::operation::{Migrate, Operation, hold};
+use crate::share::{Place, Share};
 use crate::sql;
 use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
 use crate::value::{Session, session_on};
@@ -51,6 +52,7 @@ const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub struct PostgresStore {
     pool: PgPool,
     turns: Turns,
+    share: Share,
 }
 
 impl PostgresStore {
@@ -105,14 +107,17 @@ impl PostgresStore {
     }
 
     /// A store on a pool of the host's own, which decides about limits of time. Half of its
-    /// connections at most write at once, so that look-ups find one. Call
+    /// connections at most write at once, and a quarter at most read lists, usage and events, so
+    /// that look-ups find one. A read that nobody waits for any more keeps its connection until the
+    /// server's `statement_timeout` ends it. Call
     /// [`migrate`](Self::migrate) before anything else.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        let half = pool.options().get_max_connections() / 2;
+        let connections = pool.options().get_max_connections();
         Self {
             pool,
-            turns: Turns::new(usize::try_from(half).unwrap_or(1)),
+            turns: Turns::new(usize::try_from(connections / 2).unwrap_or(1)),
+            share: Share::new(connections / 4),
         }
     }
 
@@ -127,14 +132,15 @@ impl PostgresStore {
     }
 
     pub(crate) async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        let place = self.share.place(O::PURPOSE).await?;
         limited(READ_LIMIT, async {
             for _ in 0..self.attempts() {
-                match self.read_once(&operation).await {
+                match self.read_once(&operation, &place).await {
                     Err(fault) if fault.is_lost_connection() => {}
                     done => return done,
                 }
             }
-            self.read_once(&operation).await
+            self.read_once(&operation, &place).await
         })
         .await
     }
@@ -160,9 +166,15 @@ impl PostgresStore {
         Ok(self.pool.begin_with(statement).await?)
     }
 
-    async fn read_once<O: Operation>(&self, operation: &O) -> Result<O::Answer, Fault> {
-        let mut connection = self.pool.acquire().await?;
-        operation.run(&mut *connection).await
+    async fn read_once<O: Operation>(
+        &self,
+        operation: &O,
+        place: &Place,
+    ) -> Result<O::Answer, Fault> {
+        let mut lent = place.lend(self.pool.acquire().await?);
+        let answer = operation.run(lent.connection()?).await;
+        lent.done();
+        answer
     }
 
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {

@@ -65,7 +65,7 @@ pub(crate) fn text(text: &str) -> String {
 /// The values of all columns of a record, the JSON last.
 pub(crate) fn values(record: &KeyRecord) -> Result<Vec<Value>, Refusal> {
     let record = in_milliseconds(record.clone())?;
-    let json = serde_json::to_string(&record).map_err(Refusal::Json)?;
+    let json = record.to_json().map_err(Refusal::Json)?;
     let columns = columns(&record)?.into_iter().map(|(_, value)| value);
     Ok(columns.chain([json.into()]).collect())
 }
@@ -114,10 +114,13 @@ pub(crate) fn read(row: &mut Row) -> Result<KeyRecord, Fault> {
         stored.push(row.value(name)?);
     }
     let json = row.text("record")?;
-    let record: KeyRecord = serde_json::from_str(&json).map_err(|_| row.corrupt("record"))?;
+    let record = KeyRecord::from_json(&json).map_err(|_| row.corrupt("record"))?;
     let derived = columns(&record).map_err(|_| row.corrupt("record"))?;
+    // Another version may derive other columns, but whose key it is and whether it ended.
+    const SURE: [&str; 5] = ["id", "tenant_id", "user_id", "enabled", "revoked_at"];
+    let is_sure = |column: &str| record.needs().is_none() || SURE.contains(&column);
     for ((column, derived), stored) in derived.iter().zip(&stored) {
-        if !same(derived, stored) {
+        if is_sure(column) && !same(derived, stored) {
             return Err(row.corrupt(column));
         }
     }

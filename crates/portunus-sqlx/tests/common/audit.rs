@@ -454,26 +454,3 @@ pub(crate) async fn an_event_that_cannot_be_read_is_an_error_and_not_a_gap<H: Ho
     audit.events(&EventQuery::new()).await.unwrap_err();
     H::forget(&audit, at(1)).await.unwrap_err();
 }
-
-pub(crate) async fn a_database_of_the_first_schema_is_brought_up_to_date<H: Home>(home: &H) {
-    let store = with_a(home).await;
-    home.close(store).await;
-    for table in [
-        "portunus_events",
-        "portunus_event_parties",
-        "portunus_changes",
-    ] {
-        home.execute(format!("DROP TABLE IF EXISTS {table}")).await;
-    }
-    home.execute("DELETE FROM portunus_schema WHERE version > 1".into())
-        .await;
-    let store = home.open().await;
-    assert_eq!(found(&store, digest(1)).await, Some(id("a")));
-    let audit = H::audit(&store);
-    audit.record(&[event(1)]).await.unwrap();
-    assert_eq!(ids(&audit, EventQuery::new()).await, [event_id(1)]);
-    store
-        .apply(&WriteBatch::new().update(record("a")))
-        .await
-        .unwrap();
-}

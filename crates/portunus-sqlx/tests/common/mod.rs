@@ -19,7 +19,9 @@ pub(crate) mod ear;
 pub(crate) mod fold;
 pub(crate) mod lists;
 pub(crate) mod model;
+pub(crate) mod newer;
 pub(crate) mod usage;
+pub(crate) mod written;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,6 +47,7 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 pub(crate) trait Home: Clone + Send + Sync + 'static {
     type Store: KeyStore + Clone;
     type Audit: AuditSink + AuditReader + Clone;
+    type Raw: Send;
 
     /// The events beside the keys of a store.
     fn audit(store: &Self::Store) -> Self::Audit;
@@ -76,6 +79,19 @@ pub(crate) trait Home: Clone + Send + Sync + 'static {
     /// How bytes are written in a statement.
     fn bytes(&self, bytes: &[u8]) -> String;
 
+    /// A home of the same kind, with nothing in it.
+    #[must_use]
+    fn another(&self) -> Self;
+
+    /// A connection that no store has.
+    fn raw(&self) -> impl Future<Output = Self::Raw> + Send;
+
+    /// How many rows a query gives on it.
+    fn rows(raw: &mut Self::Raw, sql: &str) -> impl Future<Output = usize> + Send;
+
+    /// Puts what an earlier schema wrote in place, see [`written`].
+    fn written(&self, schema: u32) -> impl Future<Output = ()> + Send;
+
     /// Everything that the database holds, as it lies on the disk or in a backup.
     fn dump(&self) -> impl Future<Output = Vec<u8>> + Send;
 }
@@ -103,6 +119,7 @@ impl SqliteHome {
 impl Home for SqliteHome {
     type Store = SqliteStore;
     type Audit = SqliteAudit;
+    type Raw = sqlx::SqliteConnection;
 
     fn audit(store: &SqliteStore) -> SqliteAudit {
         store.audit()
@@ -113,9 +130,7 @@ impl Home for SqliteHome {
     }
 
     async fn open(&self) -> SqliteStore {
-        let store = SqliteStore::open(self.path()).await.unwrap();
-        store.migrate().await.unwrap();
-        store
+        SqliteStore::open(self.path()).await.unwrap()
     }
 
     async fn fold(store: &SqliteStore) -> Result<u64, StoreError> {
@@ -127,8 +142,8 @@ impl Home for SqliteHome {
     }
 
     async fn migrate(&self) -> Result<(), String> {
-        let store = SqliteStore::open(self.path()).await.unwrap();
-        store.migrate().await.map_err(|error| error.to_string())
+        let opened = SqliteStore::open(self.path()).await;
+        opened.map(drop).map_err(|error| error.to_string())
     }
 
     async fn execute(&self, sql: String) -> u64 {
@@ -151,6 +166,25 @@ impl Home for SqliteHome {
 
     fn bytes(&self, bytes: &[u8]) -> String {
         format!("x'{}'", hex(bytes))
+    }
+
+    fn another(&self) -> Self {
+        Self::new()
+    }
+
+    async fn raw(&self) -> sqlx::SqliteConnection {
+        self.connection().await
+    }
+
+    async fn rows(raw: &mut sqlx::SqliteConnection, sql: &str) -> usize {
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .fetch_all(raw)
+            .await;
+        rows.unwrap().len()
+    }
+
+    async fn written(&self, schema: u32) {
+        std::fs::copy(written::file(schema, "sqlite"), self.path()).unwrap();
     }
 
     async fn dump(&self) -> Vec<u8> {
@@ -192,6 +226,7 @@ impl PostgresHome {
 impl Home for PostgresHome {
     type Store = PostgresStore;
     type Audit = PostgresAudit;
+    type Raw = sqlx::PgConnection;
 
     fn audit(store: &PostgresStore) -> PostgresAudit {
         store.audit()
@@ -202,11 +237,9 @@ impl Home for PostgresHome {
     }
 
     async fn open(&self) -> PostgresStore {
-        let store = PostgresStore::connect(&self.server.address(&self.name))
+        PostgresStore::connect(&self.server.address(&self.name))
             .await
-            .unwrap();
-        store.migrate().await.unwrap();
-        store
+            .unwrap()
     }
 
     async fn fold(store: &PostgresStore) -> Result<u64, StoreError> {
@@ -218,10 +251,8 @@ impl Home for PostgresHome {
     }
 
     async fn migrate(&self) -> Result<(), String> {
-        let store = PostgresStore::connect(&self.server.address(&self.name))
-            .await
-            .unwrap();
-        store.migrate().await.map_err(|error| error.to_string())
+        let opened = PostgresStore::connect(&self.server.address(&self.name)).await;
+        opened.map(drop).map_err(|error| error.to_string())
     }
 
     async fn execute(&self, sql: String) -> u64 {
@@ -244,6 +275,26 @@ impl Home for PostgresHome {
 
     fn bytes(&self, bytes: &[u8]) -> String {
         format!("'\\x{}'::bytea", hex(bytes))
+    }
+
+    fn another(&self) -> Self {
+        Self::new(&self.server)
+    }
+
+    async fn raw(&self) -> sqlx::PgConnection {
+        self.connection().await
+    }
+
+    async fn rows(raw: &mut sqlx::PgConnection, sql: &str) -> usize {
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .fetch_all(raw)
+            .await;
+        rows.unwrap().len()
+    }
+
+    async fn written(&self, schema: u32) {
+        let dump = std::fs::read_to_string(written::file(schema, "sql")).unwrap();
+        self.server.sql(&self.name, &dump);
     }
 
     async fn dump(&self) -> Vec<u8> {
@@ -447,7 +498,12 @@ macro_rules! every_case {
             audit::pages_hold_every_event_once_while_others_are_written
             audit::a_filter_that_lets_nothing_through_gives_short_pages_that_go_on
             audit::an_event_that_cannot_be_read_is_an_error_and_not_a_gap
-            audit::a_database_of_the_first_schema_is_brought_up_to_date
+            written::what_every_earlier_schema_wrote_is_there_after_it_was_brought_up_to_date
+            written::the_look_ups_of_the_version_before_go_on_while_a_big_table_is_brought_up_to_date
+            written::a_node_of_the_version_before_may_go_on_and_what_it_deletes_counts_for_every_tenant
+            written::a_schema_of_a_later_version_is_used_where_that_allows_it
+            newer::a_record_of_a_newer_version_is_refused_and_can_only_be_ended
+            newer::what_ends_a_record_of_a_newer_version_changes_no_byte_that_is_not_known_here
             dump::no_dump_holds_a_key
             model::random_batches_do_what_the_store_in_memory_does
         }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use crate::common::{Home, PostgresHome};
+use crate::common::{Home, PostgresHome, written};
 use portunus::conformance::{self, BusNodes};
-use portunus::store::{CachedStore, KeyStore, LocalBus, MemoryStore};
+use portunus::store::{
+    CachedStore, Change, KeyStore, ListQuery, LocalBus, MemoryStore, WriteBatch,
+};
 use portunus_sqlx::{PostgresStore, SqliteStore};
 use portunus_test_support::postgres::Postgres;
 use portunus_test_support::proxy::{Failing, Proxy, Which};
@@ -45,6 +47,18 @@ async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(
     outcome.unwrap();
 }
 
+/// A store without the keys that are in it.
+async fn emptied<S: KeyStore>(store: S) -> S {
+    let keys = store.list(&ListQuery::new(written::now())).await.unwrap();
+    let mut batch = WriteBatch::new();
+    for key in keys.items {
+        batch = batch.change(Change::Delete(key.record.id.clone()));
+    }
+    store.apply(&batch).await.unwrap();
+    store.forget_usage_before(written::now()).await.unwrap();
+    store
+}
+
 fn cached(store: impl KeyStore) -> CachedStore {
     CachedStore::builder(store).bus(LocalBus::new()).build()
 }
@@ -71,11 +85,12 @@ impl Files {
         ))
     }
 
-    /// A store on a new file.
+    /// A store on a file that an earlier schema wrote.
     async fn store(&self) -> SqliteStore {
-        let store = SqliteStore::open(self.path()).await.unwrap();
-        store.migrate().await.unwrap();
-        store
+        let path = self.path();
+        let schema = 1 + self.count.load(Ordering::Relaxed) % written::LATEST;
+        std::fs::copy(written::file(schema, "sqlite"), &path).unwrap();
+        emptied(SqliteStore::open(path).await.unwrap()).await
     }
 }
 
@@ -87,11 +102,8 @@ struct Databases {
 }
 
 impl Databases {
-    /// A server that is never to survive a crash, so that the disk is not waited for.
     fn new() -> Self {
         let server = Arc::new(Postgres::start());
-        server.sql("postgres", "ALTER SYSTEM SET fsync = off");
-        server.sql("postgres", "SELECT pg_reload_conf()");
         Self {
             server,
             count: AtomicU32::new(0),
@@ -103,17 +115,18 @@ impl Databases {
         PostgresHome::new(&self.server)
     }
 
-    /// A store on a new schema of one database, which is made faster than a database.
+    /// A store on what an earlier schema wrote, in a schema of one database, which is made faster
+    /// than a database.
     async fn store(&self) -> PostgresStore {
-        let name = format!("keys{}", self.count.fetch_add(1, Ordering::Relaxed));
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let name = format!("keys{number}");
+        let dump = std::fs::read_to_string(written::file(1 + number % written::LATEST, "sql"));
+        let dump = dump.unwrap().replace("public.", &format!("{name}."));
         self.server
-            .sql("postgres", &format!("CREATE SCHEMA {name}"));
+            .sql("postgres", &format!("CREATE SCHEMA {name}; {dump}"));
         let options: PgConnectOptions = self.server.address("postgres").parse().unwrap();
-        let store = PostgresStore::connect_with(options.options([("search_path", name)]))
-            .await
-            .unwrap();
-        store.migrate().await.unwrap();
-        store
+        let options = options.options([("search_path", name)]);
+        emptied(PostgresStore::connect_with(options).await.unwrap()).await
     }
 }
 
@@ -177,7 +190,6 @@ async fn looks_at_a_file_keep_what_a_bus_promises() {
             SqliteStore::open(&path).await.unwrap(),
             SqliteStore::open(&path).await.unwrap(),
         ];
-        here.migrate().await.unwrap();
         BusNodes::new(here.watch(), there.watch()).with_stores(here, there)
     })
     .await;
@@ -194,7 +206,6 @@ async fn looks_at_a_file_that_is_locked_at_times_keep_it_too() {
         let options = options.journal_mode(SqliteJournalMode::Delete);
         let pool = SqlitePoolOptions::new().max_connections(1);
         let here = SqliteStore::new(pool.clone().connect_with(options.clone()).await.unwrap());
-        here.migrate().await.unwrap();
         let there = SqliteStore::new(pool.connect_with(options.clone()).await.unwrap());
         let locking = Arc::new(Mutex::new(options.connect().await.unwrap()));
         let locked = Arc::clone(&locking);

@@ -165,10 +165,11 @@ async fn a_database_that_acknowledges_too_early(home: &PostgresHome) {
 }
 
 async fn no_schema(home: &PostgresHome) {
-    let store = PostgresStore::connect(&home.server.address(&home.name))
+    let pool = sqlx::PgPool::connect(&home.server.address(&home.name)).await;
+    let error = PostgresStore::new(pool.unwrap())
+        .find(&[digest(1)])
         .await
-        .unwrap();
-    let error = store.find(&[digest(1)]).await.unwrap_err();
+        .unwrap_err();
     assert_unavailable(&error);
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(

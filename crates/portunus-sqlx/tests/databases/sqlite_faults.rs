@@ -121,8 +121,8 @@ async fn a_file_that_cannot_be_opened_or_is_no_database_is_refused_with_its_caus
 async fn a_pool_on_a_file_without_a_schema_gives_no_answer() {
     let home = SqliteHome::new();
     drop(home.connection().await);
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", home.path().display()));
-    let store = SqliteStore::new(pool.await.unwrap());
+    let address = format!("sqlite://{}", home.path().display());
+    let store = SqliteStore::new(sqlx::SqlitePool::connect(&address).await.unwrap());
     assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
     store.migrate().await.unwrap();
     assert!(store.find(&[digest(1)]).await.unwrap().is_none());

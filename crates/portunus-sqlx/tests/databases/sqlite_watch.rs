@@ -188,7 +188,9 @@ async fn a_file_that_is_locked_for_long_proves_nothing_meanwhile() {
 #[tokio::test]
 async fn a_file_without_a_schema_proves_nothing() {
     let home = SqliteHome::new();
-    let store = SqliteStore::open(home.path()).await.unwrap();
+    drop(home.connection().await);
+    let address = format!("sqlite://{}", home.path().display());
+    let store = SqliteStore::new(sqlx::SqlitePool::connect(&address).await.unwrap());
     let watch = store.watch();
     let ear = Ear::on(&watch);
     tokio::time::sleep(Duration::from_millis(300)).await;

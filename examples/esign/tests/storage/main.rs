@@ -10,8 +10,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod crashes;
+mod newer;
 mod nodes;
 mod nodes_cut;
 mod postgres;
 mod sqlite;
+mod squatting;
 mod user_ids;

@@ -1,0 +1,96 @@
+//! Whoever knows a digest of a foreign key cannot end that key, nor take its requests.
+
+use crate::common::manage::{delete, list};
+use crate::common::{Call, Server};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256, Sha512};
+
+fn import(key: &str, scheme: &str) -> Value {
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let hex = match scheme {
+        "sha256" => hex(&Sha256::digest(key)),
+        _ => hex(&Sha512::digest(key)),
+    };
+    json!({ "name": "squatted", "scopes": ["*"], "digest": { "scheme": scheme, "hex": hex } })
+}
+
+#[test]
+fn a_foreign_key_imported_under_an_older_scheme_ends_nothing_but_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!("sqlite:{}", folder.path().join("keys.db").display());
+    for store in ["memory", &file] {
+        let server = Server::on(store, "allsign");
+        let mine = server.issue(json!({ "scopes": ["document:read"] }));
+        let whoami = || {
+            let answer = server.get("/whoami", &mine.key);
+            (answer.status, answer.json()["key_id"].clone())
+        };
+        let works = (200, Value::from(mine.id()));
+        assert_eq!(whoami(), works);
+        for end in ["revoke", "delete"] {
+            let body = import(&mine.key, "sha512");
+            let answer = server.admin("outsider", Call::post("/import").json(&body));
+            assert_eq!(answer.status, if end == "revoke" { 201 } else { 409 });
+            assert_eq!(whoami(), works, "{store}: beside a foreign import");
+            if end == "delete" {
+                continue;
+            }
+            let theirs = answer.json()["record"]["id"].as_str().unwrap().to_owned();
+            let revoke = Call::post(&format!("/keys/{theirs}/revoke"));
+            assert_eq!(server.admin("outsider", revoke).status, 200);
+            assert_eq!(
+                whoami(),
+                works,
+                "{store}: after the foreign key was revoked"
+            );
+            let remove = Call::new("DELETE", &format!("/keys/{theirs}"));
+            assert_eq!(server.admin("outsider", remove).status, 204);
+            assert_eq!(
+                whoami(),
+                works,
+                "{store}: after the foreign key was deleted"
+            );
+        }
+        if store != "memory" {
+            // Nor after everything was forgotten that is kept in memory.
+            assert_eq!(server.stop().code, Some(0));
+            let server = Server::on(store, "allsign");
+            assert_eq!(server.get("/whoami", &mine.key).status, 200);
+        }
+    }
+}
+
+#[test]
+fn a_digest_that_is_known_is_refused_alike_whosever_it_is() {
+    let server = Server::of("allsign");
+    let mine = server.issue(json!({}));
+    let theirs = server.issue_as("outsider", json!({}));
+    let gone = server.issue_as("outsider", json!({}));
+    let remove = Call::new("DELETE", &format!("/keys/{}", gone.id()));
+    assert_eq!(server.admin("outsider", remove).status, 204);
+    let before = list(&server, "owner", "");
+    let answers = [&mine, &theirs, &gone].map(|issued| {
+        let body = import(&issued.key, "sha256");
+        let answer = server.admin("owner", Call::post("/import").json(&body));
+        (answer.status, answer.text())
+    });
+    assert_eq!(answers[0].0, 409);
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
+    assert_eq!(list(&server, "owner", ""), before);
+    let events = server
+        .admin("owner", Call::get("/events?outcome=CONFLICT"))
+        .json();
+    let mut told: Vec<Value> = events["items"].as_array().unwrap().clone();
+    assert_eq!(told.len(), 3);
+    for event in &mut told {
+        for own in ["id", "at", "request_id"] {
+            event.as_object_mut().unwrap().remove(own);
+        }
+    }
+    assert!(told.iter().all(|event| *event == told[0]), "{told:?}");
+    // Its own key goes on.
+    assert_eq!(delete(&server, mine.id()).status, 204);
+}
