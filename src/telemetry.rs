@@ -133,6 +133,13 @@ pub(crate) async fn awaited<T: Told>(step: Step, ask: impl Future<Output = T>) -
     answer
 }
 
+/// A list has left out a row that cannot be read.
+pub(crate) fn left_out(row: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: "portunus", row, "a stored row cannot be read and was left out of a list");
+    let _ = row;
+}
+
 /// The rest of an attempt, in its span.
 pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
     #[cfg(feature = "tracing")]

@@ -66,21 +66,29 @@ impl AuditReader for MemoryAudit {
     async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError> {
         let kept = self.kept.lock();
         let limit = query.limit.clamp(1, 500);
-        let places = (kept.forgotten..).zip(&kept.events);
-        let within = places.filter(|(place, event)| {
-            query.before.is_none_or(|end| *place < end) && query.selects(event)
-        });
-        // The place is that of the last event shown: what comes after it in the list was kept
-        // before it.
-        let mut found: Vec<(u64, &AuditEvent)> = within.collect();
-        found.reverse();
-        let more = found.len() > limit;
-        found.truncate(limit);
-        let next = found.last().filter(|_| more).map(|(place, _)| *place);
-        Ok(EventPage::new(
-            found.into_iter().map(|(_, event)| event.clone()).collect(),
-            next,
-        ))
+        let end = query
+            .before
+            .unwrap_or(u64::MAX)
+            .saturating_sub(kept.forgotten);
+        let end = usize::try_from(end).unwrap_or(usize::MAX);
+        let within = kept.events.iter().take(end).enumerate();
+        let within = within.map(|(number, event)| (kept.forgotten + number as u64, event));
+        // The place is that of the last event shown, or looked at: what comes after it in the list
+        // was kept before it.
+        let (mut items, mut last) = (Vec::new(), None);
+        for (scanned, (place, event)) in within.rev().enumerate() {
+            let selected = query.selects(event);
+            if scanned == EventQuery::MOST_SCANNED || (selected && items.len() == limit) {
+                return Ok(EventPage::new(items, last));
+            }
+            if selected {
+                items.push(event.clone());
+            }
+            if selected || scanned + 1 == EventQuery::MOST_SCANNED {
+                last = Some(place);
+            }
+        }
+        Ok(EventPage::new(items, None))
     }
 }
 

@@ -23,7 +23,10 @@ pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
 /// Reads what a sink has kept. `Arc` and `Box` of a reader are readers.
 #[async_trait]
 pub trait AuditReader: fmt::Debug + Send + Sync + 'static {
-    /// A page of events, the last kept first.
+    /// A page of events, the last kept first. The log looks at [`EventQuery::MOST_SCANNED`] events at
+    /// most: where a filter lets too few of them through, the page is short, even empty, and has a
+    /// [`next`](EventPage::next). A row that cannot be read is left out and named
+    /// ([`EventPage::corrupt`]).
     ///
     /// # Errors
     /// Where the log gives no answer.
@@ -54,6 +57,9 @@ pub struct EventQuery {
 }
 
 impl EventQuery {
+    /// The most events that a log looks at for one page.
+    pub const MOST_SCANNED: usize = 10_000;
+
     /// The first page of all events, 50 of them.
     #[must_use]
     pub const fn new() -> Self {
@@ -106,13 +112,21 @@ pub struct EventPage {
     /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
     /// and still have a next: a log looks through so many events at once and no more.
     pub next: Option<u64>,
+    /// The rows in this part of the log that cannot be read and were left out: table, row and
+    /// column, never what stands there. They count towards the limit.
+    pub corrupt: Vec<String>,
 }
 
 impl EventPage {
-    /// A page.
+    /// A page of events, all of which could be read.
     #[must_use]
     pub fn new(items: Vec<AuditEvent>, next: Option<u64>) -> Self {
-        Self { items, next }
+        let corrupt = Vec::new();
+        Self {
+            items,
+            next,
+            corrupt,
+        }
     }
 }
 

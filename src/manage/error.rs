@@ -1,6 +1,7 @@
 //! Why an act of management was not done.
 
 use super::{Denied, ManagedKey};
+use crate::audit::AuditError;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{GenerateError, KeyId};
 use crate::scope::UnknownScope;
@@ -76,6 +77,9 @@ pub enum ManageError {
     /// The store gave no answer, or refused.
     #[error(transparent)]
     Store(StoreError),
+    /// The log of events gave no answer.
+    #[error(transparent)]
+    Log(AuditError),
 }
 
 impl ManageError {
@@ -94,7 +98,7 @@ impl ManageError {
             | Self::DoneBefore(_)
             | Self::Contended => ErrorCode::Conflict,
             Self::Changed { .. } | Self::PreconditionFailed => ErrorCode::PreconditionFailed,
-            Self::Generate(_) | Self::Store(_) => ErrorCode::StoreUnavailable,
+            Self::Generate(_) | Self::Store(_) | Self::Log(_) => ErrorCode::StoreUnavailable,
         }
     }
 

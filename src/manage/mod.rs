@@ -25,7 +25,7 @@ mod text;
 mod verify;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -45,14 +45,15 @@ use check::{later, to_the_millisecond};
 use precondition::Precondition;
 
 use crate::actor::UserIds;
-use crate::audit::{Action, AuditTrail};
+use crate::audit::{Action, AuditReader, AuditTrail, EventPage, EventQuery};
 use crate::authenticator::Authenticator;
 use crate::clock::Clock;
 use crate::key::{Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId};
 use crate::scope::{ScopeModel, Vocabulary};
 use crate::store::{
-    Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Usage, UsageDelta,
+    Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Usage, UsageByHour, UsageDelta,
 };
+use crate::telemetry;
 use crate::usage::{Reading, UsageRecorder};
 
 /// How often a change is tried again when somebody else changed the record in between.
@@ -79,8 +80,12 @@ pub struct ManagedKey {
 pub struct KeyPage {
     /// The keys, newest first.
     pub items: Vec<ManagedKey>,
-    /// Where the next page starts, if there is one.
+    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
+    /// and still have a next.
     pub next: Option<Cursor>,
+    /// The rows that cannot be read and were left out ([`Page::corrupt`]); none for an operator who
+    /// is limited to workspaces. Each is logged as an error (feature `tracing`).
+    pub corrupt: Vec<String>,
 }
 
 /// Manages the keys of a store. Cloning shares everything.
@@ -205,21 +210,51 @@ impl KeyManager {
     pub async fn list(&self, query: ListQuery) -> Result<KeyPage, ManageError> {
         let query = self.narrow(query)?;
         let page = self.page(&query).await?;
-        let mut primaries: HashMap<OwnerRef, Option<KeyId>> = HashMap::new();
-        let mut items = Vec::with_capacity(page.items.len());
-        for listed in page.items {
-            let owner = OwnerRef::of(&listed.record.owner);
-            if !primaries.contains_key(&owner) {
-                let primary = self.inner.store.primary(&owner, query.now).await?;
-                primaries.insert(owner.clone(), primary);
-            }
-            let primary = primaries.get(&owner).and_then(Option::as_ref) == Some(&listed.record.id);
-            items.push(self.managed(listed, primary));
-        }
+        let owners = page.items.iter().map(|key| OwnerRef::of(&key.record.owner));
+        let owners: Vec<_> = owners.collect::<HashSet<_>>().into_iter().collect();
+        let primaries: HashSet<KeyId> = if owners.is_empty() {
+            HashSet::new()
+        } else {
+            let primaries = self.inner.store.primaries(&owners, query.now).await?;
+            primaries.into_iter().flatten().collect()
+        };
+        let managed = |listed: Listed| {
+            let primary = primaries.contains(&listed.record.id);
+            self.managed(listed, primary)
+        };
         Ok(KeyPage {
-            items,
+            items: page.items.into_iter().map(managed).collect(),
             next: page.next,
+            corrupt: self.left_out(page.corrupt, query.within_workspaces.is_some()),
         })
+    }
+
+    /// A page of a log's events, the last kept first, as far as the operator may see: those of its
+    /// tenant that are about keys of its lists. Where rows cannot be read, as for [`list`](Self::list).
+    ///
+    /// # Errors
+    /// [`ManageError::Forbidden`], or the log giving no answer ([`ManageError::Log`]).
+    pub async fn events(
+        &self,
+        log: &(impl AuditReader + ?Sized),
+        mut query: EventQuery,
+    ) -> Result<EventPage, ManageError> {
+        // Whoever sees a key in lists sees what happened to it.
+        let visible = self.narrow(ListQuery::new(self.now()))?;
+        query.tenant = visible.tenant.or(query.tenant);
+        query.within_workspaces = visible.within_workspaces.or(query.within_workspaces);
+        let mut page = log.events(&query).await.map_err(ManageError::Log)?;
+        let is_limited = query.within_workspaces.is_some();
+        page.corrupt = self.left_out(page.corrupt, is_limited);
+        Ok(page)
+    }
+
+    /// Logs the rows that a list left out; returns them for those who may see all of the list.
+    fn left_out(&self, corrupt: Vec<String>, is_limited: bool) -> Vec<String> {
+        for row in &corrupt {
+            telemetry::left_out(row);
+        }
+        if is_limited { Vec::new() } else { corrupt }
     }
 
     /// A query as far as the operator may see: of its tenant, and of what the policy lets it see
@@ -248,16 +283,33 @@ impl KeyManager {
         from: SystemTime,
         to: SystemTime,
     ) -> Result<Vec<HourOfUse>, ManageError> {
+        Ok(self.hours_of_use(id, from, to).await?.hours)
+    }
+
+    /// The same as [`usage_by_hour`](Self::usage_by_hour), with the rows that cannot be read and were
+    /// left out: as for [`list`](Self::list).
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn hours_of_use(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<UsageByHour, ManageError> {
         let listed = self.find(id).await?;
         self.may(Action::KeyRead, &listed.record)?;
         let mut reading = self.usage.reading();
         loop {
-            let mut hours = self.inner.store.usage_by_hour(id, from, to).await?;
+            let mut usage = self.inner.store.hours_of_use(id, from, to).await?;
             if let Some(unwritten) = reading.unwritten([id]) {
                 for delta in unwritten.into_iter().flatten() {
-                    add_hour(&mut hours, &delta, from, to);
+                    add_hour(&mut usage.hours, &delta, from, to);
                 }
-                return Ok(hours);
+                let is_limited = self.narrow(ListQuery::new(self.now()));
+                let is_limited = is_limited.map_or(true, |seen| seen.within_workspaces.is_some());
+                usage.corrupt = self.left_out(usage.corrupt, is_limited);
+                return Ok(usage);
             }
         }
     }

@@ -33,7 +33,7 @@ use self::epochs::Epochs;
 use self::flights::{Flights, Joined};
 use super::{
     HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed,
-    OwnerRef, Page, StoreError, StoredKey, UsageDelta, WriteBatch,
+    OwnerRef, Page, StoreError, StoredKey, UsageByHour, UsageDelta, WriteBatch,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::key::{KeyDigest, KeyId, SigningState};
@@ -384,6 +384,14 @@ impl KeyStore for CachedStore {
         self.shared.store.primary(owner, at).await
     }
 
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        self.shared.store.primaries(owners, at).await
+    }
+
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
         self.shared.store.signing_state(id).await
     }
@@ -419,6 +427,15 @@ impl KeyStore for CachedStore {
         to: SystemTime,
     ) -> Result<Vec<HourOfUse>, StoreError> {
         self.shared.store.usage_by_hour(id, from, to).await
+    }
+
+    async fn hours_of_use(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<UsageByHour, StoreError> {
+        self.shared.store.hours_of_use(id, from, to).await
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {

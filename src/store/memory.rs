@@ -290,19 +290,24 @@ impl KeyStore for MemoryStore {
             None => std::ops::Bound::Unbounded,
         };
         let limit = query.limit.clamp(1, 500);
-        let mut items: Vec<Listed> = state
-            .order
-            .range((start, std::ops::Bound::Unbounded))
-            .filter_map(|((_, id), ())| state.live(id).ok())
-            .filter(|entry| query.selects(&entry.record))
-            .take(limit + 1)
-            .map(listed)
-            .collect();
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let last = items.last().filter(|_| more);
-        let next = last.map(|last| Cursor::new(last.record.created_at, last.record.id.clone()));
-        Ok(Page::new(items, next))
+        let place = |record: &KeyRecord| Cursor::new(record.created_at, record.id.clone());
+        let mut items: Vec<Listed> = Vec::new();
+        let (mut scanned, mut last) = (0, None);
+        let rest = state.order.range((start, std::ops::Bound::Unbounded));
+        for entry in rest.filter_map(|((_, id), ())| state.live(id).ok()) {
+            let selected = query.selects(&entry.record);
+            if scanned == ListQuery::MOST_SCANNED || (selected && items.len() == limit) {
+                return Ok(Page::new(items, last));
+            }
+            scanned += 1;
+            if selected {
+                items.push(listed(entry));
+            }
+            if selected || scanned == ListQuery::MOST_SCANNED {
+                last = Some(place(&entry.record));
+            }
+        }
+        Ok(Page::new(items, None))
     }
 
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {

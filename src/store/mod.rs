@@ -41,7 +41,9 @@ use crate::key::{
 /// - [`apply`](Self::apply) is atomic and isolated: its conditions hold at the instant at which its
 ///   changes happen, and when it returns, every later read sees them.
 /// - What cannot be read (a corrupt expiry, an unknown scheme) is [`StoreError::corrupt`], never an
-///   absent value.
+///   absent value. Lists alone leave such a row out, and name it ([`Page::corrupt`]).
+/// - When [`Change::Delete`] deletes a key, its usage is gone with it, by the hour too.
+/// - Ids are put in order by their bytes, whatever language a database sorts by.
 ///
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]
@@ -70,7 +72,12 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer.
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
 
-    /// One page of records, newest first.
+    /// One page of records: by the time at which they were made, the newest first, and then by id.
+    ///
+    /// The store itself takes a limit of 0 for 1, and one above 500 for 500. It looks at
+    /// [`ListQuery::MOST_SCANNED`] records at most: where a filter lets too few of them through, the
+    /// page is short, even empty, and has a [`next`](Page::next). Without filters beyond the
+    /// tenant, every page but the last is full.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -83,6 +90,27 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Where storage gives no answer.
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError>;
+
+    /// The primary key of each of these owners, in their order, for lists: `None` also where it
+    /// cannot be read. The default asks [`primary`](Self::primary) for one after the other; a store
+    /// that can answer in one trip does so.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        let mut primaries = Vec::with_capacity(owners.len());
+        for owner in owners {
+            primaries.push(match self.primary(owner, at).await {
+                Err(error) if error.is_corrupt() => None,
+                primary => primary?,
+            });
+        }
+        Ok(primaries)
+    }
 
     /// What a key signs events with; `None` where it signs none. It is a secret, and no other call
     /// returns it.
@@ -107,7 +135,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
 
     /// How often a key was used in each hour from the one of `from` to before `to`, the oldest
-    /// first; hours without use are left out. A delta counts into the hour of its last use.
+    /// first; hours without use are left out, and so are all hours of a deleted key. A delta counts
+    /// into the hour of its last use.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -117,6 +146,20 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         from: SystemTime,
         to: SystemTime,
     ) -> Result<Vec<HourOfUse>, StoreError>;
+
+    /// The same as [`usage_by_hour`](Self::usage_by_hour), for lists: a row that cannot be read is
+    /// left out and named. The default is for stores that have no such rows.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn hours_of_use(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<UsageByHour, StoreError> {
+        Ok(UsageByHour::new(self.usage_by_hour(id, from, to).await?))
+    }
 
     /// Forgets the counts of hours that ended before this instant, not of one that ends just then;
     /// totals stay. Returns how many hours of keys that were.
@@ -154,6 +197,25 @@ impl HourOfUse {
             .unwrap_or_default()
             .as_secs();
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % Self::LENGTH.as_secs())
+    }
+}
+
+/// How often a key was used, hour by hour.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UsageByHour {
+    /// The hours in which it was used, the oldest first.
+    pub hours: Vec<HourOfUse>,
+    /// The rows that cannot be read and were left out, as [`StoreError::corrupt`] names them.
+    pub corrupt: Vec<String>,
+}
+
+impl UsageByHour {
+    /// Hours, all of which could be read.
+    #[must_use]
+    pub fn new(hours: Vec<HourOfUse>) -> Self {
+        let corrupt = Vec::new();
+        Self { hours, corrupt }
     }
 }
 
@@ -396,6 +458,9 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
+    /// The most records that a store looks at for one page.
+    pub const MOST_SCANNED: usize = 10_000;
+
     /// The first page of all records, 50 of them.
     #[must_use]
     pub fn new(now: SystemTime) -> Self {
@@ -469,15 +534,25 @@ impl Cursor {
 pub struct Page {
     /// The records, newest first.
     pub items: Vec<Listed>,
-    /// Where the next page starts, if there is one.
+    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
+    /// and still have a next.
     pub next: Option<Cursor>,
+    /// The rows in this part of the list that cannot be read and were left out, as
+    /// [`StoreError::corrupt`] names them: row and column, never what stands there. They count
+    /// towards the limit.
+    pub corrupt: Vec<String>,
 }
 
 impl Page {
-    /// A page.
+    /// A page of records, all of which could be read.
     #[must_use]
     pub fn new(items: Vec<Listed>, next: Option<Cursor>) -> Self {
-        Self { items, next }
+        let corrupt = Vec::new();
+        Self {
+            items,
+            next,
+            corrupt,
+        }
     }
 }
 
@@ -500,6 +575,13 @@ macro_rules! delegate_to_the_pointee {
             async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
                 (**self).primary(owner, at).await
             }
+            async fn primaries(
+                &self,
+                owners: &[OwnerRef],
+                at: SystemTime,
+            ) -> Result<Vec<Option<KeyId>>, StoreError> {
+                (**self).primaries(owners, at).await
+            }
             async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
                 (**self).signing_state(id).await
             }
@@ -516,6 +598,14 @@ macro_rules! delegate_to_the_pointee {
                 to: SystemTime,
             ) -> Result<Vec<HourOfUse>, StoreError> {
                 (**self).usage_by_hour(id, from, to).await
+            }
+            async fn hours_of_use(
+                &self,
+                id: &KeyId,
+                from: SystemTime,
+                to: SystemTime,
+            ) -> Result<UsageByHour, StoreError> {
+                (**self).hours_of_use(id, from, to).await
             }
             async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
                 (**self).forget_usage_before(before).await

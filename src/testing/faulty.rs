@@ -15,10 +15,12 @@ use parking_lot::Mutex;
 use crate::key::{KeyDigest, KeyId, SigningState};
 use crate::store::{
     HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey,
-    UsageDelta, WriteBatch,
+    UsageByHour, UsageDelta, WriteBatch,
 };
 
-/// A call to a [`KeyStore`], named after its method. [`find_now`](KeyStore::find_now) is a `Find`.
+/// A call to a [`KeyStore`], named after its method. [`find_now`](KeyStore::find_now) is a `Find`,
+/// [`primaries`](KeyStore::primaries) is a `Primary`, [`hours_of_use`](KeyStore::hours_of_use) a
+/// `UsageByHour`.
 #[allow(missing_docs)] // The names are those of the methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -311,6 +313,15 @@ impl KeyStore for FaultyStore {
             .await
     }
 
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        self.through(Call::Primary, self.inner.primaries(owners, at))
+            .await
+    }
+
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
         self.through(Call::SigningState, self.inner.signing_state(id))
             .await
@@ -333,6 +344,16 @@ impl KeyStore for FaultyStore {
         to: SystemTime,
     ) -> Result<Vec<HourOfUse>, StoreError> {
         self.through(Call::UsageByHour, self.inner.usage_by_hour(id, from, to))
+            .await
+    }
+
+    async fn hours_of_use(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<UsageByHour, StoreError> {
+        self.through(Call::UsageByHour, self.inner.hours_of_use(id, from, to))
             .await
     }
 

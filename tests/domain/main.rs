@@ -13,6 +13,7 @@ mod keys;
 mod limits;
 mod names;
 mod network;
+mod newer_records;
 mod profiles;
 mod proxy_addr;
 mod scopes;

@@ -74,7 +74,9 @@ impl From<ManageError> for Fault {
         match error {
             ManageError::NotFound(_) => Self::not_found(),
             ManageError::Refused(error) => error.into(),
-            ManageError::Store(_) | ManageError::Generate(_) => Self::store(error),
+            ManageError::Store(_) | ManageError::Generate(_) | ManageError::Log(_) => {
+                Self::store(error)
+            }
             error => Self::new(error.code(), error.to_string()),
         }
     }

@@ -117,21 +117,44 @@ pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Resp
     let next = page.next.as_ref().map(write_cursor);
     Ok(private(
         StatusCode::OK,
-        &json!({ "items": items, "next_cursor": next }),
+        &one_page(items, next, &page.corrupt),
     ))
 }
 
-fn write_cursor(cursor: &Cursor) -> String {
-    let millis = cursor
-        .created_at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis());
-    format!("{millis}.{}", cursor.id)
+/// A page of a list; what could not be read is named only where there is any.
+pub(crate) fn one_page(items: Vec<Value>, next: Option<String>, corrupt: &[String]) -> Value {
+    with_corrupt(json!({ "items": items, "next_cursor": next }), corrupt)
 }
 
+fn with_corrupt(mut answer: Value, corrupt: &[String]) -> Value {
+    if !corrupt.is_empty() {
+        answer["corrupt"] = json!(corrupt);
+    }
+    answer
+}
+
+/// Milliseconds and, where the time is no whole one, the nanoseconds beyond; then the id.
+fn write_cursor(cursor: &Cursor) -> String {
+    let since = cursor.created_at.duration_since(SystemTime::UNIX_EPOCH);
+    let since = since.unwrap_or_default();
+    let (millis, id) = (since.as_millis(), &cursor.id);
+    match since.subsec_nanos() % NANOS_PER_MILLI {
+        0 => format!("{millis}.{id}"),
+        nanos => format!("{millis}_{nanos}.{id}"),
+    }
+}
+
+const NANOS_PER_MILLI: u32 = 1_000_000;
+
 fn read_cursor(text: &str) -> Option<Cursor> {
-    let (millis, id) = text.split_once('.')?;
+    let (time, id) = text.split_once('.')?;
+    let (millis, nanos) = time.split_once('_').unwrap_or((time, "0"));
+    let nanos = nanos
+        .parse::<u32>()
+        .ok()
+        .filter(|nanos| *nanos < NANOS_PER_MILLI)?;
     let since = Duration::from_millis(millis.parse().ok()?);
+    let since = since.checked_add(Duration::from_nanos(nanos.into()))?;
     let at = (since <= MAX_TIME).then(|| SystemTime::UNIX_EPOCH + since)?;
     Some(Cursor::new(at, KeyId::new(id).ok()?))
 }
@@ -243,11 +266,12 @@ pub(crate) async fn usage(
         return Err(Fault::bad("from, to: at most 366 days at once"));
     }
     let key = proven.manager.get(&id).await?;
-    let hours = proven
+    let used = proven
         .manager
-        .usage_by_hour(&key.record.id, from, to)
+        .hours_of_use(&key.record.id, from, to)
         .await?;
-    let hours: Vec<_> = hours
+    let hours: Vec<_> = used
+        .hours
         .iter()
         .map(|hour| json!({ "start": time_text(hour.start), "count": hour.count }))
         .collect();
@@ -258,5 +282,8 @@ pub(crate) async fn usage(
         "last_ip": key.usage.last_ip,
         "hours": hours,
     });
-    Ok(private(StatusCode::OK, &answer))
+    Ok(private(
+        StatusCode::OK,
+        &with_corrupt(answer, &used.corrupt),
+    ))
 }

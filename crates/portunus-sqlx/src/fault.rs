@@ -108,6 +108,8 @@ pub(crate) enum Refusal {
     TooLong(Duration),
     #[error("other writers took longer than {0:?}")]
     NoTurn(Duration),
+    #[error("other reads of management took longer than {0:?}")]
+    NoPlace(Duration),
     #[error("the store is closed")]
     Closed,
     #[cfg(feature = "postgres")]
@@ -144,6 +146,13 @@ impl Fault {
         let code = self.code().and_then(|code| code.parse::<u32>().ok());
         // SQLITE_BUSY, without what extends it.
         code.is_some_and(|code| code & 0xff == 5)
+    }
+
+    /// Whether a statement was ended because its time was up.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_interrupted(&self) -> bool {
+        // SQLITE_INTERRUPT
+        self.code().is_some_and(|code| code == "9")
     }
 
     /// Whether the role may not do that.

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::fault::{Fault, Refusal};
+use crate::share::Place;
 use crate::sql::{self, Dialect};
 use crate::value::{Row, Session, Value, cells_of};
 
@@ -24,6 +25,8 @@ use crate::value::{Row, Session, Value, cells_of};
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// The longest that connecting may take.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The longest that a statement may take, which is what the server is told, too.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that beginning a transaction may take.
 const BEGIN_LIMIT: Duration = Duration::from_secs(3);
 /// A connection that was idle for longer is asked whether it still works before it is used.
@@ -160,6 +163,8 @@ pub(crate) struct Lease {
     in_transaction: bool,
     /// Whether it must not be used again.
     is_lost: bool,
+    /// Among the management reads, which is kept for as long as the server may be at work for it.
+    place: Option<Place>,
 }
 
 impl Lease {
@@ -179,7 +184,13 @@ impl Lease {
             limit,
             in_transaction: false,
             is_lost: false,
+            place: None,
         })
+    }
+
+    /// Keeps a place until the connection is given back.
+    pub(crate) fn hold(&mut self, place: &Place) {
+        self.place = place.is_taken().then(|| place.clone());
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, Fault> {
@@ -214,8 +225,7 @@ impl Lease {
     }
 
     async fn script(&mut self, sql: &'static str) -> Result<(), Fault> {
-        sqlx::raw_sql(sql).execute(self.connection()?).await?;
-        Ok(())
+        self.session(Statements::Unnamed)?.script(sql).await
     }
 
     /// Takes note of how an operation ended that was in no transaction.
@@ -227,6 +237,7 @@ impl Lease {
         Ok(On {
             connection: self.connection()?,
             statements,
+            limit: STATEMENT_LIMIT,
         })
     }
 }
@@ -239,7 +250,14 @@ impl Drop for Lease {
         let is_late = Instant::now() >= self.limit.until;
         match Handle::try_current() {
             Ok(runtime) if !is_late && !self.is_lost => {
-                runtime.spawn(give_back(connection, self.in_transaction));
+                let soon = Instant::now() + ANSWER_LIMIT;
+                let place = self.place.take();
+                let until = place.as_ref().map_or(soon, |_| soon.max(self.limit.until));
+                let in_transaction = self.in_transaction;
+                runtime.spawn(async move {
+                    give_back(connection, in_transaction, until).await;
+                    drop(place);
+                });
             }
             // Closed, and nothing is said any more.
             _ => {
@@ -251,19 +269,21 @@ impl Drop for Lease {
 }
 
 /// Gives a connection back to its pool after whatever goes on there has ended: the statement of an
-/// operation that nobody waits for any more, and its transaction.
-async fn give_back(mut connection: PoolConnection<Postgres>, in_transaction: bool) {
+/// operation that nobody waits for any more, and its transaction. Closes it where that takes longer.
+async fn give_back(mut connection: PoolConnection<Postgres>, in_transaction: bool, until: Instant) {
     if in_transaction {
         let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
-        if !matches!(timeout(ANSWER_LIMIT, end).await, Ok(Ok(_))) {
+        if !matches!(timeout_at(until, end).await, Ok(Ok(_))) {
             found_dead();
             drop(connection.detach());
             return;
         }
     }
     // Where this is dropped, the connection is closed.
-    let given_back = timeout(ANSWER_LIMIT, connection.return_to_pool()).await;
-    if given_back.is_err() {
+    if timeout_at(until, connection.return_to_pool())
+        .await
+        .is_err()
+    {
         found_dead();
     }
 }
@@ -284,6 +304,17 @@ pub(crate) enum Statements {
 pub(crate) struct On<'c> {
     pub(crate) connection: &'c mut PgConnection,
     pub(crate) statements: Statements,
+    /// The longest that one may take.
+    pub(crate) limit: Duration,
+}
+
+/// What a server answers; the connection is lost where that takes too long.
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, Fault> {
+    let answer = timeout(limit, answer).await;
+    Ok(answer.unwrap_or_else(|_| Err(lost()))?)
 }
 
 #[async_trait]
@@ -294,14 +325,12 @@ impl Session for On<'_> {
 
     async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault> {
         let rows = if self.statements == Statements::Inline {
-            let inlined = AssertSqlSafe(inlined(sql, &values)?);
-            sqlx::raw_sql(inlined)
-                .fetch_all(&mut *self.connection)
-                .await?
+            let query = sqlx::raw_sql(AssertSqlSafe(inlined(sql, &values)?));
+            within(self.limit, query.fetch_all(&mut *self.connection)).await?
         } else {
             let named = self.statements == Statements::Named;
             let query = bound(sql, values).persistent(named);
-            query.fetch_all(&mut *self.connection).await?
+            within(self.limit, query.fetch_all(&mut *self.connection)).await?
         };
         Ok(rows.iter().map(read).collect())
     }
@@ -309,15 +338,20 @@ impl Session for On<'_> {
     async fn change(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, Fault> {
         let named = self.statements == Statements::Named;
         let query = bound(sql, values).persistent(named);
-        Ok(query.execute(&mut *self.connection).await?.rows_affected())
+        let changed = within(self.limit, query.execute(&mut *self.connection)).await?;
+        Ok(changed.rows_affected())
     }
 
     async fn script(&mut self, sql: &'static str) -> Result<(), Fault> {
-        sqlx::raw_sql(sql).execute(&mut *self.connection).await?;
+        within(
+            self.limit,
+            sqlx::raw_sql(sql).execute(&mut *self.connection),
+        )
+        .await?;
         Ok(())
     }
 }
-cells_of!(Postgres);
+cells_of!(Postgres, &sql::POSTGRES);
 
 /// A look-up with its limits and its values in it, which hold for the one transaction that the
 /// server makes of it. The values are digests, so that all that is added are hexadecimal digits.

@@ -133,6 +133,7 @@ mod operation;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod record;
+mod share;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -15,6 +15,7 @@ use crate::address;
 use crate::fault::{Fault, OpenError};
 use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, On, Statements};
 use crate::operation::{Migrate, Operation, hold};
+use crate::share::{Place, Purpose, Share};
 use crate::sql;
 use crate::store::{READ_LIMIT, Turns, key_store};
 use crate::value::Session;
@@ -25,8 +26,10 @@ const CONNECTIONS: u32 = 10;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that a request waits for the look-up of its key.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(3);
-/// The longest that a write may take, with the wait for its turn.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// The longest that a write may take with all of its statements, each of which has a limit, too.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// The longest until it begins: the waits for its turn and for a connection.
+const START_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that closing waits for what is going on.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// How often a transaction is tried that the database gives up for the sake of others.
@@ -83,6 +86,7 @@ const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; 
 pub struct PostgresStore {
     pool: PgPool,
     turns: Turns,
+    share: Share,
     door: Door,
     /// Whether each transaction may have another connection of the server.
     is_pooled: bool,
@@ -178,19 +182,22 @@ impl PostgresStore {
     }
 
     /// A store on a pool of the host's own, which decides about limits of time on the server. Half
-    /// of its connections at most write at once, so that look-ups find one. Call
-    /// [`migrate`](Self::migrate) before anything else.
+    /// of its connections at most write at once, and a quarter at most read lists, usage and
+    /// events, so that look-ups find one. Call [`migrate`](Self::migrate) before anything else.
     ///
-    /// Here a look-up takes 3 seconds at most, another read 10, and a write 10 with the wait for
-    /// its turn. A connection whose operation took longer is closed. Warns, by `tracing`, where
+    /// Here a look-up takes 3 seconds at most, and another read 10. A write begins within 10
+    /// seconds, with the wait for its turn, each of its statements takes 10 at most, and all of it
+    /// 30. A read of lists that nobody waits for any more keeps its connection until it ends, or
+    /// for as long as it might take. A connection whose operation took longer is closed. Warns, by `tracing`, where
     /// digests of keys may go beyond this machine in clear text.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         address::warn_of_clear_text(&pool.connect_options());
-        let half = pool.options().get_max_connections() / 2;
+        let connections = pool.options().get_max_connections();
         Self {
             pool,
-            turns: Turns::new(usize::try_from(half).unwrap_or(1)),
+            turns: Turns::new(usize::try_from(connections / 2).unwrap_or(1)),
+            share: Share::new(connections / 4),
             door: Door::default(),
             is_pooled: false,
         }
@@ -213,19 +220,18 @@ impl PostgresStore {
         } else {
             READ_LIMIT
         });
-        if self.is_pooled && !is_look_up {
-            return limit
-                .on(self.in_transaction(&operation, &READ, limit))
-                .await;
-        }
         let attempts = async {
+            let place = self.share.place(O::PURPOSE).await?;
+            if self.is_pooled && !is_look_up {
+                return self.in_transaction(&operation, &READ, limit, &place).await;
+            }
             for _ in 0..self.attempts() {
-                match self.read_once(&operation, limit).await {
+                match self.read_once(&operation, limit, &place).await {
                     Err(fault) if fault.is_lost_connection() => {}
                     done => return done,
                 }
             }
-            self.read_once(&operation, limit).await
+            self.read_once(&operation, limit, &place).await
         };
         limit.on(attempts).await
     }
@@ -273,8 +279,10 @@ impl PostgresStore {
         &self,
         operation: &O,
         limit: Limit,
+        place: &Place,
     ) -> Result<O::Answer, Fault> {
         let mut lease = Lease::of(&self.pool, &self.door, limit).await?;
+        lease.hold(place);
         let statements = if self.is_pooled {
             Statements::Inline
         } else {
@@ -287,9 +295,12 @@ impl PostgresStore {
 
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let limit = Limit::of(READ_LIMIT);
-        limit
-            .on(self.in_transaction(&operation, &SNAPSHOT, limit))
-            .await
+        let read = async {
+            let place = self.share.place(O::PURPOSE).await?;
+            self.in_transaction(&operation, &SNAPSHOT, limit, &place)
+                .await
+        };
+        limit.on(read).await
     }
 
     /// Reads in a transaction, which ends after the answer.
@@ -298,26 +309,30 @@ impl PostgresStore {
         operation: &O,
         begin: &Begin,
         limit: Limit,
+        place: &Place,
     ) -> Result<O::Answer, Fault> {
         let mut lease = self.begin(begin, limit).await?;
+        lease.hold(place);
         let done = operation.run(&mut lease.session(self.statements())?).await;
         lease.ended(&done);
         done
     }
 
     pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let limit = Limit::of(WRITE_LIMIT);
+        let (limit, start) = (Limit::of(WRITE_LIMIT), Limit::of(START_LIMIT));
+        let _turn = start.on(self.turns.wait()).await?;
         let attempts = async {
-            let _turn = self.turns.wait().await?;
+            let mut start = start;
             for attempt in 1..WRITE_ATTEMPTS {
-                match self.write_once(&operation, limit).await {
+                match self.write_once(&operation, limit, start).await {
                     Err(fault) if fault.is_conflict() => {
                         tokio::time::sleep(Duration::from_millis(5) * attempt * attempt).await;
+                        start = Limit::of(START_LIMIT);
                     }
                     done => return done,
                 }
             }
-            self.write_once(&operation, limit).await
+            self.write_once(&operation, limit, start).await
         };
         limit.on(attempts).await
     }
@@ -326,8 +341,9 @@ impl PostgresStore {
         &self,
         operation: &O,
         limit: Limit,
+        start: Limit,
     ) -> Result<O::Answer, Fault> {
-        let mut lease = self.begin(&WRITE, limit).await?;
+        let mut lease = start.on(self.begin(&WRITE, limit)).await?;
         match operation.run(&mut lease.session(self.statements())?).await {
             Ok(answer) => {
                 lease.commit().await?;
@@ -405,6 +421,7 @@ impl PostgresStore {
         On {
             connection,
             statements: self.statements(),
+            limit: Duration::MAX,
         }
     }
 
@@ -470,6 +487,7 @@ struct IndexState(&'static str);
 #[async_trait]
 impl Operation for IndexState {
     type Answer = Option<bool>;
+    const PURPOSE: Purpose = Purpose::Request;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let rows = session.rows(sql::INDEX_STATE, vec![self.0.into()]).await?;

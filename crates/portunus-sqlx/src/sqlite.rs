@@ -3,19 +3,22 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
-use crate::fault::{Fault, OpenError};
+use crate::fault::{Fault, OpenError, Refusal};
 use crate::operation::{Migrate, Operation};
+use crate::share::{Share, Stop};
 use crate::sql;
 use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
 use crate::value::session_on;
 
 /// How many connections read at once.
 const READERS: u32 = 4;
+/// How many of them management reads may have at once.
+const MANAGEMENT_READERS: u32 = 2;
 /// How long a connection waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -28,6 +31,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     writer: SqlitePool,
     turns: Turns,
+    share: Share,
 }
 
 impl SqliteStore {
@@ -79,6 +83,7 @@ impl SqliteStore {
             readers,
             writer,
             turns: Turns::new(1),
+            share: Share::new(MANAGEMENT_READERS),
         };
         store.migrate().await?;
         Ok(store)
@@ -91,10 +96,12 @@ impl SqliteStore {
     /// SQLite, as another process does. Call [`migrate`](Self::migrate) before anything else.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
+        let half = pool.options().get_max_connections() / 2;
         Self {
             readers: pool.clone(),
             writer: pool,
             turns: Turns::new(1),
+            share: Share::new(half.min(MANAGEMENT_READERS)),
         }
     }
 
@@ -111,11 +118,29 @@ impl SqliteStore {
     }
 
     pub(crate) async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        limited(READ_LIMIT, async {
-            let mut connection = self.readers.acquire().await?;
-            operation.run(&mut *connection).await
-        })
-        .await
+        self.read_within(READ_LIMIT, operation).await
+    }
+
+    async fn read_within<O: Operation>(
+        &self,
+        limit: Duration,
+        operation: O,
+    ) -> Result<O::Answer, Fault> {
+        let place = self.share.place(O::PURPOSE).await?;
+        let read = limited(limit, async {
+            let mut lent = place.lend(self.readers.acquire().await?);
+            if place.is_taken() {
+                let stop = Stop::on(lent.connection()?, Instant::now() + limit).await?;
+                lent.stop_with(stop);
+            }
+            let answer = operation.run(lent.connection()?).await;
+            lent.done();
+            answer
+        });
+        match read.await {
+            Err(fault) if fault.is_interrupted() => Err(Refusal::TooLong(limit).into()),
+            answer => answer,
+        }
     }
 
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {

@@ -143,6 +143,16 @@ macro_rules! key_store {
                 Ok(self.read(crate::operation::Primary { owner, at }).await?)
             }
 
+            async fn primaries(
+                &self,
+                owners: &[portunus::store::OwnerRef],
+                at: std::time::SystemTime,
+            ) -> Result<Vec<Option<portunus::key::KeyId>>, portunus::store::StoreError> {
+                Ok(self
+                    .read(crate::operation::Primaries { owners, at })
+                    .await?)
+            }
+
             async fn signing_state(
                 &self,
                 id: &portunus::key::KeyId,
@@ -176,6 +186,16 @@ macro_rules! key_store {
                 Ok(self
                     .read(crate::operation::UsageByHour { id, from, to })
                     .await?)
+            }
+
+            async fn hours_of_use(
+                &self,
+                id: &portunus::key::KeyId,
+                from: std::time::SystemTime,
+                to: std::time::SystemTime,
+            ) -> Result<portunus::store::UsageByHour, portunus::store::StoreError> {
+                let usage = crate::operation::UsageByHour { id, from, to };
+                Ok(self.read(crate::operation::HoursOfUse(usage)).await?)
             }
 
             async fn forget_usage_before(

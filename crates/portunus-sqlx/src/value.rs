@@ -97,6 +97,11 @@ impl Row {
         ))
     }
 
+    /// A column that is still to be read, by how many come before it.
+    pub(crate) fn peek(&self, column: usize) -> Option<&Value> {
+        self.cells.as_slice().get(column)?.as_ref()
+    }
+
     /// The next column as it is.
     pub(crate) fn value(&mut self, column: &str) -> Result<Value, Fault> {
         self.cells
@@ -146,12 +151,17 @@ impl Row {
 
 /// How values are bound and rows are read on one database.
 macro_rules! cells_of {
-    ($database:ty) => {
+    ($database:ty, $dialect:expr) => {
         fn bound(
             sql: &'static str,
             values: Vec<crate::value::Value>,
         ) -> sqlx::query::Query<'static, $database, <$database as sqlx::Database>::Arguments> {
             use crate::value::Value;
+            #[cfg(debug_assertions)]
+            assert!(
+                crate::sql::is_known($dialect, sql),
+                "a statement that the registry does not have: {sql}"
+            );
             values
                 .into_iter()
                 .fold(sqlx::query(sql), |query, value| match value {
@@ -224,7 +234,7 @@ macro_rules! session_on {
                 Ok(())
             }
         }
-        crate::value::cells_of!($database);
+        crate::value::cells_of!($database, $dialect);
     };
 }
 #[cfg(feature = "sqlite")]

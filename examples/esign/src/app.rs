@@ -208,17 +208,21 @@ impl App {
         self.trail.dropped()
     }
 
-    /// Writes the usage that was counted, and the events that were noted.
-    pub(crate) async fn flush(&self) {
-        self.flush_events().await;
-        if let Err(error) = self
-            .authenticator
-            .usage()
-            .flush(&**self.authenticator.store())
-            .await
-        {
+    /// Writes the usage that was counted, and the events that were noted; whether they could be
+    /// written.
+    pub(crate) async fn flush(&self) -> bool {
+        let events = self.flush_events().await;
+        let usage = self.authenticator.usage();
+        let written = usage.flush(&**self.authenticator.store()).await;
+        if let Err(error) = &written {
             warn!(%error, "usage could not be written; it is kept for the next time");
         }
+        events && written.is_ok()
+    }
+
+    /// Whether something was counted or noted that is not written yet.
+    pub(crate) async fn has_unwritten(&self) -> bool {
+        self.trail.pending().await > 0 || self.authenticator.usage().pending() > 0
     }
 
     /// What is lost if the process ends now, where so many events had been dropped before it was

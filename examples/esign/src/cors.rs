@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{
-    ACCESS_CONTROL_REQUEST_METHOD, ETAG, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ETAG, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use portunus_admin::Origin;
@@ -80,6 +80,8 @@ pub(crate) fn outermost(app: Router, trusted: Arc<[Origin]>) -> Router {
                 .unwrap_or_else(|never| match never {});
             if preflight {
                 *response.status_mut() = StatusCode::NO_CONTENT;
+                // axum's method router adds it behind the layer.
+                response.headers_mut().remove(ALLOW);
             }
             Ok(response)
         }

@@ -50,6 +50,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// How long requests that were begun may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long those that did not are given to be noted.
+const SETTLE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let flags = match Flags::parse() {
@@ -133,16 +135,20 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
         let _ = stopped.wait_for(|stop| *stop).await;
         tokio::time::sleep(DRAIN).await;
     };
-    tokio::select! {
-        served = server => served.map_err(|error| format!("serving ended: {error}"))?,
-        () = drained => warn!("some requests did not end in time"),
+    let in_time = tokio::select! {
+        served = server => served.map(|()| true).map_err(|error| format!("serving ended: {error}"))?,
+        () = drained => false,
+    };
+    if !in_time {
+        warn!("some requests did not end in time");
+        // Those of other threads are ended about now; each is noted as it ends.
+        tokio::time::sleep(SETTLE).await;
     }
     let dropped_before = app.dropped();
     let last_flush = async {
         let _ = flusher.await;
-        app.flush().await;
-        // A request that was ended by the stop may be noted only now.
-        app.flush().await;
+        // A request that was ended by the stop may be noted while the others are written.
+        while app.flush().await && app.has_unwritten().await {}
     };
     if tokio::time::timeout(DRAIN, last_flush).await.is_err() {
         warn!("the storage did not take the last usage and events in time");

@@ -10,7 +10,7 @@ use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{Content, Object, Ref, RefOr, Required, Response, Schema};
 
 use super::answers::{self, always, json, nothing};
-use super::schemas::outcomes;
+use super::schemas::{CURSOR, outcomes};
 use super::shape::{any_object, id, matching, named, names, text, time, within};
 use crate::Shared;
 
@@ -210,7 +210,7 @@ fn keys() -> [Call; 4] {
                 text(),
             )
             .query("limit", "How many items a page has at most.", limit(page))
-            .query("cursor", "`next_cursor` of the page before.", matching("^[0-9]+\\.[!-~]{1,128}$"))
+            .query("cursor", "`next_cursor` of the page before.", matching(CURSOR))
             .answers(200, json("A page of keys.", named("KeyPage"))),
         call(HttpMethod::Post, "/import", "importKey", "Take over a key whose secret is unknown")
             .about("A digest that was ever known, even of a deleted key, is a conflict.")

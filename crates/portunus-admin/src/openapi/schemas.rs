@@ -3,7 +3,7 @@
 use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::KeyStatus;
-use utoipa::openapi::{KnownFormat, Object, RefOr, Schema, SchemaFormat};
+use utoipa::openapi::{Array, KnownFormat, Object, RefOr, Schema, SchemaFormat};
 
 use super::shape::{
     Members, about, always, any_object, any_of, at_least, boolean, id, line, list, list_or_null,
@@ -11,6 +11,9 @@ use super::shape::{
     text, within,
 };
 use crate::Shared;
+
+/// A place in the list of keys.
+pub(super) const CURSOR: &str = "^[0-9]+(_[0-9]{1,6})?\\.[!-~]{1,128}$";
 
 /// By name, in the order of the names.
 pub(super) fn all(shared: &Shared) -> Vec<(&'static str, RefOr<Schema>)> {
@@ -31,10 +34,7 @@ pub(super) fn all(shared: &Shared) -> Vec<(&'static str, RefOr<Schema>)> {
         ("IssuedKey", issued().into()),
         ("KeyId", id().into()),
         ("KeyKind", names(["app", "user", "access_token"]).into()),
-        (
-            "KeyPage",
-            page("KeyRecord", "^[0-9]+\\.[!-~]{1,128}$").into(),
-        ),
+        ("KeyPage", page("KeyRecord", CURSOR).into()),
         ("KeyRecord", key_record().into()),
         (
             "KeyStatus",
@@ -175,11 +175,24 @@ fn key_record() -> Members {
 fn page(of: &str, cursor: &str) -> Members {
     let next = about(
         or_null(matching(cursor)),
-        "Where the next page starts; `null` at the end.",
+        "Where the next page starts; `null` at the end. A page may be shorter than `limit`, even empty, \
+         and have a next one: 10 000 items are looked at for one page at most.",
     );
     members()
         .with("items", list(named(of)))
         .with("next_cursor", next)
+        .perhaps("corrupt", corrupt())
+}
+
+/// Rows that were left out.
+fn corrupt() -> Array {
+    let mut rows = list(prose(400));
+    rows.description = Some(
+        "The stored rows of this part that cannot be read and were left out: table, row and column. \
+         Absent where there are none, and for operators who are limited to workspaces."
+            .to_owned(),
+    );
+    rows
 }
 
 fn secret() -> Object {
@@ -228,6 +241,7 @@ fn usage() -> Members {
         .with("last_used_at", or_null(shown_time()))
         .with("last_ip", named_or_null("IpAddress"))
         .with("hours", list(hour))
+        .perhaps("corrupt", corrupt())
 }
 
 fn verified() -> RefOr<Schema> {

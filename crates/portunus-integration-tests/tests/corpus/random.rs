@@ -71,7 +71,8 @@ struct Request {
 
 impl Request {
     fn of(row: &Row) -> Option<Self> {
-        if row.is_over_http_2() {
+        // Where servers differ, the row says how.
+        if row.is_over_http_2() || !row.reason.is_empty() {
             return None;
         }
         let head = row

@@ -197,7 +197,7 @@ fn over_http_2(bytes: &[u8]) -> (Request<()>, Bytes) {
         let (name, value) = line.split_once(": ").unwrap();
         match name.to_ascii_lowercase().as_str() {
             "host" => {
-                *request.uri_mut() = format!("http://{value}{target}").parse::<Uri>().unwrap()
+                *request.uri_mut() = format!("http://{value}{target}").parse::<Uri>().unwrap();
             }
             "connection" => {}
             name => {

@@ -14,7 +14,7 @@ use portunus::audit::{AuditEvent, EventPage, EventQuery};
 use super::Operation;
 use crate::fault::{Fault, Refusal};
 use crate::record::{same, text};
-use crate::sql::events::{OLDEST, page};
+use crate::sql::events::OLDEST;
 use crate::time;
 use crate::value::{Row, Session, Value};
 
@@ -24,9 +24,6 @@ const TABLE: &str = "portunus_events";
 const MOST_EVENTS: usize = 512;
 /// The most rows that one statement reads.
 const MOST_ROWS: usize = 500;
-/// The most rows that are read for one page. Where they do not fill it, it is a short one, with a
-/// place to go on from.
-const MOST_ROWS_OF_A_PAGE: usize = 10_000;
 /// The most events that one transaction forgets.
 const MOST_FORGOTTEN: i64 = 2_000;
 /// The most characters of a name that are compared in the database: an index takes no more than
@@ -138,55 +135,84 @@ impl Operation for Events<'_> {
     async fn run(&self, session: &mut dyn Session) -> Result<EventPage, Fault> {
         let query = self.0;
         let limit = query.limit.clamp(1, MOST_ROWS);
-        let actor = query.actor.as_deref().map(who);
-        let (sql, rest) = page(query, actor.as_deref());
+        let (lane, is_exact) = session.dialect().events.lanes.of(query);
         let mut place = query
             .before
             .map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
-        let (mut items, mut shown, mut rows, mut scanned) = (Vec::new(), place, limit + 1, 0);
-        while scanned < MOST_ROWS_OF_A_PAGE {
-            let mut values: Vec<Value> = vec![
-                place.into(),
-                Value::Text(query.outcome.map(|outcome| outcome.as_str().to_owned())),
-                Value::Text(query.action.map(|action| action.as_str().to_owned())),
-                Value::Text(
-                    query
-                        .tenant
-                        .as_ref()
-                        .map(|tenant| tenant.as_str().to_owned()),
-                ),
-                i64::try_from(rows).unwrap_or(i64::MAX).into(),
-            ];
-            values.extend(rest.iter().map(|value| Value::from(*value)));
-            let read = session.rows(sql, values).await?;
+        let mut end = None;
+        if !is_exact {
+            let values = self.values(place, EventQuery::MOST_SCANNED - 1);
+            let far = session.rows(lane.far, values).await?.into_iter().next();
+            let far = far.map(|row| row.of(TABLE, "of a page").int("place"));
+            end = far.transpose()?;
+        }
+        let mut page = EventPage::default();
+        let (mut shown, mut rows, mut scanned) = (place, limit + 1, 0);
+        while scanned < EventQuery::MOST_SCANNED {
+            let mut values = self.values(place, rows);
+            values.push(end.unwrap_or(i64::MIN).into());
+            let read = session.rows(lane.page, values).await?;
             let is_last = read.len() < rows;
             scanned += read.len();
             for row in read {
                 let (here, event) = event(row)?;
                 place = here;
-                if query.selects(&event) {
-                    if items.len() == limit {
-                        // The place of the last one shown: what comes after it was kept before it.
-                        return Ok(EventPage::new(items, Some(shown.unsigned_abs())));
-                    }
-                    items.push(event);
-                    shown = here;
+                if event.as_ref().is_ok_and(|event| !query.selects(event)) {
+                    continue;
                 }
+                if page.items.len() + page.corrupt.len() == limit {
+                    // The place of the last one shown: what comes after it was kept before it.
+                    page.next = Some(shown.unsigned_abs());
+                    return Ok(page);
+                }
+                match event {
+                    Ok(event) => page.items.push(event),
+                    Err(what) => page.corrupt.push(what),
+                }
+                shown = here;
             }
             if is_last {
-                return Ok(EventPage::new(items, None));
+                page.next = end.map(i64::unsigned_abs);
+                return Ok(page);
             }
             rows = MOST_ROWS;
         }
-        Ok(EventPage::new(items, Some(place.unsigned_abs())))
+        page.next = Some(place.unsigned_abs());
+        Ok(page)
     }
 }
 
-/// A row as its place and its event.
-fn event(row: Row) -> Result<(i64, AuditEvent), Fault> {
+impl Events<'_> {
+    /// The values of both statements: the events before a place, so many.
+    fn values(&self, place: i64, rows: usize) -> Vec<Value> {
+        let query = self.0;
+        let key = query.key_id.as_ref().map(|key| key.as_str().to_owned());
+        let tenant = query.tenant.as_ref();
+        vec![
+            place.into(),
+            Value::Text(query.outcome.map(|outcome| outcome.as_str().to_owned())),
+            Value::Text(query.action.map(|action| action.as_str().to_owned())),
+            Value::Text(tenant.map(|tenant| tenant.as_str().to_owned())),
+            Value::Text(key.or_else(|| query.actor.as_deref().map(who))),
+            i64::try_from(rows).unwrap_or(i64::MAX).into(),
+        ]
+    }
+}
+
+/// A row as its place and its event, or as what of it cannot be read.
+fn event(row: Row) -> Result<(i64, Result<AuditEvent, String>), Fault> {
     let mut row = row.of(TABLE, "?");
     let place = row.int("place")?;
     row.rename(TABLE, &place.to_string());
+    match readable(row) {
+        Ok(event) => Ok((place, Ok(event))),
+        Err(Fault::Corrupt(what)) => Ok((place, Err(what))),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The rest of a row as an event.
+fn readable(mut row: Row) -> Result<AuditEvent, Fault> {
     let mut stored = Vec::new();
     for name in ["id", "at", "action", "outcome", "tenant_id", "key_id"] {
         stored.push(row.value(name)?);
@@ -199,7 +225,7 @@ fn event(row: Row) -> Result<(i64, AuditEvent), Fault> {
         .find(|((_, derived), stored)| !same(derived, stored))
     {
         Some(((column, _), _)) => Err(row.corrupt(column)),
-        None => Ok((place, event)),
+        None => Ok(event),
     }
 }
 

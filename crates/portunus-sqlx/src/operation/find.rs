@@ -10,6 +10,7 @@ use super::Operation;
 use super::usage::read_usage;
 use crate::fault::Fault;
 use crate::record::{self, TABLE};
+use crate::share::Purpose;
 use crate::sql;
 use crate::value::{Row, Session, Value};
 
@@ -30,7 +31,9 @@ impl Find<'_> {
 #[async_trait]
 impl Operation for Find<'_> {
     type Answer = Option<Arc<StoredKey>>;
+    const PURPOSE: Purpose = Purpose::Request;
 
+    #[cfg(feature = "postgres")]
     fn is_look_up(&self) -> bool {
         self.fits_one_statement()
     }
@@ -127,6 +130,7 @@ pub(crate) struct SigningOf<'a>(pub(crate) &'a KeyId);
 #[async_trait]
 impl Operation for SigningOf<'_> {
     type Answer = Option<SigningState>;
+    const PURPOSE: Purpose = Purpose::Request;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let rows = session

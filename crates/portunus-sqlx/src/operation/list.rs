@@ -1,106 +1,276 @@
 //! Pages of records.
 //!
 //! The database filters by everything but workspaces, and may let through too much;
-//! [`ListQuery::selects`] has the last word. Where that leaves a page short, the next rows are
-//! read, at most 500 at a time.
+//! [`ListQuery::selects`] has the last word. However much that leaves out, one page looks at
+//! [`ListQuery::MOST_SCANNED`] rows at most: where a filter could leave out many, the index is asked
+//! first where that many rows end, and the statement that filters stays before that place.
+
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use portunus::key::KeyStatus;
+use portunus::key::{KeyId, KeyStatus};
 use portunus::store::{Cursor, ListQuery, Page};
 
 use super::Operation;
 use super::find::listed;
 use crate::fault::Fault;
-use crate::record;
+use crate::record::{self, TABLE};
+use crate::sql::keys::Lane;
 use crate::time;
-use crate::value::{Session, Value};
+use crate::value::{Row, Session, Value};
 
 /// The most rows that one statement reads.
 const MOST_ROWS: usize = 500;
+/// How many keys of one instant are looked at at once: nearly always there are fewer.
+const MOST_AT_ONCE: usize = 1_000;
+/// After every id.
+const LAST_ID: &str = "\u{10FFFF}";
 
 /// One page.
 pub(crate) struct List<'a>(pub(crate) &'a ListQuery);
 
-/// After which place: milliseconds and id.
-type Place = (i64, String);
-
-impl List<'_> {
-    /// Where to start. A place between two milliseconds is before everything of the earlier one.
-    fn start(&self) -> Place {
-        match &self.0.after {
-            None => (i64::MAX, String::new()),
-            Some(after) if time::floor(after.created_at) == time::ceil(after.created_at) => {
-                (time::floor(after.created_at), after.id.as_str().to_owned())
-            }
-            Some(after) => (time::floor(after.created_at), String::new()),
-        }
-    }
-
-    fn values(&self, (millis, id): &Place, rows: usize) -> Vec<Value> {
-        let query = self.0;
-        let text = query.text.as_deref().filter(|text| !text.is_empty());
-        let mut values: Vec<Value> = vec![
-            (*millis).into(),
-            id.as_str().into(),
-            Value::Text(
-                query
-                    .environment
-                    .as_ref()
-                    .map(|environment| environment.as_str().to_owned()),
-            ),
-            Value::Text(
-                // Columns do not say which version wrote a record.
-                (query
-                    .status
-                    .filter(|status| *status != KeyStatus::Unreadable))
-                .map(|status| status.as_str().to_owned()),
-            ),
-            time::floor(query.now).into(),
-            Value::Text(text.map(|text| record::text(text).to_ascii_lowercase())),
-            i64::try_from(rows).unwrap_or(i64::MAX).into(),
-        ];
-        values.extend(query.tenant.as_ref().map(|tenant| tenant.as_str().into()));
-        values
-    }
+/// Rows that stand next to each other in the index.
+enum Strip {
+    /// Those made at one instant, with ids after one and up to another.
+    At(i64, String, String),
+    /// Those made before one instant and after another.
+    Before(i64, i64),
 }
+
+/// A place in the order of the list: milliseconds and id.
+type Place = (i64, String);
 
 #[async_trait]
 impl Operation for List<'_> {
     type Answer = Page;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Page, Fault> {
-        let limit = self.0.limit.clamp(1, MOST_ROWS);
-        let dialect = session.dialect();
-        let sql = if self.0.tenant.is_some() {
-            dialect.list_of_tenant
+        let (lane, is_exact) = session.dialect().keys.of(self.0);
+        let mut page = Filling::new(self.0);
+        let (strips, end) = if is_exact {
+            (self.strips(), None)
         } else {
-            dialect.list
+            self.bounded(session, lane).await?
         };
-        let (mut items, mut place, mut rows) = (Vec::new(), self.start(), limit + 1);
-        loop {
-            let read = session.rows(sql, self.values(&place, rows)).await?;
+        let mut strips = VecDeque::from(strips);
+        while let Some(strip) = strips.pop_front() {
+            let rows = page.rows();
+            let sql = match strip {
+                Strip::At(..) => lane.at,
+                Strip::Before(..) => lane.before,
+            };
+            let read = session.rows(sql, self.values(&strip, rows)).await?;
             let is_last = read.len() < rows;
-            for mut row in read {
-                let item = listed(&mut row)?;
-                place = (
-                    time::floor(item.record.created_at),
-                    item.record.id.as_str().to_owned(),
-                );
-                if self.0.selects(&item.record) {
-                    items.push(item);
+            for row in read {
+                if page.is_full_with(row)? {
+                    return Ok(page.page);
                 }
             }
-            if items.len() > limit {
-                items.truncate(limit);
-                let next = items
-                    .last()
-                    .map(|last| Cursor::new(last.record.created_at, last.record.id.clone()));
-                return Ok(Page::new(items, next));
+            if !is_last {
+                let (at, id) = page.place.clone();
+                let (until, rest) = match strip {
+                    Strip::At(_, _, until) => (until, None),
+                    Strip::Before(_, after) => (LAST_ID.into(), Some(Strip::Before(at, after))),
+                };
+                rest.into_iter().for_each(|rest| strips.push_front(rest));
+                strips.push_front(Strip::At(at, id, until));
             }
-            if is_last {
-                return Ok(Page::new(items, None));
-            }
-            rows = MOST_ROWS;
+        }
+        page.page.next = end;
+        Ok(page.page)
+    }
+}
+
+impl List<'_> {
+    /// Where to start; a place between two milliseconds is before everything of the earlier one.
+    fn start(&self) -> (Option<Place>, i64) {
+        let Some(after) = &self.0.after else {
+            return (None, i64::MAX);
+        };
+        let (at, next) = (time::floor(after.created_at), time::ceil(after.created_at));
+        if at == next {
+            (Some((at, after.id.as_str().to_owned())), at)
+        } else {
+            (None, next)
         }
     }
+
+    /// The rest of the list.
+    fn strips(&self) -> Vec<Strip> {
+        let (start, before) = self.start();
+        let at = start.map(|(at, id)| Strip::At(at, id, LAST_ID.into()));
+        let older = Strip::Before(before, i64::MIN);
+        at.into_iter().chain([older]).collect()
+    }
+
+    /// As much of the rest of the list as may be looked at, and where that ends; `None` where it is
+    /// all of it.
+    async fn bounded(
+        &self,
+        session: &mut dyn Session,
+        lane: &Lane,
+    ) -> Result<(Vec<Strip>, Option<Cursor>), Fault> {
+        let (start, before) = self.start();
+        let (mut strips, mut left) = (Vec::new(), ListQuery::MOST_SCANNED);
+        if let Some((at, mut after)) = start {
+            loop {
+                let values = self.place_values(MOST_AT_ONCE, at, Some(after.as_str().into()));
+                let far = session.rows(lane.far_at, values).await?;
+                left -= MOST_AT_ONCE;
+                let Some(row) = far.into_iter().next() else {
+                    strips.push(Strip::At(at, after, LAST_ID.into()));
+                    break;
+                };
+                let mut row = row.of(TABLE, "of a page");
+                let until = row.text("id")?;
+                strips.push(Strip::At(at, after, until.clone()));
+                if left < 2 * MOST_AT_ONCE {
+                    let end = cursor(at, &until).ok_or_else(|| row.corrupt("id"))?;
+                    return Ok((strips, Some(end)));
+                }
+                after = until;
+            }
+        }
+        let values = self.place_values(left, before, None);
+        let far = session.rows(lane.far_before, values).await?;
+        let Some(row) = far.into_iter().next() else {
+            strips.push(Strip::Before(before, i64::MIN));
+            return Ok((strips, None));
+        };
+        let mut row = row.of(TABLE, "of a page");
+        let (at, id) = (row.int("created_at")?, row.text("id")?);
+        strips.push(Strip::Before(before, at));
+        let end = match cursor(at, &id) {
+            Some(end) => {
+                strips.push(Strip::At(at, String::new(), id));
+                end
+            }
+            // No key can stand there: up to all that were made at that time.
+            None => before_all_of(at).ok_or_else(|| row.corrupt("created_at"))?,
+        };
+        Ok((strips, Some(end)))
+    }
+
+    /// The values of every statement but for those that delimit a strip.
+    fn first_values(&self, rows: usize) -> Vec<Value> {
+        let query = self.0;
+        let text = query.text.as_deref().filter(|text| !text.is_empty());
+        let (environment, tenant) = (query.environment.as_ref(), query.tenant.as_ref());
+        // Columns do not say which version wrote a record.
+        let status = query
+            .status
+            .filter(|status| *status != KeyStatus::Unreadable);
+        vec![
+            Value::Text(environment.map(|environment| environment.as_str().to_owned())),
+            Value::Text(status.map(|status| status.as_str().to_owned())),
+            time::floor(query.now).into(),
+            Value::Text(text.map(|text| record::text(text).to_ascii_lowercase())),
+            Value::Text(tenant.map(|tenant| tenant.as_str().to_owned())),
+            i64::try_from(rows).unwrap_or(i64::MAX).into(),
+        ]
+    }
+
+    fn values(&self, strip: &Strip, rows: usize) -> Vec<Value> {
+        let mut values = self.first_values(rows);
+        match strip {
+            Strip::At(at, after, until) => {
+                values.extend([(*at).into(), after.as_str().into(), until.as_str().into()]);
+            }
+            Strip::Before(before, after) => values.extend([(*before).into(), (*after).into()]),
+        }
+        values
+    }
+
+    /// For the place of the last of so many rows.
+    fn place_values(&self, rows: usize, at: i64, after: Option<Value>) -> Vec<Value> {
+        let mut values = self.first_values(rows - 1);
+        values.push(at.into());
+        values.extend(after);
+        values
+    }
+}
+
+/// A page that is being filled.
+struct Filling<'a> {
+    query: &'a ListQuery,
+    limit: usize,
+    page: Page,
+    /// The place of the last row that was read.
+    place: Place,
+    has_read: bool,
+}
+
+impl<'a> Filling<'a> {
+    fn new(query: &'a ListQuery) -> Self {
+        Self {
+            query,
+            limit: query.limit.clamp(1, MOST_ROWS),
+            page: Page::default(),
+            place: Place::default(),
+            has_read: false,
+        }
+    }
+
+    /// Takes a row in; true where there was no room for it any more.
+    fn is_full_with(&mut self, mut row: Row) -> Result<bool, Fault> {
+        self.has_read = true;
+        let place = place(&row);
+        let read = match listed(&mut row) {
+            Ok(key) if !self.query.selects(&key.record) => None,
+            Ok(key) => Some(Ok(key)),
+            Err(Fault::Corrupt(what)) => Some(Err(what)),
+            Err(fault) => return Err(fault),
+        };
+        let shown = self.page.items.len() + self.page.corrupt.len();
+        if read.is_some() && shown >= self.limit && self.page.next.is_some() {
+            return Ok(true);
+        }
+        // Without its place, nobody can go on after it.
+        self.place = place.ok_or_else(|| row.corrupt("id"))?;
+        match read {
+            Some(Ok(key)) => self.page.items.push(key),
+            Some(Err(what)) => self.page.corrupt.push(what),
+            None => return Ok(false),
+        }
+        let (at, id) = &self.place;
+        if let Some(cursor) = cursor(*at, id) {
+            self.page.next = Some(cursor);
+        }
+        Ok(false)
+    }
+
+    /// How many rows to read next: one more than there is room for, or many where most may be left
+    /// out.
+    fn rows(&self) -> usize {
+        let shown = self.page.items.len() + self.page.corrupt.len();
+        let (status, workspaces) = (self.query.status, &self.query.within_workspaces);
+        let is_sparse = workspaces.is_some() || status == Some(KeyStatus::Unreadable);
+        if self.has_read && is_sparse {
+            MOST_ROWS
+        } else {
+            self.limit.saturating_sub(shown) + 1
+        }
+    }
+}
+
+/// The place of a row by its columns, whatever else is in it.
+fn place(row: &Row) -> Option<Place> {
+    match (row.peek(0), row.peek(10)) {
+        (Some(Value::Text(Some(id))), Some(Value::Int(Some(at)))) => Some((*at, id.clone())),
+        _ => None,
+    }
+}
+
+/// A place as it is told; `None` where no key can stand there.
+fn cursor(at: i64, id: &str) -> Option<Cursor> {
+    let at = time::from_millis(at).filter(|at| time::cut(*at) == Some(*at))?;
+    Some(Cursor::new(at, KeyId::new(id).ok()?))
+}
+
+/// The place before all keys of an instant.
+fn before_all_of(at: i64) -> Option<Cursor> {
+    let mut before = cursor(at, "-")?;
+    before.created_at += Duration::from_nanos(1);
+    Some(before)
 }

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 
 use super::Operation;
 use crate::fault::{Fault, OpenError};
+use crate::share::Purpose;
+use crate::sql;
 use crate::value::{Row, Session};
 
 /// One step.
@@ -62,6 +64,7 @@ pub(crate) struct Inspect;
 #[async_trait]
 impl Operation for Inspect {
     type Answer = (Found, i64);
+    const PURPOSE: Purpose = Purpose::Request;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let known = Found::known(session);
@@ -80,11 +83,10 @@ async fn found(session: &mut dyn Session) -> Result<Found, Fault> {
     let mut found = Found::default();
     let has_schema = session.dialect().has_schema;
     if number(session, has_schema).await? != 0 {
-        found.version = number(session, "SELECT MAX(version) FROM portunus_schema").await?;
+        found.version = number(session, sql::NEWEST_STEP).await?;
     }
     if found.version >= FIRST_WITH_OLDEST {
-        let oldest = "SELECT MAX(COALESCE(oldest, version)) FROM portunus_schema";
-        found.oldest = number(session, oldest).await?;
+        found.oldest = number(session, sql::OLDEST_PROGRAM).await?;
     }
     Ok(found)
 }
@@ -114,13 +116,18 @@ impl Operation for Migrate {
             }
             session.script(migration.script).await?;
             let (note, values) = if version < FIRST_WITH_OLDEST {
-                let note = "INSERT INTO portunus_schema (version) VALUES ($1)";
-                (note, vec![version.into()])
+                (sql::NOTE_EARLY_STEP, vec![version.into()])
             } else {
-                let note = "INSERT INTO portunus_schema (version, oldest) VALUES ($1, $2)";
-                (note, vec![version.into(), migration.oldest.into()])
+                let values = vec![version.into(), migration.oldest.into()];
+                (sql::NOTE_STEP, values)
             };
             session.change(note, values).await?;
+        }
+        if found.version == 0
+            && let Some(indexes) = dialect.indexes_at_once
+        {
+            // No table has rows yet.
+            session.script(indexes).await?;
         }
         Ok(())
     }

@@ -17,11 +17,14 @@ pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{Find, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
-pub(crate) use migrate::{Inspect, Migrate, Migration, hold};
-pub(crate) use primary::Primary;
-pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour};
+#[cfg(feature = "postgres")]
+pub(crate) use migrate::hold;
+pub(crate) use migrate::{Inspect, Migrate, Migration};
+pub(crate) use primary::{Primaries, Primary};
+pub(crate) use usage::{ForgetUsage, HoursOfUse, RecordUsage, UsageByHour};
 
 use crate::fault::Fault;
+use crate::share::Purpose;
 use crate::value::Session;
 
 /// Something to do on a connection; when it writes, in a transaction that the store commits
@@ -31,12 +34,16 @@ pub(crate) trait Operation: Sync {
     /// What comes of it.
     type Answer: Send;
 
+    /// What it is for where it reads: management reads have but a part of the connections.
+    const PURPOSE: Purpose = Purpose::Management;
+
     /// Does it. It may be done again, on another connection, where the first was lost or the
     /// transaction given up.
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault>;
 
     /// Whether it looks up a key for a request that waits, by one statement whose values are
     /// digests.
+    #[cfg(feature = "postgres")]
     fn is_look_up(&self) -> bool {
         false
     }

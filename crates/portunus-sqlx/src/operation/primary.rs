@@ -51,6 +51,70 @@ impl Operation for Primary<'_> {
     }
 }
 
+/// The primary keys of several owners, in their order; none where a record cannot be read.
+pub(crate) struct Primaries<'a> {
+    pub(crate) owners: &'a [OwnerRef],
+    pub(crate) at: SystemTime,
+}
+
+#[async_trait]
+impl Operation for Primaries<'_> {
+    type Answer = Vec<Option<KeyId>>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let (mut asked, mut primaries) = (Vec::new(), Vec::with_capacity(self.owners.len()));
+        for (number, owner) in self.owners.iter().enumerate() {
+            let (tenant, user) = match owner {
+                OwnerRef::TenantItself(tenant) => (tenant, None),
+                OwnerRef::User(tenant, user) => (tenant, Some(user.as_str())),
+                // Lists do not ask for others.
+                owner => {
+                    let at = self.at;
+                    primaries.push(match (Primary { owner, at }).run(session).await {
+                        Err(Fault::Corrupt(_)) => None,
+                        primary => primary?,
+                    });
+                    continue;
+                }
+            };
+            primaries.push(None);
+            let tenant = tenant.as_str();
+            asked.push(serde_json::json!({ "number": number, "tenant": tenant, "user": user }));
+        }
+        if asked.is_empty() {
+            return Ok(primaries);
+        }
+        let values = vec![
+            serde_json::Value::from(asked).to_string().into(),
+            time::floor(self.at).into(),
+            KeyKind::AccessToken.as_str().into(),
+        ];
+        // What was set comes before what is newest, also where it cannot be read.
+        let mut rows = Vec::new();
+        for mut row in session.rows(session.dialect().primaries, values).await? {
+            row.rename(TABLE, "of a primary key");
+            let number = usize::try_from(row.int("number")?).unwrap_or(usize::MAX);
+            rows.push((row.int("place")?, number, row));
+        }
+        rows.sort_by_key(|(place, number, _)| (*place, *number));
+        let mut is_decided = vec![false; primaries.len()];
+        for (_, number, mut row) in rows {
+            let Some(owner) = self.owners.get(number).filter(|_| !is_decided[number]) else {
+                continue;
+            };
+            let read = record::read(&mut row);
+            if let Ok(record) = &read
+                && (!owner.includes(record) || !record.can_be_primary(self.at))
+            {
+                continue;
+            }
+            is_decided[number] = true;
+            primaries[number] = read.ok().map(|record| record.id);
+        }
+        Ok(primaries)
+    }
+}
+
 /// An owner as columns: its kind, the tenant, and the user or an empty text.
 pub(super) fn columns(owner: &OwnerRef) -> Result<[Value; 3], Refusal> {
     match owner {

@@ -112,6 +112,26 @@ fn count(row: &Row, uses: i64) -> Result<u64, Fault> {
     }
 }
 
+/// How often a key was used, by hour, and the hours that cannot be read.
+pub(crate) struct HoursOfUse<'a>(pub(crate) UsageByHour<'a>);
+
+#[async_trait]
+impl Operation for HoursOfUse<'_> {
+    type Answer = portunus::store::UsageByHour;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let mut usage = Self::Answer::default();
+        for hour in self.0.hours(session).await? {
+            match hour {
+                Ok(hour) => usage.hours.push(hour),
+                Err(Fault::Corrupt(what)) => usage.corrupt.push(what),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(usage)
+    }
+}
+
 /// How often a key was used, by hour.
 pub(crate) struct UsageByHour<'a> {
     pub(crate) id: &'a KeyId,
@@ -124,6 +144,16 @@ impl Operation for UsageByHour<'_> {
     type Answer = Vec<HourOfUse>;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        self.hours(session).await?.into_iter().collect()
+    }
+}
+
+impl UsageByHour<'_> {
+    /// The hours, each on its own.
+    async fn hours(
+        &self,
+        session: &mut dyn Session,
+    ) -> Result<Vec<Result<HourOfUse, Fault>>, Fault> {
         let (from, to) = (
             time::floor(HourOfUse::start_of(self.from)),
             time::ceil(self.to),
@@ -139,7 +169,7 @@ impl Operation for UsageByHour<'_> {
                 count(&row, uses)?,
             ))
         };
-        rows.into_iter().map(hour).collect()
+        Ok(rows.into_iter().map(hour).collect())
     }
 }
 

@@ -1,11 +1,5 @@
 //! The statements. Every value is bound; no text of a caller ever becomes part of a statement.
 
-pub(crate) mod events;
-
-use portunus::store::OwnerRef;
-
-use crate::operation::Migration;
-
 /// The columns of a record, as [`record`](crate::record) reads and writes them.
 macro_rules! record_columns {
     () => {
@@ -13,6 +7,37 @@ macro_rules! record_columns {
          created_at, not_before, expires_at, enabled, revoked_at, may_be_primary, record"
     };
 }
+
+/// SQLite without statistics cannot tell which index leaves less.
+#[cfg(feature = "sqlite")]
+macro_rules! indexed_by {
+    ($index:literal) => {
+        concat!(" INDEXED BY ", $index)
+    };
+}
+
+/// PostgreSQL decides by its statistics.
+#[cfg(feature = "postgres")]
+macro_rules! of_its_own {
+    ($index:literal) => {
+        ""
+    };
+}
+
+pub(crate) mod events;
+#[cfg(feature = "postgres")]
+mod indexes;
+pub(crate) mod keys;
+#[cfg(test)]
+mod plans;
+mod registry;
+
+use portunus::store::OwnerRef;
+
+use crate::operation::Migration;
+
+#[cfg(debug_assertions)]
+pub(crate) use registry::is_known;
 
 /// A statement in three forms: about the keys of a tenant, of the tenant itself, of a user.
 pub(crate) struct PerOwner([&'static str; 3]);
@@ -80,32 +105,6 @@ pub(crate) const GET: &str = concat!(
     record_columns!(),
     ", uses, last_used_at, last_ip FROM portunus_keys LEFT JOIN portunus_usage ON key_id = id WHERE id = $1"
 );
-
-/// One page: after the place `$1`, `$2`; of environment `$3`; in the state `$4` at `$5`; with the
-/// lower-case text `$6`; at most `$7`; and what follows.
-macro_rules! list {
-    ($position:literal, $and:literal) => {
-        concat!(
-            "SELECT ",
-            record_columns!(),
-            ", uses, last_used_at, last_ip FROM portunus_keys LEFT JOIN portunus_usage ON key_id = id \
-             WHERE created_at <= $1 AND (created_at < $1 OR id > $2) \
-             AND ($3 IS NULL OR environment = $3) \
-             AND ($4 IS NULL OR $4 = CASE WHEN revoked_at IS NOT NULL THEN 'revoked' \
-             WHEN expires_at <= $5 THEN 'expired' WHEN enabled = 0 THEN 'disabled' \
-             WHEN not_before > $5 THEN 'not_yet_valid' ELSE 'active' END) \
-             AND ($6 IS NULL OR ",
-            $position,
-            "(lower(name), $6) > 0 OR ",
-            $position,
-            "(lower(masked), $6) > 0 OR ",
-            $position,
-            "(lower(COALESCE(description, '')), $6) > 0)",
-            $and,
-            " ORDER BY created_at DESC, id LIMIT $7"
-        )
-    };
-}
 
 /// The primary key that was set (place 0) and the newest key that can be (place 1). `$5` is the
 /// kind of owner.
@@ -247,6 +246,16 @@ macro_rules! add_usage_by_hour {
 #[cfg(feature = "postgres")]
 pub(crate) const NOTIFY: &str = "SELECT pg_notify('portunus_changes', $1)";
 
+/// The newest step of the schema.
+pub(crate) const NEWEST_STEP: &str = "SELECT MAX(version) FROM portunus_schema";
+/// The schema that a program must know at least.
+pub(crate) const OLDEST_PROGRAM: &str =
+    "SELECT MAX(COALESCE(oldest, version)) FROM portunus_schema";
+/// Notes a step, before the table has the column `oldest`.
+pub(crate) const NOTE_EARLY_STEP: &str = "INSERT INTO portunus_schema (version) VALUES ($1)";
+/// Notes a step.
+pub(crate) const NOTE_STEP: &str = "INSERT INTO portunus_schema (version, oldest) VALUES ($1, $2)";
+
 /// Whether the index `$1` can be used; no row where there is none.
 #[cfg(feature = "postgres")]
 pub(crate) const INDEX_STATE: &str = "SELECT CAST(CAST(indisvalid AS INT) AS BIGINT) \
@@ -276,10 +285,9 @@ pub(crate) enum Tell {
 
 /// The statements that the two databases spell differently.
 pub(crate) struct Dialect {
-    /// A page of all keys.
-    pub(crate) list: &'static str,
-    /// A page of the keys of tenant `$8`.
-    pub(crate) list_of_tenant: &'static str,
+    pub(crate) keys: &'static keys::Lanes,
+    /// The primary keys of several owners.
+    pub(crate) primaries: &'static str,
     pub(crate) add_usage: &'static str,
     pub(crate) add_usage_by_hour: &'static str,
     /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds
@@ -293,6 +301,8 @@ pub(crate) struct Dialect {
     /// Indexes that are made one by one beside whatever else is going on, by name.
     #[cfg(feature = "postgres")]
     pub(crate) indexes: &'static [(&'static str, &'static str)],
+    /// Makes those indexes where there are no rows yet.
+    pub(crate) indexes_at_once: Option<&'static str>,
     /// Makes the table of steps, where there is none.
     pub(crate) version_table: &'static str,
     /// How many tables of steps there are.
@@ -301,8 +311,8 @@ pub(crate) struct Dialect {
 
 #[cfg(feature = "sqlite")]
 pub(crate) static SQLITE: Dialect = Dialect {
-    list: list!("instr", ""),
-    list_of_tenant: list!("instr", " AND tenant_id = $8"),
+    keys: &keys::SQLITE,
+    primaries: keys::SQLITE_PRIMARIES,
     add_usage: add_usage!(
         "json_each($1)",
         "(value ->> 'key')",
@@ -335,14 +345,15 @@ pub(crate) static SQLITE: Dialect = Dialect {
     ],
     #[cfg(feature = "postgres")]
     indexes: &[],
+    indexes_at_once: None,
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version INTEGER NOT NULL PRIMARY KEY) STRICT",
     has_schema: "SELECT count(*) FROM sqlite_master WHERE name = 'portunus_schema'",
 };
 
 #[cfg(feature = "postgres")]
 pub(crate) static POSTGRES: Dialect = Dialect {
-    list: list!("strpos", ""),
-    list_of_tenant: list!("strpos", " AND tenant_id = $8"),
+    keys: &keys::POSTGRES,
+    primaries: keys::POSTGRES_PRIMARIES,
     add_usage: add_usage!(
         "json_to_recordset($1::json) AS delta (key text, uses bigint, at bigint, ip text)",
         "delta.key",
@@ -380,7 +391,8 @@ pub(crate) static POSTGRES: Dialect = Dialect {
             oldest: 2,
         },
     ],
-    indexes: &[],
+    indexes: indexes::POSTGRES,
+    indexes_at_once: Some(indexes::AT_ONCE),
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version BIGINT NOT NULL PRIMARY KEY)",
     has_schema: "SELECT count(*) FROM pg_class WHERE oid = to_regclass('portunus_schema')",
 };

@@ -101,7 +101,9 @@ async fn event(call: Call) -> Outcome {
         .map_err(|error| {
             let detail = error.to_string();
             match error {
-                ManageError::Store(_) => AuthError::unavailable(ErrorCode::StoreUnavailable, error),
+                ManageError::Store(_) | ManageError::Log(_) => {
+                    AuthError::unavailable(ErrorCode::StoreUnavailable, error)
+                }
                 error => AuthError::with_detail(error.code(), detail),
             }
         })?;

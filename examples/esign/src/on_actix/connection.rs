@@ -19,7 +19,7 @@ use crate::limits::{HANDSHAKE, HEAD, IDLE};
 use crate::lingering::Lingering;
 
 /// How HTTP/2 without TLS begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 type Accepted = (Connection, Protocol, Option<SocketAddr>);
 
@@ -44,7 +44,7 @@ pub(super) async fn accept(
             first = timeout(HEAD, first_bytes(&mut stream)) => first.map_err(|_| late())??,
             () = told_to_stop => return Err(late()),
         };
-        let protocol = match first.starts_with(PREFACE) {
+        let protocol = match first == PREFACE {
             true => Protocol::Http2,
             false => Protocol::Http1,
         };
@@ -132,6 +132,10 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // After an answer the server does not read until more comes: it is to wake up for the limit.
+        if self.is_given_up(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -288,5 +288,7 @@ async fn read(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Htt
         .to_bytes_limited(LONGEST_BODY)
         .await
         .map_err(|_| too_long())?;
-    read.map_err(|error| refusal(StatusCode::BAD_REQUEST, &error.to_string()))
+    // As axum has it, whatever broke off or cannot be parsed.
+    let broken = "error reading a body from connection";
+    read.map_err(|_| refusal(StatusCode::BAD_REQUEST, broken))
 }

@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
-use axum::http::{HeaderValue, StatusCode, Version};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -75,22 +75,30 @@ pub(super) async fn answer(
 }
 
 /// What actix-web's server refuses and hyper leaves to others: no `Host` or several (RFC 9112
-/// §3.2), chunks in chunks (§6.1), bytes in the target that no URI has (RFC 3986 §2). And more
-/// fields than HTTP/1.1 has place for.
+/// §3.2), codings of the whole message besides chunks (§6.1), bytes in the target that no URI has
+/// (RFC 3986 §2), a `POST` of HTTP/1.0 whose end is unknown (RFC 1945 §7.2.2). And more fields than
+/// HTTP/1.1 has place for.
 fn refusal(request: &Request) -> Option<StatusCode> {
     let (version, target) = (request.version(), request.uri().path_and_query());
-    let lines = |name| request.headers().get_all(name).iter().count();
-    let hosts = match lines(HOST) {
+    let fields = request.headers();
+    let hosts = match fields.get_all(HOST).iter().count() {
         0 => version == Version::HTTP_11,
         1 => false,
         _ => version < Version::HTTP_2,
     };
-    let malformed = hosts
-        || lines(TRANSFER_ENCODING) > 1
-        || target.is_some_and(|target| !target.as_str().is_ascii());
-    if malformed {
+    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| {
+        let coding = coding.as_bytes().trim_ascii();
+        coding.eq_ignore_ascii_case(b"chunked")
+    };
+    let coded = codings.next().is_some_and(|first| !is_chunked(first)) || codings.next().is_some();
+    let endless = version == Version::HTTP_10
+        && request.method() == Method::POST
+        && !fields.contains_key(CONTENT_LENGTH);
+    let raw = target.is_some_and(|target| !target.as_str().is_ascii());
+    if hosts || coded || endless || raw {
         Some(StatusCode::BAD_REQUEST)
-    } else if request.headers().len() > FIELDS {
+    } else if fields.len() > FIELDS {
         Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
     } else {
         None

@@ -44,6 +44,20 @@ fn a_head_that_no_server_may_take_is_refused_whoever_sends_it() {
                 "POST /v2/documents HTTP/1.1",
                 "Host: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             ),
+            (
+                "POST /v2/documents HTTP/1.1",
+                "Host: x\r\nTransfer-Encoding: chunked, chunked\r\n",
+            ),
+            (
+                "POST /v2/documents HTTP/1.1",
+                "Host: x\r\nTransfer-Encoding: gzip, chunked\r\n",
+            ),
+            (
+                "POST /v2/documents HTTP/1.1",
+                "Host: x\r\nTransfer-Encoding: identity\r\n",
+            ),
+            ("POST /v2/documents HTTP/1.0", "Host: x\r\n"),
+            ("PRI * HTTP/2.0", "Host: x\r\n"),
         ] {
             // The end of the chunks, where there are any.
             let body = if line.starts_with("POST") {
@@ -320,6 +334,10 @@ fn who_sends_a_whole_body_after_a_head_that_cannot_be_parsed_finds_the_refusal()
 fn the_next_head_and_a_body_that_nobody_wants_are_not_waited_for() {
     let server = Server::of("allsign");
     let chunked = "POST /v2/documents HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (begun, broken_off) = (
+        format!("{chunked}5\r\nhello\r\n"),
+        format!("{chunked}50000\r\nhello"),
+    );
     let first = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     thread::scope(|scope| {
         for (first, status, next) in [
@@ -328,6 +346,9 @@ fn the_next_head_and_a_body_that_nobody_wants_are_not_waited_for() {
             (first, 200, "P"),
             (chunked, 401, "5\r\nhello\r\n"),
             (chunked, 401, "50000\r\nhello"),
+            // All of it before the answer.
+            (&begun, 401, ""),
+            (&broken_off, 401, ""),
         ] {
             let server = &server;
             scope.spawn(move || {

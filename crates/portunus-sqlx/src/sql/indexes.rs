@@ -1,0 +1,41 @@
+//! The indexes of PostgreSQL that are made beside whatever else is going on, and at once where there
+//! is nothing yet. SQLite's stand in its schema.
+
+macro_rules! indexes {
+    ($($name:literal on $what:expr,)*) => {
+        /// By name, with the statement that makes it.
+        pub(super) const POSTGRES: &[(&str, &str)] = &[
+            $(($name, concat!("CREATE INDEX CONCURRENTLY IF NOT EXISTS ", $name, " ON ", $what)),)*
+        ];
+
+        /// All of them in a transaction, on tables without rows.
+        pub(crate) const AT_ONCE: &str = concat!(
+            $("CREATE INDEX IF NOT EXISTS ", $name, " ON ", $what, ";",)*
+        );
+    };
+}
+
+indexes! {
+    "portunus_keys_of_environment" on
+        "portunus_keys (tenant_id, environment, created_at DESC, id)",
+    "portunus_keys_of_family" on "portunus_keys (tenant_id, family, created_at DESC, id)",
+    // What cannot be read must not keep an index from being made, as a cast to JSON would. A quote
+    // in a text has a backslash, and members of that name in the metadata come after the plan: where
+    // a record has none, this finds too much rather than too little.
+    "portunus_keys_of_plan" on
+        "portunus_keys (tenant_id, (substring(record from '\"plan\":\"([^\"]*)\"')), created_at DESC, id) \
+         WHERE substring(record from '\"plan\":\"([^\"]*)\"') IS NOT NULL",
+    "portunus_keys_revoked" on
+        "portunus_keys (tenant_id, created_at DESC, id) WHERE revoked_at IS NOT NULL",
+    "portunus_keys_disabled" on
+        "portunus_keys (tenant_id, created_at DESC, id) WHERE enabled = 0",
+    "portunus_keys_expiring" on
+        "portunus_keys (tenant_id, expires_at) WHERE expires_at IS NOT NULL",
+    "portunus_keys_primary_of_tenant" on
+        "portunus_keys (tenant_id, created_at DESC, id) \
+         WHERE user_id IS NULL AND revoked_at IS NULL AND may_be_primary = 1",
+    "portunus_events_refused_of_key" on
+        "portunus_events (key_id, outcome, place) WHERE outcome <> 'OK'",
+    "portunus_events_acts_of_key" on
+        "portunus_events (key_id, action, place) WHERE action <> 'request'",
+}

@@ -1,0 +1,248 @@
+//! The statements about lists of keys: pages, and the primary keys of a page's owners.
+//!
+//! A page is read from one index, in its order: that of one [`Lane`]. So that a page costs no more
+//! than it may, whatever a filter lets through, its rows are read in strips that the index itself
+//! delimits: the rest of one instant, and what is older.
+
+use portunus::key::KeyStatus;
+use portunus::store::ListQuery;
+
+/// The keys among which a list looks for its own, in the order of one index.
+///
+/// In every statement `$1` is the environment, `$2` the state at `$3`, `$4` a text in lower case and
+/// `$5` the tenant, each absent where it does not matter; `$6` is how many rows.
+pub(crate) struct Lane {
+    /// The id of the key that comes `$6` keys after the next one, of those made at `$7` with an id
+    /// after `$8`.
+    pub(crate) far_at: &'static str,
+    /// The place of the key that comes `$6` keys after the next one, of those made before `$7`.
+    pub(crate) far_before: &'static str,
+    /// The next keys that were made at `$7`, with an id after `$8` and up to `$9`.
+    pub(crate) at: &'static str,
+    /// The next keys that were made before `$7` and after `$8`.
+    pub(crate) before: &'static str,
+}
+
+/// What a key must be to be listed.
+macro_rules! filtered {
+    ($position:literal) => {
+        concat!(
+            " AND ($1 IS NULL OR environment = $1) \
+             AND ($2 IS NULL OR $2 = CASE WHEN revoked_at IS NOT NULL THEN 'revoked' \
+             WHEN expires_at <= $3 THEN 'expired' WHEN enabled = 0 THEN 'disabled' \
+             WHEN not_before > $3 THEN 'not_yet_valid' ELSE 'active' END) \
+             AND ($4 IS NULL OR ",
+            $position,
+            "(lower(name), $4) > 0 OR ",
+            $position,
+            "(lower(masked), $4) > 0 OR ",
+            $position,
+            "(lower(COALESCE(description, '')), $4) > 0)"
+        )
+    };
+}
+
+macro_rules! page {
+    ($position:literal, $from:expr, $strip:literal, $lane:literal, $order:literal) => {
+        concat!(
+            "SELECT ",
+            record_columns!(),
+            ", uses, last_used_at, last_ip FROM portunus_keys",
+            $from,
+            " LEFT JOIN portunus_usage ON key_id = id WHERE ",
+            $strip,
+            $lane,
+            filtered!($position),
+            " ORDER BY ",
+            $order,
+            " LIMIT $6"
+        )
+    };
+}
+
+macro_rules! lane {
+    ($position:literal, $from:expr, $lane:literal) => {
+        Lane {
+            far_at: concat!(
+                "SELECT id FROM portunus_keys",
+                $from,
+                " WHERE created_at = $7 AND id > $8",
+                $lane,
+                " ORDER BY id LIMIT 1 OFFSET $6"
+            ),
+            far_before: concat!(
+                "SELECT created_at, id FROM portunus_keys",
+                $from,
+                " WHERE created_at < $7",
+                $lane,
+                " ORDER BY created_at DESC, id LIMIT 1 OFFSET $6"
+            ),
+            at: page!(
+                $position,
+                $from,
+                "created_at = $7 AND id > $8 AND id <= $9",
+                $lane,
+                "id"
+            ),
+            before: page!(
+                $position,
+                $from,
+                "created_at < $7 AND created_at > $8",
+                $lane,
+                "created_at DESC, id"
+            ),
+        }
+    };
+}
+
+/// The lanes of one database.
+pub(crate) struct Lanes {
+    all: Lane,
+    of_tenant: Lane,
+    of_environment: Lane,
+    revoked: Lane,
+    disabled: Lane,
+}
+
+macro_rules! lanes {
+    ($position:literal, $index:ident) => {
+        Lanes {
+            all: lane!($position, $index!("portunus_keys_by_age"), ""),
+            of_tenant: lane!(
+                $position,
+                $index!("portunus_keys_of_tenant"),
+                " AND tenant_id = $5"
+            ),
+            of_environment: lane!(
+                $position,
+                $index!("portunus_keys_of_environment"),
+                " AND tenant_id = $5 AND environment = $1"
+            ),
+            revoked: lane!(
+                $position,
+                $index!("portunus_keys_revoked"),
+                " AND tenant_id = $5 AND revoked_at IS NOT NULL"
+            ),
+            disabled: lane!(
+                $position,
+                $index!("portunus_keys_disabled"),
+                " AND tenant_id = $5 AND enabled = 0"
+            ),
+        }
+    };
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) static SQLITE: Lanes = lanes!("instr", indexed_by);
+#[cfg(feature = "postgres")]
+pub(crate) static POSTGRES: Lanes = lanes!("strpos", of_its_own);
+
+impl Lanes {
+    /// The lane that leaves the least to look through, and whether all of it is in the list.
+    pub(crate) fn of(&self, query: &ListQuery) -> (&Lane, bool) {
+        let (status, environment) = (query.status, query.environment.is_some());
+        let (lane, is_exact) = match (query.tenant.is_some(), status) {
+            (false, _) => (&self.all, status.is_none() && !environment),
+            (true, Some(KeyStatus::Revoked)) => (&self.revoked, !environment),
+            (true, Some(KeyStatus::Disabled)) => (&self.disabled, false),
+            (true, _) if environment => (&self.of_environment, status.is_none()),
+            (true, _) => (&self.of_tenant, status.is_none()),
+        };
+        let is_open = query.within_workspaces.is_none() && query.text.is_none();
+        (lane, is_exact && is_open)
+    }
+
+    /// Every statement.
+    pub(crate) fn statements(&self) -> impl Iterator<Item = &'static str> {
+        let lanes = [
+            &self.all,
+            &self.of_tenant,
+            &self.of_environment,
+            &self.revoked,
+            &self.disabled,
+        ];
+        lanes.into_iter().flat_map(|lane| {
+            let Lane {
+                far_at,
+                far_before,
+                at,
+                before,
+            } = lane;
+            [*far_at, *far_before, *at, *before]
+        })
+    }
+}
+
+/// The columns of a record where other tables are joined.
+macro_rules! of_keys {
+    () => {
+        "portunus_keys.id, family, version, kind, environment, tenant_id, user_id, name, \
+         description, masked, created_at, not_before, expires_at, enabled, revoked_at, \
+         may_be_primary, record"
+    };
+}
+
+/// The primary keys that were set (place 0), and the newest keys that can be (place 1), of the
+/// owners of a JSON array `$1` of objects with number, tenant and user, which is absent where a
+/// tenant itself is the owner; at `$2`, of any kind but `$3`.
+macro_rules! primaries {
+    ($from:literal, $number:literal, $tenant:literal, $user:literal) => {
+        concat!(
+            "SELECT ",
+            $number,
+            " AS number, CAST(0 AS BIGINT) AS place, ",
+            of_keys!(),
+            " FROM ",
+            $from,
+            " JOIN portunus_primaries ON owner_tenant = ",
+            $tenant,
+            " AND owner_user = COALESCE(",
+            $user,
+            ", '') AND owner_kind = CASE WHEN ",
+            $user,
+            " IS NULL THEN 'tenant_itself' ELSE 'user' END \
+             JOIN portunus_keys ON portunus_keys.id = portunus_primaries.key_id",
+            primaries!(@newest $from, $number, $tenant, $user, " IS NOT NULL",
+                "newest.user_id = ", $user),
+            primaries!(@newest $from, $number, $tenant, $user, " IS NULL",
+                "newest.user_id IS NULL", "")
+        )
+    };
+    (@newest $from:literal, $number:literal, $tenant:literal, $user:literal, $which:literal,
+        $owner:literal, $is:literal) => {
+        concat!(
+            " UNION ALL SELECT ",
+            $number,
+            ", CAST(1 AS BIGINT), ",
+            of_keys!(),
+            " FROM ",
+            $from,
+            " JOIN portunus_keys ON portunus_keys.id = \
+             (SELECT newest.id FROM portunus_keys AS newest WHERE newest.tenant_id = ",
+            $tenant,
+            " AND ",
+            $owner,
+            $is,
+            " AND newest.kind <> $3 AND newest.revoked_at IS NULL \
+             AND (newest.expires_at IS NULL OR newest.expires_at > $2) AND newest.may_be_primary = 1 \
+             ORDER BY newest.created_at DESC, newest.id LIMIT 1) WHERE ",
+            $user,
+            $which
+        )
+    };
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) const SQLITE_PRIMARIES: &str = primaries!(
+    "json_each($1) AS owner",
+    "(owner.value ->> 'number')",
+    "(owner.value ->> 'tenant')",
+    "(owner.value ->> 'user')"
+);
+#[cfg(feature = "postgres")]
+pub(crate) const POSTGRES_PRIMARIES: &str = primaries!(
+    "json_to_recordset($1::json) AS owner (number bigint, tenant text, \"user\" text)",
+    "owner.number",
+    "owner.tenant",
+    "owner.\"user\""
+);

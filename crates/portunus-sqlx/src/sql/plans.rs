@@ -1,0 +1,320 @@
+//! Judges how the databases run every statement: none may read a table from end to end.
+
+#![allow(clippy::unwrap_used)]
+
+use super::registry::statements;
+
+/// The highest parameter of a statement.
+#[cfg(feature = "postgres")]
+fn parameters(sql: &str) -> usize {
+    let has = |number: &usize| sql.contains(&format!("${number}"));
+    (1..=19).filter(has).max().unwrap_or(0)
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use portunus::audit::{Action, AuditOutcome, EventQuery};
+    use portunus::key::{Environment, KeyId, KeyStatus, TenantId};
+    use portunus::store::ListQuery;
+    use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+
+    use super::super::{SQLITE, events, keys};
+    use super::statements;
+
+    async fn database() -> SqliteConnection {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let scripts = SQLITE.migrations.iter().map(|migration| migration.script);
+        for script in std::iter::once(SQLITE.version_table).chain(scripts) {
+            sqlx::raw_sql(script)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+        connection
+    }
+
+    /// How SQLite runs a statement, step by step.
+    async fn plan(connection: &mut SqliteConnection, sql: &str) -> Vec<String> {
+        let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
+            .fetch_all(connection)
+            .await
+            .unwrap();
+        rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    /// Whether a step reads all of a table, or of an index. What a JSON array holds is no table, nor
+    /// are the rows of a part of the statement.
+    fn is_scan(step: &str) -> bool {
+        step.contains("SCAN")
+            && !step.contains("VIRTUAL TABLE")
+            && !step.contains("SCAN CONSTANT ROW")
+            && !["the_set", "the_newest", "(subquery"]
+                .iter()
+                .any(|part| step.contains(part))
+    }
+
+    #[tokio::test]
+    async fn no_statement_reads_a_table_from_end_to_end_on_sqlite() {
+        let mut connection = database().await;
+        let mut scans = Vec::new();
+        for sql in statements(&SQLITE) {
+            let steps = plan(&mut connection, sql).await;
+            if steps.iter().any(|step| is_scan(step)) {
+                scans.push(format!("{sql}\n  {}", steps.join("\n  ")));
+            }
+        }
+        assert!(scans.is_empty(), "{}", scans.join("\n"));
+        for (sql, found) in [
+            ("SELECT * FROM portunus_keys WHERE name = $1", true),
+            ("SELECT count(*) FROM portunus_events", true),
+            ("SELECT id FROM portunus_keys WHERE id = $1", false),
+        ] {
+            let steps = plan(&mut connection, sql).await;
+            assert_eq!(
+                steps.iter().any(|step| is_scan(step)),
+                found,
+                "{sql}: {steps:?}"
+            );
+        }
+    }
+
+    /// The index that each of these statements reads in its order.
+    async fn assert_read_from(
+        connection: &mut SqliteConnection,
+        statements: impl IntoIterator<Item = (&'static str, &'static str)>,
+    ) {
+        for (sql, part) in statements {
+            let plan = plan(connection, sql).await.join("; ");
+            assert!(
+                plan.contains(part) && !plan.contains("TEMP B-TREE"),
+                "{sql}: {part} is not in {plan}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn every_page_of_events_is_read_from_an_index_in_its_order() {
+        let mut connection = database().await;
+        let query = |change: fn(&mut EventQuery)| {
+            let mut query = EventQuery::new();
+            change(&mut query);
+            query
+        };
+        let expired = AuditOutcome::Refused(portunus::ErrorCode::KeyExpired);
+        assert_eq!(expired.as_str(), "KEY_EXPIRED");
+        fn tenant(query: &mut EventQuery) {
+            query.tenant = TenantId::new("acme").ok();
+        }
+        fn key(query: &mut EventQuery) {
+            query.key_id = KeyId::new("key").ok();
+        }
+        fn refused(query: &mut EventQuery) {
+            query.outcome = Some(AuditOutcome::Failed);
+        }
+        fn act(query: &mut EventQuery) {
+            query.action = Some(Action::KeyRotate);
+        }
+        let cases = [
+            (query(|_| {}), "INTEGER PRIMARY KEY (rowid"),
+            (
+                query(key),
+                "INDEX portunus_events_of_key (key_id=? AND place",
+            ),
+            (
+                query(|query| {
+                    key(query);
+                    refused(query);
+                }),
+                "INDEX portunus_events_refused_of_key (key_id=? AND outcome=? AND place",
+            ),
+            (
+                query(|query| {
+                    key(query);
+                    act(query);
+                }),
+                "INDEX portunus_events_acts_of_key (key_id=? AND action=? AND place",
+            ),
+            (
+                query(|query| query.actor = Some("ann".into())),
+                "portunus_event_parties USING PRIMARY KEY (who=? AND place",
+            ),
+            (
+                query(tenant),
+                "INDEX portunus_events_of_tenant (tenant_id=? AND place",
+            ),
+            (
+                query(refused),
+                "INDEX portunus_events_refused (outcome=? AND place",
+            ),
+            (
+                query(|query| {
+                    tenant(query);
+                    refused(query);
+                }),
+                "INDEX portunus_events_refused_of_tenant (tenant_id=? AND outcome=? AND place",
+            ),
+            (query(act), "INDEX portunus_events_acts (action=? AND place"),
+            (
+                query(|query| {
+                    tenant(query);
+                    act(query);
+                }),
+                "INDEX portunus_events_acts_of_tenant (tenant_id=? AND action=? AND place",
+            ),
+        ];
+        for (query, part) in cases {
+            let lane = events::SQLITE.lanes.of(&query).0;
+            assert_read_from(&mut connection, [(lane.far, part), (lane.page, part)]).await;
+        }
+        let oldest = (events::OLDEST, "INDEX portunus_events_by_age (at<?)");
+        assert_read_from(&mut connection, [oldest]).await;
+    }
+
+    #[tokio::test]
+    async fn every_page_of_keys_is_read_from_an_index_in_its_order() {
+        let mut connection = database().await;
+        let query = |tenant: bool, status, environment: bool| {
+            let mut query = ListQuery::new(std::time::UNIX_EPOCH);
+            query.tenant = TenantId::new("acme").ok().filter(|_| tenant);
+            query.environment = Environment::new("live").ok().filter(|_| environment);
+            query.status = status;
+            query
+        };
+        let cases = [
+            (
+                query(false, None, false),
+                "portunus_keys_by_age (",
+                "created_at",
+            ),
+            (
+                query(true, None, false),
+                "portunus_keys_of_tenant (tenant_id=? AND ",
+                "created_at",
+            ),
+            (
+                query(true, Some(KeyStatus::Active), true),
+                "portunus_keys_of_environment (tenant_id=? AND environment=? AND ",
+                "created_at",
+            ),
+            (
+                query(true, Some(KeyStatus::Revoked), true),
+                "portunus_keys_revoked (tenant_id=? AND ",
+                "created_at",
+            ),
+            (
+                query(true, Some(KeyStatus::Disabled), false),
+                "portunus_keys_disabled (tenant_id=? AND ",
+                "created_at",
+            ),
+        ];
+        for (query, index, place) in cases {
+            let lane = keys::SQLITE.of(&query).0;
+            for (sql, range) in [
+                (lane.far_at, "=? AND id>?"),
+                (lane.far_before, "<?"),
+                (lane.at, "=? AND id>? AND id<?"),
+                (lane.before, ">? AND created_at<?"),
+            ] {
+                let plan = plan(&mut connection, sql).await.join("; ");
+                let part = format!("{index}{place}{range}");
+                assert!(
+                    plan.contains(&part) && !plan.contains("TEMP B-TREE"),
+                    "{sql}: {part} is not in {plan}"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use portunus_test_support::postgres::Postgres;
+    use serde_json::Value;
+    use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+    use super::super::POSTGRES;
+    use super::{parameters, statements};
+
+    /// The steps of a plan that read all of a table, or of an index.
+    fn scans(plan: &Value, found: &mut Vec<String>) {
+        let text = |name: &str| plan[name].as_str().unwrap_or_default().to_owned();
+        let node = text("Node Type");
+        let is_index = node.contains("Index");
+        if node == "Seq Scan" || (is_index && plan["Index Cond"].is_null()) {
+            found.push(format!(
+                "{node} {}{}",
+                text("Relation Name"),
+                text("Index Name")
+            ));
+        }
+        for part in plan["Plans"].as_array().into_iter().flatten() {
+            scans(part, found);
+        }
+    }
+
+    /// How PostgreSQL runs a statement whatever its values are.
+    async fn plan(connection: &mut PgConnection, sql: &str) -> Value {
+        let mut types = vec!["unknown"; parameters(sql)];
+        let listed = |list: &[&str]| match list {
+            [] => String::new(),
+            list => format!("({})", list.join(", ")),
+        };
+        loop {
+            let prepare = format!("PREPARE judged {} AS {sql}", listed(&types));
+            let prepare = sqlx::raw_sql(AssertSqlSafe(prepare));
+            let Err(error) = prepare.execute(&mut *connection).await else {
+                break;
+            };
+            // Whatever the server cannot tell from the statement alone is a text.
+            let error = error.to_string();
+            let number = error.rsplit_once("data type of parameter $");
+            let number = number.unwrap_or_else(|| panic!("{sql}: {error}")).1;
+            let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+            types[digits.parse::<usize>().unwrap() - 1] = "text";
+        }
+        let values = listed(&vec!["NULL"; types.len()]);
+        let explain = format!("EXPLAIN (FORMAT JSON) EXECUTE judged {values}");
+        let row = sqlx::raw_sql(AssertSqlSafe(explain))
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+        sqlx::raw_sql("DEALLOCATE judged")
+            .execute(connection)
+            .await
+            .unwrap();
+        serde_json::from_str(row.try_get_unchecked::<&str, _>(0).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_statement_reads_a_table_from_end_to_end_on_postgresql() {
+        let server = Postgres::start();
+        let address = server.address("postgres");
+        crate::PostgresStore::connect(&address).await.unwrap();
+        let mut connection = PgConnection::connect(&address).await.unwrap();
+        let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
+        sqlx::raw_sql(settings)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let mut bad = Vec::new();
+        for sql in statements(&POSTGRES) {
+            let plan = plan(&mut connection, sql).await;
+            let mut found = Vec::new();
+            scans(&plan[0]["Plan"], &mut found);
+            if !found.is_empty() {
+                bad.push(format!("{sql}\n  {}", found.join("\n  ")));
+            }
+        }
+        assert!(bad.is_empty(), "{}", bad.join("\n"));
+        for (sql, is_bad) in [
+            ("SELECT * FROM portunus_keys WHERE name = $1", true),
+            ("SELECT id FROM portunus_keys ORDER BY id", true),
+            ("SELECT id FROM portunus_keys WHERE id = $1", false),
+        ] {
+            let plan = plan(&mut connection, sql).await;
+            let mut found = Vec::new();
+            scans(&plan[0]["Plan"], &mut found);
+            assert_eq!(!found.is_empty(), is_bad, "{sql}: {found:?}");
+        }
+    }
+}

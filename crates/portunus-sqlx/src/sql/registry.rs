@@ -1,0 +1,94 @@
+//! Every statement there is: what the plans of all of them are judged by.
+//!
+//! A statement that is not on these lists cannot be run where debug assertions are on, and so fails
+//! the first test that needs it.
+
+use super::*;
+
+/// The statements that a request, an act of management or a periodic task may cause, but for those
+/// of buses.
+pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
+    let mut all = vec![
+        FIND,
+        RECORD,
+        GET,
+        OWNERS,
+        RECORDS_OF_USER,
+        SIGNING,
+        TENANT_OF,
+        DIGEST_OF,
+        IS_ID_KNOWN,
+        IS_DIGEST_KNOWN,
+        KNOW_DIGEST,
+        INSERT,
+        REPLACE,
+        REHASH,
+        SET_SIGNING,
+        KNOW_DELETED,
+        DELETE,
+        DELETE_USAGE,
+        DELETE_PRIMARY,
+        SET_PRIMARY,
+        UNSET_PRIMARY,
+        USAGE_BY_HOUR,
+        FORGET_USAGE,
+        events::OLDEST,
+        dialect.primaries,
+        dialect.add_usage,
+        dialect.add_usage_by_hour,
+        dialect.events.insert,
+        dialect.events.insert_parties,
+        dialect.events.delete,
+        dialect.events.delete_parties,
+    ];
+    all.extend(PRIMARY.0.iter().chain(&COUNT_ACTIVE.0));
+    all.extend(dialect.keys.statements());
+    all.extend(dialect.events.lanes.statements());
+    all.extend(dialect.hold);
+    all.push(match dialect.tell {
+        #[cfg(feature = "sqlite")]
+        Tell::Count(sql) => sql,
+        #[cfg(feature = "postgres")]
+        Tell::Notify(sql) => sql,
+    });
+    all
+}
+
+/// The statements about the schema itself.
+#[cfg(debug_assertions)]
+fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static str> {
+    let all = [
+        dialect.has_schema,
+        dialect.version_table,
+        NEWEST_STEP,
+        OLDEST_PROGRAM,
+        NOTE_EARLY_STEP,
+        NOTE_STEP,
+        #[cfg(feature = "postgres")]
+        INDEX_STATE,
+    ];
+    all.into_iter()
+}
+
+/// Whether a statement is on these lists.
+#[cfg(debug_assertions)]
+pub(crate) fn is_known(dialect: &'static Dialect, sql: &'static str) -> bool {
+    use std::collections::HashSet;
+    use std::sync::OnceLock;
+    #[cfg(feature = "sqlite")]
+    static OF_SQLITE: OnceLock<HashSet<&str>> = OnceLock::new();
+    #[cfg(feature = "postgres")]
+    static OF_POSTGRES: OnceLock<HashSet<&str>> = OnceLock::new();
+    let known = match dialect.tell {
+        #[cfg(feature = "sqlite")]
+        Tell::Count(_) => &OF_SQLITE,
+        #[cfg(feature = "postgres")]
+        Tell::Notify(_) => &OF_POSTGRES,
+    };
+    let all = || {
+        statements(dialect)
+            .into_iter()
+            .chain(about_the_schema(dialect))
+    };
+    known.get_or_init(|| all().collect()).contains(sql)
+}
