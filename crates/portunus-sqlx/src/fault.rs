@@ -42,6 +42,17 @@ pub enum OpenError {
         /// What the database said.
         cause: String,
     },
+    /// A connection pooler stands before the database and gives each transaction another connection
+    /// of the server, as PgBouncer does in its transaction mode. Use
+    /// `PostgresStore::behind_pooler`, and `PostgresStore::bus_on` for the bus.
+    #[error(
+        "a connection pooler in transaction mode stands before the database ({cause}): use \
+         PostgresStore::behind_pooler, and for the bus the server's own address"
+    )]
+    Pooler {
+        /// How that was found out.
+        cause: String,
+    },
     /// The database gave no answer, or cannot be opened.
     #[error("{cause}")]
     Unavailable {
@@ -52,13 +63,18 @@ pub enum OpenError {
 
 fn schema(found: i64) -> String {
     match found {
-        0 => "no schema".into(),
+        0 => "no schema that its role can read".into(),
         found => format!("schema {found}"),
     }
 }
 
 impl From<Fault> for OpenError {
     fn from(fault: Fault) -> Self {
+        #[cfg(feature = "postgres")]
+        if fault.is_of_a_pooler() {
+            let cause = fault.causes();
+            return Self::Pooler { cause };
+        }
         Self::Unavailable {
             cause: fault.causes(),
         }
@@ -96,6 +112,9 @@ pub(crate) enum Refusal {
     NoPlace(Duration),
     #[error("the store is closed")]
     Closed,
+    #[cfg(feature = "postgres")]
+    #[error("the database takes no connections: {0}")]
+    Unreachable(String),
 }
 
 /// Why events are not told.
@@ -137,7 +156,6 @@ impl Fault {
     }
 
     /// Whether the role may not do that.
-    #[cfg(feature = "postgres")]
     pub(crate) fn is_forbidden(&self) -> bool {
         // insufficient_privilege
         self.code().is_some_and(|code| code == "42501")
@@ -156,11 +174,28 @@ impl Fault {
     #[cfg(feature = "postgres")]
     pub(crate) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Database(sqlx::Error::Io(_)) => true,
-            // admin_shutdown, crash_shutdown
-            _ => self
-                .code()
-                .is_some_and(|code| matches!(code.as_str(), "57P01" | "57P02")),
+            // What is no answer at all leaves the connection in the middle of one.
+            Self::Database(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => true,
+            // admin_shutdown, crash_shutdown, and what poolers say of the server's connection
+            _ => self.code().is_some_and(|code| {
+                matches!(code.as_str(), "57P01" | "57P02") || code.starts_with("08")
+            }),
+        }
+    }
+
+    /// Whether this is what comes of speaking to a pooler as if it were the server.
+    #[cfg(feature = "postgres")]
+    fn is_of_a_pooler(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(answer)) = self else {
+            return false;
+        };
+        match answer.code().as_deref() {
+            // Statements with names that others gave: duplicate_prepared_statement,
+            // invalid_sql_statement_name
+            Some("42P05" | "26000") => true,
+            // protocol_violation, of a pooler that passes no such parameter on
+            Some("08P01") => answer.message().contains("extra_float_digits"),
+            _ => false,
         }
     }
 }

@@ -80,6 +80,25 @@
 //! much: while they cannot prove that they hear everything, there is no
 //! [`heard_all`](portunus::store::InvalidationListener::heard_all).
 //!
+//! # Behind a connection pooler
+//! A pooler that gives each transaction another connection of the server, such as PgBouncer in its
+//! transaction mode, needs [`PostgresStore::behind_pooler`], and a bus that goes past it:
+//!
+//! ```no_run
+//! # #[cfg(feature = "postgres")]
+//! # async fn run() -> Result<(), portunus_sqlx::OpenError> {
+//! use portunus_sqlx::PostgresStore;
+//!
+//! let store = PostgresStore::behind_pooler("postgres://portunus@pooler/keys").await?;
+//! let bus = store.bus_on("postgres://portunus@db/keys")?;
+//! bus.check().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A look-up is then one message there and back, which the server plans anew each time; other
+//! reads and writes are a transaction each. [`PostgresStore::connect`] refuses such a pooler.
+//!
 //! # What is promised
 //! - A write that was acknowledged is on the disk: SQLite's with `synchronous = FULL`, PostgreSQL's
 //!   with `synchronous_commit`, which a write switches on where it is off.
@@ -103,9 +122,13 @@
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 compile_error!("portunus-sqlx needs one of its features `sqlite` and `postgres`");
 
+#[cfg(feature = "postgres")]
+mod address;
 mod audit;
 mod bus;
 mod fault;
+#[cfg(feature = "postgres")]
+mod lease;
 mod operation;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -7,41 +7,73 @@
 use std::fmt;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
+use crate::address;
 use crate::fault::{Fault, OpenError};
+use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, On, Statements};
 use crate::operation::{Migrate, Operation, hold};
-use crate::share::{Place, Share};
+use crate::share::{Place, Purpose, Share};
 use crate::sql;
-use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
-use crate::value::{Session, session_on};
+use crate::store::{READ_LIMIT, Turns, key_store};
+use crate::value::Session;
 
 /// How many connections a pool has that is made here.
 const CONNECTIONS: u32 = 10;
 /// The longest that a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that was idle for longer is asked whether it still works before it is used.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// The longest that a request waits for the look-up of its key.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(3);
+/// The longest that a write may take, with the wait for its turn.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// The longest that closing waits for what is going on.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// How often a transaction is tried that the database gives up for the sake of others.
 const WRITE_ATTEMPTS: u32 = 5;
+/// How often a change of the schema, which may take long, looks whether its server is still there.
+const LOOK_AFTER_EVERY: Duration = Duration::from_secs(5);
 
 /// What a connection is told first. The server keeps these limits also where the client is gone.
 const SET_LIMITS: &str = "SELECT set_config('statement_timeout', '10s', false), \
      set_config('lock_timeout', '8s', false), \
      set_config('idle_in_transaction_session_timeout', '30s', false)";
 
-/// Begins a write. A database that acknowledges before it has written is told otherwise; a stricter
-/// setting stays.
-const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
-     SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
+/// Begins a transaction; behind a pooler with the limits of a connection, which hold for it alone.
+struct Begin {
+    direct: &'static str,
+    pooled: &'static str,
+}
+
+macro_rules! begin {
+    ($mode:literal, $then:literal) => {
+        Begin {
+            direct: concat!("BEGIN ISOLATION LEVEL ", $mode, $then),
+            pooled: concat!(
+                "BEGIN ISOLATION LEVEL ",
+                $mode,
+                "; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; \
+                 SET LOCAL idle_in_transaction_session_timeout = '30s'",
+                $then
+            ),
+        }
+    };
+}
+
+/// A database that acknowledges before it has written is told otherwise; a stricter setting stays.
+const WRITE: Begin = begin!(
+    "READ COMMITTED READ WRITE",
+    "; SELECT set_config('synchronous_commit', 'on', true) \
+     WHERE current_setting('synchronous_commit') = 'off'"
+);
+const READ: Begin = begin!("READ COMMITTED READ ONLY", "");
+const SNAPSHOT: Begin = begin!("REPEATABLE READ READ ONLY", "");
 
 /// Begins a change of the schema, which may take longer than any write.
 const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
      SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
      SET LOCAL idle_in_transaction_session_timeout = 0";
-
-const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with the encoding UTF-8.
 /// Cloning shares the connections.
@@ -53,6 +85,9 @@ pub struct PostgresStore {
     pool: PgPool,
     turns: Turns,
     share: Share,
+    door: Door,
+    /// Whether each transaction may have another connection of the server.
+    is_pooled: bool,
 }
 
 impl PostgresStore {
@@ -60,12 +95,14 @@ impl PostgresStore {
     /// [`pool_options`](Self::pool_options), and makes its schema or brings it up to date
     /// ([`migrate`](Self::migrate)).
     ///
+    /// Where the server cannot be reached, that is said at once, or after 5 seconds where it is
+    /// silent. Where a role may not change tables, let one that may call this once.
+    ///
     /// # Errors
-    /// An address that is none, a server that does not answer, or a schema that this version must
-    /// not use or cannot make.
+    /// An address that cannot be read, a server that does not answer, a pooler in transaction mode,
+    /// or a schema that this version must not use or cannot make.
     pub async fn connect(address: &str) -> Result<Self, OpenError> {
-        let options: PgConnectOptions = address.parse().map_err(Fault::Database)?;
-        Self::connect_with(options).await
+        Self::connect_with(address::read(address)?).await
     }
 
     /// Connects with connection options of the host's own, and
@@ -74,75 +111,125 @@ impl PostgresStore {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, OpenError> {
-        let pool = Self::pool_options().connect_with(options).await;
-        let store = Self::new(pool.map_err(Fault::from)?);
-        store.migrate().await?;
-        Ok(store)
+        // Boxed: nobody's future is as large as all that is done once.
+        Box::pin(async move {
+            // A pool would try again until its time is up, and then not say why.
+            let connection = lease::connect(&options).await?;
+            if !keeps_its_server(connection, &options).await? {
+                let cause = "two transactions of one connection had two of the server".into();
+                return Err(OpenError::Pooler { cause });
+            }
+            let store = Self::new(Self::pool_options().connect_lazy_with(options));
+            store.migrate().await?;
+            Ok(store)
+        })
+        .await
+    }
+
+    /// Connects to a database behind a pooler that gives each transaction another connection of the
+    /// server, such as PgBouncer in its transaction mode; otherwise as [`connect`](Self::connect).
+    ///
+    /// Nothing is set on a connection that lasts longer than a transaction, no statement has a
+    /// name, and no parameter is sent at the start that PgBouncer refuses. A look-up is one message
+    /// there and back; whatever else is a transaction of its own. A bus cannot hear through such a
+    /// pooler: see [`bus_on`](Self::bus_on).
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn behind_pooler(address: &str) -> Result<Self, OpenError> {
+        Self::behind_pooler_with(address::read(address)?).await
+    }
+
+    /// Connects with connection options of the host's own; then as
+    /// [`behind_pooler`](Self::behind_pooler).
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn behind_pooler_with(options: PgConnectOptions) -> Result<Self, OpenError> {
+        Box::pin(async move {
+            let options = options.extra_float_digits(None);
+            let connection = lease::connect(&options).await?;
+            let close = async { Ok(connection.close().await?) };
+            Limit::of(CONNECT_LIMIT).on(close).await?;
+            let mut store = Self::new(Self::plain_pool_options().connect_lazy_with(options));
+            store.is_pooled = true;
+            store.migrate().await?;
+            Ok(store)
+        })
+        .await
     }
 
     /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on
     /// each, statements end after 10 seconds, waits for locks after 8, and transactions that their
-    /// client forgot after 30. A connection that was idle for a second is tried before it is used,
-    /// a busier one is trusted.
+    /// client forgot after 30. A connection that was idle for a second, or since before another was
+    /// found dead, is tried before it is used, for a second at most; a busier one is trusted.
     #[must_use]
     pub fn pool_options() -> PgPoolOptions {
-        PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, about| {
-                Box::pin(async move {
-                    if about.idle_for >= TRUSTED_FOR {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
+        Self::plain_pool_options().after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::query(SET_LIMITS).execute(connection).await?;
+                Ok(())
             })
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    sqlx::query(SET_LIMITS).execute(connection).await?;
-                    Ok(())
-                })
-            })
+        })
     }
 
-    /// A store on a pool of the host's own, which decides about limits of time. Half of its
-    /// connections at most write at once, and a quarter at most read lists, usage and events, so
-    /// that look-ups find one. A read that nobody waits for any more keeps its connection until the
-    /// server's `statement_timeout` ends it. Call
+    fn plain_pool_options() -> PgPoolOptions {
+        lease::asking_first(PgPoolOptions::new())
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+    }
+
+    /// A store on a pool of the host's own, which decides about limits of time on the server. Half
+    /// of its connections at most write at once, and a quarter at most read lists, usage and
+    /// events, so that look-ups find one. Call
     /// [`migrate`](Self::migrate) before anything else.
+    ///
+    /// Here a look-up takes 3 seconds at most, another read 10, and a write 10 with the wait for
+    /// its turn. A connection whose operation took longer is closed. Warns, by `tracing`, where
+    /// digests of keys may go beyond this machine in clear text.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
+        address::warn_of_clear_text(&pool.connect_options());
         let connections = pool.options().get_max_connections();
         Self {
             pool,
             turns: Turns::new(usize::try_from(connections / 2).unwrap_or(1)),
             share: Share::new(connections / 4),
+            door: Door::default(),
+            is_pooled: false,
         }
     }
 
-    pub(crate) fn pool(&self) -> &PgPool {
-        &self.pool
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        (*self.pool.connect_options()).clone()
     }
 
-    /// Closes all connections, after what is going on has ended. What is asked afterwards gets no
-    /// answer.
+    /// Closes all connections, after what is going on has ended, for which it waits 10 seconds at
+    /// most. What is asked afterwards gets no answer.
     pub async fn close(&self) {
-        self.pool.close().await;
+        let _ = tokio::time::timeout(CLOSE_LIMIT, self.pool.close()).await;
     }
 
     pub(crate) async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        let limit = Limit::of(match O::PURPOSE {
+            Purpose::LookUp => LOOK_UP_LIMIT,
+            Purpose::Request | Purpose::Management => READ_LIMIT,
+        });
         let place = self.share.place(O::PURPOSE).await?;
-        limited(READ_LIMIT, async {
+        if self.is_pooled && O::PURPOSE != Purpose::LookUp {
+            let read = self.in_transaction(&operation, &READ, limit, &place);
+            return limit.on(read).await;
+        }
+        let attempts = async {
             for _ in 0..self.attempts() {
-                match self.read_once(&operation, &place).await {
+                match self.read_once(&operation, limit, &place).await {
                     Err(fault) if fault.is_lost_connection() => {}
                     done => return done,
                 }
             }
-            self.read_once(&operation, &place).await
-        })
-        .await
+            self.read_once(&operation, limit, &place).await
+        };
+        limit.on(attempts).await
     }
 
     /// After a restart of the server every connection of the pool may be lost, which each tells
@@ -151,128 +238,251 @@ impl PostgresStore {
         self.pool.options().get_max_connections()
     }
 
+    /// How statements are sent in a transaction.
+    fn statements(&self) -> Statements {
+        if self.is_pooled {
+            Statements::Unnamed
+        } else {
+            Statements::Named
+        }
+    }
+
     /// Begins a transaction. Nothing has happened in it yet, so that another connection may be
     /// taken.
-    async fn begin(
-        &self,
-        statement: &'static str,
-    ) -> Result<Transaction<'static, Postgres>, Fault> {
+    async fn begin(&self, begin: &Begin, limit: Limit) -> Result<Lease, Fault> {
         for _ in 0..self.attempts() {
-            match self.pool.begin_with(statement).await.map_err(Fault::from) {
+            match self.begin_once(begin, limit).await {
                 Err(fault) if fault.is_lost_connection() => {}
                 begun => return begun,
             }
         }
-        Ok(self.pool.begin_with(statement).await?)
+        self.begin_once(begin, limit).await
     }
 
+    async fn begin_once(&self, begin: &Begin, limit: Limit) -> Result<Lease, Fault> {
+        let mut lease = Lease::of(&self.pool, &self.door, limit).await?;
+        let statement = if self.is_pooled {
+            begin.pooled
+        } else {
+            begin.direct
+        };
+        lease.begin(statement).await?;
+        Ok(lease)
+    }
+
+    /// Reads on a connection outside of any transaction.
     async fn read_once<O: Operation>(
         &self,
         operation: &O,
+        limit: Limit,
         place: &Place,
     ) -> Result<O::Answer, Fault> {
-        let mut lent = place.lend(self.pool.acquire().await?);
-        let answer = operation.run(lent.connection()?).await;
-        lent.done();
-        answer
+        let mut lease = Lease::of(&self.pool, &self.door, limit).await?;
+        lease.keep(place);
+        let statements = if self.is_pooled {
+            Statements::Inline
+        } else {
+            Statements::Named
+        };
+        let done = operation.run(&mut lease.session(statements)?).await;
+        lease.ended(&done);
+        done
     }
 
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        limited(READ_LIMIT, async {
-            let mut transaction = self.begin(BEGIN_SNAPSHOT).await?;
-            operation.run(&mut *transaction).await
-        })
-        .await
+        let limit = Limit::of(READ_LIMIT);
+        limit
+            .on(self.in_transaction(&operation, &SNAPSHOT, limit, &Place::none()))
+            .await
+    }
+
+    /// Reads in a transaction, which ends after the answer.
+    async fn in_transaction<O: Operation>(
+        &self,
+        operation: &O,
+        begin: &Begin,
+        limit: Limit,
+        place: &Place,
+    ) -> Result<O::Answer, Fault> {
+        let mut lease = self.begin(begin, limit).await?;
+        lease.keep(place);
+        let done = operation.run(&mut lease.session(self.statements())?).await;
+        lease.ended(&done);
+        done
     }
 
     pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let _turn = self.turns.wait().await?;
-        limited(WRITE_LIMIT, async {
+        let limit = Limit::of(WRITE_LIMIT);
+        let attempts = async {
+            let _turn = self.turns.wait().await?;
             for attempt in 1..WRITE_ATTEMPTS {
-                match self.write_once(&operation).await {
+                match self.write_once(&operation, limit).await {
                     Err(fault) if fault.is_conflict() => {
                         tokio::time::sleep(Duration::from_millis(5) * attempt * attempt).await;
                     }
                     done => return done,
                 }
             }
-            self.write_once(&operation).await
-        })
-        .await
+            self.write_once(&operation, limit).await
+        };
+        limit.on(attempts).await
+    }
+
+    async fn write_once<O: Operation>(
+        &self,
+        operation: &O,
+        limit: Limit,
+    ) -> Result<O::Answer, Fault> {
+        let mut lease = self.begin(&WRITE, limit).await?;
+        match operation.run(&mut lease.session(self.statements())?).await {
+            Ok(answer) => {
+                lease.commit().await?;
+                Ok(answer)
+            }
+            Err(fault) => {
+                lease.roll_back(&fault).await;
+                Err(fault)
+            }
+        }
     }
 
     /// Brings the schema up to date, however long that takes.
     async fn make_schema(&self) -> Result<(), Fault> {
-        let mut connection = self.beside().await?;
-        let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
-        Migrate.run(&mut *transaction).await?;
-        Ok(transaction.commit().await?)
+        Box::pin(self.looked_after(async {
+            let mut connection = self.beside().await?;
+            let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
+            Migrate.run(&mut self.on(&mut transaction)).await?;
+            Ok(transaction.commit().await?)
+        }))
+        .await
     }
 
     /// Makes the indexes that are missing, beside whatever else is going on: lists are read without
     /// them too, but slowly. A role that may not make them leaves them to another.
     async fn make_indexes(&self) -> Result<(), Fault> {
-        let (mut missing, dialect) = (false, &sql::POSTGRES);
-        let mut connection = self.pool.acquire().await?;
-        for (name, _) in dialect.indexes {
-            missing |= index_state(&mut *connection, name).await? != Some(true);
+        let mut missing = false;
+        for (name, _) in sql::POSTGRES.indexes {
+            missing |= self.read(IndexState(name)).await? != Some(true);
         }
-        drop(connection);
         if !missing {
             return Ok(());
         }
-        // One node at a time: an index that is being made looks like one that failed.
-        let mut turn = self.beside().await?;
-        let mut turn = turn.begin_with(BEGIN_MIGRATION).await?;
-        hold(&mut *turn).await?;
-        let mut connection = self.beside().await?;
-        for (name, make) in dialect.indexes {
-            let made = async {
-                match index_state(&mut connection, name).await? {
-                    Some(true) => return Ok(()),
-                    Some(false) => {
-                        let drop = AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {name}"));
-                        sqlx::raw_sql(drop).execute(&mut connection).await?;
-                    }
-                    None => {}
+        Box::pin(self.looked_after(async {
+            // One node at a time: an index that is being made looks like one that failed.
+            let mut turn = self.beside().await?;
+            let mut turn = turn.begin_with(BEGIN_MIGRATION).await?;
+            hold(&mut self.on(&mut turn)).await?;
+            let mut connection = self.beside().await?;
+            for (name, make) in sql::POSTGRES.indexes {
+                match self.make_index(&mut connection, name, make).await {
+                    Err(fault) if fault.is_forbidden() => return Ok(()),
+                    done => done?,
                 }
-                connection.script(make).await
-            };
-            match made.await {
-                Err(fault) if fault.is_forbidden() => return Ok(()),
-                done => done?,
             }
+            Ok(())
+        }))
+        .await
+    }
+
+    /// Makes an index, in no transaction.
+    async fn make_index(
+        &self,
+        connection: &mut PgConnection,
+        name: &'static str,
+        make: &'static str,
+    ) -> Result<(), Fault> {
+        match self.read(IndexState(name)).await? {
+            Some(true) => return Ok(()),
+            Some(false) => {
+                let drop = AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {name}"));
+                sqlx::raw_sql(drop).execute(&mut *connection).await?;
+            }
+            None => {}
         }
-        Ok(())
+        self.on(connection).script(make).await
     }
 
     /// A connection that is none of the pool's, with the server's own limits of time.
     async fn beside(&self) -> Result<PgConnection, Fault> {
-        Ok(PgConnection::connect_with(&self.pool.connect_options()).await?)
+        lease::connect(&self.pool.connect_options()).await
     }
 
-    async fn write_once<O: Operation>(&self, operation: &O) -> Result<O::Answer, Fault> {
-        let mut transaction = self.begin(BEGIN_WRITE).await?;
-        match operation.run(&mut *transaction).await {
-            Ok(answer) => {
-                transaction.commit().await?;
-                Ok(answer)
+    fn on<'c>(&self, connection: &'c mut PgConnection) -> On<'c> {
+        On {
+            connection,
+            statements: self.statements(),
+        }
+    }
+
+    /// What comes of a piece of work that may take any time, while the server takes connections.
+    async fn looked_after<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let is_gone = async {
+            loop {
+                tokio::time::sleep(LOOK_AFTER_EVERY).await;
+                let asked = self.beside().await;
+                let is_lost = |fault: &Fault| {
+                    fault.is_lost_connection() || matches!(fault, Fault::Refused(_))
+                };
+                if let Err(fault) = asked
+                    && is_lost(&fault)
+                {
+                    return fault;
+                }
             }
-            Err(fault) => {
-                // Where this fails too, the connection is not used again before it was rolled back.
-                let _ = transaction.rollback().await;
-                Err(fault)
-            }
+        };
+        tokio::select! {
+            done = work => done,
+            fault = is_gone => Err(fault),
         }
     }
 }
 
+/// Whether all that is done on a connection is done on one connection of the server, as it must be
+/// for names of statements and settings.
+async fn keeps_its_server(
+    mut connection: PgConnection,
+    options: &PgConnectOptions,
+) -> Result<bool, Fault> {
+    let asked = async {
+        let before = process(&mut connection).await?;
+        // It takes what the first one left, and keeps it. Where there is no room for another
+        // connection nothing is found out, which the bus makes up for.
+        let Ok(mut other) = lease::connect(options).await else {
+            return Ok(true);
+        };
+        sqlx::raw_sql("BEGIN").execute(&mut other).await?;
+        process(&mut other).await?;
+        let after = process(&mut connection).await?;
+        sqlx::raw_sql("ROLLBACK").execute(&mut other).await?;
+        other.close().await?;
+        connection.close().await?;
+        Ok(before == after)
+    };
+    Limit::of(CONNECT_LIMIT).on(asked).await
+}
+
+/// The process of the server that answers.
+async fn process(connection: &mut PgConnection) -> Result<i32, Fault> {
+    let asked = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection);
+    Ok(sqlx::Row::try_get(&asked.await?, 0)?)
+}
+
 /// Whether there is an index of this name, and whether it can be used.
-async fn index_state(session: &mut dyn Session, name: &'static str) -> Result<Option<bool>, Fault> {
-    let rows = session.rows(sql::INDEX_STATE, vec![name.into()]).await?;
-    let row = rows.into_iter().next();
-    row.map(|row| Ok(row.of("pg_index", name).int("indisvalid")? == 1))
-        .transpose()
+struct IndexState(&'static str);
+
+#[async_trait]
+impl Operation for IndexState {
+    type Answer = Option<bool>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let rows = session.rows(sql::INDEX_STATE, vec![self.0.into()]).await?;
+        let row = rows.into_iter().next();
+        row.map(|row| Ok(row.of("pg_index", self.0).int("indisvalid")? == 1))
+            .transpose()
+    }
 }
 
 impl fmt::Debug for PostgresStore {
@@ -282,4 +492,3 @@ impl fmt::Debug for PostgresStore {
 }
 
 key_store!(PostgresStore);
-session_on!(PgConnection, Postgres, &sql::POSTGRES);

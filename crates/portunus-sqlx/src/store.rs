@@ -10,6 +10,7 @@ use crate::fault::{Fault, Refusal};
 /// The longest that a read may take.
 pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a write may take, once it is its turn.
+#[cfg(feature = "sqlite")]
 pub(crate) const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// The longest that a write waits for its turn.
 pub(crate) const TURN_LIMIT: Duration = Duration::from_secs(30);
@@ -31,6 +32,7 @@ impl Turns {
 }
 
 /// What comes of a piece of work that may not take longer than this.
+#[cfg(feature = "sqlite")]
 pub(crate) async fn limited<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, Fault>>,

@@ -149,41 +149,9 @@ impl Row {
     }
 }
 
-/// A [`Session`] on the connection type of one database.
-macro_rules! session_on {
-    ($connection:ty, $database:ty, $dialect:expr) => {
-        #[async_trait::async_trait]
-        impl crate::value::Session for $connection {
-            fn dialect(&self) -> &'static crate::sql::Dialect {
-                $dialect
-            }
-
-            async fn rows(
-                &mut self,
-                sql: &'static str,
-                values: Vec<crate::value::Value>,
-            ) -> Result<Vec<crate::value::Row>, crate::fault::Fault> {
-                let rows = bound(sql, values).fetch_all(&mut *self).await?;
-                Ok(rows.iter().map(read).collect())
-            }
-
-            async fn change(
-                &mut self,
-                sql: &'static str,
-                values: Vec<crate::value::Value>,
-            ) -> Result<u64, crate::fault::Fault> {
-                Ok(bound(sql, values)
-                    .execute(&mut *self)
-                    .await?
-                    .rows_affected())
-            }
-
-            async fn script(&mut self, sql: &'static str) -> Result<(), crate::fault::Fault> {
-                sqlx::raw_sql(sql).execute(&mut *self).await?;
-                Ok(())
-            }
-        }
-
+/// How values are bound and rows are read on one database.
+macro_rules! cells_of {
+    ($database:ty, $dialect:expr) => {
         fn bound(
             sql: &'static str,
             values: Vec<crate::value::Value>,
@@ -229,4 +197,45 @@ macro_rules! session_on {
         }
     };
 }
+pub(crate) use cells_of;
+
+/// A [`Session`] on the connection type of one database.
+#[cfg(feature = "sqlite")]
+macro_rules! session_on {
+    ($connection:ty, $database:ty, $dialect:expr) => {
+        #[async_trait::async_trait]
+        impl crate::value::Session for $connection {
+            fn dialect(&self) -> &'static crate::sql::Dialect {
+                $dialect
+            }
+
+            async fn rows(
+                &mut self,
+                sql: &'static str,
+                values: Vec<crate::value::Value>,
+            ) -> Result<Vec<crate::value::Row>, crate::fault::Fault> {
+                let rows = bound(sql, values).fetch_all(&mut *self).await?;
+                Ok(rows.iter().map(read).collect())
+            }
+
+            async fn change(
+                &mut self,
+                sql: &'static str,
+                values: Vec<crate::value::Value>,
+            ) -> Result<u64, crate::fault::Fault> {
+                Ok(bound(sql, values)
+                    .execute(&mut *self)
+                    .await?
+                    .rows_affected())
+            }
+
+            async fn script(&mut self, sql: &'static str) -> Result<(), crate::fault::Fault> {
+                sqlx::raw_sql(sql).execute(&mut *self).await?;
+                Ok(())
+            }
+        }
+        crate::value::cells_of!($database, $dialect);
+    };
+}
+#[cfg(feature = "sqlite")]
 pub(crate) use session_on;

@@ -11,6 +11,8 @@
 
 pub mod gated;
 #[cfg(unix)]
+pub mod pgbouncer;
+#[cfg(unix)]
 pub mod postgres;
 #[cfg(unix)]
 pub mod proxy;

@@ -7,7 +7,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
@@ -63,9 +63,7 @@ impl Postgres {
             .prefix("pg")
             .tempdir_in("/tmp")
             .unwrap();
-        if let Some((user, group)) = other_user() {
-            chown(folder.path(), Some(user), Some(group)).unwrap();
-        }
+        chown_to_other_user(folder.path());
         let server = Self {
             folder,
             programs,
@@ -184,6 +182,42 @@ impl Postgres {
         output(self.client("pg_dump").arg(database))
     }
 
+    /// Serves TLS, too, to clients that connect from now on, as `localhost`; says where its
+    /// certificate is, which it has signed itself.
+    pub fn use_tls(&self) -> PathBuf {
+        let certificate = self.folder.path().join("server.crt");
+        let key = self.folder.path().join("server.key");
+        let mut openssl = Command::new("openssl");
+        as_other_user(&mut openssl);
+        openssl.args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]);
+        openssl.args([
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-subj",
+            "/CN=localhost",
+        ]);
+        openssl.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate);
+        output(openssl.current_dir("/"));
+        for (setting, path) in [("ssl_cert_file", &certificate), ("ssl_key_file", &key)] {
+            let path = path.display();
+            self.sql(
+                "postgres",
+                &format!("ALTER SYSTEM SET {setting} = '{path}'"),
+            );
+        }
+        self.sql("postgres", "ALTER SYSTEM SET ssl = on");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        let on = || (self.sql("postgres", "SHOW ssl").trim() == "on").then_some(());
+        eventually_within(PATIENCE, on).expect("the server serves no TLS");
+        certificate
+    }
+
     /// Ends the server by an immediate shutdown: its clients are told.
     pub fn stop(&self) {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {
@@ -244,7 +278,8 @@ fn output(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-fn free_port() -> u16 {
+/// A port of 127.0.0.1 that nobody listens on.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -297,7 +332,14 @@ fn id(arguments: &[&str]) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-fn as_other_user(command: &mut Command) {
+/// Gives a file or folder to whoever the server runs as.
+pub(crate) fn chown_to_other_user(path: &Path) {
+    if let Some((user, group)) = other_user() {
+        chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
+pub(crate) fn as_other_user(command: &mut Command) {
     if let Some((user, group)) = other_user() {
         command.uid(user).gid(group);
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, ValueEnum};
 use portunus::key::Environment;
 use portunus::limit::OnOutage;
@@ -12,7 +12,7 @@ use portunus::network::{Cidr, ClientIp, ForwardedHeader};
 use portunus::profile::Profile;
 use portunus_admin::Origin;
 
-use crate::storage::Place;
+use crate::storage::{BusAddress, Place};
 
 /// Five e-signature APIs on Portunus.
 #[derive(Debug, Parser)]
@@ -31,6 +31,10 @@ pub(crate) struct Flags {
     /// sqlite:esign.db, and for the other APIs a file of their own, sqlite:esign-NAME.db].
     #[arg(long, value_name = "PLACE")]
     pub(crate) store: Option<Place>,
+    /// Where nodes hear of each other, if --store is the address of a connection pooler such as
+    /// PgBouncer: that of the same database on the server itself, postgres://….
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) bus: Option<BusAddress>,
     /// Serve keys of this environment only; absent, all are served and their data is kept apart.
     #[arg(long, value_name = "NAME")]
     pub(crate) environment: Option<Environment>,
@@ -125,21 +129,7 @@ impl Flags {
                 return Err(ExitCode::SUCCESS);
             }
             Err(error) => {
-                let text = error.to_string();
-                let lines: Vec<_> = text
-                    .lines()
-                    .map(str::trim)
-                    .filter(|line| !line.is_empty())
-                    .collect();
-                let what = lines
-                    .first()
-                    .map_or("bad flags", |line| line.trim_start_matches("error: "));
-                let choices = lines
-                    .iter()
-                    .find(|line| line.starts_with("[possible values"))
-                    .copied()
-                    .unwrap_or_default();
-                return Err(super::fail(&format!("{what} {choices}; see --help")));
+                return Err(super::fail(&format!("{}; see --help", told(&error))));
             }
         };
         match &flags.environment {
@@ -159,4 +149,60 @@ impl Flags {
             _ => Ok(flags),
         }
     }
+}
+
+/// What is wrong with the flags, on one line. Addresses of databases may hold passwords: of one
+/// that cannot be read nothing is told, wherever it stands.
+fn told(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let (flag, value) = (
+        context(ContextKind::InvalidArg),
+        context(ContextKind::InvalidValue),
+    );
+    if error.kind() == ErrorKind::ValueValidation {
+        // What these say of a value they say without it.
+        if (flag.starts_with("--store") || flag.starts_with("--bus"))
+            && let Some(cause) = std::error::Error::source(error)
+        {
+            return format!("invalid value for {flag}: {cause}");
+        }
+        if may_be_an_address(value) {
+            return format!("invalid value for {flag}");
+        }
+    }
+    let mut text = error.to_string();
+    for argument in std::env::args() {
+        let (flag, value) = argument.split_once('=').unwrap_or_default();
+        let value = if flag.starts_with("--") {
+            value
+        } else {
+            &argument
+        };
+        if may_be_an_address(value) {
+            text = text.replace(value, "…");
+        }
+    }
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let what = lines
+        .first()
+        .map_or("bad flags", |line| line.trim_start_matches("error: "));
+    let choices = lines
+        .iter()
+        .find(|line| line.starts_with("[possible values"))
+        .copied()
+        .unwrap_or_default();
+    format!("{what} {choices}")
+}
+
+/// Whether this may be meant as the address of a database.
+fn may_be_an_address(text: &str) -> bool {
+    let is_a_page = text.starts_with("http://") || text.starts_with("https://");
+    text.contains('@') || text.contains("//") && !is_a_page || text.starts_with("postgres")
 }

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     // Unless asked, errors, and what the demo itself warns of, such as writes that failed. To
     // actix-web a client's bad bytes are an error.
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("error,esign=warn,actix_http=off"));
+        .unwrap_or_else(|_| EnvFilter::new("error,esign=warn,portunus_sqlx=warn,actix_http=off"));
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
@@ -102,7 +102,8 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
     let operators = Operators::from_env(flags.profile).map_err(|error| error.to_string())?;
-    let storage = Storage::open(&flags.place(), flags.profile.user_ids()).await?;
+    let storage =
+        Storage::open(&flags.place(), flags.bus.as_ref(), flags.profile.user_ids()).await?;
     let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
 
     let tls = match (&flags.tls_cert, &flags.tls_key) {

@@ -10,7 +10,9 @@ use portunus::KeyStore;
 use portunus::actor::UserIds;
 use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
 use portunus::store::{CachedStore, MemoryStore};
-use portunus_sqlx::{PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
+use portunus_sqlx::{
+    OpenError, PostgresAudit, PostgresBus, PostgresStore, SqliteAudit, SqliteStore,
+};
 use tracing::warn;
 
 /// How long events and hours of use are kept.
@@ -41,7 +43,25 @@ impl FromStr for Place {
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
                 Ok(Self::Postgres(text.into()))
             }
-            _ => Err("sqlite:PATH, postgres://… or memory".into()),
+            // One word is named; of what may be an address nothing is told.
+            _ if text.chars().all(|c| c.is_ascii_alphanumeric()) => Err(format!(
+                "{text:?} is none of sqlite:PATH, postgres://… and memory"
+            )),
+            _ => Err("it must be sqlite:PATH, postgres://… or memory".into()),
+        }
+    }
+}
+
+/// The flag `--bus`: an address of a PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BusAddress(String);
+
+impl FromStr for BusAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(Place::Postgres(address)) => Ok(Self(address)),
+            _ => Err("it must be postgres://…".into()),
         }
     }
 }
@@ -68,7 +88,14 @@ impl Storage {
     ///
     /// # Errors
     /// One line that says what is wrong with it.
-    pub(crate) async fn open(place: &Place, ids: UserIds) -> Result<Self, String> {
+    pub(crate) async fn open(
+        place: &Place,
+        bus: Option<&BusAddress>,
+        ids: UserIds,
+    ) -> Result<Self, String> {
+        if bus.is_some() && !matches!(place, Place::Postgres(_)) {
+            return Err("--bus is for --store postgres://… only".into());
+        }
         match place {
             Place::Memory => {
                 let log = MemoryAudit::new(EVENTS_IN_MEMORY);
@@ -107,7 +134,7 @@ impl Storage {
                 let unusable = |error: &dyn fmt::Display| {
                     format!("cannot use the PostgreSQL database: {error}")
                 };
-                let store = PostgresStore::connect(address)
+                let (store, bus) = open_postgres(address, bus)
                     .await
                     .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
@@ -117,7 +144,7 @@ impl Storage {
                 let log = store.audit();
                 let cache = CachedStore::builder(store.clone())
                     .staleness(STALENESS)
-                    .bus(store.bus())
+                    .bus(bus)
                     .build();
                 Ok(Self::cached(cache, log.clone(), Log::Postgres(log)))
             }
@@ -160,6 +187,34 @@ impl Storage {
             warn!(%error, "old events could not be forgotten");
         }
     }
+}
+
+/// A store on PostgreSQL and its bus, which hears what the store writes. Where the bus has another
+/// address, the store's is that of a pooler.
+async fn open_postgres(
+    address: &str,
+    bus: Option<&BusAddress>,
+) -> Result<(PostgresStore, PostgresBus), String> {
+    let place = |address: &str| address.split_once("://").map(|(_, place)| place.to_owned());
+    let elsewhere = bus.filter(|bus| place(&bus.0) != place(address));
+    let store = match elsewhere {
+        Some(_) => PostgresStore::behind_pooler(address).await,
+        None => PostgresStore::connect(address).await,
+    };
+    let store = store.map_err(|error| match error {
+        OpenError::Pooler { cause } => format!(
+            "a connection pooler in transaction mode stands before it: name the server's own \
+             address with --bus ({cause})"
+        ),
+        error => error.to_string(),
+    })?;
+    let of_the_bus = |error: OpenError| format!("{error}; its address is given with --bus");
+    let bus = match elsewhere {
+        Some(bus) => store.bus_on(&bus.0).map_err(of_the_bus)?,
+        None => store.bus(),
+    };
+    bus.check().await.map_err(of_the_bus)?;
+    Ok((store, bus))
 }
 
 impl fmt::Debug for Storage {

@@ -15,16 +15,19 @@ use async_trait::async_trait;
 use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener};
 use portunus::{Clock, SystemClock};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::Task;
 use super::listeners::Listeners;
 use super::message::{self, CHANNEL, Message};
-use crate::PostgresStore;
-use crate::fault::Fault;
+use crate::fault::{Fault, OpenError};
+use crate::lease::{self, CONNECT_LIMIT, lost};
+use crate::operation::Operation;
 use crate::sql::NOTIFY;
-use crate::store::{WRITE_LIMIT, limited};
+use crate::value::Session;
+use crate::{PostgresStore, address};
 
 /// How often a heartbeat is sent.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
@@ -32,8 +35,8 @@ const BEAT_EVERY: Duration = Duration::from_millis(250);
 const MOST_WAITING: usize = 4;
 /// The longest that sending a heartbeat may take.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
-/// The longest that connecting may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The longest that a bus may take until it hears what it says.
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
 /// How long to wait before connecting again: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -52,8 +55,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// connection fails, both are made anew, after 50 milliseconds at first and a second at most, and
 /// listeners hear [`Invalidation::everything`]. A listener that is new hears that first, too.
 ///
-/// The connections must lead to the primary server itself: through a pooler that gives each
-/// transaction another connection (PgBouncer's `transaction` mode), no heartbeat comes back. Nodes
+/// The connection that listens must lead to the primary server itself: through a pooler that gives
+/// each transaction another connection (PgBouncer's `transaction` mode), no heartbeat comes back;
+/// see [`PostgresStore::bus_on`] and [`check`](Self::check). Heartbeats are sent the way that writes
+/// go, so that those that come back prove that writes are heard. Nodes
 /// that run a version of this crate without a bus do not notify: update all of them before caches
 /// rely on it.
 ///
@@ -61,8 +66,21 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 #[derive(Clone)]
 pub struct PostgresBus {
     listeners: Arc<Listeners>,
-    pool: PgPool,
+    store: PostgresStore,
+    hearing: watch::Receiver<Hearing>,
     _task: Arc<Task>,
+}
+
+/// Whether a bus hears what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Hearing {
+    /// It connects, or does so again.
+    NotYet,
+    /// It cannot connect.
+    Cannot(String),
+    /// It has connected, and waits for its first heartbeat.
+    Waits,
+    Does,
 }
 
 impl PostgresStore {
@@ -72,16 +90,87 @@ impl PostgresStore {
     /// Outside of a Tokio runtime.
     #[must_use]
     pub fn bus(&self) -> PostgresBus {
+        self.start_bus(None)
+    }
+
+    /// Starts a bus that listens at an address of its own, for a store behind a pooler
+    /// ([`behind_pooler`](Self::behind_pooler)): that of the same database on the server itself.
+    ///
+    /// # Errors
+    /// An address that cannot be read. Whether it is the right one [`PostgresBus::check`] says.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn bus_on(&self, address: &str) -> Result<PostgresBus, OpenError> {
+        let options = address::read(address)?;
+        address::warn_of_clear_text(&options);
+        Ok(self.start_bus(Some(options)))
+    }
+
+    fn start_bus(&self, on: Option<PgConnectOptions>) -> PostgresBus {
         let listeners = Arc::<Listeners>::default();
-        let options = (*self.pool().connect_options())
-            .clone()
-            .disable_statement_logging();
-        let task = Arc::new(Task::spawn(run(options, Arc::clone(&listeners))));
+        let (told, hearing) = watch::channel(Hearing::NotYet);
+        let places = Places {
+            speak: self.options().disable_statement_logging(),
+            listen: on.map(ConnectOptions::disable_statement_logging),
+        };
+        let task = Task::spawn(run(places, Arc::clone(&listeners), told));
         PostgresBus {
             listeners,
-            pool: self.pool().clone(),
-            _task: task,
+            store: self.clone(),
+            hearing,
+            _task: Arc::new(task),
         }
+    }
+}
+
+impl PostgresBus {
+    /// Waits until this bus hears what its store writes, for two seconds at most once it has
+    /// connected. To be called at the start: later, whoever caches notices by itself when nothing
+    /// is heard.
+    ///
+    /// # Errors
+    /// The cause, where it cannot connect; else that nothing is heard: the address is that of a
+    /// pooler, or of another database.
+    pub async fn check(&self) -> Result<(), OpenError> {
+        let mut hearing = self.hearing.clone();
+        let has_tried = |hearing: &Hearing| *hearing != Hearing::NotYet;
+        let mut now = hearing.wait_for(has_tried).await.map(|now| now.clone());
+        if matches!(now, Ok(Hearing::Waits)) {
+            let does = hearing.wait_for(|hearing| *hearing == Hearing::Does);
+            now = match timeout(CHECK_LIMIT, does).await {
+                Ok(does) => does.map(|now| now.clone()),
+                Err(_) => Ok(Hearing::Waits),
+            };
+        }
+        let cause = match now {
+            Ok(Hearing::Does) => return Ok(()),
+            Ok(Hearing::Cannot(cause)) => format!("the bus cannot connect: {cause}"),
+            _ => format!(
+                "the bus heard nothing of what the store says within {CHECK_LIMIT:?}: it must \
+                 listen on the same database, at the server's own address and not at a pooler's"
+            ),
+        };
+        Err(OpenError::Unavailable { cause })
+    }
+}
+
+/// Where a bus listens, if elsewhere than where it speaks, which is where its store writes.
+struct Places {
+    speak: PgConnectOptions,
+    listen: Option<PgConnectOptions>,
+}
+
+/// Tells other nodes, in a transaction.
+struct Publish(String);
+
+#[async_trait]
+impl Operation for Publish {
+    type Answer = ();
+
+    async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
+        session.rows(NOTIFY, vec![self.0.as_str().into()]).await?;
+        Ok(())
     }
 }
 
@@ -102,15 +191,8 @@ impl InvalidationBus for PostgresBus {
             return Ok(());
         }
         self.listeners.published(what);
-        let notify = async {
-            sqlx::query(NOTIFY)
-                .bind(message::changed(what))
-                .execute(&self.pool)
-                .await?;
-            Ok(())
-        };
-        limited(WRITE_LIMIT, notify)
-            .await
+        let told = self.store.write(Publish(message::changed(what)));
+        told.await
             .map_err(|fault| BusError::unavailable(fault.into_source()))
     }
 }
@@ -122,13 +204,28 @@ impl fmt::Debug for PostgresBus {
 }
 
 /// Listens, again and again.
-async fn run(options: PgConnectOptions, listeners: Arc<Listeners>) {
+async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<Hearing>) {
     let (shortest, longest) = PAUSES;
     let mut pause = shortest;
     loop {
         let heartbeats = Heartbeats::new();
-        // Why it ended changes nothing: nobody hears `heard_all` until it works again.
-        let _ = listen(&options, &listeners, &heartbeats).await;
+        // Nobody hears `heard_all` until it works again.
+        match connect(&places).await {
+            Ok((listener, sender)) => {
+                hearing.send_replace(Hearing::Waits);
+                // From here on everything is heard; what was said before is not.
+                listeners.invalidated(&Invalidation::everything());
+                // Why it ends changes nothing.
+                let _ = tokio::select! {
+                    ended = hear(listener, &listeners, &heartbeats, &hearing) => ended,
+                    ended = send(sender, &heartbeats) => ended,
+                };
+                hearing.send_replace(Hearing::NotYet);
+            }
+            Err(fault) => {
+                hearing.send_replace(Hearing::Cannot(fault.causes()));
+            }
+        }
         pause = if heartbeats.came_back() {
             shortest
         } else {
@@ -138,37 +235,29 @@ async fn run(options: PgConnectOptions, listeners: Arc<Listeners>) {
     }
 }
 
-/// Listens until that fails.
-async fn listen(
-    options: &PgConnectOptions,
-    listeners: &Listeners,
-    heartbeats: &Heartbeats,
-) -> Result<(), Fault> {
-    let connect = async {
+/// A connection that listens, and one to send on.
+async fn connect(places: &Places) -> Result<(PgListener, PgConnection), Fault> {
+    let sender = lease::connect(&places.speak).await?;
+    if let Some(options) = &places.listen {
+        // A pool would try again until its time is up, and then not say why.
+        let connection = lease::connect(options).await?;
+        let _ = timeout(SEND_LIMIT, connection.close()).await;
+    }
+    let options = places.listen.as_ref().unwrap_or(&places.speak);
+    let listen = async {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None);
-        let mut listener =
-            PgListener::connect_with(&pool.connect_with(options.clone()).await?).await?;
+        let pool = pool.connect_with(options.clone()).await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);
         listener.listen(CHANNEL).await?;
-        Ok::<_, sqlx::Error>((listener, PgConnection::connect_with(options).await?))
+        Ok::<_, sqlx::Error>(listener)
     };
-    let (listener, sender) = timeout(CONNECT_LIMIT, connect)
-        .await
-        .map_err(|_| lost())??;
-    // From here on everything is heard; what was said before is not.
-    listeners.invalidated(&Invalidation::everything());
-    tokio::select! {
-        ended = hear(listener, listeners, heartbeats) => ended,
-        ended = send(sender, heartbeats) => ended,
-    }
-}
-
-fn lost() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+    let listener = timeout(CONNECT_LIMIT, listen).await.map_err(|_| lost())??;
+    Ok((listener, sender))
 }
 
 /// Hears until the connection is lost. One that is only silent is left to the system, which gives
@@ -177,12 +266,16 @@ async fn hear(
     mut listener: PgListener,
     listeners: &Listeners,
     heartbeats: &Heartbeats,
+    hearing: &watch::Sender<Hearing>,
 ) -> Result<(), Fault> {
     while let Some(notification) = listener.try_recv().await? {
         match message::read(notification.payload()) {
             Message::Changed(what) => listeners.invalidated(&what),
             Message::Beat(node, mark) if node == heartbeats.node => {
                 if let Some(sent) = heartbeats.back(mark) {
+                    hearing.send_if_modified(|hearing| {
+                        std::mem::replace(hearing, Hearing::Does) != Hearing::Does
+                    });
                     listeners.heard_all(heartbeats.now().saturating_sub(sent));
                 }
             }
@@ -204,12 +297,10 @@ async fn send(mut sender: PgConnection, heartbeats: &Heartbeats) -> Result<(), F
         if heartbeats.waiting() >= MOST_WAITING {
             return Err(lost().into());
         }
-        let payload = message::beat(heartbeats.node, heartbeats.next());
-        let sent = timeout(
-            SEND_LIMIT,
-            sqlx::query(NOTIFY).bind(payload).execute(&mut sender),
-        )
-        .await;
+        // Of hexadecimal digits, and in one message: through a pooler, two may go to two connections.
+        let beat = message::beat(heartbeats.node, heartbeats.next());
+        let notify = AssertSqlSafe(format!("NOTIFY {CHANNEL}, '{beat}'"));
+        let sent = timeout(SEND_LIMIT, sqlx::raw_sql(notify).execute(&mut sender)).await;
         sent.map_err(|_| lost())??;
     }
 }

@@ -23,10 +23,12 @@ pub(crate) struct Migration {
 const FIRST_WITH_OLDEST: i64 = 3;
 
 /// The schema that a database has; all 0 where it has none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) version: i64,
     oldest: i64,
+    /// Why the role may not read which one that is.
+    hidden: Option<String>,
 }
 
 impl Found {
@@ -37,7 +39,14 @@ impl Found {
 
     /// Whether this crate may use the database, and whether its schema is to be brought up to date
     /// first.
-    pub(crate) fn is_behind(self, known: i64) -> Result<bool, OpenError> {
+    pub(crate) fn is_behind(&self, known: i64) -> Result<bool, OpenError> {
+        if let Some(cause) = &self.hidden {
+            return Err(OpenError::Schema {
+                found: 0,
+                known,
+                cause: cause.clone(),
+            });
+        }
         if self.oldest > known {
             return Err(OpenError::Newer {
                 found: self.version,
@@ -59,19 +68,27 @@ impl Operation for Inspect {
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let known = Found::known(session);
-        let mut found = Found {
-            version: 0,
-            oldest: 0,
+        let hidden = |fault: Fault| Found {
+            hidden: Some(fault.causes()),
+            ..Found::default()
         };
-        let has_schema = session.dialect().has_schema;
-        if number(session, has_schema).await? != 0 {
-            found.version = number(session, sql::NEWEST_STEP).await?;
+        match found(session).await {
+            Err(fault) if fault.is_forbidden() => Ok((hidden(fault), known)),
+            found => Ok((found?, known)),
         }
-        if found.version >= FIRST_WITH_OLDEST {
-            found.oldest = number(session, sql::OLDEST_PROGRAM).await?;
-        }
-        Ok((found, known))
     }
+}
+
+async fn found(session: &mut dyn Session) -> Result<Found, Fault> {
+    let mut found = Found::default();
+    let has_schema = session.dialect().has_schema;
+    if number(session, has_schema).await? != 0 {
+        found.version = number(session, sql::NEWEST_STEP).await?;
+    }
+    if found.version >= FIRST_WITH_OLDEST {
+        found.oldest = number(session, sql::OLDEST_PROGRAM).await?;
+    }
+    Ok(found)
 }
 
 /// The number that a statement without values answers, 0 where there is none.

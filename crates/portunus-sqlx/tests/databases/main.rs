@@ -8,12 +8,16 @@
     missing_docs
 )]
 
+mod addresses;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod pooler;
 mod postgres;
 mod postgres_bus;
 mod postgres_faults;
+mod roles;
+mod silence;
 mod sqlite;
 mod sqlite_faults;
 mod sqlite_watch;

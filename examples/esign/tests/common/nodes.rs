@@ -30,12 +30,13 @@ const OPERATORS: [(&str, &str); 1] = [("ESIGN_OPERATOR_OWNER", "op_the_same_on_e
 
 /// A node on this store. Its answers have codes, and it believes what it is told about addresses.
 pub(crate) fn node(store: &str) -> Server {
-    Server::start_on(
-        store,
-        "insigner",
-        &["--trusted-proxy", "127.0.0.1/32"],
-        &OPERATORS,
-    )
+    node_with(store, &[])
+}
+
+/// The same with more flags.
+pub(crate) fn node_with(store: &str, flags: &[&str]) -> Server {
+    let flags = [&["--trusted-proxy", "127.0.0.1/32"], flags].concat();
+    Server::start_on(store, "insigner", &flags, &OPERATORS)
 }
 
 /// What a node says of a key: the status, and the code where it refuses.

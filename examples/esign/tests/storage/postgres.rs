@@ -263,3 +263,30 @@ fn a_dump_holds_no_secret() {
         assert_no_secret(&dump, &[&issued.key, successor, &tokens[0], &tokens[1]]);
     }
 }
+
+#[test]
+fn the_database_is_reached_over_tls_where_its_address_says_so() {
+    let postgres = Postgres::start_on_port(0);
+    let plain = postgres.database("keys");
+    let with = |mode: &str| plain.replace("sslmode=disable", &format!("sslmode={mode}"));
+    let refused = |store: &str| {
+        assert_refused_to_start(&Process::start(&["--ready-json", "--store", store], &[]).wait())
+    };
+    let line = refused(&with("require"));
+    assert!(line.contains("server does not support TLS"), "{line}");
+    let certificate = postgres.use_tls();
+    let line = refused(&with("verify-full"));
+    assert!(line.contains("certificate"), "{line}");
+    let verified = format!("verify-full&sslrootcert={}", certificate.display());
+    for store in [with("require"), with(&verified)] {
+        let server = Server::on(&store, "allsign");
+        let issued = server.issue(json!({}));
+        assert_eq!(server.get("/whoami", &issued.key).status, 200);
+        let clear = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) \
+            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND NOT ssl";
+        assert_eq!(postgres.sql("keys", clear).trim(), "0");
+        let all = "SELECT count(*) > 2 FROM pg_stat_ssl WHERE ssl";
+        assert_eq!(postgres.sql("keys", all).trim(), "t");
+        assert_eq!(server.stop().code, Some(0));
+    }
+}

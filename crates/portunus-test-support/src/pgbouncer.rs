@@ -1,0 +1,118 @@
+//! A PgBouncer of a test's own before a PostgreSQL server, in transaction mode and otherwise with
+//! its defaults: each transaction may have another connection of the server.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::postgres::{Postgres, as_other_user, chown_to_other_user, free_port};
+use crate::wait::{PATIENCE, eventually_within};
+
+/// Runs it and ends with it, as a server of [`postgres`](crate::postgres) is run.
+const KEEPER: &str = r#"exec 3<&0
+"$0" -q "$1/ini" </dev/null >/dev/null 2>>"$1/log" 3<&- &
+pooler=$!
+{ read -r _ <&3; kill -TERM $pooler; } 2>/dev/null &
+wait $pooler"#;
+
+/// Where Debian keeps it, which is not on everybody's path.
+const PROGRAMS: [&str; 3] = [
+    "/usr/sbin/pgbouncer",
+    "/usr/local/sbin/pgbouncer",
+    "/usr/bin/pgbouncer",
+];
+
+/// A connection pooler.
+#[derive(Debug)]
+pub struct PgBouncer {
+    folder: tempfile::TempDir,
+    port: u16,
+    keeper: Child,
+}
+
+impl PgBouncer {
+    /// Starts one on a free port before this server, for all of its databases and roles.
+    pub fn before(server: &Postgres) -> Self {
+        Self::with(server, "")
+    }
+
+    /// The same with more lines in its configuration.
+    pub fn with(server: &Postgres, more: &str) -> Self {
+        let program = PROGRAMS
+            .into_iter()
+            .find(|program| std::path::Path::new(program).is_file());
+        let program = program.expect(
+            "pgbouncer is missing: this test runs one of its own; apt-get install pgbouncer",
+        );
+        let folder = tempfile::Builder::new()
+            .prefix("bouncer")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let port = free_port();
+        let socket = server.socket();
+        let (host, server_port) = (socket.parent().unwrap().display(), server.port());
+        // Whoever connects may name any role: the server trusts this machine.
+        let roles = server.sql("postgres", "SELECT rolname FROM pg_roles");
+        let roles: String = roles
+            .lines()
+            .map(|role| format!("\"{role}\" \"\"\n"))
+            .collect();
+        let path = folder.path().display();
+        let ini = format!(
+            "[databases]\n* = host={host} port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir = {path}\nauth_type = trust\nauth_file = {path}/roles\n\
+             pool_mode = transaction\n{more}\n"
+        );
+        for (name, text) in [("ini", ini), ("roles", roles), ("log", String::new())] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            chown_to_other_user(&path);
+        }
+        chown_to_other_user(folder.path());
+        let mut keeper = Command::new("/bin/sh");
+        as_other_user(&mut keeper);
+        keeper.arg("-c").arg(KEEPER).arg(program).arg(folder.path());
+        let keeper = keeper
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pooler = Self {
+            folder,
+            port,
+            keeper,
+        };
+        let up = eventually_within(PATIENCE, || TcpStream::connect(("127.0.0.1", port)).ok());
+        assert!(up.is_some(), "pgbouncer does not answer: {}", pooler.log());
+        pooler
+    }
+
+    /// The address of a database through it, for the owner.
+    pub fn address(&self, database: &str) -> String {
+        self.address_for("tester", database)
+    }
+
+    /// The same for another role.
+    pub fn address_for(&self, role: &str, database: &str) -> String {
+        let port = self.port;
+        format!("postgres://{role}@127.0.0.1:{port}/{database}?sslmode=disable")
+    }
+
+    /// Where it listens, too.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(format!(".s.PGSQL.{}", self.port))
+    }
+
+    /// What it has complained of.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        // The end of its pipe ends it.
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
