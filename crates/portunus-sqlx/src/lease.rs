@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::fault::{Fault, Refusal};
 use crate::share::Place;
 use crate::sql::{self, Dialect};
+use crate::store::READ_LIMIT;
 use crate::value::{Row, Session, Value, cells_of};
 
 /// The longest that a server may take to say that a connection works, or to take one back.
@@ -163,7 +164,7 @@ pub(crate) struct Lease {
     in_transaction: bool,
     /// Whether it must not be used again.
     is_lost: bool,
-    /// Among the management reads, which is kept for as long as the server may be at work for it.
+    /// A place among the management reads, until the connection can be used again.
     place: Option<Place>,
 }
 
@@ -188,9 +189,9 @@ impl Lease {
         })
     }
 
-    /// Keeps a place until the connection is given back.
-    pub(crate) fn hold(&mut self, place: &Place) {
-        self.place = place.is_taken().then(|| place.clone());
+    /// Keeps this place until the connection can be used again.
+    pub(crate) fn keep(&mut self, place: &Place) {
+        self.place = Some(place.clone());
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, Fault> {
@@ -250,14 +251,8 @@ impl Drop for Lease {
         let is_late = Instant::now() >= self.limit.until;
         match Handle::try_current() {
             Ok(runtime) if !is_late && !self.is_lost => {
-                let soon = Instant::now() + ANSWER_LIMIT;
                 let place = self.place.take();
-                let until = place.as_ref().map_or(soon, |_| soon.max(self.limit.until));
-                let in_transaction = self.in_transaction;
-                runtime.spawn(async move {
-                    give_back(connection, in_transaction, until).await;
-                    drop(place);
-                });
+                runtime.spawn(give_back(connection, self.in_transaction, place));
             }
             // Closed, and nothing is said any more.
             _ => {
@@ -269,21 +264,27 @@ impl Drop for Lease {
 }
 
 /// Gives a connection back to its pool after whatever goes on there has ended: the statement of an
-/// operation that nobody waits for any more, and its transaction. Closes it where that takes longer.
-async fn give_back(mut connection: PoolConnection<Postgres>, in_transaction: bool, until: Instant) {
+/// operation that nobody waits for any more, and its transaction.
+async fn give_back(
+    mut connection: PoolConnection<Postgres>,
+    in_transaction: bool,
+    place: Option<Place>,
+) {
+    // Who asks for management may have left the server a long statement: it goes on there, and
+    // counts, until it has ended.
+    let counts = place.as_ref().is_some_and(Place::is_taken);
+    let limit = if counts { READ_LIMIT } else { ANSWER_LIMIT };
     if in_transaction {
         let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
-        if !matches!(timeout_at(until, end).await, Ok(Ok(_))) {
+        if !matches!(timeout(limit, end).await, Ok(Ok(_))) {
             found_dead();
             drop(connection.detach());
             return;
         }
     }
     // Where this is dropped, the connection is closed.
-    if timeout_at(until, connection.return_to_pool())
-        .await
-        .is_err()
-    {
+    let given_back = timeout(limit, connection.return_to_pool()).await;
+    if given_back.is_err() {
         found_dead();
     }
 }
@@ -343,11 +344,8 @@ impl Session for On<'_> {
     }
 
     async fn script(&mut self, sql: &'static str) -> Result<(), Fault> {
-        within(
-            self.limit,
-            sqlx::raw_sql(sql).execute(&mut *self.connection),
-        )
-        .await?;
+        let script = sqlx::raw_sql(sql);
+        within(self.limit, script.execute(&mut *self.connection)).await?;
         Ok(())
     }
 }

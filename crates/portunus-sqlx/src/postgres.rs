@@ -187,8 +187,7 @@ impl PostgresStore {
     ///
     /// Here a look-up takes 3 seconds at most, and another read 10. A write begins within 10
     /// seconds, with the wait for its turn, each of its statements takes 10 at most, and all of it
-    /// 30. A read of lists that nobody waits for any more keeps its connection until it ends, or
-    /// for as long as it might take. A connection whose operation took longer is closed. Warns, by `tracing`, where
+    /// 30. A connection whose operation took longer is closed. Warns, by `tracing`, where
     /// digests of keys may go beyond this machine in clear text.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
@@ -214,15 +213,13 @@ impl PostgresStore {
     }
 
     pub(crate) async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let is_look_up = operation.is_look_up();
-        let limit = Limit::of(if is_look_up {
-            LOOK_UP_LIMIT
-        } else {
-            READ_LIMIT
+        let limit = Limit::of(match O::PURPOSE {
+            Purpose::LookUp => LOOK_UP_LIMIT,
+            Purpose::Request | Purpose::Management => READ_LIMIT,
         });
         let attempts = async {
             let place = self.share.place(O::PURPOSE).await?;
-            if self.is_pooled && !is_look_up {
+            if self.is_pooled && O::PURPOSE != Purpose::LookUp {
                 return self.in_transaction(&operation, &READ, limit, &place).await;
             }
             for _ in 0..self.attempts() {
@@ -282,7 +279,7 @@ impl PostgresStore {
         place: &Place,
     ) -> Result<O::Answer, Fault> {
         let mut lease = Lease::of(&self.pool, &self.door, limit).await?;
-        lease.hold(place);
+        lease.keep(place);
         let statements = if self.is_pooled {
             Statements::Inline
         } else {
@@ -295,12 +292,9 @@ impl PostgresStore {
 
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let limit = Limit::of(READ_LIMIT);
-        let read = async {
-            let place = self.share.place(O::PURPOSE).await?;
-            self.in_transaction(&operation, &SNAPSHOT, limit, &place)
-                .await
-        };
-        limit.on(read).await
+        limit
+            .on(self.in_transaction(&operation, &SNAPSHOT, limit, &Place::none()))
+            .await
     }
 
     /// Reads in a transaction, which ends after the answer.
@@ -312,7 +306,7 @@ impl PostgresStore {
         place: &Place,
     ) -> Result<O::Answer, Fault> {
         let mut lease = self.begin(begin, limit).await?;
-        lease.hold(place);
+        lease.keep(place);
         let done = operation.run(&mut lease.session(self.statements())?).await;
         lease.ended(&done);
         done

@@ -3,7 +3,7 @@
 //! Whoever reads for management takes a place before a connection. The place is given back once the
 //! connection can be used again: where a read is dropped in the middle of a statement, that is when
 //! the statement has ended, which [`Stop`] brings about on SQLite, and the server's own time limit
-//! on PostgreSQL.
+//! on PostgreSQL (see the module `lease`).
 
 use std::sync::Arc;
 #[cfg(feature = "sqlite")]
@@ -29,7 +29,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 /// What a read is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A request of a caller of the API waits for it, or the start of the process does.
+    /// A request looks its key up.
+    LookUp,
+    /// A request waits for something else, or the start of the process does.
     Request,
     /// Somebody looks at keys, usage or events.
     Management,
@@ -47,7 +49,7 @@ impl Share {
 
     /// A place for a read: at once for requests, in order for the rest.
     pub(crate) async fn place(&self, purpose: Purpose) -> Result<Place, Fault> {
-        if purpose == Purpose::Request {
+        if purpose != Purpose::Management {
             return Ok(Place(None));
         }
         let permit = tokio::time::timeout(PLACE_LIMIT, Arc::clone(&self.0).acquire_owned()).await;
@@ -61,10 +63,17 @@ impl Share {
 pub(crate) struct Place(Option<Arc<OwnedSemaphorePermit>>);
 
 impl Place {
+    /// None, because none is needed.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
     pub(crate) fn is_taken(&self) -> bool {
         self.0.is_some()
     }
 
+    #[cfg(feature = "sqlite")]
     /// A connection that keeps this place until it can be used again.
     #[cfg(feature = "sqlite")]
     pub(crate) fn lend<DB: Database>(&self, connection: PoolConnection<DB>) -> Lent<DB> {

@@ -31,12 +31,7 @@ impl Find<'_> {
 #[async_trait]
 impl Operation for Find<'_> {
     type Answer = Option<Arc<StoredKey>>;
-    const PURPOSE: Purpose = Purpose::Request;
-
-    #[cfg(feature = "postgres")]
-    fn is_look_up(&self) -> bool {
-        self.fits_one_statement()
-    }
+    const PURPOSE: Purpose = Purpose::LookUp;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let (mut keys, mut deleted) = (Vec::new(), Vec::new());

@@ -40,11 +40,4 @@ pub(crate) trait Operation: Sync {
     /// Does it. It may be done again, on another connection, where the first was lost or the
     /// transaction given up.
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault>;
-
-    /// Whether it looks up a key for a request that waits, by one statement whose values are
-    /// digests.
-    #[cfg(feature = "postgres")]
-    fn is_look_up(&self) -> bool {
-        false
-    }
 }

@@ -68,6 +68,8 @@ fn cached(store: impl KeyStore) -> CachedStore {
 struct Files {
     folder: tempfile::TempDir,
     count: AtomicU32,
+    /// The schemas from which a database was made that is copied.
+    is_made: Mutex<Vec<u32>>,
 }
 
 impl Files {
@@ -75,6 +77,7 @@ impl Files {
         Self {
             folder: tempfile::tempdir().unwrap(),
             count: AtomicU32::new(0),
+            is_made: Mutex::new(Vec::new()),
         }
     }
 
@@ -85,12 +88,23 @@ impl Files {
         ))
     }
 
-    /// A store on a file that an earlier schema wrote.
+    /// A store on a file that an earlier schema wrote, and that was brought up to date.
     async fn store(&self) -> SqliteStore {
         let path = self.path();
         let schema = 1 + self.count.load(Ordering::Relaxed) % written::LATEST;
-        std::fs::copy(written::file(schema, "sqlite"), &path).unwrap();
-        emptied(SqliteStore::open(path).await.unwrap()).await
+        let migrated = self.folder.path().join(format!("migrated{schema}.db"));
+        let mut is_made = self.is_made.lock().await;
+        if !is_made.contains(&schema) {
+            std::fs::copy(written::file(schema, "sqlite"), &migrated).unwrap();
+            emptied(SqliteStore::open(&migrated).await.unwrap())
+                .await
+                .close()
+                .await;
+            is_made.push(schema);
+        }
+        drop(is_made);
+        std::fs::copy(migrated, &path).unwrap();
+        SqliteStore::open(path).await.unwrap()
     }
 }
 
@@ -99,6 +113,7 @@ impl Files {
 struct Databases {
     server: Arc<Postgres>,
     count: AtomicU32,
+    is_made: Mutex<Vec<u32>>,
 }
 
 impl Databases {
@@ -107,6 +122,7 @@ impl Databases {
         Self {
             server,
             count: AtomicU32::new(0),
+            is_made: Mutex::new(Vec::new()),
         }
     }
 
@@ -115,18 +131,29 @@ impl Databases {
         PostgresHome::new(&self.server)
     }
 
-    /// A store on what an earlier schema wrote, in a schema of one database, which is made faster
-    /// than a database.
+    /// A store on a copy of a database that an earlier schema wrote, and that was brought up to
+    /// date.
     async fn store(&self) -> PostgresStore {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("keys{number}");
-        let dump = std::fs::read_to_string(written::file(1 + number % written::LATEST, "sql"));
-        let dump = dump.unwrap().replace("public.", &format!("{name}."));
-        self.server
-            .sql("postgres", &format!("CREATE SCHEMA {name}; {dump}"));
-        let options: PgConnectOptions = self.server.address("postgres").parse().unwrap();
-        let options = options.options([("search_path", name)]);
-        emptied(PostgresStore::connect_with(options).await.unwrap()).await
+        let schema = 1 + number % written::LATEST;
+        let (migrated, name) = (format!("migrated{schema}"), format!("copy{number}"));
+        let mut is_made = self.is_made.lock().await;
+        if !is_made.contains(&schema) {
+            let address = self.server.database(&migrated);
+            let dump = std::fs::read_to_string(written::file(schema, "sql")).unwrap();
+            self.server.sql(&migrated, &dump);
+            emptied(PostgresStore::connect(&address).await.unwrap())
+                .await
+                .close()
+                .await;
+            is_made.push(schema);
+        }
+        let copy = format!("CREATE DATABASE {name} TEMPLATE {migrated} STRATEGY FILE_COPY");
+        self.server.sql("postgres", &copy);
+        drop(is_made);
+        PostgresStore::connect(&self.server.address(&name))
+            .await
+            .unwrap()
     }
 }
 
@@ -207,6 +234,7 @@ async fn looks_at_a_file_that_is_locked_at_times_keep_it_too() {
         let pool = SqlitePoolOptions::new().max_connections(1);
         let here = SqliteStore::new(pool.clone().connect_with(options.clone()).await.unwrap());
         let there = SqliteStore::new(pool.connect_with(options.clone()).await.unwrap());
+        here.migrate().await.unwrap();
         let locking = Arc::new(Mutex::new(options.connect().await.unwrap()));
         let locked = Arc::clone(&locking);
         BusNodes::new(here.watch(), there.watch())
