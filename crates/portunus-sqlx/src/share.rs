@@ -73,7 +73,6 @@ impl Place {
         self.0.is_some()
     }
 
-    #[cfg(feature = "sqlite")]
     /// A connection that keeps this place until it can be used again.
     #[cfg(feature = "sqlite")]
     pub(crate) fn lend<DB: Database>(&self, connection: PoolConnection<DB>) -> Lent<DB> {

@@ -16,6 +16,7 @@ pub(crate) mod corrupt;
 pub(crate) mod crowd;
 pub(crate) mod dump;
 pub(crate) mod ear;
+pub(crate) mod everything;
 pub(crate) mod fold;
 pub(crate) mod lists;
 pub(crate) mod model;

@@ -14,7 +14,6 @@ use portunus::store::{
 use portunus_sqlx::{PostgresStore, SqliteStore};
 use portunus_test_support::postgres::Postgres;
 use portunus_test_support::proxy::{Failing, Proxy, Which};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions, SqliteConnection};
 use tokio::sync::{Mutex, RwLock};

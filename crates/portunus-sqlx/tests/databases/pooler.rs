@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::conformance::{keeps_its_promises, tells_what_it_promises};
 use crate::common::ear::Ear;
+use crate::common::everything::everything;
 use crate::common::{
-    Home, PostgresHome, acme, all, assert_unavailable, at, batch, digest, found, get, id, insert,
-    record, with_a,
+    Home, PostgresHome, assert_unavailable, batch, digest, found, get, id, insert, record, with_a,
 };
 use portunus::conformance::BusNodes;
-use portunus::store::{Change, KeyStore, UsageDelta, WriteBatch};
+use portunus::store::{KeyStore, WriteBatch};
 use portunus_sqlx::{OpenError, PostgresStore};
 use portunus_test_support::pgbouncer::PgBouncer;
 use portunus_test_support::postgres::{Postgres, free_port};
@@ -36,9 +36,6 @@ fn pooled(more: &str) -> (Arc<Postgres>, PgBouncer) {
     (server, pooler)
 }
 
-/// How many stores a suite asks for at most.
-const ROLES: u32 = 150;
-
 async fn through(pooler: &PgBouncer, home: &PostgresHome) -> PostgresStore {
     PostgresStore::behind_pooler(&pooler.address(&home.name))
         .await
@@ -47,19 +44,9 @@ async fn through(pooler: &PgBouncer, home: &PostgresHome) -> PostgresStore {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_store_behind_a_pooler_keeps_what_a_store_promises() {
-    let server = quick_server();
-    // Each role finds a schema of its own, which is made faster than a database.
-    let make =
-        |number| format!("CREATE ROLE r{number} LOGIN; CREATE SCHEMA AUTHORIZATION r{number};");
-    let make: String = (0..ROLES).map(make).collect();
-    server.sql("postgres", &make);
-    let pooler = PgBouncer::with(&server, "server_idle_timeout = 2");
-    let count = AtomicU32::new(0);
+    let (server, pooler) = pooled("");
     keeps_its_promises("PostgresStore behind PgBouncer", || async {
-        let number = count.fetch_add(1, Ordering::Relaxed);
-        assert!(number < ROLES, "more roles are needed");
-        let address = pooler.address_for(&format!("r{number}"), "postgres");
-        PostgresStore::behind_pooler(&address).await.unwrap()
+        through(&pooler, &PostgresHome::new(&server)).await
     })
     .await;
 }
@@ -80,39 +67,6 @@ async fn a_bus_beside_a_pooler_keeps_what_a_bus_promises() {
         BusNodes::new(near, far).with_stores(here, there)
     })
     .await;
-}
-
-/// Whatever a store does.
-async fn everything(store: &PostgresStore, round: u32) {
-    let name = format!("key{round}");
-    store
-        .apply(&batch([insert(digest(round), record(&name))]))
-        .await
-        .unwrap();
-    let many: Vec<_> = (round..round + 30).map(digest).collect();
-    assert!(store.find(&many).await.unwrap().is_some());
-    assert_eq!(found(store, digest(round)).await, Some(id(&name)));
-    assert_eq!(found(store, digest(round + 1_000_000)).await, None);
-    let current = get(store, &name).await;
-    store
-        .apply(&WriteBatch::new().update(current))
-        .await
-        .unwrap();
-    let usage = UsageDelta::new(id(&name), 3, at(7_200), None);
-    store.record_usage(&[usage]).await.unwrap();
-    let set = Change::SetPrimary {
-        owner: acme(),
-        key: id(&name),
-    };
-    store.apply(&batch([set])).await.unwrap();
-    assert_eq!(
-        store.primary(&acme(), at(1_000)).await.unwrap(),
-        Some(id(&name))
-    );
-    assert!(!all(store).await.is_empty());
-    let mut stale = record(&name);
-    stale.version = 77;
-    assert!(store.apply(&WriteBatch::new().update(stale)).await.is_err());
 }
 
 /// What a client sees of the connection of the server that it has.
