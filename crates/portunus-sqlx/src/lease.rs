@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,26 +30,13 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that beginning a transaction may take.
 const BEGIN_LIMIT: Duration = Duration::from_secs(3);
-/// A connection that was idle for longer is asked whether it still works before it is used.
+/// A connection that was idle for longer is asked whether it still works before it is used. That is
+/// sooner than any connection is found dead: all that were idle since before are asked then.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// Who waits for a connection for longer asks whether the server takes any.
 const PATIENT_FOR: Duration = Duration::from_millis(100);
 /// How often the server is asked that at most, however many wait.
 const ASKED_EVERY: Duration = Duration::from_millis(250);
-
-/// When a connection of this process was last found dead. Those that were idle by then may be dead,
-/// too.
-static FOUND_DEAD: Mutex<Option<Instant>> = Mutex::new(None);
-
-fn found_dead() {
-    *FOUND_DEAD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-}
-
-/// Whether a connection that was idle for this long is used as it is.
-fn is_trusted(idle_for: Duration) -> bool {
-    let dead = *FOUND_DEAD.lock().unwrap_or_else(PoisonError::into_inner);
-    idle_for < TRUSTED_FOR && dead.is_none_or(|at| at.elapsed() > idle_for)
-}
 
 /// The fault of a connection that gave no answer.
 pub(crate) fn lost() -> sqlx::Error {
@@ -62,12 +49,9 @@ pub(crate) fn asking_first(options: PgPoolOptions) -> PgPoolOptions {
         .test_before_acquire(false)
         .before_acquire(|connection, about| {
             Box::pin(async move {
-                if !is_trusted(about.idle_for) {
+                if about.idle_for >= TRUSTED_FOR {
                     let asked = timeout(ANSWER_LIMIT, connection.ping()).await;
-                    if let Err(error) = asked.unwrap_or_else(|_| Err(lost())) {
-                        found_dead();
-                        return Err(error);
-                    }
+                    asked.map_err(|_| lost())??;
                 }
                 Ok(true)
             })
@@ -255,10 +239,7 @@ impl Drop for Lease {
                 runtime.spawn(give_back(connection, self.in_transaction, place));
             }
             // Closed, and nothing is said any more.
-            _ => {
-                found_dead();
-                drop(connection.detach());
-            }
+            _ => drop(connection.detach()),
         }
     }
 }
@@ -277,16 +258,12 @@ async fn give_back(
     if in_transaction {
         let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
         if !matches!(timeout(limit, end).await, Ok(Ok(_))) {
-            found_dead();
             drop(connection.detach());
             return;
         }
     }
     // Where this is dropped, the connection is closed.
-    let given_back = timeout(limit, connection.return_to_pool()).await;
-    if given_back.is_err() {
-        found_dead();
-    }
+    let _ = timeout(limit, connection.return_to_pool()).await;
 }
 
 /// How statements are sent.

@@ -163,8 +163,8 @@ impl PostgresStore {
 
     /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on
     /// each, statements end after 10 seconds, waits for locks after 8, and transactions that their
-    /// client forgot after 30. A connection that was idle for a second, or since before another was
-    /// found dead, is tried before it is used, for a second at most; a busier one is trusted.
+    /// client forgot after 30. A connection that was idle for a second is tried before it is used,
+    /// for a second at most; a busier one is trusted.
     #[must_use]
     pub fn pool_options() -> PgPoolOptions {
         Self::plain_pool_options().after_connect(|connection, _| {

@@ -230,6 +230,8 @@ impl Postgres {
     /// Ends every process of the server in the middle of whatever it does, by `kill -9`.
     pub fn crash(&self) {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {
+            // Stopped, it begins no other process that would be left, and keep its memory.
+            self.signal("STOP");
             self.signal("KILL");
             keeper.wait().unwrap();
         }
