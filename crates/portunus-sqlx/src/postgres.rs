@@ -117,7 +117,7 @@ impl PostgresStore {
         Box::pin(async move {
             // A pool would try again until its time is up, and then not say why.
             let connection = lease::connect(&options).await?;
-            if !keeps_its_server(connection, &options).await? {
+            if !lease::keeps_its_server(connection, &options).await? {
                 let cause = "two transactions of one connection had two of the server".into();
                 return Err(OpenError::Pooler { cause });
             }
@@ -443,36 +443,6 @@ impl PostgresStore {
             fault = is_gone => Err(fault),
         }
     }
-}
-
-/// Whether all that is done on a connection is done on one connection of the server, as it must be
-/// for names of statements and settings.
-async fn keeps_its_server(
-    mut connection: PgConnection,
-    options: &PgConnectOptions,
-) -> Result<bool, Fault> {
-    let asked = async {
-        let before = process(&mut connection).await?;
-        // It takes what the first one left, and keeps it. Where there is no room for another
-        // connection nothing is found out, which the bus makes up for.
-        let Ok(mut other) = lease::connect(options).await else {
-            return Ok(true);
-        };
-        sqlx::raw_sql("BEGIN").execute(&mut other).await?;
-        process(&mut other).await?;
-        let after = process(&mut connection).await?;
-        sqlx::raw_sql("ROLLBACK").execute(&mut other).await?;
-        other.close().await?;
-        connection.close().await?;
-        Ok(before == after)
-    };
-    Limit::of(CONNECT_LIMIT).on(asked).await
-}
-
-/// The process of the server that answers.
-async fn process(connection: &mut PgConnection) -> Result<i32, Fault> {
-    let asked = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection);
-    Ok(sqlx::Row::try_get(&asked.await?, 0)?)
 }
 
 /// Whether there is an index of this name, and whether it can be used.

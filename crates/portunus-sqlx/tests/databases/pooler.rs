@@ -76,7 +76,8 @@ async fn settings(client: &mut PgConnection) -> BTreeSet<String> {
         'transaction_isolation', 'transaction_read_only', 'extra_float_digits', 'search_path') \
         UNION ALL SELECT 'prepared ' || statement FROM pg_prepared_statements \
         UNION ALL SELECT 'listens ' || pg_listening_channels() \
-        UNION ALL SELECT 'holds ' || objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+        UNION ALL SELECT 'holds ' || objid FROM pg_locks \
+        WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
     let rows = sqlx::raw_sql(asked).fetch_all(client).await.unwrap();
     rows.iter().map(|row| row.get::<String, _>(0)).collect()
 }
