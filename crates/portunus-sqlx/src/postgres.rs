@@ -13,7 +13,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transactio
 use crate::fault::{Fault, OpenError};
 use crate::operation::{Migrate, Operation, hold};
 use crate::sql;
-use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
+use crate::store::{READ_LIMIT, WRITE_LIMIT, key_store, limited};
+use crate::turns::Turns;
 use crate::value::{Session, session_on};
 
 /// How many connections a pool has that is made here.
@@ -174,7 +175,7 @@ impl PostgresStore {
     }
 
     pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let _turn = self.turns.wait().await?;
+        let _turn = self.turns.wait(operation.lane()).await?;
         limited(WRITE_LIMIT, async {
             for attempt in 1..WRITE_ATTEMPTS {
                 match self.write_once(&operation).await {

@@ -22,6 +22,7 @@ pub(crate) use primary::Primary;
 pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour};
 
 use crate::fault::Fault;
+use crate::turns::Lane;
 use crate::value::Session;
 
 /// Something to do on a connection; when it writes, in a transaction that the store commits
@@ -30,6 +31,11 @@ use crate::value::Session;
 pub(crate) trait Operation: Sync {
     /// What comes of it.
     type Answer: Send;
+
+    /// Where it waits for its turn to write.
+    fn lane(&self) -> Lane {
+        Lane::default()
+    }
 
     /// Does it. It may be done again, on another connection, where the first was lost or the
     /// transaction given up.

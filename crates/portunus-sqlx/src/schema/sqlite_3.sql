@@ -6,3 +6,11 @@ CREATE TABLE portunus_deleted (
     key_id    TEXT NOT NULL PRIMARY KEY,
     tenant_id TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What the latest changes were, each in the slot of its number modulo 1024: the ids of keys and the fingerprints of
+-- digests, as JSON. A change that an older program counted has none.
+CREATE TABLE portunus_recent_changes (
+    slot    INTEGER NOT NULL PRIMARY KEY,
+    counter INTEGER NOT NULL,
+    what    TEXT    NOT NULL
+) STRICT;

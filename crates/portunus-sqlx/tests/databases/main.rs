@@ -11,9 +11,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod lanes;
 mod postgres;
 mod postgres_bus;
 mod postgres_faults;
 mod sqlite;
+mod sqlite_changes;
+mod sqlite_disk;
 mod sqlite_faults;
 mod sqlite_watch;
