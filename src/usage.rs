@@ -16,6 +16,9 @@ use std::time::{Duration, SystemTime};
 use crate::key::KeyId;
 use crate::store::{KeyStore, StoreError, UsageDelta};
 
+/// The most keys whose uses a store is given at once: its other writes wait meanwhile.
+const MOST_AT_ONCE: usize = 1000;
+
 /// Counts the use of keys. Cloning shares the counts.
 #[derive(Clone, Default)]
 pub struct UsageRecorder {
@@ -32,7 +35,7 @@ struct Shared {
 #[derive(Default)]
 struct Cells {
     by_id: HashMap<KeyId, Arc<UsageCell>>,
-    /// How many flushes have subtracted what they wrote.
+    /// How often a flush has subtracted what it wrote.
     flushes: u64,
 }
 
@@ -97,7 +100,8 @@ impl UsageRecorder {
     /// the same counts again.
     ///
     /// # Errors
-    /// Where the store does not take it; the counts are kept and go with the next flush.
+    /// Where the store does not take it, a thousand keys at a time; the counts that it has not taken
+    /// are kept and go with the next flush.
     pub async fn flush(&self, store: &dyn KeyStore) -> Result<(), StoreError> {
         let _turn = self.shared.flushing.lock().await;
         let counted: Vec<_> = {
@@ -105,10 +109,11 @@ impl UsageRecorder {
             let unwritten = |(id, cell): (&KeyId, &Arc<UsageCell>)| cell.unwritten(id);
             cells.by_id.iter().filter_map(unwritten).collect()
         };
-        if !counted.is_empty() {
-            store.record_usage(&counted).await?;
+        for part in counted.chunks(MOST_AT_ONCE) {
+            store.record_usage(part).await?;
+            self.written(part);
         }
-        self.written(&counted);
+        self.tidy();
         Ok(())
     }
 
@@ -121,7 +126,7 @@ impl UsageRecorder {
         cells.by_id.values().map(count).sum()
     }
 
-    /// Subtracts what the store has taken, and forgets the cells that nobody needs any more.
+    /// Subtracts what the store has taken.
     fn written(&self, deltas: &[UsageDelta]) {
         let mut cells = self.cells();
         for delta in deltas {
@@ -129,11 +134,16 @@ impl UsageRecorder {
                 cell.count.fetch_sub(delta.count, Ordering::Relaxed);
             }
         }
+        cells.flushes += 1;
+    }
+
+    /// Forgets the cells that nobody needs any more.
+    fn tidy(&self) {
+        let mut cells = self.cells();
         // First whether anybody else holds it: under the lock nobody can begin to.
         cells.by_id.retain(|_, cell| {
             Arc::strong_count(cell) > 1 || cell.count.load(Ordering::Relaxed) > 0
         });
-        cells.flushes += 1;
     }
 
     /// Begins to read what the store has of some keys, so that what it has not been given yet can

@@ -146,6 +146,25 @@ impl WriteBatch {
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
+
+    /// Whether the batch may take something away from a key that is in use: by revoking, disabling
+    /// or deleting it, or by fewer scopes or networks, lower limits, an earlier end. A store lets
+    /// such a batch wait for no other.
+    ///
+    /// Without the stored record nobody can tell whether new facts of one ([`Change::Replace`])
+    /// narrow or widen: they always may. A new key, a digest under a newer scheme, another primary
+    /// key and a signing state never do.
+    #[must_use]
+    pub fn may_narrow(&self) -> bool {
+        self.changes.iter().any(|change| match change {
+            Change::Replace(_) | Change::Delete(_) => true,
+            Change::Insert { .. }
+            | Change::Rehash { .. }
+            | Change::SetPrimary { .. }
+            | Change::PinPrimary { .. }
+            | Change::SetSigning { .. } => false,
+        })
+    }
 }
 
 /// What kept a batch from being applied.

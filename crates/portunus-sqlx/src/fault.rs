@@ -53,6 +53,12 @@ pub enum OpenError {
         /// How that was found out.
         cause: String,
     },
+    /// A database in memory, or a temporary one, of which each connection would have its own.
+    #[error(
+        "a database in memory is another one for each connection: use a file, or MemoryStore to \
+         keep nothing"
+    )]
+    InMemory,
     /// The database gave no answer, or cannot be opened.
     #[error("{cause}")]
     Unavailable {
@@ -140,12 +146,25 @@ impl Fault {
         }
     }
 
-    /// Whether another process wrote for longer than this one waits.
+    /// SQLite's code, without what extends it.
+    #[cfg(feature = "sqlite")]
+    fn primary_code(&self) -> Option<u32> {
+        let code = self.code()?.parse::<u32>().ok()?;
+        Some(code & 0xff)
+    }
+
+    /// Whether another process held the file for longer than this one waits.
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_busy(&self) -> bool {
-        let code = self.code().and_then(|code| code.parse::<u32>().ok());
-        // SQLITE_BUSY, without what extends it.
-        code.is_some_and(|code| code & 0xff == 5)
+        // SQLITE_BUSY
+        self.primary_code() == Some(5)
+    }
+
+    /// Whether the file may only be read.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_read_only(&self) -> bool {
+        // SQLITE_READONLY
+        self.primary_code() == Some(8)
     }
 
     /// Whether a statement was ended because its time was up.

@@ -139,6 +139,7 @@ mod sql;
 mod sqlite;
 mod store;
 mod time;
+mod turns;
 mod value;
 
 #[cfg(feature = "postgres")]

@@ -17,7 +17,8 @@ use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, On, Statements};
 use crate::operation::{Migrate, Operation, hold};
 use crate::share::{Place, Purpose, Share};
 use crate::sql;
-use crate::store::{READ_LIMIT, Turns, key_store};
+use crate::store::{READ_LIMIT, key_store};
+use crate::turns::Turns;
 use crate::value::Session;
 
 /// How many connections a pool has that is made here.
@@ -314,7 +315,7 @@ impl PostgresStore {
 
     pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let (limit, start) = (Limit::of(WRITE_LIMIT), Limit::of(START_LIMIT));
-        let _turn = start.on(self.turns.wait()).await?;
+        let _turn = start.on(self.turns.wait(operation.lane())).await?;
         let attempts = async {
             let mut start = start;
             for attempt in 1..WRITE_ATTEMPTS {

@@ -105,6 +105,14 @@ impl<DB: Database> Lent<DB> {
         self.stop = Some(stop);
     }
 
+    /// Closes a connection that failed.
+    pub(crate) fn discard(mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.close_on_drop();
+        }
+        self.done();
+    }
+
     /// Gives the connection back after its last statement has ended.
     pub(crate) fn done(mut self) {
         if let Some(stop) = &self.stop {

@@ -1,19 +1,24 @@
 //! Keys in a SQLite file: one writer at a time, readers beside it, and every acknowledged write on
 //! the disk.
 
+mod file;
+mod transaction;
+
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 use crate::fault::{Fault, OpenError, Refusal};
 use crate::operation::{Migrate, Operation};
 use crate::share::{Share, Stop};
 use crate::sql;
-use crate::store::{READ_LIMIT, Turns, WRITE_LIMIT, key_store, limited};
-use crate::value::session_on;
+use crate::store::{READ_LIMIT, WRITE_LIMIT, key_store, limited};
+use crate::turns::Turns;
+use crate::value::{Session, session_on};
 
 /// How many connections read at once.
 const READERS: u32 = 4;
@@ -21,6 +26,8 @@ const READERS: u32 = 4;
 const MANAGEMENT_READERS: u32 = 2;
 /// How long a connection waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it waits that long for another process that may be making the schema.
+const SCHEMA_ATTEMPTS: u32 = 4;
 
 /// A [`KeyStore`](portunus::store::KeyStore) in a SQLite file. Cloning shares the connections.
 ///
@@ -39,16 +46,28 @@ impl SqliteStore {
     /// `synchronous = FULL`, foreign keys, and five seconds of patience with other processes. Its
     /// schema is made or brought up to date ([`migrate`](Self::migrate)).
     ///
+    /// A database in memory (`:memory:`) is refused: use
+    /// [`MemoryStore`](portunus::store::MemoryStore).
+    ///
     /// # Errors
-    /// A file that cannot be opened, or is no SQLite database, or has a schema that this version
-    /// must not use or cannot make.
+    /// A file that cannot be opened and written, or is no SQLite database, or is locked by another
+    /// process for long, or has a schema that this version must not use or cannot make.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        make_private(path.as_ref());
+        let path = path.as_ref();
+        if file::is_none(path) {
+            return Err(OpenError::InMemory);
+        }
+        file::make_private(path);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .busy_timeout(BUSY_TIMEOUT);
-        Self::open_with(options).await
+        let store = Self::open_with(options).await?;
+        // Where a file may only be read, SQLite opens it all the same.
+        match store.write(Nothing).await {
+            Err(fault) if fault.is_read_only() => Err(cannot_use(path, fault.into())),
+            _ => Ok(store),
+        }
     }
 
     /// Opens a file with options of the host's own. The write-ahead log, `synchronous = FULL` and
@@ -57,6 +76,24 @@ impl SqliteStore {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn open_with(options: SqliteConnectOptions) -> Result<Self, OpenError> {
+        let path = options.get_filename().to_owned();
+        if file::is_none(&path) {
+            return Err(OpenError::InMemory);
+        }
+        let store = Self::connect(options)
+            .await
+            .map_err(|fault| cannot_use(&path, fault.into()))?;
+        // Each connection would have another one.
+        if store.read(IsInMemory).await? {
+            return Err(OpenError::InMemory);
+        }
+        match store.migrate().await {
+            Ok(()) => Ok(store),
+            Err(error) => Err(cannot_use(&path, error)),
+        }
+    }
+
+    async fn connect(options: SqliteConnectOptions) -> Result<Self, Fault> {
         let options = options
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -71,28 +108,21 @@ impl SqliteStore {
                 .max_lifetime(None)
                 .test_before_acquire(false)
         };
-        let writer = pool(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(Fault::from)?;
-        let readers = pool(READERS)
-            .connect_with(options)
-            .await
-            .map_err(Fault::from)?;
-        let store = Self {
-            readers,
-            writer,
+        Ok(Self {
+            writer: pool(1).connect_with(options.clone()).await?,
+            // Reads need no room for temporary files on a disk that may be full.
+            readers: pool(READERS)
+                .connect_with(options.pragma("temp_store", "MEMORY"))
+                .await?,
             turns: Turns::new(1),
             share: Share::new(MANAGEMENT_READERS),
-        };
-        store.migrate().await?;
-        Ok(store)
+        })
     }
 
     /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is
     /// when it is acknowledged: with `synchronous` below `FULL`, a power cut may undo a revocation.
-    /// Each connection must see the same database, so that a pool of several cannot be one in
-    /// memory. Clones of this store take turns to write; a second store on the same pool waits in
+    /// Each connection must see the same database, and a connection that failed is replaced, so that
+    /// a database in memory is lost. Clones of this store take turns to write; a second store on the same pool waits in
     /// SQLite, as another process does. Call [`migrate`](Self::migrate) before anything else.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
@@ -134,7 +164,11 @@ impl SqliteStore {
                 lent.stop_with(stop);
             }
             let answer = operation.run(lent.connection()?).await;
-            lent.done();
+            match answer {
+                // Another connection may do better.
+                Err(Fault::Database(_)) => lent.discard(),
+                _ => lent.done(),
+            }
             answer
         });
         match read.await {
@@ -144,46 +178,31 @@ impl SqliteStore {
     }
 
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        limited(READ_LIMIT, async {
-            let mut transaction = self.readers.begin().await?;
-            operation.run(&mut *transaction).await
-        })
-        .await
+        let read = transaction::run(&self.readers, transaction::SNAPSHOT, operation);
+        limited(READ_LIMIT, read).await
     }
 
     pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let _turn = self.turns.wait().await?;
+        let _turn = self.turns.wait(operation.lane()).await?;
         limited(WRITE_LIMIT, self.write_once(operation)).await
     }
 
     async fn write_once<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        // From its first statement on the only writer: a transaction that only becomes one later
-        // may have to be given up.
-        let mut transaction: Transaction<'_, Sqlite> =
-            self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        match operation.run(&mut *transaction).await {
-            Ok(answer) => {
-                transaction.commit().await?;
-                Ok(answer)
-            }
-            Err(fault) => {
-                // Where this fails too, the connection is not used again before it was rolled back.
-                let _ = transaction.rollback().await;
-                Err(fault)
-            }
-        }
+        transaction::run(&self.writer, transaction::WRITE, operation).await
     }
 
     /// Brings the schema up to date, however long that takes.
     async fn make_schema(&self) -> Result<(), Fault> {
-        let _turn = self.turns.wait().await?;
-        loop {
-            match self.write_once(Migrate).await {
-                // Another process is doing it.
-                Err(fault) if fault.is_busy() => {}
-                done => return done,
+        let _turn = self.turns.wait(Migrate.lane()).await?;
+        let mut made = self.write_once(Migrate).await;
+        for _ in 1..SCHEMA_ATTEMPTS {
+            match &made {
+                // Another process may be doing it.
+                Err(fault) if fault.is_busy() => made = self.write_once(Migrate).await,
+                _ => break,
             }
         }
+        made
     }
 
     /// They are made with the schema.
@@ -192,17 +211,49 @@ impl SqliteStore {
     }
 }
 
-/// Makes a file that only its owner may read, where there is none: it will hold what signs events.
-/// SQLite gives its other files the same rights. What cannot be made is told when it is opened.
-fn make_private(path: &Path) {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // A database in memory has no file.
-    if path != Path::new(":memory:") {
-        drop(options.open(path));
+/// Whether the database has no file.
+struct IsInMemory;
+
+#[async_trait]
+impl Operation for IsInMemory {
+    type Answer = bool;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<bool, Fault> {
+        let rows = session.rows(sql::FILE, Vec::new()).await?;
+        let file = rows.into_iter().next().map(|row| {
+            let mut row = row.of("pragma_database_list", "main");
+            row.text("file")
+        });
+        Ok(file.transpose()?.is_none_or(|file| file.is_empty()))
     }
+}
+
+/// A write that changes nothing, nor anything on the disk.
+struct Nothing;
+
+#[async_trait]
+impl Operation for Nothing {
+    type Answer = u64;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<u64, Fault> {
+        session.change(sql::CHANGE_NOTHING, Vec::new()).await
+    }
+}
+
+/// Says also what the system has against it.
+fn cannot_use(path: &Path, mut error: OpenError) -> OpenError {
+    if let OpenError::Schema { cause, .. } | OpenError::Unavailable { cause } = &mut error {
+        // It is SQLite's own words only where another process has the file.
+        let obstacle = if cause.contains("database is locked") {
+            Some("another process has it for too long".to_owned())
+        } else {
+            file::obstacle(path)
+        };
+        if let Some(obstacle) = obstacle {
+            *cause = format!("{cause}: {obstacle}");
+        }
+    }
+    error
 }
 
 impl fmt::Debug for SqliteStore {

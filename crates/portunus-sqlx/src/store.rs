@@ -1,9 +1,6 @@
-//! What the two stores share: the turn of writers, limits of time, and the trait, told once.
+//! What the two stores share: limits of time, and the trait, told once.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::fault::{Fault, Refusal};
 
@@ -12,25 +9,6 @@ pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a write may take, once it is its turn.
 #[cfg(feature = "sqlite")]
 pub(crate) const WRITE_LIMIT: Duration = Duration::from_secs(30);
-/// The longest that a write waits for its turn.
-pub(crate) const TURN_LIMIT: Duration = Duration::from_secs(30);
-
-/// Lets a few writers in at a time, in the order in which they came.
-#[derive(Debug, Clone)]
-pub(crate) struct Turns(Arc<Semaphore>);
-
-impl Turns {
-    pub(crate) fn new(at_once: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once.max(1))))
-    }
-
-    pub(crate) async fn wait(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        let turn = tokio::time::timeout(TURN_LIMIT, Arc::clone(&self.0).acquire_owned()).await;
-        let turn = turn.map_err(|_| Refusal::NoTurn(TURN_LIMIT))?;
-        Ok(turn.map_err(|_| Refusal::Closed)?)
-    }
-}
-
 /// What comes of a piece of work that may not take longer than this.
 #[cfg(feature = "sqlite")]
 pub(crate) async fn limited<T>(
@@ -202,7 +180,16 @@ macro_rules! key_store {
                 &self,
                 before: std::time::SystemTime,
             ) -> Result<u64, portunus::store::StoreError> {
-                Ok(self.write(crate::operation::ForgetUsage(before)).await?)
+                let mut all = 0;
+                loop {
+                    let step = crate::operation::ForgetUsage(before);
+                    let (forgotten, more) = self.write(step).await?;
+                    all += forgotten;
+                    if !more {
+                        return Ok(all);
+                    }
+                    tokio::time::sleep(crate::operation::FORGET_PAUSE).await;
+                }
             }
         }
     };

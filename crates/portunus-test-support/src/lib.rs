@@ -9,6 +9,8 @@
     missing_docs
 )]
 
+#[cfg(unix)]
+pub mod disk;
 pub mod gated;
 #[cfg(unix)]
 pub mod pgbouncer;

@@ -98,6 +98,13 @@ pub(crate) enum Header {
     Forwarded,
 }
 
+/// Whether a value is refused that `--store` was given.
+fn is_about_the_store(error: &clap::Error) -> bool {
+    let flag = error.get(ContextKind::InvalidArg);
+    error.kind() == ErrorKind::ValueValidation
+        && matches!(flag, Some(ContextValue::String(flag)) if flag.starts_with("--store"))
+}
+
 impl Flags {
     /// Where everything is kept: the APIs share no file by accident, as they have keys and quotas
     /// of their own.
@@ -127,6 +134,12 @@ impl Flags {
             Err(error) if error.kind() == ErrorKind::DisplayHelp => {
                 let _ = error.print();
                 return Err(ExitCode::SUCCESS);
+            }
+            // Without the value: a mistyped address may hold a password.
+            Err(error) if is_about_the_store(&error) => {
+                let expected =
+                    std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+                return Err(super::fail(&format!("--store: {expected}; see --help")));
             }
             Err(error) => {
                 return Err(super::fail(&format!("{}; see --help", told(&error))));

@@ -39,7 +39,7 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "memory" => Ok(Self::Memory),
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            Some(("sqlite", path)) => file(path).map(Self::Sqlite),
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
                 Ok(Self::Postgres(text.into()))
             }
@@ -64,6 +64,22 @@ impl FromStr for BusAddress {
             _ => Err("it must be postgres://…".into()),
         }
     }
+}
+
+/// The file of `sqlite:PATH`, which may be written `sqlite://PATH`, too.
+fn file(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("//").unwrap_or(text);
+    let lower = path.to_ascii_lowercase();
+    if lower.is_empty() || lower.contains(":memory:") || lower.contains("mode=memory") {
+        return Err(
+            "SQLite keeps nothing there: give memory to keep nothing, or sqlite:PATH".into(),
+        );
+    }
+    // What would be a part of the file's name here, and is none elsewhere.
+    if lower.starts_with("file:") || lower.contains('?') {
+        return Err("sqlite:PATH takes a path, without file: and without parameters".into());
+    }
+    Ok(path.into())
 }
 
 /// An open storage. Cloning shares it.

@@ -1,4 +1,5 @@
-//! What is said on the channel. Anybody who may connect to the database can say anything there:
+//! What is said on PostgreSQL's channel, and remembered in SQLite's table of recent changes. Anybody
+//! who may connect to the database can say anything there:
 //! what is not understood counts as a change of everything, as the message of a newer version
 //! would, and a heartbeat counts where it was sent.
 

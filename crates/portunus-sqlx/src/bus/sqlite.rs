@@ -2,7 +2,9 @@
 //!
 //! SQLite tells cheaply whether the file changed (`PRAGMA data_version`). Where it did, a counter
 //! tells whether keys did, which every write of a [`SqliteStore`] raises in its transaction; usage
-//! and events do not.
+//! and events do not. The file remembers what the last thousand changes were, each under its number,
+//! so that a reader knows whether one is missing: because there were more, or because a version of
+//! this crate counted it that remembers none.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -18,7 +20,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::Task;
 use super::listeners::Listeners;
 use crate::SqliteStore;
-use crate::sql::{CHANGES, DATA_VERSION};
+use crate::bus::message::{self, Message};
+use crate::sql::{CHANGES, DATA_VERSION, RECENT_CHANGES, REMEMBERED_CHANGES};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_millis(50);
@@ -31,8 +34,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 /// file changed. Cloning shares it.
 ///
 /// A task of its own looks at the file every 50 milliseconds, on a connection of its own. Where any
-/// store on the file has changed a key, listeners hear [`Invalidation::everything`]; writes of
-/// usage and events are passed over. Each look that succeeds is a
+/// store on the file has changed keys, listeners hear which; writes of usage and events are passed
+/// over. They hear [`Invalidation::everything`] where more than 1024 writes happened since the look
+/// before, where one changed more keys than the file remembers of it (some hundred), and where a
+/// version of this crate wrote that remembers nothing. Each look that succeeds is a
 /// [`heard_all`](InvalidationListener::heard_all) of the time when it began; one that fails or
 /// takes longer than a second is none, the connection is made anew, and listeners hear `everything`
 /// before the next `heard_all`. What this process [publishes](InvalidationBus::publish) its
@@ -121,8 +126,8 @@ async fn run(options: SqliteConnectOptions, every: Duration, listeners: Arc<List
         let began = clock.monotonic();
         // One that failed is not used again.
         if let Ok(Ok((seen, changed))) = timeout(LOOK_LIMIT, look(view.take(), &options)).await {
-            if changed {
-                listeners.invalidated(&Invalidation::everything());
+            if !changed.is_empty() {
+                listeners.invalidated(&changed);
             }
             listeners.heard_all(clock.monotonic().saturating_sub(began));
             view = Some(seen);
@@ -130,11 +135,11 @@ async fn run(options: SqliteConnectOptions, every: Duration, listeners: Arc<List
     }
 }
 
-/// Looks once; says whether keys changed, or may have.
+/// Looks once; says what changed, or may have.
 async fn look(
     view: Option<View>,
     options: &SqliteConnectOptions,
-) -> Result<(View, bool), sqlx::Error> {
+) -> Result<(View, Invalidation), sqlx::Error> {
     let (mut connection, before) = match view {
         Some(View {
             connection,
@@ -148,28 +153,57 @@ async fn look(
     let version = sqlx::query_scalar(DATA_VERSION)
         .fetch_one(&mut connection)
         .await?;
-    if let Some((seen, counter)) = before
-        && seen == version
-    {
-        return Ok((
-            View {
-                connection,
-                version,
-                counter,
-            },
-            false,
-        ));
+    let counter = match before {
+        Some((seen, counter)) if seen == version => counter,
+        _ => {
+            sqlx::query_scalar(CHANGES)
+                .fetch_one(&mut connection)
+                .await?
+        }
+    };
+    let changed = match before {
+        Some((_, seen)) => missed(&mut connection, seen, counter).await?,
+        None => Invalidation::everything(),
+    };
+    let view = View {
+        connection,
+        version,
+        counter,
+    };
+    Ok((view, changed))
+}
+
+/// What changed between two values of the counter. Where a change is not remembered, also because
+/// others have taken its slot meanwhile, that is everything.
+async fn missed(
+    connection: &mut SqliteConnection,
+    seen: i64,
+    counter: i64,
+) -> Result<Invalidation, sqlx::Error> {
+    let mut all = Invalidation::default();
+    if seen == counter {
+        return Ok(all);
     }
-    let counter = sqlx::query_scalar(CHANGES)
-        .fetch_one(&mut connection)
+    let changes = counter.saturating_sub(seen);
+    if !(1..=REMEMBERED_CHANGES).contains(&changes) {
+        return Ok(Invalidation::everything());
+    }
+    let remembered: Vec<String> = sqlx::query_scalar(RECENT_CHANGES)
+        .bind(seen)
+        .bind(counter)
+        .fetch_all(connection)
         .await?;
-    let changed = before.is_none_or(|(_, seen)| seen != counter);
-    Ok((
-        View {
-            connection,
-            version,
-            counter,
-        },
-        changed,
-    ))
+    if i64::try_from(remembered.len()) != Ok(changes) {
+        return Ok(Invalidation::everything());
+    }
+    for change in remembered {
+        match message::read(&change) {
+            Message::Changed(what) if !what.everything => {
+                all.keys.extend(what.keys);
+                all.known.extend(what.known);
+            }
+            _ => return Ok(Invalidation::everything()),
+        }
+    }
+    Ok(all)
 }

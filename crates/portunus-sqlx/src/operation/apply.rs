@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use portunus::key::{KeyDigest, KeyId, KeyKind, KeyRecord};
+use portunus::key::{KeyDigest, KeyId, KeyKind, KeyRecord, TenantId};
 use portunus::store::{Change, Condition, Invalidation, OwnerRef, Rejected, WriteBatch};
 
 use super::Operation;
@@ -17,6 +17,7 @@ use crate::fault::{Fault, Refusal};
 use crate::record::{self, TABLE};
 use crate::sql::{self, Tell};
 use crate::time;
+use crate::turns::Lane;
 use crate::value::{Session, Value};
 
 /// The kinds of names that are held, in the order in which they are.
@@ -24,6 +25,11 @@ const KEYS: i64 = 0;
 pub(super) const TENANTS: i64 = 1;
 pub(super) const SCHEMA: i64 = 2;
 pub(super) const EVENTS: i64 = 3;
+pub(super) const USAGE: i64 = 4;
+
+/// The most hours of use that are deleted with their key, as many as there are in a year: the others
+/// are seen by nobody any more, and go when they are old.
+const MOST_HOURS: i64 = 366 * 24;
 
 /// Applies a batch.
 pub(crate) struct Apply<'a>(pub(crate) &'a WriteBatch);
@@ -31,6 +37,13 @@ pub(crate) struct Apply<'a>(pub(crate) &'a WriteBatch);
 #[async_trait]
 impl Operation for Apply<'_> {
     type Answer = ();
+
+    fn lane(&self) -> Lane {
+        Lane {
+            narrows: self.0.may_narrow(),
+            tenant: self.tenant().map(ToString::to_string),
+        }
+    }
 
     async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
         self.hold(session).await?;
@@ -55,6 +68,25 @@ impl Operation for Apply<'_> {
 }
 
 impl Apply<'_> {
+    /// A tenant whose keys it is about, where it says so.
+    fn tenant(&self) -> Option<&TenantId> {
+        let changed = self.0.changes().iter().find_map(|change| match change {
+            Change::Insert { record, .. } | Change::Replace(record) => {
+                Some(&record.owner.tenant_id)
+            }
+            Change::SetPrimary { owner, .. } | Change::PinPrimary { owner, .. } => of(owner),
+            _ => None,
+        });
+        changed.or_else(|| {
+            self.0.conditions().iter().find_map(|asked| match asked {
+                Condition::Primary { owner, .. } | Condition::ActiveKeysAtMost { owner, .. } => {
+                    of(owner)
+                }
+                _ => None,
+            })
+        })
+    }
+
     /// Holds every key and every new digest that the batch names, and the tenant of every owner
     /// whose keys it asks about or changes. A new digest of a key changes nothing that an owner is
     /// asked about, so that many keys of one tenant may move to a new scheme at once.
@@ -134,7 +166,12 @@ pub(super) async fn tell(session: &mut dyn Session, what: &Invalidation) -> Resu
     }
     match session.dialect().tell {
         #[cfg(feature = "sqlite")]
-        Tell::Count(sql) => session.change(sql, Vec::new()).await?,
+        Tell::Count(count, remember) => {
+            session.change(count, Vec::new()).await?;
+            session
+                .change(remember, vec![crate::bus::message::changed(what).into()])
+                .await?
+        }
         #[cfg(feature = "postgres")]
         Tell::Notify(sql) => {
             session
@@ -156,11 +193,17 @@ fn name(digest: &KeyDigest) -> String {
 }
 
 fn tenant(owner: &OwnerRef) -> Result<&str, Refusal> {
+    let tenant = of(owner).ok_or(Refusal::Unknown("owner"))?;
+    Ok(tenant.as_str())
+}
+
+/// Whose keys an owner's are; `None` for a kind of owner that is not known here.
+fn of(owner: &OwnerRef) -> Option<&TenantId> {
     match owner {
         OwnerRef::Tenant(tenant) | OwnerRef::TenantItself(tenant) | OwnerRef::User(tenant, _) => {
-            Ok(tenant.as_str())
+            Some(tenant)
         }
-        _ => Err(Refusal::Unknown("owner")),
+        _ => None,
     }
 }
 
@@ -247,6 +290,12 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
             )?;
             session
                 .change(sql::DELETE_USAGE, vec![id.as_str().into()])
+                .await?;
+            session
+                .change(
+                    sql::DELETE_USAGE_BY_HOUR,
+                    vec![id.as_str().into(), MOST_HOURS.into()],
+                )
                 .await?;
             session
                 .change(sql::DELETE_PRIMARY, vec![id.as_str().into()])

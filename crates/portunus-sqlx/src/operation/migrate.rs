@@ -1,5 +1,6 @@
 //! The schema, in numbered steps: 1 is keys, digests, primary keys and usage; 2 is audit events
-//! and, on SQLite, the counter of changes; 3 is whose deleted keys were.
+//! and, on SQLite, the counter of changes; 3 is whose deleted keys were and, on SQLite, what the
+//! latest changes were.
 //!
 //! A step that is recorded is never changed. Each says which the oldest schema is that a program
 //! must know to use it, so that a program that is one step behind goes on where that does no harm.

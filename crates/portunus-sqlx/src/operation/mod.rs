@@ -25,6 +25,7 @@ pub(crate) use usage::{ForgetUsage, HoursOfUse, RecordUsage, UsageByHour};
 
 use crate::fault::Fault;
 use crate::share::Purpose;
+use crate::turns::Lane;
 use crate::value::Session;
 
 /// Something to do on a connection; when it writes, in a transaction that the store commits
@@ -36,6 +37,11 @@ pub(crate) trait Operation: Sync {
 
     /// What it is for where it reads: management reads have but a part of the connections.
     const PURPOSE: Purpose = Purpose::Management;
+
+    /// Where it waits for its turn to write.
+    fn lane(&self) -> Lane {
+        Lane::default()
+    }
 
     /// Does it. It may be done again, on another connection, where the first was lost or the
     /// transaction given up.

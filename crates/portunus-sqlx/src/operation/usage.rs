@@ -19,6 +19,8 @@ use crate::value::{Row, Session};
 
 /// The most keys that one statement counts for.
 const MOST_KEYS: usize = 1000;
+/// The most hours of keys that one transaction forgets.
+const MOST_FORGOTTEN: i64 = 2_000;
 
 /// Adds what was counted.
 pub(crate) struct RecordUsage<'a>(pub(crate) &'a [UsageDelta]);
@@ -173,20 +175,26 @@ impl UsageByHour<'_> {
     }
 }
 
-/// Forgets the hours that ended before an instant.
+/// Forgets some of the hours that ended before an instant, the oldest first; says how many, and
+/// whether there may be more.
 pub(crate) struct ForgetUsage(pub(crate) SystemTime);
 
 #[async_trait]
 impl Operation for ForgetUsage {
-    type Answer = u64;
+    type Answer = (u64, bool);
 
-    async fn run(&self, session: &mut dyn Session) -> Result<u64, Fault> {
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        if let Some(hold) = session.dialect().hold {
+            // One after the other: none is shown rows that another is about to delete.
+            session
+                .change(hold, vec!["[\"usage\"]".into(), super::apply::USAGE.into()])
+                .await?;
+        }
         let hour = i64::try_from(HourOfUse::LENGTH.as_millis()).unwrap_or(i64::MAX);
-        session
-            .change(
-                sql::FORGET_USAGE,
-                vec![time::ceil(self.0).saturating_sub(hour).into()],
-            )
-            .await
+        let before = time::ceil(self.0).saturating_sub(hour);
+        let values = vec![before.into(), MOST_FORGOTTEN.into()];
+        let forgotten = session.change(sql::FORGET_USAGE, values).await?;
+        let more = i64::try_from(forgotten).is_ok_and(|forgotten| forgotten == MOST_FORGOTTEN);
+        Ok((forgotten, more))
     }
 }

@@ -22,3 +22,11 @@ CREATE INDEX portunus_keys_primary_of_tenant ON portunus_keys (tenant_id, create
 -- For the events of one key.
 CREATE INDEX portunus_events_refused_of_key ON portunus_events (key_id, outcome, place) WHERE outcome <> 'OK';
 CREATE INDEX portunus_events_acts_of_key ON portunus_events (key_id, action, place) WHERE action <> 'request';
+
+-- What the latest changes were, each in the slot of its number modulo 1024: the ids of keys and the fingerprints of
+-- digests, as JSON. A change that an older program counted has none.
+CREATE TABLE portunus_recent_changes (
+    slot    INTEGER NOT NULL PRIMARY KEY,
+    counter INTEGER NOT NULL,
+    what    TEXT    NOT NULL
+) STRICT;

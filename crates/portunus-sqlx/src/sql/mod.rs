@@ -173,6 +173,10 @@ pub(crate) const KNOW_DELETED: &str = "INSERT INTO portunus_deleted (key_id, ten
      SELECT id, tenant_id FROM portunus_keys WHERE id = $1";
 pub(crate) const DELETE: &str = "DELETE FROM portunus_keys WHERE id = $1";
 pub(crate) const DELETE_USAGE: &str = "DELETE FROM portunus_usage WHERE key_id = $1";
+/// Deletes hours of the key `$1`, the oldest first, at most `$2`.
+pub(crate) const DELETE_USAGE_BY_HOUR: &str = "DELETE FROM portunus_usage_by_hour \
+     WHERE key_id = $1 AND start IN (SELECT start FROM portunus_usage_by_hour \
+     WHERE key_id = $1 ORDER BY start LIMIT $2)";
 pub(crate) const DELETE_PRIMARY: &str = "DELETE FROM portunus_primaries WHERE key_id = $1";
 
 pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries \
@@ -184,7 +188,10 @@ pub(crate) const UNSET_PRIMARY: &str = "DELETE FROM portunus_primaries \
 pub(crate) const USAGE_BY_HOUR: &str = "SELECT start, uses \
      FROM portunus_usage_by_hour JOIN portunus_keys ON id = key_id \
      WHERE key_id = $1 AND start >= $2 AND start < $3 ORDER BY start";
-pub(crate) const FORGET_USAGE: &str = "DELETE FROM portunus_usage_by_hour WHERE start < $1";
+/// Forgets hours that began before `$1`, the oldest first, at most `$2` of all keys together.
+pub(crate) const FORGET_USAGE: &str = "DELETE FROM portunus_usage_by_hour \
+     WHERE (key_id, start) IN (SELECT key_id, start FROM portunus_usage_by_hour \
+     WHERE start < $1 ORDER BY start LIMIT $2)";
 
 /// The sum of what is stored and what is new, which stays at the largest number.
 macro_rules! added_up {
@@ -265,9 +272,29 @@ pub(crate) const INDEX_STATE: &str = "SELECT CAST(CAST(indisvalid AS INT) AS BIG
 #[cfg(feature = "sqlite")]
 const COUNT_CHANGE: &str = "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) \
      ON CONFLICT (only) DO UPDATE SET counter = counter + 1";
+/// Remembers what the change was that was counted last: `$1`, in the slot of one that is long gone.
+#[cfg(feature = "sqlite")]
+const REMEMBER_CHANGE: &str = "INSERT INTO portunus_recent_changes (slot, counter, what) \
+     SELECT counter % 1024, counter, $1 FROM portunus_changes WHERE 1 = 1 \
+     ON CONFLICT (slot) DO UPDATE SET counter = excluded.counter, what = excluded.what";
+/// How many changes are remembered.
+#[cfg(feature = "sqlite")]
+pub(crate) const REMEMBERED_CHANGES: i64 = 1024;
+/// What changed after the change `$1`, up to `$2`, as far as it is remembered.
+#[cfg(feature = "sqlite")]
+pub(crate) const RECENT_CHANGES: &str = "WITH RECURSIVE missed (counter) AS \
+     (SELECT $1 + 1 UNION ALL SELECT counter + 1 FROM missed WHERE counter < $2) \
+     SELECT what FROM missed JOIN portunus_recent_changes AS recent \
+     ON recent.slot = missed.counter % 1024 AND recent.counter = missed.counter";
 /// How many changes of keys were counted.
 #[cfg(feature = "sqlite")]
 pub(crate) const CHANGES: &str = "SELECT COALESCE(MAX(counter), 0) FROM portunus_changes";
+/// The file of the database; empty where it has none.
+#[cfg(feature = "sqlite")]
+pub(crate) const FILE: &str = "SELECT file FROM pragma_database_list WHERE name = 'main'";
+/// Fails where the file may only be read.
+#[cfg(feature = "sqlite")]
+pub(crate) const CHANGE_NOTHING: &str = "DELETE FROM portunus_schema WHERE version < 0";
 /// What differs when another connection has written.
 #[cfg(feature = "sqlite")]
 pub(crate) const DATA_VERSION: &str = "PRAGMA data_version";
@@ -275,9 +302,9 @@ pub(crate) const DATA_VERSION: &str = "PRAGMA data_version";
 /// How a write says that it changes what others may have cached.
 #[derive(Clone, Copy)]
 pub(crate) enum Tell {
-    /// By a statement without values.
+    /// By a statement without values that counts it, and one that takes what changed.
     #[cfg(feature = "sqlite")]
-    Count(&'static str),
+    Count(&'static str, &'static str),
     /// By a statement that takes what changed.
     #[cfg(feature = "postgres")]
     Notify(&'static str),
@@ -328,7 +355,7 @@ pub(crate) static SQLITE: Dialect = Dialect {
     ),
     hold: None,
     events: &events::SQLITE,
-    tell: Tell::Count(COUNT_CHANGE),
+    tell: Tell::Count(COUNT_CHANGE, REMEMBER_CHANGE),
     migrations: &[
         Migration {
             script: include_str!("../schema/sqlite_1.sql"),

@@ -27,6 +27,7 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
         KNOW_DELETED,
         DELETE,
         DELETE_USAGE,
+        DELETE_USAGE_BY_HOUR,
         DELETE_PRIMARY,
         SET_PRIMARY,
         UNSET_PRIMARY,
@@ -45,12 +46,12 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
     all.extend(dialect.keys.statements());
     all.extend(dialect.events.lanes.statements());
     all.extend(dialect.hold);
-    all.push(match dialect.tell {
+    match dialect.tell {
         #[cfg(feature = "sqlite")]
-        Tell::Count(sql) => sql,
+        Tell::Count(count, remember) => all.extend([count, remember]),
         #[cfg(feature = "postgres")]
-        Tell::Notify(sql) => sql,
-    });
+        Tell::Notify(sql) => all.push(sql),
+    }
     all
 }
 
@@ -66,6 +67,10 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
         NOTE_STEP,
         #[cfg(feature = "postgres")]
         INDEX_STATE,
+        #[cfg(feature = "sqlite")]
+        FILE,
+        #[cfg(feature = "sqlite")]
+        CHANGE_NOTHING,
     ];
     all.into_iter()
 }
@@ -81,7 +86,7 @@ pub(crate) fn is_known(dialect: &'static Dialect, sql: &'static str) -> bool {
     static OF_POSTGRES: OnceLock<HashSet<&str>> = OnceLock::new();
     let known = match dialect.tell {
         #[cfg(feature = "sqlite")]
-        Tell::Count(_) => &OF_SQLITE,
+        Tell::Count(..) => &OF_SQLITE,
         #[cfg(feature = "postgres")]
         Tell::Notify(_) => &OF_POSTGRES,
     };

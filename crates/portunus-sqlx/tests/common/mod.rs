@@ -474,6 +474,8 @@ macro_rules! every_case {
             usage::usage_outlives_an_update_and_is_no_new_version
             usage::hours_add_up_and_are_forgotten
             usage::a_large_batch_of_usage_is_kept_whole
+            usage::very_many_hours_are_forgotten_step_by_step
+            usage::the_hours_of_a_deleted_key_are_gone
             crowd::of_200_keys_at_once_a_quota_of_4_lets_4_in
             crowd::of_50_updates_at_one_version_one_succeeds
             crowd::of_many_who_make_another_key_primary_one_succeeds

@@ -164,6 +164,68 @@ pub(crate) async fn hours_add_up_and_are_forgotten(home: &impl Home) {
     assert_eq!(usage(&store, "a").await.count, u64::MAX, "totals stay");
 }
 
+/// Hours of the key `a` from the second of all times on, one use each.
+async fn many_hours(home: &impl Home, count: u32) {
+    let sql = format!(
+        "INSERT INTO portunus_usage_by_hour (key_id, start, uses) \
+         WITH RECURSIVE hours (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM hours \
+         WHERE number < {count}) SELECT 'a', CAST(number AS BIGINT) * 3600000, 1 FROM hours"
+    );
+    assert_eq!(home.execute(sql).await, u64::from(count));
+}
+
+const COUNT_HOURS: &str = "SELECT CAST(COUNT(*) AS TEXT) FROM portunus_usage_by_hour";
+
+pub(crate) async fn very_many_hours_are_forgotten_step_by_step(home: &impl Home) {
+    let store = with_a(home).await;
+    many_hours(home, 5_000).await;
+    let until = at(4_001 * 3_600 + 1);
+    // One that is given up keeps what it has done.
+    let mut left = 5_000;
+    for limit in (0..).map(Duration::from_millis) {
+        let _ = tokio::time::timeout(limit, store.forget_usage_before(until)).await;
+        let now: u32 = home.text(COUNT_HOURS).await.parse().unwrap();
+        assert!(now <= left && (now == 1_000 || now % 1_000 == 0), "{now}");
+        left = now;
+        if left < 5_000 {
+            break;
+        }
+    }
+    let forgotten = store.forget_usage_before(until).await.unwrap();
+    assert_eq!(forgotten, u64::from(left) - 1_000);
+    assert_eq!(home.text(COUNT_HOURS).await, "1000");
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let other = home.open().await;
+        tasks.spawn(async move { other.forget_usage_before(at(100_000 * 3_600)).await });
+    }
+    let sums = tasks.join_all().await;
+    let sum: u64 = sums.into_iter().map(Result::unwrap).sum();
+    assert_eq!(sum, 1_000, "none is counted twice");
+}
+
+pub(crate) async fn the_hours_of_a_deleted_key_are_gone(home: &impl Home) {
+    let store = with_a(home).await;
+    many_hours(home, 8_000).await;
+    store
+        .record_usage(&[use_of("a", 1, 5_000, None)])
+        .await
+        .unwrap();
+    store
+        .apply(&batch([insert(digest(2), record("b"))]))
+        .await
+        .unwrap();
+    store
+        .record_usage(&[use_of("b", 1, 5_000, None)])
+        .await
+        .unwrap();
+    store
+        .apply(&batch([Change::Delete(id("a"))]))
+        .await
+        .unwrap();
+    assert_eq!(home.text(COUNT_HOURS).await, "1");
+}
+
 pub(crate) async fn a_large_batch_of_usage_is_kept_whole(home: &impl Home) {
     let store = home.open().await;
     let names: Vec<String> = (0..1_500).map(|number| format!("key{number:04}")).collect();

@@ -12,6 +12,7 @@ mod addresses;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod lanes;
 mod pooler;
 mod postgres;
 mod postgres_bus;
@@ -19,5 +20,7 @@ mod postgres_faults;
 mod roles;
 mod silence;
 mod sqlite;
+mod sqlite_changes;
+mod sqlite_disk;
 mod sqlite_faults;
 mod sqlite_watch;

@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use portunus_test_support::disk::Disk;
 pub(crate) use portunus_test_support::text::hex;
 pub(crate) use portunus_test_support::wait::{PATIENCE, eventually, until};
 
@@ -329,6 +330,12 @@ impl Process {
         let script = format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
         command.args(["-c", &script, env!("CARGO_BIN_EXE_esign")]);
         Self::spawn(command, folder, flags, &[])
+    }
+
+    /// The same on a disk that gets full.
+    pub(crate) fn start_on_disk(disk: &Disk, flags: &[&str]) -> Self {
+        let command = disk.command(env!("CARGO_BIN_EXE_esign"));
+        Self::spawn(command, disk.path(), flags, &[])
     }
 
     fn spawn(

@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod crashes;
+mod full_disk;
 mod newer;
 mod nodes;
 mod nodes_cut;

@@ -215,6 +215,78 @@ fn a_store_that_cannot_be_is_one_line_and_exit_code_2() {
 }
 
 #[test]
+fn a_database_in_memory_is_refused_with_the_value_to_give_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    for store in [
+        "sqlite:",
+        "sqlite://",
+        "sqlite::memory:",
+        "sqlite://:memory:",
+        "sqlite:///:memory:",
+        "sqlite:./:memory:",
+        "sqlite::MEMORY:",
+        "sqlite::memory:?cache=shared",
+        "sqlite:file::memory:?cache=shared",
+        "sqlite:file:keys.db?mode=memory",
+        "sqlite:keys.db?mode=memory",
+        "sqlite://keys.db?cache=shared&mode=memory",
+    ] {
+        let flags = ["--ready-json", "--store", store];
+        let line = assert_refused_to_start(&Process::start_in(folder.path(), &flags, &[]).wait());
+        assert!(line.contains("--store"), "{store}: {line}");
+        assert!(line.contains("memory"), "{store}: {line}");
+    }
+    for store in [
+        "sqlite:keys.db?mode=ro",
+        "sqlite:keys.db?",
+        "sqlite:file:keys.db",
+        "sqlite://keys.db?cache=shared",
+    ] {
+        let flags = ["--ready-json", "--store", store];
+        let line = assert_refused_to_start(&Process::start_in(folder.path(), &flags, &[]).wait());
+        assert!(line.contains("parameters"), "{store}: {line}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no file");
+}
+
+#[test]
+fn one_file_has_several_spellings() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rel.db");
+    let absolute = path.display();
+    let mut issued = None;
+    for store in [
+        "sqlite:rel.db".to_owned(),
+        "sqlite://rel.db".into(),
+        "sqlite:./rel.db".into(),
+        format!("sqlite:{absolute}"),
+        format!("sqlite://{absolute}"),
+    ] {
+        let flags = ["--ready-json", "--store", &store];
+        let process = Process::start_in(folder.path(), &flags, &[]);
+        let server = Server::ready("allsign", process);
+        let first = issued.get_or_insert_with(|| server.issue(json!({})));
+        assert_eq!(status(&server, first), 200, "{store}");
+        assert_eq!(server.stop().code, Some(0));
+    }
+}
+
+#[test]
+fn a_mistyped_store_is_refused_without_the_password() {
+    for store in [
+        "postgress://tester:Tweety0Secret@127.0.0.1/keys",
+        "tester:Tweety0Secret@127.0.0.1/keys",
+        "mysql://tester:Tweety0Secret@127.0.0.1/keys",
+        "postgres:tester:Tweety0Secret@127.0.0.1",
+        "sqlite:keys.db?password=Tweety0Secret",
+    ] {
+        let line = assert_refused_to_start(&start(store));
+        assert!(line.contains("--store"), "{line}");
+        assert!(!line.contains("Tweety0"), "{line}");
+    }
+}
+
+#[test]
 fn a_database_that_is_not_there_is_one_line_without_the_password() {
     for store in [
         "postgres://tester:Tweety0Secret@127.0.0.1:1/keys",
@@ -256,6 +328,16 @@ fn a_file_that_cannot_be_used_is_one_line_and_stays_as_it_is() {
     ] {
         let before = fs::read(named(name)).ok();
         let line = assert_refused_to_start(&start(&at(&named(name))));
+        let cause = match name {
+            "folder" => "Is a directory",
+            "missing/keys.db" | "two\nlines/x" => "No such file or directory",
+            "text/keys.db" => "Not a directory",
+            _ => "",
+        };
+        assert!(
+            line.contains(cause) || name.contains('\n'),
+            "{name}: {line}"
+        );
         assert!(
             line.contains(name.lines().next().unwrap()),
             "{name}: {line}"

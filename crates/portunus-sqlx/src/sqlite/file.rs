@@ -1,0 +1,86 @@
+//! The file of a database: how it is made, and what the system says about one that SQLite cannot
+//! use. SQLite itself only says "unable to open database file".
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// As much as SQLite's shared memory takes, which it opens a database with, and a page of the log.
+const ROOM: usize = 64 << 10;
+
+/// Files that could be opened here although SQLite could not use them. They stay open, one for each
+/// path: closing one takes all locks away that this process has on the file, those of another store
+/// among them.
+static STAY_OPEN: Mutex<BTreeMap<PathBuf, File>> = Mutex::new(BTreeMap::new());
+
+/// Whether SQLite takes this for no file, but for a database in memory or a temporary one.
+pub(super) fn is_none(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    let is_uri = name.starts_with("file:");
+    name.is_empty()
+        || name == ":memory:"
+        || is_uri && (name.contains(":memory:") || name.contains("mode=memory"))
+}
+
+/// Makes a file that only its owner may read, where there is none: it will hold what signs events.
+/// SQLite gives its other files the same rights. What cannot be made is told when it is opened.
+pub(super) fn make_private(path: &Path) {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.open(path));
+}
+
+/// Why the system would not let SQLite use this file, as far as that can be found out afterwards.
+pub(super) fn obstacle(path: &Path) -> Option<String> {
+    if path.to_string_lossy().starts_with("file:") {
+        return None;
+    }
+    if let Err(error) = open(path) {
+        let is_missing = error.kind() == ErrorKind::NotFound;
+        // Where the file may not be made either, that is why.
+        let error = (is_missing.then(|| room_beside(path).err()).flatten()).unwrap_or(error);
+        return Some(error.to_string());
+    }
+    for ending in ["-wal", "-shm"] {
+        let beside = beside(path, ending);
+        if let Err(error) = open(&beside)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Some(format!("its file {ending}: {error}"));
+        }
+    }
+    let error = room_beside(path).err()?;
+    Some(format!("a file beside it: {error}"))
+}
+
+fn open(path: &Path) -> io::Result<()> {
+    let mut stay_open = STAY_OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if !stay_open.contains_key(path) {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        stay_open.insert(path.to_owned(), file);
+    }
+    Ok(())
+}
+
+/// Whether a file can be made beside it and written.
+fn room_beside(path: &Path) -> io::Result<()> {
+    let probe = beside(path, &format!("-probe-{}", std::process::id()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&probe)?;
+    let written = file.write_all(&[0; ROOM]).and_then(|()| file.sync_all());
+    drop(file);
+    let _ = fs::remove_file(probe);
+    written
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}

@@ -1,0 +1,397 @@
+//! SQLite on a disk that is full for a while, and files that the system does not let it use.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::common::{Home, SqliteHome, at, batch, digest, found, get, id, insert, record, with_a};
+use portunus::key::{KeyHasher, Revocation};
+use portunus::store::{KeyStore, StoreError, UsageDelta, WriteBatch};
+use portunus_sqlx::{OpenError, SqliteStore};
+use portunus_test_support::disk::Disk;
+use sqlx::sqlite::SqliteConnectOptions;
+
+const FILE: &str = "PORTUNUS_SQLX_FILE_ON_A_SMALL_DISK";
+
+fn revoked(mut record: portunus::key::KeyRecord) -> WriteBatch {
+    record.revoked = Some(Revocation::new(at(2_000), None));
+    WriteBatch::new().update(record)
+}
+
+/// Not a test: what runs in a process of its own, which can be limited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_does_what_it_is_told() {
+    let Ok(path) = std::env::var(FILE) else {
+        return;
+    };
+    let store = SqliteStore::open(path).await.unwrap();
+    let said = |done: Result<(), StoreError>| match done {
+        Ok(()) => "done".to_owned(),
+        Err(error) => format!("failed {}", std::error::Error::source(&error).unwrap()),
+    };
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let (what, name) = line.split_once(' ').unwrap();
+        let digest = KeyHasher::sha256().digest(name);
+        let answer = match what {
+            "issue" => {
+                let mut record = record(name);
+                record.description = Some("x".repeat(2_000));
+                said(store.apply(&batch([insert(digest, record)])).await)
+            }
+            "revoke" => match store.get(&id(name)).await {
+                Ok(listed) => said(
+                    store
+                        .apply(&revoked((*listed.unwrap().record).clone()))
+                        .await,
+                ),
+                Err(error) => said(Err(error)),
+            },
+            "use" => {
+                let delta = UsageDelta::new(id(name), 1, at(7_200), None);
+                said(store.record_usage(&[delta]).await)
+            }
+            // Begun, and given up after a while.
+            "forsake" => {
+                let write = batch([insert(digest, record(name))]);
+                let write = store.apply(&write);
+                let limit = Duration::from_micros(u64::from(name.len() as u32) * 40);
+                let _ = tokio::time::timeout(limit, write).await;
+                "done".to_owned()
+            }
+            // More than one statement takes: read in a transaction.
+            "find" => {
+                let mut digests: Vec<_> = (0..9).map(crate::common::digest).collect();
+                digests.insert(0, digest);
+                match store.find(&digests).await {
+                    Ok(Some(key)) if key.record().revoked.is_some() => "revoked".to_owned(),
+                    Ok(Some(_)) => "working".to_owned(),
+                    Ok(None) => "unknown".to_owned(),
+                    Err(error) => format!("{error}"),
+                }
+            }
+            other => panic!("{other}"),
+        };
+        std::io::stderr()
+            .write_all(format!("answer {answer}\n").as_bytes())
+            .unwrap();
+    }
+}
+
+/// Such a process.
+struct Other {
+    child: Child,
+    told: ChildStdin,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Other {
+    fn on(disk: &Disk) -> Self {
+        let mut child = disk
+            .command(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "sqlite_disk::a_process_that_does_what_it_is_told",
+                "--nocapture",
+            ])
+            .env(FILE, disk.path().join("keys.db"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            told: child.stdin.take().unwrap(),
+            lines: BufReader::new(child.stderr.take().unwrap()).lines(),
+            child,
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn tell(&mut self, what: &str, name: &str) -> String {
+        writeln!(self.told, "{what} {name}").unwrap();
+        let mut seen = Vec::new();
+        for line in self.lines.by_ref() {
+            let line = line.unwrap();
+            if let Some(answer) = line.strip_prefix("answer ") {
+                return answer.to_owned();
+            }
+            seen.push(line);
+        }
+        panic!("it ended: {seen:#?}")
+    }
+
+    /// Issues keys until that fails; those that were acknowledged.
+    fn issue_until_full(&mut self, round: usize) -> Vec<String> {
+        let mut issued = Vec::new();
+        for number in 0..10_000 {
+            let name = format!("key{round}-{number}");
+            match &*self.tell("issue", &name) {
+                "done" => issued.push(name),
+                failed => {
+                    assert!(
+                        failed.contains("full") || failed.contains("I/O"),
+                        "{failed}"
+                    );
+                    return issued;
+                }
+            }
+        }
+        panic!("it never got full")
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_nothing_else_and_is_forgotten_when_there_is_room() {
+    for disk in Disk::all(4_096) {
+        let mut other = Other::on(&disk);
+        // By name, whether the key was revoked.
+        let mut acknowledged = BTreeMap::new();
+        for round in 0..3 {
+            let mine = format!("mine{round}");
+            assert_eq!(other.tell("issue", &mine), "done");
+            acknowledged.insert(mine.clone(), false);
+            disk.fill(other.pid());
+            let issued = other.issue_until_full(round);
+            acknowledged.extend(issued.into_iter().map(|name| (name, false)));
+            for number in 0..12 {
+                for what in ["issue", "revoke", "use"] {
+                    let name = match what {
+                        "issue" => format!("refused{round}-{number}"),
+                        _ => mine.clone(),
+                    };
+                    let answer = other.tell(what, &name);
+                    if answer == "done" && what != "use" {
+                        acknowledged.insert(name, what == "revoke");
+                    }
+                }
+                other.tell("forsake", &"x".repeat(1 + number * 5));
+                let state = if acknowledged[&mine] {
+                    "revoked"
+                } else {
+                    "working"
+                };
+                assert_eq!(other.tell("find", &mine), state);
+            }
+            disk.make_room(other.pid());
+            let room = Instant::now();
+            assert_eq!(other.tell("revoke", &mine), "done");
+            assert_eq!(other.tell("find", &mine), "revoked");
+            let fresh = format!("fresh{round}");
+            assert_eq!(other.tell("issue", &fresh), "done");
+            assert_eq!(other.tell("use", &fresh), "done");
+            assert!(
+                room.elapsed() < Duration::from_secs(1),
+                "{:?}",
+                room.elapsed()
+            );
+            acknowledged.extend([(mine, true), (fresh, false)]);
+        }
+        other.child.kill().unwrap();
+        other.child.wait().unwrap();
+        let store = SqliteStore::open(disk.path().join("keys.db"))
+            .await
+            .unwrap();
+        for (name, is_revoked) in acknowledged {
+            let stored = get(&store, &name).await;
+            assert!(!is_revoked || stored.revoked.is_some(), "{name}");
+        }
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_given_up_anywhere_leaves_a_connection_that_works() {
+    let home = SqliteHome::new();
+    let store = with_a(&home).await;
+    for number in 0_u32..150 {
+        let given_up = batch([insert(digest(100 + number), record(&format!("b{number}")))]);
+        let limit = Duration::from_micros(u64::from(number) * 20);
+        let _ = tokio::time::timeout(limit, store.apply(&given_up)).await;
+        let many: Vec<_> = (0..9)
+            .map(|more| digest(9_000 + more))
+            .chain([digest(1)])
+            .collect();
+        let _ = tokio::time::timeout(limit, store.find(&many)).await;
+        if number % 10 == 0 {
+            let current = get(&store, "a").await;
+            let version = current.version + 1;
+            store
+                .apply(&WriteBatch::new().update(current))
+                .await
+                .unwrap();
+            for _ in 0..8 {
+                let key = store.find(&many).await.unwrap().unwrap();
+                assert_eq!(key.record().version, version, "an old snapshot");
+            }
+        }
+    }
+}
+
+// ---- what cannot be opened ----
+
+async fn refusal(path: &Path) -> String {
+    SqliteStore::open(path).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn what_the_system_has_against_a_file_is_told() {
+    let home = SqliteHome::new();
+    let folder = home.path().parent().unwrap().to_owned();
+    let error = refusal(&folder.join("missing/keys.db")).await;
+    assert!(error.contains("No such file or directory"), "{error}");
+    let error = refusal(&folder).await;
+    assert!(error.contains("Is a directory"), "{error}");
+    fs::write(folder.join("text"), "text").unwrap();
+    let error = refusal(&folder.join("text/keys.db")).await;
+    assert!(error.contains("Not a directory"), "{error}");
+    let options = SqliteConnectOptions::new().filename(folder.join("keys.db"));
+    let error = SqliteStore::open_with(options)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("No such file or directory"), "{error}");
+    let left = fs::read_dir(&folder).unwrap().count();
+    assert_eq!(left, 1, "nothing is left beside the text");
+}
+
+/// Not a test: opens a file as another user.
+#[tokio::test]
+async fn a_process_that_opens_a_file() {
+    if let Ok(path) = std::env::var("PORTUNUS_SQLX_FILE_TO_OPEN") {
+        let error = SqliteStore::open(path)
+            .await
+            .map(|_| ())
+            .map_err(|error| error.to_string());
+        std::io::stderr()
+            .write_all(format!("opened {error:?}\n").as_bytes())
+            .unwrap();
+    }
+}
+
+/// What a user without any rights is told.
+fn opened_by_nobody(path: &Path) -> String {
+    // Where the file may only be read by its owner, so may the program.
+    let program = path.parent().unwrap().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let is_root = fs::metadata("/proc/self")
+        .is_ok_and(|mine| std::os::unix::fs::MetadataExt::uid(&mine) == 0);
+    let mut command = if is_root {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program);
+        command
+    } else {
+        Command::new(&program)
+    };
+    let output = command
+        .args([
+            "--exact",
+            "sqlite_disk::a_process_that_opens_a_file",
+            "--nocapture",
+        ])
+        .env("PORTUNUS_SQLX_FILE_TO_OPEN", path)
+        .output()
+        .expect("setpriv of the package util-linux");
+    let output = String::from_utf8(output.stderr).unwrap();
+    let told = output.lines().find_map(|line| line.strip_prefix("opened "));
+    told.unwrap_or_else(|| panic!("{output}")).to_owned()
+}
+
+#[tokio::test]
+async fn a_file_that_belongs_to_somebody_else_or_may_only_be_read_is_refused_with_the_cause() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = SqliteHome::new();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let folder = home.path().parent().unwrap().to_owned();
+    home.close(with_a(&home).await).await;
+    // In a folder that anybody may write, where SQLite could make its other files.
+    mode(&folder, 0o777);
+    for (rights, what) in [(0o000, "somebody else's"), (0o444, "read-only")] {
+        mode(&home.path(), rights);
+        let told = opened_by_nobody(&home.path());
+        assert!(told.contains("Permission denied"), "{what}: {told}");
+    }
+    // A folder in which nothing may be made.
+    mode(&folder, 0o555);
+    let told = opened_by_nobody(&folder.join("new.db"));
+    assert!(told.contains("Permission denied"), "{told}");
+    mode(&folder, 0o755);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_at_the_start_is_told() {
+    let Some(disk) = Disk::mounted(256) else {
+        return;
+    };
+    disk.fill(std::process::id());
+    let error = refusal(&disk.path().join("keys.db")).await;
+    assert!(error.contains("No space left on device"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_another_process_locks_is_told_after_a_while() {
+    let home = SqliteHome::new();
+    let mut other = home.connection().await;
+    sqlx::raw_sql("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; CREATE TABLE t (x)")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let options = SqliteConnectOptions::new()
+        .filename(home.path())
+        .busy_timeout(Duration::from_millis(50));
+    let error = SqliteStore::open_with(options.clone()).await.unwrap_err();
+    assert!(matches!(error, OpenError::Schema { .. }), "{error:?}");
+    let error = error.to_string();
+    assert!(error.contains("another process has it"), "{error}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    let store = SqliteStore::open_with(options).await.unwrap();
+    assert!(store.find(&[digest(1)]).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_database_in_memory_is_refused() {
+    let names = [
+        ":memory:",
+        "",
+        "file::memory:",
+        "file::memory:?cache=shared",
+        "file:keys?mode=memory",
+        "file:keys?mode=memory&cache=shared",
+    ];
+    for name in names {
+        let error = SqliteStore::open(name).await.unwrap_err();
+        assert!(matches!(error, OpenError::InMemory), "{name}: {error:?}");
+        assert!(error.to_string().contains("memory"), "{error}");
+    }
+    let addresses = [
+        "sqlite::memory:",
+        "sqlite://:memory:",
+        "sqlite:keys?mode=memory",
+    ];
+    let options = addresses.map(|address| address.parse().unwrap());
+    let more = [
+        SqliteConnectOptions::new(),
+        SqliteConnectOptions::new().filename("keys").in_memory(true),
+        SqliteConnectOptions::new()
+            .filename("keys")
+            .in_memory(true)
+            .shared_cache(true),
+    ];
+    for options in options.into_iter().chain(more) {
+        let error = SqliteStore::open_with(options).await.unwrap_err();
+        assert!(matches!(error, OpenError::InMemory), "{error:?}");
+    }
+    assert!(!Path::new("keys").exists(), "no file was made");
+    let home = SqliteHome::new();
+    assert_eq!(found(&with_a(&home).await, digest(1)).await, Some(id("a")));
+}

@@ -1,0 +1,107 @@
+//! A folder on a disk that can be full: a small file system of its own where the test may mount one,
+//! and a limit on the size of files, which the processes under test run with.
+//!
+//! The two fail differently: a full file system says "No space left on device", the limit "File too
+//! large", which SQLite takes for an I/O error.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A folder, and how its disk gets full.
+#[derive(Debug)]
+pub struct Disk {
+    folder: TempDir,
+    is_mounted: bool,
+}
+
+impl Disk {
+    /// Each kind of disk that there can be here: always one whose processes are limited, and a file
+    /// system of so many kibibytes where one may be mounted.
+    pub fn all(kibibytes: u32) -> Vec<Self> {
+        let limited = Self {
+            folder: tempfile::tempdir().unwrap(),
+            is_mounted: false,
+        };
+        Self::mounted(kibibytes)
+            .into_iter()
+            .chain([limited])
+            .collect()
+    }
+
+    /// A file system of so many kibibytes; `None`, with a line on stderr, where none may be mounted.
+    pub fn mounted(kibibytes: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={kibibytes}k,mode=755");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path())
+            .output();
+        let is_mounted = mount.is_ok_and(|mount| mount.status.success());
+        if !is_mounted {
+            eprintln!("only by a limit on files: root may mount a small file system, too");
+        }
+        is_mounted.then_some(Self { folder, is_mounted })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command that runs a program on this disk.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        // A process that ignores the signal gets an error instead.
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]);
+        command.arg(program);
+        command
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+
+    /// From now on the process with this id finds the disk full.
+    pub fn fill(&self, pid: u32) {
+        if !self.is_mounted {
+            return self.limit(pid, "0:");
+        }
+        let mut ballast = File::options()
+            .create(true)
+            .append(true)
+            .open(self.ballast())
+            .unwrap();
+        for size in [1 << 16, 1 << 12, 1] {
+            while ballast.write(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    /// From now on it finds room.
+    pub fn make_room(&self, pid: u32) {
+        if self.is_mounted {
+            fs::remove_file(self.ballast()).unwrap();
+        } else {
+            self.limit(pid, "unlimited:");
+        }
+    }
+
+    fn limit(&self, pid: u32, fsize: &str) {
+        let status = Command::new("prlimit")
+            .args([&format!("--pid={pid}"), &format!("--fsize={fsize}")])
+            .status();
+        let status = status.expect("prlimit of the package util-linux");
+        assert!(status.success(), "prlimit failed: {status}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+        }
+    }
+}
