@@ -123,7 +123,8 @@ pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Resp
 
 /// A page of a list; what could not be read is named only where there is any.
 pub(crate) fn one_page(items: Vec<Value>, next: Option<String>, corrupt: &[String]) -> Value {
-    with_corrupt(json!({ "items": items, "next_cursor": next }), corrupt)
+    let members = [("items", Value::from(items)), ("next_cursor", next.into())];
+    with_corrupt(members.into_iter().collect(), corrupt)
 }
 
 fn with_corrupt(mut answer: Value, corrupt: &[String]) -> Value {

@@ -86,7 +86,8 @@ impl List<'_> {
     /// Where to start; a place between two milliseconds is before everything of the earlier one.
     fn start(&self) -> (Option<Place>, i64) {
         let Some(after) = &self.0.after else {
-            return (None, i64::MAX);
+            // A row may say any time, and is named then.
+            return (Some((i64::MAX, String::new())), i64::MAX);
         };
         let (at, next) = (time::floor(after.created_at), time::ceil(after.created_at));
         if at == next {

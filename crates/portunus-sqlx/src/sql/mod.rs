@@ -275,7 +275,7 @@ const COUNT_CHANGE: &str = "INSERT INTO portunus_changes (only, counter) VALUES 
 /// Remembers what the change was that was counted last: `$1`, in the slot of one that is long gone.
 #[cfg(feature = "sqlite")]
 const REMEMBER_CHANGE: &str = "INSERT INTO portunus_recent_changes (slot, counter, what) \
-     SELECT counter % 1024, counter, $1 FROM portunus_changes WHERE 1 = 1 \
+     SELECT counter % 1024, counter, $1 FROM portunus_changes WHERE only = 1 \
      ON CONFLICT (slot) DO UPDATE SET counter = excluded.counter, what = excluded.what";
 /// How many changes are remembered.
 #[cfg(feature = "sqlite")]
@@ -288,7 +288,8 @@ pub(crate) const RECENT_CHANGES: &str = "WITH RECURSIVE missed (counter) AS \
      ON recent.slot = missed.counter % 1024 AND recent.counter = missed.counter";
 /// How many changes of keys were counted.
 #[cfg(feature = "sqlite")]
-pub(crate) const CHANGES: &str = "SELECT COALESCE(MAX(counter), 0) FROM portunus_changes";
+pub(crate) const CHANGES: &str =
+    "SELECT COALESCE(MAX(counter), 0) FROM portunus_changes WHERE only = 1";
 /// The file of the database; empty where it has none.
 #[cfg(feature = "sqlite")]
 pub(crate) const FILE: &str = "SELECT file FROM pragma_database_list WHERE name = 'main'";

@@ -291,7 +291,10 @@ mod postgres {
         let address = server.address("postgres");
         crate::PostgresStore::connect(&address).await.unwrap();
         let mut connection = PgConnection::connect(&address).await.unwrap();
-        let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
+        // Tables without rows are cheapest to read whole, so that joins by hash and merge would be
+        // preferred: whether there is an index for a join is asked.
+        let settings = "SET enable_seqscan = off; SET enable_hashjoin = off; \
+             SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
         sqlx::raw_sql(settings)
             .execute(&mut connection)
             .await
