@@ -16,10 +16,12 @@ use crate::fault::{Fault, OpenError, Refusal};
 use crate::operation::{Migrate, Operation};
 use crate::share::{Share, Stop};
 use crate::sql;
-use crate::store::{READ_LIMIT, WRITE_LIMIT, key_store, limited};
+use crate::store::{READ_LIMIT, key_store};
 use crate::turns::Turns;
 use crate::value::{Session, session_on};
 
+/// The longest that a write may take, once it is its turn.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// How many connections read at once.
 const READERS: u32 = 4;
 /// How many of them management reads may have at once.
@@ -208,6 +210,17 @@ impl SqliteStore {
     /// They are made with the schema.
     async fn make_indexes(&self) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+/// What comes of a piece of work that may not take longer than this.
+async fn limited<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Refusal::TooLong(limit).into()),
     }
 }
 

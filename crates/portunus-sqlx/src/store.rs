@@ -1,25 +1,9 @@
-//! What the two stores share: limits of time, and the trait, told once.
+//! What the two stores share: a limit of time, and the trait, told once.
 
 use std::time::Duration;
 
-use crate::fault::{Fault, Refusal};
-
 /// The longest that a read may take.
 pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
-/// The longest that a write may take, once it is its turn.
-#[cfg(feature = "sqlite")]
-pub(crate) const WRITE_LIMIT: Duration = Duration::from_secs(30);
-/// What comes of a piece of work that may not take longer than this.
-#[cfg(feature = "sqlite")]
-pub(crate) async fn limited<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Fault> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(done) => done,
-        Err(_) => Err(Refusal::TooLong(limit).into()),
-    }
-}
 
 /// `KeyStore` and the other things that a store does, by its `read`, `read_snapshot` and `write`.
 macro_rules! key_store {
