@@ -66,7 +66,7 @@ impl Owner {
 }
 
 /// What a key may do at all, whatever its scopes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Access {
@@ -85,6 +85,14 @@ impl Access {
             Self::FullAccess => "full-access",
             Self::ReadOnly => "read-only",
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Access {
+    /// From its name only: a derived one would also read an object with the name as a member.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        name.parse().map_err(D::Error::custom)
     }
 }
 

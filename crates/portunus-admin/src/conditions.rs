@@ -7,8 +7,6 @@
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName};
 
-use crate::Fault;
-
 /// What a request demands of the version of the key.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Conditions {
@@ -19,22 +17,22 @@ pub(crate) struct Conditions {
 /// The entity tags of a field.
 #[derive(Debug, Clone, Default)]
 struct Tags {
-    /// Whether `*` is among them.
+    /// Whether there is a `*`. It must stand alone; where it does not, it keeps a write from being
+    /// done, and lets none be done.
     any: bool,
+    /// How many elements there are.
+    count: usize,
     /// Whether each is weak, and what stands between its quotes.
     listed: Vec<(bool, String)>,
 }
 
 impl Conditions {
     /// The conditions of a request; none where it has neither field.
-    ///
-    /// # Errors
-    /// 400 for a field that is not text.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Fault> {
-        Ok(Self {
-            if_match: Tags::of(headers, &IF_MATCH)?,
-            if_none_match: Tags::of(headers, &IF_NONE_MATCH)?,
-        })
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self {
+            if_match: Tags::of(headers, &IF_MATCH),
+            if_none_match: Tags::of(headers, &IF_NONE_MATCH),
+        }
     }
 
     /// Whether a write may be done to a key at this version, or to none.
@@ -46,7 +44,7 @@ impl Conditions {
     pub(crate) fn matches(&self, version: Option<u64>) -> bool {
         self.if_match
             .as_ref()
-            .is_none_or(|tags| tags.any || tags.name(version, false))
+            .is_none_or(|tags| (tags.any && tags.count == 1) || tags.name(version, false))
     }
 
     /// Whether `If-None-Match` names the version that is there (weak comparison).
@@ -57,15 +55,14 @@ impl Conditions {
 }
 
 impl Tags {
-    fn of(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Fault> {
-        let mut tags = None;
+    fn of(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        let mut tags: Option<Self> = None;
         for line in headers.get_all(name) {
-            let line = line
-                .to_str()
-                .map_err(|_| Fault::bad(format!("{name}: not a list of entity tags")))?;
-            tags.get_or_insert_with(Self::default).read(line);
+            // Tags may have bytes beyond ASCII (§8.8.3); no version has.
+            let line = String::from_utf8_lossy(line.as_bytes());
+            tags.get_or_insert_with(Self::default).read(&line);
         }
-        Ok(tags)
+        tags
     }
 
     /// Takes the elements of a line. One that is neither `*` nor a tag matches nothing.
@@ -76,6 +73,7 @@ impl Tags {
             if rest.is_empty() {
                 return;
             }
+            self.count += 1;
             let (weak, quoted) = match rest.strip_prefix("W/") {
                 Some(after) => (true, after),
                 None => (false, rest),

@@ -318,7 +318,7 @@ impl FromRequestParts<Shared> for Proven {
         operator.request_id = operator
             .request_id
             .or_else(|| shared.authenticator.request_id(&head));
-        let conditions = Conditions::of(&parts.headers)?;
+        let conditions = Conditions::of(&parts.headers);
         let demanded = conditions.clone();
         let manager = shared
             .manager

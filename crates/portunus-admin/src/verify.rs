@@ -1,7 +1,7 @@
 //! `POST /verify`: what a secret is, for whoever holds it, and what a request with it would get; in
 //! the manner of RFC 7662.
 
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use portunus::key::WorkspaceId;
 use portunus::manage::{ManageError, ManagedKey};
@@ -24,9 +24,14 @@ struct VerifyBody {
     workspace: Option<String>,
 }
 
+/// As many scopes as a key can have.
+pub(crate) const MOST_REQUIRED: usize = 256;
+/// The longest method that is asked about; registered ones have 17 characters at most.
+pub(crate) const LONGEST_METHOD: usize = 64;
+
 /// One scope, or several that are all required.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a scope, or a list of scopes")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -38,8 +43,18 @@ impl OneOrMore {
             Self::One(name) => vec![name],
             Self::More(names) => names,
         };
-        let each = scopes(&names)?.into_iter().map(Requirement::scope);
-        Ok(each.reduce(Requirement::and).unwrap_or(Requirement::none()))
+        if names.len() > MOST_REQUIRED {
+            let why = format!("at most {MOST_REQUIRED} scopes");
+            return Err(Fault::invalid("require", why));
+        }
+        let mut each: Vec<_> = scopes(&names)?
+            .into_iter()
+            .map(Requirement::scope)
+            .collect();
+        Ok(match each.len() {
+            1 => each.remove(0),
+            _ => Requirement::all_of(each),
+        })
     }
 }
 
@@ -55,6 +70,10 @@ impl VerifyBody {
             asked = asked.with_client_ip(ip);
         }
         if let Some(method) = self.method {
+            if method.len() > LONGEST_METHOD || Method::from_bytes(method.as_bytes()).is_err() {
+                let why = format!("a token of at most {LONGEST_METHOD} characters (RFC 9110 §9.1)");
+                return Err(Fault::invalid("method", why));
+            }
             asked = asked.with_method(method);
         }
         if let Some(name) = self.workspace {

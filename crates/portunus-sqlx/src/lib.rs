@@ -39,6 +39,14 @@
 //! whose times lie before 1970 or after [`MAX_TIME`](portunus::key::MAX_TIME), or whose version needs
 //! more than 63 bits, is refused, as [`StoreError::unavailable`].
 //!
+//! # Roles and versions
+//! `open` and `connect` make the schema. Where the role of a service may only read and write rows,
+//! let a role that owns the tables do it once, by [`PostgresStore::connect`] or
+//! [`PostgresStore::migrate`]: on a finished schema nothing is written at the start. Each schema says
+//! which version of this crate may still use it, so that nodes of two versions may run side by side;
+//! a node that is too old is refused at its start ([`OpenError::Newer`]). Look-ups go on while a big
+//! table is brought up to date; on SQLite writes wait meanwhile.
+//!
 //! # User ids
 //! A host whose ids of users are UUIDs says so ([`UserIds::Uuid`](portunus::actor::UserIds::Uuid)):
 //! then ids are lower-cased before they come here. For records from before,

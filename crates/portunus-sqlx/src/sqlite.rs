@@ -28,8 +28,10 @@ const READERS: u32 = 4;
 const MANAGEMENT_READERS: u32 = 2;
 /// How long a connection waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it waits that long for another process that may be making the schema.
-const SCHEMA_ATTEMPTS: u32 = 4;
+/// How long another process may be making the schema.
+const SCHEMA_PATIENCE: Duration = Duration::from_secs(15);
+/// SQLite does not wait for every lock; then this long passes until it is tried again.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A [`KeyStore`](portunus::store::KeyStore) in a SQLite file. Cloning shares the connections.
 ///
@@ -82,9 +84,12 @@ impl SqliteStore {
         if file::is_none(&path) {
             return Err(OpenError::InMemory);
         }
-        let store = Self::connect(options)
-            .await
-            .map_err(|fault| cannot_use(&path, fault.into()))?;
+        let patience = Patience::of(BUSY_TIMEOUT);
+        let mut connected = Self::connect(options.clone()).await;
+        while patience.tries_again(&connected).await {
+            connected = Self::connect(options.clone()).await;
+        }
+        let store = connected.map_err(|fault| cannot_use(&path, fault.into()))?;
         // Each connection would have another one.
         if store.read(IsInMemory).await? {
             return Err(OpenError::InMemory);
@@ -196,13 +201,11 @@ impl SqliteStore {
     /// Brings the schema up to date, however long that takes.
     async fn make_schema(&self) -> Result<(), Fault> {
         let _turn = self.turns.wait(Migrate.lane()).await?;
+        // Another process may be doing it.
+        let patience = Patience::of(SCHEMA_PATIENCE);
         let mut made = self.write_once(Migrate).await;
-        for _ in 1..SCHEMA_ATTEMPTS {
-            match &made {
-                // Another process may be doing it.
-                Err(fault) if fault.is_busy() => made = self.write_once(Migrate).await,
-                _ => break,
-            }
+        while patience.tries_again(&made).await {
+            made = self.write_once(Migrate).await;
         }
         made
     }
@@ -210,6 +213,29 @@ impl SqliteStore {
     /// They are made with the schema.
     async fn make_indexes(&self) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+/// How long another process is waited for that holds the file.
+struct Patience {
+    limit: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    fn of(limit: Duration) -> Self {
+        let since = Instant::now();
+        Self { limit, since }
+    }
+
+    /// Whether to try again, after a pause.
+    async fn tries_again<T>(&self, done: &Result<T, Fault>) -> bool {
+        let is_busy = matches!(done, Err(fault) if fault.is_busy());
+        let again = is_busy && self.since.elapsed() < self.limit;
+        if again {
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
+        again
     }
 }
 

@@ -12,11 +12,23 @@ use crate::operators::{OTHER_TENANT, TENANT};
 
 /// A user's role in the demo's organizations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "String")]
 pub(crate) enum UserRole {
     Owner,
     Admin,
     Member,
+}
+
+impl TryFrom<String> for UserRole {
+    type Error = &'static str;
+    fn try_from(name: String) -> Result<Self, &'static str> {
+        match &*name {
+            "owner" => Ok(Self::Owner),
+            "admin" => Ok(Self::Admin),
+            "member" => Ok(Self::Member),
+            _ => Err("a role is owner, admin or member"),
+        }
+    }
 }
 
 /// A user as the demo shows one.

@@ -8,6 +8,7 @@ use super::shape::{
     Members, about, any_object, any_of, at_least, boolean, id, line, list, list_or_null, matching,
     members, named, named_or_null, names, null, one_of, or_null, prose, text, time, within,
 };
+use crate::verify::{LONGEST_METHOD, MOST_REQUIRED};
 
 /// By name, in the order of the names.
 pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
@@ -164,13 +165,14 @@ fn rotate() -> Members {
 }
 
 fn verify() -> Members {
-    let require = any_of([
-        named("Scope").into(),
-        list(named("Scope")).into(),
-        null().into(),
-    ]);
+    let mut scopes = list(named("Scope"));
+    scopes.max_items = Some(MOST_REQUIRED);
+    let require = any_of([named("Scope").into(), scopes.into(), null().into()]);
     let mut key = text();
     key.format = Some(SchemaFormat::KnownFormat(KnownFormat::Password));
+    let mut method = text();
+    method.max_length = Some(LONGEST_METHOD);
+    method.pattern = Some("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$".into());
     members()
         .with("key", about(key, "The secret."))
         .perhaps("require", require)
@@ -178,7 +180,7 @@ fn verify() -> Members {
         .perhaps(
             "method",
             about(
-                or_null(text()),
+                or_null(method),
                 "The method of the request. Without it, whether the key may write is not evaluated.",
             ),
         )

@@ -138,3 +138,39 @@ fn what_storage_refuses_it_refuses_under_any_condition() {
         }
     }
 }
+
+#[test]
+fn a_star_stands_alone_and_a_tag_may_have_any_byte() {
+    let server = Server::of("allsign");
+    let issued = server.issue(json!({}));
+    let path = format!("/keys/{}", issued.id());
+    let rename = json!({ "name": "other" });
+    for tags in [
+        &b"*, \"9\""[..],
+        b"\"9\", *",
+        b"*, *",
+        b"\"\xe9\"",
+        b"W/\"\xe9\"",
+    ] {
+        let patch = Call::new("PATCH", &path)
+            .json(&rename)
+            .field("if-match", tags);
+        assert_problem(
+            &server.admin("owner", patch),
+            412,
+            "PRECONDITION_FAILED",
+            &[],
+        );
+        let issue = Call::post("/keys").json(&json!({ "name": "a" }));
+        let answer = server.admin("owner", issue.field("if-match", tags));
+        assert_problem(&answer, 412, "PRECONDITION_FAILED", &[]);
+    }
+    let known = Call::get(&path).field("if-none-match", b"\"\xe9\", \"1\"");
+    assert_eq!(server.admin("owner", known).status, 304);
+    let unknown = Call::get(&path).field("if-none-match", b"\"\xe9\"");
+    assert_eq!(server.admin("owner", unknown).status, 200);
+    let alone = Call::new("PATCH", &path)
+        .json(&rename)
+        .field("if-match", " * ");
+    assert_eq!(server.admin("owner", alone).status, 200);
+}

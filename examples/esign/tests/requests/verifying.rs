@@ -392,3 +392,50 @@ fn a_time_that_cannot_be_is_400_and_another_tenants_key_404() {
         foreign
     );
 }
+
+#[test]
+fn a_list_of_scopes_that_is_too_long_is_422_and_the_service_goes_on() {
+    let server = Server::of("allsign");
+    let issued = server.issue(json!({ "scopes": ["*"] }));
+    let ask = |key: &str, count: usize| {
+        let require = vec!["document:read"; count];
+        let body = json!({ "key": key, "require": require });
+        server.admin("owner", Call::post("/verify").json(&body))
+    };
+    let most = ask(&issued.key, 256);
+    assert_eq!((most.status, &most.json()["allowed"]), (200, &json!(true)));
+    for (key, count) in [
+        (&*issued.key, 257),
+        (&*issued.key, 2_000),
+        (&*issued.key, 200_000),
+        ("x", 200_000),
+    ] {
+        let answer = ask(key, count);
+        assert_problem(&answer, 422, "INVALID_BODY", &[]);
+    }
+    for method in ["", "G ET", "GET\n", &"x".repeat(65)] {
+        let body = json!({ "key": issued.key, "method": method });
+        let answer = server.admin("owner", Call::post("/verify").json(&body));
+        assert_problem(&answer, 422, "INVALID_BODY", &[]);
+    }
+    server.assert_alive();
+}
+
+#[test]
+fn the_name_of_an_access_is_a_string_and_nothing_else() {
+    let server = Server::of("yousign");
+    let issued = server.issue(json!({}));
+    for access in [
+        json!({ "read-only": null }),
+        json!(["read-only"]),
+        json!(1),
+        json!(true),
+    ] {
+        let body = json!({ "name": "a", "access": access });
+        let answer = server.admin("owner", Call::post("/keys").json(&body));
+        assert_problem(&answer, 422, "INVALID_BODY", &[]);
+        let change = Call::new("PATCH", &format!("/keys/{}", issued.id()));
+        let answer = server.admin("owner", change.json(&json!({ "access": access })));
+        assert_problem(&answer, 422, "INVALID_BODY", &[]);
+    }
+}
