@@ -1,7 +1,6 @@
 //! The steps, one after the other. Each answers now if it can, else in a continuation that owns its
 //! data.
 
-use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -101,26 +100,9 @@ impl Inner {
     /// Steps 3 and 4: the digest, and the key that is stored under it; now if the store can, else
     /// in the continuation.
     fn look_up(self: &Arc<Self>, key: &str, facts: Facts) -> Attempt {
+        // Under all accepted schemes, at each use: the same secret may have been ended under an
+        // older one a moment ago.
         let current = self.hasher.digest(key);
-        match telemetry::timed(Step::Store, || {
-            self.store.find_now(slice::from_ref(&current))
-        }) {
-            // Nothing under the current scheme, or nothing yet: perhaps under an older one. And at
-            // its first use a key is asked for under all: the same secret may have been ended under
-            // an older one.
-            Some(Ok(None)) | None if self.hasher.has_older() => {
-                self.look_up_all(key, current, facts)
-            }
-            Some(Ok(Some(new))) if self.hasher.has_older() && !new.compiled().has(self.tag) => {
-                self.look_up_all(key, current, facts)
-            }
-            Some(found) => self.proceed(found, slice::from_ref(&current), facts),
-            None => self.wait_for(self.hasher.candidates(key, current), facts),
-        }
-    }
-
-    /// Steps 3 and 4 under all schemes.
-    fn look_up_all(self: &Arc<Self>, key: &str, current: KeyDigest, facts: Facts) -> Attempt {
         let all = self.hasher.candidates(key, current);
         match telemetry::timed(Step::Store, || self.store.find_now(all.as_slice())) {
             Some(found) => self.proceed(found, all.as_slice(), facts),

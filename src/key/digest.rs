@@ -310,11 +310,6 @@ impl KeyHasher {
         self.current.digest(key.as_bytes())
     }
 
-    /// Whether stored keys may still have older schemes.
-    pub(crate) fn has_older(&self) -> bool {
-        !self.older.is_empty()
-    }
-
     /// The digests that the key may be stored under, in the order of their schemes, `current`
     /// first.
     pub(crate) fn candidates(&self, key: &str, current: KeyDigest) -> Candidates {

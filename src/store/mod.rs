@@ -283,12 +283,6 @@ struct CompiledFor {
 const MOST_COMPILED: usize = 8;
 
 impl Compiled {
-    /// Whether a value was made under this tag.
-    pub(crate) fn has(&self, tag: u64) -> bool {
-        let first = self.first.get();
-        std::iter::successors(first, |entry| entry.next.get()).any(|entry| entry.tag == tag)
-    }
-
     /// The value made under this tag, made now if there is none.
     pub(crate) fn get_or_try_make<T: Send + Sync + 'static, E>(
         &self,

@@ -94,3 +94,26 @@ fn a_digest_that_is_known_is_refused_alike_whosever_it_is() {
     // Its own key goes on.
     assert_eq!(delete(&server, mine.id()).status, 204);
 }
+
+#[test]
+fn what_the_same_tenant_ends_under_another_digest_ends_for_the_next_request() {
+    let server = Server::on("memory", "allsign");
+    for end in ["revoke", "delete"] {
+        let mine = server.issue(json!({}));
+        assert_eq!(server.get("/whoami", &mine.key).status, 200);
+        let body = import(&mine.key, "sha512");
+        let again = server.admin("owner", Call::post("/import").json(&body));
+        assert_eq!(again.status, 201, "{}", again.text());
+        let id = again.json()["record"]["id"].as_str().unwrap().to_owned();
+        assert_eq!(server.get("/whoami", &mine.key).status, 200);
+        let ended = match end {
+            "revoke" => server.revoke(&id).status == 200,
+            _ => delete(&server, &id).status == 204,
+        };
+        assert!(ended);
+        assert_eq!(server.get("/whoami", &mine.key).status, 401, "{end}");
+        let body = json!({ "key": mine.key });
+        let verdict = server.admin("owner", Call::post("/verify").json(&body));
+        assert_eq!(verdict.json()["active"], false, "{end}");
+    }
+}
