@@ -17,11 +17,8 @@ pub(crate) struct Conditions {
 /// The entity tags of a field.
 #[derive(Debug, Clone, Default)]
 struct Tags {
-    /// Whether there is a `*`. It must stand alone; where it does not, it keeps a write from being
-    /// done, and lets none be done.
+    /// Whether `*` is among them.
     any: bool,
-    /// How many elements there are.
-    count: usize,
     /// Whether each is weak, and what stands between its quotes.
     listed: Vec<(bool, String)>,
 }
@@ -44,7 +41,7 @@ impl Conditions {
     pub(crate) fn matches(&self, version: Option<u64>) -> bool {
         self.if_match
             .as_ref()
-            .is_none_or(|tags| (tags.any && tags.count == 1) || tags.name(version, false))
+            .is_none_or(|tags| tags.any || tags.name(version, false))
     }
 
     /// Whether `If-None-Match` names the version that is there (weak comparison).
@@ -73,7 +70,6 @@ impl Tags {
             if rest.is_empty() {
                 return;
             }
-            self.count += 1;
             let (weak, quoted) = match rest.strip_prefix("W/") {
                 Some(after) => (true, after),
                 None => (false, rest),

@@ -248,7 +248,12 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
         )
         .await;
     world
-        .expect(200, change().header("if-match", "*").raw(NULLS_OF_A_CHANGE))
+        .expect(
+            200,
+            change()
+                .header("if-match", "\"0\", *")
+                .raw(NULLS_OF_A_CHANGE),
+        )
         .await;
     world.expect(200, change()).await;
     world.expect(400, change().raw("{")).await;

@@ -10,6 +10,7 @@
     clippy::print_stdout
 )]
 
+pub(crate) mod admin_reads;
 pub(crate) mod audit;
 pub(crate) mod contract;
 pub(crate) mod corrupt;
@@ -507,6 +508,7 @@ macro_rules! every_case {
             written::a_schema_of_a_later_version_is_used_where_that_allows_it
             newer::a_record_of_a_newer_version_is_refused_and_can_only_be_ended
             newer::what_ends_a_record_of_a_newer_version_changes_no_byte_that_is_not_known_here
+            admin_reads::look_ups_go_on_beside_reads_of_management_that_stop_after_ten_thousand_rows
             dump::no_dump_holds_a_key
             model::random_batches_do_what_the_store_in_memory_does
         }

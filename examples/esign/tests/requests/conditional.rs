@@ -140,18 +140,12 @@ fn what_storage_refuses_it_refuses_under_any_condition() {
 }
 
 #[test]
-fn a_star_stands_alone_and_a_tag_may_have_any_byte() {
+fn a_tag_may_have_any_byte() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     let path = format!("/keys/{}", issued.id());
     let rename = json!({ "name": "other" });
-    for tags in [
-        &b"*, \"9\""[..],
-        b"\"9\", *",
-        b"*, *",
-        b"\"\xe9\"",
-        b"W/\"\xe9\"",
-    ] {
+    for tags in [&b"\"\xe9\""[..], b"W/\"\xe9\""] {
         let patch = Call::new("PATCH", &path)
             .json(&rename)
             .field("if-match", tags);
@@ -169,8 +163,4 @@ fn a_star_stands_alone_and_a_tag_may_have_any_byte() {
     assert_eq!(server.admin("owner", known).status, 304);
     let unknown = Call::get(&path).field("if-none-match", b"\"\xe9\"");
     assert_eq!(server.admin("owner", unknown).status, 200);
-    let alone = Call::new("PATCH", &path)
-        .json(&rename)
-        .field("if-match", " * ");
-    assert_eq!(server.admin("owner", alone).status, 200);
 }
