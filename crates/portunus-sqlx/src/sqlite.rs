@@ -129,8 +129,9 @@ impl SqliteStore {
     /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is
     /// when it is acknowledged: with `synchronous` below `FULL`, a power cut may undo a revocation.
     /// Each connection must see the same database, and a connection that failed is replaced, so that
-    /// a database in memory is lost. Clones of this store take turns to write; a second store on the same pool waits in
-    /// SQLite, as another process does. Call [`migrate`](Self::migrate) before anything else.
+    /// a database in memory is lost. Clones of this store take turns to write; a second store on the
+    /// same pool waits in SQLite, as another process does. Call [`migrate`](Self::migrate) before
+    /// anything else.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
         let half = pool.options().get_max_connections() / 2;
