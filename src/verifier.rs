@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use crate::key::{Access, Environment, KeyId, KeyKind, KeyRecord, Owner, PlanName, WorkspaceId};
 use crate::limit::Quotas;
 use crate::network::AllowList;
+use crate::pointer::to_the_pointee;
 use crate::scope::Scope;
 
 /// Verifies Bearer tokens that are no keys of the store. `Arc` and `Box` of a verifier are
@@ -125,17 +126,9 @@ impl VerifierError {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: TokenVerifier + ?Sized> TokenVerifier for $pointer<T> {
-            fn recognizes(&self, token: &str) -> bool {
-                (**self).recognizes(token)
-            }
-            async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError> {
-                (**self).verify(token).await
-            }
-        }
-    )*};
+to_the_pointee! {
+    TokenVerifier {
+        async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError>;
+        fn recognizes(&self, token: &str) -> bool;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

@@ -14,6 +14,7 @@
 //!
 //! The test `tests/limits_beside_gcra.rs` counts the last two rows.
 
+mod cell;
 mod decision;
 mod failures;
 mod fields;
@@ -37,6 +38,7 @@ pub use local::{LocalLimiter, LocalLimiterBuilder};
 pub use quota::{Quota, QuotaError, Quotas};
 
 use crate::key::{KeyFamily, TenantId};
+use crate::pointer::to_the_pointee;
 
 /// Decides whether a request may pass.
 ///
@@ -241,17 +243,9 @@ impl FromStr for OnOutage {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: RateLimiter + ?Sized> RateLimiter for $pointer<T> {
-            async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
-                (**self).acquire(request).await
-            }
-            fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
-                (**self).try_acquire(request)
-            }
-        }
-    )*};
+to_the_pointee! {
+    RateLimiter {
+        async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
+        fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>>;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);
