@@ -12,6 +12,7 @@ use async_trait::async_trait;
 
 use crate::key::{Access, Owner, TenantId, UserId, WorkspaceId};
 use crate::scope::Scope;
+use crate::telemetry::Told;
 
 /// Finds users. `Arc` and `Box` of a directory are directories.
 ///
@@ -162,6 +163,12 @@ pub enum Standing {
     Suspended,
     /// The owner no longer has the role that keys need.
     RoleLost,
+}
+
+impl<E> Told for Result<Standing, E> {
+    fn told(&self) -> &'static str {
+        if self.is_ok() { "found" } else { "failed" }
+    }
 }
 
 /// The directory gave no answer.

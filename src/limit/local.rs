@@ -22,11 +22,11 @@ use smallvec::SmallVec;
 
 use super::window::{Recorder, nanos};
 use super::{
-    BucketId, Decision, LimitBucket, LimitRequest, LimiterError, Quota, Quotas, RateLimiter,
-    WindowState,
+    BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter, WindowState,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::key::{KeyFamily, TenantId};
+use crate::quota::{Quota, Quotas};
 
 const SHARDS: usize = 64;
 

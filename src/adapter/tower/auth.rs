@@ -21,8 +21,9 @@ use crate::authenticator::{Admission, Attempt, Authenticator, Outcome};
 use crate::error::AuthError;
 use crate::key::{KeyId, UserId};
 use crate::limit::Decision;
-use crate::network::TlsVersion;
-use crate::principal::{KeyPrincipal, Principal};
+use crate::policy::Principal;
+use crate::principal::KeyPrincipal;
+use crate::request::TlsVersion;
 use crate::telemetry;
 
 type TlsOf = dyn Fn(&Extensions) -> Option<TlsVersion> + Send + Sync;
