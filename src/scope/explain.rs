@@ -16,46 +16,42 @@ pub enum ScopeExplanation {
     Missing(ScopeRequirement),
 }
 
-impl ScopeExplanation {
-    pub(super) fn of(required: &ScopeRequirement, granted: &dyn ScopeSet) -> Self {
-        if !required.is_met_by(granted) {
-            return Self::Missing(missing(required, granted));
+impl ScopeRequirement {
+    /// Which grants met it, or what is missing. Allocates: for people, not for decisions.
+    #[must_use]
+    pub fn explain(&self, granted: &dyn ScopeSet) -> ScopeExplanation {
+        if !self.is_met_by(granted) {
+            return ScopeExplanation::Missing(self.missing(granted));
         }
         let mut met = Vec::new();
-        collect_met(required, granted, &mut met);
-        Self::Met(met)
+        self.collect_met(granted, &mut met);
+        ScopeExplanation::Met(met)
     }
-}
 
-/// The parts of a requirement that the grants do not meet.
-fn missing(required: &ScopeRequirement, granted: &dyn ScopeSet) -> ScopeRequirement {
-    let Node::All(parts) = &required.0 else {
-        return required.clone();
-    };
-    let unmet = parts.iter().filter(|part| !part.is_met_by(granted));
-    let mut left: Vec<_> = unmet.map(|part| missing(part, granted)).collect();
-    match (left.len(), left.pop()) {
-        (1, Some(one)) => one,
-        (_, last) => ScopeRequirement::all_of(left.into_iter().chain(last)),
-    }
-}
-
-fn collect_met(
-    required: &ScopeRequirement,
-    granted: &dyn ScopeSet,
-    met: &mut Vec<(Scope, String)>,
-) {
-    match &required.0 {
-        Node::Scope(scope) => met.extend(granted.granted_by(scope).map(|by| (scope.clone(), by))),
-        Node::Any(alternatives) => {
-            if let Some(first) = alternatives.iter().find(|r| r.is_met_by(granted)) {
-                collect_met(first, granted, met);
-            }
+    /// The parts of it that the grants do not meet.
+    fn missing(&self, granted: &dyn ScopeSet) -> Self {
+        let Node::All(parts) = &self.0 else {
+            return self.clone();
+        };
+        let unmet = parts.iter().filter(|part| !part.is_met_by(granted));
+        let mut left: Vec<_> = unmet.map(|part| part.missing(granted)).collect();
+        match (left.len(), left.pop()) {
+            (1, Some(one)) => one,
+            (_, last) => Self::all_of(left.into_iter().chain(last)),
         }
-        Node::All(parts) => {
-            for part in parts {
-                collect_met(part, granted, met);
+    }
+
+    fn collect_met(&self, granted: &dyn ScopeSet, met: &mut Vec<(Scope, String)>) {
+        match &self.0 {
+            Node::Scope(scope) => {
+                met.extend(granted.granted_by(scope).map(|by| (scope.clone(), by)));
             }
+            Node::Any(alternatives) => {
+                if let Some(first) = alternatives.iter().find(|r| r.is_met_by(granted)) {
+                    first.collect_met(granted, met);
+                }
+            }
+            Node::All(parts) => parts.iter().for_each(|r| r.collect_met(granted, met)),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::explain::ScopeExplanation;
 use super::name::Scope;
 use super::set::ScopeSet;
 
@@ -62,12 +61,6 @@ impl ScopeRequirement {
             Node::Any(alternatives) => alternatives.iter().any(|r| r.is_met_by(granted)),
             Node::All(parts) => parts.iter().all(|r| r.is_met_by(granted)),
         }
-    }
-
-    /// Which grants met it, or what is missing. Allocates: for people, not for decisions.
-    #[must_use]
-    pub fn explain(&self, granted: &dyn ScopeSet) -> ScopeExplanation {
-        ScopeExplanation::of(self, granted)
     }
 
     /// Whether any set could meet it.
