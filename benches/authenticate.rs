@@ -22,9 +22,10 @@ use http::{Request, Response};
 use http_body_util::Full;
 use portunus::adapter::tower::{AuthLayer, HttpHead, require};
 use portunus::key::{KeyHasher, Owner, Pepper};
-use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
 use portunus::profile::Profile;
+use portunus::quota::{Quota, Quotas};
 use portunus::store::MemoryStore;
 use portunus::{
     Admission, Attempt, Authenticator, AuthenticatorBuilder, Principal, Requirement, scope,

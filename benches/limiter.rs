@@ -27,8 +27,9 @@ use governor::clock::DefaultClock;
 use governor::state::keyed::DashMapStateStore;
 use portunus::key::KeyFamily;
 use portunus::limit::{
-    BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter, Quota, Quotas, RateLimiter,
+    BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter, RateLimiter,
 };
+use portunus::quota::{Quota, Quotas};
 
 const THREADS: usize = 2;
 /// Many a minute and many an hour, so that an exhausted quota is not what is measured. Both count

@@ -11,11 +11,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actor::{ActorMode, UserRef};
-use crate::key::{KeyId, KeyRecord};
+use crate::key::{KeyId, KeyRecord, UserId};
 use crate::limit::Decision;
-use crate::policy::Requirement;
-use crate::scope::ScopeSet;
+use crate::scope::{ScopeRequirement, ScopeSet};
 
 /// Why a request is refused: stable, machine-readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -313,7 +311,16 @@ struct More {
 #[derive(Clone)]
 pub(crate) struct Presented {
     pub(crate) record: Arc<KeyRecord>,
-    pub(crate) wanted: Option<(ActorMode, UserRef)>,
+    pub(crate) named: Option<NamedUser>,
+}
+
+/// The user whom a refused request named.
+#[derive(Clone)]
+pub(crate) struct NamedUser {
+    /// Whether the key was to act on behalf of the user, rather than as the user.
+    pub(crate) on_behalf: bool,
+    pub(crate) id: Option<UserId>,
+    pub(crate) email: Option<String>,
 }
 
 /// What a refusal for want of a scope knows.
@@ -321,7 +328,7 @@ pub(crate) struct Presented {
 #[non_exhaustive]
 pub struct MissingScope {
     /// What the route requires.
-    pub required: Requirement,
+    pub required: ScopeRequirement,
     /// What the key grants, by name.
     pub granted: Vec<String>,
 }
@@ -358,7 +365,7 @@ impl AuthError {
 
     /// `INSUFFICIENT_SCOPE`, with what was required and what was there.
     #[must_use]
-    pub fn insufficient_scope(required: &Requirement, granted: &dyn ScopeSet) -> Self {
+    pub fn insufficient_scope(required: &ScopeRequirement, granted: &dyn ScopeSet) -> Self {
         let detail = format!(
             "The API key lacks a required scope: {}",
             required.explain(granted)
@@ -434,14 +441,10 @@ impl AuthError {
 
     /// The same error, of a caller who presented a real key.
     #[must_use]
-    pub(crate) fn presenting(
-        self,
-        record: &Arc<KeyRecord>,
-        wanted: Option<&(ActorMode, UserRef)>,
-    ) -> Self {
+    pub(crate) fn presenting(self, record: &Arc<KeyRecord>, named: Option<NamedUser>) -> Self {
         let presented = Presented {
             record: Arc::clone(record),
-            wanted: wanted.cloned(),
+            named,
         };
         self.with(|more| more.presented = Some(presented))
     }

@@ -96,6 +96,7 @@ pub mod policy;
 mod principal;
 #[cfg(feature = "profiles")]
 pub mod profile;
+pub mod quota;
 pub mod request;
 pub mod respond;
 pub mod scope;
@@ -116,8 +117,8 @@ pub use clock::{Clock, SystemClock};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
 pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
 pub use limit::RateLimiter;
-pub use policy::Requirement;
-pub use principal::{KeyPrincipal, Principal};
+pub use policy::{Principal, Requirement};
+pub use principal::KeyPrincipal;
 pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
 pub use store::KeyStore;

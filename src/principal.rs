@@ -1,5 +1,4 @@
-//! Who was authenticated: the trait that routes and hosts ask, and the principal that the library
-//! makes.
+//! The principal that the library makes of a key.
 //!
 //! A principal is identity and facts, never a decision. It may be kept for the length of a request,
 //! and no longer.
@@ -9,65 +8,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::actor::{self, Actor, ActorMode, User};
-use crate::error::AuthError;
 use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
-use crate::limit::{LimiterSlot, Quotas};
-use crate::policy::Requirement;
+use crate::limit::LimiterSlot;
+use crate::policy::Principal;
+use crate::quota::Quotas;
 use crate::respond::Responder;
-use crate::scope::{Scope, ScopeSet};
+use crate::scope::ScopeSet;
 use crate::usage::UsageCell;
-
-/// An authenticated caller.
-///
-/// A host's own type may implement it, to be checked against requirements like the library's.
-pub trait Principal: fmt::Debug + Send + Sync + 'static {
-    /// The id of the key that was presented.
-    fn key_id(&self) -> &KeyId;
-    /// Whom the key belongs to.
-    fn owner(&self) -> &Owner;
-    /// Who acts.
-    fn actor(&self) -> Actor<'_>;
-    /// The environment whose data may be touched.
-    fn environment(&self) -> &Environment;
-    /// What is granted.
-    fn scopes(&self) -> &dyn ScopeSet;
-
-    /// Whether the key may write; it may unless this is said.
-    fn access(&self) -> Access {
-        Access::FullAccess
-    }
-    /// The only workspaces that the key reaches; `None`, the default, for all of the tenant's.
-    fn workspaces(&self) -> Option<&[WorkspaceId]> {
-        None
-    }
-    /// The plan that the owner pays for.
-    fn plan(&self) -> Option<&PlanName> {
-        None
-    }
-
-    /// Whether the key reaches a workspace: to filter what a handler lists.
-    fn reaches(&self, workspace: &str) -> bool {
-        self.workspaces()
-            .is_none_or(|reached| reached.iter().any(|id| id.as_str() == workspace))
-    }
-
-    /// Checks a requirement inside of a handler, after the route's own. What needs the request (the
-    /// method, a workspace in the path) is not met here. Allocates nothing where it is met.
-    ///
-    /// # Errors
-    /// What is missing.
-    fn require(&self, requirement: &Requirement) -> Result<(), AuthError> {
-        requirement.check(self, None)
-    }
-
-    /// The same for one scope.
-    ///
-    /// # Errors
-    /// `INSUFFICIENT_SCOPE`.
-    fn require_scope(&self, scope: Scope) -> Result<(), AuthError> {
-        self.require(&Requirement::scope(scope))
-    }
-}
 
 /// What one authenticator knows of one key: compiled once, shared by all requests until the record
 /// changes.

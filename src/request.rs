@@ -7,8 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-
-use crate::network::TlsVersion;
+use std::str::FromStr;
 
 /// A header field, by name. The library's own are told apart without comparing text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +44,52 @@ impl<'n> FieldName<'n> {
             Self::Forwarded => "forwarded",
             Self::RequestId => "x-request-id",
             Self::Other(name) => name,
+        }
+    }
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// TLS 1.0, or an unknown version: the least that can be told of an encrypted connection.
+    V1_0,
+    /// TLS 1.1.
+    V1_1,
+    /// TLS 1.2 (RFC 5246).
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    V1_3,
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1_0 => "TLSv1.0",
+            Self::V1_1 => "TLSv1.1",
+            Self::V1_2 => "TLSv1.2",
+            Self::V1_3 => "TLSv1.3",
+        })
+    }
+}
+
+/// A text that names no version of TLS.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no version of TLS {0:?}: there are TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3, and https for an unknown one"
+)]
+pub struct ParseTlsVersionError(String);
+
+/// As OpenSSL names versions (`TLSv1.3`), or `https` for an unknown one.
+impl FromStr for TlsVersion {
+    type Err = ParseTlsVersionError;
+    fn from_str(text: &str) -> Result<Self, ParseTlsVersionError> {
+        match text {
+            "https" | "TLSv1" | "TLSv1.0" => Ok(Self::V1_0),
+            "TLSv1.1" => Ok(Self::V1_1),
+            "TLSv1.2" => Ok(Self::V1_2),
+            "TLSv1.3" => Ok(Self::V1_3),
+            _ => Err(ParseTlsVersionError(text.chars().take(40).collect())),
         }
     }
 }

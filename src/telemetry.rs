@@ -77,12 +77,6 @@ impl<T, E> Told for Result<Option<T>, E> {
     }
 }
 
-impl<E> Told for Result<crate::actor::Standing, E> {
-    fn told(&self) -> &'static str {
-        if self.is_ok() { "found" } else { "failed" }
-    }
-}
-
 impl<E> Told for Result<crate::limit::Decision, E> {
     fn told(&self) -> &'static str {
         match self {

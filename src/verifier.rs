@@ -13,9 +13,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use crate::key::{Access, Environment, KeyId, KeyKind, KeyRecord, Owner, PlanName, WorkspaceId};
-use crate::limit::Quotas;
 use crate::network::AllowList;
 use crate::pointer::to_the_pointee;
+use crate::quota::Quotas;
 use crate::scope::Scope;
 
 /// Verifies Bearer tokens that are no keys of the store. `Arc` and `Box` of a verifier are

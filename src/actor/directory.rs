@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use crate::key::{Access, Owner, TenantId, UserId, WorkspaceId};
 use crate::pointer::to_the_pointee;
 use crate::scope::Scope;
+use crate::telemetry::Told;
 
 /// Finds users. `Arc` and `Box` of a directory are directories.
 ///
@@ -163,6 +164,12 @@ pub enum Standing {
     Suspended,
     /// The owner no longer has the role that keys need.
     RoleLost,
+}
+
+impl<E> Told for Result<Standing, E> {
+    fn told(&self) -> &'static str {
+        if self.is_ok() { "found" } else { "failed" }
+    }
 }
 
 /// The directory gave no answer.

@@ -12,7 +12,6 @@ mod cached;
 mod directory;
 mod intersection;
 mod user_ids;
-mod wanted;
 
 use std::fmt;
 
@@ -22,7 +21,6 @@ pub use cached::CachedDirectory;
 pub use directory::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 pub(crate) use intersection::Intersection;
 pub use user_ids::UserIds;
-pub(crate) use wanted::Wanted;
 
 use crate::key::{KeyKind, Owner, UserId};
 

@@ -47,6 +47,11 @@ impl UserIds {
         }
     }
 
+    /// Whether a text may be the identifier of a user.
+    pub(crate) fn permits(self, text: &str) -> bool {
+        self == Self::Any || is_uuid(text)
+    }
+
     /// Whether two identifiers name one user, also where one was stored before ids were folded.
     pub(crate) fn are_one(self, one: &UserId, other: &UserId) -> bool {
         one == other || self.canonical(one.clone()) == self.canonical(other.clone())
@@ -71,7 +76,7 @@ impl UserIds {
 }
 
 /// Five groups of hexadecimal digits, 8-4-4-4-12.
-pub(super) fn is_uuid(text: &str) -> bool {
+fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',

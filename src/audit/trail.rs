@@ -21,7 +21,8 @@ use super::witness::Noted;
 use super::{Action, AuditError, AuditEvent, AuditOutcome, AuditSink, EventId, RequestId};
 use crate::clock::{Clock, SystemClock};
 use crate::key::KeyId;
-use crate::limit::{FailureLimits, Quota, Quotas};
+use crate::limit::FailureLimits;
+use crate::quota::{Quota, Quotas};
 use crate::telemetry;
 
 /// No sink is given more events than this at once.

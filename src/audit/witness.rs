@@ -9,10 +9,11 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use super::{Action, AuditEvent, AuditOutcome, AuditTrail, EventId, Party, RequestId};
-use crate::actor::{ActorMode, UserRef, as_owner, own_mode};
-use crate::error::AuthError;
+use crate::actor::{ActorMode, as_owner, own_mode};
+use crate::error::{AuthError, NamedUser};
 use crate::key::KeyRecord;
-use crate::principal::{KeyPrincipal, Principal};
+use crate::policy::Principal;
+use crate::principal::KeyPrincipal;
 use crate::request::RequestHead;
 use crate::text::floor_char_boundary;
 
@@ -183,7 +184,7 @@ impl Noted {
                 event.scopes = principal.scopes().names();
             }
             Who::Refused(presented) => {
-                let (mode, subject) = asked(&presented.record, presented.wanted.as_ref());
+                let (mode, subject) = asked(&presented.record, presented.named.as_ref());
                 event.mode = Some(mode);
                 event.subject = subject;
                 event.scopes = presented
@@ -204,10 +205,15 @@ impl Noted {
 }
 
 /// As whom a refused key was to act.
-fn asked(record: &KeyRecord, wanted: Option<&(ActorMode, UserRef)>) -> (ActorMode, Option<Party>) {
-    match wanted {
-        Some((mode, UserRef::Id(id))) => (*mode, Party::user(Some(id), None)),
-        Some((mode, UserRef::Email(email))) => (*mode, Party::user(None, Some(email))),
+fn asked(record: &KeyRecord, named: Option<&NamedUser>) -> (ActorMode, Option<Party>) {
+    match named {
+        Some(user) => {
+            let mode = match user.on_behalf {
+                true => ActorMode::Delegated,
+                false => ActorMode::AppUser,
+            };
+            (mode, Party::user(user.id.as_ref(), user.email.as_deref()))
+        }
         None => {
             let owner = as_owner(own_mode(record.kind), &record.owner);
             (owner.mode, Party::user(owner.user_id, owner.user_email))

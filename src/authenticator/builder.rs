@@ -11,10 +11,9 @@ use crate::audit::AuditTrail;
 use crate::clock::{Clock, SystemClock};
 use crate::credential::{Accepted, Scheme};
 use crate::key::{Environment, KeyFormat, KeyHasher, KeyKind};
-use crate::limit::{
-    FailureLimits, LimitFields, LocalLimiter, OnOutage, Quota, Quotas, RateLimiter,
-};
+use crate::limit::{FailureLimits, LimitFields, LocalLimiter, OnOutage, RateLimiter};
 use crate::network::{ClientIp, Transport};
+use crate::quota::{Quota, Quotas};
 use crate::request::RequestHead;
 use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
 use crate::scope::{ScopeModel, WildcardModel};

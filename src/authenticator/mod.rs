@@ -15,6 +15,7 @@ mod entry;
 mod path;
 mod rules;
 mod verify;
+mod wanted;
 
 use std::fmt;
 use std::future::Future;
@@ -25,14 +26,15 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use crate::actor::{Directory, OwnerStanding, UserIds, Wanted};
+use crate::actor::{Directory, OwnerStanding, UserIds};
 use crate::audit::{AuditTrail, RequestId, Witness};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Presentation, Scheme};
 use crate::error::AuthError;
 use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord};
-use crate::limit::{FailureLimits, LocalLimiter, OnOutage, Quotas, RateLimiter};
+use crate::limit::{FailureLimits, LocalLimiter, OnOutage, RateLimiter};
 use crate::network::{ClientIp, Transport};
+use crate::quota::Quotas;
 use crate::request::RequestHead;
 use crate::respond::Responder;
 use crate::scope::{ScopeModel, ScopeSet};
@@ -44,6 +46,7 @@ use crate::verifier::TokenVerifier;
 pub use attempt::{Admission, Attempt, Outcome, PendingAttempt};
 pub use builder::{AuthenticatorBuilder, BuildError};
 pub use verify::{Introspection, Verdict};
+use wanted::Wanted;
 
 /// Authenticates requests. Cloning shares everything.
 ///

@@ -8,10 +8,11 @@ use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use super::rules::{is_own_user, may_act_for, may_delegate, network, standing, stands, transport};
+use super::wanted::{self, Wanted};
 use super::{
     Admission, Anonymous, Attempt, Facts, Inner, Limits, Outcome, PendingAttempt, Purpose,
 };
-use crate::actor::{self, ActorMode, DirectoryError, User, UserRef, Wanted};
+use crate::actor::{self, ActorMode, DirectoryError, User, UserRef};
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Candidates, KeyDigest};
@@ -399,7 +400,7 @@ impl Inner {
             UserRef::Id(id) => !self.gives_away(id.as_str()),
             UserRef::Email(email) => !self.gives_away(email),
         };
-        error.presenting(&entry.record, wanted.filter(is_name))
+        error.presenting(&entry.record, wanted.filter(is_name).map(wanted::named))
     }
 
     /// The answer to a client that has failed too often to be worth a look-up.

@@ -10,12 +10,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::rules::{network, standing};
+use super::wanted::Wanted;
 use super::{Admission, Authenticator, Facts, Inner, Purpose};
-use crate::actor::{self, Wanted};
+use crate::actor;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord, WorkspaceId};
-use crate::policy::{Requirement, WorkspaceOf};
-use crate::principal::{KeyEntry, KeyPrincipal, Principal};
+use crate::policy::{Principal, Requirement, WorkspaceOf};
+use crate::principal::{KeyEntry, KeyPrincipal};
 use crate::request::{FieldName, RequestHead};
 
 /// A request that is only asked about, by [`Authenticator::verify`].

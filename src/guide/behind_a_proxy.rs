@@ -75,7 +75,8 @@
     not(feature = "testing"),
     doc = "```ignore (needs the feature testing)"
 )]
-//! use portunus::network::{TlsVersion, Transport};
+//! use portunus::network::Transport;
+//! use portunus::request::TlsVersion;
 //! use portunus::testing::{TestKeys, TestRequest};
 //!
 //! # #[tokio::main]
@@ -96,7 +97,7 @@
 //! # }
 //! ```
 //!
-//! Where your server ends TLS, it says so by a [`TlsVersion`](crate::network::TlsVersion) in the
+//! Where your server ends TLS, it says so by a [`TlsVersion`](crate::request::TlsVersion) in the
 //! request's extensions, or you say how it is found: `AuthLayer::tls(…)`, `Auth::tls(…)`. In nginx,
 //! `proxy_set_header X-TLS-Version $ssl_protocol;` writes the field; a proxy that knows only
 //! `$scheme` writes `https`, which counts as the oldest version there is.

@@ -20,7 +20,8 @@
 //! use std::time::Duration;
 //!
 //! use async_trait::async_trait;
-//! use portunus::limit::{BucketId, Decision, LimitRequest, LimiterError, Quota, WindowState};
+//! use portunus::limit::{BucketId, Decision, LimitRequest, LimiterError, WindowState};
+//! use portunus::quota::Quota;
 //! use portunus::{Clock, RateLimiter, conformance};
 //!
 //! #[derive(Debug)]

@@ -14,7 +14,8 @@
 //!
 //! use portunus::ErrorCode;
 //! use portunus::key::KeyStatus;
-//! use portunus::limit::{LocalLimiter, Quota, Quotas};
+//! use portunus::limit::LocalLimiter;
+//! use portunus::quota::{Quota, Quotas};
 //! use portunus::testing::{TestKeys, TestRequest};
 //! use portunus::{Clock, Principal};
 //!

@@ -14,8 +14,8 @@ use super::id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 use super::kind::{Environment, KeyKind};
 use super::newer::Newer;
 use crate::json::{self, JsonError};
-use crate::limit::Quotas;
 use crate::network::AllowList;
+use crate::quota::Quotas;
 use crate::scope::Scope;
 
 /// The latest time that is read, written or calculated anywhere, since the Unix epoch:

@@ -6,7 +6,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::window::{Recorder, nanos};
-use super::{Decision, Quota, Quotas, WindowState};
+use super::{Decision, WindowState};
+use crate::quota::{Quota, Quotas};
 
 /// No more recorders of former quotas are kept than this; the narrowest go first.
 const MOST_RECORDERS: usize = 32;

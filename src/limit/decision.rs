@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::Quotas;
+use crate::quota::Quotas;
 
 /// The answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]

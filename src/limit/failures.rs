@@ -8,8 +8,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BucketId, Decision, LimitBucket, LimitRequest, LocalLimiter, Quotas};
+use super::{BucketId, Decision, LimitBucket, LimitRequest, LocalLimiter};
 use crate::clock::Clock;
+use crate::quota::Quotas;
 
 /// No more addresses are told apart at once.
 const MOST_ADDRESSES: usize = 50_000;

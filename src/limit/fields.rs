@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use super::{Decision, Quota, WindowState};
+use super::{Decision, WindowState};
+use crate::quota::Quota;
 
 /// Which fields answers carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -21,9 +21,10 @@ use smallvec::SmallVec;
 
 use super::cell::State;
 use super::window::nanos;
-use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, Quotas, RateLimiter};
+use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter};
 use crate::clock::{Clock, SystemClock};
 use crate::key::{KeyFamily, TenantId};
+use crate::quota::Quotas;
 
 const SHARDS: usize = 64;
 

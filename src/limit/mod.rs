@@ -19,7 +19,6 @@ mod decision;
 mod failures;
 mod fields;
 mod local;
-mod quota;
 mod window;
 
 use std::any::Any;
@@ -35,10 +34,10 @@ pub(crate) use failures::FailureLimits;
 pub use fields::LimitFields;
 pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};
-pub use quota::{Quota, QuotaError, Quotas};
 
 use crate::key::{KeyFamily, TenantId};
 use crate::pointer::to_the_pointee;
+use crate::quota::Quotas;
 
 /// Decides whether a request may pass.
 ///

@@ -13,8 +13,8 @@ use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, readable};
 use crate::audit::Action;
 use crate::error::AuthError;
 use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
-use crate::limit::Quotas;
 use crate::network::AllowList;
+use crate::quota::Quotas;
 use crate::scope::Scope;
 use crate::store::{Change, OwnerRef, Rejected, WriteBatch};
 

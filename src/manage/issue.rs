@@ -13,8 +13,8 @@ use crate::key::{
     Access, Delegation, Environment, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata,
     Owner, PlaintextKey, PlanName, SigningState, WorkspaceId,
 };
-use crate::limit::Quotas;
 use crate::network::AllowList;
+use crate::quota::Quotas;
 use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, Rejected, StoreError, WriteBatch};
 

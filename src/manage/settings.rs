@@ -11,7 +11,7 @@ use crate::actor::UserRef;
 use crate::authenticator::Authenticator;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Access, Delegation, KeyKind, KeyRecord, PlanName, TenantId, UserId};
-use crate::limit::Quotas;
+use crate::quota::Quotas;
 use crate::scope;
 use crate::scope::{Scope, ScopeSet};
 
@@ -97,9 +97,9 @@ impl KeyManager {
     fn check_quotas(&self, asked: &Quotas, before: Option<&Quotas>) -> Result<(), ManageError> {
         // How much may be used in any interval of this length.
         let most = |quotas: &Quotas, window: Duration| {
-            let as_long = |quota: &&crate::limit::Quota| quota.window() >= window;
+            let as_long = |quota: &&crate::quota::Quota| quota.window() >= window;
             let limits = quotas.as_slice().iter().filter(as_long);
-            limits.map(crate::limit::Quota::limit).min()
+            limits.map(crate::quota::Quota::limit).min()
         };
         let default = self.default_quotas();
         let wider = default.as_slice().iter().find(|quota| {

@@ -14,4 +14,4 @@ mod transport;
 pub use allow_list::{AllowList, AllowListError};
 pub use cidr::{Cidr, CidrError};
 pub use client_ip::{ClientIp, ForwardedHeader};
-pub use transport::{ParseTlsVersionError, TlsVersion, Transport};
+pub use transport::Transport;

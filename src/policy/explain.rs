@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use super::principal::Principal;
 use super::requirement::{Node, Requirement, Way};
 use crate::error::ErrorCode;
-use crate::principal::Principal;
 use crate::request::RequestHead;
-use crate::scope::ScopeSet;
+use crate::scope::ScopeExplanation;
 
 /// Why a requirement is met, or is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,14 @@ impl Requirement {
                     .filter_map(|part| part.explain_in(principal, request, writes, met));
                 all_of(missing.collect())
             }
+            Node::Scopes(required) => match required.explain(principal.scopes()) {
+                ScopeExplanation::Met(by) => {
+                    let of_scope = |(scope, by)| (Self::scope(scope), by);
+                    met.extend(by.into_iter().map(of_scope));
+                    None
+                }
+                ScopeExplanation::Missing(missing) => Some(missing.into()),
+            },
             _ => match self.met(principal, request, writes) {
                 Ok(_) => {
                     met.extend(
@@ -101,7 +109,6 @@ impl Requirement {
         request: Option<&dyn RequestHead>,
     ) -> Option<String> {
         Some(match &self.0 {
-            Node::Scope(scope) => principal.scopes().granted_by(scope)?,
             Node::Reading => "the route only reads".into(),
             Node::Writing => "the key has full access".into(),
             Node::User => format!("{} acts", principal.actor().user_id?),
@@ -115,49 +122,8 @@ impl Requirement {
             }
             Node::Organization => "the request only reads".into(),
             Node::Plan(_) => format!("the plan is {}", principal.plan()?),
-            Node::Any(_) | Node::All(_) => return None,
+            Node::Scopes(_) | Node::Any(_) | Node::All(_) => return None,
         })
-    }
-
-    /// Which grants met it, or what was missing, as far as it is about scopes. Allocates: for
-    /// people, not for decisions.
-    #[must_use]
-    pub fn explain(&self, granted: &dyn ScopeSet) -> Explanation {
-        if !self.is_met_by(granted) {
-            return Explanation::Missing(self.missing(granted));
-        }
-        let mut met = Vec::new();
-        self.collect_met(granted, &mut met);
-        Explanation::Met(met)
-    }
-
-    /// The parts of it that the grants do not meet.
-    fn missing(&self, granted: &dyn ScopeSet) -> Self {
-        match &self.0 {
-            Node::All(parts) => {
-                let left = parts
-                    .iter()
-                    .filter(|r| !r.is_met_by(granted))
-                    .map(|r| r.missing(granted));
-                all_of(left.collect()).unwrap_or_else(|| self.clone())
-            }
-            _ => self.clone(),
-        }
-    }
-
-    fn collect_met(&self, granted: &dyn ScopeSet, met: &mut Vec<(Self, String)>) {
-        match &self.0 {
-            Node::Scope(scope) => {
-                met.extend(granted.granted_by(scope).map(|by| (self.clone(), by)));
-            }
-            Node::Any(alternatives) => {
-                if let Some(first) = alternatives.iter().find(|r| r.is_met_by(granted)) {
-                    first.collect_met(granted, met);
-                }
-            }
-            Node::All(parts) => parts.iter().for_each(|r| r.collect_met(granted, met)),
-            _ => {}
-        }
     }
 }
 
@@ -165,7 +131,7 @@ fn all_of(mut parts: Vec<Requirement>) -> Option<Requirement> {
     match parts.len() {
         0 => None,
         1 => parts.pop(),
-        _ => Some(Requirement(Node::All(parts))),
+        _ => Some(Requirement::all_of(parts)),
     }
 }
 
@@ -177,7 +143,7 @@ impl fmt::Display for Explanation {
             Self::Met(met) => {
                 for (at, (required, because)) in met.iter().enumerate() {
                     let between = if at == 0 { "" } else { ", " };
-                    let says = if matches!(required.0, Node::Scope(_)) {
+                    let says = if matches!(required.0, Node::Scopes(_)) {
                         " granted by"
                     } else {
                         ":"

@@ -25,10 +25,12 @@
 
 mod explain;
 mod plan;
+mod principal;
 mod requirement;
 mod workspace;
 
 pub use explain::Explanation;
 pub use plan::{AtLeast, PlanError, PlanOrder};
+pub use principal::Principal;
 pub use requirement::Requirement;
 pub use workspace::WorkspaceOf;

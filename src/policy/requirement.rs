@@ -3,13 +3,13 @@
 use std::fmt;
 
 use super::plan::AtLeast;
+use super::principal::Principal;
 use super::workspace::WorkspaceOf;
 use crate::actor::ActorMode;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::Access;
-use crate::principal::Principal;
 use crate::request::RequestHead;
-use crate::scope::{Scope, ScopeSet};
+use crate::scope::{Scope, ScopeRequirement, write_all, write_any};
 
 /// A requirement: a scope, a workspace, a plan, a user, or some or all of several requirements.
 ///
@@ -30,8 +30,10 @@ pub struct Requirement(pub(super) Node);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
-    Scope(Scope),
+    Scopes(ScopeRequirement),
+    /// Alternatives that are not all about scopes alone.
     Any(Vec<Requirement>),
+    /// Parts that are not all about scopes alone.
     All(Vec<Requirement>),
     Reading,
     Writing,
@@ -51,12 +53,12 @@ pub(super) enum Way {
 impl Requirement {
     /// Nothing but a valid key: a visible choice, never a default.
     pub const fn none() -> Self {
-        Self(Node::All(Vec::new()))
+        Self(Node::Scopes(ScopeRequirement::none()))
     }
 
     /// One scope.
     pub const fn scope(scope: Scope) -> Self {
-        Self(Node::Scope(scope))
+        Self(Node::Scopes(ScopeRequirement::scope(scope)))
     }
 
     /// The route only reads, whatever its method: a POST that searches. Read-only keys pass.
@@ -93,24 +95,30 @@ impl Requirement {
 
     /// At least one of these. An empty list can never be met: it fails closed.
     pub fn any_of<R: Into<Self>>(alternatives: impl IntoIterator<Item = R>) -> Self {
-        Self(Node::Any(
-            alternatives.into_iter().map(Into::into).collect(),
-        ))
+        let alternatives = alternatives.into_iter().map(Into::into).collect();
+        Self(match of_scopes(alternatives) {
+            Ok(of_scopes) => Node::Scopes(ScopeRequirement::any_of(of_scopes)),
+            Err(mixed) => Node::Any(mixed),
+        })
     }
 
     /// All of these.
     pub fn all_of<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Self {
-        Self(Node::All(parts.into_iter().map(Into::into).collect()))
+        let parts = parts.into_iter().map(Into::into).collect();
+        Self(match of_scopes(parts) {
+            Ok(of_scopes) => Node::Scopes(ScopeRequirement::all_of(of_scopes)),
+            Err(mixed) => Node::All(mixed),
+        })
     }
 
     /// This one and another.
     pub fn and(self, other: impl Into<Self>) -> Self {
-        Self(Node::All(vec![self, other.into()]))
+        Self::all_of([self, other.into()])
     }
 
     /// This one or another.
     pub fn or(self, other: impl Into<Self>) -> Self {
-        Self(Node::Any(vec![self, other.into()]))
+        Self::any_of([self, other.into()])
     }
 
     /// Checks a principal on a request. Without the request, what needs one is not met, and the
@@ -145,10 +153,10 @@ impl Requirement {
         writes: bool,
     ) -> Result<Way, AuthError> {
         let refused = match &self.0 {
-            Node::Any(_) | Node::All(_) | Node::Scope(_) if self.is_of_scopes() => {
-                return match self.is_met_by(principal.scopes()) {
+            Node::Scopes(required) => {
+                return match required.is_met_by(principal.scopes()) {
                     true => Ok(Way::Unsaid),
-                    false => Err(AuthError::insufficient_scope(self, principal.scopes())),
+                    false => Err(AuthError::insufficient_scope(required, principal.scopes())),
                 };
             }
             Node::Any(alternatives) => {
@@ -176,7 +184,6 @@ impl Requirement {
             Node::Reading => return Ok(Way::Said),
             Node::Writing if principal.access() == Access::FullAccess => return Ok(Way::Said),
             Node::Writing => Some(ErrorCode::ReadOnlyKey),
-            Node::Scope(_) => None,
             Node::User => {
                 let actor = principal.actor();
                 let somebody = actor.user_id.is_some() && actor.mode != ActorMode::App;
@@ -229,124 +236,42 @@ impl Requirement {
         }
     }
 
-    /// Whether it is about scopes and nothing else.
-    fn is_of_scopes(&self) -> bool {
+    /// The part of it that is about scopes: what it requires where everything else is met.
+    pub fn scope_part(&self) -> ScopeRequirement {
         match &self.0 {
-            Node::Scope(_) => true,
-            Node::Any(several) | Node::All(several) => several.iter().all(Self::is_of_scopes),
+            Node::Scopes(required) => required.clone(),
+            Node::Any(several) => ScopeRequirement::any_of(several.iter().map(Self::scope_part)),
+            Node::All(several) => ScopeRequirement::all_of(several.iter().map(Self::scope_part)),
+            _ => ScopeRequirement::none(),
+        }
+    }
+
+    /// Whether its text has to stand in parentheses beside another.
+    fn is_several(&self) -> bool {
+        match &self.0 {
+            Node::Scopes(required) => required.is_several(),
+            Node::Any(several) | Node::All(several) => several.len() > 1,
             _ => false,
         }
     }
+}
 
-    /// Whether grants alone meet it. What is not about scopes is not met. Allocates nothing.
-    #[must_use]
-    pub fn is_met_by(&self, granted: &dyn ScopeSet) -> bool {
-        match &self.0 {
-            Node::Scope(scope) => granted.grants(scope),
-            Node::Any(alternatives) => alternatives.iter().any(|r| r.is_met_by(granted)),
-            Node::All(parts) => parts.iter().all(|r| r.is_met_by(granted)),
-            _ => false,
-        }
+/// Requirements that are all about scopes alone, as those; else as they are.
+fn of_scopes(requirements: Vec<Requirement>) -> Result<Vec<ScopeRequirement>, Vec<Requirement>> {
+    let is_of_scopes = |one: &Requirement| matches!(one.0, Node::Scopes(_));
+    if !requirements.iter().all(is_of_scopes) {
+        return Err(requirements);
     }
+    let as_scopes = |one: Requirement| match one.0 {
+        Node::Scopes(required) => Some(required),
+        _ => None,
+    };
+    Ok(requirements.into_iter().filter_map(as_scopes).collect())
+}
 
-    /// Whether anything could meet it.
-    fn can_be_met(&self) -> bool {
-        match &self.0 {
-            Node::Any(alternatives) => alternatives.iter().any(Self::can_be_met),
-            Node::All(parts) => parts.iter().all(Self::can_be_met),
-            _ => true,
-        }
-    }
-
-    /// The scopes of the first alternative that can be met, as the `scope` parameter of a challenge
-    /// names them (RFC 6750 §3).
-    #[must_use]
-    pub fn first_alternative(&self) -> Vec<&Scope> {
-        match &self.0 {
-            Node::Scope(scope) => vec![scope],
-            Node::Any(alternatives) => {
-                let first = alternatives
-                    .iter()
-                    .find(|alternative| alternative.can_be_met());
-                first.map_or_else(Vec::new, Self::first_alternative)
-            }
-            Node::All(parts) => parts.iter().flat_map(Self::first_alternative).collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// All sets of scopes of which having one is enough, as far as scopes go: the choices of a
-    /// document of an API. One that needs no scope has one empty set, one that nothing can meet has
-    /// none. Where there would be more than 64 sets, it is the [first
-    /// alternative](Self::first_alternative) alone.
-    #[must_use]
-    pub fn scope_sets(&self) -> Vec<Vec<&Scope>> {
-        self.all_scope_sets()
-            .unwrap_or_else(|| vec![self.first_alternative()])
-    }
-
-    fn all_scope_sets(&self) -> Option<Vec<Vec<&Scope>>> {
-        const MOST: usize = 64;
-        let mut sets: Vec<Vec<&Scope>> = Vec::new();
-        match &self.0 {
-            Node::Scope(scope) => sets.push(vec![scope]),
-            Node::Any(alternatives) => {
-                for alternative in alternatives {
-                    sets.extend(alternative.all_scope_sets()?);
-                }
-            }
-            Node::All(parts) => {
-                sets.push(Vec::new());
-                for part in parts {
-                    let more = part.all_scope_sets()?;
-                    if sets.len() * more.len() > MOST {
-                        return None;
-                    }
-                    let both = |set: &Vec<_>| {
-                        more.iter()
-                            .map(|more| [set.as_slice(), more].concat())
-                            .collect::<Vec<_>>()
-                    };
-                    sets = sets.iter().flat_map(both).collect();
-                }
-            }
-            _ => sets.push(Vec::new()),
-        }
-        (sets.len() <= MOST).then_some(sets)
-    }
-
-    /// Every scope that it names, in order.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<&Scope> {
-        match &self.0 {
-            Node::Scope(scope) => vec![scope],
-            Node::Any(several) | Node::All(several) => {
-                several.iter().flat_map(Self::scopes).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// The one scope that it consists of, if it does.
-    #[must_use]
-    pub fn single(&self) -> Option<&Scope> {
-        match &self.0 {
-            Node::Scope(scope) => Some(scope),
-            Node::Any(several) | Node::All(several) => match several.as_slice() {
-                [one] => one.single(),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// The scopes of which any one is enough, where it is a plain choice among scopes.
-    #[must_use]
-    pub fn alternatives(&self) -> Option<Vec<&Scope>> {
-        match &self.0 {
-            Node::Any(several) => several.iter().map(Self::single).collect(),
-            _ => None,
-        }
+impl From<ScopeRequirement> for Requirement {
+    fn from(required: ScopeRequirement) -> Self {
+        Self(Node::Scopes(required))
     }
 }
 
@@ -358,36 +283,16 @@ impl From<Scope> for Requirement {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (between, several) = match &self.0 {
-            Node::Scope(scope) => return scope.fmt(f),
-            Node::Reading => return f.write_str("reading"),
-            Node::Writing => return f.write_str("full access"),
-            Node::User => return f.write_str("a user"),
-            Node::Workspace(_) => return f.write_str("access to the workspace"),
-            Node::Organization => return f.write_str("access to the organization for writing"),
-            Node::Plan(least) => return least.fmt(f),
-            Node::Any(several) if several.is_empty() => return f.write_str("what nobody has"),
-            Node::All(several) if several.is_empty() => return f.write_str("nothing"),
-            Node::Any(several) => {
-                if several.len() > 1 {
-                    f.write_str("any of ")?;
-                }
-                (", ", several)
-            }
-            Node::All(several) => (" and ", several),
-        };
-        for (at, requirement) in several.iter().enumerate() {
-            if at > 0 {
-                f.write_str(between)?;
-            }
-            let nested =
-                matches!(&requirement.0, Node::Any(inner) | Node::All(inner) if inner.len() > 1);
-            if nested && several.len() > 1 {
-                write!(f, "({requirement})")?;
-            } else {
-                requirement.fmt(f)?;
-            }
+        match &self.0 {
+            Node::Scopes(required) => required.fmt(f),
+            Node::Reading => f.write_str("reading"),
+            Node::Writing => f.write_str("full access"),
+            Node::User => f.write_str("a user"),
+            Node::Workspace(_) => f.write_str("access to the workspace"),
+            Node::Organization => f.write_str("access to the organization for writing"),
+            Node::Plan(least) => least.fmt(f),
+            Node::Any(several) => write_any(f, several, Self::is_several),
+            Node::All(several) => write_all(f, several, Self::is_several),
         }
-        Ok(())
     }
 }

@@ -34,7 +34,8 @@ use crate::key::{
     Alphabet, Delegation, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind,
 };
 use crate::manage::{IssueRules, KeyManager, KeyManagerBuilder};
-use crate::network::{TlsVersion, Transport};
+use crate::network::Transport;
+use crate::request::TlsVersion;
 use crate::respond::{ProblemDetails, RejectionRenderer};
 use crate::scope::{Scope, Vocabulary};
 use crate::store::KeyStore;

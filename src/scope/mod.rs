@@ -1,4 +1,4 @@
-//! What a key may do: scopes, and sets of them.
+//! What a key may do: scopes, sets of them, and what is required of a set.
 //!
 //! Two separators are in use in the field, `document:read` and `documents.read`; both work, and
 //! never for each other. A grant is `*`, a literal, or a literal prefix ending in `:*` or `.*`,
@@ -17,11 +17,16 @@
 //! ```
 
 mod bits;
+mod explain;
 mod name;
+mod requirement;
 mod set;
 mod vocabulary;
 
 pub use bits::{BitModel, BitModelError, BitScopes};
+pub use explain::ScopeExplanation;
 pub use name::{MAX_SCOPE_LENGTH, Scope, ScopeError};
+pub use requirement::ScopeRequirement;
+pub(crate) use requirement::{write_all, write_any};
 pub use set::{ScopeModel, ScopeSet, WildcardModel, WildcardScopes};
 pub use vocabulary::{UnknownScope, Vocabulary};

@@ -10,8 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::valid;
-use crate::network::TlsVersion;
-use crate::request::{FieldName, RequestHead};
+use crate::request::{FieldName, RequestHead, TlsVersion};
 
 /// A request as far as authentication looks at it.
 #[derive(Clone, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use allocation_counter::measure;
 use portunus::key::KeyFamily;
 use portunus::limit::{
-    BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter, Quotas, RateLimiter,
+    BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter, RateLimiter,
 };
+use portunus::quota::Quotas;
 use portunus::testing::ManualClock;
 
 const BUCKETS: usize = 10_000;

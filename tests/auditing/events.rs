@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditTrail, MemoryAudit};
 use portunus::key::{Delegation, KeyDigest, KeyKind, Owner, TenantId};
-use portunus::limit::{LocalLimiter, OnOutage, Quota, Quotas};
+use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
-use portunus::network::{AllowList, TlsVersion, Transport};
+use portunus::network::{AllowList, Transport};
 use portunus::profile::{Profile, RequestMetadata};
+use portunus::quota::{Quota, Quotas};
+use portunus::request::TlsVersion;
 use portunus::scope::{Scope, ScopeError, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
 use portunus::{

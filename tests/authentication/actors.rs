@@ -21,8 +21,9 @@ use portunus::adapter::tower::AuthLayer;
 use portunus::key::{
     Access, Delegation, KeyKind, KeyRecord, Owner, Revocation, TenantId, WorkspaceId,
 };
-use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
+use portunus::quota::{Quota, Quotas};
 use portunus::scope::{ScopeError, ScopeModel, WildcardModel};
 use portunus::testing::ManualClock;
 use portunus::{

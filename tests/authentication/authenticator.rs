@@ -11,7 +11,7 @@ use portunus::key::{
     Pepper, Revocation,
 };
 use portunus::manage::NewKey;
-use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet, WildcardModel};
+use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeRequirement, ScopeSet, WildcardModel};
 use portunus::store::{Change, KeyStore, StoredKey, WriteBatch};
 use portunus::{
     ActorMode, Admission, Attempt, AuthError, Authenticator, BuildError, Clock, ErrorCode,
@@ -1779,13 +1779,13 @@ fn a_refusal_for_want_of_a_scope_names_the_first_alternative() {
         .unwrap();
     let granted = WildcardModel.compile(&[]).unwrap();
     for (requirement, scopes) in [
-        (Requirement::scope(scope("a:write")), "a:write"),
+        (ScopeRequirement::scope(scope("a:write")), "a:write"),
         (
-            Requirement::any_of([scope("a:write"), scope("a:*")]),
+            ScopeRequirement::any_of([scope("a:write"), scope("a:*")]),
             "a:write",
         ),
         (
-            Requirement::all_of([scope("a:write"), scope("b:read")]),
+            ScopeRequirement::all_of([scope("a:write"), scope("b:read")]),
             "a:write b:read",
         ),
     ] {

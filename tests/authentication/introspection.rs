@@ -8,9 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use portunus::actor::{DirectoryError, OwnerStanding, Standing};
 use portunus::key::{Access, KeyId, KeyKind, KeyRecord, Owner, PlanName, Revocation, WorkspaceId};
-use portunus::limit::{LocalLimiter, Quota, Quotas};
-use portunus::network::{AllowList, TlsVersion, Transport};
+use portunus::limit::LocalLimiter;
+use portunus::network::{AllowList, Transport};
 use portunus::policy::{PlanOrder, WorkspaceOf};
+use portunus::quota::{Quota, Quotas};
+use portunus::request::TlsVersion;
 use portunus::store::{Change, KeyStore, WriteBatch};
 use portunus::testing::TestRequest;
 use portunus::{

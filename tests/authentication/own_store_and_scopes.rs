@@ -679,7 +679,7 @@ async fn a_refusal_and_an_explanation_speak_of_roles() {
     let write = Requirement::scope(scope("document:write"));
     assert!(
         write
-            .explain(principal.scopes())
+            .explain_for(&principal, None)
             .to_string()
             .starts_with("document:write granted by ")
     );

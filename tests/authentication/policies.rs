@@ -19,14 +19,14 @@ use portunus::key::{
     Access, Environment, KeyId, KeyRecord, Owner, PlanName, Revocation, WorkspaceId,
 };
 use portunus::manage::NewKey;
-use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader, TlsVersion, Transport};
+use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader, Transport};
 use portunus::policy::{PlanError, PlanOrder, WorkspaceOf};
-use portunus::request::FieldName;
+use portunus::request::{FieldName, TlsVersion};
 use portunus::scope::WildcardScopes;
 use portunus::testing::TestRequest;
 use portunus::{
     Actor, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement,
-    ScopeSet,
+    Scope, ScopeSet,
 };
 use portunus_test_support::{Head, House, scope, stranger, tenant, test};
 use tower::ServiceExt;
@@ -889,11 +889,45 @@ fn requirements_are_told_in_words() {
         (plan.clone(), "plan standard or higher"),
         (needs("a").and(in_path()), "a and access to the workspace"),
         (
+            needs("a").or(needs("b")).and(plan.clone()),
+            "(any of a, b) and plan standard or higher",
+        ),
+        (
             needs("a").or(plan.and(Requirement::user())),
             "any of a, (plan standard or higher and a user)",
         ),
     ] {
         assert_eq!(requirement.to_string(), words);
+    }
+}
+
+#[test]
+fn the_scopes_of_a_requirement_are_what_it_needs_where_all_else_is_met() {
+    let plan = || plans().at_least("standard").unwrap();
+    for (requirement, sets) in [
+        (Requirement::none(), vec![vec![]]),
+        (plan(), vec![vec![]]),
+        (needs("a").and(needs("b")), vec![vec!["a", "b"]]),
+        (needs("a").and(plan()), vec![vec!["a"]]),
+        (
+            needs("a").or(needs("b")).and(plan()),
+            vec![vec!["a"], vec!["b"]],
+        ),
+        (needs("a").or(plan()), vec![vec!["a"], vec![]]),
+        (plan().or(needs("a")), vec![vec![], vec!["a"]]),
+        (Requirement::any_of(Vec::<Requirement>::new()), vec![]),
+    ] {
+        let part = requirement.scope_part();
+        let sets: Vec<Vec<Scope>> = sets
+            .iter()
+            .map(|set| set.iter().map(|name| scope(name)).collect())
+            .collect();
+        let told: Vec<Vec<Scope>> = part
+            .scope_sets()
+            .iter()
+            .map(|set| set.iter().copied().cloned().collect())
+            .collect();
+        assert_eq!(told, sets, "{requirement}");
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use portunus::actor::User;
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{Access, Alphabet, KeyFormat, KeyKind, Owner};
-use portunus::network::TlsVersion;
 use portunus::policy::{PlanOrder, WorkspaceOf};
+use portunus::request::TlsVersion;
 use portunus::testing::{ManualClock, RecordedAudit, TestKeys, TestPrincipal, TestRequest};
 use portunus::{ActorMode, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement, scope};
 

@@ -14,8 +14,9 @@ use portunus::adapter::axum::RequireExt;
 use portunus::adapter::tower::AuthLayer;
 use portunus::audit::{AuditTrail, MemoryAudit};
 use portunus::key::{Access, Alphabet, KeyFormat, KeyId, KeyKind, Owner, PlanName, WorkspaceId};
-use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::limit::LocalLimiter;
 use portunus::network::AllowList;
+use portunus::quota::{Quota, Quotas};
 use portunus::{
     ActorMode, AuthenticatorBuilder, BuildError, Clock, ErrorCode, Outcome, Principal,
     TokenVerifier, VerifiedToken, VerifierError,

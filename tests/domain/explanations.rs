@@ -230,7 +230,7 @@ proptest! {
                 prop_assert!(enough, "{:?} is not why", met);
                 for (part, because) in &met {
                     prop_assert!(!because.is_empty());
-                    for needed in part.scopes() {
+                    for needed in part.scope_part().scopes() {
                         prop_assert!(somebody.scopes.grants(needed));
                     }
                 }

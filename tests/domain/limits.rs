@@ -17,10 +17,11 @@ use portunus::adapter::tower::AuthLayer;
 use portunus::key::{KeyFamily, Owner, TenantId};
 use portunus::limit::{
     BucketId, Decision, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot,
-    LocalLimiter, OnOutage, Quota, QuotaError, Quotas, RateLimiter, WindowState,
+    LocalLimiter, OnOutage, RateLimiter, WindowState,
 };
 use portunus::manage::NewKey;
 use portunus::network::{ClientIp, ForwardedHeader};
+use portunus::quota::{Quota, QuotaError, Quotas};
 use portunus::{Admission, AuthError, Authenticator, Clock, ErrorCode, RequestHead};
 use portunus_test_support::random::Random;
 use portunus_test_support::{Head, House, stranger, tenant};

@@ -10,6 +10,7 @@
 
 mod explanations;
 mod keys;
+mod layers;
 mod limits;
 mod names;
 mod network;

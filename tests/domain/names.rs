@@ -8,7 +8,8 @@ use portunus::audit::Action;
 use portunus::key::{Access, DigestScheme, KeyKind};
 use portunus::limit::{LimiterError, OnOutage};
 use portunus::manage::NewKey;
-use portunus::network::{ClientIp, ForwardedHeader, TlsVersion};
+use portunus::network::{ClientIp, ForwardedHeader};
+use portunus::request::TlsVersion;
 use portunus::store::{HourOfUse, OwnerRef, Usage};
 use portunus::testing::{TestKeys, TestPrincipal, TestRequest};
 use portunus::{Authenticator, ErrorCode, Principal, scope};
@@ -160,7 +161,7 @@ async fn the_short_ways_do_what_the_long_ones_do() {
         .with_allowed_ips(office.clone())
         .with_environment("test".parse().unwrap());
     let new = new
-        .with_quotas(portunus::limit::Quotas::default())
+        .with_quotas(portunus::quota::Quotas::default())
         .with_delegation(portunus::key::Delegation::On);
     assert_eq!(
         (new.expires_at, new.allowed_ips, new.quotas.is_some()),

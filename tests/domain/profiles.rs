@@ -4,7 +4,7 @@ use portunus::key::{Environment, KeyFormat, KeyKind, Owner};
 use portunus::manage::{KeyManager, ManageError, NewKey};
 use portunus::policy::Requirement;
 use portunus::profile::Profile;
-use portunus::scope::{Scope, ScopeModel, WildcardModel};
+use portunus::scope::{Scope, ScopeModel, ScopeRequirement, WildcardModel};
 use portunus::{AuthError, Authenticator, Clock, ErrorCode, Principal};
 use portunus_test_support::{Head, House, scope, tenant, user};
 
@@ -375,7 +375,7 @@ fn body(profile: Profile, error: &AuthError) -> (String, String) {
     )
 }
 
-fn missing(requirement: impl Into<Requirement>, granted: &[&str]) -> AuthError {
+fn missing(requirement: impl Into<ScopeRequirement>, granted: &[&str]) -> AuthError {
     let granted: Vec<Scope> = granted.iter().map(|text| scope(text)).collect();
     AuthError::insufficient_scope(
         &requirement.into(),
@@ -385,7 +385,7 @@ fn missing(requirement: impl Into<Requirement>, granted: &[&str]) -> AuthError {
 
 #[test]
 fn allsign_speaks_as_documented() {
-    let any = Requirement::any_of([scope("document:write"), scope("document:*")]);
+    let any = ScopeRequirement::any_of([scope("document:write"), scope("document:*")]);
     for (error, expected) in [
         (
             AuthError::new(ErrorCode::MissingKey),

@@ -4,11 +4,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use portunus::policy::{Explanation, Requirement};
 use portunus::scope;
 use portunus::scope::{
-    BitModel, MAX_SCOPE_LENGTH, Scope, ScopeModel, ScopeSet, UnknownScope, Vocabulary,
-    WildcardModel, WildcardScopes,
+    BitModel, MAX_SCOPE_LENGTH, Scope, ScopeExplanation, ScopeModel, ScopeRequirement, ScopeSet,
+    UnknownScope, Vocabulary, WildcardModel, WildcardScopes,
 };
 use proptest::prelude::*;
 
@@ -480,18 +479,26 @@ fn pointers_to_a_set_are_the_set() {
 
 // ---- requirements ----
 
-fn one_of(names: &[&str]) -> Requirement {
-    Requirement::any_of(names.iter().map(|text| s(text)))
+fn one_of(names: &[&str]) -> ScopeRequirement {
+    ScopeRequirement::any_of(names.iter().map(|text| s(text)))
 }
 
-fn each_of(names: &[&str]) -> Requirement {
-    Requirement::all_of(names.iter().map(|text| s(text)))
+fn each_of(names: &[&str]) -> ScopeRequirement {
+    ScopeRequirement::all_of(names.iter().map(|text| s(text)))
+}
+
+fn and_c(other: ScopeRequirement) -> ScopeRequirement {
+    ScopeRequirement::all_of([other, s("c").into()])
+}
+
+fn or_c(other: ScopeRequirement) -> ScopeRequirement {
+    ScopeRequirement::any_of([other, s("c").into()])
 }
 
 #[test]
 fn requirements_combine_as_any_and_all() {
     for (requirement, grants, met) in [
-        (Requirement::none(), vec![], true),
+        (ScopeRequirement::none(), vec![], true),
         (each_of(&[]), vec![], true),
         (one_of(&[]), vec!["*"], false),
         (one_of(&["a", "b"]), vec!["b"], true),
@@ -501,21 +508,21 @@ fn requirements_combine_as_any_and_all() {
         (each_of(&["a", "b"]), vec!["*"], true),
         (one_of(&["a:write", "a:*"]), vec!["a:write"], true),
         (one_of(&["a:write", "a:*"]), vec!["a:read"], false),
-        (one_of(&["a", "b"]).and(s("c")), vec!["a", "c"], true),
-        (one_of(&["a", "b"]).and(s("c")), vec!["a", "b"], false),
-        (each_of(&["a", "b"]).or(s("c")), vec!["c"], true),
-        (each_of(&["a", "b"]).or(s("c")), vec!["a"], false),
+        (and_c(one_of(&["a", "b"])), vec!["a", "c"], true),
+        (and_c(one_of(&["a", "b"])), vec!["a", "b"], false),
+        (or_c(each_of(&["a", "b"])), vec!["c"], true),
+        (or_c(each_of(&["a", "b"])), vec!["a"], false),
         (
-            Requirement::all_of([one_of(&["a"]), one_of(&[])]),
+            ScopeRequirement::all_of([one_of(&["a"]), one_of(&[])]),
             vec!["*"],
             false,
         ),
         (
-            Requirement::any_of([one_of(&[]), one_of(&["a"])]),
+            ScopeRequirement::any_of([one_of(&[]), one_of(&["a"])]),
             vec!["a"],
             true,
         ),
-        (Requirement::from(s("a:*")), vec!["a:b"], false),
+        (ScopeRequirement::from(s("a:*")), vec!["a:b"], false),
     ] {
         assert_eq!(
             requirement.is_met_by(&*set(&grants)),
@@ -528,17 +535,17 @@ fn requirements_combine_as_any_and_all() {
 #[test]
 fn a_requirement_reads_as_a_sentence() {
     for (requirement, text) in [
-        (Requirement::none(), "nothing"),
+        (ScopeRequirement::none(), "nothing"),
         (one_of(&[]), "what nobody has"),
-        (Requirement::scope(s("a")), "a"),
+        (ScopeRequirement::scope(s("a")), "a"),
         (one_of(&["a"]), "a"),
         (each_of(&["a"]), "a"),
         (one_of(&["a", "b"]), "any of a, b"),
         (each_of(&["a", "b"]), "a and b"),
-        (one_of(&["a", "b"]).and(s("c")), "(any of a, b) and c"),
-        (each_of(&["a", "b"]).or(s("c")), "any of (a and b), c"),
+        (and_c(one_of(&["a", "b"])), "(any of a, b) and c"),
+        (or_c(each_of(&["a", "b"])), "any of (a and b), c"),
         (
-            each_of(&["a", "b"]).and(each_of(&["c", "d"])),
+            ScopeRequirement::all_of([each_of(&["a", "b"]), each_of(&["c", "d"])]),
             "(a and b) and (c and d)",
         ),
     ] {
@@ -549,9 +556,9 @@ fn a_requirement_reads_as_a_sentence() {
 #[test]
 fn an_explanation_says_which_grant_met_or_what_is_missing() {
     for (requirement, grants, text) in [
-        (Requirement::none(), vec![], "nothing was required"),
+        (ScopeRequirement::none(), vec![], "nothing was required"),
         (
-            Requirement::scope(s("a:b")),
+            ScopeRequirement::scope(s("a:b")),
             vec!["c", "a:*"],
             "a:b granted by a:*",
         ),
@@ -561,14 +568,10 @@ fn an_explanation_says_which_grant_met_or_what_is_missing() {
             "a:b granted by a:*, c granted by c",
         ),
         (one_of(&["x", "c"]), vec!["c"], "c granted by c"),
-        (Requirement::scope(s("a")), vec![], "missing a"),
+        (ScopeRequirement::scope(s("a")), vec![], "missing a"),
         (each_of(&["a", "b"]), vec!["a"], "missing b"),
         (each_of(&["a", "b", "c"]), vec!["b"], "missing a and c"),
-        (
-            one_of(&["a", "b"]).and(s("c")),
-            vec!["c"],
-            "missing any of a, b",
-        ),
+        (and_c(one_of(&["a", "b"])), vec!["c"], "missing any of a, b"),
         (one_of(&[]), vec!["*"], "missing what nobody has"),
     ] {
         assert_eq!(requirement.explain(&*set(&grants)).to_string(), text);
@@ -577,18 +580,18 @@ fn an_explanation_says_which_grant_met_or_what_is_missing() {
 
 #[test]
 fn an_explanation_is_of_the_kind_that_the_decision_was() {
-    let requirement = one_of(&["a", "b"]).and(s("c"));
+    let requirement = and_c(one_of(&["a", "b"]));
     assert!(
-        matches!(requirement.explain(&*set(&["a", "c"])), Explanation::Met(by) if by.len() == 2)
+        matches!(requirement.explain(&*set(&["a", "c"])), ScopeExplanation::Met(by) if by.len() == 2)
     );
     assert!(
-        matches!(requirement.explain(&*set(&["a"])), Explanation::Missing(what) if what == s("c").into())
+        matches!(requirement.explain(&*set(&["a"])), ScopeExplanation::Missing(what) if what == s("c").into())
     );
 }
 
 #[test]
 fn the_first_alternative_names_what_a_challenge_asks_for() {
-    let names = |requirement: &Requirement| -> Vec<String> {
+    let names = |requirement: &ScopeRequirement| -> Vec<String> {
         requirement
             .first_alternative()
             .iter()
@@ -597,14 +600,14 @@ fn the_first_alternative_names_what_a_challenge_asks_for() {
     };
     assert_eq!(names(&one_of(&["a", "b"])), ["a"]);
     assert_eq!(names(&each_of(&["a", "b"])), ["a", "b"]);
-    assert_eq!(names(&one_of(&["a", "b"]).and(s("c"))), ["a", "c"]);
-    assert_eq!(names(&each_of(&["a", "b"]).or(s("c"))), ["a", "b"]);
+    assert_eq!(names(&and_c(one_of(&["a", "b"]))), ["a", "c"]);
+    assert_eq!(names(&or_c(each_of(&["a", "b"]))), ["a", "b"]);
     assert!(names(&one_of(&[])).is_empty());
 }
 
 #[test]
 fn a_requirement_lists_its_scopes_and_says_whether_it_is_one_or_a_choice() {
-    let nested = one_of(&["a", "b"]).and(s("c"));
+    let nested = and_c(one_of(&["a", "b"]));
     assert_eq!(nested.scopes(), [&s("a"), &s("b"), &s("c")]);
     assert_eq!((nested.single(), nested.alternatives()), (None, None));
     assert_eq!(one_of(&["a"]).single(), Some(&s("a")));

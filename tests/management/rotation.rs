@@ -8,10 +8,11 @@ use crate::life::{
 };
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{Access, Delegation, KeyKind, Metadata, Owner, PlanName, WorkspaceId};
-use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::limit::LocalLimiter;
 use portunus::manage::{ManageError, NewKey};
 use portunus::network::AllowList;
 use portunus::profile::Profile;
+use portunus::quota::{Quota, Quotas};
 use portunus::store::{KeyStore, Usage};
 use portunus::{Authenticator, ErrorCode, UsageRecorder};
 use portunus_test_support::{APPLY, Call, Head, Point, scope, tenant, test, user};

@@ -8,12 +8,12 @@ use portunus::audit::Action;
 use portunus::key::{
     Access, Delegation, KeyKind, KeyRecord, Metadata, Owner, PlanName, TenantId, WorkspaceId,
 };
-use portunus::limit::{Quota, Quotas};
 use portunus::manage::{
     ByRole, Denied, HostRules, Idempotency, ImportedDigest, KeyChange, KeyManager, ManageError,
     NewImport, NewKey, Operator, OperatorPolicy, Role, Setting,
 };
 use portunus::network::AllowList;
+use portunus::quota::{Quota, Quotas};
 use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet, WildcardModel};
 use portunus::store::ListQuery;
 use portunus::{AuthError, ErrorCode};

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portunus::key::{DigestScheme, KeyDigest, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, Pepper};
-use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::limit::LocalLimiter;
 use portunus::manage::{ImportedDigest, KeyChange, KeyManager, NewImport, NewKey};
 use portunus::network::AllowList;
+use portunus::quota::{Quota, Quotas};
 use portunus::store::{
     CachedStore, CachedStoreBuilder, Change, KeyStore, ListQuery, LocalBus, StoredKey, WriteBatch,
 };

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use portunus::conformance::{self, Violations};
-use portunus::limit::{Decision, LimitRequest, LimiterError, Quota, RateLimiter, WindowState};
+use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter, WindowState};
+use portunus::quota::Quota;
 use portunus::testing::ManualClock;
 use portunus::{Clock, SystemClock};
 

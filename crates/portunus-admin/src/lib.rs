@@ -76,8 +76,9 @@ use axum::routing::{get, post};
 use portunus::adapter::tower::HttpHead;
 use portunus::audit::{Action, AuditReader, AuditTrail};
 use portunus::key::KeyRecord;
-use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter, Quota, Quotas};
+use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter};
 use portunus::manage::{KeyManager, Operator};
+use portunus::quota::{Quota, Quotas};
 use portunus::{AuthError, Authenticator, RateLimiter};
 
 use conditions::Conditions;

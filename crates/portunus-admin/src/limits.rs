@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use portunus::limit::{Quota, QuotaError, Quotas};
+use portunus::quota::{Quota, QuotaError, Quotas};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};

@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use portunus::key::Metadata;
-use portunus::limit::Quotas;
 use portunus::manage::ManagedKey;
+use portunus::quota::Quotas;
 use serde_json::{Map, Value, json};
 
 use crate::limits;

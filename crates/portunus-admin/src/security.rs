@@ -122,7 +122,8 @@ impl ApiSecurity {
         let Some(requirement) = requirement else {
             return Vec::new();
         };
-        let sets = requirement.scope_sets();
+        let of_scopes = requirement.scope_part();
+        let sets = of_scopes.scope_sets();
         let of_scheme = |(name, _): &(String, SecurityScheme)| {
             let each =
                 |set: &Vec<_>| SecurityRequirement::new(name, set.iter().map(ToString::to_string));

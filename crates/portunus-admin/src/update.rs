@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::response::Response;
 use portunus::audit::Action;
 use portunus::key::{Access, KeyRecord, Metadata};
-use portunus::limit::Quotas;
 use portunus::manage::KeyChange;
+use portunus::quota::Quotas;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -17,9 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use governor::clock::FakeRelativeClock;
 use portunus::Clock;
-use portunus::limit::{
-    BucketId, LimitBucket, LimitRequest, LocalLimiter, Quota, Quotas, RateLimiter,
-};
+use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter, RateLimiter};
+use portunus::quota::{Quota, Quotas};
 
 const MINUTE: u64 = 60_000;
 /// The flood: one attempt each 100 milliseconds, for five minutes.

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portunus::network::TlsVersion;
+use portunus::request::TlsVersion;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::rustls::ServerConfig;

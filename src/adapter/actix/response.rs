@@ -14,7 +14,8 @@ use crate::audit::{RequestId, Witness};
 use crate::error::AuthError;
 use crate::key::{KeyId, UserId};
 use crate::limit::Decision;
-use crate::principal::{KeyPrincipal, Principal};
+use crate::policy::Principal;
+use crate::principal::KeyPrincipal;
 use crate::respond::{Answer, Responder};
 use crate::telemetry;
 

@@ -15,8 +15,8 @@ use actix_web::{Error, HttpMessage, HttpRequest};
 use super::AuthMiddleware;
 use crate::authenticator::Authenticator;
 use crate::error::AuthError;
-use crate::network::TlsVersion;
 use crate::principal::KeyPrincipal;
+use crate::request::TlsVersion;
 
 type PeerOf = dyn Fn(&HttpRequest) -> Option<IpAddr> + Send + Sync;
 type TlsOf = dyn Fn(&HttpRequest) -> Option<TlsVersion> + Send + Sync;

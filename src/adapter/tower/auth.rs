@@ -13,8 +13,8 @@ use tower::Layer;
 use super::service::AuthService;
 use crate::authenticator::Authenticator;
 use crate::error::AuthError;
-use crate::network::TlsVersion;
 use crate::principal::KeyPrincipal;
+use crate::request::TlsVersion;
 
 type TlsOf = dyn Fn(&Extensions) -> Option<TlsVersion> + Send + Sync;
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;

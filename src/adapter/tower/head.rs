@@ -13,8 +13,7 @@ use http::{HeaderMap, Method, Request, Uri, request};
 
 use crate::adapter::nobody::ServesGrpc;
 use crate::audit::RequestId;
-use crate::network::TlsVersion;
-use crate::request::{FieldName, RequestHead};
+use crate::request::{FieldName, RequestHead, TlsVersion};
 
 static USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 static ON_BEHALF_OF: HeaderName = HeaderName::from_static("x-on-behalf-of");

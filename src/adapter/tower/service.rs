@@ -21,7 +21,8 @@ use crate::authenticator::{Admission, Attempt, Outcome};
 use crate::error::AuthError;
 use crate::key::{KeyId, UserId};
 use crate::limit::Decision;
-use crate::principal::{KeyPrincipal, Principal};
+use crate::policy::Principal;
+use crate::principal::KeyPrincipal;
 use crate::telemetry;
 
 /// Who was admitted, with what the mappings made of it; and who watches.

@@ -9,7 +9,8 @@ use tokio::task::{JoinSet, yield_now};
 use super::tools::{Tried, agrees_with_itself, quotas, seconds, windows};
 use crate::conformance::report::{Checked, Failure, valid};
 use crate::key::{KeyFamily, TenantId};
-use crate::limit::{BucketId, LimitBucket, LimitRequest, LimiterError, LimiterSlot, Quota, Quotas};
+use crate::limit::{BucketId, LimitBucket, LimitRequest, LimiterError, LimiterSlot};
+use crate::quota::{Quota, Quotas};
 
 checks!(Tried {
     "a bucket admits its limit and no more" => limit,

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::tools::{Tried, late, quotas, seconds, wait};
 use crate::conformance::report::{Checked, Failure};
-use crate::limit::Quotas;
+use crate::quota::Quotas;
 
 checks!(Tried {
     "under a flood no second admits more than its limit, and none is refused too early" => flood,

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::conformance::report::{Checked, Failure, valid};
-use crate::limit::{
-    BucketId, Decision, LimitBucket, LimitRequest, Quota, Quotas, RateLimiter, WindowState,
-};
+use crate::limit::{BucketId, Decision, LimitBucket, LimitRequest, RateLimiter, WindowState};
+use crate::quota::{Quota, Quotas};
 use crate::testing::ManualClock;
 
 /// Times that limiters need not tell apart.

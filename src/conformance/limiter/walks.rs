@@ -10,7 +10,8 @@ use super::tools::{Past, TICK, Tried, agrees_with_itself, late, quota, seconds, 
 use crate::conformance::random::Random;
 use crate::conformance::report::{Checked, Failure, valid};
 use crate::key::{KeyFamily, TenantId};
-use crate::limit::{BucketId, Decision, LimitBucket, LimitRequest, Quota, Quotas};
+use crate::limit::{BucketId, Decision, LimitBucket, LimitRequest};
+use crate::quota::{Quota, Quotas};
 
 /// How many walks of each kind there are.
 pub(super) const WALKS: u64 = 10;

@@ -12,8 +12,8 @@ use crate::key::{
     Access, Delegation, KeyFamily, KeyId, KeyKind, KeyRecord, Metadata, Owner, PlanName,
     Revocation, TenantId, UserId, WorkspaceId,
 };
-use crate::limit::{Quota, Quotas};
 use crate::network::AllowList;
+use crate::quota::{Quota, Quotas};
 use crate::scope::{MAX_SCOPE_LENGTH, Scope};
 use crate::store::{ListQuery, WriteBatch};
 

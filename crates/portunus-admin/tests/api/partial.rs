@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portunus::limit::{Quota, Quotas};
+use portunus::quota::{Quota, Quotas};
 use serde_json::{Value, json};
 
 use crate::everywhere::fresh_hex;

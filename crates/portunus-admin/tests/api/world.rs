@@ -16,8 +16,8 @@ use portunus::audit::{
     AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit,
 };
 use portunus::key::{Alphabet, Environment, KeyFormat, KeyId, PlanName, TenantId, WorkspaceId};
-use portunus::limit::{Quota, Quotas};
 use portunus::manage::{HostRules, IssueRules, KeyManager, Operator, Role};
+use portunus::quota::{Quota, Quotas};
 use portunus::store::{KeyStore, Rejected, StoreError, UsageDelta};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 use portunus::{AuthError, Authenticator, ErrorCode, Scope};

@@ -15,9 +15,10 @@ use portunus::adapter::axum::{Caller, Demand, Granted, RequireExt};
 use portunus::adapter::tower::{AuthLayer, HttpHead, into_response};
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit};
 use portunus::key::{Access, Delegation, KeyId, KeyRecord, Owner, PlanName, TenantId};
-use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
 use portunus::policy::PlanOrder;
+use portunus::quota::{Quota, Quotas};
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{
     ActorMode, AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement,

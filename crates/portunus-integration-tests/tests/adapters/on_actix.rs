@@ -21,10 +21,12 @@ use portunus::adapter::actix::{
 };
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit, RequestId};
 use portunus::key::{KeyRecord, Owner, WorkspaceId};
-use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
-use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader, TlsVersion, Transport};
+use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader, Transport};
 use portunus::policy::WorkspaceOf;
+use portunus::quota::{Quota, Quotas};
+use portunus::request::TlsVersion;
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{
     AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement,

@@ -10,11 +10,12 @@ use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, 
 use portunus::adapter::tower::AuthLayer;
 use portunus::key::{Environment, KeyId, Owner, TenantId};
 use portunus::limit::{
-    Decision, LimitFields, LimitRequest, LimiterError, LocalLimiter, OnOutage, Quota, Quotas,
-    RateLimiter,
+    Decision, LimitFields, LimitRequest, LimiterError, LocalLimiter, OnOutage, RateLimiter,
 };
-use portunus::network::{Cidr, ClientIp, ForwardedHeader, TlsVersion, Transport};
+use portunus::network::{Cidr, ClientIp, ForwardedHeader, Transport};
 use portunus::profile::Profile;
+use portunus::quota::{Quota, Quotas};
+use portunus::request::TlsVersion;
 use portunus::respond::ProblemDetails;
 use portunus::{
     AuthError, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, KeyPrincipal, Principal,

@@ -9,8 +9,8 @@ use portunus::key::{
     Access, Checksum, Delegation, Environment, KeyFamily, KeyHasher, KeyId, KeyKind, KeyRecord,
     Owner, PlanName, Revocation, WorkspaceId,
 };
-use portunus::limit::{Quota, Quotas};
 use portunus::network::AllowList;
+use portunus::quota::{Quota, Quotas};
 use portunus::store::{Change, KeyStore, WriteBatch};
 use portunus::testing::ManualClock;
 

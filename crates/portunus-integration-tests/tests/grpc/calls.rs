@@ -11,10 +11,11 @@ use http::Response;
 use portunus::adapter::tower::{AuthLayer, EitherBody, GrpcMethods, GrpcMethodsLayer};
 use portunus::audit::{AuditEvent, AuditOutcome, AuditTrail, MemoryAudit};
 use portunus::key::Owner;
-use portunus::limit::{LocalLimiter, Quota, Quotas};
+use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
 use portunus::network::AllowList;
 use portunus::profile::Profile;
+use portunus::quota::{Quota, Quotas};
 use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
 use portunus_test_support::wait::{eventually_async, soon};
 use portunus_test_support::{

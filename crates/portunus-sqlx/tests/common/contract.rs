@@ -7,8 +7,8 @@ use portunus::key::{
     Access, Delegation, DigestScheme, KeyFamily, KeyKind, KeyRecord, Metadata, Owner, PlanName,
     Revocation, WorkspaceId,
 };
-use portunus::limit::Quotas;
 use portunus::network::AllowList;
+use portunus::quota::Quotas;
 use portunus::store::{Change, Condition, KeyStore, OwnerRef, Rejected, WriteBatch};
 
 use super::*;

@@ -10,7 +10,7 @@ use axum::body::{self, Body};
 use axum::extract::ConnectInfo;
 use axum::http::{self, Method, Request};
 use futures_util::{StreamExt, stream};
-use portunus::network::TlsVersion;
+use portunus::request::TlsVersion;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 

@@ -20,7 +20,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::{self, Bytes};
 use actix_web::{App as ActixApp, FromRequest, HttpRequest, HttpResponse, guard};
 use portunus::adapter::actix::{Auth, into_response, require};
-use portunus::network::TlsVersion;
+use portunus::request::TlsVersion;
 use portunus::{AuthError, ErrorCode, KeyPrincipal};
 use serde_json::Value;
 use tokio_rustls::TlsAcceptor;

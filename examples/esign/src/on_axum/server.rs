@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use portunus::network::TlsVersion;
+use portunus::request::TlsVersion;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;

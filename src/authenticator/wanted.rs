@@ -1,9 +1,7 @@
 //! What a request says about whom the key shall act for.
 
-use super::ActorMode;
-use super::directory::UserRef;
-use super::user_ids::{UserIds, is_uuid};
-use crate::error::{AuthError, ErrorCode};
+use crate::actor::{ActorMode, UserIds, UserRef};
+use crate::error::{AuthError, ErrorCode, NamedUser};
 use crate::key::UserId;
 use crate::request::{FieldName, RequestHead, Single};
 
@@ -19,7 +17,7 @@ const FIELDS: [FieldName<'static>; 3] = [
 
 /// Whom a request names.
 #[derive(Debug, Clone)]
-pub(crate) enum Wanted {
+pub(super) enum Wanted {
     /// Nobody: the key acts for itself.
     Owner,
     /// A user, in this way.
@@ -29,7 +27,7 @@ pub(crate) enum Wanted {
 impl Wanted {
     /// Reads the fields. Two of them, or one twice, or an empty one: the caller's mind cannot be
     /// known.
-    pub(crate) fn read(head: &dyn RequestHead, ids: UserIds) -> Result<Self, AuthError> {
+    pub(super) fn read(head: &dyn RequestHead, ids: UserIds) -> Result<Self, AuthError> {
         let mut wanted = Self::Owner;
         if !head.may_have_any(&FIELDS) {
             return Ok(wanted);
@@ -50,7 +48,7 @@ impl Wanted {
             let text = text.ok_or_else(|| unclear(name, "names nobody"))?;
             let user = match name {
                 FieldName::UserId => by_id(text, ids)
-                    .filter(|_| ids == UserIds::Any || is_uuid(text))
+                    .filter(|_| ids.permits(text))
                     .ok_or_else(|| unclear(name, "is no user id"))?,
                 FieldName::OnBehalfEmail => {
                     by_email(text).ok_or_else(|| unclear(name, "is no e-mail address"))?
@@ -67,6 +65,19 @@ impl Wanted {
             wanted = Self::User(mode, user);
         }
         Ok(wanted)
+    }
+}
+
+/// The user, as a refusal tells the audit.
+pub(super) fn named((mode, user): &(ActorMode, UserRef)) -> NamedUser {
+    let (id, email) = match user.clone() {
+        UserRef::Id(id) => (Some(id), None),
+        UserRef::Email(email) => (None, Some(email)),
+    };
+    NamedUser {
+        on_behalf: *mode == ActorMode::Delegated,
+        id,
+        email,
     }
 }
 

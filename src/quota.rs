@@ -132,12 +132,12 @@ impl From<Quota> for Plain {
 /// The quotas of a bucket: all must admit. Cloning shares them.
 ///
 /// ```
-/// use portunus::limit::{Quota, Quotas};
+/// use portunus::quota::{Quota, Quotas};
 ///
 /// let quotas = Quotas::new([Quota::per_minute(60)?, Quota::per_hour(1000)?])?;
 /// assert_eq!(quotas, Quotas::default());
 /// assert_eq!(quotas.to_string(), r#""minute";q=60;w=60, "hour";q=1000;w=3600"#);
-/// # Ok::<(), portunus::limit::QuotaError>(())
+/// # Ok::<(), portunus::quota::QuotaError>(())
 /// ```
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Quota>", into = "Vec<Quota>")]
