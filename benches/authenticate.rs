@@ -24,12 +24,12 @@ use portunus::adapter::tower::{AuthLayer, HttpHead, require};
 use portunus::key::{KeyHasher, Owner, Pepper};
 use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
-use portunus::profile::Profile;
 use portunus::quota::{Quota, Quotas};
 use portunus::store::MemoryStore;
 use portunus::{
     Admission, Attempt, Authenticator, AuthenticatorBuilder, Principal, Requirement, scope,
 };
+use portunus_profiles::Profile;
 use tower::{Layer, Service, service_fn};
 
 /// Runs a future that never has to wait.

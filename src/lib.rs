@@ -63,7 +63,6 @@
 //! | `tower` | layer and requirements, by route or gRPC method, for tower services over `http` 1 | 1.88 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default | 1.88 |
 //! | `actix-web` | middleware, extractors and requirements for actix-web 4 | 1.89 |
-//! | `profiles` | five e-signature APIs as configurations | 1.88 |
 //! | `events` | signing events with the owner's primary key | 1.88 |
 //! | `tracing` | spans and log lines, and audit events as log lines | 1.88 |
 //! | `metrics` | counters and histograms | 1.88 |
@@ -94,8 +93,6 @@ pub mod network;
 mod pointer;
 pub mod policy;
 mod principal;
-#[cfg(feature = "profiles")]
-pub mod profile;
 pub mod quota;
 pub mod request;
 pub mod respond;

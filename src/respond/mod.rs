@@ -15,8 +15,6 @@ use std::sync::Arc;
 pub(crate) use challenge::Challenges;
 pub use grpc::GrpcStatus;
 pub use problem::ProblemDetails;
-#[cfg(feature = "profiles")]
-pub(crate) use problem::{reason_phrase, slug};
 
 use crate::error::AuthError;
 use crate::limit::{Decision, LimitFields, whole_seconds};

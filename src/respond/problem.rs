@@ -56,10 +56,10 @@ impl RejectionRenderer for ProblemDetails {
                 (QUOTA_EXCEEDED.0.into(), QUOTA_EXCEEDED.1)
             }
             Some(base) => (
-                format!("{base}{}", slug(error.code().as_str())),
-                reason_phrase(error.status()),
+                format!("{base}{}", slug(error.code())),
+                error.code().reason_phrase(),
             ),
-            None => ("about:blank".into(), reason_phrase(error.status())),
+            None => ("about:blank".into(), error.code().reason_phrase()),
         };
         let problem = Problem {
             r#type: &r#type,
@@ -74,24 +74,6 @@ impl RejectionRenderer for ProblemDetails {
 }
 
 /// `INVALID_KEY` as `invalid-key`.
-pub(crate) fn slug(code: &str) -> String {
-    code.to_ascii_lowercase().replace('_', "-")
-}
-
-/// The reason phrase of RFC 9110 §15 (RFC 6585 for 429) for a status that the library uses.
-pub(crate) const fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        409 => "Conflict",
-        412 => "Precondition Failed",
-        413 => "Content Too Large",
-        415 => "Unsupported Media Type",
-        422 => "Unprocessable Content",
-        429 => "Too Many Requests",
-        503 => "Service Unavailable",
-        _ => "Error",
-    }
+fn slug(code: ErrorCode) -> String {
+    code.as_str().to_ascii_lowercase().replace('_', "-")
 }

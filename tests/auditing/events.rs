@@ -10,7 +10,6 @@ use portunus::key::{Delegation, KeyDigest, KeyKind, Owner, TenantId};
 use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
 use portunus::network::{AllowList, Transport};
-use portunus::profile::{Profile, RequestMetadata};
 use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::scope::{Scope, ScopeError, ScopeModel};
@@ -18,6 +17,7 @@ use portunus::store::{KeyStore, StoredKey};
 use portunus::{
     ActorMode, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Outcome, ScopeSet,
 };
+use portunus_profiles::{Profile, RequestMetadata};
 use portunus_test_support::{FIND, Head, House, live, scope, stranger, tenant, test, user};
 
 fn per_minute(limit: u64) -> Quotas {

@@ -1,6 +1,6 @@
 //! Audit events: what they say, and where they go.
 
-#![cfg(all(feature = "axum", feature = "profiles", feature = "testing"))]
+#![cfg(all(feature = "axum", feature = "testing"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

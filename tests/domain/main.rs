@@ -1,6 +1,6 @@
 //! Keys, scopes, quotas, addresses and names, without a store or a server.
 
-#![cfg(all(feature = "profiles", feature = "testing", feature = "tower"))]
+#![cfg(all(feature = "testing", feature = "tower"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

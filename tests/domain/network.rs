@@ -8,9 +8,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portunus::key::Owner;
 use portunus::manage::NewKey;
 use portunus::network::{AllowList, AllowListError, Cidr, ClientIp, ForwardedHeader};
-use portunus::profile::Profile;
 use portunus::store::MemoryStore;
 use portunus::{Authenticator, ErrorCode};
+use portunus_profiles::Profile;
 use portunus_test_support::{Head, House, tenant};
 use proptest::prelude::*;
 

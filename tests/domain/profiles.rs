@@ -3,9 +3,9 @@
 use portunus::key::{Environment, KeyFormat, KeyKind, Owner};
 use portunus::manage::{KeyManager, ManageError, NewKey};
 use portunus::policy::Requirement;
-use portunus::profile::Profile;
 use portunus::scope::{Scope, ScopeModel, ScopeRequirement, WildcardModel};
 use portunus::{AuthError, Authenticator, Clock, ErrorCode, Principal};
+use portunus_profiles::Profile;
 use portunus_test_support::{Head, House, scope, tenant, user};
 
 /// Everything that a profile can generate: each environment and kind that its formats write.

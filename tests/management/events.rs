@@ -7,8 +7,8 @@ use portunus::ErrorCode;
 use portunus::events::{self, SignedEvent};
 use portunus::key::{KeyKind, Owner, SigningState};
 use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey, Role};
-use portunus::profile::Profile;
 use portunus::store::KeyStore;
+use portunus_profiles::Profile;
 use portunus_test_support::{Call, Point, scope, tenant, user};
 use sha2::Sha256;
 

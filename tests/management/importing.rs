@@ -7,8 +7,8 @@ use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{DigestScheme, KeyHasher, KeyKind, Owner, Pepper};
 use portunus::manage::{ImportedDigest, ManageError, NewImport, NewKey};
-use portunus::profile::Profile;
 use portunus::store::{KeyStore, ListQuery};
+use portunus_profiles::Profile;
 use portunus_test_support::{base64, format, live, scope, stranger, user};
 use sha2::{Digest, Sha256, Sha512};
 

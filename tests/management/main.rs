@@ -1,6 +1,6 @@
 //! A key from its issue to its end, through the manager.
 
-#![cfg(all(feature = "events", feature = "profiles", feature = "testing"))]
+#![cfg(all(feature = "events", feature = "testing"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -13,10 +13,10 @@ use portunus::manage::{
     ByRole, Denied, ImportedDigest, KeyChange, KeyManager, ManageError, NewImport, NewKey,
     Operator, OperatorPolicy, Role, Setting,
 };
-use portunus::profile::Profile;
 use portunus::scope::{ScopeError, ScopeModel};
 use portunus::store::ListQuery;
 use portunus::{ErrorCode, Scope, ScopeSet};
+use portunus_profiles::Profile;
 use portunus_test_support::{scope, tenant};
 
 fn workspace(name: &str) -> WorkspaceId {

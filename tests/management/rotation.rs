@@ -11,10 +11,10 @@ use portunus::key::{Access, Delegation, KeyKind, Metadata, Owner, PlanName, Work
 use portunus::limit::LocalLimiter;
 use portunus::manage::{ManageError, NewKey};
 use portunus::network::AllowList;
-use portunus::profile::Profile;
 use portunus::quota::{Quota, Quotas};
 use portunus::store::{KeyStore, Usage};
 use portunus::{Authenticator, ErrorCode, UsageRecorder};
+use portunus_profiles::Profile;
 use portunus_test_support::{APPLY, Call, Head, Point, scope, tenant, test, user};
 
 /// 9999-12-31T23:59:59.999Z, which every storage can hold.

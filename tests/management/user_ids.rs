@@ -5,8 +5,8 @@ use crate::life::{Desk, rules};
 use portunus::actor::UserIds;
 use portunus::key::{Environment, KeyKind, Owner, UserId};
 use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey};
-use portunus::profile::Profile;
 use portunus::store::MemoryStore;
+use portunus_profiles::Profile;
 use portunus_test_support::{tenant, user};
 
 const LOWER: &str = "550e8400-e29b-41d4-a716-446655440000";

@@ -14,9 +14,9 @@ use portunus::audit::AuditEvent;
 use portunus::key::{KeyRecord, PlanName, TenantId, WorkspaceId};
 use portunus::manage::{KeyChange, NewKey, Operator, Role};
 use portunus::policy::PlanOrder;
-use portunus::profile::{Profile, RequestMetadata};
 use portunus::{AuthError, ErrorCode};
 use portunus_admin::{Fault, HostRules, OperatorProof};
+use portunus_profiles::{Profile, RequestMetadata};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

@@ -16,10 +16,10 @@ use portunus::key::KeyHasher;
 use portunus::limit::LocalLimiter;
 use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
-use portunus::profile::Profile;
 use portunus::respond::Answer;
 use portunus::{AuthError, Authenticator, ErrorCode, Requirement};
 use portunus_admin::{Admin, Fault, Origin};
+use portunus_profiles::Profile;
 use tracing::warn;
 
 use crate::api::{self, Shelves};

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use portunus::key::{KeyKind, Owner, TenantId};
 use portunus::manage::{ManageError, NewKey};
-use portunus::profile::Profile;
 use portunus::store::ListQuery;
+use portunus_profiles::Profile;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;

@@ -9,8 +9,8 @@ use clap::{Parser, ValueEnum};
 use portunus::key::Environment;
 use portunus::limit::OnOutage;
 use portunus::network::{Cidr, ClientIp, ForwardedHeader};
-use portunus::profile::Profile;
 use portunus_admin::Origin;
+use portunus_profiles::Profile;
 
 use crate::storage::{BusAddress, Place};
 

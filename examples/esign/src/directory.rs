@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::key::{IdError, Owner, TenantId, UserId};
-use portunus::profile::Profile;
+use portunus_profiles::Profile;
 use serde::{Deserialize, Serialize};
 
 use crate::operators::{OTHER_TENANT, TENANT};

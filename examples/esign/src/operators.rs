@@ -10,10 +10,10 @@ use axum::http::request::Parts;
 use portunus::audit::Action;
 use portunus::key::{KeyDigest, KeyHasher, KeyRecord, TenantId, WorkspaceId};
 use portunus::manage::{ByRole, Denied, Operator, OperatorPolicy, Role, Setting};
-use portunus::profile::Profile;
 use portunus::store::ListQuery;
 use portunus::{AuthError, ErrorCode, Scope, scope};
 use portunus_admin::OperatorProof;
+use portunus_profiles::Profile;
 use rand::TryRng;
 use rand::rngs::SysRng;
 

@@ -13,7 +13,6 @@ use portunus::limit::{
     Decision, LimitFields, LimitRequest, LimiterError, LocalLimiter, OnOutage, RateLimiter,
 };
 use portunus::network::{Cidr, ClientIp, ForwardedHeader, Transport};
-use portunus::profile::Profile;
 use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::respond::ProblemDetails;
@@ -21,6 +20,7 @@ use portunus::{
     AuthError, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, KeyPrincipal, Principal,
     TokenVerifier, VerifiedToken, VerifierError,
 };
+use portunus_profiles::Profile;
 
 use crate::house::{House, USER};
 use portunus_test_support::{format, live, scope, tenant, user};

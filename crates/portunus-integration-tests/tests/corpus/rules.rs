@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use portunus::ErrorCode;
-use portunus::profile::Profile;
+use portunus_profiles::Profile;
 use serde_json::Value;
 
 use crate::all_rows;

@@ -14,9 +14,9 @@ use portunus::key::Owner;
 use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
 use portunus::network::AllowList;
-use portunus::profile::Profile;
 use portunus::quota::{Quota, Quotas};
 use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
+use portunus_profiles::Profile;
 use portunus_test_support::wait::{eventually_async, soon};
 use portunus_test_support::{
     FIND, House, base64, scope, stranger, tenant, with_last_character_wrong,

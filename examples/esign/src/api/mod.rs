@@ -9,8 +9,8 @@ mod route;
 mod shelves;
 mod yousign;
 
-use portunus::profile::Profile;
 use portunus::{KeyPrincipal, Principal, Requirement};
+use portunus_profiles::Profile;
 use serde_json::{Value, json};
 
 pub(crate) use route::{Call, Method, Outcome, Reply, Route};

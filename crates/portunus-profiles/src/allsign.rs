@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use crate::actor::ActorMode;
-use crate::audit::{AuditEvent, Party};
-use crate::error::{AuthError, ErrorCode, MissingScope};
-use crate::request::RequestHead;
-use crate::respond::{ErrorBody, RejectionRenderer};
-use crate::scope;
-use crate::scope::Scope;
+use portunus::actor::ActorMode;
+use portunus::audit::{AuditEvent, Party};
+use portunus::request::RequestHead;
+use portunus::respond::{ErrorBody, RejectionRenderer};
+use portunus::scope;
+use portunus::scope::Scope;
+use portunus::{AuthError, ErrorCode, MissingScope};
 
 pub(super) const SCOPES: &[Scope] = &[
     scope!("document:read"),

@@ -1,10 +1,10 @@
 //! Dropbox Sign: `{"error":{"error_msg":…,"error_name":…}}`.
 
-use crate::error::{AuthError, ErrorCode};
-use crate::request::RequestHead;
-use crate::respond::{ErrorBody, RejectionRenderer};
-use crate::scope;
-use crate::scope::Scope;
+use portunus::request::RequestHead;
+use portunus::respond::{ErrorBody, RejectionRenderer};
+use portunus::scope;
+use portunus::scope::Scope;
+use portunus::{AuthError, ErrorCode};
 
 pub(super) const SCOPES: &[Scope] = &[
     scope!("account_access"),

@@ -1,11 +1,11 @@
 //! inSigner: problem documents under its own type base, with the documented code as extension
 //! member.
 
-use crate::error::AuthError;
-use crate::request::RequestHead;
-use crate::respond::{ErrorBody, RejectionRenderer, reason_phrase, slug};
-use crate::scope;
-use crate::scope::Scope;
+use portunus::AuthError;
+use portunus::request::RequestHead;
+use portunus::respond::{ErrorBody, RejectionRenderer};
+use portunus::scope;
+use portunus::scope::Scope;
 
 pub(super) const SCOPES: &[Scope] = &[
     scope!("documents.*"),
@@ -36,8 +36,8 @@ pub(super) struct Dialect;
 
 impl RejectionRenderer for Dialect {
     fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
-        let title = reason_phrase(error.status());
-        let slug = slug(&title.replace(' ', "_"));
+        let title = error.code().reason_phrase();
+        let slug = title.to_ascii_lowercase().replace(' ', "-");
         let detail = if error.status() == 401 {
             "Invalid or missing API key"
         } else {

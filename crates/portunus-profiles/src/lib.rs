@@ -1,5 +1,5 @@
-//! Five e-signature APIs as configurations (feature `profiles`): the proof that what they promise
-//! can be kept.
+//! Five e-signature APIs as configurations of [`portunus`]: the proof that what they promise can be
+//! kept.
 //!
 //! A profile is data: key formats, schemes, environments, vocabulary, rules for issuing, and the
 //! dialect of refusals. It makes builders that a host may change further.
@@ -28,17 +28,17 @@ use std::time::Duration;
 
 pub use allsign::RequestMetadata;
 
-use crate::actor::UserIds;
-use crate::authenticator::{Authenticator, AuthenticatorBuilder};
-use crate::key::{
+use portunus::actor::UserIds;
+use portunus::key::{
     Alphabet, Delegation, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind,
 };
-use crate::manage::{IssueRules, KeyManager, KeyManagerBuilder};
-use crate::network::Transport;
-use crate::request::TlsVersion;
-use crate::respond::{ProblemDetails, RejectionRenderer};
-use crate::scope::{Scope, Vocabulary};
-use crate::store::KeyStore;
+use portunus::manage::{IssueRules, KeyManager, KeyManagerBuilder};
+use portunus::network::Transport;
+use portunus::request::TlsVersion;
+use portunus::respond::{ProblemDetails, RejectionRenderer};
+use portunus::scope::{Scope, Vocabulary};
+use portunus::store::KeyStore;
+use portunus::{Authenticator, AuthenticatorBuilder};
 
 /// One of the five APIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
