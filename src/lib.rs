@@ -91,6 +91,7 @@ pub mod key;
 pub mod limit;
 pub mod manage;
 pub mod network;
+mod pointer;
 pub mod policy;
 mod principal;
 #[cfg(feature = "profiles")]

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 
 use crate::key::{Access, Environment, KeyId, KeyKind, KeyRecord, Owner, PlanName, WorkspaceId};
 use crate::network::AllowList;
+use crate::pointer::to_the_pointee;
 use crate::quota::Quotas;
 use crate::scope::Scope;
 
@@ -125,17 +126,9 @@ impl VerifierError {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: TokenVerifier + ?Sized> TokenVerifier for $pointer<T> {
-            fn recognizes(&self, token: &str) -> bool {
-                (**self).recognizes(token)
-            }
-            async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError> {
-                (**self).verify(token).await
-            }
-        }
-    )*};
+to_the_pointee! {
+    TokenVerifier {
+        async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError>;
+        fn recognizes(&self, token: &str) -> bool;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

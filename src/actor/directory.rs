@@ -11,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::key::{Access, Owner, TenantId, UserId, WorkspaceId};
+use crate::pointer::to_the_pointee;
 use crate::scope::Scope;
 use crate::telemetry::Told;
 
@@ -183,34 +184,21 @@ impl DirectoryError {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: Directory + ?Sized> Directory for $pointer<T> {
-            async fn resolve(
-                &self,
-                tenant: &TenantId,
-                user: &UserRef,
-            ) -> Result<Option<Arc<User>>, DirectoryError> {
-                (**self).resolve(tenant, user).await
-            }
-            fn resolve_now(
-                &self,
-                tenant: &TenantId,
-                user: &UserRef,
-            ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
-                (**self).resolve_now(tenant, user)
-            }
-        }
-        #[async_trait]
-        impl<T: OwnerStanding + ?Sized> OwnerStanding for $pointer<T> {
-            async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError> {
-                (**self).standing(owner).await
-            }
-            fn standing_now(&self, owner: &Owner) -> Option<Result<Standing, DirectoryError>> {
-                (**self).standing_now(owner)
-            }
-        }
-    )*};
+to_the_pointee! {
+    Directory {
+        async fn resolve(
+            &self,
+            tenant: &TenantId,
+            user: &UserRef,
+        ) -> Result<Option<Arc<User>>, DirectoryError>;
+        fn resolve_now(
+            &self,
+            tenant: &TenantId,
+            user: &UserRef,
+        ) -> Option<Result<Option<Arc<User>>, DirectoryError>>;
+    }
+    OwnerStanding {
+        async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError>;
+        fn standing_now(&self, owner: &Owner) -> Option<Result<Standing, DirectoryError>>;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

@@ -2,12 +2,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::{Action, AuditEvent, AuditOutcome};
 use crate::key::{KeyId, TenantId, WorkspaceId};
+use crate::pointer::to_the_pointee;
 
 /// Keeps events. `Arc` and `Box` of a sink are sinks.
 #[async_trait]
@@ -142,20 +142,11 @@ impl AuditError {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: AuditSink + ?Sized> AuditSink for $pointer<T> {
-            async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError> {
-                (**self).record(events).await
-            }
-        }
-        #[async_trait]
-        impl<T: AuditReader + ?Sized> AuditReader for $pointer<T> {
-            async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError> {
-                (**self).events(query).await
-            }
-        }
-    )*};
+to_the_pointee! {
+    AuditSink {
+        async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError>;
+    }
+    AuditReader {
+        async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError>;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

@@ -14,6 +14,7 @@
 //!
 //! The test `tests/limits_beside_gcra.rs` counts the last two rows.
 
+mod cell;
 mod decision;
 mod failures;
 mod fields;
@@ -35,6 +36,7 @@ pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};
 
 use crate::key::{KeyFamily, TenantId};
+use crate::pointer::to_the_pointee;
 use crate::quota::Quotas;
 
 /// Decides whether a request may pass.
@@ -240,17 +242,9 @@ impl FromStr for OnOutage {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: RateLimiter + ?Sized> RateLimiter for $pointer<T> {
-            async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
-                (**self).acquire(request).await
-            }
-            fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
-                (**self).try_acquire(request)
-            }
-        }
-    )*};
+to_the_pointee! {
+    RateLimiter {
+        async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
+        fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>>;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

@@ -1,13 +1,13 @@
 //! The host's own rules about keys that are issued, imported and changed.
 
 use std::fmt;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::{KeyChange, NewKey, Operator};
 use crate::error::AuthError;
 use crate::key::{KeyRecord, PlanName, TenantId};
+use crate::pointer::to_the_pointee;
 
 /// What the host's own rules add to what is asked for, or refuse: which users, workspaces and plans
 /// there are. `Arc` and `Box` of rules are rules.
@@ -60,30 +60,15 @@ pub(super) struct NoRules;
 #[async_trait]
 impl HostRules for NoRules {}
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl<T: HostRules + ?Sized> HostRules for $pointer<T> {
-            async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError> {
-                (**self).plan_of(tenant).await
-            }
-            async fn issuing(
-                &self,
-                operator: &Operator,
-                new: &mut NewKey,
-            ) -> Result<(), AuthError> {
-                (**self).issuing(operator, new).await
-            }
-            async fn changing(
-                &self,
-                operator: &Operator,
-                before: &KeyRecord,
-                change: &mut KeyChange,
-            ) -> Result<(), AuthError> {
-                (**self).changing(operator, before, change).await
-            }
-        }
-    )*};
+to_the_pointee! {
+    HostRules {
+        async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError>;
+        async fn issuing(&self, operator: &Operator, new: &mut NewKey) -> Result<(), AuthError>;
+        async fn changing(
+            &self,
+            operator: &Operator,
+            before: &KeyRecord,
+            change: &mut KeyChange,
+        ) -> Result<(), AuthError>;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

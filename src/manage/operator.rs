@@ -3,10 +3,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::audit::{Action, RequestId};
 use crate::key::{Access, KeyRecord, TenantId, WorkspaceId};
+use crate::pointer::to_the_pointee;
 use crate::scope::Scope;
 use crate::store::ListQuery;
 
@@ -290,23 +290,11 @@ impl OperatorPolicy for ByRole {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[deny(clippy::missing_trait_methods)]
-        impl<T: OperatorPolicy + ?Sized> OperatorPolicy for $pointer<T> {
-            fn admits(&self, operator: &Operator) -> Result<(), Denied> {
-                (**self).admits(operator)
-            }
-            fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied> {
-                (**self).allows(operator, action, key)
-            }
-            fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied> {
-                (**self).lists(operator, query)
-            }
-            fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool {
-                (**self).may_exceed(operator, setting)
-            }
-        }
-    )*};
+to_the_pointee! {
+    OperatorPolicy {
+        fn admits(&self, operator: &Operator) -> Result<(), Denied>;
+        fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied>;
+        fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
+        fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

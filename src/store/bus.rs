@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::{Change, WriteBatch};
 use crate::key::{DigestScheme, KeyDigest, KeyId};
+use crate::pointer::to_the_pointee;
 
 /// What has changed, for caches to forget. It carries no digest and no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,23 +185,11 @@ impl fmt::Debug for LocalBus {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: InvalidationBus + ?Sized> InvalidationBus for $pointer<T> {
-            fn subscribe(&self, listener: Weak<dyn InvalidationListener>) {
-                (**self).subscribe(listener);
-            }
-            async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
-                (**self).publish(what).await
-            }
-            fn is_told_by_the_store(&self) -> bool {
-                (**self).is_told_by_the_store()
-            }
-            fn never_misses(&self) -> bool {
-                (**self).never_misses()
-            }
-        }
-    )*};
+to_the_pointee! {
+    InvalidationBus {
+        async fn publish(&self, what: &Invalidation) -> Result<(), BusError>;
+        fn subscribe(&self, listener: Weak<dyn InvalidationListener>);
+        fn is_told_by_the_store(&self) -> bool;
+        fn never_misses(&self) -> bool;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

@@ -32,6 +32,7 @@ use crate::key::{
     Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, Owner, SigningState, TenantId, UserId,
     WorkspaceId,
 };
+use crate::pointer::to_the_pointee;
 
 /// A storage of keys.
 ///
@@ -550,61 +551,40 @@ impl Page {
     }
 }
 
-macro_rules! delegate_to_the_pointee {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: KeyStore + ?Sized> KeyStore for $pointer<T> {
-            async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-                (**self).find(digests).await
-            }
-            fn find_now(&self, digests: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
-                (**self).find_now(digests)
-            }
-            async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-                (**self).get(id).await
-            }
-            async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
-                (**self).list(query).await
-            }
-            async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
-                (**self).primary(owner, at).await
-            }
-            async fn primaries(
-                &self,
-                owners: &[OwnerRef],
-                at: SystemTime,
-            ) -> Result<Vec<Option<KeyId>>, StoreError> {
-                (**self).primaries(owners, at).await
-            }
-            async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-                (**self).signing_state(id).await
-            }
-            async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-                (**self).apply(batch).await
-            }
-            async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-                (**self).record_usage(batch).await
-            }
-            async fn usage_by_hour(
-                &self,
-                id: &KeyId,
-                from: SystemTime,
-                to: SystemTime,
-            ) -> Result<Vec<HourOfUse>, StoreError> {
-                (**self).usage_by_hour(id, from, to).await
-            }
-            async fn hours_of_use(
-                &self,
-                id: &KeyId,
-                from: SystemTime,
-                to: SystemTime,
-            ) -> Result<UsageByHour, StoreError> {
-                (**self).hours_of_use(id, from, to).await
-            }
-            async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-                (**self).forget_usage_before(before).await
-            }
-        }
-    )*};
+to_the_pointee! {
+    KeyStore {
+        async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError>;
+        async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
+        async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
+        async fn primary(
+            &self,
+            owner: &OwnerRef,
+            at: SystemTime,
+        ) -> Result<Option<KeyId>, StoreError>;
+        async fn primaries(
+            &self,
+            owners: &[OwnerRef],
+            at: SystemTime,
+        ) -> Result<Vec<Option<KeyId>>, StoreError>;
+        async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError>;
+        async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
+        async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
+        async fn usage_by_hour(
+            &self,
+            id: &KeyId,
+            from: SystemTime,
+            to: SystemTime,
+        ) -> Result<Vec<HourOfUse>, StoreError>;
+        async fn hours_of_use(
+            &self,
+            id: &KeyId,
+            from: SystemTime,
+            to: SystemTime,
+        ) -> Result<UsageByHour, StoreError>;
+        async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError>;
+        fn find_now(
+            &self,
+            digests: &[KeyDigest],
+        ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>>;
+    }
 }
-delegate_to_the_pointee!(Arc, Box);

@@ -20,7 +20,7 @@ use crate::fault::{Fault, Refusal};
 use crate::share::Place;
 use crate::sql::{self, Dialect};
 use crate::store::READ_LIMIT;
-use crate::value::{Row, Session, Value, cells_of};
+use crate::value::{Row, Session, Value, bound, cells};
 
 /// The longest that a server may take to say that a connection works, or to take one back.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -337,15 +337,15 @@ impl Session for On<'_> {
             within(self.limit, query.fetch_all(&mut *self.connection)).await?
         } else {
             let named = self.statements == Statements::Named;
-            let query = bound(sql, values).persistent(named);
+            let query = bound(self.dialect(), sql, values).persistent(named);
             within(self.limit, query.fetch_all(&mut *self.connection)).await?
         };
-        Ok(rows.iter().map(read).collect())
+        Ok(rows.iter().map(cells::<Postgres>).collect())
     }
 
     async fn change(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, Fault> {
         let named = self.statements == Statements::Named;
-        let query = bound(sql, values).persistent(named);
+        let query = bound(self.dialect(), sql, values).persistent(named);
         let changed = within(self.limit, query.execute(&mut *self.connection)).await?;
         Ok(changed.rows_affected())
     }
@@ -356,7 +356,6 @@ impl Session for On<'_> {
         Ok(())
     }
 }
-cells_of!(Postgres, &sql::POSTGRES);
 
 /// A look-up with its limits and its values in it, which hold for the one transaction that the
 /// server makes of it. The values are digests, so that all that is added are hexadecimal digits.

@@ -150,6 +150,7 @@ mod time;
 mod turns;
 mod value;
 
+pub use audit::Audit;
 #[cfg(feature = "postgres")]
 pub use audit::PostgresAudit;
 #[cfg(feature = "sqlite")]
@@ -163,3 +164,4 @@ pub use fault::OpenError;
 pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
+pub use store::Store;

@@ -17,7 +17,7 @@ use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, On, Statements};
 use crate::operation::{Migrate, Operation, hold};
 use crate::share::{Place, Purpose, Share};
 use crate::sql;
-use crate::store::{READ_LIMIT, key_store};
+use crate::store::{Database, READ_LIMIT, Store};
 use crate::turns::Turns;
 use crate::value::Session;
 
@@ -83,8 +83,11 @@ const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; 
 ///
 /// It must be pointed to the primary server, also for look-ups: a replica may not yet know of a
 /// revocation.
+pub type PostgresStore = Store<Postgres>;
+
+/// The connections to a PostgreSQL database.
 #[derive(Clone)]
-pub struct PostgresStore {
+pub struct Postgres {
     pool: PgPool,
     turns: Turns,
     share: Share,
@@ -155,7 +158,7 @@ impl PostgresStore {
             let close = async { Ok(connection.close().await?) };
             Limit::of(CONNECT_LIMIT).on(close).await?;
             let mut store = Self::new(Self::plain_pool_options().connect_lazy_with(options));
-            store.is_pooled = true;
+            store.0.is_pooled = true;
             store.migrate().await?;
             Ok(store)
         })
@@ -194,26 +197,28 @@ impl PostgresStore {
     pub fn new(pool: PgPool) -> Self {
         address::warn_of_clear_text(&pool.connect_options());
         let connections = pool.options().get_max_connections();
-        Self {
+        Self(Postgres {
             pool,
             turns: Turns::new(usize::try_from(connections / 2).unwrap_or(1)),
             share: Share::new(connections / 4),
             door: Door::default(),
             is_pooled: false,
-        }
+        })
     }
 
     pub(crate) fn options(&self) -> PgConnectOptions {
-        (*self.pool.connect_options()).clone()
+        (*self.0.pool.connect_options()).clone()
     }
 
     /// Closes all connections, after what is going on has ended, for which it waits 10 seconds at
     /// most. What is asked afterwards gets no answer.
     pub async fn close(&self) {
-        let _ = tokio::time::timeout(CLOSE_LIMIT, self.pool.close()).await;
+        let _ = tokio::time::timeout(CLOSE_LIMIT, self.0.pool.close()).await;
     }
+}
 
-    pub(crate) async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+impl Database for Postgres {
+    async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let limit = Limit::of(match O::PURPOSE {
             Purpose::LookUp => LOOK_UP_LIMIT,
             Purpose::Request | Purpose::Management => READ_LIMIT,
@@ -234,6 +239,71 @@ impl PostgresStore {
         limit.on(attempts).await
     }
 
+    async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        let limit = Limit::of(READ_LIMIT);
+        limit
+            .on(self.in_transaction(&operation, &SNAPSHOT, limit, &Place::none()))
+            .await
+    }
+
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        let (limit, start) = (Limit::of(WRITE_LIMIT), Limit::of(START_LIMIT));
+        let _turn = start.on(self.turns.wait(operation.lane())).await?;
+        let attempts = async {
+            let mut start = start;
+            for attempt in 1..WRITE_ATTEMPTS {
+                match self.write_once(&operation, limit, start).await {
+                    Err(fault) if fault.is_conflict() => {
+                        tokio::time::sleep(Duration::from_millis(5) * attempt * attempt).await;
+                        start = Limit::of(START_LIMIT);
+                    }
+                    done => return done,
+                }
+            }
+            self.write_once(&operation, limit, start).await
+        };
+        limit.on(attempts).await
+    }
+
+    async fn make_schema(&self) -> Result<(), Fault> {
+        Box::pin(self.looked_after(async {
+            let mut connection = self.beside().await?;
+            let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
+            Migrate.run(&mut self.on(&mut transaction)).await?;
+            Ok(transaction.commit().await?)
+        }))
+        .await
+    }
+
+    /// Makes the indexes that are missing, beside whatever else is going on: lists are read without
+    /// them too, but slowly. A role that may not make them leaves them to another.
+    async fn make_indexes(&self) -> Result<(), Fault> {
+        let mut missing = false;
+        for (name, _) in sql::POSTGRES.indexes {
+            missing |= self.read(IndexState(name)).await? != Some(true);
+        }
+        if !missing {
+            return Ok(());
+        }
+        Box::pin(self.looked_after(async {
+            // One node at a time: an index that is being made looks like one that failed.
+            let mut turn = self.beside().await?;
+            let mut turn = turn.begin_with(BEGIN_MIGRATION).await?;
+            hold(&mut self.on(&mut turn)).await?;
+            let mut connection = self.beside().await?;
+            for (name, make) in sql::POSTGRES.indexes {
+                match self.make_index(&mut connection, name, make).await {
+                    Err(fault) if fault.is_forbidden() => return Ok(()),
+                    done => done?,
+                }
+            }
+            Ok(())
+        }))
+        .await
+    }
+}
+
+impl Postgres {
     /// After a restart of the server every connection of the pool may be lost, which each tells
     /// when it is used.
     fn attempts(&self) -> u32 {
@@ -291,13 +361,6 @@ impl PostgresStore {
         done
     }
 
-    async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let limit = Limit::of(READ_LIMIT);
-        limit
-            .on(self.in_transaction(&operation, &SNAPSHOT, limit, &Place::none()))
-            .await
-    }
-
     /// Reads in a transaction, which ends after the answer.
     async fn in_transaction<O: Operation>(
         &self,
@@ -311,25 +374,6 @@ impl PostgresStore {
         let done = operation.run(&mut lease.session(self.statements())?).await;
         lease.ended(&done);
         done
-    }
-
-    pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let (limit, start) = (Limit::of(WRITE_LIMIT), Limit::of(START_LIMIT));
-        let _turn = start.on(self.turns.wait(operation.lane())).await?;
-        let attempts = async {
-            let mut start = start;
-            for attempt in 1..WRITE_ATTEMPTS {
-                match self.write_once(&operation, limit, start).await {
-                    Err(fault) if fault.is_conflict() => {
-                        tokio::time::sleep(Duration::from_millis(5) * attempt * attempt).await;
-                        start = Limit::of(START_LIMIT);
-                    }
-                    done => return done,
-                }
-            }
-            self.write_once(&operation, limit, start).await
-        };
-        limit.on(attempts).await
     }
 
     async fn write_once<O: Operation>(
@@ -349,44 +393,6 @@ impl PostgresStore {
                 Err(fault)
             }
         }
-    }
-
-    /// Brings the schema up to date, however long that takes.
-    async fn make_schema(&self) -> Result<(), Fault> {
-        Box::pin(self.looked_after(async {
-            let mut connection = self.beside().await?;
-            let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
-            Migrate.run(&mut self.on(&mut transaction)).await?;
-            Ok(transaction.commit().await?)
-        }))
-        .await
-    }
-
-    /// Makes the indexes that are missing, beside whatever else is going on: lists are read without
-    /// them too, but slowly. A role that may not make them leaves them to another.
-    async fn make_indexes(&self) -> Result<(), Fault> {
-        let mut missing = false;
-        for (name, _) in sql::POSTGRES.indexes {
-            missing |= self.read(IndexState(name)).await? != Some(true);
-        }
-        if !missing {
-            return Ok(());
-        }
-        Box::pin(self.looked_after(async {
-            // One node at a time: an index that is being made looks like one that failed.
-            let mut turn = self.beside().await?;
-            let mut turn = turn.begin_with(BEGIN_MIGRATION).await?;
-            hold(&mut self.on(&mut turn)).await?;
-            let mut connection = self.beside().await?;
-            for (name, make) in sql::POSTGRES.indexes {
-                match self.make_index(&mut connection, name, make).await {
-                    Err(fault) if fault.is_forbidden() => return Ok(()),
-                    done => done?,
-                }
-            }
-            Ok(())
-        }))
-        .await
     }
 
     /// Makes an index, in no transaction.
@@ -462,10 +468,8 @@ impl Operation for IndexState {
     }
 }
 
-impl fmt::Debug for PostgresStore {
+impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PostgresStore({} connections)", self.pool.size())
     }
 }
-
-key_store!(PostgresStore);

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{SqliteConnection, SqlitePool};
 
 use crate::fault::{Fault, OpenError, Refusal};
 use crate::operation::{Migrate, Operation};
 use crate::share::{Share, Stop};
-use crate::sql;
-use crate::store::{READ_LIMIT, key_store};
+use crate::sql::{self, Dialect};
+use crate::store::{Database, READ_LIMIT, Store};
 use crate::turns::Turns;
-use crate::value::{Session, session_on};
+use crate::value::{Row, Session, Value, bound, cells};
 
 /// The longest that a write may take, once it is its turn.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
@@ -37,8 +37,11 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 ///
 /// Several processes of one machine may use the file at once; each sees the others' writes at once.
 /// The file must not be on a network file system.
+pub type SqliteStore = Store<Sqlite>;
+
+/// The connections to a SQLite file.
 #[derive(Clone)]
-pub struct SqliteStore {
+pub struct Sqlite {
     readers: SqlitePool,
     writer: SqlitePool,
     turns: Turns,
@@ -68,7 +71,7 @@ impl SqliteStore {
             .busy_timeout(BUSY_TIMEOUT);
         let store = Self::open_with(options).await?;
         // Where a file may only be read, SQLite opens it all the same.
-        match store.write(Nothing).await {
+        match store.0.write(Nothing).await {
             Err(fault) if fault.is_read_only() => Err(cannot_use(path, fault.into())),
             _ => Ok(store),
         }
@@ -91,7 +94,7 @@ impl SqliteStore {
         }
         let store = connected.map_err(|fault| cannot_use(&path, fault.into()))?;
         // Each connection would have another one.
-        if store.read(IsInMemory).await? {
+        if store.0.read(IsInMemory).await? {
             return Err(OpenError::InMemory);
         }
         match store.migrate().await {
@@ -115,7 +118,7 @@ impl SqliteStore {
                 .max_lifetime(None)
                 .test_before_acquire(false)
         };
-        Ok(Self {
+        Ok(Self(Sqlite {
             writer: pool(1).connect_with(options.clone()).await?,
             // Reads need no room for temporary files on a disk that may be full.
             readers: pool(READERS)
@@ -123,7 +126,7 @@ impl SqliteStore {
                 .await?,
             turns: Turns::new(1),
             share: Share::new(MANAGEMENT_READERS),
-        })
+        }))
     }
 
     /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is
@@ -135,30 +138,60 @@ impl SqliteStore {
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
         let half = pool.options().get_max_connections() / 2;
-        Self {
+        Self(Sqlite {
             readers: pool.clone(),
             writer: pool,
             turns: Turns::new(1),
             share: Share::new(half.min(MANAGEMENT_READERS)),
-        }
+        })
     }
 
     /// How the connections are made.
     pub(crate) fn connect_options(&self) -> SqliteConnectOptions {
-        (*self.readers.connect_options()).clone()
+        (*self.0.readers.connect_options()).clone()
     }
 
     /// Closes all connections, after what is going on has ended. What is asked afterwards gets no
     /// answer.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.0.readers.close().await;
+        self.0.writer.close().await;
     }
+}
 
-    pub(crate) async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+impl Database for Sqlite {
+    async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         self.read_within(READ_LIMIT, operation).await
     }
 
+    async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        let read = transaction::run(&self.readers, transaction::SNAPSHOT, operation);
+        limited(READ_LIMIT, read).await
+    }
+
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        let _turn = self.turns.wait(operation.lane()).await?;
+        limited(WRITE_LIMIT, self.write_once(operation)).await
+    }
+
+    async fn make_schema(&self) -> Result<(), Fault> {
+        let _turn = self.turns.wait(Migrate.lane()).await?;
+        // Another process may be doing it.
+        let patience = Patience::of(SCHEMA_PATIENCE);
+        let mut made = self.write_once(Migrate).await;
+        while patience.tries_again(&made).await {
+            made = self.write_once(Migrate).await;
+        }
+        made
+    }
+
+    /// They are made with the schema.
+    async fn make_indexes(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+impl Sqlite {
     async fn read_within<O: Operation>(
         &self,
         limit: Duration,
@@ -185,35 +218,8 @@ impl SqliteStore {
         }
     }
 
-    async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let read = transaction::run(&self.readers, transaction::SNAPSHOT, operation);
-        limited(READ_LIMIT, read).await
-    }
-
-    pub(crate) async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        let _turn = self.turns.wait(operation.lane()).await?;
-        limited(WRITE_LIMIT, self.write_once(operation)).await
-    }
-
     async fn write_once<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         transaction::run(&self.writer, transaction::WRITE, operation).await
-    }
-
-    /// Brings the schema up to date, however long that takes.
-    async fn make_schema(&self) -> Result<(), Fault> {
-        let _turn = self.turns.wait(Migrate.lane()).await?;
-        // Another process may be doing it.
-        let patience = Patience::of(SCHEMA_PATIENCE);
-        let mut made = self.write_once(Migrate).await;
-        while patience.tries_again(&made).await {
-            made = self.write_once(Migrate).await;
-        }
-        made
-    }
-
-    /// They are made with the schema.
-    async fn make_indexes(&self) -> Result<(), Fault> {
-        Ok(())
     }
 }
 
@@ -296,7 +302,7 @@ fn cannot_use(path: &Path, mut error: OpenError) -> OpenError {
     error
 }
 
-impl fmt::Debug for SqliteStore {
+impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -306,5 +312,24 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-key_store!(SqliteStore);
-session_on!(SqliteConnection, Sqlite, &sql::SQLITE);
+#[async_trait]
+impl Session for SqliteConnection {
+    fn dialect(&self) -> &'static Dialect {
+        &sql::SQLITE
+    }
+
+    async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault> {
+        let rows = bound(self.dialect(), sql, values).fetch_all(&mut *self);
+        Ok(rows.await?.iter().map(cells::<sqlx::Sqlite>).collect())
+    }
+
+    async fn change(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, Fault> {
+        let changed = bound(self.dialect(), sql, values).execute(&mut *self);
+        Ok(changed.await?.rows_affected())
+    }
+
+    async fn script(&mut self, sql: &'static str) -> Result<(), Fault> {
+        sqlx::raw_sql(sql).execute(&mut *self).await?;
+        Ok(())
+    }
+}

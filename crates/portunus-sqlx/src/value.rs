@@ -4,14 +4,17 @@
 //! else than it must is an error that names row and column, and shows nothing of what stands there.
 
 use async_trait::async_trait;
+use sqlx::query::Query;
+use sqlx::{ColumnIndex, Decode, Encode, Row as _, Type, TypeInfo, ValueRef};
 
 use crate::fault::Fault;
+use crate::sql::Dialect;
 
 /// A connection, in a transaction or not.
 #[async_trait]
 pub(crate) trait Session: Send {
     /// The statements that the two databases spell differently.
-    fn dialect(&self) -> &'static crate::sql::Dialect;
+    fn dialect(&self) -> &'static Dialect;
 
     /// All rows of a query.
     async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault>;
@@ -149,93 +152,52 @@ impl Row {
     }
 }
 
-/// How values are bound and rows are read on one database.
-macro_rules! cells_of {
-    ($database:ty, $dialect:expr) => {
-        fn bound(
-            sql: &'static str,
-            values: Vec<crate::value::Value>,
-        ) -> sqlx::query::Query<'static, $database, <$database as sqlx::Database>::Arguments> {
-            use crate::value::Value;
-            #[cfg(debug_assertions)]
-            assert!(
-                crate::sql::is_known($dialect, sql),
-                "a statement that the registry does not have: {sql}"
-            );
-            values
-                .into_iter()
-                .fold(sqlx::query(sql), |query, value| match value {
-                    Value::Int(value) => query.bind(value),
-                    Value::Text(value) => query.bind(value),
-                    Value::Bytes(value) => query.bind(value),
-                })
-        }
+/// A statement with its values.
+pub(crate) fn bound<D: sqlx::Database>(
+    dialect: &'static Dialect,
+    sql: &'static str,
+    values: Vec<Value>,
+) -> Query<'static, D, D::Arguments>
+where
+    Option<i64>: Encode<'static, D> + Type<D>,
+    Option<String>: Encode<'static, D> + Type<D>,
+    Option<Vec<u8>>: Encode<'static, D> + Type<D>,
+{
+    #[cfg(debug_assertions)]
+    assert!(
+        crate::sql::is_known(dialect, sql),
+        "a statement that the registry does not have: {sql}"
+    );
+    #[cfg(not(debug_assertions))]
+    let _ = dialect;
+    let query = sqlx::query(sql);
+    values.into_iter().fold(query, |query, value| match value {
+        Value::Int(value) => query.bind(value),
+        Value::Text(value) => query.bind(value),
+        Value::Bytes(value) => query.bind(value),
+    })
+}
 
-        fn read(row: &<$database as sqlx::Database>::Row) -> crate::value::Row {
-            use crate::value::Value;
-            use sqlx::{Decode, Row, TypeInfo, ValueRef};
-            let cell = |place| {
-                let value = row.try_get_raw(place).ok()?;
-                if value.is_null() {
-                    return Some(Value::Text(None));
-                }
-                let name = value.type_info().name().to_owned();
-                match name.as_str() {
-                    "INTEGER" | "INT8" => <i64 as Decode<'_, $database>>::decode(value)
-                        .ok()
-                        .map(Value::from),
-                    "TEXT" => <String as Decode<'_, $database>>::decode(value)
-                        .ok()
-                        .map(Value::from),
-                    "BLOB" | "BYTEA" => <Vec<u8> as Decode<'_, $database>>::decode(value)
-                        .ok()
-                        .map(Value::from),
-                    _ => None,
-                }
-            };
-            crate::value::Row::new((0..row.len()).map(cell).collect())
+/// What a database answered, each cell by the type that it has there.
+pub(crate) fn cells<D: sqlx::Database>(row: &D::Row) -> Row
+where
+    usize: ColumnIndex<D::Row>,
+    i64: for<'r> Decode<'r, D>,
+    String: for<'r> Decode<'r, D>,
+    Vec<u8>: for<'r> Decode<'r, D>,
+{
+    let cell = |place| {
+        let value = row.try_get_raw(place).ok()?;
+        if value.is_null() {
+            return Some(Value::Text(None));
+        }
+        let name = value.type_info().name().to_owned();
+        match name.as_str() {
+            "INTEGER" | "INT8" => i64::decode(value).ok().map(Value::from),
+            "TEXT" => String::decode(value).ok().map(Value::from),
+            "BLOB" | "BYTEA" => Vec::<u8>::decode(value).ok().map(Value::from),
+            _ => None,
         }
     };
+    Row::new((0..row.len()).map(cell).collect())
 }
-pub(crate) use cells_of;
-
-/// A [`Session`] on the connection type of one database.
-#[cfg(feature = "sqlite")]
-macro_rules! session_on {
-    ($connection:ty, $database:ty, $dialect:expr) => {
-        #[async_trait::async_trait]
-        impl crate::value::Session for $connection {
-            fn dialect(&self) -> &'static crate::sql::Dialect {
-                $dialect
-            }
-
-            async fn rows(
-                &mut self,
-                sql: &'static str,
-                values: Vec<crate::value::Value>,
-            ) -> Result<Vec<crate::value::Row>, crate::fault::Fault> {
-                let rows = bound(sql, values).fetch_all(&mut *self).await?;
-                Ok(rows.iter().map(read).collect())
-            }
-
-            async fn change(
-                &mut self,
-                sql: &'static str,
-                values: Vec<crate::value::Value>,
-            ) -> Result<u64, crate::fault::Fault> {
-                Ok(bound(sql, values)
-                    .execute(&mut *self)
-                    .await?
-                    .rows_affected())
-            }
-
-            async fn script(&mut self, sql: &'static str) -> Result<(), crate::fault::Fault> {
-                sqlx::raw_sql(sql).execute(&mut *self).await?;
-                Ok(())
-            }
-        }
-        crate::value::cells_of!($database, $dialect);
-    };
-}
-#[cfg(feature = "sqlite")]
-pub(crate) use session_on;

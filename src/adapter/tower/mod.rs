@@ -49,12 +49,14 @@ mod body;
 mod head;
 mod methods;
 mod require;
+mod service;
 
-pub use auth::{AuthFuture, AuthLayer, AuthService};
+pub use auth::AuthLayer;
 pub use body::{EitherBody, RejectionBody};
 pub use head::HttpHead;
 pub use methods::{GrpcMethods, GrpcMethodsError, GrpcMethodsLayer, GrpcMethodsService};
 pub use require::{RequireFuture, RequireLayer, RequireService, require, require_scope};
+pub use service::{AuthFuture, AuthService};
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};

@@ -26,6 +26,7 @@ use crate::fault::{Fault, OpenError};
 use crate::lease::{self, CONNECT_LIMIT, lost};
 use crate::operation::Operation;
 use crate::sql::NOTIFY;
+use crate::store::Database;
 use crate::value::Session;
 use crate::{PostgresStore, address};
 
@@ -191,7 +192,7 @@ impl InvalidationBus for PostgresBus {
             return Ok(());
         }
         self.listeners.published(what);
-        let told = self.store.write(Publish(message::changed(what)));
+        let told = self.store.0.write(Publish(message::changed(what)));
         told.await
             .map_err(|fault| BusError::unavailable(fault.into_source()))
     }

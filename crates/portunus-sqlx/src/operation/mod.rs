@@ -31,7 +31,7 @@ use crate::value::Session;
 /// Something to do on a connection; when it writes, in a transaction that the store commits
 /// afterwards.
 #[async_trait]
-pub(crate) trait Operation: Sync {
+pub(crate) trait Operation: Send + Sync {
     /// What comes of it.
     type Answer: Send;
 

@@ -1,0 +1,175 @@
+//! What one bucket remembers: a recorder for each length of its quotas.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::window::{Recorder, nanos};
+use super::{Decision, WindowState};
+use crate::quota::{Quota, Quotas};
+
+/// No more recorders of former quotas are kept than this; the narrowest go first.
+const MOST_RECORDERS: usize = 32;
+
+/// What a bucket remembers; nothing, while it is idle.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) quotas: Option<Quotas>,
+    /// One for each length of the quotas, and those of former quotas while they remember something:
+    /// a quota that comes back finds what was admitted in between, and nothing is converted twice.
+    recorders: Vec<Recorder>,
+    /// Which recorder is each quota's.
+    places: SmallVec<[u8; 4]>,
+    /// The latest time seen.
+    pub(super) now: u64,
+    /// When it will have been idle for longer than its widest window.
+    pub(super) idle_at: u64,
+}
+
+impl State {
+    /// Each quota's recorder with its limit, in the quotas' order.
+    fn windows<'s>(&'s self, quotas: &'s Quotas) -> impl Iterator<Item = (&'s Recorder, u64)> {
+        let recorders = self
+            .places
+            .iter()
+            .filter_map(|place| self.recorders.get(usize::from(*place)));
+        recorders.zip(quotas.as_slice().iter().map(Quota::limit))
+    }
+
+    /// How long the slowest of the windows makes units wait; zero if they fit.
+    pub(super) fn wait(&self, quotas: &Quotas, now: u64, units: u64) -> u64 {
+        self.windows(quotas)
+            .map(|(recorder, limit)| recorder.wait(now, units, limit))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The decision with how the windows stand.
+    pub(super) fn tell(
+        &self,
+        decision: Decision,
+        quotas: &Quotas,
+        now: u64,
+        units: u64,
+    ) -> Decision {
+        let refused = !decision.is_admitted();
+        let windows = self.windows(quotas).map(|(recorder, limit)| {
+            let remaining = limit.saturating_sub(recorder.live());
+            let told = WindowState::new(remaining, recorder.reset(now).map(Duration::from_nanos));
+            if refused && recorder.wait(now, units, limit) > 0 {
+                told.violated()
+            } else {
+                told
+            }
+        });
+        decision.with_bucket(quotas, windows)
+    }
+
+    /// Forgets what is past.
+    pub(super) fn advance(&mut self, now: u64) {
+        for recorder in &mut self.recorders {
+            recorder.advance(now);
+        }
+    }
+
+    /// Gives its memory back; only the time stays, which never goes back.
+    pub(super) fn forget(&mut self) {
+        *self = Self {
+            now: self.now,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn admit(&mut self, now: u64, units: u64) {
+        let mut widest = 0;
+        for recorder in &mut self.recorders {
+            recorder.remember(now, units);
+            widest = widest.max(recorder.length());
+        }
+        self.idle_at = now.saturating_add(widest).saturating_add(widest / 256);
+    }
+
+    /// Takes other quotas: their lengths that are new begin with what all others remember.
+    pub(super) fn take(&mut self, quotas: &Quotas, now: u64) {
+        self.advance(now);
+        let serves = |recorder: &Recorder, quota: &Quota| {
+            recorder.serves(nanos(quota.window()), quota.limit())
+        };
+        let mut history = None;
+        for quota in quotas.as_slice() {
+            if self
+                .recorders
+                .iter()
+                .all(|recorder| !serves(recorder, quota))
+            {
+                let mut recorder = Recorder::new(nanos(quota.window()), quota.limit());
+                recorder.inherit(history.get_or_insert_with(|| self.history(now)), now);
+                self.recorders.push(recorder);
+            }
+        }
+        let needed = |recorder: &Recorder| {
+            quotas
+                .as_slice()
+                .iter()
+                .any(|quota| serves(recorder, quota))
+        };
+        self.recorders
+            .retain(|recorder| needed(recorder) || recorder.live() > 0);
+        // Widest first: what the narrow ones remember is in the wide ones too, only coarser.
+        self.recorders
+            .sort_by_key(|recorder| (!needed(recorder), Reverse(recorder.length())));
+        self.recorders.truncate(MOST_RECORDERS);
+        let place = |quota| {
+            self.recorders
+                .iter()
+                .position(|recorder| serves(recorder, quota))
+        };
+        self.places = quotas
+            .as_slice()
+            .iter()
+            .filter_map(place)
+            .filter_map(|place| u8::try_from(place).ok())
+            .collect();
+        let live = self.recorders.iter().filter(|recorder| recorder.live() > 0);
+        let widest = live.map(Recorder::length).max().unwrap_or(0);
+        self.idle_at = self
+            .idle_at
+            .max(now.saturating_add(widest).saturating_add(widest / 256));
+        self.quotas = Some(quotas.clone());
+    }
+
+    /// What all recorders together remember, oldest first: of each time the finest account there
+    /// is. After `advance`.
+    fn history(&self, now: u64) -> Vec<(u64, u64)> {
+        let mut recorders: Vec<_> = self.recorders.iter().collect();
+        recorders.sort_by_key(|recorder| (recorder.length(), !recorder.is_exact()));
+        let mut history: Vec<(u64, u64)> = Vec::new();
+        let mut covered = 0;
+        for recorder in recorders {
+            let mut older = recorder.history();
+            if recorder.length() == covered {
+                // A second memory of one length: the one that is exact, if any, came first.
+                continue;
+            }
+            if covered > 0 {
+                let since = now.saturating_sub(covered);
+                let known: u64 = history.iter().map(|(_, units)| units).sum();
+                let recent: u64 = older
+                    .iter()
+                    .filter(|(time, _)| *time >= since)
+                    .map(|(_, units)| units)
+                    .sum();
+                older.retain(|(time, _)| *time < since);
+                // Units of a slot that reaches over the edge, on its older side.
+                older.extend(
+                    Some((since, recent.saturating_sub(known))).filter(|(_, units)| *units > 0),
+                );
+            }
+            older.append(&mut history);
+            history = older;
+            covered = recorder.length();
+        }
+        history
+    }
+}
