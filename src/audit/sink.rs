@@ -26,7 +26,7 @@ pub trait AuditReader: fmt::Debug + Send + Sync + 'static {
     /// A page of events, the last kept first. The log looks at [`EventQuery::MOST_SCANNED`] events at
     /// most: where a filter lets too few of them through, the page is short, even empty, and has a
     /// [`next`](EventPage::next). A row that cannot be read is left out and named
-    /// ([`EventPage::corrupt`]).
+    /// ([`EventPage::corrupt`]); with a tenant, only where it is known to be this tenant's.
     ///
     /// # Errors
     /// Where the log gives no answer.

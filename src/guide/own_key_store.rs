@@ -20,12 +20,16 @@
 //! |---|---|---|
 //! | [`find`] | the key of one of these digests, in one trip | a digest without scheme; a replica that lags |
 //! | [`get`] | one record with its usage | showing deleted keys |
-//! | [`list`] | a page, newest first, then by id | a page by offset, which skips keys while others are made |
+//! | [`list`] | a page, newest first, then by the bytes of ids | see below |
 //! | [`primary`] | the owner's primary key at an instant | the key that was set, though it has ended |
 //! | [`signing_state`] | what a key signs events with, a secret | a `Debug` that shows it |
 //! | [`apply`] | one batch, atomic and isolated | see below |
 //! | [`record_usage`] | adds counts | keeping a part of a batch that failed: it is sent again |
-//! | [`usage_by_hour`], [`forget_usage_before`] | counts by the hour | losing the totals with the hours |
+//! | [`usage_by_hour`], [`forget_usage_before`] | counts by the hour | losing the totals with the hours; keeping the hours of a deleted key |
+//!
+//! Three more have defaults: [`find_now`] for stores in memory, [`primaries`] for stores that can
+//! answer for a whole page in one trip, [`hours_of_use`] for stores whose rows can be corrupt.
+//! [`KeyStore`](crate::KeyStore#what-an-implementation-promises) says all that each must keep.
 //!
 //! [`find`]: crate::KeyStore::find
 //! [`get`]: crate::KeyStore::get
@@ -36,10 +40,14 @@
 //! [`record_usage`]: crate::KeyStore::record_usage
 //! [`usage_by_hour`]: crate::KeyStore::usage_by_hour
 //! [`forget_usage_before`]: crate::KeyStore::forget_usage_before
-//!
-//! Where one of the digests is a deleted key's, `find` answers `None` for all of them.
+//! [`find_now`]: crate::KeyStore::find_now
+//! [`primaries`]: crate::KeyStore::primaries
+//! [`hours_of_use`]: crate::KeyStore::hours_of_use
 //!
 //! The helpers do what is easily got wrong:
+//! [`StoredKey::of_one_secret`](crate::store::StoredKey::of_one_secret), with which every `find` ends,
+//! [`KeyRecord::to_json`](crate::key::KeyRecord::to_json) and
+//! [`from_json`](crate::key::KeyRecord::from_json),
 //! [`ListQuery::selects`](crate::store::ListQuery::selects),
 //! [`OwnerRef::includes`](crate::store::OwnerRef::includes),
 //! [`KeyRecord::counts_as_active`](crate::key::KeyRecord::counts_as_active),
@@ -47,6 +55,18 @@
 //! [`KeyRecord::is_of_the_same_owner`](crate::key::KeyRecord::is_of_the_same_owner),
 //! [`Usage::add`](crate::store::Usage::add),
 //! [`HourOfUse::start_of`](crate::store::HourOfUse::start_of).
+//!
+//! # A page, step by step
+//! 1. take a limit of 0 for 1, and one above 500 for 500;
+//! 2. start after [`ListQuery::after`](crate::store::ListQuery::after), a place in the order and no
+//!    offset: keys come and go between pages;
+//! 3. look at [`ListQuery::MOST_SCANNED`](crate::store::ListQuery::MOST_SCANNED) records at most, so
+//!    that no filter makes a page slow: such a page is short, even empty, and has a `next`;
+//! 4. leave a row that cannot be read out, and name it in
+//!    [`Page::corrupt`](crate::store::Page::corrupt); in the list of a tenant only where it is known
+//!    to be this tenant's, as its operators see the name;
+//! 5. say where the next page starts, in times as fine as those that are kept, and nothing where no
+//!    key follows.
 //!
 //! # A batch, step by step
 //! In one transaction that no other may interleave with (in SQL: `SERIALIZABLE`, or locks that
@@ -83,8 +103,8 @@
 //! ```
 //!
 //! What failed is told by its sentence and by what was seen instead, and random walks by their
-//! seed. What no suite can try from outside is left to your own tests: a row that cannot be read is
-//! an error, and what was acknowledged outlives a crash.
+//! seed. What no suite can try from outside is left to your own tests:
+//! [`key_store`](crate::conformance::key_store) lists it.
 //!
 //! # Traps
 //! - **Nothing that is odd may look like "no such key".** An expiry that cannot be read, a scheme
@@ -97,8 +117,8 @@
 //!   where, not what.
 //! - **New conditions and changes may come.** Both enums are `#[non_exhaustive]`: what your store
 //!   does not know it must refuse, and never skip.
-//! - **Time.** The manager gives whole milliseconds; a column of whole seconds loses the order of
-//!   pages.
+//! - **Time and order.** The manager gives whole milliseconds; a column of whole seconds loses the
+//!   order of pages. Compare ids by their bytes (in SQL: `COLLATE "C"`, `BINARY`).
 //! - **Each look-up is a trip.** Put a [`CachedStore`](crate::store::CachedStore) in front, for the
 //!   authenticator and the manager both, and keys in use cost none. A store that keeps records in
 //!   memory answers by [`find_now`](crate::KeyStore::find_now) instead, and hands out the same

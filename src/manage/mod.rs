@@ -83,8 +83,9 @@ pub struct KeyPage {
     /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
     /// and still have a next.
     pub next: Option<Cursor>,
-    /// The rows that cannot be read and were left out ([`Page::corrupt`]); none for an operator who
-    /// is limited to workspaces. Each is logged as an error (feature `tracing`).
+    /// The rows that cannot be read and were left out ([`Page::corrupt`]); none for an operator whom
+    /// the policy lets see less than all of its tenant. Each is logged as an error (feature
+    /// `tracing`).
     pub corrupt: Vec<String>,
 }
 
@@ -203,7 +204,8 @@ impl KeyManager {
     }
 
     /// A page of keys, newest first. Never a secret, never a digest; an operator sees those of its
-    /// tenant that the policy lets it see.
+    /// tenant that the policy lets it see. It is the store's page: it may be short, even empty, and
+    /// have a [`next`](KeyPage::next) one.
     ///
     /// # Errors
     /// [`ManageError::Forbidden`], or the store giving no answer.
@@ -225,7 +227,7 @@ impl KeyManager {
         Ok(KeyPage {
             items: page.items.into_iter().map(managed).collect(),
             next: page.next,
-            corrupt: self.left_out(page.corrupt, query.within_workspaces.is_some()),
+            corrupt: self.left_out(page.corrupt),
         })
     }
 
@@ -244,17 +246,26 @@ impl KeyManager {
         query.tenant = visible.tenant.or(query.tenant);
         query.within_workspaces = visible.within_workspaces.or(query.within_workspaces);
         let mut page = log.events(&query).await.map_err(ManageError::Log)?;
-        let is_limited = query.within_workspaces.is_some();
-        page.corrupt = self.left_out(page.corrupt, is_limited);
+        page.corrupt = self.left_out(page.corrupt);
         Ok(page)
     }
 
-    /// Logs the rows that a list left out; returns them for those who may see all of the list.
-    fn left_out(&self, corrupt: Vec<String>, is_limited: bool) -> Vec<String> {
+    /// Logs the rows that a list left out; returns them for those who may see all of the tenant, as
+    /// nobody can tell whether a policy would show what cannot be read.
+    fn left_out(&self, corrupt: Vec<String>) -> Vec<String> {
         for row in &corrupt {
             telemetry::left_out(row);
         }
-        if is_limited { Vec::new() } else { corrupt }
+        if self.sees_all() { corrupt } else { Vec::new() }
+    }
+
+    /// Whether the operator sees every key of its tenant, or is the host.
+    fn sees_all(&self) -> bool {
+        let all = ListQuery::new(self.now());
+        self.narrow(all.clone()).is_ok_and(|mut seen| {
+            seen.tenant = None;
+            seen == all
+        })
     }
 
     /// A query as far as the operator may see: of its tenant, and of what the policy lets it see
@@ -306,9 +317,7 @@ impl KeyManager {
                 for delta in unwritten.into_iter().flatten() {
                     add_hour(&mut usage.hours, &delta, from, to);
                 }
-                let is_limited = self.narrow(ListQuery::new(self.now()));
-                let is_limited = is_limited.map_or(true, |seen| seen.within_workspaces.is_some());
-                usage.corrupt = self.left_out(usage.corrupt, is_limited);
+                usage.corrupt = self.left_out(usage.corrupt);
                 return Ok(usage);
             }
         }

@@ -240,6 +240,7 @@ impl State {
                 let entry = self.live_mut(id)?;
                 entry.deleted = true;
                 entry.signing = None;
+                entry.by_hour.clear();
                 let place = (std::cmp::Reverse(entry.record.created_at), id.clone());
                 self.order.remove(&place);
             }

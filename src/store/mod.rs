@@ -40,18 +40,29 @@ use crate::pointer::to_the_pointee;
 /// - [`find`](Self::find) compares whole digests with their schemes, and reads from where writes
 ///   are acknowledged, never from a replica that may lag.
 /// - [`apply`](Self::apply) is atomic and isolated: its conditions hold at the instant at which its
-///   changes happen, and when it returns, every later read sees them.
+///   changes happen, no read sees a part of it, and when it returns, every later read sees all.
+/// - A record comes back as it was written, by every call alike: each character of its texts, an
+///   empty list as empty and an absent one as absent, and times up to
+///   [`MAX_TIME`](crate::key::MAX_TIME) to the millisecond at least. Whatever is cut from a time is
+///   cut before it decides about order, cursors and states.
+/// - Usage and signing states stand beside the record: to write them is no new version, and updates
+///   and rehashes keep them.
 /// - What cannot be read (a corrupt expiry, an unknown scheme) is [`StoreError::corrupt`], never an
 ///   absent value. Lists alone leave such a row out, and name it ([`Page::corrupt`]).
-/// - When [`Change::Delete`] deletes a key, its usage is gone with it, by the hour too.
+/// - When [`Change::Delete`] deletes a key, its usage is gone with it, by the hour too. Hours beyond
+///   those of a year may be left to [`forget_usage_before`](Self::forget_usage_before), unseen.
 /// - Ids are put in order by their bytes, whatever language a database sorts by.
+/// - Its `Debug` shows neither digests nor signing states.
 ///
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
-    /// The key stored under one of these digests, in one trip. They are all of one secret, under
-    /// different schemes, the newest first; which of several matches counts is the rule of
-    /// [`StoredKey::of_one_secret`]. `None` means that there is no such key, or that it is deleted.
+    /// The key stored under one of these digests, with that digest, in one trip; also one that is
+    /// revoked, disabled or expired. They are all of one secret, under different schemes, the newest
+    /// first; which of several matches counts is the rule of [`StoredKey::of_one_secret`]. `None`
+    /// means that there is no such key, that it is deleted, or that no digest was given.
+    ///
+    /// While a key is rehashed, each look-up for both digests finds it.
     ///
     /// # Errors
     /// Where storage gives no answer. The request is then refused with 503, never with 401.
@@ -73,7 +84,15 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer.
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
 
-    /// One page of records: by the time at which they were made, the newest first, and then by id.
+    /// One page of the records that [`ListQuery::selects`] lets through, without deleted keys: by the
+    /// time at which they were made, the newest first, and then by id.
+    ///
+    /// A page starts after a place and not after a number of keys, whether or not a key stands there:
+    /// keys that come and go between pages skip and repeat no other. Where no key follows, there is
+    /// no [`next`](Page::next).
+    ///
+    /// With a tenant, a row that cannot be read is named only where it is known to be this tenant's;
+    /// others are left out without a word. Operators of that tenant see the names.
     ///
     /// The store itself takes a limit of 0 for 1, and one above 500 for 500. It looks at
     /// [`ListQuery::MOST_SCANNED`] records at most: where a filter lets too few of them through, the
@@ -86,14 +105,16 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
 
     /// The primary key of an owner at an instant: the one that was set ([`Change::SetPrimary`]), if
     /// it still [can be](KeyRecord::can_be_primary); else the newest of the owner's keys that can,
-    /// by time and then by id. So there is exactly one while there is any such key.
+    /// by time and then by id. So there is exactly one while there is any such key. Each [`OwnerRef`]
+    /// has its own: what is set for a tenant is not set for the tenant itself or for its users.
     ///
     /// # Errors
     /// Where storage gives no answer.
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError>;
 
-    /// The primary key of each of these owners, in their order, for lists: `None` also where it
-    /// cannot be read. The default asks [`primary`](Self::primary) for one after the other; a store
+    /// The primary key of each of these owners, as [`primary`](Self::primary) tells it, for lists: as
+    /// many answers as owners, in their order, and `None` also where one cannot be read. The default
+    /// asks [`primary`](Self::primary) for one after the other; a store
     /// that can answer in one trip does so.
     ///
     /// # Errors
@@ -120,16 +141,20 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer.
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError>;
 
-    /// Applies all changes of a batch if all of its conditions hold, else none.
+    /// Applies all changes of a batch if all of its conditions hold, else none. Each change sees those
+    /// before it. Without changes, the conditions are checked all the same.
     ///
     /// # Errors
-    /// [`StoreError::rejected`] with the first condition that failed, or storage giving no answer.
+    /// [`StoreError::rejected`] with the first condition or change that failed, in the order: what must
+    /// hold before the changes, the changes, what must hold after them. Whatever names a key that is
+    /// not there, or deleted, fails as [`Rejected::Missing`]. Or storage giving no answer.
     /// In the latter case the batch may have been applied: whoever retries must make the retry
     /// harmless, as versions do.
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
 
-    /// Adds usage that was counted in memory. Times never move back; ids that are not there are
-    /// skipped.
+    /// Adds usage that was counted in memory, as [`Usage::add`] does, however many do so at once; a
+    /// batch may name a key several times. Times never move back, a count that would overflow stays at
+    /// the largest number (of 63 bits at least), and ids that are not there are skipped.
     ///
     /// # Errors
     /// Where storage gives no answer. Nothing of the batch may be kept then: it is sent again.
@@ -137,7 +162,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
 
     /// How often a key was used in each hour from the one of `from` to before `to`, the oldest
     /// first; hours without use are left out, and so are all hours of a deleted key. A delta counts
-    /// into the hour of its last use.
+    /// into the hour of its last use. Where `to` is not after `from`, there are none.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -148,8 +173,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         to: SystemTime,
     ) -> Result<Vec<HourOfUse>, StoreError>;
 
-    /// The same as [`usage_by_hour`](Self::usage_by_hour), for lists: a row that cannot be read is
-    /// left out and named. The default is for stores that have no such rows.
+    /// The same hours as [`usage_by_hour`](Self::usage_by_hour), for lists: a row that cannot be read
+    /// is left out and named. The default is for stores that have no such rows.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -446,7 +471,7 @@ pub struct ListQuery {
     pub environment: Option<Environment>,
     /// With this in the name, description or masked secret, whatever the case (ASCII).
     pub text: Option<String>,
-    /// At most this many, 1 to 500.
+    /// At most this many, 1 to 500: a store takes 0 for 1, and more for 500.
     pub limit: usize,
     /// After this place in the order.
     pub after: Option<Cursor>,
@@ -534,7 +559,7 @@ pub struct Page {
     pub next: Option<Cursor>,
     /// The rows in this part of the list that cannot be read and were left out, as
     /// [`StoreError::corrupt`] names them: row and column, never what stands there. They count
-    /// towards the limit.
+    /// towards the limit. In the list of a tenant, only rows that are known to be its own.
     pub corrupt: Vec<String>,
 }
 

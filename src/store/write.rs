@@ -50,8 +50,8 @@ pub enum Change {
         record: Box<KeyRecord>,
     },
     /// All facts of a record anew, with `version` one higher than the stored one, under
-    /// [`Condition::Version`]. Rejected where tenant, user or family would be another one: none of
-    /// them ever changes.
+    /// [`Condition::Version`]. Rejected as [`Rejected::Owner`] where tenant, user or family would be
+    /// another one: none of them ever changes.
     Replace(Box<KeyRecord>),
     /// The digest of a key under a newer scheme. Rejected as missing where `from` is no longer its
     /// digest, and else where `to` is known. Not a new version.
@@ -63,10 +63,11 @@ pub enum Change {
         /// Its digest from now on.
         to: KeyDigest,
     },
-    /// The key out of all look-ups and lists, and its signing state gone; its id and every digest
-    /// it ever had stay known for good.
+    /// The key out of all look-ups and lists, and its signing state and usage gone; its id and every
+    /// digest it ever had stay known for good.
     Delete(KeyId),
-    /// Another primary key of an owner. Rejected where the key is not the owner's.
+    /// Another primary key of an owner, as soon and as long as it
+    /// [can be](KeyRecord::can_be_primary). Rejected where the key is not the owner's.
     SetPrimary {
         /// Whose.
         owner: OwnerRef,
@@ -82,7 +83,7 @@ pub enum Change {
         /// When.
         at: SystemTime,
     },
-    /// What a key signs events with, or nothing any more.
+    /// What a key signs events with, or nothing any more. Not a new version.
     SetSigning {
         /// Which key.
         id: KeyId,

@@ -1,6 +1,6 @@
 //! A store in front of another that fails, hangs, delays and counts, as a test tells it to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
@@ -95,6 +95,7 @@ struct Rules {
     steps: Vec<(Point, Step)>,
     held: HashMap<Point, Vec<Waker>>,
     always_found: Option<Arc<StoredKey>>,
+    spoilt: HashSet<KeyId>,
 }
 
 fn down() -> StoreError {
@@ -193,6 +194,34 @@ impl FaultyStore {
         self.shared.rules.lock().always_found = Some(stored);
     }
 
+    /// From now on the row of this key cannot be read: lists leave it out and name it
+    /// ([`Page::corrupt`]), look-ups and [`get`](KeyStore::get) fail with [`StoreError::corrupt`].
+    pub fn spoil(&self, id: &KeyId) {
+        self.shared.rules.lock().spoilt.insert(id.clone());
+    }
+
+    /// What of this key cannot be read.
+    fn spoilt(&self, id: &KeyId) -> Option<String> {
+        let is_spoilt = self.shared.rules.lock().spoilt.contains(id);
+        is_spoilt.then(|| format!("row {id}"))
+    }
+
+    fn readable(&self, id: &KeyId) -> Result<(), StoreError> {
+        self.spoilt(id)
+            .map_or(Ok(()), |what| Err(StoreError::corrupt(what)))
+    }
+
+    fn found(
+        &self,
+        found: Result<Option<Arc<StoredKey>>, StoreError>,
+    ) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        let found = found?;
+        found
+            .as_ref()
+            .map_or(Ok(()), |key| self.readable(&key.record().id))?;
+        Ok(found)
+    }
+
     /// The number of look-ups by digest so far, including failed ones.
     #[must_use]
     pub fn finds(&self) -> usize {
@@ -277,7 +306,8 @@ impl KeyStore for FaultyStore {
         if always.is_some() {
             return self.through(Call::Find, ready(Ok(always))).await;
         }
-        self.through(Call::Find, self.inner.find(digests)).await
+        let found = async { self.found(self.inner.find(digests).await) };
+        self.through(Call::Find, found).await
     }
 
     fn find_now(
@@ -293,7 +323,7 @@ impl KeyStore for FaultyStore {
         drop(rules);
         let found = match (self.fault(before), self.always_found()) {
             (Err(error), _) => Err(error),
-            (Ok(()), None) => self.inner.find_now(digests)?,
+            (Ok(()), None) => self.found(self.inner.find_now(digests)?),
             (Ok(()), always) => Ok(always),
         };
         self.shared.finds.fetch_add(1, SeqCst);
@@ -301,11 +331,22 @@ impl KeyStore for FaultyStore {
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.through(Call::Get, self.inner.get(id)).await
+        self.through(Call::Get, async {
+            self.readable(id)?;
+            self.inner.get(id).await
+        })
+        .await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
-        self.through(Call::List, self.inner.list(query)).await
+        let mut page = self.through(Call::List, self.inner.list(query)).await?;
+        page.items.retain(|key| {
+            let spoilt = self.spoilt(&key.record.id);
+            let is_shown = spoilt.is_none();
+            page.corrupt.extend(spoilt);
+            is_shown
+        });
+        Ok(page)
     }
 
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {

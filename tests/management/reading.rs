@@ -1,16 +1,20 @@
 //! Reading writes nothing, and shows what this node has counted although it is not written yet.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use portunus::key::KeyId;
-use portunus::manage::{KeyManager, NewKey};
-use portunus::store::{HourOfUse, KeyStore, ListQuery, Usage};
+use async_trait::async_trait;
+use portunus::audit::{Action, AuditError, AuditReader, EventPage, EventQuery};
+use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, WorkspaceId};
+use portunus::manage::{ByRole, Denied, KeyManager, NewKey, Operator, OperatorPolicy, Role};
+use portunus::store::{Change, HourOfUse, KeyStore, ListQuery, Usage, WriteBatch};
 use portunus::testing::{Call, Point};
 
-use portunus_test_support::{Head, tenant};
+use portunus_test_support::{Head, live, tenant, test};
 
-use crate::life::{Desk, HOUR, SECOND};
+use crate::life::{Desk, HOUR, SECOND, acme, issue, named, operator};
 
 /// A manager and an authenticator of one node, and a key that was used three times.
 async fn used(desk: &Desk) -> (KeyManager, portunus::Authenticator, KeyId, String) {
@@ -166,4 +170,122 @@ async fn a_store_that_takes_no_usage_keeps_nobody_from_reading() {
     desk.store.recover();
     authenticator.usage().flush(&desk.store).await.unwrap();
     assert_eq!(manager.get(&id).await.unwrap().usage.count, 3);
+}
+
+/// Whoever is an Admin sees keys of one environment only.
+#[derive(Debug)]
+struct OnlyTest;
+
+impl OperatorPolicy for OnlyTest {
+    fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied> {
+        ByRole::new().allows(operator, action, key)
+    }
+    fn lists(&self, operator: &Operator, mut query: ListQuery) -> Result<ListQuery, Denied> {
+        if operator.role() == Role::Admin {
+            query.environment = Some(test());
+        }
+        Ok(query)
+    }
+}
+
+/// A log that has one row which cannot be read.
+#[derive(Debug)]
+struct Corrupt;
+
+#[async_trait]
+impl AuditReader for Corrupt {
+    async fn events(&self, _: &EventQuery) -> Result<EventPage, AuditError> {
+        let mut page = EventPage::default();
+        page.corrupt.push("row 7".into());
+        Ok(page)
+    }
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_are_named_to_the_host_and_to_operators_who_see_all() {
+    let desk = Desk::new();
+    let (_, key) = issue(&desk.host(), named("key")).await;
+    desk.store.spoil(&key.id);
+    let by_role = desk.builder().build().unwrap();
+    let only_test = desk.builder().policy(OnlyTest).build().unwrap();
+    let of = |role| operator("olga", "acme", role);
+    let workspace = WorkspaceId::new("w1").unwrap();
+    for (manager, is_told) in [
+        (by_role.clone(), true),
+        (by_role.by(Operator::host()), true),
+        (by_role.by(of(Role::Owner)), true),
+        (
+            by_role.by(of(Role::Admin).in_workspaces([workspace])),
+            false,
+        ),
+        (only_test.by(of(Role::Owner)), true),
+        (only_test.by(of(Role::Admin)), false),
+    ] {
+        let who = manager.operator().clone();
+        // Whether the operator asks for what the policy would limit it to makes no difference.
+        for environment in [None, Some(test())] {
+            let mut query = ListQuery::new(desk.now());
+            query.environment.clone_from(&environment);
+            let is_in_list = environment.is_none();
+            let page = manager.list(query).await.unwrap();
+            assert_eq!(page.items, []);
+            assert_eq!(!page.corrupt.is_empty(), is_told && is_in_list, "{who:?}");
+        }
+        let page = manager.events(&Corrupt, EventQuery::new()).await.unwrap();
+        assert_eq!(!page.corrupt.is_empty(), is_told, "events for {who:?}");
+    }
+    // Of another tenant.
+    let other = by_role.by(operator("olga", "globex", Role::Owner));
+    let page = other.list(ListQuery::new(desk.now())).await.unwrap();
+    assert_eq!((page.items, page.corrupt), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_short_page_is_passed_on_with_its_place_and_asked_for_once() {
+    let desk = Desk::new();
+    for number in 0..=ListQuery::MOST_SCANNED as u64 {
+        let id = KeyId::new(&format!("key_{number}")).unwrap();
+        let made = desk.now() - SECOND / 1_000 * u32::try_from(number).unwrap();
+        let mut record = KeyRecord::new(id, "hay", KeyKind::App, live(), acme(), made);
+        if number == ListQuery::MOST_SCANNED as u64 {
+            record.name = "needle".into();
+        }
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        let insert = Change::Insert {
+            digest: KeyDigest::new(DigestScheme::Sha256, bytes),
+            record: Box::new(record),
+        };
+        let batch = WriteBatch::new().change(insert);
+        desk.store.inner().apply(&batch).await.unwrap();
+    }
+    for manager in [
+        desk.host(),
+        desk.host().by(operator("olga", "acme", Role::Owner)),
+    ] {
+        let mut query = ListQuery::new(desk.now());
+        query.text = Some("needle".into());
+        let asked = Arc::new(AtomicUsize::new(0));
+        for _ in 0..2 {
+            let asked = Arc::clone(&asked);
+            desk.store.once(Point::Before(Call::List), async move {
+                asked.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        let first = manager.list(query.clone()).await.unwrap();
+        assert_eq!(
+            asked.load(Ordering::SeqCst),
+            1,
+            "how often the store was asked"
+        );
+        assert_eq!(first.items, []);
+        let stored = desk.store.inner().list(&query).await.unwrap();
+        assert!(
+            first.next.is_some() && first.next == stored.next,
+            "{first:?}"
+        );
+        query.after = first.next;
+        let rest = manager.list(query).await.unwrap();
+        assert_eq!((rest.items.len(), rest.next), (1, None));
+    }
 }

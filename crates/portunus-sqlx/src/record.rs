@@ -86,6 +86,46 @@ fn in_milliseconds(mut record: KeyRecord) -> Result<KeyRecord, Refusal> {
     Ok(record)
 }
 
+/// Whose a row is.
+const TENANT: &str = "tenant_id";
+
+/// The column to name where JSON cannot be read: that of the tenant, where the JSON names another
+/// one all the same.
+pub(crate) fn unreadable(
+    json: &str,
+    pointer: &str,
+    tenant: &Value,
+    otherwise: &'static str,
+) -> &'static str {
+    let json: Option<serde_json::Value> = serde_json::from_str(json).ok();
+    let named = json
+        .as_ref()
+        .and_then(|json| json.pointer(pointer)?.as_str());
+    if named.is_some_and(|named| !same(&named.into(), tenant)) {
+        TENANT
+    } else {
+        otherwise
+    }
+}
+
+/// The first column that is not as it was derived. Whose the row is comes before all others.
+pub(crate) fn first_wrong(
+    wrong: impl Iterator<Item = &'static str> + Clone,
+) -> Option<&'static str> {
+    let is_tenant = |column: &&str| *column == TENANT;
+    wrong
+        .clone()
+        .find(is_tenant)
+        .or_else(|| wrong.clone().next())
+}
+
+/// Whether a row that cannot be read, as [`Row::corrupt`] names it, may be another tenant's than its
+/// column says.
+pub(crate) fn may_be_foreign(what: &str) -> bool {
+    what.strip_suffix(TENANT)
+        .is_some_and(|rest| rest.ends_with(", column "))
+}
+
 /// Reads the columns of a record, the next ones of a row.
 pub(crate) fn read(row: &mut Row) -> Result<KeyRecord, Fault> {
     let id = row.value("id")?;
@@ -114,17 +154,21 @@ pub(crate) fn read(row: &mut Row) -> Result<KeyRecord, Fault> {
         stored.push(row.value(name)?);
     }
     let json = row.text("record")?;
-    let record = KeyRecord::from_json(&json).map_err(|_| row.corrupt("record"))?;
-    let derived = columns(&record).map_err(|_| row.corrupt("record"))?;
+    let otherwise = || row.corrupt(unreadable(&json, "/owner/tenant_id", &stored[5], "record"));
+    let record = KeyRecord::from_json(&json).map_err(|_| otherwise())?;
+    let derived = columns(&record).map_err(|_| otherwise())?;
     // Another version may derive other columns, but whose key it is and whether it ended.
     const SURE: [&str; 5] = ["id", "tenant_id", "user_id", "enabled", "revoked_at"];
     let is_sure = |column: &str| record.needs().is_none() || SURE.contains(&column);
-    for ((column, derived), stored) in derived.iter().zip(&stored) {
-        if is_sure(column) && !same(derived, stored) {
-            return Err(row.corrupt(column));
-        }
+    let wrong = derived
+        .iter()
+        .zip(&stored)
+        .filter(|((column, derived), stored)| is_sure(column) && !same(derived, stored))
+        .map(|((column, _), _)| *column);
+    match first_wrong(wrong) {
+        Some(column) => Err(row.corrupt(column)),
+        None => Ok(record),
     }
-    Ok(record)
 }
 
 /// Whether two values are one; NULL has no type.

@@ -41,8 +41,9 @@ use tools::Store;
 /// ```
 ///
 /// What cannot be tried from outside is left to the store's own tests: that a row which cannot be
-/// read is an error, that a read goes where writes are acknowledged, and that what was acknowledged
-/// outlives a crash.
+/// read is an error, and in a list is named to nobody but its own tenant and the host; that a page
+/// looks at [`ListQuery::MOST_SCANNED`](crate::store::ListQuery::MOST_SCANNED) records at most; that
+/// a read goes where writes are acknowledged; and that what was acknowledged outlives a crash.
 ///
 /// # Errors
 /// Every check that failed, with what was seen.

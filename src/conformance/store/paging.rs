@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::tools::{Store, apply, at, delete, id, insert, made_at, record};
+use super::tools::{Store, apply, at, delete, id, insert, made_at, record, stored};
 use crate::conformance::report::{Checked, Failure};
 use crate::key::KeyId;
 use crate::store::{Cursor, ListQuery};
@@ -16,6 +16,8 @@ checks!(Store {
     "keys that come and go between pages skip and repeat nobody else" => while_changing,
     "a place at which no key stands still divides the list" => between,
     "keys that were made in one second are told apart by the millisecond" => milliseconds,
+    "keys of one instant are in the order of their ids' bytes, and no nanosecond makes a page lose or \
+     repeat one" => instants,
 });
 
 /// 57 keys, several of them made at the same instant, in no order. Returns their ids in the order
@@ -210,6 +212,54 @@ async fn milliseconds(store: Store) -> Checked {
             pages(&store, query).await?.concat(),
             expected,
             "{limit} a page"
+        );
+    }
+    Ok(())
+}
+
+/// Ids that a language would put in another order, at times that a store may cut to one.
+async fn instants(store: Store) -> Checked {
+    let names = [
+        "B", "a", "Z", "_", "b", "-", "A1", "A-", "a.b", "ab", "~", "0", "b~",
+    ];
+    let mut changes = Vec::new();
+    for nanos in [0, 1, 999_999, 1_000_000, 1_000_001] {
+        for name in names {
+            let mut record = record(&format!("{name}{nanos}"));
+            record.created_at = at(1_000) + Duration::from_nanos(nanos);
+            changes.push(insert(changes.len() as u64, record));
+        }
+    }
+    let count = changes.len();
+    apply(&store, changes).await?;
+    let mut query = ListQuery::new(at(2_000));
+    query.limit = 500;
+    let mut places = Vec::new();
+    for key in store.list(&query).await?.items {
+        let record = stored(&store, key.record.id.as_str()).await?.record;
+        ensure_eq!(record, key.record, "what get returns beside list");
+        places.push((Reverse(record.created_at), record.id.clone()));
+    }
+    let mut sorted = places.clone();
+    sorted.sort();
+    ensure_eq!(places, sorted, "the list, by the times that it tells");
+    ensure_eq!(places.len(), count, "how many keys there are");
+    let ids = |rest: &[(_, KeyId)]| rest.iter().map(|(_, id)| id.clone()).collect::<Vec<_>>();
+    for limit in [1, 2, 3, 7, count - 1] {
+        query.limit = limit;
+        let seen = pages(&store, query.clone()).await?.concat();
+        ensure_eq!(seen, ids(&places), "{limit} a page");
+    }
+    query.limit = 500;
+    for nanos in [0, 1, 2, 999_999, 1_000_000, 1_000_002] {
+        let place = (Reverse(at(1_000) + Duration::from_nanos(nanos)), id("a"));
+        let rest = places.partition_point(|other| *other <= place);
+        query.after = Some(Cursor::new(place.0.0, place.1));
+        let seen = pages(&store, query.clone()).await?.concat();
+        ensure_eq!(
+            seen,
+            ids(&places[rest..]),
+            "after a and {nanos} nanoseconds"
         );
     }
     Ok(())

@@ -22,6 +22,7 @@ checks!(Store {
     "a key of another owner cannot be set as primary" => foreign,
     "each kind of owner has a primary key of its own" => owners,
     "access tokens and keys that may not be primary never are" => never,
+    "primary keys are told alike for one owner and for many" => many,
 });
 
 /// The keys `a`, `b` and `c`, each a second newer than the one before.
@@ -67,6 +68,12 @@ async fn newest(store: Store) -> Checked {
         primary(&store, 2_000).await?,
         Some(id("m")),
         "of three that are equally new"
+    );
+    apply(&store, [insert(7, made_at("Q", 1_500))]).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("Q")),
+        "of four that are equally new, by the bytes of their ids"
     );
     Ok(())
 }
@@ -353,5 +360,58 @@ async fn never(store: Store) -> Checked {
             "after {name} was set, which cannot be"
         );
     }
+    Ok(())
+}
+
+async fn many(store: Store) -> Checked {
+    let user_of = |of: &str, by: &str| OwnerRef::User(tenant(of), user(by));
+    let mut keys = [
+        record("a"),
+        made_at("b", 1_100),
+        owned_by("c", "acme", "u1"),
+        owned_by("d", "acme", "u1"),
+        owned_by("e", "other", "u1"),
+        owned_by("f", "acme", "u2"),
+    ];
+    keys[1].expires_at = Some(at(2_000));
+    keys[4].expires_at = Some(at(2_000));
+    keys[5].may_be_primary = false;
+    apply(
+        &store,
+        (1..).zip(keys).map(|(number, key)| insert(number, key)),
+    )
+    .await?;
+    let set = Change::SetPrimary {
+        owner: user_of("acme", "u1"),
+        key: id("d"),
+    };
+    apply(&store, [set]).await?;
+    // In no order, some without a primary key, one of them twice.
+    let owners = [
+        user_of("other", "u1"),
+        OwnerRef::TenantItself(tenant("other")),
+        user_of("acme", "u1"),
+        OwnerRef::TenantItself(tenant("acme")),
+        user_of("acme", "u2"),
+        user_of("acme", "nobody"),
+        OwnerRef::Tenant(tenant("acme")),
+        user_of("acme", "u1"),
+    ];
+    for seconds in [1_999, 2_000] {
+        let mut expected = Vec::new();
+        for owner in &owners {
+            expected.push(store.primary(owner, at(seconds)).await?);
+        }
+        ensure_eq!(
+            store.primaries(&owners, at(seconds)).await?,
+            expected,
+            "the primary keys of {owners:?} at second {seconds}"
+        );
+    }
+    ensure_eq!(
+        store.primaries(&[], at(2_000)).await?,
+        [],
+        "the primary keys of nobody"
+    );
     Ok(())
 }

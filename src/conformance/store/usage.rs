@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 
 use super::tools::{
-    Store, all, apply, at, delete, digest, found_id, id, insert, peppered, put_a, record, rehash,
-    stored, update,
+    Store, all, apply, at, batch, delete, digest, found_id, id, insert, peppered, put_a, record,
+    rehash, rejected, stored, update,
 };
 use crate::conformance::report::{Checked, Failure};
-use crate::store::{HourOfUse, Usage, UsageDelta};
+use crate::store::{Condition, HourOfUse, Usage, UsageByHour, UsageDelta};
 
 checks!(Store {
     "usage adds up, and its time never moves back" => adds_up,
@@ -23,6 +23,7 @@ checks!(Store {
     "no usage is lost when many record it at once" => concurrent,
     "usage is told by the hour, the oldest first, without the hours of no use" => by_hour,
     "hours are forgotten and totals stay" => forgotten,
+    "the hours of a deleted key are gone with it" => gone,
 });
 
 const HOUR: u64 = 3600;
@@ -239,6 +240,12 @@ async fn by_hour(store: Store) -> Checked {
     for (from, to, expected) in cases {
         let told = store.usage_by_hour(&id("a"), hour(from), hour(to)).await?;
         ensure_eq!(told, expected, "from second {from} to before second {to}");
+        let listed = store.hours_of_use(&id("a"), hour(from), hour(to)).await?;
+        ensure_eq!(
+            listed,
+            UsageByHour::new(told),
+            "what hours_of_use tells beside usage_by_hour, from second {from} to before second {to}"
+        );
     }
     Ok(())
 }
@@ -283,6 +290,43 @@ async fn forgotten(store: Store) -> Checked {
         store.forget_usage_before(hour(3 * HOUR + 1)).await?,
         0,
         "how many were when asked again"
+    );
+    Ok(())
+}
+
+async fn gone(store: Store) -> Checked {
+    const DAYS: u64 = 366;
+    apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
+    let mut deltas: Vec<_> = (0..DAYS)
+        .map(|day| used("a", 1, hour(day * 24 * HOUR), None))
+        .collect();
+    deltas.push(used("b", 1, hour(0), None));
+    store.record_usage(&deltas).await?;
+    let end = hour(2 * DAYS * 24 * HOUR);
+    let count = async |name: &str| -> Result<(usize, usize), Failure> {
+        let told = store.usage_by_hour(&id(name), hour(0), end).await?;
+        let listed = store.hours_of_use(&id(name), hour(0), end).await?;
+        Ok((told.len(), listed.hours.len()))
+    };
+    let year = usize::try_from(DAYS)?;
+    ensure_eq!(count("a").await?, (year, year), "hours before");
+    let never = Condition::Version {
+        id: id("a"),
+        version: 7,
+    };
+    rejected(&store, &batch([delete("a")]).require(never)).await?;
+    ensure_eq!(
+        count("a").await?,
+        (year, year),
+        "hours after a deletion that was rejected"
+    );
+    apply(&store, [delete("a")]).await?;
+    ensure_eq!(count("a").await?, (0, 0), "hours of the deleted key");
+    ensure_eq!(count("b").await?, (1, 1), "hours of the key beside it");
+    ensure_eq!(
+        store.forget_usage_before(end).await?,
+        1,
+        "how many hours were left to forget"
     );
     Ok(())
 }

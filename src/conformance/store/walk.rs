@@ -287,12 +287,19 @@ async fn agree(store: &Store, model: &Model, random: &mut Random) -> Checked {
             .unwrap_or_default();
         ensure_eq!(hours, expected, "the hours of {name}");
     }
-    for owner in owners() {
-        let at = at(random.between(3, 8));
+    let (owners, at) = (owners(), at(random.between(3, 8)));
+    let together = store.primaries(&owners, at).await?;
+    ensure_eq!(
+        together.len(),
+        owners.len(),
+        "how many primary keys are told"
+    );
+    for (owner, told) in owners.iter().zip(together) {
+        let expected = model.primary(owner, at);
         ensure_eq!(
-            store.primary(&owner, at).await?,
-            model.primary(&owner, at),
-            "the primary key of {owner:?} at {at:?}"
+            [store.primary(owner, at).await?, told],
+            [expected.clone(), expected],
+            "the primary key of {owner:?} at {at:?}, alone and among others"
         );
     }
     Ok(())

@@ -192,10 +192,6 @@ async fn each_wrong_store_fails_by_the_name_of_its_fault() {
             "pages put together are the whole list, newest first and then by id",
         ),
         (
-            NoLimit,
-            "a page has 1 to 500 keys, whatever limit is asked for",
-        ),
-        (
             Wildcards,
             "a text to be found is taken as it stands, whatever characters it has",
         ),
@@ -252,6 +248,42 @@ async fn each_wrong_store_fails_by_the_name_of_its_fault() {
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+/// The walks, which compare everything, may fail too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_fault_of_lists_primaries_and_hours_fails_one_check_alone() {
+    let (limits, hours, deleted, primaries) = (
+        "a page has 1 to 500 keys, whatever limit is asked for",
+        "usage is told by the hour, the oldest first, without the hours of no use",
+        "the hours of a deleted key are gone with it",
+        "primary keys are told alike for one owner and for many",
+    );
+    let instants = "keys of one instant are in the order of their ids' bytes, and no nanosecond \
+                    makes a page lose or repeat one";
+    let newest = "without a key that was set the newest that can be is primary, of equally new ones \
+                  the first by id";
+    let cases = [
+        (NoLimit, limits),
+        (EmptyAtZero, limits),
+        (ByLanguage, instants),
+        (CursorInMilliseconds, instants),
+        (PrimaryByLanguage, newest),
+        (PrimariesByOwner, primaries),
+        (PrimariesWithoutNone, primaries),
+        (PrimariesNewest, primaries),
+        (HoursOutlive, deleted),
+        (HoursCountLater, deleted),
+        (BusyHoursUnlisted, hours),
+    ];
+    for (how, expected) in cases {
+        let violations = violations(how).await;
+        let told = violations.iter().map(|violation| violation.check());
+        let told: Vec<_> = told
+            .filter(|check| !check.starts_with("random batches"))
+            .collect();
+        assert_eq!(told, [expected], "{how:?}: {violations}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

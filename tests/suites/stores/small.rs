@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use portunus::key::{Delegation, KeyDigest, KeyId, KeyRecord, SigningState};
 use portunus::store::{
     Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
-    StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
+    StoreError, StoredKey, Usage, UsageByHour, UsageDelta, WriteBatch,
 };
 
 /// In which way the store is wrong, if it is.
@@ -56,6 +56,16 @@ pub(crate) enum How {
     ByOffset,
     ByTimeOnly,
     NoLimit,
+    EmptyAtZero,
+    ByLanguage,
+    CursorInMilliseconds,
+    PrimaryByLanguage,
+    PrimariesByOwner,
+    PrimariesWithoutNone,
+    PrimariesNewest,
+    HoursOutlive,
+    HoursCountLater,
+    BusyHoursUnlisted,
     Wildcards,
     UnicodeCase,
     ShowsDeleted,
@@ -100,6 +110,17 @@ struct Row {
 
 fn place(record: &KeyRecord) -> (Reverse<SystemTime>, KeyId) {
     (Reverse(record.created_at), record.id.clone())
+}
+
+/// The place where a language puts a record.
+fn place_by(how: How, record: &KeyRecord) -> (Reverse<SystemTime>, String, KeyId) {
+    let (at, id) = place(record);
+    let letters = if matches!(how, ByLanguage | PrimaryByLanguage) {
+        id.as_str().to_lowercase()
+    } else {
+        String::new()
+    };
+    (at, letters, id)
 }
 
 fn is_quota(condition: &Condition) -> bool {
@@ -188,7 +209,10 @@ impl State {
             .map(|row| &row.record)
             .filter(|r| owner.includes(r) && can(r))
             .collect();
-        able.sort_by_key(|record| place(record));
+        able.sort_by_key(|record| {
+            let of = if how == PrimaryByLanguage { how } else { Right };
+            place_by(of, record)
+        });
         if how == OldestPromoted {
             able.reverse();
         }
@@ -288,6 +312,9 @@ impl State {
             Change::Delete(id) => {
                 let row = self.row(id)?;
                 row.deleted = true;
+                if !matches!(how, HoursOutlive | HoursCountLater) {
+                    row.by_hour.clear();
+                }
             }
             Change::SetPrimary { owner, key } => {
                 if !owner.includes(&self.row(key)?.record) && how != ForeignPrimary {
@@ -476,24 +503,43 @@ impl KeyStore for Small {
             .filter(shown)
             .filter(|row| self.selects(query, &row.record))
             .collect();
-        rows.sort_by_key(|row| place(&worn(self.how, &row.record)));
+        let of = if self.how == ByLanguage {
+            ByLanguage
+        } else {
+            Right
+        };
+        let place = |row: &Row| place_by(of, &worn(self.how, &row.record));
+        rows.sort_by_key(|row| place(row));
         let start = query.after.as_ref().map_or(0, |after| match self.how {
             ByOffset => state.offsets[&after.id],
             ByTimeOnly => rows.partition_point(|row| row.record.created_at >= after.created_at),
-            _ => rows.partition_point(|row| {
-                place(&worn(self.how, &row.record)) <= (Reverse(after.created_at), after.id.clone())
-            }),
+            _ => {
+                let mut record = KeyRecord::clone(&state.rows[0].record);
+                (record.created_at, record.id) = (after.created_at, after.id.clone());
+                rows.partition_point(|row| place(row) <= place_by(of, &record))
+            }
         });
         let limit = query
             .limit
             .clamp(1, if self.how == NoLimit { usize::MAX } else { 500 });
+        let limit = if self.how == EmptyAtZero {
+            limit.min(query.limit)
+        } else {
+            limit
+        };
         let more = rows.len().saturating_sub(start) > limit;
         let rows = rows.into_iter().skip(start).take(limit);
         let items: Vec<_> = rows
             .map(|row| Listed::new(worn(self.how, &row.record), row.usage))
             .collect();
         let last = items.last().filter(|_| more).map(|key| &key.record);
-        let next = last.map(|record| Cursor::new(record.created_at, record.id.clone()));
+        let cut = |at: SystemTime| {
+            let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            let beyond = u64::from(since.subsec_nanos() % 1_000_000);
+            let is_cut = self.how == CursorInMilliseconds;
+            at - Duration::from_nanos(if is_cut { beyond } else { 0 })
+        };
+        let next = last.map(|record| Cursor::new(cut(record.created_at), record.id.clone()));
         if let Some(next) = &next {
             state.offsets.insert(next.id.clone(), start + limit);
         }
@@ -502,6 +548,27 @@ impl KeyStore for Small {
 
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
         Ok(self.state.lock().unwrap().primary(self.how, owner, at))
+    }
+
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        let mut owners = owners.to_vec();
+        if self.how == PrimariesByOwner {
+            owners.sort();
+        }
+        let mut state = self.state.lock().unwrap().clone();
+        if self.how == PrimariesNewest {
+            state.primaries.clear();
+        }
+        let told = owners
+            .iter()
+            .map(|owner| state.primary(self.how, owner, at));
+        Ok(told
+            .filter(|key| self.how != PrimariesWithoutNone || key.is_some())
+            .collect())
     }
 
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
@@ -597,17 +664,29 @@ impl KeyStore for Small {
         from: SystemTime,
         to: SystemTime,
     ) -> Result<Vec<HourOfUse>, StoreError> {
-        let mut state = self.state.lock().unwrap();
-        let hours = state
-            .row(id)
-            .map(|row| row.by_hour.clone())
-            .unwrap_or_default();
+        let state = self.state.lock().unwrap();
+        let shown = |row: &&Row| row.record.id == *id && (!row.deleted || self.how == HoursOutlive);
+        let row = state.rows.iter().find(shown);
+        let hours = row.map(|row| row.by_hour.clone()).unwrap_or_default();
         let within = hours
             .into_iter()
             .filter(|(start, _)| *start >= HourOfUse::start_of(from) && *start < to);
         Ok(within
             .map(|(start, count)| HourOfUse::new(start, count))
             .collect())
+    }
+
+    async fn hours_of_use(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<UsageByHour, StoreError> {
+        let mut hours = self.usage_by_hour(id, from, to).await?;
+        if self.how == BusyHoursUnlisted {
+            hours.retain(|hour| hour.count < 20);
+        }
+        Ok(UsageByHour::new(hours))
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {

@@ -188,6 +188,10 @@ fn limit(default: usize) -> Object {
     limit
 }
 
+/// What a list is continued with.
+const NEXT_PAGE: &str = "`next_cursor` of the page before, until it is `null`: a page may be empty and \
+                         not the last.";
+
 fn keys() -> [Call; 4] {
     let page = ListQuery::new(std::time::UNIX_EPOCH).limit;
     [
@@ -210,7 +214,7 @@ fn keys() -> [Call; 4] {
                 text(),
             )
             .query("limit", "How many items a page has at most.", limit(page))
-            .query("cursor", "`next_cursor` of the page before.", matching(CURSOR))
+            .query("cursor", NEXT_PAGE, matching(CURSOR))
             .answers(200, json("A page of keys.", named("KeyPage"))),
         call(HttpMethod::Post, "/import", "importKey", "Take over a key whose secret is unknown")
             .about("A digest that was ever known, even of a deleted key, is a conflict.")
@@ -354,10 +358,6 @@ fn events() -> Call {
         "How many items a page has at most.",
         limit(EventQuery::new().limit),
     )
-    .query(
-        "cursor",
-        "`next_cursor` of the page before.",
-        matching("^[0-9]+$"),
-    )
+    .query("cursor", NEXT_PAGE, matching("^[0-9]+$"))
     .answers(200, json("A page of events.", named("EventPage")))
 }

@@ -189,7 +189,8 @@ fn corrupt() -> Array {
     let mut rows = list(prose(400));
     rows.description = Some(
         "The stored rows of this part that cannot be read and were left out: table, row and column. \
-         Absent where there are none, and for operators who are limited to workspaces."
+         Absent where there are none, and for operators who see less than all of their tenant. A row \
+         that may be another tenant's is not named."
             .to_owned(),
     );
     rows

@@ -11,6 +11,7 @@ mod document;
 mod everywhere;
 mod hostile;
 mod json;
+mod lists;
 mod partial;
 mod reads;
 mod security;

@@ -15,10 +15,13 @@ use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::{
     AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit,
 };
-use portunus::key::{Alphabet, Environment, KeyFormat, KeyId, PlanName, TenantId, WorkspaceId};
+use portunus::key::{
+    Alphabet, DigestScheme, Environment, KeyDigest, KeyFormat, KeyId, KeyRecord, PlanName,
+    TenantId, WorkspaceId,
+};
 use portunus::manage::{HostRules, IssueRules, KeyManager, Operator, Role};
 use portunus::quota::{Quota, Quotas};
-use portunus::store::{KeyStore, Rejected, StoreError, UsageDelta};
+use portunus::store::{Change, KeyStore, Rejected, StoreError, UsageDelta, WriteBatch};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 use portunus::{AuthError, Authenticator, ErrorCode, Scope};
 use portunus_admin::{Admin, OperatorProof, Origin};
@@ -375,9 +378,28 @@ impl World {
 
     /// Puts an event into the log.
     pub(crate) async fn note(&self, event: AuditEvent) {
-        portunus::audit::AuditSink::record(&self.log, &[event])
+        self.note_all(&[event]).await;
+    }
+
+    pub(crate) async fn note_all(&self, events: &[AuditEvent]) {
+        portunus::audit::AuditSink::record(&self.log, events)
             .await
             .unwrap();
+    }
+
+    /// From now on the row of this key cannot be read.
+    pub(crate) fn spoil(&self, id: &str) {
+        self.store.spoil(&KeyId::new(id).unwrap());
+    }
+
+    /// Puts a key into the store.
+    pub(crate) async fn keep(&self, number: u64, record: KeyRecord) {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        let digest = KeyDigest::new(DigestScheme::Sha256, bytes);
+        let record = Box::new(record);
+        let insert = WriteBatch::new().change(Change::Insert { digest, record });
+        self.store.inner().apply(&insert).await.unwrap();
     }
 }
 

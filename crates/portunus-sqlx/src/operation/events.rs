@@ -13,7 +13,7 @@ use portunus::audit::{AuditEvent, EventPage, EventQuery};
 
 use super::Operation;
 use crate::fault::{Fault, Refusal};
-use crate::record::{same, text};
+use crate::record::{self, same, text};
 use crate::sql::events::OLDEST;
 use crate::time;
 use crate::value::{Row, Session, Value};
@@ -157,7 +157,12 @@ impl Operation for Events<'_> {
             for row in read {
                 let (here, event) = event(row)?;
                 place = here;
-                if event.as_ref().is_ok_and(|event| !query.selects(event)) {
+                let is_shown = match &event {
+                    Ok(event) => query.selects(event),
+                    // Of a row that may be another tenant's this one must not hear.
+                    Err(what) => query.tenant.is_none() || !record::may_be_foreign(what),
+                };
+                if !is_shown {
                     continue;
                 }
                 if page.items.len() + page.corrupt.len() == limit {
@@ -217,14 +222,17 @@ fn readable(mut row: Row) -> Result<AuditEvent, Fault> {
     for name in ["id", "at", "action", "outcome", "tenant_id", "key_id"] {
         stored.push(row.value(name)?);
     }
-    let event: AuditEvent =
-        serde_json::from_str(&row.text("event")?).map_err(|_| row.corrupt("event"))?;
-    match columns(&event)
+    let json = row.text("event")?;
+    let event: AuditEvent = serde_json::from_str(&json)
+        .map_err(|_| row.corrupt(record::unreadable(&json, "/tenant_id", &stored[4], "event")))?;
+    let derived = columns(&event);
+    let wrong = derived
         .iter()
         .zip(&stored)
-        .find(|((_, derived), stored)| !same(derived, stored))
-    {
-        Some(((column, _), _)) => Err(row.corrupt(column)),
+        .filter(|((_, derived), stored)| !same(derived, stored))
+        .map(|((column, _), _)| *column);
+    match record::first_wrong(wrong) {
+        Some(column) => Err(row.corrupt(column)),
         None => Ok(event),
     }
 }

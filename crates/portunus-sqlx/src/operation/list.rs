@@ -53,7 +53,7 @@ impl Operation for List<'_> {
         } else {
             self.bounded(session, lane).await?
         };
-        let mut strips = VecDeque::from(strips);
+        let (mut strips, mut scanned) = (VecDeque::from(strips), 0);
         while let Some(strip) = strips.pop_front() {
             let rows = page.rows();
             let sql = match strip {
@@ -62,6 +62,7 @@ impl Operation for List<'_> {
             };
             let read = session.rows(sql, self.values(&strip, rows)).await?;
             let is_last = read.len() < rows;
+            scanned += read.len();
             for row in read {
                 if page.is_full_with(row)? {
                     return Ok(page.page);
@@ -69,6 +70,14 @@ impl Operation for List<'_> {
             }
             if !is_last {
                 let (at, id) = page.place.clone();
+                // Rows that are left out for what is wrong with them count, too.
+                if is_exact
+                    && scanned >= ListQuery::MOST_SCANNED
+                    && let Some(end) = cursor(at, &id)
+                {
+                    page.page.next = Some(end);
+                    return Ok(page.page);
+                }
                 let (until, rest) = match strip {
                     Strip::At(_, _, until) => (until, None),
                     Strip::Before(_, after) => (LAST_ID.into(), Some(Strip::Before(at, after))),
@@ -199,7 +208,7 @@ struct Filling<'a> {
     page: Page,
     /// The place of the last row that was read.
     place: Place,
-    has_read: bool,
+    has_left_out: bool,
 }
 
 impl<'a> Filling<'a> {
@@ -209,17 +218,17 @@ impl<'a> Filling<'a> {
             limit: query.limit.clamp(1, MOST_ROWS),
             page: Page::default(),
             place: Place::default(),
-            has_read: false,
+            has_left_out: false,
         }
     }
 
     /// Takes a row in; true where there was no room for it any more.
     fn is_full_with(&mut self, mut row: Row) -> Result<bool, Fault> {
-        self.has_read = true;
         let place = place(&row);
         let read = match listed(&mut row) {
             Ok(key) if !self.query.selects(&key.record) => None,
             Ok(key) => Some(Ok(key)),
+            Err(Fault::Corrupt(what)) if self.is_foreign(&what) => None,
             Err(Fault::Corrupt(what)) => Some(Err(what)),
             Err(fault) => return Err(fault),
         };
@@ -232,7 +241,10 @@ impl<'a> Filling<'a> {
         match read {
             Some(Ok(key)) => self.page.items.push(key),
             Some(Err(what)) => self.page.corrupt.push(what),
-            None => return Ok(false),
+            None => {
+                self.has_left_out = true;
+                return Ok(false);
+            }
         }
         let (at, id) = &self.place;
         if let Some(cursor) = cursor(*at, id) {
@@ -241,13 +253,16 @@ impl<'a> Filling<'a> {
         Ok(false)
     }
 
+    /// Whether a row may be another tenant's, of which this one must not hear.
+    fn is_foreign(&self, what: &str) -> bool {
+        self.query.tenant.is_some() && record::may_be_foreign(what)
+    }
+
     /// How many rows to read next: one more than there is room for, or many where most may be left
     /// out.
     fn rows(&self) -> usize {
         let shown = self.page.items.len() + self.page.corrupt.len();
-        let (status, workspaces) = (self.query.status, &self.query.within_workspaces);
-        let is_sparse = workspaces.is_some() || status == Some(KeyStatus::Unreadable);
-        if self.has_read && is_sparse {
+        if self.has_left_out {
             MOST_ROWS
         } else {
             self.limit.saturating_sub(shown) + 1

@@ -419,6 +419,12 @@ pub(crate) async fn an_event_that_cannot_be_read_is_named_and_not_a_gap<H: Home>
         ("event", "'{}'", ""),
         ("event", "REPLACE(event, 'request', 'nonsense')", ""),
         ("event", "REPLACE(event, '\"acme\"', '7')", ""),
+        (
+            "tenant_id",
+            "'other', event = REPLACE(event, 'request', 'nonsense')",
+            "'acme'",
+        ),
+        ("tenant_id", "'other', at = 5", "'acme', at = 1001000"),
     ];
     let json = serde_json::to_string(&whole).unwrap();
     for (name, value, back) in columns {
@@ -434,12 +440,23 @@ pub(crate) async fn an_event_that_cannot_be_read_is_named_and_not_a_gap<H: Home>
             "{corrupt}"
         );
         assert_eq!(page.items.len(), 2, "the others are shown");
+        for (of, named) in [("other", 0), ("acme", usize::from(name != "tenant_id"))] {
+            let mut query = EventQuery::new();
+            query.tenant = Some(tenant(of));
+            let page = audit.events(&query).await.unwrap();
+            assert_eq!(
+                (page.items.len(), page.corrupt.len(), page.next),
+                (0, named, None),
+                "{of}, {name} = {value}: {page:?}"
+            );
+        }
         let back = if back.is_empty() {
             format!("'{json}'")
         } else {
             back.to_owned()
         };
         column(name, &back).await;
+        column("event", &format!("'{json}'")).await;
         assert_eq!(
             audit.events(&EventQuery::new()).await.unwrap().items.len(),
             3

@@ -243,3 +243,64 @@ pub(crate) async fn broken_schemes_states_and_usage_are_told_with_row_and_column
         .await
         .unwrap();
 }
+
+pub(crate) async fn a_row_is_named_to_a_tenant_only_where_it_is_surely_its_own(home: &impl Home) {
+    let store = home_with_full(home).await;
+    let mut others = record("others");
+    others.owner.tenant_id = tenant("other");
+    store
+        .apply(&batch([insert(digest(2), others)]))
+        .await
+        .unwrap();
+    let json = home
+        .text("SELECT record FROM portunus_keys WHERE id = 'full'")
+        .await;
+    let broken = "record = REPLACE(record, '\"kind\"', '\"sort\"')";
+    let cases = [
+        ("name = 'x'".to_owned(), 1),
+        (broken.to_owned(), 1),
+        ("record = 'nonsense'".to_owned(), 1),
+        ("tenant_id = 'other'".to_owned(), 0),
+        ("tenant_id = 'other', name = 'x'".to_owned(), 0),
+        ("tenant_id = 'other', kind = 'x'".to_owned(), 0),
+        (format!("tenant_id = 'other', {broken}"), 0),
+    ];
+    for (fault, named) in cases {
+        let write = async |set: &str| {
+            let update = format!("UPDATE portunus_keys SET {set} WHERE id = 'full'");
+            assert_eq!(home.execute(update).await, 1);
+        };
+        write(&fault).await;
+        for (of, rows) in [
+            (Some("acme"), (0, named)),
+            (Some("other"), (1, 0)),
+            (None, (1, 1)),
+        ] {
+            for limit in [1, 50] {
+                let mut query = ListQuery::new(at(1_000));
+                (query.tenant, query.limit) = (of.map(tenant), limit);
+                let (mut items, mut corrupt, mut pages) = (0, 0, 0);
+                loop {
+                    let page = store.list(&query).await.unwrap();
+                    (items, corrupt) = (items + page.items.len(), corrupt + page.corrupt.len());
+                    pages += 1;
+                    assert!(pages < 5, "there is no end of pages");
+                    let Some(next) = page.next else { break };
+                    query.after = Some(next);
+                }
+                assert_eq!(
+                    (items, corrupt),
+                    rows,
+                    "{fault}: the list of {of:?}, {limit} a page"
+                );
+            }
+        }
+        let whole = json.replace('\'', "''");
+        write(&format!(
+            "tenant_id = 'acme', name = '{}', kind = 'user', record = '{whole}'",
+            full_record("full").name.replace('\'', "''")
+        ))
+        .await;
+        assert_eq!(get(&store, "full").await, full_record("full"));
+    }
+}

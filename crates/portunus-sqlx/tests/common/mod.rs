@@ -494,6 +494,7 @@ macro_rules! every_case {
             corrupt::no_column_can_be_changed_unnoticed
             corrupt::no_part_of_a_record_can_be_lost_unnoticed
             corrupt::broken_schemes_states_and_usage_are_told_with_row_and_column
+            corrupt::a_row_is_named_to_a_tenant_only_where_it_is_surely_its_own
             audit::random_pages_agree_with_the_log_in_memory
             audit::an_event_given_twice_is_kept_once
             audit::a_large_batch_is_kept_in_its_order_and_its_rare_events_are_found_quickly

@@ -9,6 +9,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod corrupt;
 mod crashes;
 mod full_disk;
 mod newer;

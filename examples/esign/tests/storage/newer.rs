@@ -10,6 +10,17 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 /// Makes the stored record of a key one of a newer version.
 fn from_the_future(path: &Path, key: &Issued) {
+    let sql = format!(
+        "UPDATE portunus_keys SET record = \
+         replace(record, '{{\"id\"', '{{\"understands\":2,\"countries\":[\"CH\"],\"id\"') \
+         WHERE id = '{}'",
+        key.id()
+    );
+    change_one_row(path, sql);
+}
+
+/// Changes one row behind the store's back.
+pub(crate) fn change_one_row(path: &Path, sql: String) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -17,12 +28,6 @@ fn from_the_future(path: &Path, key: &Issued) {
     runtime.block_on(async {
         let options = SqliteConnectOptions::new().filename(path);
         let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-        let sql = format!(
-            "UPDATE portunus_keys SET record = \
-             replace(record, '{{\"id\"', '{{\"understands\":2,\"countries\":[\"CH\"],\"id\"') \
-             WHERE id = '{}'",
-            key.id()
-        );
         let changed = sqlx::query(AssertSqlSafe(sql)).execute(&mut connection);
         assert_eq!(changed.await.unwrap().rows_affected(), 1);
         connection.close().await.unwrap();
