@@ -574,7 +574,7 @@ impl Host {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_log_keeps_what_a_store_promises() {
-    portunus::conformance::key_store(|| async { LogStore::default() })
+    portunus_conformance::key_store(|| async { LogStore::default() })
         .await
         .unwrap();
 }

@@ -8,7 +8,7 @@ mod small;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use portunus::conformance::{self, Violations};
+use portunus_conformance::{self as conformance, Violations};
 use small::How::{self, *};
 use small::Small;
 

@@ -12,8 +12,8 @@ use crate::common::everything::everything;
 use crate::common::{
     Home, PostgresHome, assert_unavailable, batch, digest, found, get, id, insert, record, with_a,
 };
-use portunus::conformance::BusNodes;
 use portunus::store::{KeyStore, WriteBatch};
+use portunus_conformance::BusNodes;
 use portunus_sqlx::{OpenError, PostgresStore};
 use portunus_test_support::pgbouncer::PgBouncer;
 use portunus_test_support::postgres::{Postgres, free_port};
