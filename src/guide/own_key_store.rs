@@ -37,7 +37,10 @@
 //! [`usage_by_hour`]: crate::KeyStore::usage_by_hour
 //! [`forget_usage_before`]: crate::KeyStore::forget_usage_before
 //!
-//! Where one of the digests is a deleted key's, `find` answers `None` for all of them.
+//! One secret may have several keys, under several digests: end `find` with
+//! [`StoredKey::of_one_secret`](crate::store::StoredKey::of_one_secret), which says which of them
+//! counts, and names the others ([`others`](crate::store::StoredKey::others)). A cache needs the
+//! names: revoking one of the others ends the secret, too.
 //!
 //! The helpers do what is easily got wrong:
 //! [`ListQuery::selects`](crate::store::ListQuery::selects),
