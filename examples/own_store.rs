@@ -366,8 +366,12 @@ impl KeyStore for FileStore {
             let Some(row) = kept.keys.get(id) else {
                 return Some(Match::Deleted(kept.deleted.get(id).cloned()));
             };
-            let key = || StoredKey::new(*digest, row.record.clone());
-            (row.digest == text).then(|| Match::Key(Arc::new(key())))
+            let record = &row.record;
+            Some(if row.digest == text {
+                Match::Key(Arc::new(StoredKey::new(*digest, record.clone())))
+            } else {
+                Match::Former(record.id.clone(), record.owner.tenant_id.clone())
+            })
         }))
     }
 

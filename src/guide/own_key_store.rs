@@ -44,6 +44,11 @@
 //! [`primaries`]: crate::KeyStore::primaries
 //! [`hours_of_use`]: crate::KeyStore::hours_of_use
 //!
+//! One secret may have several keys, under several digests: end `find` with
+//! [`StoredKey::of_one_secret`](crate::store::StoredKey::of_one_secret), which says which of them
+//! counts, and names the others ([`others`](crate::store::StoredKey::others)). A cache needs the
+//! names: revoking one of the others ends the secret, too.
+//!
 //! The helpers do what is easily got wrong:
 //! [`StoredKey::of_one_secret`](crate::store::StoredKey::of_one_secret), with which every `find` ends,
 //! [`KeyRecord::to_json`](crate::key::KeyRecord::to_json) and

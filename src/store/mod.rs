@@ -10,12 +10,12 @@ mod cached;
 mod error;
 mod memory;
 mod secret;
+mod stored;
 mod write;
 
-use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ pub use cached::{CachedStore, CachedStoreBuilder};
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use secret::Match;
+pub use stored::StoredKey;
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
 use crate::key::{
@@ -63,6 +64,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// means that there is no such key, that it is deleted, or that no digest was given.
     ///
     /// While a key is rehashed, each look-up for both digests finds it.
+    ///
+    /// The answer names the other keys on which it depends ([`StoredKey::others`]), as the rule does.
+    /// A cache in front of the store forgets the answer when one of them changes; it would otherwise
+    /// let the secret pass after it was ended under another digest.
     ///
     /// # Errors
     /// Where storage gives no answer. The request is then refused with 503, never with 401.
@@ -242,104 +247,6 @@ impl UsageByHour {
     pub fn new(hours: Vec<HourOfUse>) -> Self {
         let corrupt = Vec::new();
         Self { hours, corrupt }
-    }
-}
-
-/// A key as a store returns it to the authenticator: its record and the digest it was found under.
-///
-/// Stores that keep keys in memory should hand out the same `Arc` until the key changes: what has
-/// been compiled for it is kept inside.
-pub struct StoredKey {
-    digest: KeyDigest,
-    record: Arc<KeyRecord>,
-    compiled: Compiled,
-}
-
-impl StoredKey {
-    /// A key with the digest that is stored for it.
-    #[must_use]
-    pub fn new(digest: KeyDigest, record: impl Into<Arc<KeyRecord>>) -> Self {
-        Self {
-            digest,
-            record: record.into(),
-            compiled: Compiled::default(),
-        }
-    }
-
-    /// The stored digest.
-    #[must_use]
-    pub fn digest(&self) -> &KeyDigest {
-        &self.digest
-    }
-
-    /// The record.
-    #[must_use]
-    pub fn record(&self) -> &Arc<KeyRecord> {
-        &self.record
-    }
-
-    pub(crate) fn compiled(&self) -> &Compiled {
-        &self.compiled
-    }
-}
-
-impl fmt::Debug for StoredKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredKey")
-            .field("digest", &self.digest)
-            .field("record", &self.record)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What authenticators have compiled from one record: a short list that only grows, each entry
-/// tagged by who made it, so that two authenticators on one store never take each other's.
-#[derive(Default)]
-pub(crate) struct Compiled {
-    first: OnceLock<Box<CompiledFor>>,
-}
-
-struct CompiledFor {
-    tag: u64,
-    value: Arc<dyn Any + Send + Sync>,
-    next: OnceLock<Box<CompiledFor>>,
-}
-
-/// More authenticators than this on one key compile per request.
-const MOST_COMPILED: usize = 8;
-
-impl Compiled {
-    /// The value made under this tag, made now if there is none.
-    pub(crate) fn get_or_try_make<T: Send + Sync + 'static, E>(
-        &self,
-        tag: u64,
-        make: impl FnOnce() -> Result<Arc<T>, E>,
-    ) -> Result<Arc<T>, E> {
-        let mut place = &self.first;
-        for _ in 0..MOST_COMPILED {
-            match place.get() {
-                Some(entry) if entry.tag == tag => {
-                    if let Ok(value) = Arc::clone(&entry.value).downcast::<T>() {
-                        return Ok(value);
-                    }
-                    place = &entry.next;
-                }
-                Some(entry) => place = &entry.next,
-                None => {
-                    let value = make()?;
-                    let entry = CompiledFor {
-                        tag,
-                        value: Arc::clone(&value) as _,
-                        next: OnceLock::new(),
-                    };
-                    // Somebody else may have been quicker: their entry stays, this value is used
-                    // once.
-                    let _ = place.set(Box::new(entry));
-                    return Ok(value);
-                }
-            }
-        }
-        make()
     }
 }
 

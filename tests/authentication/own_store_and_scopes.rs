@@ -344,7 +344,10 @@ impl KeyStore for LogStore {
                     *digest,
                     key.record.clone(),
                 )))),
-                Some(_) => None,
+                Some(key) => {
+                    let (id, owner) = (key.record.id.clone(), &key.record.owner);
+                    Some(Match::Former(id, owner.tenant_id.clone()))
+                }
             }
         }))
     }

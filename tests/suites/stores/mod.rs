@@ -77,6 +77,22 @@ async fn each_wrong_store_fails_by_the_name_of_its_fault() {
             "the newest digest of a secret decides, and nothing that another tenant did to an older one",
         ),
         (
+            NamesNoOthers,
+            "a key that is found names the other keys on which it depends that its secret has it",
+        ),
+        (
+            NamesNoFormer,
+            "a key that is found names the other keys on which it depends that its secret has it",
+        ),
+        (
+            NamesNoEarlier,
+            "a key that is found names the other keys on which it depends that its secret has it",
+        ),
+        (
+            NamesNoPassedOver,
+            "a key that is found names the other keys on which it depends that its secret has it",
+        ),
+        (
             StaleHit,
             "every read sees the writes that were acknowledged before it",
         ),

@@ -4,7 +4,7 @@ use super::tools::{
     Store, all, apply, at, batch, delete, digest, found, found_id, id, insert, owned_by, peppered,
     primary, put_a, record, rehash, rejected, stored, update,
 };
-use crate::report::Checked;
+use crate::report::{Checked, Failure};
 use portunus::key::{DigestScheme, KeyDigest, Revocation};
 use portunus::store::Rejected;
 
@@ -14,6 +14,7 @@ checks!(Store {
     "a key is found under any of the candidates of one look-up" => candidates,
     "a secret that was ended under one of its digests is ended under all candidates of one look-up" => ended,
     "the newest digest of a secret decides, and nothing that another tenant did to an older one" => foreign,
+    "a key that is found names the other keys on which it depends that its secret has it" => others,
     "a revoked key is found and says so" => revoked,
     "a deleted key is neither found nor listed nor primary" => deleted,
     "the id and every digest of a deleted key stay known for good" => tombstones,
@@ -219,6 +220,78 @@ async fn foreign(store: Store) -> Checked {
         let found = store.find(&[peppered(secret), digest(secret)]).await?;
         let found = found.map(|key| key.record().id.clone());
         ensure_eq!(found, expected.map(id), "the key of a secret {what}");
+    }
+    Ok(())
+}
+
+async fn others(store: Store) -> Checked {
+    let asked: Vec<_> = (1..=5).map(peppered).collect();
+    let key = |place: usize, record| portunus::store::Change::Insert {
+        digest: asked[place],
+        record: Box::new(record),
+    };
+    let foreign = owned_by("theirs", "evil", "eve");
+    apply(&store, [key(1, record("a")), key(2, foreign)]).await?;
+    let named = async |digests: &[KeyDigest]| {
+        let found = store.find(digests).await?;
+        let mut named = found.map(|key| {
+            let own = key.record().id.clone();
+            [&[own], key.others()].concat()
+        });
+        if let Some(named) = &mut named {
+            named[1..].sort();
+        }
+        Ok::<_, Failure>(named)
+    };
+    ensure_eq!(
+        named(&asked).await?,
+        Some(vec![id("a")]),
+        "a key with another tenant's beside it"
+    );
+    let other_user = owned_by("c", "acme", "bob");
+    apply(&store, [key(3, record("b")), key(4, other_user)]).await?;
+    ensure_eq!(
+        named(&asked).await?,
+        Some(vec![id("a"), id("b"), id("c")]),
+        "the first of three keys of one tenant, with the others"
+    );
+    update(&store, "c", |record| {
+        record.revoked = Some(Revocation::new(at(1_000), None));
+    })
+    .await?;
+    ensure_eq!(
+        named(&asked).await?,
+        Some(vec![id("c"), id("a"), id("b")]),
+        "the one of the three that was revoked, with the others"
+    );
+    ensure_eq!(
+        named(&asked[3..]).await?,
+        Some(vec![id("c"), id("b")]),
+        "without the one whose digest is not asked for"
+    );
+    // Its deletion would end the secret, as that of the key under its present digest would.
+    let moved = rehash("b", peppered(4), digest(4));
+    let of_another = rehash("theirs", peppered(3), digest(3));
+    apply(&store, [moved, of_another]).await?;
+    ensure_eq!(
+        named(&asked).await?,
+        Some(vec![id("c"), id("a"), id("b")]),
+        "with the one that has another digest by now"
+    );
+    let early = key(0, owned_by("early", "evil", "eve"));
+    apply(&store, [early, rehash("early", peppered(1), digest(1))]).await?;
+    ensure_eq!(
+        named(&asked).await?,
+        Some(vec![id("c"), id("a"), id("b"), id("early")]),
+        "with another tenant's that had a newer digest of the secret"
+    );
+    for (deleted, asked) in [("early", &asked[..]), ("b", &asked[1..])] {
+        apply(&store, [delete(deleted)]).await?;
+        ensure_eq!(
+            named(asked).await?,
+            None,
+            "after {deleted} was deleted, which was named"
+        );
     }
     Ok(())
 }
