@@ -1,7 +1,7 @@
 //! A store of one's own: keys in one JSON file, which is written anew for each change.
 //!
 //! `cargo run --example own_store` issues a key, opens the file again as another process would, and
-//! revokes it. `cargo test --example own_store --features conformance` runs the library's suite
+//! revokes it. `cargo test --example own_store` runs the suite for stores
 //! against it.
 //!
 //! Good for one process and some thousand keys. Reads come from memory; a write is on the disk when
@@ -366,8 +366,12 @@ impl KeyStore for FileStore {
             let Some(row) = kept.keys.get(id) else {
                 return Some(Match::Deleted(kept.deleted.get(id).cloned()));
             };
-            let key = || StoredKey::new(*digest, row.record.clone());
-            (row.digest == text).then(|| Match::Key(Arc::new(key())))
+            let record = &row.record;
+            Some(if row.digest == text {
+                Match::Key(Arc::new(StoredKey::new(*digest, record.clone())))
+            } else {
+                Match::Former(record.id.clone(), record.owner.tenant_id.clone())
+            })
         }))
     }
 
@@ -520,7 +524,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[cfg(all(test, feature = "conformance"))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -536,7 +540,7 @@ mod tests {
                 .path()
                 .join(format!("{}.json", number.fetch_add(1, Ordering::Relaxed)))
         };
-        portunus::conformance::key_store(|| async { FileStore::open(&fresh()).unwrap() })
+        portunus_conformance::key_store(|| async { FileStore::open(&fresh()).unwrap() })
             .await
             .unwrap();
     }

@@ -67,7 +67,6 @@
 //! | `tracing` | spans and log lines, and audit events as log lines | 1.88 |
 //! | `metrics` | counters and histograms | 1.88 |
 //! | `testing` | for your tests: a manual clock, ready keys and principals, an audit to look into | 1.88 |
-//! | `conformance` | the suites that a store, a limiter or a directory of your own must pass | 1.88 |
 //!
 //! No feature changes the shape of a trait, and none is on by default. The last column is the oldest
 //! Rust that is supported: 1.88, and with `actix-web` that crate's own.
@@ -77,8 +76,6 @@ pub mod adapter;
 pub mod audit;
 mod authenticator;
 mod clock;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod credential;
 mod error;
 #[cfg(feature = "events")]

@@ -44,6 +44,11 @@
 //! [`primaries`]: crate::KeyStore::primaries
 //! [`hours_of_use`]: crate::KeyStore::hours_of_use
 //!
+//! One secret may have several keys, under several digests: end `find` with
+//! [`StoredKey::of_one_secret`](crate::store::StoredKey::of_one_secret), which says which of them
+//! counts, and names the others ([`others`](crate::store::StoredKey::others)). A cache needs the
+//! names: revoking one of the others ends the secret, too.
+//!
 //! The helpers do what is easily got wrong:
 //! [`StoredKey::of_one_secret`](crate::store::StoredKey::of_one_secret), with which every `find` ends,
 //! [`KeyRecord::to_json`](crate::key::KeyRecord::to_json) and
@@ -83,28 +88,23 @@
 //! the change that failed, and nothing has changed.
 //!
 //! # The suite in your tests
-//! With the feature `conformance` in your `dev-dependencies`, the suite tries each promise on a
-//! fresh store:
+//! With the crate `portunus-conformance` in your `dev-dependencies`, the suite tries each promise on
+//! a fresh store:
 //!
-#![cfg_attr(feature = "conformance", doc = "```")]
-#![cfg_attr(
-    not(feature = "conformance"),
-    doc = "```ignore (needs the feature conformance)"
-)]
-//! use portunus::conformance;
+//! ```
 //! use portunus::store::MemoryStore;
 //!
 //! // In a test: #[tokio::test(flavor = "multi_thread")], so that races can happen.
 //! #[tokio::main(flavor = "multi_thread")]
-//! async fn main() -> Result<(), conformance::Violations> {
+//! async fn main() -> Result<(), portunus_conformance::Violations> {
 //!     // In place of `MemoryStore::new()`: a fresh database, file or schema each time.
-//!     conformance::key_store(|| async { MemoryStore::new() }).await
+//!     portunus_conformance::key_store(|| async { MemoryStore::new() }).await
 //! }
 //! ```
 //!
 //! What failed is told by its sentence and by what was seen instead, and random walks by their
 //! seed. What no suite can try from outside is left to your own tests:
-//! [`key_store`](crate::conformance::key_store) lists it.
+//! the documentation of `portunus_conformance::key_store` lists it.
 //!
 //! # Traps
 //! - **Nothing that is odd may look like "no such key".** An expiry that cannot be read, a scheme

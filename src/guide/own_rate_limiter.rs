@@ -10,11 +10,7 @@
 //! The definition as a program: it remembers when every unit was admitted. The suite for limiters
 //! finds nothing wrong with it; what it lacks is the art of forgetting whole buckets.
 //!
-#![cfg_attr(feature = "conformance", doc = "```")]
-#![cfg_attr(
-    not(feature = "conformance"),
-    doc = "```ignore (needs the feature conformance)"
-)]
+//! ```
 //! use std::collections::HashMap;
 //! use std::sync::{Arc, Mutex, PoisonError};
 //! use std::time::Duration;
@@ -22,7 +18,7 @@
 //! use async_trait::async_trait;
 //! use portunus::limit::{BucketId, Decision, LimitRequest, LimiterError, WindowState};
 //! use portunus::quota::Quota;
-//! use portunus::{Clock, RateLimiter, conformance};
+//! use portunus::{Clock, RateLimiter};
 //!
 //! #[derive(Debug)]
 //! struct Exact {
@@ -115,9 +111,9 @@
 //!
 //! // In a test: #[tokio::test(flavor = "multi_thread")].
 //! #[tokio::main(flavor = "multi_thread")]
-//! async fn main() -> Result<(), conformance::Violations> {
+//! async fn main() -> Result<(), portunus_conformance::Violations> {
 //!     let buckets = || Mutex::default();
-//!     conformance::rate_limiter(|clock| async move {
+//!     portunus_conformance::rate_limiter(|clock| async move {
 //!         Exact {
 //!             clock: Arc::new(clock),
 //!             buckets: buckets(),
@@ -147,6 +143,6 @@
 //! - **Outages.** Give an error when you do not know; the service chose what happens then
 //!   ([`OnOutage`](crate::limit::OnOutage): counted in this process, refused, or let through).
 //! - **Another clock.** A limiter whose time is a server's is tried by
-//!   [`conformance::rate_limiter_in_real_time`](crate::conformance::rate_limiter_in_real_time).
+//!   `portunus_conformance::rate_limiter_in_real_time`.
 //! - **Never waiting** is worth a method: a limiter in memory answers by
 //!   [`try_acquire`](crate::RateLimiter::try_acquire), and a request then needs no boxed future.

@@ -11,7 +11,7 @@
 //! | time: expiry, grace, limits | [`ManualClock`], which moves when it is told |
 //! | what was noted | [`RecordedAudit`](crate::testing::RecordedAudit) |
 //! | outages: what the service answers while storage is down | [`FaultyStore`], in front of any store |
-//! | a store, limiter, bus or directory of your own | [`portunus::conformance`](crate::conformance) |
+//! | a store, limiter, bus or directory of your own | the crate `portunus-conformance` |
 //!
 //! [`TestPrincipal`]: crate::testing::TestPrincipal
 //! [`ManualClock`]: crate::testing::ManualClock

@@ -18,7 +18,8 @@ use crate::pointer::to_the_pointee;
 pub struct Invalidation {
     /// Keys whose records or digests changed.
     pub keys: Vec<KeyId>,
-    /// Fingerprints ([`fingerprint`](Self::fingerprint)) of digests that are known from now on.
+    /// Fingerprints ([`fingerprint`](Self::fingerprint)) of digests that are a key's from now on, or
+    /// no longer.
     pub known: Vec<u64>,
     /// Whether everything is to be forgotten, because nobody can tell what changed.
     pub everything: bool,
@@ -35,9 +36,9 @@ impl Invalidation {
                 Change::Replace(record) => all.keys.push(record.id.clone()),
                 // Nobody remembers a signing state; but whoever writes one anew means the key.
                 Change::SetSigning { id, .. } => all.keys.push(id.clone()),
-                Change::Rehash { id, to, .. } => {
+                Change::Rehash { id, from, to } => {
                     all.keys.push(id.clone());
-                    all.known.push(Self::fingerprint(to));
+                    all.known.extend([from, to].map(Self::fingerprint));
                 }
                 Change::Delete(id) => all.keys.push(id.clone()),
                 Change::SetPrimary { .. } | Change::PinPrimary { .. } => {}

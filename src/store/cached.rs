@@ -12,10 +12,12 @@
 //! Other nodes hear it by the [bus](InvalidationBus); while the bus is not known to be healthy,
 //! nothing is used that is older than the bound on staleness.
 //!
-//! Where two keys have one secret, under different schemes, a key that is remembered is not looked
-//! up again because the other one ends: that is seen when its own time is over, or when it is
-//! changed itself.
+//! Which key a secret has depends on all of its digests. So a key is remembered for exactly those
+//! that were asked for, and counts only while none of them became known since, and neither it nor
+//! another key of its secret ([`StoredKey::others`]) changed. Writers need not know of it: they tell
+//! the ids of what they change, and fingerprints of new digests.
 
+mod answers;
 mod epochs;
 mod flights;
 
@@ -29,6 +31,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
+use self::answers::{Known, Mark, Unknown};
 use self::epochs::Epochs;
 use self::flights::{Flights, Joined};
 use super::{
@@ -75,32 +78,6 @@ struct Shared {
     time_to_live: Duration,
     staleness: Duration,
     clock: Arc<dyn Clock>,
-}
-
-/// A key, and when and at which mark it was looked up.
-#[derive(Clone)]
-struct Known {
-    stored: Arc<StoredKey>,
-    mark: Mark,
-    /// The digests that would have counted first, and were unknown.
-    before: Arc<[KeyDigest]>,
-}
-
-/// A digest under which nothing was found, and when.
-#[derive(Clone)]
-struct Unknown {
-    mark: Mark,
-    /// All that was asked for together, where it was more than one: perhaps nothing was found
-    /// because one of them was a key's that is deleted.
-    asked: Option<Arc<[KeyDigest]>>,
-}
-
-/// When a look-up began, and how much had been invalidated by then.
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    number: u64,
-    epoch: u64,
-    began: Duration,
 }
 
 /// No more than this waits to be told; beyond, it is that everything has changed.
@@ -158,105 +135,6 @@ impl CachedStore {
 impl Shared {
     fn is_healthy(&self, now: Duration) -> bool {
         now < Duration::from_millis(self.healthy_until.load(Ordering::SeqCst))
-    }
-
-    /// Whether what was learned then still counts.
-    fn counts(&self, mark: Mark, now: Duration) -> bool {
-        let most = if self.is_healthy(now) {
-            self.time_to_live
-        } else {
-            self.staleness.min(self.time_to_live)
-        };
-        now.saturating_sub(mark.began) < most
-    }
-
-    /// What is remembered of these digests: the first that is known, or that all of them are
-    /// unknown.
-    fn remembered(&self, digests: &[KeyDigest]) -> Option<Option<Arc<StoredKey>>> {
-        let now = self.clock.monotonic();
-        let mut all_unknown = !digests.is_empty();
-        for (place, digest) in digests.iter().enumerate() {
-            if let Some(Known {
-                stored,
-                mark,
-                before,
-            }) = self.known.get(digest)
-                && self.counts(mark, now)
-                && self.epochs.holds_key(&stored.record().id, mark.epoch)
-            {
-                // Of several digests that are known the first counts: those before it must still be
-                // unknown.
-                let still_unknown = |digest: &KeyDigest| {
-                    before.contains(digest)
-                        && self
-                            .epochs
-                            .holds_digest(Invalidation::fingerprint(digest), mark.epoch)
-                };
-                return digests[..place]
-                    .iter()
-                    .all(still_unknown)
-                    .then_some(Some(stored));
-            }
-            let unknown = self.unknown.get(digest);
-            let holds = |Unknown { mark, asked }: Unknown| {
-                let fingerprint = Invalidation::fingerprint(digest);
-                self.counts(mark, now)
-                    && self.epochs.holds_digest(fingerprint, mark.epoch)
-                    && asked.is_none_or(|asked| asked.iter().all(|one| digests.contains(one)))
-            };
-            all_unknown &= unknown.is_some_and(holds);
-        }
-        all_unknown.then_some(None)
-    }
-
-    fn remember(&self, digests: &[KeyDigest], mark: Mark, answer: Option<&Arc<StoredKey>>) {
-        match answer {
-            Some(stored) => {
-                // One that took longer does not take the place of what was learned since.
-                if self
-                    .known
-                    .get(stored.digest())
-                    .is_some_and(|known| known.mark.number > mark.number)
-                {
-                    return;
-                }
-                let before = digests
-                    .iter()
-                    .take_while(|digest| *digest != stored.digest())
-                    .copied()
-                    .collect();
-                self.known.insert(
-                    *stored.digest(),
-                    Known {
-                        stored: Arc::clone(stored),
-                        mark,
-                        before,
-                    },
-                );
-            }
-            None => {
-                let asked: Option<Arc<[KeyDigest]>> = (digests.len() > 1).then(|| digests.into());
-                for digest in digests {
-                    self.unknown.insert(
-                        *digest,
-                        Unknown {
-                            mark,
-                            asked: asked.clone(),
-                        },
-                    );
-                }
-            }
-        }
-    }
-
-    fn mark(&self) -> Mark {
-        // The epoch first: what is invalidated in between makes the mark older, never newer.
-        let epoch = self.epochs.now();
-        Mark {
-            number: self.number(),
-            epoch,
-            began: self.clock.monotonic(),
-        }
     }
 
     fn number(&self) -> u64 {

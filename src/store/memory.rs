@@ -17,7 +17,7 @@ use super::{
     Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, Match, OwnerRef, Page,
     Rejected, StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
 };
-use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState, TenantId};
+use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
 /// A [`KeyStore`] in memory. Cloning shares the keys.
 #[derive(Clone, Default)]
@@ -28,8 +28,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Shared {
     by_digest: ByDigest,
-    /// Every digest that a deleted key ever had, with that key's tenant.
-    deleted: papaya::HashMap<KeyDigest, TenantId, BuildHasherDefault<FirstWord>>,
+    /// Every digest that a key had before its present one, or ever had before it was deleted.
+    former: papaya::HashMap<KeyDigest, Match, BuildHasherDefault<FirstWord>>,
     /// Raised between a batch's insertions into the map and its removals.
     generation: AtomicU64,
     state: Mutex<State>,
@@ -97,12 +97,12 @@ impl MemoryStore {
         if let [digest] = digests {
             return map.get(digest).map(Arc::clone);
         }
-        let deleted = self.shared.deleted.pin();
+        let former = self.shared.former.pin();
         loop {
             let before = self.shared.generation.load(Ordering::SeqCst);
             let matched = |digest: &KeyDigest| match map.get(digest) {
                 Some(key) => Some(Match::Key(Arc::clone(key))),
-                None => (deleted.get(digest)).map(|of| Match::Deleted(Some(of.clone()))),
+                None => former.get(digest).cloned(),
             };
             let found = StoredKey::of_one_secret(digests, matched);
             // A key that moved from one of the digests to another meanwhile may have been missed
@@ -457,7 +457,7 @@ impl Undo {
     }
 
     fn publish(self, state: &State, shared: &Shared) {
-        let (map, deleted) = (shared.by_digest.pin(), shared.deleted.pin());
+        let (map, former) = (shared.by_digest.pin(), shared.former.pin());
         let now = |id: &KeyId| state.keys.get(id).filter(|entry| !entry.deleted);
         for (id, _) in &self.entries {
             if let Some(entry) = now(id) {
@@ -465,10 +465,19 @@ impl Undo {
                     entry.digest,
                     Arc::new(StoredKey::new(entry.digest, Arc::clone(&entry.record))),
                 );
-            } else if let Some(entry) = state.keys.get(id) {
-                for digest in entry.former.iter().chain([&entry.digest]) {
-                    deleted.insert(*digest, entry.record.owner.tenant_id.clone());
-                }
+            }
+            let Some(entry) = state.keys.get(id) else {
+                continue;
+            };
+            let tenant = &entry.record.owner.tenant_id;
+            let own = Some(&entry.digest).filter(|_| entry.deleted);
+            for digest in entry.former.iter().chain(own) {
+                let is = if entry.deleted {
+                    Match::Deleted(Some(tenant.clone()))
+                } else {
+                    Match::Former(id.clone(), tenant.clone())
+                };
+                former.insert(*digest, is);
             }
         }
         shared.generation.fetch_add(1, Ordering::SeqCst);

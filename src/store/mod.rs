@@ -8,15 +8,16 @@
 mod bus;
 mod cached;
 mod error;
+mod list;
 mod memory;
 mod secret;
+mod stored;
+mod usage;
 mod write;
 
-use std::any::Any;
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -24,14 +25,14 @@ use serde::{Deserialize, Serialize};
 pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus};
 pub use cached::{CachedStore, CachedStoreBuilder};
 pub use error::StoreError;
+pub use list::{Cursor, ListQuery, Listed, Page};
 pub use memory::MemoryStore;
 pub use secret::Match;
+pub use stored::StoredKey;
+pub use usage::{HourOfUse, Usage, UsageByHour, UsageDelta};
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
-use crate::key::{
-    Environment, KeyDigest, KeyId, KeyRecord, KeyStatus, Owner, SigningState, TenantId, UserId,
-    WorkspaceId,
-};
+use crate::key::{KeyDigest, KeyId, KeyRecord, Owner, SigningState, TenantId, UserId};
 use crate::pointer::to_the_pointee;
 
 /// A storage of keys.
@@ -63,6 +64,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// means that there is no such key, that it is deleted, or that no digest was given.
     ///
     /// While a key is rehashed, each look-up for both digests finds it.
+    ///
+    /// The answer names the other keys on which it depends ([`StoredKey::others`]), as the rule does.
+    /// A cache in front of the store forgets the answer when one of them changes; it would otherwise
+    /// let the secret pass after it was ended under another digest.
     ///
     /// # Errors
     /// Where storage gives no answer. The request is then refused with 503, never with 401.
@@ -195,154 +200,6 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError>;
 }
 
-/// How often a key was used in one hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct HourOfUse {
-    /// When the hour began: whole hours since the epoch.
-    pub start: SystemTime,
-    /// How often.
-    pub count: u64,
-}
-
-impl HourOfUse {
-    /// The length of an hour.
-    pub const LENGTH: Duration = Duration::from_secs(3600);
-
-    /// An hour with its count.
-    #[must_use]
-    pub fn new(start: SystemTime, count: u64) -> Self {
-        Self { start, count }
-    }
-
-    /// When the hour of an instant began.
-    #[must_use]
-    pub fn start_of(at: SystemTime) -> SystemTime {
-        let seconds = at
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % Self::LENGTH.as_secs())
-    }
-}
-
-/// How often a key was used, hour by hour.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UsageByHour {
-    /// The hours in which it was used, the oldest first.
-    pub hours: Vec<HourOfUse>,
-    /// The rows that cannot be read and were left out, as [`StoreError::corrupt`] names them.
-    pub corrupt: Vec<String>,
-}
-
-impl UsageByHour {
-    /// Hours, all of which could be read.
-    #[must_use]
-    pub fn new(hours: Vec<HourOfUse>) -> Self {
-        let corrupt = Vec::new();
-        Self { hours, corrupt }
-    }
-}
-
-/// A key as a store returns it to the authenticator: its record and the digest it was found under.
-///
-/// Stores that keep keys in memory should hand out the same `Arc` until the key changes: what has
-/// been compiled for it is kept inside.
-pub struct StoredKey {
-    digest: KeyDigest,
-    record: Arc<KeyRecord>,
-    compiled: Compiled,
-}
-
-impl StoredKey {
-    /// A key with the digest that is stored for it.
-    #[must_use]
-    pub fn new(digest: KeyDigest, record: impl Into<Arc<KeyRecord>>) -> Self {
-        Self {
-            digest,
-            record: record.into(),
-            compiled: Compiled::default(),
-        }
-    }
-
-    /// The stored digest.
-    #[must_use]
-    pub fn digest(&self) -> &KeyDigest {
-        &self.digest
-    }
-
-    /// The record.
-    #[must_use]
-    pub fn record(&self) -> &Arc<KeyRecord> {
-        &self.record
-    }
-
-    pub(crate) fn compiled(&self) -> &Compiled {
-        &self.compiled
-    }
-}
-
-impl fmt::Debug for StoredKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredKey")
-            .field("digest", &self.digest)
-            .field("record", &self.record)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What authenticators have compiled from one record: a short list that only grows, each entry
-/// tagged by who made it, so that two authenticators on one store never take each other's.
-#[derive(Default)]
-pub(crate) struct Compiled {
-    first: OnceLock<Box<CompiledFor>>,
-}
-
-struct CompiledFor {
-    tag: u64,
-    value: Arc<dyn Any + Send + Sync>,
-    next: OnceLock<Box<CompiledFor>>,
-}
-
-/// More authenticators than this on one key compile per request.
-const MOST_COMPILED: usize = 8;
-
-impl Compiled {
-    /// The value made under this tag, made now if there is none.
-    pub(crate) fn get_or_try_make<T: Send + Sync + 'static, E>(
-        &self,
-        tag: u64,
-        make: impl FnOnce() -> Result<Arc<T>, E>,
-    ) -> Result<Arc<T>, E> {
-        let mut place = &self.first;
-        for _ in 0..MOST_COMPILED {
-            match place.get() {
-                Some(entry) if entry.tag == tag => {
-                    if let Ok(value) = Arc::clone(&entry.value).downcast::<T>() {
-                        return Ok(value);
-                    }
-                    place = &entry.next;
-                }
-                Some(entry) => place = &entry.next,
-                None => {
-                    let value = make()?;
-                    let entry = CompiledFor {
-                        tag,
-                        value: Arc::clone(&value) as _,
-                        next: OnceLock::new(),
-                    };
-                    // Somebody else may have been quicker: their entry stays, this value is used
-                    // once.
-                    let _ = place.set(Box::new(entry));
-                    return Ok(value);
-                }
-            }
-        }
-        make()
-    }
-}
-
 /// Whose quota and whose primary key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -377,201 +234,6 @@ impl OwnerRef {
             Self::User(tenant, user) => {
                 record.owner.tenant_id == *tenant && record.owner.user_id.as_ref() == Some(user)
             }
-        }
-    }
-}
-
-/// How a key has been used, as far as it has been recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Usage {
-    /// The last time.
-    pub last_used_at: Option<SystemTime>,
-    /// The client's address then, where it was known.
-    pub last_ip: Option<IpAddr>,
-    /// How often.
-    pub count: u64,
-}
-
-impl Usage {
-    /// Adds what was counted since. Times never move back.
-    pub fn add(&mut self, delta: &UsageDelta) {
-        self.count = self.count.saturating_add(delta.count);
-        if self
-            .last_used_at
-            .is_none_or(|last| last <= delta.last_used_at)
-        {
-            self.last_used_at = Some(delta.last_used_at);
-            self.last_ip = delta.last_ip.or(self.last_ip);
-        }
-    }
-}
-
-/// Usage of one key since it was last recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct UsageDelta {
-    /// Which key.
-    pub id: KeyId,
-    /// How often it was used.
-    pub count: u64,
-    /// The last time.
-    pub last_used_at: SystemTime,
-    /// The client's address then, where it was known.
-    pub last_ip: Option<IpAddr>,
-}
-
-impl UsageDelta {
-    /// Usage to record.
-    #[must_use]
-    pub fn new(id: KeyId, count: u64, last_used_at: SystemTime, last_ip: Option<IpAddr>) -> Self {
-        Self {
-            id,
-            count,
-            last_used_at,
-            last_ip,
-        }
-    }
-}
-
-/// A record with its usage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Listed {
-    /// The record.
-    pub record: Arc<KeyRecord>,
-    /// How it has been used.
-    pub usage: Usage,
-}
-
-impl Listed {
-    /// A record with its usage.
-    #[must_use]
-    pub fn new(record: impl Into<Arc<KeyRecord>>, usage: Usage) -> Self {
-        Self {
-            record: record.into(),
-            usage,
-        }
-    }
-}
-
-/// Which records, and which page of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListQuery {
-    /// Of this tenant only; of all if absent.
-    pub tenant: Option<TenantId>,
-    /// Without the workspace-scoped keys that reach any workspace but these; with all if absent.
-    pub within_workspaces: Option<Vec<WorkspaceId>>,
-    /// In this state at `now` only.
-    pub status: Option<KeyStatus>,
-    /// The instant at which states are told.
-    pub now: SystemTime,
-    /// Of this environment only.
-    pub environment: Option<Environment>,
-    /// With this in the name, description or masked secret, whatever the case (ASCII).
-    pub text: Option<String>,
-    /// At most this many, 1 to 500: a store takes 0 for 1, and more for 500.
-    pub limit: usize,
-    /// After this place in the order.
-    pub after: Option<Cursor>,
-}
-
-impl ListQuery {
-    /// The most records that a store looks at for one page.
-    pub const MOST_SCANNED: usize = 10_000;
-
-    /// The first page of all records, 50 of them.
-    #[must_use]
-    pub fn new(now: SystemTime) -> Self {
-        Self {
-            tenant: None,
-            within_workspaces: None,
-            status: None,
-            now,
-            environment: None,
-            text: None,
-            limit: 50,
-            after: None,
-        }
-    }
-
-    /// Whether a record belongs into the list. Where a store cannot ask its database, it asks this.
-    #[must_use]
-    pub fn selects(&self, record: &KeyRecord) -> bool {
-        let has = |text: &str, part: &str| {
-            text.to_ascii_lowercase()
-                .contains(&part.to_ascii_lowercase())
-        };
-        self.tenant
-            .as_ref()
-            .is_none_or(|tenant| record.owner.tenant_id == *tenant)
-            && self.within_workspaces.as_ref().is_none_or(|own| {
-                record
-                    .workspaces
-                    .as_ref()
-                    .is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
-            })
-            && self
-                .status
-                .is_none_or(|status| record.status(self.now) == status)
-            && self
-                .environment
-                .as_ref()
-                .is_none_or(|environment| record.environment == *environment)
-            && self.text.as_deref().is_none_or(|part| {
-                has(&record.name, part)
-                    || has(&record.masked, part)
-                    || record
-                        .description
-                        .as_deref()
-                        .is_some_and(|text| has(text, part))
-            })
-    }
-}
-
-/// A place in the order of a list: newest first, then by id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Cursor {
-    /// When the last record of the page was made.
-    pub created_at: SystemTime,
-    /// Its id.
-    pub id: KeyId,
-}
-
-impl Cursor {
-    /// The place of this key.
-    #[must_use]
-    pub fn new(created_at: SystemTime, id: KeyId) -> Self {
-        Self { created_at, id }
-    }
-}
-
-/// A page of records.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Page {
-    /// The records, newest first.
-    pub items: Vec<Listed>,
-    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
-    /// and still have a next.
-    pub next: Option<Cursor>,
-    /// The rows in this part of the list that cannot be read and were left out, as
-    /// [`StoreError::corrupt`] names them: row and column, never what stands there. They count
-    /// towards the limit. In the list of a tenant, only rows that are known to be its own.
-    pub corrupt: Vec<String>,
-}
-
-impl Page {
-    /// A page of records, all of which could be read.
-    #[must_use]
-    pub fn new(items: Vec<Listed>, next: Option<Cursor>) -> Self {
-        let corrupt = Vec::new();
-        Self {
-            items,
-            next,
-            corrupt,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The path that every request takes, and who acts: through the authenticator and through the layer.
 
-#![cfg(all(feature = "axum", feature = "conformance"))]
+#![cfg(all(feature = "axum", feature = "testing"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -344,7 +344,10 @@ impl KeyStore for LogStore {
                     *digest,
                     key.record.clone(),
                 )))),
-                Some(_) => None,
+                Some(key) => {
+                    let (id, owner) = (key.record.id.clone(), &key.record.owner);
+                    Some(Match::Former(id, owner.tenant_id.clone()))
+                }
             }
         }))
     }
@@ -574,7 +577,7 @@ impl Host {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_log_keeps_what_a_store_promises() {
-    portunus::conformance::key_store(|| async { LogStore::default() })
+    portunus_conformance::key_store(|| async { LogStore::default() })
         .await
         .unwrap();
 }

@@ -12,3 +12,4 @@ mod cache;
 mod contract;
 mod nodes;
 mod races;
+mod secrets;

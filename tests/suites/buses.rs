@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use portunus::conformance::{self, BusNodes, Violations};
 use portunus::store::{
     BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus, MemoryStore,
 };
+use portunus_conformance::{self as conformance, BusNodes, Violations};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::actor::{CachedDirectory, Directory, DirectoryError, User, UserRef};
-use portunus::conformance::{self, DirectoryFacts};
 use portunus::key::{TenantId, UserId};
+use portunus_conformance::{self as conformance, DirectoryFacts};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {

@@ -1,6 +1,6 @@
 //! The conformance suites: right implementations pass, and each wrong one fails by the name of its fault.
 
-#![cfg(feature = "conformance")]
+#![cfg(feature = "testing")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

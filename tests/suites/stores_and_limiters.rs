@@ -1,8 +1,8 @@
 //! The library's own implementations pass the suites that are meant for others.
 
-use portunus::conformance;
 use portunus::limit::LocalLimiter;
 use portunus::store::MemoryStore;
+use portunus_conformance as conformance;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_store_in_memory_keeps_what_a_store_promises() {

@@ -11,7 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::key::KeyId;
 use crate::store::Invalidation;
 
-const SLOTS: usize = 4096;
+/// Slots of keys.
+const KEYS: usize = 4096;
+/// Slots of digests: more, because an answer depends on each digest of its secret, and every key
+/// that is issued or gets a new digest takes one.
+const DIGESTS: usize = 4 * KEYS;
 
 pub(super) struct Epochs {
     now: AtomicU64,
@@ -24,12 +28,12 @@ pub(super) struct Epochs {
 
 impl Epochs {
     pub(super) fn new() -> Self {
-        let slots = || (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+        let slots = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
         Self {
             now: AtomicU64::new(1),
             floor: AtomicU64::new(0),
-            keys: slots(),
-            digests: slots(),
+            keys: slots(KEYS),
+            digests: slots(DIGESTS),
             hasher: RandomState::new(),
         }
     }
@@ -64,7 +68,7 @@ impl Epochs {
             && self.slot_of_key(id).load(Ordering::SeqCst) <= epoch
     }
 
-    /// The same for a digest that was unknown.
+    /// The same for a digest: whether it did not become a key's since, and was not given up.
     pub(super) fn holds_digest(&self, fingerprint: u64, epoch: u64) -> bool {
         self.floor.load(Ordering::SeqCst) <= epoch
             && self.slot_of_digest(fingerprint).load(Ordering::SeqCst) <= epoch
@@ -82,6 +86,6 @@ impl Epochs {
 
 fn slot(slots: &[AtomicU64], hash: u64) -> &AtomicU64 {
     // Less than the number of slots, so that it fits and is there.
-    let place = usize::try_from(hash % SLOTS as u64).unwrap_or(0);
+    let place = usize::try_from(hash % slots.len() as u64).unwrap_or(0);
     &slots[place]
 }

@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
 use parking_lot::Mutex;
 
-use super::Mark;
+use super::answers::Mark;
 use crate::key::KeyDigest;
 use crate::store::{StoreError, StoredKey};
 

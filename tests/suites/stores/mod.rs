@@ -8,7 +8,7 @@ mod small;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use portunus::conformance::{self, Violations};
+use portunus_conformance::{self as conformance, Violations};
 use small::How::{self, *};
 use small::Small;
 
@@ -75,6 +75,22 @@ async fn each_wrong_store_fails_by_the_name_of_its_fault() {
         (
             OlderHeir,
             "the newest digest of a secret decides, and nothing that another tenant did to an older one",
+        ),
+        (
+            NamesNoOthers,
+            "a key that is found names the other keys on which it depends that its secret has it",
+        ),
+        (
+            NamesNoFormer,
+            "a key that is found names the other keys on which it depends that its secret has it",
+        ),
+        (
+            NamesNoEarlier,
+            "a key that is found names the other keys on which it depends that its secret has it",
+        ),
+        (
+            NamesNoPassedOver,
+            "a key that is found names the other keys on which it depends that its secret has it",
         ),
         (
             StaleHit,

@@ -28,6 +28,10 @@ pub(crate) enum How {
     ForeignEnd,
     ForeignRevocation,
     OlderHeir,
+    NamesNoOthers,
+    NamesNoFormer,
+    NamesNoEarlier,
+    NamesNoPassedOver,
     StaleHit,
     StaleMiss,
     StaleFindNow,
@@ -183,7 +187,30 @@ impl State {
             .filter_map(|digest| Some((row_of(digest)?, digest)))
             .find(|(row, _)| ends(row));
         let (row, asked) = revoked.unwrap_or((row, newest));
-        Some(Arc::new(StoredKey::new(*asked, worn(how, &row.record))))
+        let mut others: Vec<_> = Vec::new();
+        let mut is_before = true;
+        for digest in digests {
+            is_before &= digest != newest;
+            let mut ever = self.digests_ever.iter();
+            let holder = ever.find(|(known, _)| known == digest).map(|(_, id)| id);
+            let Some(other) = self.live().find(|row| Some(&row.record.id) == holder) else {
+                continue;
+            };
+            let (id, is_former) = (&other.record.id, other.digest != *digest);
+            let is_named = match how {
+                NamesNoOthers => false,
+                NamesNoFormer => !is_former,
+                NamesNoEarlier => !is_before,
+                NamesNoPassedOver => digest != newest,
+                _ => true,
+            };
+            let counts = is_before || other.record.owner.tenant_id == *tenant;
+            if is_named && counts && *id != row.record.id && !others.contains(id) {
+                others.push(id.clone());
+            }
+        }
+        let key = StoredKey::new(*asked, worn(how, &row.record));
+        Some(Arc::new(key.with_others(others)))
     }
 
     fn primary(&self, how: How, owner: &OwnerRef, at: SystemTime) -> Option<KeyId> {

@@ -34,7 +34,7 @@ impl Operation for Find<'_> {
     const PURPOSE: Purpose = Purpose::LookUp;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        let (mut keys, mut deleted) = (Vec::new(), Vec::new());
+        let (mut keys, mut others) = (Vec::new(), Vec::new());
         for candidates in self.0.chunks(DIGESTS) {
             let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
             let values = repeated
@@ -42,22 +42,26 @@ impl Operation for Find<'_> {
                 .map(|digest| Value::from(digest.to_bytes().to_vec()))
                 .collect();
             for mut row in session.rows(sql::FIND, values).await? {
-                let is_deleted = row.int("ended")? == 1;
+                let ended = row.int("ended")?;
                 let id = row.text("id")?;
                 row.rename(TABLE, &id);
                 let digest = digest(&mut row)?;
                 if !candidates.contains(&digest) {
                     continue;
                 }
-                if is_deleted {
-                    deleted.push((digest, tenant_of_deleted(&mut row)?));
-                } else {
-                    keys.push((digest, row));
+                match ended {
+                    0 => keys.push((digest, row)),
+                    1 => others.push((digest, Match::Deleted(tenant(&mut row)?))),
+                    _ => {
+                        let tenant = tenant(&mut row)?.ok_or_else(|| row.corrupt("tenant_id"))?;
+                        let id = KeyId::new(&id).map_err(|_| row.corrupt("id"))?;
+                        others.push((digest, Match::Former(id, tenant)));
+                    }
                 }
             }
         }
-        // What was a deleted key's digest is no other key's.
-        let is_both = |(digest, _): &&(KeyDigest, Row)| deleted.iter().any(|of| of.0 == *digest);
+        // What was one key's digest is no other key's.
+        let is_both = |(digest, _): &&(KeyDigest, Row)| others.iter().any(|of| of.0 == *digest);
         if let Some((_, row)) = keys.iter().find(is_both) {
             return Err(row.corrupt("id"));
         }
@@ -69,14 +73,14 @@ impl Operation for Find<'_> {
         Ok(StoredKey::of_one_secret(self.0, |digest| {
             let key = keys.iter().find(|(known, _)| known == digest);
             let key = key.map(|(_, key)| Match::Key(Arc::clone(key)));
-            let ended = || deleted.iter().find(|(known, _)| known == digest);
-            key.or_else(|| ended().map(|(_, of)| Match::Deleted(of.clone())))
+            let other = || others.iter().find(|(known, _)| known == digest);
+            key.or_else(|| other().map(|(_, other)| other.clone()))
         }))
     }
 }
 
-/// The tenant in a row about a digest of a deleted key.
-fn tenant_of_deleted(row: &mut Row) -> Result<Option<TenantId>, Fault> {
+/// The tenant in a row about a digest that is no key's any more.
+fn tenant(row: &mut Row) -> Result<Option<TenantId>, Fault> {
     for column in ["id", "family", "version", "kind", "environment"] {
         row.value(column)?;
     }

@@ -76,20 +76,22 @@ macro_rules! counts_as_active {
     };
 }
 
-/// The keys with any of eight digests, and those of the digests that deleted keys had, with the
-/// tenant where it is known. Schemes are compared by whoever asks, who then also sees those he does
-/// not know.
+/// The keys with any of eight digests (0), and those of the digests that deleted keys had (1), with
+/// the tenant where it is known, and that other keys had before (2). Schemes are compared by whoever
+/// asks, who then also sees those he does not know.
 pub(crate) const FIND: &str = concat!(
     "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
     record_columns!(),
     " FROM portunus_keys WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
-     UNION ALL SELECT CAST(1 AS BIGINT), portunus_digests.key_id, scheme, digest, \
-     NULL, NULL, NULL, NULL, NULL, portunus_deleted.tenant_id, \
+     UNION ALL SELECT CAST(CASE WHEN holder.id IS NULL THEN 1 ELSE 2 END AS BIGINT), \
+     known.key_id, known.scheme, known.digest, \
+     NULL, NULL, NULL, NULL, NULL, COALESCE(holder.tenant_id, portunus_deleted.tenant_id), \
      NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-     FROM portunus_digests \
-     LEFT JOIN portunus_deleted ON portunus_deleted.key_id = portunus_digests.key_id \
-     WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
-     AND NOT EXISTS (SELECT 1 FROM portunus_keys WHERE portunus_keys.id = portunus_digests.key_id)"
+     FROM portunus_digests AS known \
+     LEFT JOIN portunus_keys AS holder ON holder.id = known.key_id \
+     LEFT JOIN portunus_deleted ON portunus_deleted.key_id = known.key_id \
+     WHERE known.digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
+     AND (holder.id IS NULL OR holder.digest <> known.digest OR holder.scheme <> known.scheme)"
 );
 
 /// One record.

@@ -22,6 +22,7 @@ pub(crate) mod fold;
 pub(crate) mod lists;
 pub(crate) mod model;
 pub(crate) mod newer;
+pub(crate) mod secrets;
 pub(crate) mod usage;
 pub(crate) mod written;
 

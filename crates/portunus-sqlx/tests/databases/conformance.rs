@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::common::{Home, PostgresHome, written};
-use portunus::conformance::{self, BusNodes};
 use portunus::store::{
     CachedStore, Change, KeyStore, ListQuery, LocalBus, MemoryStore, WriteBatch,
 };
+use portunus_conformance::{self as conformance, BusNodes};
 use portunus_sqlx::{PostgresStore, SqliteStore};
 use portunus_test_support::postgres::Postgres;
 use portunus_test_support::proxy::{Failing, Proxy, Which};

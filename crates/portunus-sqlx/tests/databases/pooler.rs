@@ -10,10 +10,11 @@ use super::conformance::{keeps_its_promises, tells_what_it_promises};
 use crate::common::ear::Ear;
 use crate::common::everything::everything;
 use crate::common::{
-    Home, PostgresHome, assert_unavailable, batch, digest, found, get, id, insert, record, with_a,
+    Home, PostgresHome, assert_unavailable, batch, digest, found, get, id, insert, record, secrets,
+    with_a,
 };
-use portunus::conformance::BusNodes;
 use portunus::store::{KeyStore, WriteBatch};
+use portunus_conformance::BusNodes;
 use portunus_sqlx::{OpenError, PostgresStore};
 use portunus_test_support::pgbouncer::PgBouncer;
 use portunus_test_support::postgres::{Postgres, free_port};
@@ -49,6 +50,19 @@ async fn a_store_behind_a_pooler_keeps_what_a_store_promises() {
         through(&pooler, &PostgresHome::new(&server)).await
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_to_a_secret_behind_a_pooler_is_seen_by_every_cache() {
+    let (server, pooler) = pooled("");
+    let home = PostgresHome::new(&server);
+    let direct = server.address(&home.name);
+    let stores = [through(&pooler, &home).await, through(&pooler, &home).await];
+    let nodes = stores.map(|store| {
+        let bus = store.bus_on(&direct).unwrap();
+        (store, bus)
+    });
+    secrets::whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

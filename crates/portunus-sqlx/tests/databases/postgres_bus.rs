@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common::ear::{Ear, Heard};
 use crate::common::{
     Home, PostgresHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected,
-    signing, with_a,
+    secrets, signing, with_a,
 };
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditSink};
 use portunus::store::{Change, Invalidation, InvalidationBus, KeyStore, UsageDelta, WriteBatch};
@@ -22,6 +22,7 @@ use sqlx::postgres::PgListener;
 async fn nodes_hear_each_other() {
     let server = Arc::new(Postgres::start());
     every_write_is_heard_on_the_other_node_soon(&PostgresHome::new(&server)).await;
+    whatever_happens_to_a_secret_is_seen_by_every_cache(&PostgresHome::new(&server)).await;
     what_is_rolled_back_or_not_cached_is_not_told(&PostgresHome::new(&server)).await;
     what_does_not_fit_a_message_is_everything(&PostgresHome::new(&server)).await;
     what_a_host_publishes_is_heard_by_all(&PostgresHome::new(&server)).await;
@@ -90,6 +91,15 @@ async fn every_write_is_heard_on_the_other_node_soon(home: &PostgresHome) {
         );
         ear.assert_no_false_proof(&written);
     }
+}
+
+async fn whatever_happens_to_a_secret_is_seen_by_every_cache(home: &PostgresHome) {
+    let (here, there) = (home.open().await, home.open().await);
+    let nodes = [here, there].map(|store| {
+        let bus = store.bus();
+        (store, bus)
+    });
+    secrets::whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache(nodes).await;
 }
 
 async fn what_is_rolled_back_or_not_cached_is_not_told(home: &PostgresHome) {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::common::ear::Ear;
 use crate::common::{
-    Home, SqliteHome, at, batch, digest, get, id, insert, never, peppered, record, rehash, rejected,
+    Home, SqliteHome, at, batch, digest, get, id, insert, never, peppered, record, rehash,
+    rejected, secrets,
 };
 use portunus::key::{KeyDigest, KeyHasher, Revocation};
 use portunus::store::{CachedStore, Change, Invalidation, KeyStore, WriteBatch};
@@ -67,6 +68,17 @@ async fn a_write_of_another_store_takes_its_own_key_out_of_a_cache_and_no_other(
         assert!(forgotten.len() <= 2, "{forgotten:?}");
     }
     assert!(ear.changes().iter().all(|what| !what.everything));
+}
+
+#[tokio::test]
+async fn whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache_on_a_file() {
+    let home = SqliteHome::new();
+    let (here, there) = (home.open().await, home.open().await);
+    let nodes = [here, there].map(|store| {
+        let watch = store.watch();
+        (store, watch)
+    });
+    secrets::whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache(nodes).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,233 @@
+//! The nodes of a fabric, and how one of them changes a key.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::ear::{Change, Ear};
+use crate::random::Random;
+use crate::report::{Checked, Failure, valid};
+use portunus::key::{
+    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, TenantId,
+};
+use portunus::store::{self, Invalidation, InvalidationBus, KeyStore, MemoryStore, WriteBatch};
+
+/// Two nodes on one fabric: what one of them publishes, both hear.
+pub struct BusNodes {
+    pub(super) here: Node,
+    pub(super) there: Node,
+    /// Within it changes are heard, and health is told anew.
+    pub(super) bound: Duration,
+    faults: Option<Faults>,
+}
+
+type Act = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+struct Faults {
+    cut: Act,
+    restore: Act,
+}
+
+impl BusNodes {
+    /// The bus as two nodes have it: two connections, or clones of one bus within a process.
+    #[must_use]
+    pub fn new(here: impl InvalidationBus, there: impl InvalidationBus) -> Self {
+        let node = |bus| Node { bus, store: None };
+        Self {
+            here: node(Arc::new(here)),
+            there: node(Arc::new(there)),
+            bound: Duration::from_secs(2),
+            faults: None,
+        }
+    }
+
+    /// The store of each node, both on one empty database. Keys are then changed in it, as a cache
+    /// does: the bus is published to besides unless it [is told by the
+    /// store](InvalidationBus::is_told_by_the_store). A bus that is told by its store, or looks at
+    /// it, needs this.
+    #[must_use]
+    pub fn with_stores(mut self, here: impl KeyStore, there: impl KeyStore) -> Self {
+        self.here.store = Some(Arc::new(here));
+        self.there.store = Some(Arc::new(there));
+        self
+    }
+
+    /// The bound on staleness of the caches that the bus is for: within it changes are heard, and
+    /// health is told anew. Two seconds unless set, as that of a
+    /// [`CachedStore`](portunus::store::CachedStore).
+    #[must_use]
+    pub fn with_bound(mut self, bound: Duration) -> Self {
+        self.bound = bound;
+        self
+    }
+
+    /// How the second node is cut off: when `cut` is done, nothing reaches it from the fabric any
+    /// more, on the connections that are there and on new ones; when `restore` is done, new ones
+    /// can be made. Each may be called several times, by turns.
+    #[must_use]
+    pub fn with_faults<C, CutFuture, R, RestoreFuture>(mut self, cut: C, restore: R) -> Self
+    where
+        C: Fn() -> CutFuture + Send + Sync + 'static,
+        CutFuture: Future<Output = ()> + Send + 'static,
+        R: Fn() -> RestoreFuture + Send + Sync + 'static,
+        RestoreFuture: Future<Output = ()> + Send + 'static,
+    {
+        self.faults = Some(Faults {
+            cut: Box::new(move || Box::pin(cut())),
+            restore: Box::new(move || Box::pin(restore())),
+        });
+        self
+    }
+
+    pub(super) fn can_fail(&self) -> bool {
+        self.faults.is_some()
+    }
+
+    pub(super) async fn cut(&self) {
+        if let Some(faults) = &self.faults {
+            (faults.cut)().await;
+        }
+    }
+
+    pub(super) async fn restore(&self) {
+        if let Some(faults) = &self.faults {
+            (faults.restore)().await;
+        }
+    }
+
+    /// The two by turns.
+    pub(super) fn by_turns(&self, number: usize) -> &Node {
+        if number.is_multiple_of(2) {
+            &self.here
+        } else {
+            &self.there
+        }
+    }
+
+    /// A listener on each node that has been told that all is well.
+    pub(super) async fn ears(&self) -> Result<[Arc<Ear>; 2], Failure> {
+        let ears = [Ear::on(&*self.here.bus), Ear::on(&*self.there.bus)];
+        Ear::wake(&ears, self.bound).await?;
+        Ok(ears)
+    }
+
+    /// The stores of both nodes, or one for both.
+    pub(super) fn stores(&self) -> [Arc<dyn KeyStore>; 2] {
+        match (&self.here.store, &self.there.store) {
+            (Some(here), Some(there)) => [Arc::clone(here), Arc::clone(there)],
+            _ => {
+                let shared: Arc<dyn KeyStore> = Arc::new(MemoryStore::new());
+                [Arc::clone(&shared), shared]
+            }
+        }
+    }
+}
+
+impl fmt::Debug for BusNodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BusNodes")
+            .field("here", &self.here)
+            .field("there", &self.there)
+            .field("bound", &self.bound)
+            .field("faults", &self.faults.is_some())
+            .finish()
+    }
+}
+
+/// A node: its bus, and its store where the host gave one.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) bus: Arc<dyn InvalidationBus>,
+    store: Option<Arc<dyn KeyStore>>,
+}
+
+impl Node {
+    /// Changes keys as a cache does: in the store, and then told.
+    pub(super) async fn change(&self, batch: &WriteBatch) -> Result<Change, Failure> {
+        let mut change = Change {
+            began: Instant::now(),
+            acknowledged: None,
+            what: Invalidation::of(batch),
+        };
+        if let Some(store) = &self.store {
+            store.apply(batch).await?;
+        }
+        if self.store.is_none() || !self.bus.is_told_by_the_store() {
+            self.bus.publish(&change.what).await?;
+        }
+        change.acknowledged = Some(Instant::now());
+        Ok(change)
+    }
+
+    /// A key of this number comes, and moves to another digest.
+    pub(super) async fn change_key(&self, number: u64) -> Result<Change, Failure> {
+        self.change(&new_and_moved(number)).await
+    }
+
+    /// The same on a node that is cut off or has a listener that panics: nobody may ever be told
+    /// that it is done.
+    pub(super) async fn try_to_change_key(&self, number: u64, longest: Duration) -> Option<Change> {
+        let node = self.clone();
+        let mut task = tokio::spawn(async move { node.change_key(number).await });
+        match tokio::time::timeout(longest, &mut task).await {
+            Ok(done) => done.ok()?.ok(),
+            Err(_) => {
+                task.abort();
+                None
+            }
+        }
+    }
+}
+
+/// A batch that is heard as a key and as two fingerprints.
+fn new_and_moved(number: u64) -> WriteBatch {
+    let name = format!("key{number}");
+    let moved = store::Change::Rehash {
+        id: id(&name),
+        from: digest(number),
+        to: digest(number + (1 << 32)),
+    };
+    WriteBatch::new()
+        .change(insert(number, &name))
+        .change(moved)
+}
+
+pub(super) fn id(name: &str) -> KeyId {
+    valid(KeyId::new(name))
+}
+
+pub(super) fn digest(number: u64) -> KeyDigest {
+    let (mut random, mut bytes) = (Random::new(number), [0; 32]);
+    for word in bytes.as_chunks_mut::<8>().0 {
+        *word = random.next().to_le_bytes();
+    }
+    KeyDigest::new(DigestScheme::Sha256, bytes)
+}
+
+pub(super) fn insert(number: u64, name: &str) -> store::Change {
+    let owner = Owner::tenant(valid(TenantId::new("acme")));
+    let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let record = KeyRecord::new(
+        id(name),
+        name,
+        KeyKind::App,
+        valid(Environment::new("live")),
+        owner,
+        made,
+    );
+    store::Change::Insert {
+        digest: digest(number),
+        record: Box::new(record),
+    }
+}
+
+/// Each listener hears all of it, and nothing else.
+pub(super) async fn all_hear(ears: &[Arc<Ear>], changes: &[Change], bound: Duration) -> Checked {
+    for ear in ears {
+        ear.hears(changes, bound).await?;
+        ear.heard_nothing_else(changes)?;
+    }
+    Ok(())
+}

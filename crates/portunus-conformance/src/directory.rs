@@ -1,0 +1,534 @@
+//! The suite for a [`Directory`]: who is found, by what, and from which tenant.
+//!
+//! A directory cannot be filled by a suite, so the host says what is in it ([`DirectoryFacts`]),
+//! and the suite asks for that and for what must not be there.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::report::{Checked, Failure, Suite, Violations, valid};
+use portunus::actor::{Directory, User, UserRef};
+use portunus::key::{TenantId, UserId};
+
+/// What is in a directory.
+#[derive(Debug, Clone)]
+pub struct DirectoryFacts {
+    tenant: TenantId,
+    user: UserId,
+    email: Option<String>,
+    other_tenant: TenantId,
+    other_user: UserId,
+    other_email: Option<String>,
+    unknown: UserId,
+    unknown_email: String,
+    aliases: Vec<String>,
+    collaborator: Option<(UserId, TenantId)>,
+    suspended: Option<UserId>,
+}
+
+impl DirectoryFacts {
+    /// A user of a tenant, and a user of another tenant for whom the first one may not act. Neither
+    /// is suspended.
+    #[must_use]
+    pub fn new(tenant: TenantId, user: UserId, other_tenant: TenantId, other_user: UserId) -> Self {
+        Self {
+            tenant,
+            user,
+            email: None,
+            other_tenant,
+            other_user,
+            other_email: None,
+            unknown: valid(UserId::new("6f1c0f9e-0000-4000-8000-c0f0a11ce000")),
+            unknown_email: "nobody.at.all@conformance.invalid".into(),
+            aliases: Vec::new(),
+            collaborator: None,
+            suspended: None,
+        }
+    }
+
+    /// The e-mail address of the user, as it is stored, where users are found by it.
+    #[must_use]
+    pub fn with_email(mut self, email: impl Into<String>) -> Self {
+        self.email = Some(email.into());
+        self
+    }
+
+    /// The e-mail address of the user of the other tenant.
+    #[must_use]
+    pub fn with_other_email(mut self, email: impl Into<String>) -> Self {
+        self.other_email = Some(email.into());
+        self
+    }
+
+    /// An id and an e-mail address that nobody has; some that look so unless set.
+    #[must_use]
+    pub fn with_unknown(mut self, user: UserId, email: impl Into<String>) -> Self {
+        (self.unknown, self.unknown_email) = (user, email.into());
+        self
+    }
+
+    /// Further addresses of the tenant that are in the directory, so that the suite does not take
+    /// them for mistakes when it leaves out a dot or adds a `+tag`.
+    #[must_use]
+    pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = String>) -> Self {
+        self.aliases = aliases
+            .into_iter()
+            .map(|alias| alias.to_ascii_lowercase())
+            .collect();
+        self
+    }
+
+    /// A user of another tenant for whom the first tenant was granted to act.
+    #[must_use]
+    pub fn with_collaborator(mut self, user: UserId, of: TenantId) -> Self {
+        self.collaborator = Some((user, of));
+        self
+    }
+
+    /// A user of the first tenant for whom nobody may act now.
+    #[must_use]
+    pub fn with_suspended(mut self, user: UserId) -> Self {
+        self.suspended = Some(user);
+        self
+    }
+}
+
+/// A directory with what is in it.
+#[derive(Debug, Clone)]
+pub(super) struct Tried {
+    directory: Arc<dyn Directory>,
+    facts: DirectoryFacts,
+}
+
+checks!(Tried {
+    "a user is found by id from the own tenant" => by_id,
+    "a user is found by e-mail address, whatever its case" => by_email,
+    "an e-mail address is not normalized further" => not_normalized,
+    "users that are unknown and users of another tenant are both no one" => foreign,
+    "a collaborator is found from the tenant that was granted it, and told as one" => collaborator,
+    "a suspended user is told as one" => suspended,
+    "hostile identifiers are those of no one, and no error" => hostile,
+    "many may ask at once" => concurrent,
+    "the same is answered however often it is asked" => again,
+});
+
+/// Tries a [`Directory`] against all that the trait promises, by what the host says is in it.
+///
+/// It is only read. Give a clone of its `Arc`, which is a directory too, to keep it.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use portunus::actor::{Directory, DirectoryError, User, UserRef};
+/// # use portunus::key::{TenantId, UserId};
+/// use portunus_conformance::{self, DirectoryFacts};
+///
+/// # #[derive(Debug)]
+/// # struct OurUsers;
+/// # #[async_trait::async_trait]
+/// # impl Directory for OurUsers {
+/// #     async fn resolve(
+/// #         &self,
+/// #         tenant: &TenantId,
+/// #         user: &UserRef,
+/// #     ) -> Result<Option<Arc<User>>, DirectoryError> {
+/// #         let found = |at: &str, id: &str, email: &str| {
+/// #             let named = match user {
+/// #                 UserRef::Id(known) => known.as_str() == id,
+/// #                 UserRef::Email(e) => e.eq_ignore_ascii_case(email),
+/// #                 _ => false,
+/// #             };
+/// #             (named && tenant.as_str() == at)
+/// #                 .then(|| Arc::new(User::new(UserId::new(id).unwrap(), tenant.clone())))
+/// #         };
+/// #         Ok(found("acme", "ann", "ann@example.com").or(found("other", "olaf", "")))
+/// #     }
+/// # }
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let facts = DirectoryFacts::new("acme".parse()?, "ann".parse()?, "other".parse()?, "olaf".parse()?)
+///     .with_email("Ann@example.com");
+/// conformance::directory(OurUsers, facts).await?;
+/// # Ok(()) }
+/// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run()).unwrap();
+/// ```
+///
+/// # Errors
+/// Every check that failed, with what was seen.
+pub async fn directory(directory: impl Directory, facts: DirectoryFacts) -> Result<(), Violations> {
+    let mut suite = Suite::new("directory");
+    let tried = Tried {
+        directory: Arc::new(directory),
+        facts,
+    };
+    for (sentence, check) in CHECKS {
+        suite.check(*sentence, check(tried.clone())).await;
+    }
+    suite.finish()
+}
+
+impl Tried {
+    /// Asks in both ways.
+    async fn ask(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, Failure> {
+        let before = self.directory.resolve_now(tenant, user).transpose()?;
+        let answer = self.directory.resolve(tenant, user).await?;
+        // Before, as a cache may only answer then; and after, when it may have learned.
+        for now in [
+            before,
+            self.directory.resolve_now(tenant, user).transpose()?,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            ensure_eq!(
+                now,
+                answer,
+                "what resolve_now answers about {user:?}, beside resolve"
+            );
+        }
+        Ok(answer)
+    }
+
+    async fn by_email(&self, tenant: &TenantId, email: &str) -> Result<Option<Arc<User>>, Failure> {
+        self.ask(tenant, &UserRef::Email(email.to_owned())).await
+    }
+}
+
+fn by(id: &UserId) -> UserRef {
+    UserRef::Id(id.clone())
+}
+
+/// The user of the facts, in good standing and of this tenant itself.
+fn is_own(user: Option<Arc<User>>, id: &UserId, tenant: &TenantId, how: &str) -> Checked {
+    let Some(user) = user else {
+        return Err(Failure::new(format!(
+            "{id} was not found from {tenant} by {how}"
+        )));
+    };
+    ensure!(
+        user.id.as_str().eq_ignore_ascii_case(id.as_str()),
+        "{} was found for {id} by {how}",
+        user.id
+    );
+    ensure_eq!(
+        user.tenant_id,
+        *tenant,
+        "the tenant of {id}, found by {how}"
+    );
+    ensure_eq!(
+        (user.collaborates, user.suspended),
+        (false, false),
+        "whether {id} collaborates and is suspended"
+    );
+    Ok(())
+}
+
+async fn by_id(tried: Tried) -> Checked {
+    let facts = &tried.facts;
+    is_own(
+        tried.ask(&facts.tenant, &by(&facts.user)).await?,
+        &facts.user,
+        &facts.tenant,
+        "id",
+    )?;
+    let other = tried
+        .ask(&facts.other_tenant, &by(&facts.other_user))
+        .await?;
+    is_own(other, &facts.other_user, &facts.other_tenant, "id")
+}
+
+async fn by_email(tried: Tried) -> Checked {
+    let facts = &tried.facts;
+    let pairs = [
+        (&facts.tenant, &facts.user, &facts.email),
+        (&facts.other_tenant, &facts.other_user, &facts.other_email),
+    ];
+    for (tenant, user, email) in pairs {
+        let Some(email) = email else { continue };
+        let mixed: String = email
+            .char_indices()
+            .map(|(at, c)| {
+                if at % 2 == 0 {
+                    c.to_ascii_uppercase()
+                } else {
+                    c.to_ascii_lowercase()
+                }
+            })
+            .collect();
+        for spelt in [
+            email.to_ascii_lowercase(),
+            email.clone(),
+            email.to_ascii_uppercase(),
+            mixed,
+        ] {
+            is_own(tried.by_email(tenant, &spelt).await?, user, tenant, &spelt)?;
+        }
+    }
+    Ok(())
+}
+
+async fn not_normalized(tried: Tried) -> Checked {
+    let facts = &tried.facts;
+    let Some(email) = facts.email.as_ref().map(|email| email.to_ascii_lowercase()) else {
+        return Ok(());
+    };
+    let Some((local, domain)) = email.rsplit_once('@') else {
+        return Err(Failure::new("the e-mail address of the facts has no @"));
+    };
+    let (plain, first) = (
+        local.split('+').next().unwrap_or(local),
+        local.chars().next().unwrap_or('x'),
+    );
+    let others = [
+        format!("{local}+tag@{domain}"),
+        format!("{plain}@{domain}"),
+        format!("{}@{domain}", local.replace('.', "")),
+        format!("{first}.{}@{domain}", &local[first.len_utf8()..]),
+        format!("{local}.@{domain}"),
+        format!(" {email}"),
+        format!("{email} "),
+        format!("{email}."),
+        format!("\"{local}\"@{domain}"),
+        format!("<{email}>"),
+        format!("{local}%40{domain}"),
+        format!("{local}@sub.{domain}"),
+        // Not ASCII, and the lower case of what is.
+        email.replace('k', "\u{212a}"),
+        email.replace('s', "\u{17f}"),
+        email.replacen('a', "\u{e1}", 1),
+        email.replacen('e', "e\u{301}", 1),
+        email.replacen('.', "\u{ff0e}", 1),
+    ];
+    for other in others
+        .into_iter()
+        .filter(|other| *other != email && !facts.aliases.contains(other))
+    {
+        let found = tried.by_email(&facts.tenant, &other).await?;
+        ensure!(
+            found.is_none(),
+            "{:?} was found by {other:?}, which is another address than {email:?}",
+            found.map(|u| u.id.clone())
+        );
+    }
+    Ok(())
+}
+
+async fn foreign(tried: Tried) -> Checked {
+    let facts = &tried.facts;
+    let none = async |tenant: &TenantId, user: UserRef, what: &str| -> Checked {
+        let found = tried.ask(tenant, &user).await?;
+        ensure!(found.is_none(), "{what} was found from {tenant}: {found:?}");
+        Ok(())
+    };
+    for tenant in [&facts.tenant, &facts.other_tenant] {
+        none(tenant, by(&facts.unknown), "an unknown user").await?;
+        none(
+            tenant,
+            UserRef::Email(facts.unknown_email.clone()),
+            "an unknown address",
+        )
+        .await?;
+    }
+    none(
+        &facts.tenant,
+        by(&facts.other_user),
+        "a user of another tenant",
+    )
+    .await?;
+    none(
+        &facts.other_tenant,
+        by(&facts.user),
+        "a user of another tenant",
+    )
+    .await?;
+    if let Some(email) = &facts.other_email {
+        none(
+            &facts.tenant,
+            UserRef::Email(email.to_ascii_lowercase()),
+            "an address of another tenant",
+        )
+        .await?;
+    }
+    if let Some(email) = &facts.email {
+        none(
+            &facts.other_tenant,
+            UserRef::Email(email.to_ascii_lowercase()),
+            "an address of another tenant",
+        )
+        .await?;
+    }
+    // A tenant that is no one's, and an id that is no address.
+    let nowhere = valid(TenantId::new("conformance-no-such-tenant"));
+    none(&nowhere, by(&facts.user), "a user").await?;
+    none(
+        &facts.tenant,
+        UserRef::Email(facts.user.to_string()),
+        "an id in the place of an address",
+    )
+    .await
+}
+
+async fn collaborator(tried: Tried) -> Checked {
+    let facts = &tried.facts;
+    let Some((id, home)) = &facts.collaborator else {
+        return Ok(());
+    };
+    let Some(user) = tried.ask(&facts.tenant, &by(id)).await? else {
+        return Err(Failure::new(format!(
+            "the collaborator {id} was not found from {}",
+            facts.tenant
+        )));
+    };
+    ensure!(
+        user.collaborates,
+        "the collaborator {id} is not told as one"
+    );
+    ensure_eq!(
+        user.tenant_id,
+        *home,
+        "the tenant of the collaborator: the own one, not the asking one"
+    );
+    is_own(
+        tried.ask(home, &by(id)).await?,
+        id,
+        home,
+        "id, from the own tenant",
+    )
+}
+
+async fn suspended(tried: Tried) -> Checked {
+    let facts = &tried.facts;
+    let Some(id) = &facts.suspended else {
+        return Ok(());
+    };
+    let user = tried.ask(&facts.tenant, &by(id)).await?;
+    ensure!(
+        user.as_ref().is_some_and(|user| user.suspended),
+        "the suspended user {id} is told as {user:?}"
+    );
+    Ok(())
+}
+
+async fn hostile(tried: Tried) -> Checked {
+    let facts = &tried.facts;
+    let long = "x".repeat(320);
+    let texts = [
+        "'",
+        "''",
+        "\"",
+        "' OR '1'='1",
+        "' OR 1=1 --",
+        "%",
+        "%@%",
+        "_",
+        "_%",
+        "*",
+        "?",
+        ".*",
+        "\\",
+        "\\'",
+        ";",
+        "$1",
+        "{}",
+        "@",
+        "a@",
+        "@b",
+        "a@b@c",
+        "null",
+        "NULL",
+        "0",
+        "-1",
+        "../../etc/passwd",
+        "<script>",
+        &long,
+    ];
+    for text in texts {
+        let mut asked = vec![
+            UserRef::Email(text.to_owned()),
+            UserRef::Email(format!("{text}@example.com")),
+        ];
+        asked.extend(
+            UserId::new(&text[..text.len().min(128)])
+                .ok()
+                .map(UserRef::Id),
+        );
+        for user in asked {
+            no_one(&tried, &facts.tenant, &user).await?;
+        }
+        if let Ok(tenant) = TenantId::new(&text[..text.len().min(128)]) {
+            no_one(&tried, &tenant, &by(&facts.user)).await?;
+        }
+    }
+    for text in [
+        "",
+        " ",
+        "\n",
+        "\u{e4}\u{1f511}@example.com",
+        "\u{202e}@example.com",
+        "a\u{ffff}b@example.com",
+    ] {
+        no_one(&tried, &facts.tenant, &UserRef::Email(text.to_owned())).await?;
+    }
+    Ok(())
+}
+
+async fn no_one(tried: &Tried, tenant: &TenantId, user: &UserRef) -> Checked {
+    match tried.ask(tenant, user).await {
+        Ok(None) => Ok(()),
+        Ok(Some(found)) => Err(Failure::new(format!(
+            "{user:?} from {tenant:?} is {}",
+            found.id
+        ))),
+        Err(Failure { seen }) => Err(Failure::new(format!("{user:?} from {tenant:?}: {seen}"))),
+    }
+}
+
+async fn concurrent(tried: Tried) -> Checked {
+    let mut tasks = JoinSet::new();
+    for task in 0..16 {
+        let tried = tried.clone();
+        tasks.spawn(async move {
+            let facts = &tried.facts;
+            for turn in 0..10 {
+                if (task + turn) % 2 == 0 {
+                    is_own(
+                        tried.ask(&facts.tenant, &by(&facts.user)).await?,
+                        &facts.user,
+                        &facts.tenant,
+                        "id",
+                    )?;
+                } else {
+                    no_one(&tried, &facts.tenant, &by(&facts.other_user)).await?;
+                }
+            }
+            Ok::<_, Failure>(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn again(tried: Tried) -> Checked {
+    let facts = &tried.facts;
+    let mut asked = vec![by(&facts.user), by(&facts.other_user), by(&facts.unknown)];
+    asked.extend(
+        facts
+            .email
+            .iter()
+            .map(|email| UserRef::Email(email.to_ascii_lowercase())),
+    );
+    for tenant in [&facts.tenant, &facts.other_tenant] {
+        for user in &asked {
+            let first = tried.ask(tenant, user).await?;
+            for _ in 0..3 {
+                ensure_eq!(
+                    tried.ask(tenant, user).await?,
+                    first,
+                    "{user:?} from {tenant}, asked again"
+                );
+            }
+        }
+    }
+    Ok(())
+}

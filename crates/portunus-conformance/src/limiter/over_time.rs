@@ -1,0 +1,313 @@
+//! What a limiter promises as time passes: every interval, exact waits, nothing forgotten early or
+//! kept for long.
+
+use std::time::Duration;
+
+use super::tools::{TICK, Tried, late, quotas, seconds, wait, windows};
+use crate::report::Checked;
+use portunus::Clock;
+use portunus::limit::{BucketId, LimitBucket};
+
+checks!(Tried {
+    "no interval as long as a window admits more than its limit, wherever it begins" => every_interval,
+    "a burst and a flood after it admit the limit in one window" => flood,
+    "a refusal changes no window" => refusals,
+    "a lone retry passes when its wait is over, and not a millisecond before" => exact_wait,
+    "remaining units and resets are what is the case" => told,
+    "units come back one by one, as each is older than the window" => one_by_one,
+    "after a quiet window all units are there again" => quiet,
+    "nothing is forgotten within a long window, whatever else is asked" => long_memory,
+    "steps of the time of day change nothing" => wall_clock,
+    "other quotas find what was admitted as far back as the former window reached" => other_quotas,
+});
+
+async fn every_interval(tried: Tried) -> Checked {
+    let quotas = quotas([(10, seconds(60))]);
+    // Wherever a limiter may begin its windows.
+    for offset in 0..60 {
+        let name = format!("offset {offset}");
+        ensure_eq!(
+            tried.passed(&name, &quotas, 12).await?,
+            10,
+            "how many of 12 passed at once"
+        );
+        for later in [1, 29, 29] {
+            tried.clock.advance(seconds(later));
+            ensure_eq!(
+                tried.passed(&name, &quotas, 2).await?,
+                0,
+                "how many more passed within the minute"
+            );
+        }
+        tried.clock.advance(seconds(2));
+    }
+    Ok(())
+}
+
+async fn flood(tried: Tried) -> Checked {
+    for limit in [3, 60, 100] {
+        let (name, quotas) = (format!("flood {limit}"), quotas([(limit, seconds(60))]));
+        let mut admitted = tried.passed(&name, &quotas, limit).await?;
+        for _ in 0..600 {
+            tried.clock.advance(Duration::from_millis(100));
+            admitted += tried.passed(&name, &quotas, 1).await?;
+        }
+        ensure_eq!(
+            admitted,
+            limit,
+            "how many passed in 60 seconds, both ends included"
+        );
+    }
+    Ok(())
+}
+
+async fn refusals(tried: Tried) -> Checked {
+    let quotas = quotas([(2, seconds(1)), (5, seconds(10))]);
+    for expected in [2, 2, 1] {
+        ensure_eq!(
+            tried.passed("both", &quotas, 40).await?,
+            expected,
+            "how many of 40 passed in a second"
+        );
+        tried.clock.advance(Duration::from_millis(1_010));
+    }
+    // Nor does hammering put the retry off.
+    let mut left = wait(&tried.one("both", &quotas).await?)?;
+    while left > seconds(2) {
+        let step = Duration::from_millis(left.as_secs() * 500).max(TICK);
+        tried.clock.advance(step);
+        left -= step;
+        let again = wait(&tried.one("both", &quotas).await?)?;
+        ensure_eq!(again, left, "the wait, after that much less of it was left");
+    }
+    tried.clock.advance(left);
+    ensure!(
+        tried.one("both", &quotas).await?.is_admitted(),
+        "refusals put the retry off"
+    );
+    Ok(())
+}
+
+async fn exact_wait(tried: Tried) -> Checked {
+    for (limit, window) in [(1, 1), (3, 60), (64, 60), (65, 60), (300, 3600)] {
+        let (name, quotas) = (
+            format!("{limit} per {window}"),
+            quotas([(limit, seconds(window))]),
+        );
+        let bucket = [LimitBucket::new(BucketId::Custom(&name), &quotas)];
+        for number in 0..limit {
+            ensure!(
+                tried.ask(&bucket, 1).await?.is_admitted(),
+                "request {} of {limit} was refused",
+                number + 1
+            );
+            tried.clock.advance(Duration::from_millis(number % 7));
+        }
+        for cost in [1, limit / 2 + 1] {
+            let refused = tried.ask(&bucket, cost).await?;
+            let wait = wait(&refused)?;
+            tried.clock.advance(wait - TICK);
+            let early = tried.ask(&bucket, cost).await?;
+            ensure!(
+                !early.is_admitted(),
+                "a request of cost {cost} passed a millisecond before its wait of {wait:?}"
+            );
+            tried.clock.advance(TICK);
+            let retry = tried.ask(&bucket, cost).await?;
+            ensure!(
+                retry.is_admitted(),
+                "a request of cost {cost} was refused after its wait of {wait:?}: {retry:?}"
+            );
+            let longest = seconds(window) + late(seconds(window));
+            ensure!(
+                wait <= longest,
+                "a wait of {wait:?} in a window of {window} seconds"
+            );
+            // Full again.
+            let mut turns = 0;
+            while tried.ask(&bucket, 1).await?.is_admitted() {
+                turns += 1;
+                ensure!(turns <= limit, "more than {limit} passed");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn told(tried: Tried) -> Checked {
+    let quotas = quotas([(5, seconds(60)), (100, seconds(3600))]);
+    for (turn, remaining) in [4, 3, 2, 1, 0].into_iter().enumerate() {
+        let decision = tried.one("told", &quotas).await?;
+        let states = windows(&decision);
+        let all: Vec<_> = states.iter().map(|window| window.remaining).collect();
+        ensure_eq!(
+            all,
+            [remaining, remaining + 95],
+            "remaining units after request {}",
+            turn + 1
+        );
+        // The first unit comes back a window after the first request, which was a second ago for
+        // each turn.
+        for (state, window) in states.iter().zip([60, 3600]) {
+            let due = seconds(window - turn as u64);
+            let reset = state.reset.unwrap_or_default();
+            let right = (due..=due + late(seconds(window))).contains(&reset);
+            ensure!(
+                right,
+                "a reset of {reset:?} in a window of {window} seconds, {turn} seconds after the first request"
+            );
+        }
+        tried.clock.advance(seconds(1));
+    }
+    Ok(())
+}
+
+async fn one_by_one(tried: Tried) -> Checked {
+    let quotas = quotas([(6, seconds(60))]);
+    for _ in 0..6 {
+        ensure!(
+            tried.one("steady", &quotas).await?.is_admitted(),
+            "a request under the limit was refused"
+        );
+        tried.clock.advance(seconds(10));
+    }
+    // The first request is just a window old: for its interval it still counts.
+    ensure_eq!(
+        tried.passed("steady", &quotas, 1).await?,
+        0,
+        "how many passed just a window after the first"
+    );
+    tried.clock.advance(late(seconds(60)));
+    for turn in 0..6 {
+        ensure_eq!(
+            tried.passed("steady", &quotas, 3).await?,
+            1,
+            "how many passed as unit {} came back",
+            turn + 1
+        );
+        tried.clock.advance(seconds(10));
+    }
+    Ok(())
+}
+
+async fn quiet(tried: Tried) -> Checked {
+    for (limit, window) in [(3, 1), (100, 60), (40, 3600)] {
+        let (name, quotas) = (format!("quiet {limit}"), quotas([(limit, seconds(window))]));
+        for _ in 0..3 {
+            ensure_eq!(
+                tried.passed(&name, &quotas, limit + 2).await?,
+                limit,
+                "how many of {} passed",
+                limit + 2
+            );
+            tried.clock.advance(seconds(window) + late(seconds(window)));
+        }
+    }
+    Ok(())
+}
+
+async fn long_memory(tried: Tried) -> Checked {
+    let (hourly, minutely) = (quotas([(3, seconds(3600))]), quotas([(5, seconds(60))]));
+    ensure_eq!(
+        tried.passed("kept", &hourly, 5).await?,
+        3,
+        "how many of 5 passed"
+    );
+    for minute in 0..59 {
+        for other in 0..20 {
+            tried
+                .passed(&format!("other {minute} {other}"), &minutely, 1)
+                .await?;
+        }
+        tried.clock.advance(seconds(60));
+    }
+    ensure_eq!(
+        tried.passed("kept", &hourly, 5).await?,
+        0,
+        "how many passed an hour's limit 59 minutes later"
+    );
+    tried.clock.advance(seconds(60) + late(seconds(3600)));
+    ensure_eq!(
+        tried.passed("kept", &hourly, 5).await?,
+        3,
+        "how many passed when the hour was over"
+    );
+    Ok(())
+}
+
+async fn wall_clock(tried: Tried) -> Checked {
+    let (quotas, day) = (quotas([(3, seconds(60))]), seconds(24 * 3600));
+    ensure_eq!(
+        tried.passed("steps", &quotas, 5).await?,
+        3,
+        "how many of 5 passed"
+    );
+    for step in [
+        tried.clock.now() + day,
+        tried.clock.now() - day,
+        tried.clock.now(),
+    ] {
+        tried.clock.step_to(step);
+        ensure_eq!(
+            tried.passed("steps", &quotas, 5).await?,
+            0,
+            "how many passed after the time of day was set"
+        );
+    }
+    tried.clock.advance(seconds(60) + late(seconds(60)));
+    tried.clock.step_to(tried.clock.now() - day);
+    ensure_eq!(
+        tried.passed("steps", &quotas, 5).await?,
+        3,
+        "how many passed when the window was over, a day set back"
+    );
+    Ok(())
+}
+
+async fn other_quotas(tried: Tried) -> Checked {
+    let (minute, second, hour) = (
+        quotas([(3, seconds(60))]),
+        quotas([(3, seconds(1))]),
+        quotas([(3, seconds(3600))]),
+    );
+    // What was admitted 40 seconds ago counts in the hour, as the former window reached back a
+    // minute.
+    ensure_eq!(
+        tried.passed("wider", &minute, 2).await?,
+        2,
+        "under a quota per minute"
+    );
+    tried.clock.advance(seconds(40));
+    ensure_eq!(
+        tried.passed("wider", &hour, 5).await?,
+        1,
+        "under a quota per hour, 40 seconds later"
+    );
+    // What was admitted under a narrow window counts when the wide one comes back.
+    ensure_eq!(
+        tried.passed("back", &second, 5).await?,
+        3,
+        "under a quota per second"
+    );
+    ensure_eq!(
+        tried.passed("back", &minute, 5).await?,
+        0,
+        "under a quota per minute, at once"
+    );
+    tried.clock.advance(seconds(61) + late(seconds(60)));
+    ensure_eq!(
+        tried.passed("back", &minute, 5).await?,
+        3,
+        "under a quota per minute, when it was over"
+    );
+    // A bucket that was full stays so while its quotas change forth and back.
+    for turn in 0..4 {
+        let quotas = if turn % 2 == 0 { &hour } else { &minute };
+        ensure_eq!(
+            tried.passed("back", quotas, 5).await?,
+            0,
+            "turn {turn} of quotas that change forth and back"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! What the checks of a limiter share: a limiter with its clock, and a model that keeps every
+//! admission.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::report::{Checked, Failure, valid};
+use portunus::Clock;
+use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, RateLimiter, WindowState};
+use portunus::quota::{Quota, Quotas};
+use portunus::testing::ManualClock;
+
+/// Times that limiters need not tell apart.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// A limiter, and the clock that was given to it.
+#[derive(Debug, Clone)]
+pub(super) struct Tried {
+    pub(super) limiter: Arc<dyn RateLimiter>,
+    pub(super) clock: ManualClock,
+}
+
+impl Tried {
+    /// The monotonic time.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    pub(super) async fn ask(
+        &self,
+        buckets: &[LimitBucket<'_>],
+        cost: u64,
+    ) -> Result<Decision, Failure> {
+        Ok(self
+            .limiter
+            .acquire(&LimitRequest::new(buckets, cost))
+            .await?)
+    }
+
+    /// One request of cost 1 on a bucket of this name.
+    pub(super) async fn one(&self, name: &str, quotas: &Quotas) -> Result<Decision, Failure> {
+        self.ask(&[LimitBucket::new(BucketId::Custom(name), quotas)], 1)
+            .await
+    }
+
+    /// How many of so many requests on a bucket pass.
+    pub(super) async fn passed(
+        &self,
+        name: &str,
+        quotas: &Quotas,
+        requests: u64,
+    ) -> Result<u64, Failure> {
+        let mut passed = 0;
+        for _ in 0..requests {
+            passed += u64::from(self.one(name, quotas).await?.is_admitted());
+        }
+        Ok(passed)
+    }
+}
+
+pub(super) const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(super) fn quota(limit: u64, window: Duration) -> Quota {
+    valid(Quota::new(
+        &format!("q{limit}-{}", window.as_millis()),
+        limit,
+        window,
+    ))
+}
+
+pub(super) fn quotas<const N: usize>(list: [(u64, Duration); N]) -> Quotas {
+    valid(Quotas::new(
+        list.into_iter().map(|(limit, window)| quota(limit, window)),
+    ))
+}
+
+/// How late a unit may be forgotten: the 256th part of its window, and a tick.
+pub(super) fn late(window: Duration) -> Duration {
+    window / 256 + TICK
+}
+
+pub(super) fn windows(decision: &Decision) -> Vec<WindowState> {
+    decision
+        .buckets()
+        .flat_map(|(_, windows)| windows)
+        .copied()
+        .collect()
+}
+
+pub(super) fn wait(decision: &Decision) -> Result<Duration, Failure> {
+    decision.retry_after().ok_or_else(|| {
+        Failure::new(format!(
+            "a request that had to be refused passed: {decision:?}"
+        ))
+    })
+}
+
+/// Everything that a bucket admitted: when, and how many units.
+#[derive(Debug, Default)]
+pub(super) struct Past(Vec<(Duration, u64)>);
+
+impl Past {
+    pub(super) fn admit(&mut self, now: Duration, units: u64) {
+        self.0.push((now, units));
+    }
+
+    /// Units in the interval of this length that ends now, both ends included.
+    pub(super) fn units_within(&self, length: Duration, now: Duration) -> u64 {
+        let since = now.saturating_sub(length);
+        self.0
+            .iter()
+            .rev()
+            .take_while(|(time, _)| *time >= since)
+            .map(|(_, units)| units)
+            .sum()
+    }
+
+    /// Holds a decision about this bucket, made at `now`, against all that the bucket had admitted
+    /// before.
+    pub(super) fn check(
+        &self,
+        quotas: &Quotas,
+        (cost, now): (u64, Duration),
+        decision: &Decision,
+        windows: &[WindowState],
+    ) -> Checked {
+        let admitted = if decision.is_admitted() { cost } else { 0 };
+        ensure_eq!(
+            windows.len(),
+            quotas.as_slice().len(),
+            "how many windows the decision tells of, beside quotas"
+        );
+        for (quota, window) in quotas.as_slice().iter().zip(windows) {
+            let (limit, length) = (quota.limit(), quota.window());
+            let must = self.units_within(length, now);
+            let may = self.units_within(length + late(length), now);
+            let seen = || {
+                format!(
+                    "{limit} per {length:?} at {now:?}: cost {cost}, {must} to {may} count; {decision:?}"
+                )
+            };
+            ensure!(
+                !decision.is_admitted() || must + cost <= limit,
+                "too many were admitted: {}",
+                seen()
+            );
+            ensure!(
+                !window.violated || may + cost > limit,
+                "refused too early: {}",
+                seen()
+            );
+            ensure!(
+                decision.is_admitted() || window.violated || must + cost <= limit,
+                "a window that refused is not told as violated: {}",
+                seen()
+            );
+            let most = limit.saturating_sub(must + admitted);
+            let least = limit.saturating_sub(may + admitted);
+            ensure!(
+                (least..=most).contains(&window.remaining),
+                "wrong remaining units: {}",
+                seen()
+            );
+            ensure_eq!(
+                window.reset.is_none(),
+                window.remaining == limit,
+                "no reset, and all units there: {}",
+                seen()
+            );
+            let longest = length + late(length);
+            let right = window
+                .reset
+                .is_none_or(|reset| !reset.is_zero() && reset <= longest);
+            ensure!(right, "a reset that is none: {}", seen());
+        }
+        Ok(())
+    }
+}
+
+/// A decision that admits has refused in no window, and one that refuses has.
+pub(super) fn agrees_with_itself(decision: &Decision) -> Checked {
+    let none_violated = decision.violated().is_empty();
+    ensure!(
+        decision.is_admitted() == none_violated,
+        "admitted or refused, and violated windows: {decision:?}"
+    );
+    ensure!(
+        decision.retry_after().is_none_or(|wait| !wait.is_zero()),
+        "a refusal to be retried at once: {decision:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,355 @@
+//! The store under the library's own manager and authenticator, with a connection that breaks: what
+//! was acknowledged holds, no answer is 503, and a retry harms nothing.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::tools::{Store, all, at, environment, stored, tenant};
+use crate::report::{Checked, Failure, valid};
+use portunus::key::{Alphabet, KeyFormat, KeyHasher, KeyRecord, Owner, Pepper};
+use portunus::manage::{IssueRules, Issued, KeyManager, ManageError, NewKey};
+use portunus::request::FieldName;
+use portunus::testing::{Call, FaultyStore, ManualClock, Point};
+use portunus::{Authenticator, ErrorCode, RequestHead};
+
+checks!(Store {
+    "an issued key is accepted by the next request, and a stranger's is not" => issued,
+    "a revocation that was acknowledged holds for the next request" => revoked,
+    "a revocation whose answer was lost is retried without harm, and holds" => revoked_again,
+    "a look-up without an answer refuses with 503, never with 401 and never lets pass" => no_answer,
+    "a write that did not arrive changed nothing" => not_arrived,
+    "a rehash whose answer was lost costs no request its answer" => rehash_lost,
+    "of concurrent issues under a quota no more succeed than it allows" => quota,
+    "usage that did not arrive is counted by the next flush" => usage,
+});
+
+/// What is lost of a write: it never arrives, or it is applied and nobody hears of it.
+const WRITE: Point = Point::Before(Call::Apply);
+const ACKNOWLEDGEMENT: Point = Point::After(Call::Apply);
+
+struct House {
+    store: FaultyStore,
+    clock: ManualClock,
+    format: KeyFormat,
+}
+
+/// A request that presents a key.
+struct Presented(String);
+
+impl RequestHead for Presented {
+    fn method(&self) -> &'static str {
+        "GET"
+    }
+    fn path(&self) -> &'static str {
+        "/"
+    }
+    fn peer_ip(&self) -> Option<IpAddr> {
+        None
+    }
+    fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
+        if name == FieldName::Authorization {
+            let _ = see(self.0.as_bytes());
+        }
+    }
+}
+
+impl House {
+    fn new(store: Store) -> Self {
+        let format = KeyFormat::builder("acme_")
+            .random(Alphabet::BASE62, 32)
+            .build();
+        Self {
+            store: FaultyStore::over(store),
+            clock: ManualClock::at(at(1_000)),
+            format: valid(format),
+        }
+    }
+
+    fn manager(&self) -> KeyManager {
+        let mut rules = IssueRules::default();
+        rules.active_keys = Some(4);
+        let builder = KeyManager::builder(self.store.clone(), self.format.clone())
+            .environments([environment("live")]);
+        valid(builder.rules(rules).clock(self.clock.clone()).build())
+    }
+
+    fn authenticator(&self, hasher: KeyHasher) -> Authenticator {
+        let builder = Authenticator::builder(self.store.clone()).bearer([self.format.clone()]);
+        valid(builder.hasher(hasher).clock(self.clock.clone()).build())
+    }
+
+    async fn issue(&self) -> Result<(String, Arc<KeyRecord>), Failure> {
+        let issued = self.manager().issue(new_key()).await?;
+        Ok((issued.key.reveal(), issued.record))
+    }
+
+    /// A well-formed key that nobody issued.
+    fn stranger(&self) -> String {
+        valid(self.format.generate(None, None)).reveal()
+    }
+}
+
+fn new_key() -> NewKey {
+    NewKey::new("key", Owner::tenant(tenant("acme")))
+}
+
+/// The code that refuses a key; `None` where it passes.
+async fn refused(authenticator: &Authenticator, key: &str) -> Option<ErrorCode> {
+    authenticator
+        .authenticate(&Presented(format!("Bearer {key}")))
+        .await
+        .err()
+        .map(|error| error.code())
+}
+
+async fn issued(store: Store) -> Checked {
+    let house = House::new(store);
+    let authenticator = house.authenticator(KeyHasher::sha256());
+    for _ in 0..4 {
+        let (key, _) = house.issue().await?;
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses a key that was just issued"
+        );
+        let stranger = house.stranger();
+        ensure_eq!(
+            refused(&authenticator, &stranger).await,
+            Some(ErrorCode::InvalidKey),
+            "what refuses a stranger's"
+        );
+    }
+    Ok(())
+}
+
+async fn revoked(store: Store) -> Checked {
+    let house = House::new(store);
+    let authenticator = house.authenticator(KeyHasher::sha256());
+    for _ in 0..20 {
+        let (key, record) = house.issue().await?;
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses the key before"
+        );
+        house.manager().revoke(&record.id, Some("lost")).await?;
+        let now = refused(&authenticator, &key).await;
+        ensure_eq!(
+            now,
+            Some(ErrorCode::KeyRevoked),
+            "what refuses the key on the next request"
+        );
+    }
+    Ok(())
+}
+
+async fn revoked_again(store: Store) -> Checked {
+    let house = House::new(store);
+    let authenticator = house.authenticator(KeyHasher::sha256());
+    for point in [WRITE, ACKNOWLEDGEMENT] {
+        let (key, record) = house.issue().await?;
+        house.store.fail(point);
+        let unacknowledged = house.manager().revoke(&record.id, Some("first")).await;
+        let lost = matches!(unacknowledged, Err(ManageError::Store(_)));
+        ensure!(
+            lost,
+            "a revocation without an answer was told as {unacknowledged:?}"
+        );
+        house.store.recover();
+        let acknowledged = house.manager().revoke(&record.id, Some("second")).await?;
+        let reason = acknowledged
+            .record
+            .revoked
+            .as_ref()
+            .and_then(|revocation| revocation.reason.clone());
+        let expected = if point == ACKNOWLEDGEMENT {
+            "first"
+        } else {
+            "second"
+        };
+        ensure_eq!(
+            reason.as_deref(),
+            Some(expected),
+            "the reason after a retry, {point:?}"
+        );
+        ensure_eq!(
+            acknowledged.record.version,
+            2,
+            "the version after a retry, {point:?}"
+        );
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            Some(ErrorCode::KeyRevoked),
+            "what refuses the key, {point:?}"
+        );
+    }
+    Ok(())
+}
+
+async fn no_answer(store: Store) -> Checked {
+    let house = House::new(store);
+    let authenticator = house.authenticator(KeyHasher::sha256());
+    let (key, record) = house.issue().await?;
+    let stranger = house.stranger();
+    ensure_eq!(
+        refused(&authenticator, &key).await,
+        None,
+        "what refuses the key before"
+    );
+    house.store.fail(Point::After(Call::Find));
+    for _ in 0..3 {
+        for (whose, key) in [("the key", &key), ("a stranger's", &stranger)] {
+            let refused = refused(&authenticator, key).await;
+            ensure_eq!(
+                refused,
+                Some(ErrorCode::StoreUnavailable),
+                "what refuses {whose} without an answer"
+            );
+        }
+    }
+    house.manager().revoke(&record.id, None).await?;
+    house.store.recover();
+    ensure_eq!(
+        refused(&authenticator, &key).await,
+        Some(ErrorCode::KeyRevoked),
+        "what refuses it afterwards"
+    );
+    ensure_eq!(
+        refused(&authenticator, &stranger).await,
+        Some(ErrorCode::InvalidKey),
+        "what refuses the stranger's"
+    );
+    Ok(())
+}
+
+async fn not_arrived(store: Store) -> Checked {
+    let house = House::new(Arc::clone(&store));
+    house.store.fail(WRITE);
+    ensure!(
+        house.manager().issue(new_key()).await.is_err(),
+        "a key was issued that nobody keeps"
+    );
+    house.store.recover();
+    ensure_eq!(all(&store).await?.len(), 0, "how many keys there are");
+    // Applied and not acknowledged: the key is there, and whoever tries again gets another.
+    house.store.fail(ACKNOWLEDGEMENT);
+    ensure!(
+        house.manager().issue(new_key()).await.is_err(),
+        "a key was issued that was never acknowledged"
+    );
+    house.store.recover();
+    house.issue().await?;
+    ensure_eq!(
+        all(&store).await?.len(),
+        2,
+        "how many keys there are after a lost answer and a retry"
+    );
+    Ok(())
+}
+
+async fn rehash_lost(store: Store) -> Checked {
+    let house = House::new(store);
+    let pepper = || valid(Pepper::new(1, &[7; 32]));
+    let both = valid(KeyHasher::hmac_sha256(pepper()).accept_sha256());
+    for point in [WRITE, ACKNOWLEDGEMENT] {
+        let (key, record) = house.issue().await?;
+        let authenticator = house.authenticator(both.clone());
+        house.store.fail(point);
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses the key, {point:?}"
+        );
+        house.store.recover();
+        for _ in 0..2 {
+            ensure_eq!(
+                refused(&house.authenticator(both.clone()), &key).await,
+                None,
+                "what refuses it later, {point:?}"
+            );
+        }
+        let peppered = house.authenticator(KeyHasher::hmac_sha256(pepper()));
+        ensure_eq!(
+            refused(&peppered, &key).await,
+            None,
+            "what refuses it under its new digest, {point:?}"
+        );
+        ensure_eq!(
+            stored(
+                &(Arc::new(house.store.clone()) as Store),
+                record.id.as_str()
+            )
+            .await?
+            .record
+            .version,
+            1,
+            "its version"
+        );
+    }
+    Ok(())
+}
+
+async fn quota(store: Store) -> Checked {
+    let house = House::new(Arc::clone(&store));
+    let mut tasks = JoinSet::new();
+    for _ in 0..40 {
+        let manager = house.manager();
+        tasks.spawn(async move { manager.issue(new_key()).await });
+    }
+    let mut issued = Vec::new();
+    while let Some(outcome) = tasks.join_next().await {
+        match outcome? {
+            Ok(Issued { key, .. }) => issued.push(key.reveal()),
+            Err(ManageError::QuotaExceeded {
+                active: 5,
+                limit: 4,
+            }) => {}
+            Err(error) => return Err(Failure::from(error)),
+        }
+    }
+    ensure_eq!(
+        (issued.len(), all(&store).await?.len()),
+        (4, 4),
+        "keys that were issued, and that there are"
+    );
+    let authenticator = house.authenticator(KeyHasher::sha256());
+    for key in issued {
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses one of them"
+        );
+    }
+    Ok(())
+}
+
+async fn usage(store: Store) -> Checked {
+    let house = House::new(Arc::clone(&store));
+    let authenticator = house.authenticator(KeyHasher::sha256());
+    let (key, record) = house.issue().await?;
+    for _ in 0..3 {
+        ensure_eq!(
+            refused(&authenticator, &key).await,
+            None,
+            "what refuses the key"
+        );
+    }
+    house.store.fail(Point::Before(Call::RecordUsage));
+    ensure!(
+        authenticator.usage().flush(&house.store).await.is_err(),
+        "usage was told to be written and was not"
+    );
+    house.store.recover();
+    authenticator.usage().flush(&house.store).await?;
+    authenticator.usage().flush(&house.store).await?;
+    let usage = stored(&store, record.id.as_str()).await?.usage;
+    ensure_eq!(
+        (usage.count, usage.last_used_at),
+        (3, Some(at(1_000))),
+        "how often and when it was used"
+    );
+    Ok(())
+}

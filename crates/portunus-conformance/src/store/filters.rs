@@ -1,0 +1,331 @@
+//! Which keys a list has: what [`ListQuery::selects`] says, on every filter and on pages of any
+//! size.
+
+use super::paging::pages;
+use super::tools::{Store, apply, at, environment, id, insert, made_at, owned_by, record, tenant};
+use crate::report::{Checked, Failure, valid};
+use portunus::key::{KeyRecord, KeyStatus, Revocation, WorkspaceId};
+use portunus::store::ListQuery;
+
+checks!(Store {
+    "a list is filtered by tenant" => by_tenant,
+    "a list is filtered by status at an instant" => by_status,
+    "a list is filtered by environment" => by_environment,
+    "a list within workspaces leaves out whoever reaches another one" => by_workspaces,
+    "a text is found in name, description and mask, in any case" => by_text,
+    "a text to be found is taken as it stands, whatever characters it has" => text_is_literal,
+    "the case of ASCII letters alone is no matter in a text" => ascii_case,
+    "filters combine" => together,
+});
+
+async fn put(store: &Store, records: Vec<KeyRecord>) -> Result<Vec<KeyRecord>, Failure> {
+    apply(
+        store,
+        (1..)
+            .zip(records.iter().cloned())
+            .map(|(number, record)| insert(number, record)),
+    )
+    .await?;
+    Ok(records)
+}
+
+/// Compares a list with what the query selects of all there are.
+async fn agrees(store: &Store, records: &[KeyRecord], what: &str, query: ListQuery) -> Checked {
+    let mut expected: Vec<_> = records
+        .iter()
+        .filter(|record| query.selects(record))
+        .collect();
+    expected.sort_by_key(|record| (std::cmp::Reverse(record.created_at), record.id.clone()));
+    let expected: Vec<_> = expected.iter().map(|record| record.id.clone()).collect();
+    for limit in [1, 3, 50] {
+        let mut query = query.clone();
+        query.limit = limit;
+        ensure_eq!(
+            pages(store, query).await?.concat(),
+            expected,
+            "{what}, {limit} a page"
+        );
+    }
+    Ok(())
+}
+
+fn query(change: impl FnOnce(&mut ListQuery)) -> ListQuery {
+    let mut query = ListQuery::new(at(1_000));
+    change(&mut query);
+    query
+}
+
+async fn by_tenant(store: Store) -> Checked {
+    let records = vec![
+        record("a"),
+        owned_by("b", "acme", "u1"),
+        owned_by("c", "other", "u1"),
+        owned_by("d", "Acme", "u1"),
+    ];
+    let records = put(&store, records).await?;
+    for name in ["acme", "other", "acm", "acme1", "ACME", "%", "_cme"] {
+        agrees(
+            &store,
+            &records,
+            &format!("of tenant {name}"),
+            query(|q| q.tenant = Some(tenant(name))),
+        )
+        .await?;
+    }
+    agrees(&store, &records, "of any tenant", query(|_| {})).await
+}
+
+async fn by_status(store: Store) -> Checked {
+    let mut records: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .into_iter()
+        .map(record)
+        .collect();
+    records[1].enabled = false;
+    records[2].not_before = Some(at(2_000));
+    records[3].expires_at = Some(at(2_000));
+    records[4].revoked = Some(Revocation::new(at(900), None));
+    // Several at once: what is final comes first.
+    (records[5].enabled, records[5].expires_at) = (false, Some(at(2_000)));
+    (records[6].revoked, records[6].expires_at) =
+        (Some(Revocation::new(at(900), None)), Some(at(2_000)));
+    (records[7].not_before, records[7].expires_at) = (Some(at(2_000)), Some(at(3_000)));
+    let records = put(&store, records).await?;
+    let statuses = [
+        KeyStatus::Active,
+        KeyStatus::NotYetValid,
+        KeyStatus::Expired,
+        KeyStatus::Disabled,
+        KeyStatus::Revoked,
+    ];
+    for now in [1_000, 1_999, 2_000, 2_001, 3_000] {
+        for status in statuses {
+            let query = query(|query| (query.status, query.now) = (Some(status), at(now)));
+            agrees(
+                &store,
+                &records,
+                &format!("{status} at second {now}"),
+                query,
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+async fn by_environment(store: Store) -> Checked {
+    let mut records = vec![record("a"), record("b"), record("c")];
+    (records[1].environment, records[2].environment) = (environment("test"), environment("live-2"));
+    let records = put(&store, records).await?;
+    for name in ["live", "test", "live-2", "staging"] {
+        agrees(
+            &store,
+            &records,
+            name,
+            query(|q| q.environment = Some(environment(name))),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn by_workspaces(store: Store) -> Checked {
+    let workspaces = |names: &[&str]| {
+        Some(
+            names
+                .iter()
+                .map(|name| valid(WorkspaceId::new(name)))
+                .collect(),
+        )
+    };
+    let mut records: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().map(record).collect();
+    records[1].workspaces = workspaces(&["w1"]);
+    records[2].workspaces = workspaces(&["w1", "w2"]);
+    records[3].workspaces = workspaces(&["w10"]);
+    records[4].workspaces = workspaces(&[]);
+    let records = put(&store, records).await?;
+    for own in [
+        &["w1"][..],
+        &["w2"],
+        &["w1", "w2"],
+        &["w2", "w1", "w3"],
+        &["w10"],
+        &["W1"],
+        &[],
+    ] {
+        let query = query(|query| query.within_workspaces = workspaces(own));
+        agrees(&store, &records, &format!("within {own:?}"), query).await?;
+    }
+    Ok(())
+}
+
+async fn by_text(store: Store) -> Checked {
+    let mut records: Vec<_> = ["a", "b", "c", "d"].into_iter().map(record).collect();
+    records[0].name = "Payments LIVE".into();
+    records[1].description = Some("for the payments team".into());
+    records[2].masked = "acme_live_sk_…PayM".into();
+    (records[3].name, records[3].description) = ("begin".into(), Some("end".into()));
+    let records = put(&store, records).await?;
+    for text in [
+        "pAYm",
+        "payments",
+        "PAYMENTS live",
+        "team",
+        "…",
+        "acme_",
+        "",
+        "nend",
+        "begin end",
+        "nothing",
+    ] {
+        agrees(
+            &store,
+            &records,
+            &format!("with {text:?}"),
+            query(|q| q.text = Some(text.into())),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn text_is_literal(store: Store) -> Checked {
+    let names = [
+        "100% sure",
+        "100 x sure",
+        "snake_case",
+        "snakeXcase",
+        r"back\slash",
+        "backslash",
+        "it's",
+        "its",
+        "say \"hi\"",
+        "[a-z]*",
+        "bracket",
+        "a.c",
+        "abc",
+        "x^2$",
+        "(one|two)",
+        "two",
+        "tab\ttab",
+        "a\nb",
+        r"\%",
+        r"\_",
+        "-- end",
+        "a+b",
+        "aab",
+    ];
+    let mut records = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let mut record = record(&format!("key{number:02}"));
+        (record.name, record.masked) = ((*name).into(), "m".into());
+        records.push(record);
+    }
+    let records = put(&store, records).await?;
+    let searched = [
+        "%",
+        "_",
+        "100%",
+        "0% s",
+        "e_c",
+        r"\",
+        r"\\",
+        r"k\s",
+        "'",
+        "''",
+        "\"",
+        "[a-z]",
+        "*",
+        "?",
+        ".",
+        "a.c",
+        "^",
+        "$",
+        "|",
+        "(one",
+        r"\%",
+        r"\_",
+        "\n",
+        "\t",
+        "--",
+        "+",
+        "x_",
+        "%%",
+        "' OR 1=1 --",
+    ];
+    for text in searched {
+        agrees(
+            &store,
+            &records,
+            &format!("with {text:?}"),
+            query(|q| q.text = Some(text.into())),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn ascii_case(store: Store) -> Checked {
+    let names = [
+        "ÄRGER",
+        "ärger",
+        "arger",
+        "Kelvin \u{212a}",
+        "kelvin k",
+        "STRASSE",
+        "straße",
+        "İstanbul",
+        "istanbul",
+        "\u{17f}ong",
+    ];
+    let mut records = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let mut record = record(&format!("key{number:02}"));
+        (record.name, record.masked) = ((*name).into(), "m".into());
+        records.push(record);
+    }
+    let records = put(&store, records).await?;
+    for text in [
+        "ärger", "ÄRGER", "äRGER", "\u{212a}", "KELVIN K", "ss", "SS", "ß", "i", "I", "İ", "Song",
+        "\u{17f}",
+    ] {
+        agrees(
+            &store,
+            &records,
+            &format!("with {text:?}"),
+            query(|q| q.text = Some(text.into())),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn together(store: Store) -> Checked {
+    let mut records = Vec::new();
+    for number in 0..48_u64 {
+        let mut record = made_at(&format!("key{number:02}"), 1_000 + number % 5);
+        if number % 2 == 0 {
+            record.owner.tenant_id = tenant("other");
+        }
+        if number % 3 == 0 {
+            record.environment = environment("test");
+        }
+        record.enabled = number % 4 != 1;
+        record.name = format!("{} {number}", if number % 5 < 3 { "Blue" } else { "green" });
+        records.push(record);
+    }
+    let records = put(&store, records).await?;
+    for mask in 0..16 {
+        let query = query(|query| {
+            query.tenant = (mask & 1 > 0).then(|| tenant("other"));
+            query.environment = (mask & 2 > 0).then(|| environment("test"));
+            query.status = (mask & 4 > 0).then_some(KeyStatus::Active);
+            query.text = (mask & 8 > 0).then(|| "bLUE".into());
+        });
+        agrees(&store, &records, &format!("{query:?}"), query).await?;
+    }
+    ensure!(
+        store.get(&id("key00")).await?.is_some(),
+        "a listed key is not there by its id"
+    );
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! The suite for a [`KeyStore`]: every sentence of the trait's promise, tried on a fresh store
+//! each.
+
+mod batches;
+mod concurrency;
+mod driven;
+mod filters;
+mod lookup;
+mod model;
+mod paging;
+mod primaries;
+mod round_trip;
+mod signing;
+mod tools;
+mod usage;
+mod walk;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::report::{Suite, Violations};
+use portunus::store::KeyStore;
+use tools::Store;
+
+/// Tries a [`KeyStore`] against all that the trait promises.
+///
+/// `make` returns an empty store each time: a fresh database, schema or table. It is called once
+/// for each of about a hundred checks, which run one after the other; what a check does at once, it
+/// does in tasks of its own. Run the suite on a runtime with several threads and with time enabled,
+/// so that races can happen and a store that hangs is told: a check takes at most 30 seconds.
+///
+/// ```
+/// # async fn run() {
+/// /// use portunus::store::MemoryStore;
+///
+/// // In the place of `MemoryStore::new()`: create a database of a new name, connect, migrate.
+/// conformance::key_store(|| async { MemoryStore::new() }).await.unwrap();
+/// # }
+/// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
+/// ```
+///
+/// What cannot be tried from outside is left to the store's own tests: that a row which cannot be
+/// read is an error, and in a list is named to nobody but its own tenant and the host; that a page
+/// looks at [`ListQuery::MOST_SCANNED`](portunus::store::ListQuery::MOST_SCANNED) records at most; that
+/// a read goes where writes are acknowledged; and that what was acknowledged outlives a crash.
+///
+/// # Errors
+/// Every check that failed, with what was seen.
+pub async fn key_store<S, F, Fut>(make: F) -> Result<(), Violations>
+where
+    S: KeyStore,
+    F: Fn() -> Fut,
+    Fut: Future<Output = S>,
+{
+    let mut suite = Suite::new("key store");
+    let groups = [
+        lookup::CHECKS,
+        batches::CHECKS,
+        concurrency::CHECKS,
+        primaries::CHECKS,
+        signing::CHECKS,
+        round_trip::CHECKS,
+        paging::CHECKS,
+        filters::CHECKS,
+        usage::CHECKS,
+        driven::CHECKS,
+    ];
+    for (sentence, check) in groups.into_iter().flatten() {
+        let store: Store = Arc::new(make().await);
+        suite.check(*sentence, check(store)).await;
+    }
+    for seed in 1..=walk::WALKS {
+        let store: Store = Arc::new(make().await);
+        let sentence = format!("random batches do what a slow model does, from seed {seed}");
+        suite.check(sentence, walk::walk(store, seed)).await;
+    }
+    suite.finish()
+}

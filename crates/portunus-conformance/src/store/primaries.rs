@@ -1,0 +1,417 @@
+//! Primary keys: which one it is when nobody has set one, when time ends it, and when somebody pins
+//! it.
+
+use super::tools::{
+    Store, acme, apply, at, batch, change, delete, id, insert, made_at, owned_by, primary, record,
+    rejected, set_primary, tenant, update, user,
+};
+use crate::report::{Checked, Failure};
+use portunus::key::{KeyId, KeyKind, KeyRecord, Revocation};
+use portunus::store::{Change, OwnerRef, Rejected};
+
+checks!(Store {
+    "without a key that was set the newest that can be is primary, of equally new ones the first \
+     by id" => newest,
+    "a key that was set is primary whatever comes after it" => set,
+    "a primary key that expires gives way to the newest at that very instant" => expired,
+    "a primary key that is revoked, deleted or may no longer be primary gives way to the newest \
+     that can be" => gone,
+    "a disabled key and one whose time has not come stay primary" => disabled,
+    "a pinned successor stays primary, and an unpinned one gives way to a newer key" => pinned,
+    "a primary key is pinned as the changes before leave it" => pinned_in_order,
+    "a key of another owner cannot be set as primary" => foreign,
+    "each kind of owner has a primary key of its own" => owners,
+    "access tokens and keys that may not be primary never are" => never,
+    "primary keys are told alike for one owner and for many" => many,
+});
+
+/// The keys `a`, `b` and `c`, each a second newer than the one before.
+async fn three(store: &Store) -> Checked {
+    apply(
+        store,
+        (1..)
+            .zip(["a", "b", "c"])
+            .map(|(number, name)| insert(number, made_at(name, 1_000 + number))),
+    )
+    .await
+}
+
+fn pin(seconds: u64) -> Change {
+    Change::PinPrimary {
+        owner: acme(),
+        at: at(seconds),
+    }
+}
+
+fn revoke(record: &mut KeyRecord) {
+    record.revoked = Some(Revocation::new(at(1_500), None));
+}
+
+async fn newest(store: Store) -> Checked {
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        None,
+        "the primary key of an empty store"
+    );
+    three(&store).await?;
+    ensure_eq!(primary(&store, 2_000).await?, Some(id("c")), "of three");
+    apply(
+        &store,
+        [
+            insert(4, made_at("z", 1_500)),
+            insert(5, made_at("m", 1_500)),
+            insert(6, made_at("p", 1_500)),
+        ],
+    )
+    .await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("m")),
+        "of three that are equally new"
+    );
+    apply(&store, [insert(7, made_at("Q", 1_500))]).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("Q")),
+        "of four that are equally new, by the bytes of their ids"
+    );
+    Ok(())
+}
+
+async fn set(store: Store) -> Checked {
+    three(&store).await?;
+    apply(&store, [set_primary("a")]).await?;
+    apply(&store, [insert(4, made_at("d", 1_500))]).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("a")),
+        "the key that was set, beside newer ones"
+    );
+    update(&store, "a", |record| record.name = "renamed".into()).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("a")),
+        "after an update"
+    );
+    apply(&store, [set_primary("b")]).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("b")),
+        "after another was set"
+    );
+    Ok(())
+}
+
+async fn expired(store: Store) -> Checked {
+    three(&store).await?;
+    apply(&store, [set_primary("a")]).await?;
+    update(&store, "a", |record| record.expires_at = Some(at(2_000))).await?;
+    update(&store, "c", |record| record.expires_at = Some(at(3_000))).await?;
+    let cases = [
+        (1_999, "a"),
+        (2_000, "c"),
+        (2_999, "c"),
+        (3_000, "b"),
+        (1_999, "a"),
+    ];
+    for (seconds, expected) in cases {
+        ensure_eq!(
+            primary(&store, seconds).await?,
+            Some(id(expected)),
+            "at second {seconds}"
+        );
+    }
+    update(&store, "b", |record| record.expires_at = Some(at(4_000))).await?;
+    ensure_eq!(primary(&store, 4_000).await?, None, "when all have expired");
+    Ok(())
+}
+
+async fn gone(store: Store) -> Checked {
+    three(&store).await?;
+    apply(&store, [insert(4, made_at("d", 1_500)), set_primary("a")]).await?;
+    update(&store, "a", |record| record.may_be_primary = false).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("d")),
+        "after the one that was set may no longer be"
+    );
+    apply(&store, [set_primary("b")]).await?;
+    update(&store, "b", revoke).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("d")),
+        "after the one that was set was revoked"
+    );
+    apply(&store, [set_primary("c")]).await?;
+    apply(&store, [delete("c")]).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("d")),
+        "after the one that was set was deleted"
+    );
+    apply(&store, [delete("d")]).await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        None,
+        "when there is no other"
+    );
+    Ok(())
+}
+
+async fn disabled(store: Store) -> Checked {
+    three(&store).await?;
+    apply(&store, [set_primary("a")]).await?;
+    update(&store, "a", |record| {
+        (record.enabled, record.not_before) = (false, Some(at(5_000)));
+    })
+    .await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("a")),
+        "a disabled key that was set"
+    );
+    Ok(())
+}
+
+async fn pinned(store: Store) -> Checked {
+    three(&store).await?;
+    apply(&store, [set_primary("a")]).await?;
+    store
+        .apply(&change(&store, "a", revoke).await?.change(pin(1_500)))
+        .await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("c")),
+        "the successor"
+    );
+    apply(&store, [insert(4, made_at("d", 3_000))]).await?;
+    ensure_eq!(
+        primary(&store, 4_000).await?,
+        Some(id("c")),
+        "the pinned successor, beside a newer key"
+    );
+    // Without a pin the newest takes over.
+    update(&store, "c", revoke).await?;
+    apply(&store, [insert(5, made_at("e", 3_500))]).await?;
+    ensure_eq!(
+        primary(&store, 4_000).await?,
+        Some(id("e")),
+        "the newest, where nobody has pinned"
+    );
+    // What time brought about is pinned too.
+    update(&store, "e", |record| record.expires_at = Some(at(5_000))).await?;
+    apply(&store, [set_primary("e")]).await?;
+    apply(&store, [pin(5_000), insert(6, made_at("f", 6_000))]).await?;
+    ensure_eq!(
+        primary(&store, 6_000).await?,
+        Some(id("d")),
+        "pinned when the one before had expired"
+    );
+    Ok(())
+}
+
+async fn pinned_in_order(store: Store) -> Checked {
+    // As keys are issued: the pin before keeps whoever is primary, the pin after takes the first
+    // key.
+    for (number, name) in (1..).zip(["a", "b", "c"]) {
+        apply(
+            &store,
+            [
+                pin(1_000),
+                insert(number, made_at(name, 1_000 + number)),
+                pin(2_000),
+            ],
+        )
+        .await?;
+        ensure_eq!(
+            primary(&store, 2_000).await?,
+            Some(id("a")),
+            "after {name} was issued"
+        );
+    }
+    apply(
+        &store,
+        [delete("a"), pin(2_000), insert(4, made_at("d", 1_800))],
+    )
+    .await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("c")),
+        "pinned after a deletion, before an insertion"
+    );
+    Ok(())
+}
+
+async fn foreign(store: Store) -> Checked {
+    apply(
+        &store,
+        [
+            insert(1, record("a")),
+            insert(2, owned_by("b", "acme", "u1")),
+        ],
+    )
+    .await?;
+    for (owner, key) in [
+        (OwnerRef::User(tenant("acme"), user("u1")), "a"),
+        (OwnerRef::User(tenant("acme"), user("u2")), "b"),
+        (OwnerRef::User(tenant("other"), user("u1")), "b"),
+        (OwnerRef::TenantItself(tenant("acme")), "b"),
+        (OwnerRef::TenantItself(tenant("other")), "a"),
+        (OwnerRef::Tenant(tenant("other")), "a"),
+    ] {
+        let set = batch([Change::SetPrimary {
+            owner: owner.clone(),
+            key: id(key),
+        }]);
+        ensure_eq!(
+            rejected(&store, &set).await?,
+            Rejected::Owner(id(key)),
+            "{key} as the primary key of {owner:?}"
+        );
+    }
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("a")),
+        "the tenant's own primary key afterwards"
+    );
+    Ok(())
+}
+
+async fn owners(store: Store) -> Checked {
+    let (tenant_itself, any) = (
+        OwnerRef::TenantItself(tenant("acme")),
+        OwnerRef::Tenant(tenant("acme")),
+    );
+    let (of_user, of_other) = (
+        OwnerRef::User(tenant("acme"), user("u1")),
+        OwnerRef::User(tenant("other"), user("u1")),
+    );
+    let keys = [
+        record("a"),
+        made_at("b", 1_100),
+        owned_by("c", "acme", "u1"),
+        owned_by("d", "acme", "u1"),
+        owned_by("e", "other", "u1"),
+    ];
+    apply(
+        &store,
+        (1..).zip(keys).map(|(number, key)| insert(number, key)),
+    )
+    .await?;
+    let set = |owner: &OwnerRef, key: &str| Change::SetPrimary {
+        owner: owner.clone(),
+        key: id(key),
+    };
+    apply(
+        &store,
+        [set(&tenant_itself, "a"), set(&of_user, "d"), set(&any, "c")],
+    )
+    .await?;
+    let told = async |owner: &OwnerRef| -> Result<Option<KeyId>, Failure> {
+        Ok(store.primary(owner, at(2_000)).await?)
+    };
+    ensure_eq!(
+        told(&tenant_itself).await?,
+        Some(id("a")),
+        "of the tenant itself"
+    );
+    ensure_eq!(told(&of_user).await?, Some(id("d")), "of its user");
+    ensure_eq!(
+        told(&any).await?,
+        Some(id("c")),
+        "of all of the tenant's keys"
+    );
+    ensure_eq!(
+        told(&of_other).await?,
+        Some(id("e")),
+        "of the user of the same name of another tenant"
+    );
+    ensure_eq!(
+        told(&OwnerRef::TenantItself(tenant("other"))).await?,
+        None,
+        "of another tenant itself"
+    );
+    Ok(())
+}
+
+async fn never(store: Store) -> Checked {
+    let mut keys = [
+        record("a"),
+        made_at("token", 1_500),
+        made_at("unsigned", 1_600),
+    ];
+    keys[1].kind = KeyKind::AccessToken;
+    keys[2].may_be_primary = false;
+    apply(
+        &store,
+        (1..).zip(keys).map(|(number, key)| insert(number, key)),
+    )
+    .await?;
+    ensure_eq!(
+        primary(&store, 2_000).await?,
+        Some(id("a")),
+        "beside newer ones that cannot be"
+    );
+    for name in ["token", "unsigned"] {
+        apply(&store, [set_primary(name)]).await?;
+        ensure_eq!(
+            primary(&store, 2_000).await?,
+            Some(id("a")),
+            "after {name} was set, which cannot be"
+        );
+    }
+    Ok(())
+}
+
+async fn many(store: Store) -> Checked {
+    let user_of = |of: &str, by: &str| OwnerRef::User(tenant(of), user(by));
+    let mut keys = [
+        record("a"),
+        made_at("b", 1_100),
+        owned_by("c", "acme", "u1"),
+        owned_by("d", "acme", "u1"),
+        owned_by("e", "other", "u1"),
+        owned_by("f", "acme", "u2"),
+    ];
+    keys[1].expires_at = Some(at(2_000));
+    keys[4].expires_at = Some(at(2_000));
+    keys[5].may_be_primary = false;
+    apply(
+        &store,
+        (1..).zip(keys).map(|(number, key)| insert(number, key)),
+    )
+    .await?;
+    let set = Change::SetPrimary {
+        owner: user_of("acme", "u1"),
+        key: id("d"),
+    };
+    apply(&store, [set]).await?;
+    // In no order, some without a primary key, one of them twice.
+    let owners = [
+        user_of("other", "u1"),
+        OwnerRef::TenantItself(tenant("other")),
+        user_of("acme", "u1"),
+        OwnerRef::TenantItself(tenant("acme")),
+        user_of("acme", "u2"),
+        user_of("acme", "nobody"),
+        OwnerRef::Tenant(tenant("acme")),
+        user_of("acme", "u1"),
+    ];
+    for seconds in [1_999, 2_000] {
+        let mut expected = Vec::new();
+        for owner in &owners {
+            expected.push(store.primary(owner, at(seconds)).await?);
+        }
+        ensure_eq!(
+            store.primaries(&owners, at(seconds)).await?,
+            expected,
+            "the primary keys of {owners:?} at second {seconds}"
+        );
+    }
+    ensure_eq!(
+        store.primaries(&[], at(2_000)).await?,
+        [],
+        "the primary keys of nobody"
+    );
+    Ok(())
+}

@@ -1,0 +1,332 @@
+//! Use of keys: counts that only rise, times that never move back, hours that can be asked for and
+//! forgotten.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinSet;
+
+use super::tools::{
+    Store, all, apply, at, batch, delete, digest, found_id, id, insert, peppered, put_a, record,
+    rehash, rejected, stored, update,
+};
+use crate::report::{Checked, Failure};
+use portunus::store::{Condition, HourOfUse, Usage, UsageByHour, UsageDelta};
+
+checks!(Store {
+    "usage adds up, and its time never moves back" => adds_up,
+    "a count that would overflow stays at its most" => saturates,
+    "usage of keys that are not there is skipped, and that of others kept" => skips,
+    "usage outlives updates and rehashes, and is no new version" => outlives,
+    "usage is told alike by get and by list" => alike,
+    "no usage is lost when many record it at once" => concurrent,
+    "usage is told by the hour, the oldest first, without the hours of no use" => by_hour,
+    "hours are forgotten and totals stay" => forgotten,
+    "the hours of a deleted key are gone with it" => gone,
+});
+
+const HOUR: u64 = 3600;
+
+/// So many seconds after a whole hour.
+fn hour(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(500_000 * HOUR + seconds)
+}
+
+fn ip(last: u8) -> Option<IpAddr> {
+    Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
+}
+
+fn used(name: &str, count: u64, last: SystemTime, ip: Option<IpAddr>) -> UsageDelta {
+    UsageDelta::new(id(name), count, last, ip)
+}
+
+async fn usage(store: &Store) -> Result<(u64, Option<SystemTime>, Option<IpAddr>), Failure> {
+    let usage = stored(store, "a").await?.usage;
+    Ok((usage.count, usage.last_used_at, usage.last_ip))
+}
+
+async fn adds_up(store: Store) -> Checked {
+    put_a(&store).await?;
+    ensure_eq!(
+        usage(&store).await?,
+        (0, None, None),
+        "of a key that was never used"
+    );
+    store
+        .record_usage(&[used("a", 2, at(5_000), ip(1))])
+        .await?;
+    store
+        .record_usage(&[used("a", 3, at(4_000), ip(2))])
+        .await?;
+    ensure_eq!(
+        usage(&store).await?,
+        (5, Some(at(5_000)), ip(1)),
+        "after a late batch of another node"
+    );
+    store.record_usage(&[used("a", 1, at(6_000), None)]).await?;
+    ensure_eq!(
+        usage(&store).await?,
+        (6, Some(at(6_000)), ip(1)),
+        "after a use from an unknown address"
+    );
+    let v6 = Some(IpAddr::V6(Ipv6Addr::new(
+        0x2001, 0xdb8, 0, 0, 0, 0, 0xffff, 1,
+    )));
+    let later = at(6_000) + Duration::from_millis(1);
+    store
+        .record_usage(&[
+            used("a", 1, at(6_000), ip(3)),
+            used("a", 1, later, v6),
+            used("a", 1, at(10), ip(4)),
+        ])
+        .await?;
+    ensure_eq!(
+        usage(&store).await?,
+        (9, Some(later), v6),
+        "after three deltas of one key in one batch"
+    );
+    Ok(())
+}
+
+async fn saturates(store: Store) -> Checked {
+    put_a(&store).await?;
+    store.record_usage(&[used("a", 5, at(5_000), None)]).await?;
+    let mut before = 5;
+    for count in [u64::MAX, u64::MAX, 1, 1_000] {
+        store
+            .record_usage(&[used("a", count, at(5_000), None)])
+            .await?;
+        let now = usage(&store).await?.0;
+        ensure!(now >= before, "the count went back from {before} to {now}");
+        // Stores whose numbers are signed may stop there.
+        ensure!(
+            now >= u64::MAX / 2,
+            "{count} more uses than {before} were counted as {now}"
+        );
+        before = now;
+    }
+    Ok(())
+}
+
+async fn skips(store: Store) -> Checked {
+    apply(
+        &store,
+        [insert(1, record("a")), insert(2, record("b")), delete("b")],
+    )
+    .await?;
+    let deltas = ["b", "nobody", "a"].map(|name| used(name, 1, at(5_000), None));
+    store.record_usage(&deltas).await?;
+    ensure_eq!(
+        usage(&store).await?.0,
+        1,
+        "the count of the key that is there"
+    );
+    for name in ["b", "nobody"] {
+        ensure!(
+            store.get(&id(name)).await?.is_none(),
+            "usage brought {name} into being"
+        );
+        let hours = store
+            .usage_by_hour(&id(name), hour(0), at(9_000_000))
+            .await?;
+        ensure_eq!(hours, [], "the hours of {name}, which is not there");
+    }
+    store.record_usage(&[]).await?;
+    Ok(())
+}
+
+async fn outlives(store: Store) -> Checked {
+    put_a(&store).await?;
+    store
+        .record_usage(&[used("a", 7, at(5_000), ip(1))])
+        .await?;
+    ensure_eq!(
+        stored(&store, "a").await?.record.version,
+        1,
+        "the version after usage"
+    );
+    update(&store, "a", |record| record.name = "renamed".into()).await?;
+    apply(&store, [rehash("a", digest(1), peppered(1))]).await?;
+    ensure_eq!(
+        usage(&store).await?,
+        (7, Some(at(5_000)), ip(1)),
+        "after an update and a rehash"
+    );
+    ensure_eq!(
+        found_id(&store, peppered(1)).await?,
+        Some(id("a")),
+        "the key, by its digest"
+    );
+    Ok(())
+}
+
+async fn alike(store: Store) -> Checked {
+    apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
+    store
+        .record_usage(&[used("b", 3, at(5_000), ip(9))])
+        .await?;
+    let listed: Vec<Usage> = all(&store).await?.iter().map(|key| key.usage).collect();
+    let got = [
+        stored(&store, "a").await?.usage,
+        stored(&store, "b").await?.usage,
+    ];
+    ensure_eq!(listed, got, "usage by list, beside usage by get");
+    ensure_eq!((got[0], got[1].count), (Usage::default(), 3), "usage");
+    Ok(())
+}
+
+async fn concurrent(store: Store) -> Checked {
+    apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
+    let mut tasks = JoinSet::new();
+    for node in 0..8_u64 {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move {
+            for turn in 0..10 {
+                let last = at(5_000 + (node * 7 + turn * 3) % 50);
+                // In either order, as batches of nodes are.
+                let mut deltas = [used("a", 1, last, None), used("b", 2, last, None)];
+                if node % 2 == 0 {
+                    deltas.reverse();
+                }
+                store.record_usage(&deltas).await?;
+            }
+            Ok::<_, Failure>(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    let counts = [
+        stored(&store, "a").await?.usage,
+        stored(&store, "b").await?.usage,
+    ]
+    .map(|usage| usage.count);
+    ensure_eq!(counts, [80, 160], "the counts after 80 concurrent batches");
+    Ok(())
+}
+
+async fn by_hour(store: Store) -> Checked {
+    apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
+    let deltas = [
+        (8, 4 * HOUR + 17),
+        (1, HOUR),
+        (2, 2 * HOUR - 1),
+        (4, 2 * HOUR),
+    ];
+    store
+        .record_usage(&deltas.map(|(count, last)| used("a", count, hour(last), None)))
+        .await?;
+    store
+        .record_usage(&[
+            used("b", 100, hour(HOUR), None),
+            used("a", 16, hour(4 * HOUR), None),
+        ])
+        .await?;
+    let all = [
+        HourOfUse::new(hour(HOUR), 3),
+        HourOfUse::new(hour(2 * HOUR), 4),
+        HourOfUse::new(hour(4 * HOUR), 24),
+    ];
+    let cases = [
+        (0, 10 * HOUR, &all[..]),
+        (2 * HOUR - 1, 10 * HOUR, &all[..]),
+        (2 * HOUR, 10 * HOUR, &all[1..]),
+        (0, 4 * HOUR, &all[..2]),
+        (0, 4 * HOUR + 1, &all[..]),
+        (3 * HOUR, 4 * HOUR, &[]),
+        (10 * HOUR, 0, &[]),
+    ];
+    for (from, to, expected) in cases {
+        let told = store.usage_by_hour(&id("a"), hour(from), hour(to)).await?;
+        ensure_eq!(told, expected, "from second {from} to before second {to}");
+        let listed = store.hours_of_use(&id("a"), hour(from), hour(to)).await?;
+        ensure_eq!(
+            listed,
+            UsageByHour::new(told),
+            "what hours_of_use tells beside usage_by_hour, from second {from} to before second {to}"
+        );
+    }
+    Ok(())
+}
+
+async fn forgotten(store: Store) -> Checked {
+    apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
+    for name in ["a", "b"] {
+        let deltas = [1, 2, 5].map(|n| used(name, n, hour(n * HOUR + 7), None));
+        store.record_usage(&deltas).await?;
+    }
+    for (before, what) in [
+        (2 * HOUR - 1, "none has ended"),
+        (2 * HOUR, "one ends just then"),
+    ] {
+        ensure_eq!(
+            store.forget_usage_before(hour(before)).await?,
+            0,
+            "how many hours were forgotten: {what}"
+        );
+    }
+    ensure_eq!(
+        store.forget_usage_before(hour(3 * HOUR + 1)).await?,
+        4,
+        "how many were: two of each key"
+    );
+    for name in ["a", "b"] {
+        let told = store
+            .usage_by_hour(&id(name), hour(0), hour(10 * HOUR))
+            .await?;
+        ensure_eq!(
+            told,
+            [HourOfUse::new(hour(5 * HOUR), 5)],
+            "what is left of {name}"
+        );
+        ensure_eq!(
+            stored(&store, name).await?.usage.count,
+            8,
+            "the total of {name}"
+        );
+    }
+    ensure_eq!(
+        store.forget_usage_before(hour(3 * HOUR + 1)).await?,
+        0,
+        "how many were when asked again"
+    );
+    Ok(())
+}
+
+async fn gone(store: Store) -> Checked {
+    const DAYS: u64 = 366;
+    apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
+    let mut deltas: Vec<_> = (0..DAYS)
+        .map(|day| used("a", 1, hour(day * 24 * HOUR), None))
+        .collect();
+    deltas.push(used("b", 1, hour(0), None));
+    store.record_usage(&deltas).await?;
+    let end = hour(2 * DAYS * 24 * HOUR);
+    let count = async |name: &str| -> Result<(usize, usize), Failure> {
+        let told = store.usage_by_hour(&id(name), hour(0), end).await?;
+        let listed = store.hours_of_use(&id(name), hour(0), end).await?;
+        Ok((told.len(), listed.hours.len()))
+    };
+    let year = usize::try_from(DAYS)?;
+    ensure_eq!(count("a").await?, (year, year), "hours before");
+    let never = Condition::Version {
+        id: id("a"),
+        version: 7,
+    };
+    rejected(&store, &batch([delete("a")]).require(never)).await?;
+    ensure_eq!(
+        count("a").await?,
+        (year, year),
+        "hours after a deletion that was rejected"
+    );
+    apply(&store, [delete("a")]).await?;
+    ensure_eq!(count("a").await?, (0, 0), "hours of the deleted key");
+    ensure_eq!(count("b").await?, (1, 1), "hours of the key beside it");
+    ensure_eq!(
+        store.forget_usage_before(end).await?,
+        1,
+        "how many hours were left to forget"
+    );
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! Random batches, applied to the store and to the [`Model`]: both must do the same, whatever is
+//! asked.
+//!
+//! Most of what is asked is sensible, so that walks get far: versions, digests and primaries are
+//! mostly those that are stored.
+
+use super::model::Model;
+use super::tools::{
+    Store, all, at, digest, environment, found, id, owned_by, peppered, record, signing, tenant,
+    user,
+};
+use crate::random::Random;
+use crate::report::{Checked, Failure};
+use portunus::key::{KeyDigest, KeyKind, KeyRecord, Revocation};
+use portunus::store::{Change, Condition, OwnerRef, UsageDelta, WriteBatch};
+
+/// How many walks there are.
+pub(super) const WALKS: u64 = 10;
+const STEPS: u64 = 60;
+const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+const DIGESTS: u64 = 10;
+
+pub(super) async fn walk(store: Store, seed: u64) -> Checked {
+    let (mut random, mut model) = (Random::new(seed), Model::default());
+    for step in 0..STEPS {
+        let batch = some_batch(&mut random, &model);
+        let (applied, expected) = (store.apply(&batch).await, model.apply(&batch));
+        let context = || format!("step {step} of the walk with seed {seed}: {batch:?}");
+        match applied {
+            Ok(()) => ensure!(
+                expected,
+                "{}\nwas applied and had to be rejected",
+                context()
+            ),
+            Err(error) if error.as_rejected().is_some() => {
+                ensure!(
+                    !expected,
+                    "{}\nwas rejected ({error}) and had to be applied",
+                    context()
+                );
+            }
+            Err(error) => return Err(Failure::from(error)),
+        }
+        if random.one_in(3) {
+            let count = random.between(1, 3);
+            let deltas: Vec<_> = (0..count).map(|_| some_usage(&mut random)).collect();
+            store.record_usage(&deltas).await?;
+            model.record_usage(&deltas);
+        }
+        // The list has every record; the rest is asked for now and then, as most of it stays.
+        let agreed = async {
+            listed_alike(&store, &model).await?;
+            if random.one_in(5) || step == STEPS - 1 {
+                agree(&store, &model, &mut random).await?;
+            }
+            Ok(())
+        };
+        agreed
+            .await
+            .map_err(|Failure { seen }| Failure::new(format!("{}\n{seen}", context())))?;
+    }
+    Ok(())
+}
+
+fn some_id(random: &mut Random) -> portunus::key::KeyId {
+    id(random.pick(&IDS))
+}
+
+fn some_digest(random: &mut Random) -> KeyDigest {
+    let number = random.below(DIGESTS);
+    if random.one_in(2) {
+        digest(number)
+    } else {
+        peppered(number)
+    }
+}
+
+fn owners() -> Vec<OwnerRef> {
+    let mut owners = Vec::new();
+    for of in ["acme", "other"] {
+        owners.extend([
+            OwnerRef::Tenant(tenant(of)),
+            OwnerRef::TenantItself(tenant(of)),
+        ]);
+        owners.extend(["u1", "u2"].map(|by| OwnerRef::User(tenant(of), user(by))));
+    }
+    owners
+}
+
+fn some_record(random: &mut Random) -> KeyRecord {
+    let of = random.pick(&["acme", "other"]);
+    let mut record = if random.one_in(2) {
+        owned_by(random.pick(&IDS), of, random.pick(&["u1", "u2"]))
+    } else {
+        let mut record = record(random.pick(&IDS));
+        record.owner.tenant_id = tenant(of);
+        record
+    };
+    mend(random, &mut record);
+    record
+}
+
+/// Other facts, those among them that decide who is active and primary.
+fn mend(random: &mut Random, record: &mut KeyRecord) {
+    record.name = format!("name {}", random.below(1_000));
+    record.created_at = at(random.below(3));
+    record.expires_at = random.one_in(2).then(|| at(random.between(4, 8)));
+    record.revoked = random.one_in(4).then(|| Revocation::new(at(1), None));
+    record.enabled = !random.one_in(4);
+    record.may_be_primary = !random.one_in(5);
+    record.kind = random.pick(&[
+        KeyKind::App,
+        KeyKind::App,
+        KeyKind::User,
+        KeyKind::AccessToken,
+    ]);
+    record.environment = environment(random.pick(&["live", "test"]));
+}
+
+fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    let mut replaced = Vec::new();
+    for _ in 0..random.below(4) {
+        batch = match random.below(14) {
+            0..=4 => {
+                let record = Box::new(some_record(random));
+                batch.change(Change::Insert {
+                    digest: some_digest(random),
+                    record,
+                })
+            }
+            5..=6 => {
+                let mut record = some_record(random);
+                // One update of a key in a batch: a second one would not be one version higher.
+                if replaced.contains(&record.id) {
+                    continue;
+                }
+                replaced.push(record.id.clone());
+                if let Some(row) = model.row(&record.id).filter(|_| !random.one_in(6)) {
+                    record = row.record.clone();
+                    mend(random, &mut record);
+                    if random.one_in(5) {
+                        record.version = random.between(1, 4);
+                    }
+                }
+                batch.update(record)
+            }
+            7..=8 => {
+                let id = some_id(random);
+                let known = model
+                    .row(&id)
+                    .filter(|_| !random.one_in(4))
+                    .map(|row| row.digest);
+                let (from, to) = (
+                    known.unwrap_or_else(|| some_digest(random)),
+                    some_digest(random),
+                );
+                if from == to {
+                    continue;
+                }
+                batch.change(Change::Rehash { id, from, to })
+            }
+            9 => batch.change(Change::Delete(some_id(random))),
+            10 => {
+                let key = some_id(random);
+                let own = model
+                    .row(&key)
+                    .filter(|_| !random.one_in(3))
+                    .map(|row| OwnerRef::of(&row.record.owner));
+                let owner = own.unwrap_or_else(|| random.pick(&owners()));
+                batch.change(Change::SetPrimary { owner, key })
+            }
+            11..=12 => {
+                let owner = random.pick(&owners());
+                batch.change(Change::PinPrimary {
+                    owner,
+                    at: at(random.between(3, 8)),
+                })
+            }
+            _ => {
+                let state = random
+                    .one_in(2)
+                    .then(|| signing(random.below(200).to_le_bytes()[0]));
+                batch.change(Change::SetSigning {
+                    id: some_id(random),
+                    state,
+                })
+            }
+        };
+    }
+    if random.one_in(3) {
+        batch = batch.require(some_condition(random, model));
+    }
+    batch
+}
+
+fn some_condition(random: &mut Random, model: &Model) -> Condition {
+    let (owner, at) = (random.pick(&owners()), at(random.between(3, 8)));
+    match random.below(3) {
+        0 => {
+            let id = some_id(random);
+            let known = model
+                .row(&id)
+                .filter(|_| !random.one_in(3))
+                .map(|row| row.record.version);
+            Condition::Version {
+                id,
+                version: known.unwrap_or_else(|| random.between(1, 3)),
+            }
+        }
+        1 => {
+            let other = random
+                .one_in(3)
+                .then(|| random.one_in(2).then(|| some_id(random)));
+            let key = other.unwrap_or_else(|| model.primary(&owner, at));
+            Condition::Primary { owner, key, at }
+        }
+        _ => Condition::ActiveKeysAtMost {
+            owner,
+            at,
+            limit: random.below(4),
+        },
+    }
+}
+
+fn some_usage(random: &mut Random) -> UsageDelta {
+    let ip = random
+        .one_in(2)
+        .then(|| std::net::IpAddr::from([198, 51, 100, random.below(200).to_le_bytes()[0]]));
+    UsageDelta::new(
+        some_id(random),
+        random.between(1, 9),
+        at(random.below(20_000)),
+        ip,
+    )
+}
+
+async fn listed_alike(store: &Store, model: &Model) -> Checked {
+    let live = model.live();
+    let listed: Vec<_> = all(store)
+        .await?
+        .iter()
+        .map(|key| ((*key.record).clone(), key.usage))
+        .collect();
+    let expected: Vec<_> = live
+        .iter()
+        .map(|row| (row.record.clone(), row.usage))
+        .collect();
+    ensure_eq!(listed, expected, "the list, with usage");
+    Ok(())
+}
+
+/// Asks the store all else that the model can answer.
+async fn agree(store: &Store, model: &Model, random: &mut Random) -> Checked {
+    let live = model.live();
+    for number in 0..DIGESTS {
+        for digest in [digest(number), peppered(number)] {
+            let expected = live
+                .iter()
+                .find(|row| row.digest == digest)
+                .map(|row| &row.record);
+            let stored = found(store, digest).await?;
+            ensure_eq!(
+                stored.as_ref().map(|key| &**key.record()),
+                expected,
+                "found by digest {number} of {}",
+                digest.scheme()
+            );
+        }
+    }
+    for name in IDS {
+        let (stored, row) = (store.get(&id(name)).await?, model.row(&id(name)));
+        ensure_eq!(
+            stored.as_ref().map(|key| &*key.record),
+            row.map(|row| &row.record),
+            "{name} by its id"
+        );
+        let signing = store.signing_state(&id(name)).await?;
+        ensure!(
+            signing.as_ref() == row.and_then(|row| row.signing.as_ref()),
+            "{name} signs with another state than was set"
+        );
+        let hours = store.usage_by_hour(&id(name), at(0), at(100_000)).await?;
+        let hours: Vec<_> = hours.iter().map(|hour| (hour.start, hour.count)).collect();
+        let expected: Vec<_> = row
+            .map(|row| row.by_hour.clone().into_iter().collect())
+            .unwrap_or_default();
+        ensure_eq!(hours, expected, "the hours of {name}");
+    }
+    let (owners, at) = (owners(), at(random.between(3, 8)));
+    let together = store.primaries(&owners, at).await?;
+    ensure_eq!(
+        together.len(),
+        owners.len(),
+        "how many primary keys are told"
+    );
+    for (owner, told) in owners.iter().zip(together) {
+        let expected = model.primary(owner, at);
+        ensure_eq!(
+            [store.primary(owner, at).await?, told],
+            [expected.clone(), expected],
+            "the primary key of {owner:?} at {at:?}, alone and among others"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! A secret that is stored under several digests, behind caches on several nodes that hear of
+//! changes by the database alone.
+
+use std::sync::Arc;
+
+use portunus::key::KeyHasher;
+use portunus::store::{CachedStore, InvalidationBus, StoredKey};
+
+use super::ear::Ear;
+use super::*;
+
+/// Longer than any test waits: what is seen before was heard.
+const NEVER: Duration = Duration::from_secs(600);
+
+/// The digests of a secret, the newest scheme first, as different from others' as digests are.
+fn secret(number: u32) -> [KeyDigest; 3] {
+    let of = |scheme| {
+        let text = format!("{scheme} {number}");
+        KeyDigest::new(scheme, KeyHasher::sha256().digest(&text).to_bytes())
+    };
+    [
+        of(DigestScheme::HmacSha256 { pepper: 2 }),
+        of(DigestScheme::HmacSha256 { pepper: 1 }),
+        of(DigestScheme::Sha256),
+    ]
+}
+
+fn under(digest: KeyDigest, name: &str) -> Change {
+    insert(digest, record(name))
+}
+
+fn told(found: Option<Arc<StoredKey>>) -> Option<(String, bool)> {
+    let stored = found?;
+    let record = stored.record();
+    Some((record.id.to_string(), record.revoked.is_none()))
+}
+
+struct Node<S> {
+    store: S,
+    cache: CachedStore,
+    ear: Arc<Ear>,
+}
+
+/// The node that writes answers so at once, and the other one as soon as it has heard.
+async fn answer<S>(
+    nodes: &[Node<S>; 2],
+    asked: &[KeyDigest],
+    expected: Option<(&str, bool)>,
+    what: &str,
+) {
+    let expected = expected.map(|(name, stands)| (name.to_owned(), stands));
+    let [here, there] = nodes;
+    let found = told(here.cache.find(asked).await.unwrap());
+    assert_eq!(found, expected, "on the same node, {what}");
+    let is_so = async || {
+        let found = told(there.cache.find(asked).await.unwrap());
+        (found == expected).then_some(())
+    };
+    let seen = eventually_async(is_so).await;
+    assert!(seen.is_some(), "never on the other node: {what}");
+    // And both remember it when all of that was heard, so that the next change has something to end.
+    tokio::join!(here.ear.wait_for_proof(), there.ear.wait_for_proof());
+    for node in nodes {
+        node.cache.find(asked).await.unwrap();
+        assert!(node.cache.find_now(asked).is_some(), "forgotten, {what}");
+    }
+}
+
+/// Two nodes on one database, each with a store and a bus: whichever key of a remembered secret is
+/// imported, revoked, deleted or given another digest, both answer as the store does.
+pub(crate) async fn whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache<S, B>(
+    nodes: [(S, B); 2],
+) where
+    S: KeyStore + Clone,
+    B: InvalidationBus,
+{
+    let nodes = nodes.map(|(store, bus)| {
+        let ear = Ear::on(&bus);
+        let cache = CachedStore::builder(store.clone()).bus(bus);
+        let cache = cache.time_to_live(NEVER).staleness(NEVER).build();
+        Node { store, cache, ear }
+    });
+    for node in &nodes {
+        until_async("the bus is healthy", || node.cache.is_healthy()).await;
+    }
+    let here = &nodes[0].cache;
+    let make = async |change: Change| here.apply(&batch([change])).await.unwrap();
+    let revoke = async |name: &str| {
+        let mut revoked = get(&nodes[0].store, name).await;
+        revoked.revoked = Some(Revocation::new(at(2_000), None));
+        here.apply(&WriteBatch::new().update(revoked))
+            .await
+            .unwrap();
+    };
+
+    // Unknown, then imported under the oldest digest and under newer ones.
+    let asked = secret(1);
+    answer(&nodes, &asked, None, "before anything").await;
+    make(under(asked[2], "oldest")).await;
+    answer(&nodes, &asked, Some(("oldest", true)), "imported").await;
+    make(under(asked[0], "newest")).await;
+    answer(&nodes, &asked, Some(("newest", true)), "imported newer").await;
+    make(under(asked[1], "middle")).await;
+    // Whether each has seen the third one or not.
+    revoke("middle").await;
+    let revoked = Some(("middle", false));
+    answer(&nodes, &asked, revoked, "imported beside it, and revoked").await;
+    revoke("newest").await;
+    answer(&nodes, &asked, Some(("newest", false)), "revoked itself").await;
+    make(Change::Delete(id("oldest"))).await;
+    answer(&nodes, &asked, None, "an older one deleted").await;
+
+    // Imported, revoked and deleted one after the other, each of them seen.
+    let asked = secret(2);
+    make(under(asked[0], "first")).await;
+    answer(&nodes, &asked, Some(("first", true)), "the first").await;
+    make(under(asked[2], "second")).await;
+    answer(&nodes, &asked, Some(("first", true)), "with a second").await;
+    revoke("second").await;
+    answer(&nodes, &asked, Some(("second", false)), "second revoked").await;
+    let elsewhere = secret(3)[2];
+    make(rehash("second", asked[2], elsewhere)).await;
+    answer(&nodes, &asked, Some(("first", true)), "second moved away").await;
+    make(rehash("second", elsewhere, asked[1])).await;
+    answer(&nodes, &asked, Some(("second", false)), "second is back").await;
+    make(rehash("second", asked[1], secret(3)[1])).await;
+    answer(&nodes, &asked, Some(("first", true)), "second gone again").await;
+    make(Change::Delete(id("second"))).await;
+    answer(
+        &nodes,
+        &asked,
+        None,
+        "second, which had its digests, deleted",
+    )
+    .await;
+}

@@ -1,0 +1,149 @@
+//! Lists of keys, page by page.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Usage;
+use crate::key::{Environment, KeyId, KeyRecord, KeyStatus, TenantId, WorkspaceId};
+
+/// A record with its usage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listed {
+    /// The record.
+    pub record: Arc<KeyRecord>,
+    /// How it has been used.
+    pub usage: Usage,
+}
+
+impl Listed {
+    /// A record with its usage.
+    #[must_use]
+    pub fn new(record: impl Into<Arc<KeyRecord>>, usage: Usage) -> Self {
+        Self {
+            record: record.into(),
+            usage,
+        }
+    }
+}
+
+/// Which records, and which page of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListQuery {
+    /// Of this tenant only; of all if absent.
+    pub tenant: Option<TenantId>,
+    /// Without the workspace-scoped keys that reach any workspace but these; with all if absent.
+    pub within_workspaces: Option<Vec<WorkspaceId>>,
+    /// In this state at `now` only.
+    pub status: Option<KeyStatus>,
+    /// The instant at which states are told.
+    pub now: SystemTime,
+    /// Of this environment only.
+    pub environment: Option<Environment>,
+    /// With this in the name, description or masked secret, whatever the case (ASCII).
+    pub text: Option<String>,
+    /// At most this many, 1 to 500: a store takes 0 for 1, and more for 500.
+    pub limit: usize,
+    /// After this place in the order.
+    pub after: Option<Cursor>,
+}
+
+impl ListQuery {
+    /// The most records that a store looks at for one page.
+    pub const MOST_SCANNED: usize = 10_000;
+
+    /// The first page of all records, 50 of them.
+    #[must_use]
+    pub fn new(now: SystemTime) -> Self {
+        Self {
+            tenant: None,
+            within_workspaces: None,
+            status: None,
+            now,
+            environment: None,
+            text: None,
+            limit: 50,
+            after: None,
+        }
+    }
+
+    /// Whether a record belongs into the list. Where a store cannot ask its database, it asks this.
+    #[must_use]
+    pub fn selects(&self, record: &KeyRecord) -> bool {
+        let has = |text: &str, part: &str| {
+            text.to_ascii_lowercase()
+                .contains(&part.to_ascii_lowercase())
+        };
+        self.tenant
+            .as_ref()
+            .is_none_or(|tenant| record.owner.tenant_id == *tenant)
+            && self.within_workspaces.as_ref().is_none_or(|own| {
+                record
+                    .workspaces
+                    .as_ref()
+                    .is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
+            })
+            && self
+                .status
+                .is_none_or(|status| record.status(self.now) == status)
+            && self
+                .environment
+                .as_ref()
+                .is_none_or(|environment| record.environment == *environment)
+            && self.text.as_deref().is_none_or(|part| {
+                has(&record.name, part)
+                    || has(&record.masked, part)
+                    || record
+                        .description
+                        .as_deref()
+                        .is_some_and(|text| has(text, part))
+            })
+    }
+}
+
+/// A place in the order of a list: newest first, then by id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cursor {
+    /// When the last record of the page was made.
+    pub created_at: SystemTime,
+    /// Its id.
+    pub id: KeyId,
+}
+
+impl Cursor {
+    /// The place of this key.
+    #[must_use]
+    pub fn new(created_at: SystemTime, id: KeyId) -> Self {
+        Self { created_at, id }
+    }
+}
+
+/// A page of records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Page {
+    /// The records, newest first.
+    pub items: Vec<Listed>,
+    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
+    /// and still have a next.
+    pub next: Option<Cursor>,
+    /// The rows in this part of the list that cannot be read and were left out, as
+    /// [`StoreError::corrupt`](super::StoreError::corrupt) names them: row and column, never what stands there. They count
+    /// towards the limit. In the list of a tenant, only rows that are known to be its own.
+    pub corrupt: Vec<String>,
+}
+
+impl Page {
+    /// A page of records, all of which could be read.
+    #[must_use]
+    pub fn new(items: Vec<Listed>, next: Option<Cursor>) -> Self {
+        let corrupt = Vec::new();
+        Self {
+            items,
+            next,
+            corrupt,
+        }
+    }
+}
