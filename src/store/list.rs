@@ -130,8 +130,9 @@ pub struct Page {
     /// and still have a next.
     pub next: Option<Cursor>,
     /// The rows in this part of the list that cannot be read and were left out, as
-    /// [`StoreError::corrupt`](super::StoreError::corrupt) names them: row and column, never what stands there. They count
-    /// towards the limit. In the list of a tenant, only rows that are known to be its own.
+    /// [`StoreError::corrupt`](super::StoreError::corrupt) names them: row and column, never what
+    /// stands there. They count towards the limit. In the list of a tenant, only rows that are
+    /// known to be its own.
     pub corrupt: Vec<String>,
 }
 

@@ -44,7 +44,8 @@ impl HourOfUse {
 pub struct UsageByHour {
     /// The hours in which it was used, the oldest first.
     pub hours: Vec<HourOfUse>,
-    /// The rows that cannot be read and were left out, as [`StoreError::corrupt`](super::StoreError::corrupt) names them.
+    /// The rows that cannot be read and were left out, as
+    /// [`StoreError::corrupt`](super::StoreError::corrupt) names them.
     pub corrupt: Vec<String>,
 }
 

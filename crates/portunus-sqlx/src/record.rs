@@ -109,14 +109,10 @@ pub(crate) fn unreadable(
 }
 
 /// The first column that is not as it was derived. Whose the row is comes before all others.
-pub(crate) fn first_wrong(
-    wrong: impl Iterator<Item = &'static str> + Clone,
-) -> Option<&'static str> {
-    let is_tenant = |column: &&str| *column == TENANT;
-    wrong
-        .clone()
-        .find(is_tenant)
-        .or_else(|| wrong.clone().next())
+pub(crate) fn first_wrong(mut wrong: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let first = wrong.next()?;
+    let is_tenant = first == TENANT || wrong.any(|column| column == TENANT);
+    Some(if is_tenant { TENANT } else { first })
 }
 
 /// Whether a row that cannot be read, as [`Row::corrupt`] names it, may be another tenant's than its

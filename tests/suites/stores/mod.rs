@@ -8,7 +8,7 @@ mod small;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use portunus_conformance::{self as conformance, Violations};
+use portunus_conformance::{self as conformance, Violation, Violations};
 use small::How::{self, *};
 use small::Small;
 
@@ -294,7 +294,7 @@ async fn each_fault_of_lists_primaries_and_hours_fails_one_check_alone() {
     ];
     for (how, expected) in cases {
         let violations = violations(how).await;
-        let told = violations.iter().map(|violation| violation.check());
+        let told = violations.iter().map(Violation::check);
         let told: Vec<_> = told
             .filter(|check| !check.starts_with("random batches"))
             .collect();
