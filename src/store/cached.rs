@@ -13,9 +13,9 @@
 //! nothing is used that is older than the bound on staleness.
 //!
 //! Which key a secret has depends on all of its digests. So a key is remembered for exactly those
-//! that were asked for, and counts only while none of them became known since, and neither it nor
-//! another key of its secret ([`StoredKey::others`]) changed. Writers need not know of it: they tell
-//! the ids of what they change, and fingerprints of new digests.
+//! that were asked for, and counts only while none of them got or lost a key since, and neither it
+//! nor another key on which that depends ([`StoredKey::others`]) changed. Writers need not know of
+//! it: they tell the ids of what they change, and fingerprints of digests that come and go.
 
 mod answers;
 mod epochs;
