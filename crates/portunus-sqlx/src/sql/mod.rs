@@ -76,21 +76,33 @@ macro_rules! counts_as_active {
     };
 }
 
-/// The keys with any of eight digests, and those of the digests that deleted keys had, with the
-/// tenant where it is known. Schemes are compared by whoever asks, who then also sees those he does
-/// not know.
-pub(crate) const FIND: &str = concat!(
-    "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
-    record_columns!(),
-    " FROM portunus_keys WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
-     UNION ALL SELECT CAST(1 AS BIGINT), portunus_digests.key_id, scheme, digest, \
-     NULL, NULL, NULL, NULL, NULL, portunus_deleted.tenant_id, \
-     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-     FROM portunus_digests \
-     LEFT JOIN portunus_deleted ON portunus_deleted.key_id = portunus_digests.key_id \
-     WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
-     AND NOT EXISTS (SELECT 1 FROM portunus_keys WHERE portunus_keys.id = portunus_digests.key_id)"
-);
+/// The keys with these digests, and those of the digests that deleted keys had, with the tenant where
+/// it is known. Schemes are compared by whoever asks, who then also sees those he does not know.
+macro_rules! find {
+    ($is_asked_for:literal) => {
+        concat!(
+            "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
+            record_columns!(),
+            " FROM portunus_keys WHERE digest ",
+            $is_asked_for,
+            " UNION ALL SELECT CAST(1 AS BIGINT), portunus_digests.key_id, scheme, digest, \
+             NULL, NULL, NULL, NULL, NULL, portunus_deleted.tenant_id, \
+             NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+             FROM portunus_digests \
+             LEFT JOIN portunus_deleted ON portunus_deleted.key_id = portunus_digests.key_id \
+             WHERE digest ",
+            $is_asked_for,
+            " AND NOT EXISTS \
+             (SELECT 1 FROM portunus_keys WHERE portunus_keys.id = portunus_digests.key_id)"
+        )
+    };
+}
+
+/// Of one digest, which most look-ups have. PostgreSQL reads a table of some thousand rows from end to
+/// end rather than look for eight of them in its index.
+pub(crate) const FIND_ONE: &str = find!("= $1");
+/// Of eight digests.
+pub(crate) const FIND: &str = find!("IN ($1, $2, $3, $4, $5, $6, $7, $8)");
 
 /// One record.
 pub(crate) const RECORD: &str = concat!(
