@@ -21,6 +21,7 @@ mod roles;
 mod silence;
 mod sqlite;
 mod sqlite_changes;
+mod sqlite_checkpoint;
 mod sqlite_disk;
 mod sqlite_faults;
 mod sqlite_watch;
