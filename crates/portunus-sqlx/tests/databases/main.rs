@@ -13,6 +13,7 @@ mod addresses;
 mod common;
 mod conformance;
 mod lanes;
+mod places;
 mod pooler;
 mod postgres;
 mod postgres_bus;
