@@ -259,7 +259,7 @@ fn starts(number: usize, of: usize, is_slow: bool) -> Vec<usize> {
     let (middle, late) = (number * 7_919 % of, of - 1 - number * 131 % 900);
     match number % 4 {
         // Few of the slow ones from where they must look at the most.
-        _ if is_slow && number % 24 != 0 => vec![late],
+        _ if is_slow && !number.is_multiple_of(24) => vec![late],
         0 => vec![0, middle],
         1 => vec![0, late],
         2 => vec![middle],
