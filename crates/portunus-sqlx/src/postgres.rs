@@ -39,11 +39,25 @@ const WRITE_ATTEMPTS: u32 = 5;
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(5);
 
 /// What a connection is told first. The server keeps these limits also where the client is gone.
-const SET_LIMITS: &str = "SELECT set_config('statement_timeout', '10s', false), \
+///
+/// Every statement here is about few rows, which one index has in the order that is asked for (see
+/// the module `sql::plans`), whatever the values are. By its statistics the server may prefer to read
+/// a table from end to end where a page is a good part of it, or an index that only has the order
+/// where its rows lie closer together: then a page looks at more rows than it may, and at millions
+/// where what it asks for is rare. Where pages of the disk cost nothing, the fewest rows are cheapest.
+pub(crate) const SET_FIRST: &str = "SELECT set_config('statement_timeout', '10s', false), \
      set_config('lock_timeout', '8s', false), \
-     set_config('idle_in_transaction_session_timeout', '30s', false)";
+     set_config('idle_in_transaction_session_timeout', '30s', false), \
+     set_config('enable_seqscan', 'off', false), \
+     set_config('enable_bitmapscan', 'off', false), \
+     set_config('enable_hashjoin', 'off', false), \
+     set_config('enable_mergejoin', 'off', false), \
+     set_config('seq_page_cost', '0', false), \
+     set_config('random_page_cost', '0', false), \
+     set_config('plan_cache_mode', 'force_generic_plan', false)";
 
-/// Begins a transaction; behind a pooler with the limits of a connection, which hold for it alone.
+/// Begins a transaction; behind a pooler with what a connection is told otherwise, which holds for it
+/// alone.
 struct Begin {
     direct: &'static str,
     pooled: &'static str,
@@ -57,7 +71,11 @@ macro_rules! begin {
                 "BEGIN ISOLATION LEVEL ",
                 $mode,
                 "; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; \
-                 SET LOCAL idle_in_transaction_session_timeout = '30s'",
+                 SET LOCAL idle_in_transaction_session_timeout = '30s'; \
+                 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
+                 SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
+                 SET LOCAL seq_page_cost = 0; SET LOCAL random_page_cost = 0; \
+                 SET LOCAL plan_cache_mode = force_generic_plan",
                 $then
             ),
         }
@@ -167,13 +185,16 @@ impl PostgresStore {
 
     /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on
     /// each, statements end after 10 seconds, waits for locks after 8, and transactions that their
-    /// client forgot after 30. A connection that was idle for a second is tried before it is used,
-    /// for a second at most; a busier one is trusted.
+    /// client forgot after 30. Tables are read by their indexes and by plans for any values
+    /// (`plan_cache_mode`, which PostgreSQL has since version 12; `enable_seqscan` and others are off,
+    /// and pages of the disk cost nothing). A connection that
+    /// was idle for a second is tried before it is used, for a second at most; a busier one is
+    /// trusted.
     #[must_use]
     pub fn pool_options() -> PgPoolOptions {
         Self::plain_pool_options().after_connect(|connection, _| {
             Box::pin(async move {
-                sqlx::query(SET_LIMITS).execute(connection).await?;
+                sqlx::query(SET_FIRST).execute(connection).await?;
                 Ok(())
             })
         })
@@ -189,10 +210,11 @@ impl PostgresStore {
     /// of its connections at most write at once, and a quarter at most read lists, usage and
     /// events, so that look-ups find one. Call [`migrate`](Self::migrate) before anything else.
     ///
-    /// Here a look-up takes 3 seconds at most, and another read 10. A write begins within 10
-    /// seconds, with the wait for its turn, each of its statements takes 10 at most, and all of it
-    /// 30. A connection whose operation took longer is closed. Warns, by `tracing`, where
-    /// digests of keys may go beyond this machine in clear text.
+    /// Here a look-up takes 3 seconds at most, and another read 10, after it waited 5 at most for
+    /// others that read lists, usage and events. A write begins within 10 seconds, with the wait
+    /// for its turn, each of its statements takes 10 at most, and all of it 30. A connection whose
+    /// operation took longer is closed. Warns, by `tracing`, where digests of keys may go beyond
+    /// this machine in clear text.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         address::warn_of_clear_text(&pool.connect_options());
@@ -219,12 +241,13 @@ impl PostgresStore {
 
 impl Database for Postgres {
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
+        // First: who waited long for it would leave the server a statement that goes on for as long.
+        let place = self.share.place(O::PURPOSE).await?;
         let limit = Limit::of(match O::PURPOSE {
             Purpose::LookUp => LOOK_UP_LIMIT,
             Purpose::Request | Purpose::Management => READ_LIMIT,
         });
         let attempts = async {
-            let place = self.share.place(O::PURPOSE).await?;
             if self.is_pooled && O::PURPOSE != Purpose::LookUp {
                 return self.in_transaction(&operation, &READ, limit, &place).await;
             }

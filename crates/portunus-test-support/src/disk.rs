@@ -7,6 +7,8 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,14 +25,18 @@ impl Disk {
     /// Each kind of disk that there can be here: always one whose processes are limited, and a file
     /// system of so many kibibytes where one may be mounted.
     pub fn all(kibibytes: u32) -> Vec<Self> {
-        let limited = Self {
-            folder: tempfile::tempdir().unwrap(),
-            is_mounted: false,
-        };
         Self::mounted(kibibytes)
             .into_iter()
-            .chain([limited])
+            .chain([Self::limited()])
             .collect()
+    }
+
+    /// One whose processes are limited.
+    pub fn limited() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            is_mounted: false,
+        }
     }
 
     /// A file system of so many kibibytes; `None`, with a line on stderr, where none may be mounted.
@@ -89,8 +95,23 @@ impl Disk {
         }
     }
 
+    /// From now on the process with this id finds no room in a file beyond so many bytes.
+    pub fn limit_files(&self, pid: u32, bytes: u64) {
+        self.limit(pid, &format!("{bytes}:"));
+    }
+
     fn limit(&self, pid: u32, fsize: &str) {
-        let status = Command::new("prlimit")
+        // Only the user whose process it is may limit it, which not even root is everywhere.
+        let owner = |process: String| {
+            let folder = fs::metadata(format!("/proc/{process}")).unwrap();
+            (folder.uid(), folder.gid())
+        };
+        let (user, group) = owner(pid.to_string());
+        let mut prlimit = Command::new("prlimit");
+        if (user, group) != owner("self".into()) {
+            prlimit.uid(user).gid(group);
+        }
+        let status = prlimit
             .args([&format!("--pid={pid}"), &format!("--fsize={fsize}")])
             .status();
         let status = status.expect("prlimit of the package util-linux");

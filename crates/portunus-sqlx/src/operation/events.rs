@@ -180,7 +180,7 @@ impl Operation for Events<'_> {
                 page.next = end.map(i64::unsigned_abs);
                 return Ok(page);
             }
-            rows = MOST_ROWS;
+            rows = MOST_ROWS.min(EventQuery::MOST_SCANNED.saturating_sub(scanned));
         }
         page.next = Some(place.unsigned_abs());
         Ok(page)

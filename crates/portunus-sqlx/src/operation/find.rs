@@ -36,12 +36,15 @@ impl Operation for Find<'_> {
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let (mut keys, mut others) = (Vec::new(), Vec::new());
         for candidates in self.0.chunks(DIGESTS) {
-            let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
-            let values = repeated
-                .take(DIGESTS)
-                .map(|digest| Value::from(digest.to_bytes().to_vec()))
-                .collect();
-            for mut row in session.rows(sql::FIND, values).await? {
+            let bytes = |digest: &KeyDigest| Value::from(digest.to_bytes().to_vec());
+            let (sql, values) = match candidates {
+                [digest] => (sql::FIND_ONE, vec![bytes(digest)]),
+                _ => {
+                    let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
+                    (sql::FIND, repeated.take(DIGESTS).map(bytes).collect())
+                }
+            };
+            for mut row in session.rows(sql, values).await? {
                 let ended = row.int("ended")?;
                 let id = row.text("id")?;
                 row.rename(TABLE, &id);

@@ -2,6 +2,8 @@
 //! chose.
 
 mod apply;
+#[cfg(test)]
+mod bounds;
 mod events;
 mod find;
 mod fold;

@@ -35,19 +35,24 @@ impl Operation for Primary<'_> {
             KeyKind::AccessToken.as_str().into(),
             kind,
         ];
-        let (mut set, mut newest) = (None, None);
+        let mut rows = Vec::new();
         for mut row in session.rows(sql, values).await? {
             row.rename(TABLE, "of a primary key");
-            let place = row.int("place")?;
+            rows.push((row.int("place")?, row));
+        }
+        // Where the one that was set still can be, it does not matter what the newest is.
+        rows.sort_by_key(|(place, _)| *place);
+        for (place, mut row) in rows {
             let record = record::read(&mut row)?;
             if self.owner.includes(&record) && record.can_be_primary(self.at) {
-                *(if place == 0 { &mut set } else { &mut newest }) = Some(record.id);
-            } else if place != 0 {
+                return Ok(Some(record.id));
+            }
+            if place != 0 {
                 // The columns said that it can.
                 return Err(row.corrupt("record"));
             }
         }
-        Ok(set.or(newest))
+        Ok(None)
     }
 }
 

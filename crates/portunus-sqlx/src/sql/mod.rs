@@ -76,23 +76,35 @@ macro_rules! counts_as_active {
     };
 }
 
-/// The keys with any of eight digests (0), and those of the digests that deleted keys had (1), with
-/// the tenant where it is known, and that other keys had before (2). Schemes are compared by whoever
+/// The keys with these digests (0), and those of the digests that deleted keys had (1), with the
+/// tenant where it is known, and that other keys had before (2). Schemes are compared by whoever
 /// asks, who then also sees those he does not know.
-pub(crate) const FIND: &str = concat!(
-    "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
-    record_columns!(),
-    " FROM portunus_keys WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
-     UNION ALL SELECT CAST(CASE WHEN holder.id IS NULL THEN 1 ELSE 2 END AS BIGINT), \
-     known.key_id, known.scheme, known.digest, \
-     NULL, NULL, NULL, NULL, NULL, COALESCE(holder.tenant_id, portunus_deleted.tenant_id), \
-     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-     FROM portunus_digests AS known \
-     LEFT JOIN portunus_keys AS holder ON holder.id = known.key_id \
-     LEFT JOIN portunus_deleted ON portunus_deleted.key_id = known.key_id \
-     WHERE known.digest IN ($1, $2, $3, $4, $5, $6, $7, $8) \
-     AND (holder.id IS NULL OR holder.digest <> known.digest OR holder.scheme <> known.scheme)"
-);
+macro_rules! find {
+    ($is_asked_for:literal) => {
+        concat!(
+            "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
+            record_columns!(),
+            " FROM portunus_keys WHERE digest ",
+            $is_asked_for,
+            " UNION ALL SELECT CAST(CASE WHEN holder.id IS NULL THEN 1 ELSE 2 END AS BIGINT), \
+             known.key_id, known.scheme, known.digest, \
+             NULL, NULL, NULL, NULL, NULL, COALESCE(holder.tenant_id, portunus_deleted.tenant_id), \
+             NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+             FROM portunus_digests AS known \
+             LEFT JOIN portunus_keys AS holder ON holder.id = known.key_id \
+             LEFT JOIN portunus_deleted ON portunus_deleted.key_id = known.key_id \
+             WHERE known.digest ",
+            $is_asked_for,
+            " AND (holder.id IS NULL OR holder.digest <> known.digest OR holder.scheme <> known.scheme)"
+        )
+    };
+}
+
+/// Of one digest, which most look-ups have. PostgreSQL reads a table of some thousand rows from end to
+/// end rather than look for eight of them in its index.
+pub(crate) const FIND_ONE: &str = find!("= $1");
+/// Of eight digests.
+pub(crate) const FIND: &str = find!("IN ($1, $2, $3, $4, $5, $6, $7, $8)");
 
 /// One record.
 pub(crate) const RECORD: &str = concat!(

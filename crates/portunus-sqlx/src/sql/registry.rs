@@ -9,6 +9,7 @@ use super::*;
 /// of buses.
 pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
     let mut all = vec![
+        FIND_ONE,
         FIND,
         RECORD,
         GET,

@@ -1,7 +1,7 @@
 //! Lists: their order, their pages, their filters.
 
 use portunus::key::{KeyStatus, WorkspaceId};
-use portunus::store::Page;
+use portunus::store::{Cursor, MemoryStore, Page};
 
 use super::*;
 
@@ -54,10 +54,7 @@ pub(crate) async fn a_list_is_newest_first_and_then_by_id(home: &impl Home) {
         );
     }
     let mut query = ListQuery::new(at(1_000));
-    query.after = Some(portunus::store::Cursor::new(
-        at(5) + Duration::from_nanos(1),
-        id("zzz"),
-    ));
+    query.after = Some(Cursor::new(at(5) + Duration::from_nanos(1), id("zzz")));
     assert_eq!(
         pages(&store, query).await.concat(),
         order[1..],
@@ -315,5 +312,60 @@ pub(crate) async fn every_filter_agrees_with_the_definition(home: &impl Home) {
             expected,
             "{query:?}"
         );
+    }
+}
+
+pub(crate) async fn keys_of_one_millisecond_are_paged_in_the_order_of_their_bytes(
+    home: &impl Home,
+) {
+    let (store, memory) = (home.open().await, MemoryStore::new());
+    let mut random = Random(5);
+    let mut changes = Vec::new();
+    for number in 0..300_u32 {
+        // Letters that languages, case or numbers would put into another order.
+        let first = random.pick(&["-", "_", "A", "a", "B", "b", "Z", "z", "0", "9", "10"]);
+        let mut record = record(&format!("{first}{}k{number}", random.pick(&["", "-", "_"])));
+        let nanos = if random.one_in(8) {
+            random.below(3_000_000)
+        } else {
+            // Many at the same nanosecond, too.
+            1_000_000 + random.below(40)
+        };
+        record.created_at = at(1_000) + Duration::from_nanos(nanos);
+        changes.push(insert(digest(number), record));
+    }
+    store.apply(&batch(changes.clone())).await.unwrap();
+    memory.apply(&batch(changes)).await.unwrap();
+    assert_paged_by_bytes(&memory).await;
+    assert_paged_by_bytes(&store).await;
+}
+
+/// Asserts that pages of any size hold every key once, the newest first and then by the bytes of
+/// their ids, and go on after any of them.
+async fn assert_paged_by_bytes(store: &impl KeyStore) {
+    let mut query = ListQuery::new(at(5_000));
+    query.limit = 500;
+    let listed = store.list(&query).await.unwrap().items;
+    let place = |key: &Listed| {
+        let id = key.record.id.as_str().as_bytes().to_vec();
+        (std::cmp::Reverse(key.record.created_at), id)
+    };
+    assert!(listed.is_sorted_by_key(place));
+    let expected: Vec<_> = listed.iter().map(|key| key.record.id.to_string()).collect();
+    assert_eq!(expected.len(), 300);
+    for limit in [1, 7, 50, 299, 300] {
+        query.limit = limit;
+        let pages = pages(store, query.clone()).await;
+        assert_eq!(pages.concat(), expected, "{limit} a page");
+        assert_eq!(pages.len(), 300_usize.div_ceil(limit));
+    }
+    query.limit = 2;
+    for (number, key) in listed.iter().enumerate() {
+        let record = &key.record;
+        query.after = Some(Cursor::new(record.created_at, record.id.clone()));
+        let next = store.list(&query).await.unwrap().items;
+        let next: Vec<_> = next.iter().map(|key| key.record.id.to_string()).collect();
+        let rest = &expected[number + 1..];
+        assert_eq!(next, rest[..rest.len().min(2)], "after {}", record.id);
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod fold;
 pub(crate) mod lists;
 pub(crate) mod model;
 pub(crate) mod newer;
+pub(crate) mod primaries;
 pub(crate) mod secrets;
 pub(crate) mod usage;
 pub(crate) mod written;
@@ -471,6 +472,9 @@ macro_rules! every_case {
             lists::the_characters_of_patterns_mean_themselves
             lists::a_list_within_workspaces_fills_its_pages
             lists::every_filter_agrees_with_the_definition
+            lists::keys_of_one_millisecond_are_paged_in_the_order_of_their_bytes
+            primaries::the_primary_keys_of_many_owners_are_those_that_each_has
+            primaries::a_newest_key_that_cannot_be_read_does_not_hide_the_one_that_was_set
             usage::usage_adds_up_and_its_time_never_moves_back
             usage::usage_of_keys_that_are_gone_is_skipped_and_that_of_others_kept
             usage::usage_outlives_an_update_and_is_no_new_version

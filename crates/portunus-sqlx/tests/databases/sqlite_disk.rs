@@ -15,6 +15,13 @@ use portunus_test_support::disk::Disk;
 use sqlx::sqlite::SqliteConnectOptions;
 
 const FILE: &str = "PORTUNUS_SQLX_FILE_ON_A_SMALL_DISK";
+/// A user without any rights, and how a program runs as that one.
+const NOBODY: u32 = 65_534;
+const AS_NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|mine| std::os::unix::fs::MetadataExt::uid(&mine) == 0)
+}
 
 fn revoked(mut record: portunus::key::KeyRecord) -> WriteBatch {
     record.revoked = Some(Revocation::new(at(2_000), None));
@@ -41,6 +48,18 @@ async fn a_process_that_does_what_it_is_told() {
                 let mut record = record(name);
                 record.description = Some("x".repeat(2_000));
                 said(store.apply(&batch([insert(digest, record)])).await)
+            }
+            // Many with much in them, at once.
+            "bulk" => {
+                let large = |number: u32| {
+                    let mut record = record(&format!("{name}{number}"));
+                    record.description = Some("x".repeat(20_000));
+                    insert(
+                        KeyHasher::sha256().digest(&format!("{name}{number}")),
+                        record,
+                    )
+                };
+                said(store.apply(&batch((0..120).map(large))).await)
             }
             "revoke" => match store.get(&id(name)).await {
                 Ok(listed) => said(
@@ -82,16 +101,33 @@ async fn a_process_that_does_what_it_is_told() {
 }
 
 /// Such a process.
-struct Other {
+pub(crate) struct Other {
     child: Child,
     told: ChildStdin,
     lines: Lines<BufReader<ChildStderr>>,
 }
 
 impl Other {
-    fn on(disk: &Disk) -> Self {
-        let mut child = disk
-            .command(std::env::current_exe().unwrap())
+    pub(crate) fn on(disk: &Disk) -> Self {
+        Self::run(disk, disk.command(std::env::current_exe().unwrap()))
+    }
+
+    /// As a user without any rights, whose folder this is from now on.
+    pub(crate) fn of_nobody(disk: &Disk) -> Self {
+        // Where the file may only be read by its owner, so may the program.
+        let program = disk.path().join("program");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        if !is_root() {
+            return Self::run(disk, disk.command(program));
+        }
+        std::os::unix::fs::chown(disk.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut command = disk.command("setpriv");
+        command.args(AS_NOBODY).arg(program);
+        Self::run(disk, command)
+    }
+
+    fn run(disk: &Disk, mut command: Command) -> Self {
+        let mut child = command
             .args([
                 "--exact",
                 "sqlite_disk::a_process_that_does_what_it_is_told",
@@ -102,7 +138,7 @@ impl Other {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .expect("setpriv of the package util-linux");
         Self {
             told: child.stdin.take().unwrap(),
             lines: BufReader::new(child.stderr.take().unwrap()).lines(),
@@ -110,11 +146,16 @@ impl Other {
         }
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    fn tell(&mut self, what: &str, name: &str) -> String {
+    pub(crate) fn tell(&mut self, what: &str, name: &str) -> String {
         writeln!(self.told, "{what} {name}").unwrap();
         let mut seen = Vec::new();
         for line in self.lines.by_ref() {
@@ -128,7 +169,7 @@ impl Other {
     }
 
     /// Issues keys until that fails; those that were acknowledged.
-    fn issue_until_full(&mut self, round: usize) -> Vec<String> {
+    pub(crate) fn issue_until_full(&mut self, round: usize) -> Vec<String> {
         let mut issued = Vec::new();
         for number in 0..10_000 {
             let name = format!("key{round}-{number}");
@@ -193,8 +234,7 @@ async fn a_full_disk_refuses_writes_and_nothing_else_and_is_forgotten_when_there
             );
             acknowledged.extend([(mine, true), (fresh, false)]);
         }
-        other.child.kill().unwrap();
-        other.child.wait().unwrap();
+        other.kill();
         let store = SqliteStore::open(disk.path().join("keys.db"))
             .await
             .unwrap();
@@ -280,13 +320,9 @@ fn opened_by_nobody(path: &Path) -> String {
     // Where the file may only be read by its owner, so may the program.
     let program = path.parent().unwrap().join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let is_root = fs::metadata("/proc/self")
-        .is_ok_and(|mine| std::os::unix::fs::MetadataExt::uid(&mine) == 0);
-    let mut command = if is_root {
+    let mut command = if is_root() {
         let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-            .arg(&program);
+        command.args(AS_NOBODY).arg(&program);
         command
     } else {
         Command::new(&program)

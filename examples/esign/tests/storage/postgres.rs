@@ -9,6 +9,7 @@ use crate::common::stores::{
 };
 use crate::common::{Answer, Call, Process, Server, USER};
 use portunus_test_support::postgres::Postgres;
+use portunus_test_support::wait::until;
 use serde_json::{Value, json};
 
 #[test]
@@ -289,4 +290,45 @@ fn the_database_is_reached_over_tls_where_its_address_says_so() {
         assert_eq!(postgres.sql("keys", all).trim(), "t");
         assert_eq!(server.stop().code, Some(0));
     }
+}
+
+#[test]
+fn slow_lists_leave_look_ups_their_connections_and_one_more_is_503() {
+    let postgres = Postgres::start();
+    let store = postgres.database("keys");
+    // A function of a list sleeps, once for each key.
+    let slow = "CREATE SCHEMA slow; CREATE FUNCTION slow.strpos(text, text) RETURNS int \
+        LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.7); RETURN 1; END'";
+    postgres.sql("keys", slow);
+    let path = "ALTER DATABASE keys SET search_path = public, slow, pg_catalog";
+    postgres.sql("keys", path);
+    let issued: Vec<_> = {
+        let first = Server::on(&store, "allsign");
+        (0..10).map(|_| first.issue(json!({}))).collect()
+    };
+    // Another process, which remembers none of them.
+    let server = Server::on(&store, "allsign");
+    let read = |query: &str| {
+        let asked = Instant::now();
+        let answer = server.admin("owner", Call::get(&format!("/keys{query}")));
+        (answer, asked.elapsed())
+    };
+    std::thread::scope(|scope| {
+        let lists = [0, 1].map(|_| scope.spawn(|| read("?query=slow").0.status));
+        until("two lists have all places", || {
+            let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            postgres.sql("keys", asleep).trim() == "2"
+        });
+        let more = scope.spawn(|| read(""));
+        for issued in &issued {
+            let asked = Instant::now();
+            assert_eq!(server.get("/whoami", &issued.key).status, 200);
+            assert!(asked.elapsed() < Duration::from_secs(1));
+        }
+        let (answer, took) = more.join().unwrap();
+        assert_unavailable(&answer);
+        assert!((5.0..6.5).contains(&took.as_secs_f64()), "{took:?}");
+        assert_eq!(lists.map(|list| list.join().unwrap()), [200, 200]);
+    });
+    assert_eq!(ids(&list(&server, "owner", "")).len(), 10);
 }

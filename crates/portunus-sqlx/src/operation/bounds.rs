@@ -1,0 +1,342 @@
+//! Judges pages of much data under every combination of filters: together they hold what they must,
+//! in its order, and each looks at no more rows than it may. All keys of one tenant were made in one
+//! millisecond, and so were all events.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use portunus::audit::{Action, AuditEvent, AuditOutcome, EventQuery, Party};
+use portunus::key::{
+    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, KeyStatus, Owner, Revocation,
+    TenantId, WorkspaceId,
+};
+use portunus::store::{Change, Cursor, ListQuery, WriteBatch};
+
+use super::{Apply, Events, List, Operation, RecordEvents};
+use crate::value::Session;
+
+/// How often each template is copied.
+const COPIES: u32 = 500;
+/// How many keys one tenant has, and how many events there are.
+const TEMPLATES: u32 = 24;
+/// How many a page holds.
+const LIMIT: usize = 60;
+
+/// A connection that knows what statements look at.
+#[async_trait]
+trait Watched: Session {
+    /// Runs a script of the test's own.
+    async fn prepare(&mut self, sql: String);
+
+    /// Asserts that what was looked at since this was called last is no more than a page may.
+    fn assert_bounded(&mut self, what: &dyn std::fmt::Debug);
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn workspace(name: &str) -> WorkspaceId {
+    WorkspaceId::new(name).unwrap()
+}
+
+fn environment(name: &str) -> Environment {
+    Environment::new(name).unwrap()
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::new(name).unwrap()
+}
+
+/// What a database says that copies rows, by whether it is SQLite.
+fn copies(is_sqlite: bool) -> (&'static str, &'static str, String) {
+    let (digest, hex) = if is_sqlite {
+        ("randomblob(32)", "printf('%024x', n)")
+    } else {
+        (
+            "sha256(convert_to(made, 'UTF8'))",
+            "lpad(to_hex(n), 24, '0')",
+        )
+    };
+    let numbers = format!(
+        "(WITH RECURSIVE count (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count \
+         WHERE n < {COPIES}) SELECT n FROM count) AS numbers"
+    );
+    (digest, hex, numbers)
+}
+
+/// Keys of two tenants: one made all of its keys at once, the other one by one, before and after.
+async fn fill_keys(session: &mut impl Watched, is_sqlite: bool) {
+    let mut batch = WriteBatch::new();
+    for number in 0..TEMPLATES + 4 {
+        let id = KeyId::new(&format!("t{number:02}")).unwrap();
+        let name = if number % 4 == 1 { "a Needle" } else { "hay" };
+        let of = tenant(if number < TEMPLATES { "acme" } else { "other" });
+        let live = environment(if number / 6 % 2 == 0 { "live" } else { "test" });
+        let mut record = KeyRecord::new(id, name, KeyKind::App, live, Owner::tenant(of), at(1_000));
+        match number % 6 {
+            0 => record.not_before = Some(at(5_000)),
+            1 => record.expires_at = Some(at(900)),
+            2 => record.enabled = false,
+            3 => record.revoked = Some(Revocation::new(at(950), None)),
+            _ => {}
+        }
+        record.description = (number % 7 == 2).then(|| "and a needle".into());
+        record.workspaces = match number % 5 {
+            0 => Some(vec![workspace("w2")]),
+            1 => Some(vec![workspace("w1")]),
+            _ => None,
+        };
+        let mut bytes = [7; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        batch = batch.change(Change::Insert {
+            digest: KeyDigest::new(DigestScheme::Sha256, bytes),
+            record: Box::new(record),
+        });
+    }
+    Apply(&batch).run(session).await.unwrap();
+    let (digest, _, numbers) = copies(is_sqlite);
+    let others = "version, kind, environment, tenant_id, user_id, description, masked, not_before, \
+        expires_at, enabled, revoked_at, may_be_primary";
+    let made = "CASE WHEN tenant_id = 'other' THEN 750 + n ELSE 1000 END";
+    // In no order of theirs.
+    session
+        .prepare(format!(
+            "INSERT INTO portunus_keys (id, family, name, scheme, digest, created_at, record, {others}) \
+             SELECT made, made, name, scheme, {digest}, ({made}) * 1000, \
+             replace(replace(record, '\"' || id || '\"', '\"' || made || '\"'), \
+             '\"secs_since_epoch\":1000,', '\"secs_since_epoch\":' || ({made}) || ','), {others} \
+             FROM (SELECT portunus_keys.*, n, 'k' || (100000 + (n * 7919) % 100003) || '-' || id AS made \
+             FROM portunus_keys CROSS JOIN {numbers}) AS copies"
+        ))
+        .await;
+    let used = "INSERT INTO portunus_usage (key_id, uses, last_used_at) \
+        SELECT id, 1, 7200000 FROM portunus_keys";
+    session.prepare(used.into()).await;
+}
+
+/// Events of which most are alike in each respect.
+async fn fill_events(session: &mut impl Watched, is_sqlite: bool) {
+    let events: Vec<_> = (0..TEMPLATES)
+        .map(|number| {
+            let id = format!("{number:032x}").parse().unwrap();
+            let action = match number % 4 {
+                2 => Action::KeyRotate,
+                _ => Action::Request,
+            };
+            let outcome = match number % 3 {
+                1 => AuditOutcome::Failed,
+                _ => AuditOutcome::Ok,
+            };
+            let mut event = AuditEvent::new(id, at(1_000), action, outcome);
+            event.tenant_id = Some(tenant(if number == 7 { "other" } else { "acme" }));
+            let key = if number == 5 { "key2" } else { "key1" };
+            event.key_id = KeyId::new(key).ok();
+            event.actor = Some(Party::operator(if number == 3 { "bob" } else { "Ann" }));
+            event.workspaces = match number % 5 {
+                0 => Some(vec![workspace("w2")]),
+                1 => Some(vec![workspace("w1")]),
+                _ => None,
+            };
+            event
+        })
+        .collect();
+    RecordEvents(&events).run(session).await.unwrap();
+    let (_, hex, numbers) = copies(is_sqlite);
+    session
+        .prepare(format!(
+            "INSERT INTO portunus_events (id, at, action, outcome, tenant_id, key_id, event) \
+             SELECT made, at, action, outcome, tenant_id, key_id, replace(event, id, made) \
+             FROM (SELECT portunus_events.*, n, {hex} || substr(id, 25) AS made \
+             FROM portunus_events CROSS JOIN {numbers}) AS copies ORDER BY n, id"
+        ))
+        .await;
+    let template = format!("{:024x}", 0);
+    session
+        .prepare(format!(
+            "INSERT INTO portunus_event_parties (who, place) SELECT parties.who, made.place \
+             FROM portunus_events AS made \
+             JOIN portunus_events AS template ON template.id = '{template}' || substr(made.id, 25) \
+             JOIN portunus_event_parties AS parties ON parties.place = template.place \
+             WHERE made.id <> template.id"
+        ))
+        .await;
+}
+
+/// Every combination of what a list filters by.
+fn lists() -> Vec<ListQuery> {
+    let mut queries = Vec::new();
+    let statuses = [
+        None,
+        Some(KeyStatus::Active),
+        Some(KeyStatus::NotYetValid),
+        Some(KeyStatus::Expired),
+        Some(KeyStatus::Disabled),
+        Some(KeyStatus::Revoked),
+        Some(KeyStatus::Unreadable),
+    ];
+    for status in statuses {
+        for text in [None, Some("NEEDLE"), Some("nothing has this")] {
+            for bits in 0..8 {
+                let mut query = ListQuery::new(at(2_000));
+                query.limit = LIMIT;
+                (query.status, query.text) = (status, text.map(str::to_owned));
+                query.tenant = (bits & 1 != 0).then(|| tenant("acme"));
+                query.environment = (bits & 2 != 0).then(|| environment("test"));
+                query.within_workspaces = (bits & 4 != 0).then(|| vec![workspace("w1")]);
+                queries.push(query);
+            }
+        }
+    }
+    queries
+}
+
+/// Every combination of what events are filtered by: of what most have, and of what few have.
+fn event_queries() -> Vec<EventQuery> {
+    let mut queries = Vec::new();
+    for outcome in [None, Some(AuditOutcome::Ok), Some(AuditOutcome::Failed)] {
+        for action in [None, Some(Action::Request), Some(Action::KeyRotate)] {
+            for key in [None, Some("key1"), Some("key2")] {
+                for actor in [None, Some("aNN"), Some("bob")] {
+                    for bits in 0..4 {
+                        let mut query = EventQuery::new();
+                        query.limit = LIMIT;
+                        (query.outcome, query.action) = (outcome, action);
+                        query.key_id = key.map(|key| KeyId::new(key).unwrap());
+                        query.actor = actor.map(str::to_owned);
+                        query.tenant = (bits & 1 != 0).then(|| tenant("acme"));
+                        query.within_workspaces = (bits & 2 != 0).then(|| vec![workspace("w1")]);
+                        queries.push(query);
+                    }
+                }
+            }
+        }
+    }
+    queries
+}
+
+/// All keys, page by page.
+async fn all_keys(session: &mut impl Watched) -> Vec<KeyRecord> {
+    let (mut all, mut query) = (Vec::new(), ListQuery::new(at(2_000)));
+    query.limit = 500;
+    loop {
+        let page = List(&query).run(session).await.unwrap();
+        session.assert_bounded(&query);
+        all.extend(page.items.iter().map(|key| (*key.record).clone()));
+        query.after = page.next;
+        if query.after.is_none() {
+            return all;
+        }
+    }
+}
+
+/// All events, page by page.
+async fn all_events(session: &mut impl Watched) -> Vec<AuditEvent> {
+    let (mut all, mut query) = (Vec::new(), EventQuery::new());
+    query.limit = 500;
+    loop {
+        let page = Events(&query).run(session).await.unwrap();
+        session.assert_bounded(&query);
+        all.extend(page.items);
+        query.before = page.next;
+        if query.before.is_none() {
+            return all;
+        }
+    }
+}
+
+/// Where pages start that are judged. A page depends on its start alone: where each one holds what
+/// stands between its start and its end, all of them together lose nothing and have nothing twice.
+fn starts(number: usize, of: usize, is_slow: bool) -> Vec<usize> {
+    let (middle, late) = (number * 7_919 % of, of - 1 - number * 131 % 900);
+    match number % 4 {
+        // Few of the slow ones from where they must look at the most.
+        _ if is_slow && !number.is_multiple_of(24) => vec![late],
+        0 => vec![0, middle],
+        1 => vec![0, late],
+        2 => vec![middle],
+        _ => vec![0],
+    }
+}
+
+/// Asserts that a page that starts after so many holds all that it must up to its end, and that it
+/// ends early only where it has looked at much.
+fn judge<T: PartialEq>(
+    what: &dyn std::fmt::Debug,
+    found: &[T],
+    expected: &[T],
+    end: Option<usize>,
+) {
+    let (found_of, expected_of) = (found.len(), expected.len());
+    assert!(found == expected, "{found_of} of {expected_of}: {what:?}");
+    let is_full = found_of == LIMIT;
+    // The last few are left out where they are of one instant.
+    let has_looked = end.is_none_or(|end| end >= 8_000);
+    assert!(is_full || has_looked, "ends early, after {end:?}: {what:?}");
+    assert_ne!(end, Some(0), "goes on where it started: {what:?}");
+}
+
+async fn every_page_is_bounded_and_none_is_lost(session: &mut impl Watched) {
+    let started = Instant::now();
+    let whole = all_keys(session).await;
+    let place = |record: &KeyRecord| (Reverse(record.created_at), record.id.clone());
+    assert!(whole.is_sorted_by_key(place));
+    let count = usize::try_from((COPIES + 1) * (TEMPLATES + 4)).unwrap();
+    assert_eq!(whole.len(), count);
+    for (number, mut query) in lists().into_iter().enumerate() {
+        let is_slow = query.status == Some(KeyStatus::Unreadable);
+        for start in starts(number, count, is_slow) {
+            let before = start.checked_sub(1).map(|last| &whole[last]);
+            query.after = before.map(|last| Cursor::new(last.created_at, last.id.clone()));
+            let page = List(&query).run(session).await.unwrap();
+            session.assert_bounded(&query);
+            assert_eq!(page.corrupt, Vec::<String>::new());
+            let rest = &whole[start..];
+            let end = page.next.map(|next| {
+                let end = (Reverse(next.created_at), next.id);
+                rest.partition_point(|record| place(record) <= end)
+            });
+            let expected = rest[..end.unwrap_or(rest.len())].iter();
+            let expected = expected.filter(|record| query.selects(record));
+            let expected: Vec<_> = expected.map(|record| &record.id).collect();
+            let found: Vec<_> = page.items.iter().map(|key| &key.record.id).collect();
+            judge(&query, &found, &expected, end);
+        }
+    }
+    println!("lists in {:?}", started.elapsed());
+
+    let started = Instant::now();
+    let whole = all_events(session).await;
+    // The last place, and one less for each event before.
+    let count = usize::try_from((COPIES + 1) * TEMPLATES).unwrap();
+    assert_eq!(whole.len(), count);
+    for (number, mut query) in event_queries().into_iter().enumerate() {
+        // One each: there are many.
+        let starts = starts(number / 3, count, false);
+        for start in starts.into_iter().cycle().skip(number).take(1) {
+            let before = start.checked_sub(1).map(|last| count - last);
+            query.before = before.map(|place| u64::try_from(place).unwrap());
+            let page = Events(&query).run(session).await.unwrap();
+            session.assert_bounded(&query);
+            assert_eq!(page.corrupt, Vec::<String>::new());
+            let end = page
+                .next
+                .map(|next| count - usize::try_from(next).unwrap() + 1 - start);
+            let rest = &whole[start..];
+            let expected = rest[..end.unwrap_or(rest.len())].iter();
+            let expected = expected.filter(|event| query.selects(event));
+            let expected: Vec<_> = expected.map(|event| event.id).collect();
+            let found: Vec<_> = page.items.iter().map(|event| event.id).collect();
+            judge(&query, &found, &expected, end);
+        }
+    }
+    println!("events in {:?}", started.elapsed());
+}

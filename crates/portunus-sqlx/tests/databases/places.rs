@@ -1,0 +1,199 @@
+//! Reads of management that take their time: look-ups go on beside them, who finds no place is told
+//! so, and a place comes back with the end of its statement.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use crate::common::{
+    Home, PostgresHome, SqliteHome, admin_reads, assert_unavailable, at, batch, digest, found, id,
+    insert, record, test, with_a,
+};
+use portunus::audit::{AuditReader, EventQuery};
+use portunus::store::{KeyStore, ListQuery, StoreError};
+use portunus_sqlx::{PostgresStore, SqliteStore};
+use portunus_test_support::postgres::Postgres;
+use portunus_test_support::wait::eventually_async;
+use sqlx::sqlite::SqliteConnectOptions;
+
+/// How long a read of management waits for a place.
+const PLACE: Duration = Duration::from_secs(5);
+/// How long it may take, once it has one.
+const READ: Duration = Duration::from_secs(10);
+/// What a busy machine may need in addition.
+const SLACK: Duration = Duration::from_millis(1_500);
+
+/// Asserts that an error is one of a database that gives no answer, which HTTP calls 503, and why.
+fn assert_says(error: &StoreError, why: &str) {
+    assert_unavailable(error);
+    let source = std::error::Error::source(error).unwrap().to_string();
+    assert_eq!(source, why);
+}
+
+async fn until_running(count: usize, running: &impl AsyncFn() -> usize) {
+    let so = eventually_async(async || (running().await == count).then_some(()));
+    assert!(so.await.is_some(), "never {count} at once");
+}
+
+/// Looks the key `a` up again and again, 20 times at once; how long the slowest took.
+async fn look_ups<S: KeyStore + Clone + 'static>(store: S) -> ! {
+    loop {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let store = store.clone();
+            tasks.spawn(async move {
+                let asked = Instant::now();
+                assert_eq!(found(&store, digest(1)).await, Some(id("a")));
+                let took = asked.elapsed();
+                assert!(took < Duration::from_secs(1), "a look-up took {took:?}");
+            });
+        }
+        tasks.join_all().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Takes both places by a slow list each, of which one is given up and one takes too long.
+/// `running` says how many such statements there are, `ends_at_once` whether one ends as soon as
+/// nobody waits for it.
+async fn places_come_back<S: KeyStore + Clone + 'static>(
+    store: S,
+    audit: impl AuditReader + Clone,
+    slow: &ListQuery,
+    running: impl AsyncFn() -> usize,
+    ends_at_once: bool,
+) {
+    let (started, reading) = (Instant::now(), store.clone());
+    let read = async |store: S, query: ListQuery| store.list(&query).await.map(drop);
+    let too_long = tokio::spawn(read(reading, slow.clone()));
+    let given_up = tokio::spawn(read(store.clone(), slow.clone()));
+    until_running(2, &running).await;
+    let looking_up = tokio::spawn(look_ups(store.clone()));
+
+    // Whoever else reads for management waits in order, and is told so.
+    let asked = Instant::now();
+    let (plain, events) = (ListQuery::new(at(1_000)), EventQuery::new());
+    let a = id("a");
+    let (listed, read, used, of_events) = tokio::join!(
+        store.list(&plain),
+        store.get(&a),
+        store.usage_by_hour(&a, at(0), at(10_000)),
+        audit.events(&events),
+    );
+    let took = asked.elapsed();
+    assert!(PLACE <= took && took < PLACE + SLACK, "{took:?}");
+    let no_place = "other reads of management took longer than 5s";
+    for error in [listed.err(), read.err(), used.err()] {
+        assert_says(&error.unwrap(), no_place);
+    }
+    let error = of_events.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, no_place);
+
+    // Nobody waits for one of them any more.
+    given_up.abort();
+    assert!(given_up.await.unwrap_err().is_cancelled());
+    let gone = Instant::now();
+    if ends_at_once {
+        until_running(1, &running).await;
+        store.list(&plain).await.unwrap();
+        let took = gone.elapsed();
+        assert!(took < SLACK, "a place came back after {took:?}");
+    }
+    let error = too_long.await.unwrap().unwrap_err();
+    let took = started.elapsed();
+    assert_says(&error, "the database took longer than 10s");
+    assert!(READ <= took && took < READ + SLACK, "{took:?}");
+    until_running(0, &running).await;
+    let took = started.elapsed();
+    assert!(took < READ + SLACK, "statements went on for {took:?}");
+
+    // Both places, and more reads than there are.
+    let asked = Instant::now();
+    for _ in 0..3 {
+        let (one, two, three) =
+            tokio::join!(store.list(&plain), store.get(&a), audit.events(&events));
+        one.unwrap();
+        two.unwrap().unwrap();
+        three.unwrap();
+    }
+    assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
+    assert!(!looking_up.is_finished(), "look-ups went on");
+    looking_up.abort();
+    assert!(looking_up.await.unwrap_err().is_cancelled());
+    let write = batch([insert(digest(900_001), record("after"))]);
+    store.apply(&write).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn look_ups_pass_while_slow_statements_of_postgresql_have_all_places() {
+    let server = Arc::new(Postgres::start());
+    let home = PostgresHome::new(&server);
+    with_a(&home).await;
+    // A function of a list sleeps.
+    let name = &home.name;
+    server.sql(
+        name,
+        "CREATE SCHEMA slow; CREATE FUNCTION slow.strpos(text, text) RETURNS int LANGUAGE plpgsql \
+         AS 'BEGIN PERFORM pg_sleep(60); RETURN 0; END'",
+    );
+    server.sql(
+        name,
+        &format!("ALTER DATABASE {name} SET search_path = slow, public, pg_catalog"),
+    );
+    let store = PostgresStore::connect(&server.address(name)).await.unwrap();
+    let mut slow = ListQuery::new(at(1_000));
+    slow.text = Some("slow".into());
+    let sleeping =
+        "SELECT CAST(COUNT(*) AS TEXT) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let running = async || home.text(sleeping).await.parse().unwrap();
+    places_come_back(store.clone(), store.audit(), &slow, running, false).await;
+}
+
+/// When each connection, which has a thread of its own, last compared an environment.
+type Compared = Arc<Mutex<HashMap<ThreadId, Instant>>>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn look_ups_pass_while_slow_statements_of_sqlite_have_all_places() {
+    let home = SqliteHome::new();
+    let store = with_a(&home).await;
+    let size = admin_reads::Size {
+        events: 1,
+        keys: 8_000,
+        look_ups: 0,
+        every: Duration::ZERO,
+        readers: 0,
+    };
+    admin_reads::fill(&home, &store, size).await;
+    home.close(store).await;
+    // Environments are compared slowly.
+    let mut raw = home.connection().await;
+    let change = "PRAGMA writable_schema = ON; \
+        UPDATE sqlite_schema SET sql = replace(sql, 'environment    TEXT', \
+        'environment TEXT COLLATE SLOWLY') WHERE name = 'portunus_keys'; \
+        PRAGMA schema_version = 1000";
+    sqlx::raw_sql(change).execute(&mut raw).await.unwrap();
+    let compared = Compared::default();
+    let noted = Arc::clone(&compared);
+    let options =
+        SqliteConnectOptions::new()
+            .filename(home.path())
+            .collation("SLOWLY", move |one, other| {
+                let me = std::thread::current().id();
+                if other == "test" || one == "test" {
+                    noted.lock().unwrap().insert(me, Instant::now());
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                one.cmp(other)
+            });
+    let store = SqliteStore::open_with(options).await.unwrap();
+    let mut slow = ListQuery::new(at(1_000));
+    slow.environment = Some(test());
+    let running = async || {
+        let compared = compared.lock().unwrap();
+        let lately = |when: &&Instant| when.elapsed() < Duration::from_millis(200);
+        compared.values().filter(lately).count()
+    };
+    places_come_back(store.clone(), store.audit(), &slow, running, true).await;
+}
