@@ -1,5 +1,5 @@
-//! What is around all routes: what the connection knows of its requests, and what HTTP/2 does not
-//! limit by itself.
+//! What is around all routes: what the connection knows of its requests, where their bodies end, and
+//! what HTTP/2 does not limit by itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,18 +8,19 @@ use std::task::{Context, Poll};
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
+use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use actix_web::http::{StatusCode, Version};
 use actix_web::middleware::Next;
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage, HttpResponse};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::activity::{Activity, InFlight};
 use crate::limits::{FIELDS, HEAD_BYTES, LINGER, LINGER_BYTES};
 
-/// The same limits for HTTP/2 as for HTTP/1.1, and as on axum: of heads, and of what is read of a
+/// The bodies that the heads announce, and the same limits for HTTP/2 as for HTTP/1.1, and as on axum: of heads, and of what is read of a
 /// body that nobody wants.
 pub(super) async fn answer<B: MessageBody>(
     mut request: ServiceRequest,
@@ -28,6 +29,9 @@ pub(super) async fn answer<B: MessageBody>(
     let activity = request.request().conn_data::<Arc<Activity>>();
     let _in_flight = activity.map(InFlight::begin);
     if request.version() != Version::HTTP_2 {
+        if request.headers().contains_key(UPGRADE) {
+            end_as_stated(&mut request);
+        }
         return Ok(next.call(request).await?.map_into_left_body());
     }
     let (unread, rest) = oneshot::channel();
@@ -45,6 +49,29 @@ pub(super) async fn answer<B: MessageBody>(
         return Ok(request.into_response(refusal).map_into_right_body());
     }
     Ok(next.call(request).await?.map_into_left_body())
+}
+
+/// actix-web's server takes all that follows a head with `Upgrade: websocket` for its body, whatever
+/// length it states: whoever reads that body would wait for the end of the connection. No route
+/// here upgrades, so the body ends where `Content-Length` says (RFC 9110 §7.8, RFC 9112 §6.3).
+fn end_as_stated(request: &mut ServiceRequest) {
+    if request.headers().contains_key(TRANSFER_ENCODING) {
+        return;
+    }
+    let length = request.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.trim().parse().ok());
+    let begin = (request.take_payload(), length.unwrap_or(0_usize));
+    let payload = Box::pin(stream::unfold(begin, |(mut inner, left)| async move {
+        if left == 0 {
+            return None;
+        }
+        let read = inner.next().await;
+        let read = read.unwrap_or(Err(PayloadError::Incomplete(None)));
+        let read = read.map(|mut bytes| bytes.split_to(left.min(bytes.len())));
+        let left = read.as_ref().map_or(0, |bytes| left - bytes.len());
+        Some((read, (inner, left)))
+    }));
+    request.set_payload(Payload::Stream { payload });
 }
 
 /// A field takes the bytes of its name and value, and 32 (RFC 9113 §6.5.2).

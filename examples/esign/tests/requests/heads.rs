@@ -285,6 +285,38 @@ fn a_segment_that_is_empty_is_no_parameter() {
 }
 
 #[test]
+fn a_body_ends_where_it_says_although_an_upgrade_is_asked_for() {
+    let server = Server::of("allsign");
+    let (key, owner) = (
+        server.issue_scoped(&["document:write"]).key,
+        server.operator("owner"),
+    );
+    for fields in [
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        "Upgrade: WebSocket\r\n",
+        "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+    ] {
+        for (target, token, body, status) in [
+            ("/v2/documents", &key, r#"{"title":"Lease"}"#, 201),
+            ("/v2/documents", &key, "{", 400),
+            ("/v2/documents", &key, "", 201),
+            ("/admin/keys", &owner, r#"{"name":"billing"}"#, 201),
+            ("/admin/keys", &owner, "", 422),
+        ] {
+            let request = format!(
+                "POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{fields}\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let mut connection = Connection::open(server.address);
+            connection.write(request.as_bytes());
+            let answer = connection.answer();
+            assert_eq!(answer.status, status, "{request}: {answer:?}");
+        }
+    }
+}
+
+#[test]
 fn who_sends_a_whole_body_before_reading_finds_the_refusal() {
     const LENGTH: usize = 16 << 20;
     let server = Server::of("allsign");
