@@ -1,5 +1,5 @@
-//! What is around all routes: what the connection knows of its requests, where their bodies end, and
-//! what HTTP/2 does not limit by itself.
+//! What is around all routes: what the connection knows of its requests, where their bodies end,
+//! and what HTTP/2 does not limit by itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use crate::activity::{Activity, InFlight};
 use crate::limits::{FIELDS, HEAD_BYTES, LINGER, LINGER_BYTES};
 
-/// The bodies that the heads announce, and the same limits for HTTP/2 as for HTTP/1.1, and as on axum: of heads, and of what is read of a
-/// body that nobody wants.
+/// Bodies as their heads announce them, and the same limits for HTTP/2 as for HTTP/1.1 and as on
+/// axum: of heads, and of what is read of a body that nobody wants.
 pub(super) async fn answer<B: MessageBody>(
     mut request: ServiceRequest,
     next: Next<B>,
@@ -51,9 +51,10 @@ pub(super) async fn answer<B: MessageBody>(
     Ok(next.call(request).await?.map_into_left_body())
 }
 
-/// actix-web's server takes all that follows a head with `Upgrade: websocket` for its body, whatever
-/// length it states: whoever reads that body would wait for the end of the connection. No route
-/// here upgrades, so the body ends where `Content-Length` says (RFC 9110 §7.8, RFC 9112 §6.3).
+/// actix-web's server takes all that follows a head with `Upgrade: websocket` for its body,
+/// whatever length it states: whoever reads that body would wait for the end of the connection. No
+/// route here upgrades, so the body ends where `Content-Length` says (RFC 9110 §7.8, RFC 9112
+/// §6.3).
 fn end_as_stated(request: &mut ServiceRequest) {
     if request.headers().contains_key(TRANSFER_ENCODING) {
         return;
