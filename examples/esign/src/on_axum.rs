@@ -4,10 +4,10 @@ mod edge;
 mod server;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method as HttpMethod, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use portunus::KeyPrincipal;
@@ -56,9 +56,14 @@ pub(crate) async fn every_segment_named(
     let path = request.uri().path();
     // The management API has the same router behind either framework.
     let ours = !is_management(path) && !path.starts_with("/demo/users/");
-    match ours && path.contains("//") {
-        true => app.unknown_path(),
-        false => next.run(request).await,
+    if !(ours && path.contains("//")) {
+        return next.run(request).await;
+    }
+    let unknown = app.unknown_path();
+    // HTTP/2 sends whatever body there is; axum leaves it out behind its routes only.
+    match *request.method() {
+        HttpMethod::HEAD => unknown.map(|_| Body::empty()),
+        _ => unknown,
     }
 }
 

@@ -227,6 +227,40 @@ fn over_http_2_a_refusal_before_the_body_resets_no_stream() {
 }
 
 #[test]
+fn over_http_2_the_answer_to_head_has_no_body() {
+    let server = Server::of("allsign");
+    for path in [
+        "/v2/documents",
+        "/v2//documents",
+        "/unknown",
+        "/admin/keys",
+        "/healthz",
+    ] {
+        let length = u8::try_from(path.len()).unwrap();
+        let head = [
+            b"\x02\x04HEAD\x86\x04",
+            &[length][..],
+            path.as_bytes(),
+            b"\x01\x01x",
+        ]
+        .concat();
+        let mut connection = Connection::open(server.address);
+        connection.write(&[preface(), frame(1, 5, 1, &head)].concat());
+        let ended = |bytes: &[u8]| {
+            let of_stream = |&(kind, flags, stream): &_| stream == 1 && kind < 2 && flags & 1 == 1;
+            frames(bytes).iter().any(of_stream)
+        };
+        assert!(connection.reads_until(ended), "{path}: no answer");
+        let sent = String::from_utf8_lossy(connection.unread()).into_owned();
+        let body = ["\"detail\"", "\"status\""];
+        assert!(
+            !body.iter().any(|name| sent.contains(name)),
+            "{path}: {sent}"
+        );
+    }
+}
+
+#[test]
 fn a_path_that_is_encoded_where_it_is_literal_is_unknown() {
     let server = Server::of("allsign");
     let owner = server.operator("owner");
