@@ -60,15 +60,19 @@ fn rate_limit() -> Members {
 
 fn workspaces() -> Array {
     let mut workspaces = list_or_null(list(named("WorkspaceId")));
-    (workspaces.min_items, workspaces.max_items) = (Some(1), Some(1000));
-    workspaces.description = Some("The whole organization if `null`.".into());
+    workspaces.min_items = Some(1);
+    workspaces.description =
+        Some("The whole organization if `null`. At most 1000 different ones.".into());
     workspaces
 }
 
 fn allowed_ips() -> Array {
     let mut networks = list_or_null(list(about(text(), "An address or a CIDR range.")));
-    (networks.min_items, networks.max_items) = (Some(1), Some(AllowList::MOST));
-    networks.description = Some("Anywhere if `null`.".into());
+    networks.min_items = Some(1);
+    networks.description = Some(format!(
+        "Anywhere if `null`. At most {} different ones.",
+        AllowList::MOST
+    ));
     networks
 }
 
@@ -188,6 +192,7 @@ fn verify() -> Members {
         .about(
             "The request that is asked about. What is not said is not evaluated, but a key with an \
              allow-list is not allowed without `ip`, and `explain` names the only workspaces that a \
-             key reaches.",
+             key reaches. `require` names scopes; a plan, a user or the organization, which a route \
+             may require too, cannot be asked about.",
         )
 }
