@@ -9,6 +9,7 @@ mod lookup;
 mod model;
 mod paging;
 mod primaries;
+mod quotas;
 mod round_trip;
 mod signing;
 mod tools;
@@ -56,6 +57,7 @@ where
     let groups = [
         lookup::CHECKS,
         batches::CHECKS,
+        quotas::CHECKS,
         concurrency::CHECKS,
         primaries::CHECKS,
         signing::CHECKS,
