@@ -55,41 +55,34 @@ impl AllowList {
     /// The most entries of a list.
     pub const MOST: usize = 1000;
 
-    /// A list of addresses and CIDR ranges. One that stands twice counts once.
+    /// A list of addresses and CIDR ranges. One that stands twice is kept once.
     ///
     /// # Errors
     /// The first entry that is none; a list without entries, or with more than
-    /// [`MOST`](Self::MOST) different ones.
+    /// [`MOST`](Self::MOST).
     pub fn parse<T: AsRef<str>>(
         entries: impl IntoIterator<Item = T>,
     ) -> Result<Self, AllowListError> {
-        let mut parsed = Vec::new();
-        let mut seen = HashSet::new();
-        for entry in entries {
-            let entry = entry.as_ref().parse()?;
-            if seen.insert(entry) {
-                parsed.push(entry);
-            }
-            // Before the rest is parsed.
-            if parsed.len() > Self::MOST {
-                break;
-            }
-        }
-        Self::new(parsed)
+        let entries: Vec<Cidr> = entries
+            .into_iter()
+            .take(Self::MOST + 1)
+            .map(|entry| entry.as_ref().parse())
+            .collect::<Result<_, _>>()?;
+        Self::new(entries)
     }
 
-    /// A list of networks. One that stands twice counts once.
+    /// A list of networks. One that stands twice is kept once.
     ///
     /// # Errors
-    /// A list without entries, or with more than [`MOST`](Self::MOST) different ones.
+    /// A list without entries, or with more than [`MOST`](Self::MOST).
     pub fn new(mut entries: Vec<Cidr>) -> Result<Self, AllowListError> {
-        let mut seen = HashSet::new();
-        entries.retain(|entry| seen.insert(*entry));
         match entries.len() {
             0 => return Err(AllowListError::Empty),
             n if n > Self::MOST => return Err(AllowListError::TooLong),
             _ => {}
         }
+        let mut seen = HashSet::new();
+        entries.retain(|entry| seen.insert(*entry));
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for entry in &entries {
             match entry.net() {

@@ -79,10 +79,6 @@ async fn what_stands_twice_counts_once_towards_the_most() {
             false => assert_eq!(field(issued), "workspaces"),
         }
     }
-    let addresses = (0..1001_u32).map(|number| format!("10.0.{}.{}", number >> 8, number & 255));
-    let addresses: Vec<_> = addresses.collect();
-    AllowList::parse([&addresses[..1000], &addresses[..1000]].concat()).unwrap();
-    AllowList::parse(&addresses).unwrap_err();
 }
 
 #[tokio::test]

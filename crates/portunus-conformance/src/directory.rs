@@ -121,7 +121,7 @@ checks!(Tried {
 /// # use std::sync::Arc;
 /// # use portunus::actor::{Directory, DirectoryError, User, UserRef};
 /// # use portunus::key::{TenantId, UserId};
-/// use portunus_conformance::{self, DirectoryFacts};
+/// use portunus_conformance::DirectoryFacts;
 ///
 /// # #[derive(Debug)]
 /// # struct OurUsers;
@@ -147,7 +147,7 @@ checks!(Tried {
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let facts = DirectoryFacts::new("acme".parse()?, "ann".parse()?, "other".parse()?, "olaf".parse()?)
 ///     .with_email("Ann@example.com");
-/// conformance::directory(OurUsers, facts).await?;
+/// portunus_conformance::directory(OurUsers, facts).await?;
 /// # Ok(()) }
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run()).unwrap();
 /// ```

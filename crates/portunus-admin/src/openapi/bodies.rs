@@ -68,11 +68,8 @@ fn workspaces() -> Array {
 
 fn allowed_ips() -> Array {
     let mut networks = list_or_null(list(about(text(), "An address or a CIDR range.")));
-    networks.min_items = Some(1);
-    networks.description = Some(format!(
-        "Anywhere if `null`. At most {} different ones.",
-        AllowList::MOST
-    ));
+    (networks.min_items, networks.max_items) = (Some(1), Some(AllowList::MOST));
+    networks.description = Some("Anywhere if `null`.".into());
     networks
 }
 

@@ -32,10 +32,10 @@ use tools::Store;
 ///
 /// ```
 /// # async fn run() {
-/// /// use portunus::store::MemoryStore;
+/// use portunus::store::MemoryStore;
 ///
 /// // In the place of `MemoryStore::new()`: create a database of a new name, connect, migrate.
-/// conformance::key_store(|| async { MemoryStore::new() }).await.unwrap();
+/// portunus_conformance::key_store(|| async { MemoryStore::new() }).await.unwrap();
 /// # }
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```
