@@ -57,7 +57,7 @@ use crate::telemetry;
 use crate::usage::{Reading, UsageRecorder};
 
 /// How often a change is tried again when somebody else changed the record in between.
-const ATTEMPTS: usize = 16;
+const ATTEMPTS: usize = 64;
 
 /// A key as its managers see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime, Time};
 use portunus::key::MAX_TIME;
 
+const EARLIEST: &str = "1970-01-01T00:00:00.000Z";
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// RFC 3339 with milliseconds, in UTC. A time before 1970 or after
@@ -28,14 +29,16 @@ pub fn time_text(time: SystemTime) -> String {
 /// read as the millisecond before the next day.
 ///
 /// # Errors
-/// A sentence that says what is wrong with it, with the bounds where it lies outside of 1970 to
+/// A sentence that says what is wrong with it, and the bounds: 1970 to
 /// [`MAX_TIME`](portunus::key::MAX_TIME).
 pub fn parse_time(text: &str) -> Result<SystemTime, String> {
     let shown = || text.chars().take(40).collect::<String>();
+    let latest = || time_text(SystemTime::UNIX_EPOCH + MAX_TIME);
     let (utc, nanos) = parse(text.as_bytes()).ok_or_else(|| {
         format!(
-            "{:?} is no RFC 3339 time, such as 2027-01-15T08:00:00Z",
-            shown()
+            "{:?} is no RFC 3339 time, such as 2027-01-15T08:00:00Z, from {EARLIEST} to {}",
+            shown(),
+            latest()
         )
     })?;
     u64::try_from(utc)
@@ -45,13 +48,7 @@ pub fn parse_time(text: &str) -> Result<SystemTime, String> {
         })
         .filter(|since| *since <= MAX_TIME)
         .map(|since| SystemTime::UNIX_EPOCH + since)
-        .ok_or_else(|| {
-            format!(
-                "{:?} is not from 1970-01-01T00:00:00.000Z to {}",
-                shown(),
-                time_text(SystemTime::UNIX_EPOCH + MAX_TIME)
-            )
-        })
+        .ok_or_else(|| format!("{:?} is not from {EARLIEST} to {}", shown(), latest()))
 }
 
 /// Whole seconds since 1970, perhaps negative, and nanoseconds.

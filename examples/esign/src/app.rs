@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::{Extensions, Request};
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{any, put};
 use axum::{Json, Router};
@@ -129,13 +130,19 @@ impl App {
         let routes = ProtectedRouter::new(auth)
             .route("/healthz", get(|| async { Json(api::health()) }).public());
         let routes = api::routes(self).into_iter().fold(routes, on_axum::add);
-        routes
-            .not_found(|State(app): State<Self>| async move {
-                app.refuse(&AuthError::new(ErrorCode::NotFound))
-            })
+        let routes = routes
+            .not_found(|State(app): State<Self>| async move { app.unknown_path() })
             .into_router()
             .merge(self.management())
-            .with_state(self.clone())
+            .with_state(self.clone());
+        // Around the router, not behind it: what it decides first is which path it is.
+        let named = from_fn_with_state(self.clone(), on_axum::every_segment_named);
+        Router::new().fallback_service(routes).layer(named)
+    }
+
+    /// There is nothing at this path.
+    pub(crate) fn unknown_path(&self) -> Response {
+        self.refuse(&AuthError::new(ErrorCode::NotFound))
     }
 
     /// The routes that operators' tokens open, whichever framework serves the others.

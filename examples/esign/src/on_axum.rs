@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use portunus::KeyPrincipal;
 use portunus::adapter::axum::{ProtectedRouter, delete, get, patch, post, put};
@@ -16,6 +17,7 @@ pub(crate) use server::serve;
 
 use crate::api::{Call, Method, Reply, Route};
 use crate::app::App;
+use crate::cors::is_management;
 
 /// Adds a route.
 pub(crate) fn add(router: ProtectedRouter<App>, route: Route) -> ProtectedRouter<App> {
@@ -42,6 +44,22 @@ pub(crate) fn add(router: ProtectedRouter<App>, route: Route) -> ProtectedRouter
         Method::Delete => delete(answer),
     };
     router.route(&path, route.require(demand))
+}
+
+/// axum's router takes nothing for a parameter where more of the path follows, so that
+/// `/documents//send` is one of its routes; for actix-web's it is none, and so it is here.
+pub(crate) async fn every_segment_named(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    // The management API has the same router behind either framework.
+    let ours = !is_management(path) && !path.starts_with("/demo/users/");
+    match ours && path.contains("//") {
+        true => app.unknown_path(),
+        false => next.run(request).await,
+    }
 }
 
 /// What a handler looks at, or axum's own refusal of a path or body that cannot be read.

@@ -71,6 +71,8 @@ fn what_rfc_3339_does_not_describe_is_refused() {
         "+2027-01-15T08:00:00Z",
         "-2027-01-15T08:00:00Z",
         "12027-01-15T08:00:00Z",
+        "10000-01-01T00:00:00Z",
+        "+10000-01-01T00:00:00Z",
         "027-01-15T08:00:00Z",
         "2027-1-15T08:00:00Z",
         "2027-00-15T08:00:00Z",
@@ -113,6 +115,7 @@ fn what_rfc_3339_does_not_describe_is_refused() {
     ] {
         let refused = parse_time(text).unwrap_err();
         assert!(refused.contains("is no RFC 3339 time"), "{text}: {refused}");
+        assert!(refused.contains(LATEST), "{text}: {refused}");
     }
 }
 

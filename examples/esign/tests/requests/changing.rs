@@ -437,6 +437,25 @@ fn changes_of_different_fields_at_once_are_all_kept() {
 }
 
 #[test]
+fn merges_by_many_at_once_are_all_kept() {
+    let server = Server::of("allsign");
+    let issued = server.issue(json!({}));
+    let answers = crate::common::at_once(40, |number| {
+        patch_as(
+            &server,
+            "owner",
+            issued.id(),
+            &json!({ "metadata": { format!("m{number}"): number } }),
+        )
+    });
+    for answer in &answers {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let metadata = server.record(issued.id())["metadata"].clone();
+    assert_eq!(metadata.as_object().unwrap().len(), 40, "{metadata}");
+}
+
+#[test]
 fn usage_does_not_change_the_version() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));

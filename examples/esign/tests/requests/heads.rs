@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{Answer, Call, Connection, Server, on_actix, read_answer};
+use serde_json::json;
 
 /// Sends a request, and reads its only answer.
 #[track_caller]
@@ -245,6 +246,72 @@ fn a_path_that_is_encoded_where_it_is_literal_is_unknown() {
                 .send(&Call::new(method, target).bearer(&owner))
                 .timeless();
             assert_eq!(answer, unknown, "{method} {target}");
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_empty_is_no_parameter() {
+    for (profile, targets) in [
+        (
+            "insigner",
+            ["/api/v1/documents//send", "/api/v1/documents//"],
+        ),
+        (
+            "yousign",
+            [
+                "/v3/workspaces//templates",
+                "/v3/workspaces//electronic_seals/x",
+            ],
+        ),
+        ("iusign", ["/v1/envelopes//document", "//v1/envelopes"]),
+    ] {
+        let server = Server::of(profile);
+        let key = server.issue(json!({ "name": "k" })).key;
+        let unknown = server.get("/unknown", &key).timeless();
+        assert_eq!(unknown.status, 404);
+        for target in targets {
+            for method in ["GET", "POST", "DELETE", "PUT"] {
+                for call in [
+                    Call::new(method, target),
+                    Call::new(method, target).bearer(&key),
+                ] {
+                    let answer = server.send(&call).timeless();
+                    assert_eq!(answer, unknown, "{profile}: {method} {target}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_body_ends_where_it_says_although_an_upgrade_is_asked_for() {
+    let server = Server::of("allsign");
+    let (key, owner) = (
+        server.issue_scoped(&["document:write"]).key,
+        server.operator("owner"),
+    );
+    for fields in [
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        "Upgrade: WebSocket\r\n",
+        "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+    ] {
+        for (target, token, body, status) in [
+            ("/v2/documents", &key, r#"{"title":"Lease"}"#, 201),
+            ("/v2/documents", &key, "{", 400),
+            ("/v2/documents", &key, "", 201),
+            ("/admin/keys", &owner, r#"{"name":"billing"}"#, 201),
+            ("/admin/keys", &owner, "", 422),
+        ] {
+            let request = format!(
+                "POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{fields}\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let mut connection = Connection::open(server.address);
+            connection.write(request.as_bytes());
+            let answer = connection.answer();
+            assert_eq!(answer.status, status, "{request}: {answer:?}");
         }
     }
 }
