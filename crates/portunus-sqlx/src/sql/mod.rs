@@ -282,6 +282,13 @@ pub(crate) const NOTE_STEP: &str = "INSERT INTO portunus_schema (version, oldest
 pub(crate) const INDEX_STATE: &str = "SELECT CAST(CAST(indisvalid AS INT) AS BIGINT) \
      FROM pg_index WHERE indexrelid = to_regclass($1)";
 
+/// Takes the turn to make indexes, to the end of the transaction, where nobody has it. It waits for
+/// nobody: who makes an index waits for every statement that began before, that of a waiter among
+/// them.
+#[cfg(feature = "postgres")]
+pub(crate) const TAKE_TURN: &str =
+    "SELECT CAST(CAST(pg_try_advisory_xact_lock(8101251880330302464) AS INT) AS BIGINT)";
+
 /// Counts a change of keys.
 #[cfg(feature = "sqlite")]
 const COUNT_CHANGE: &str = "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) \

@@ -68,6 +68,8 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
         NOTE_STEP,
         #[cfg(feature = "postgres")]
         INDEX_STATE,
+        #[cfg(feature = "postgres")]
+        TAKE_TURN,
         #[cfg(feature = "sqlite")]
         FILE,
         #[cfg(feature = "sqlite")]

@@ -509,6 +509,7 @@ macro_rules! every_case {
             audit::a_filter_that_lets_nothing_through_gives_short_pages_that_go_on
             audit::an_event_that_cannot_be_read_is_named_and_not_a_gap
             written::what_every_earlier_schema_wrote_is_there_after_it_was_brought_up_to_date
+            written::an_earlier_schema_is_brought_up_to_date_once_however_many_do_it
             written::the_look_ups_of_the_version_before_go_on_while_a_big_table_is_brought_up_to_date
             written::a_node_of_the_version_before_may_go_on_and_what_it_deletes_counts_for_every_tenant
             written::a_schema_of_a_later_version_is_used_where_that_allows_it
