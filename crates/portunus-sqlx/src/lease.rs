@@ -26,6 +26,9 @@ use crate::value::{Row, Session, Value, bound, cells};
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// The longest that connecting may take.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Whose connection gives no answer for that long while another is in a transaction, and then does,
+/// waited for the other.
+const HELD_FOR: Duration = Duration::from_secs(2);
 /// The longest that a statement may take, which is what the server is told, too.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that beginning a transaction may take.
@@ -106,11 +109,16 @@ pub(crate) async fn keeps_its_server(
         };
         sqlx::raw_sql("BEGIN").execute(&mut other).await?;
         process(&mut other).await?;
-        let after = process(&mut connection).await?;
+        // The other one may hold the only connection of the server that a pooler has.
+        let after = timeout(HELD_FOR, process(&mut connection)).await;
         sqlx::raw_sql("ROLLBACK").execute(&mut other).await?;
+        let after = match after {
+            Ok(after) => Some(after?),
+            Err(_) => process(&mut connection).await.map(|_| None)?,
+        };
         other.close().await?;
         connection.close().await?;
-        Ok(before == after)
+        Ok(after == Some(before))
     };
     Limit::of(CONNECT_LIMIT).on(asked).await
 }

@@ -19,6 +19,7 @@ use crate::operation::Operation;
 use crate::share::{Place, Purpose, Share};
 use crate::store::{Database, READ_LIMIT, Store};
 use crate::turns::Turns;
+use schema::IsUsable;
 
 /// How many connections a pool has that is made here.
 const CONNECTIONS: u32 = 10;
@@ -115,8 +116,9 @@ impl PostgresStore {
     /// silent. Where a role may not change tables, let one that may call this once.
     ///
     /// # Errors
-    /// An address that cannot be read, a server that does not answer, a pooler in transaction mode,
-    /// or a schema that this version must not use or cannot make.
+    /// An address that cannot be read, a server that does not answer or is a replica, a pooler in
+    /// transaction mode, a schema that this version must not use or cannot make, or a table that the
+    /// role may not read.
     pub async fn connect(address: &str) -> Result<Self, OpenError> {
         Self::connect_with(address::read(address)?).await
     }
@@ -285,6 +287,7 @@ impl Database for Postgres {
     }
 
     async fn make_indexes(&self) -> Result<(), Fault> {
+        self.read(IsUsable).await?;
         if self.is_index_missing().await? {
             Box::pin(self.looked_after(self.make_indexes_in_turn())).await?;
         }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::Postgres;
-use crate::fault::Fault;
+use crate::fault::{Fault, Refusal};
 use crate::lease::{self, On};
 use crate::operation::{Migrate, Operation};
 use crate::share::Purpose;
@@ -123,6 +123,33 @@ impl Postgres {
             done = work => done,
             fault = is_gone => Err(fault),
         }
+    }
+}
+
+/// Whether the server may be asked for keys, and the role may read all that is asked for. Otherwise
+/// each request would find it out.
+pub(super) struct IsUsable;
+
+#[async_trait]
+impl Operation for IsUsable {
+    type Answer = ();
+    const PURPOSE: Purpose = Purpose::Request;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
+        for row in session.rows(sql::IS_REPLICA, Vec::new()).await? {
+            if row.of("server", "replica").int("is_replica")? == 1 {
+                return Err(Refusal::Replica.into());
+            }
+        }
+        for row in session.rows(sql::MISSING_RIGHTS, Vec::new()).await? {
+            let mut row = row.of("pg_class", "?");
+            let (table, reads) = (row.text("relname")?, row.int("reads")? == 1);
+            if !reads {
+                return Err(Refusal::NoRight(table).into());
+            }
+            tracing::warn!(table, "the database's role may not write this table");
+        }
+        Ok(())
     }
 }
 
