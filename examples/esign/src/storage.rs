@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use portunus::KeyStore;
 use portunus::actor::UserIds;
 use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
-use portunus::store::{CachedStore, MemoryStore};
+use portunus::store::{CachedStore, MemoryStore, StoreError};
 use portunus_sqlx::{
     OpenError, PostgresAudit, PostgresBus, PostgresStore, SqliteAudit, SqliteStore,
 };
@@ -135,8 +135,8 @@ impl Storage {
                     .await
                     .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
-                    let folded = store.fold_user_ids().await;
-                    folded.map_err(|error| unusable(&Chain(&error)))?;
+                    folded(store.fold_user_ids().await)
+                        .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
                 let cache = CachedStore::builder(store.clone())
@@ -154,8 +154,8 @@ impl Storage {
                     .await
                     .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
-                    let folded = store.fold_user_ids().await;
-                    folded.map_err(|error| unusable(&Chain(&error)))?;
+                    folded(store.fold_user_ids().await)
+                        .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
                 let cache = CachedStore::builder(store.clone())
@@ -202,6 +202,17 @@ impl Storage {
         if let Err(error) = forgotten {
             warn!(%error, "old events could not be forgotten");
         }
+    }
+}
+
+/// What comes of giving each user one spelling: a key that cannot be read keeps nobody from the others.
+fn folded(folded: Result<u64, StoreError>) -> Result<(), StoreError> {
+    match folded {
+        Err(error) if error.is_corrupt() => {
+            warn!(%error, "not every user has one spelling yet: repair the key, and start again");
+            Ok(())
+        }
+        folded => folded.map(drop),
     }
 }
 
