@@ -153,17 +153,18 @@ impl WriteBatch {
     /// such a batch wait for no other.
     ///
     /// Without the stored record nobody can tell whether new facts of one ([`Change::Replace`])
-    /// narrow or widen: they always may. A new key, a digest under a newer scheme, another primary
-    /// key and a signing state never do.
+    /// narrow or widen: they always may, and so does the loss of a signing state, which comes with
+    /// each repeated revocation. A new key, a digest under a newer scheme, another primary key and a
+    /// new signing state never do.
     #[must_use]
     pub fn may_narrow(&self) -> bool {
         self.changes.iter().any(|change| match change {
             Change::Replace(_) | Change::Delete(_) => true,
+            Change::SetSigning { state, .. } => state.is_none(),
             Change::Insert { .. }
             | Change::Rehash { .. }
             | Change::SetPrimary { .. }
-            | Change::PinPrimary { .. }
-            | Change::SetSigning { .. } => false,
+            | Change::PinPrimary { .. } => false,
         })
     }
 }

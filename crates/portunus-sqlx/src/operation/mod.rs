@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 pub(crate) use apply::Apply;
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
-pub(crate) use find::{Find, Get, SigningOf};
+pub(crate) use find::{Find, Get, GetToChange, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
 pub(crate) use migrate::{Inspect, Migrate, Migration};
