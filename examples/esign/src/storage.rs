@@ -182,7 +182,7 @@ impl Storage {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.publish_untold().await
         {
-            warn!(%error, "other nodes could not be told of a change yet");
+            warn!(error = %Chain(&error), "other nodes could not be told of a change yet");
         }
     }
 
@@ -192,7 +192,7 @@ impl Storage {
             .checked_sub(RETENTION)
             .unwrap_or(SystemTime::UNIX_EPOCH);
         if let Err(error) = self.keys.forget_usage_before(before).await {
-            warn!(%error, "old usage could not be forgotten");
+            warn!(error = %Chain(&error), "old usage could not be forgotten");
         }
         let forgotten = match &self.log {
             None => return,
@@ -200,7 +200,7 @@ impl Storage {
             Some(Log::Postgres(log)) => log.forget_events_before(before).await,
         };
         if let Err(error) = forgotten {
-            warn!(%error, "old events could not be forgotten");
+            warn!(error = %Chain(&error), "old events could not be forgotten");
         }
     }
 }
@@ -209,7 +209,7 @@ impl Storage {
 fn folded(folded: Result<u64, StoreError>) -> Result<(), StoreError> {
     match folded {
         Err(error) if error.is_corrupt() => {
-            warn!(%error, "not every user has one spelling yet: repair the key, and start again");
+            warn!(error = %Chain(&error), "not every user has one spelling yet: repair the key, and start again");
             Ok(())
         }
         folded => folded.map(drop),
@@ -253,7 +253,7 @@ impl fmt::Debug for Storage {
 }
 
 /// An error with what caused it, on one line.
-struct Chain<'e>(&'e dyn std::error::Error);
+pub(crate) struct Chain<'e>(pub(crate) &'e dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
