@@ -76,7 +76,8 @@ pub enum Change {
     },
     /// Whichever key is the owner's primary at this instant, after the changes before this one, is
     /// set to be: so that a successor which time or the changes brought about stays one. Where none
-    /// is, none is set any more.
+    /// is, none is set any more; where that cannot be read, what was set stays: a key that cannot be
+    /// read keeps no other one from being ended.
     PinPrimary {
         /// Whose.
         owner: OwnerRef,

@@ -30,6 +30,7 @@ mod indexes;
 pub(crate) mod keys;
 #[cfg(test)]
 mod plans;
+#[cfg(any(test, debug_assertions))]
 mod registry;
 
 use portunus::store::OwnerRef;

@@ -474,6 +474,7 @@ macro_rules! every_case {
             lists::every_filter_agrees_with_the_definition
             lists::keys_of_one_millisecond_are_paged_in_the_order_of_their_bytes
             primaries::the_primary_keys_of_many_owners_are_those_that_each_has
+            primaries::a_key_that_cannot_be_read_keeps_no_other_one_from_being_ended
             primaries::a_newest_key_that_cannot_be_read_does_not_hide_the_one_that_was_set
             usage::usage_adds_up_and_its_time_never_moves_back
             usage::usage_of_keys_that_are_gone_is_skipped_and_that_of_others_kept
