@@ -179,11 +179,12 @@ impl PostgresStore {
 
     /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on
     /// each, statements end after 10 seconds, waits for locks after 8, and transactions that their
-    /// client forgot after 30. Tables are read by their indexes and by plans for any values
-    /// (`plan_cache_mode`, which PostgreSQL has since version 12; `enable_seqscan` and others are off,
-    /// and pages of the disk cost nothing). A connection that
-    /// was idle for a second is tried before it is used, for a second at most; a busier one is
-    /// trusted.
+    /// client forgot after 30. A connection that was idle for a second is tried before it is used,
+    /// for a second at most; a busier one is trusted.
+    ///
+    /// Tables are read by their indexes and by plans for any values: `enable_seqscan` and others are
+    /// off, pages of the disk cost nothing, and `plan_cache_mode`, which PostgreSQL has since version
+    /// 12, is set. That suits the statements of this store alone: give such a pool no others.
     #[must_use]
     pub fn pool_options() -> PgPoolOptions {
         Self::plain_pool_options().after_connect(|connection, _| {
