@@ -1,8 +1,7 @@
 //! A store of one's own: keys in one JSON file, which is written anew for each change.
 //!
 //! `cargo run --example own_store` issues a key, opens the file again as another process would, and
-//! revokes it. `cargo test --example own_store` runs the suite for stores
-//! against it.
+//! revokes it. `cargo test --example own_store` runs the suite for stores against it.
 //!
 //! Good for one process and some thousand keys. Reads come from memory; a write is on the disk when
 //! it is acknowledged.

@@ -1,8 +1,10 @@
 //! The time, injected: so that tests own it, and a request reads it once.
 
 use std::fmt::Debug;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
+
+use crate::pointer::to_the_pointee;
 
 /// Where the time comes from.
 pub trait Clock: Debug + Send + Sync + 'static {
@@ -71,20 +73,10 @@ const fn awake_or_not() -> Option<Duration> {
     None
 }
 
-impl<T: Clock + ?Sized> Clock for Arc<T> {
-    fn now(&self) -> SystemTime {
-        (**self).now()
-    }
-    fn monotonic(&self) -> Duration {
-        (**self).monotonic()
-    }
-}
-impl<T: Clock + ?Sized> Clock for Box<T> {
-    fn now(&self) -> SystemTime {
-        (**self).now()
-    }
-    fn monotonic(&self) -> Duration {
-        (**self).monotonic()
+to_the_pointee! {
+    Clock {
+        fn now(&self) -> SystemTime;
+        fn monotonic(&self) -> Duration;
     }
 }
 

@@ -70,7 +70,8 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Invalid`] for a type that is empty, longer than 200 bytes, begins with a
     /// digit, or has other than visible ASCII characters; [`ManageError::Conflict`] where the owner
-    /// has no key that can sign; or the store giving no answer.
+    /// has no key that can sign; [`ManageError::Newer`] where a newer version wrote its record; or the
+    /// store giving no answer.
     pub async fn sign_event(
         &self,
         owner: &Owner,
@@ -117,6 +118,10 @@ impl KeyManager {
         let mut found = None;
         for _ in 0..ATTEMPTS {
             let primary = self.primary_of(owner, now).await?.ok_or(NONE)?;
+            // What restricts it is not known here.
+            if let Some(needs) = primary.needs() {
+                return Err(ManageError::Newer { needs });
+            }
             if let Some(state) = self.signing_state(&primary.id).await? {
                 found = Some((primary, state));
                 break;
@@ -137,7 +142,7 @@ impl KeyManager {
 
     async fn works(&self, id: &KeyId, now: SystemTime) -> Result<bool, ManageError> {
         match self.get(id).await {
-            Ok(key) => Ok(key.record.can_be_primary(now)),
+            Ok(key) => Ok(key.record.can_be_primary(now) && key.record.needs().is_none()),
             Err(ManageError::NotFound(_)) => Ok(false),
             Err(error) => Err(error),
         }

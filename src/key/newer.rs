@@ -2,8 +2,9 @@
 //! less in them than there was.
 //!
 //! A version that adds a restriction to the record raises [`KeyRecord::UNDERSTANDS`] and writes it
-//! into every record that has such a restriction. Members keep their names and shapes for good:
-//! what gets another meaning gets another name.
+//! into every record that has such a restriction. Members keep their names for good, and those that
+//! say whose a key is and whether it ended keep their shapes: what gets another meaning gets another
+//! name. Others may have values that are not known here, such as a further kind of access.
 
 use std::sync::Arc;
 
@@ -91,10 +92,7 @@ impl KeyRecord {
         let Some(read) = &self.newer.0 else {
             return serde_json::to_string(self);
         };
-        let before = match serde_json::from_str::<Self>(&known(&read.json)?) {
-            Ok(record) => serde_json::to_value(record)?,
-            Err(_) => Value::Null,
-        };
+        let before = serde_json::to_value(as_far_as_known(&read.json)?)?;
         merged(&read.json, &before, &serde_json::to_value(self)?)
     }
 
@@ -117,7 +115,7 @@ impl KeyRecord {
         let Some(understands) = newer.filter(|number| *number > Self::UNDERSTANDS) else {
             return Err(error);
         };
-        let mut record: Self = serde_json::from_str(&known(json)?)?;
+        let mut record = as_far_as_known(json)?;
         record.newer = Newer(Some(Arc::new(Read {
             understands,
             json: json.to_owned(),
@@ -126,15 +124,45 @@ impl KeyRecord {
     }
 }
 
-/// A record without the number.
-fn known(json: &str) -> Result<String, serde_json::Error> {
+/// What stands for a value that is not known here, of each member that may have one.
+const STAND_INS: [(&str, &str); 10] = [
+    ("kind", r#""app""#),
+    ("scopes", "[]"),
+    ("access", r#""read-only""#),
+    ("workspaces", "null"),
+    ("plan", "null"),
+    ("delegation", r#""off""#),
+    ("allowed_ips", "null"),
+    ("quotas", "null"),
+    ("metadata", "{}"),
+    ("not_before", "null"),
+];
+
+/// A record without the number, and with stand-ins for what is not known here: it is shown, ended
+/// and written back, and never used.
+fn as_far_as_known(json: &str) -> Result<KeyRecord, serde_json::Error> {
     let Members(mut members) = serde_json::from_str(json)?;
     members.retain(|(name, _)| name != MEMBER);
-    written(
-        members
-            .into_iter()
-            .map(|(name, raw)| (name, raw.get().to_owned())),
-    )
+    let read = |stand_ins: &[(&str, &str)]| {
+        let text = written(members.iter().map(|(name, raw)| {
+            let instead = stand_ins.iter().find(|(of, _)| of == name);
+            let value = instead.map_or(raw.get(), |(_, instead)| *instead);
+            (name.clone(), value.to_owned())
+        }))?;
+        serde_json::from_str(&text)
+    };
+    if let Ok(record) = read(&[]) {
+        return Ok(record);
+    }
+    let mut needed = STAND_INS.to_vec();
+    let mut record = read(&needed)?;
+    for of in &STAND_INS {
+        let fewer: Vec<_> = needed.iter().copied().filter(|one| one != of).collect();
+        if let Ok(better) = read(&fewer) {
+            (needed, record) = (fewer, better);
+        }
+    }
+    Ok(record)
 }
 
 fn written(

@@ -1,10 +1,9 @@
 //! Changing a key: its name, what it grants, where and how long it works, and whether it is
 //! switched on.
 
-use std::collections::HashSet;
 use std::time::SystemTime;
 
-use super::check::{check_order, check_time};
+use super::check::{check_order, check_time, once, once_in};
 use super::issue::check_workspaces;
 use super::precondition::Applied;
 use super::text;
@@ -106,7 +105,7 @@ impl KeyChange {
         }
     }
 
-    /// Times in whole milliseconds, and each scope once.
+    /// Times in whole milliseconds, and each scope and workspace once.
     fn normalize(&mut self) -> Result<(), ManageError> {
         for (field, time) in [
             ("not_before", &mut self.not_before),
@@ -116,10 +115,9 @@ impl KeyChange {
                 *at = check_time(field, *at)?;
             }
         }
-        if let Some(scopes) = &mut self.scopes {
-            let mut seen = HashSet::new();
-            scopes.retain(|scope| seen.insert(scope.clone()));
-        }
+        self.scopes.as_mut().map(once);
+        self.workspaces.iter_mut().flatten().for_each(once);
+        self.delegation.as_mut().map(once_in);
         Ok(())
     }
 

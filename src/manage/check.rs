@@ -1,9 +1,11 @@
-//! What a time may be, whoever asks for it, and how times are calculated.
+//! What a time may be, whoever asks for it, and how times are calculated; what of a list is kept.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::time::{Duration, SystemTime};
 
 use super::ManageError;
-use crate::key::MAX_TIME;
+use crate::key::{Delegation, MAX_TIME};
 
 /// The bounds of a time, for whoever is refused.
 pub(super) const BOUNDS: &str =
@@ -48,5 +50,18 @@ pub(super) fn check_order(
             "it is not before expires_at",
         )),
         _ => Ok(()),
+    }
+}
+
+/// Each value once, in the order in which they were given.
+pub(super) fn once<T: Clone + Eq + Hash>(values: &mut Vec<T>) {
+    let mut seen = HashSet::new();
+    values.retain(|value| seen.insert(value.clone()));
+}
+
+/// The same for the scopes of a delegation.
+pub(super) fn once_in(delegation: &mut Delegation) {
+    if let Delegation::Only(scopes) = delegation {
+        once(scopes);
     }
 }

@@ -90,7 +90,7 @@ impl KeyManager {
         &self,
         request: &Idempotency,
     ) -> Result<Option<ManagedKey>, ManageError> {
-        let Some(listed) = self.stored(&request.id).await? else {
+        let Some(listed) = self.stored(&request.id, true).await? else {
             return Ok(None);
         };
         if listed.record.origin.as_ref() != Some(&request.fingerprint)

@@ -1,10 +1,9 @@
 //! Issuing a key: check what is asked, generate, store the digest, show the secret once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::check::{BOUNDS, check_order, check_time, later};
+use super::check::{BOUNDS, check_order, check_time, later, once, once_in};
 use super::text;
 use super::watch::Watch;
 use super::{Idempotency, KeyManager, ManageError};
@@ -29,7 +28,10 @@ const MOST_SCOPES: usize = 256;
 #[non_exhaustive]
 pub struct NewKey {
     /// A name for people: one line of 1 to 1000 characters, one of them visible. White space at
-    /// both ends is left out; control, direction, annotation and tag characters are refused.
+    /// both ends is left out. Control, direction, annotation and tag characters are refused, and so
+    /// are invisible ones, except joiners (U+200C, U+200D) between two visible characters and
+    /// variation selectors after one: Persian, Indic scripts and emoji need them. The flags of
+    /// England, Scotland and Wales are made of tag characters.
     pub name: String,
     /// More for people: at most 1000 characters, of several lines; else as the name.
     pub description: Option<String>,
@@ -43,7 +45,8 @@ pub struct NewKey {
     pub scopes: Vec<Scope>,
     /// Whether it may write.
     pub access: Access,
-    /// The only workspaces it reaches, at least one; all of the tenant's unless set.
+    /// The only workspaces it reaches: 1 to 1000, one that stands twice counts once; all of the
+    /// tenant's unless set.
     pub workspaces: Option<Vec<WorkspaceId>>,
     /// The plan that its owner pays for; the tenant's, as [`HostRules`](super::HostRules) name it,
     /// unless set.
@@ -211,8 +214,9 @@ impl KeyManager {
         mut new: NewKey,
         now: SystemTime,
     ) -> Result<KeyRecord, ManageError> {
-        let mut seen = HashSet::new();
-        new.scopes.retain(|scope| seen.insert(scope.clone()));
+        once(&mut new.scopes);
+        new.workspaces.as_mut().map(once);
+        new.delegation.as_mut().map(once_in);
         let environment = self.environment_of(&new)?;
         new.owner = self.inner.user_ids.owner(new.owner);
         new.name = text::name(&new.name)?;

@@ -335,10 +335,14 @@ impl KeyManager {
     }
 
     /// A key as it is stored, with the uses that are not written yet.
-    async fn stored(&self, id: &KeyId) -> Result<Option<Listed>, ManageError> {
+    async fn stored(&self, id: &KeyId, to_change: bool) -> Result<Option<Listed>, ManageError> {
         let mut reading = self.usage.reading();
         loop {
-            let mut found = self.inner.store.get(id).await?;
+            let mut found = if to_change {
+                self.inner.store.get_to_change(id).await?
+            } else {
+                self.inner.store.get(id).await?
+            };
             if add_unwritten(&mut reading, found.as_mut_slice()) {
                 return Ok(found);
             }
@@ -347,7 +351,15 @@ impl KeyManager {
 
     /// A key that the operator may know of.
     async fn find(&self, id: &KeyId) -> Result<Listed, ManageError> {
-        let found = self.stored(id).await?;
+        self.visible(id, self.stored(id, false).await?)
+    }
+
+    /// The same for whoever is about to change it.
+    async fn find_to_change(&self, id: &KeyId) -> Result<Listed, ManageError> {
+        self.visible(id, self.stored(id, true).await?)
+    }
+
+    fn visible(&self, id: &KeyId, found: Option<Listed>) -> Result<Listed, ManageError> {
         let found = found.filter(|listed| self.operator.sees(&listed.record));
         found.ok_or_else(|| ManageError::NotFound(id.clone()))
     }

@@ -41,20 +41,51 @@ pub(super) fn lines(field: &'static str, text: &str) -> Result<String, ManageErr
     if text.chars().count() > MAX_TEXT_LENGTH {
         return refuse(format!("at most {MAX_TEXT_LENGTH} characters"));
     }
-    if let Some(hostile) = text.chars().find(|c| *c != '\n' && is_hostile(*c)) {
-        return refuse(format!(
-            "without U+{:04X}: no control, direction, annotation or tag characters",
-            u32::from(hostile)
-        ));
-    }
-    if !text.is_empty() && text.chars().all(is_invisible) {
+    // First: where nothing is visible, that is what is wrong with it.
+    if !text.is_empty() && text.chars().all(|c| !is_hostile(c) && is_invisible(c)) {
         return refuse("it has no visible character".to_owned());
+    }
+    if let Some((c, why)) = misplaced(text) {
+        return refuse(format!("U+{:04X}: {why}", u32::from(c)));
     }
     Ok(text.to_owned())
 }
 
+/// The first character that may not stand where it stands, and why not.
+fn misplaced(text: &str) -> Option<(char, &'static str)> {
+    // White space at both ends is gone, so this stands for them.
+    let mut before = '\n';
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        let after = characters.peek().copied().unwrap_or('\n');
+        let refused = match c {
+            '\n' => None,
+            // A variation selector that is reached has a base.
+            JOINER | NON_JOINER => (is_invisible(after)
+                || is_invisible(before) && !is_variation_selector(before))
+            .then_some("a joiner stands between two visible characters"),
+            _ if is_variation_selector(c) => is_invisible(before)
+                .then_some("a variation selector stands after a visible character"),
+            '\u{2800}' => (!is_braille(before) || !is_braille(after))
+                .then_some("a blank of Braille stands between two of its characters"),
+            _ if is_hostile(c) => Some("no control, direction, annotation or tag characters"),
+            _ => (is_ignorable(c) || is_blank(c)).then_some("no invisible characters"),
+        };
+        if let Some(why) = refused {
+            return Some((c, why));
+        }
+        before = c;
+    }
+    None
+}
+
+/// Persian, Indic scripts and emoji (families, professions, flags) need them inside of a word.
+const NON_JOINER: char = '\u{200c}';
+const JOINER: char = '\u{200d}';
+
 /// A character that is never part of a text: a control character, one that turns the direction of
-/// what follows, an interlinear annotation, a tag.
+/// what follows, an interlinear annotation, a tag (so the flags of England, Scotland and Wales are
+/// refused too).
 fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -68,14 +99,32 @@ fn is_hostile(c: char) -> bool {
         )
 }
 
-/// A character that shows nothing of its own. Among visible ones some of these are needed: the
-/// joiners U+200C and U+200D in Persian, in Indic scripts and in emoji, variation selectors.
+/// A character that shows nothing of its own.
 fn is_invisible(c: char) -> bool {
     c.is_whitespace() || c.is_control() || is_ignorable(c) || is_blank(c)
 }
 
+/// The property Variation_Selector (PropList.txt): it chooses among the forms of what it follows,
+/// such as the coloured heart.
+fn is_variation_selector(c: char) -> bool {
+    matches!(
+        c,
+        '\u{180b}'..='\u{180d}'
+            | '\u{180f}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{e0100}'..='\u{e01ef}'
+    )
+}
+
+/// A pattern of Braille with a dot in it.
+fn is_braille(c: char) -> bool {
+    matches!(c, '\u{2801}'..='\u{28ff}')
+}
+
 /// The property Default_Ignorable_Code_Point (Unicode 17.0, DerivedCoreProperties.txt), which also
-/// covers code points that are reserved for such characters.
+/// covers code points that are reserved for such characters. With [`is_blank`] and [`is_hostile`] it
+/// has every format character (category Cf) but those that are visible: the number signs of Arabic,
+/// Syriac and Kaithi (Prepended_Concatenation_Mark).
 fn is_ignorable(c: char) -> bool {
     matches!(
         c,

@@ -109,7 +109,7 @@ impl Watch<'_> {
     /// The key that the act is about, as far as the operator may know of it.
     pub(super) async fn find(&mut self, id: &KeyId) -> Result<Listed, ManageError> {
         self.asked = Some(id.clone());
-        let listed = self.manager.find(id).await?;
+        let listed = self.manager.find_to_change(id).await?;
         self.about = Some(Arc::clone(&listed.record));
         Ok(listed)
     }

@@ -3,6 +3,7 @@
 //! A list is checked where it is set: a bad entry or an empty list is an error there, so that it
 //! can never mean "everywhere". Checking a request is a masked comparison per range.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cidr::{Cidr, CidrError};
 
-/// Addresses and ranges, at least one. Cloning shares them.
+/// Addresses and ranges, at least one, each once. Cloning shares them.
 ///
 /// ```
 /// use portunus::network::AllowList;
@@ -54,7 +55,7 @@ impl AllowList {
     /// The most entries of a list.
     pub const MOST: usize = 1000;
 
-    /// A list of addresses and CIDR ranges.
+    /// A list of addresses and CIDR ranges. One that stands twice is kept once.
     ///
     /// # Errors
     /// The first entry that is none; a list without entries, or with more than
@@ -70,16 +71,18 @@ impl AllowList {
         Self::new(entries)
     }
 
-    /// A list of networks.
+    /// A list of networks. One that stands twice is kept once.
     ///
     /// # Errors
     /// A list without entries, or with more than [`MOST`](Self::MOST).
-    pub fn new(entries: Vec<Cidr>) -> Result<Self, AllowListError> {
+    pub fn new(mut entries: Vec<Cidr>) -> Result<Self, AllowListError> {
         match entries.len() {
             0 => return Err(AllowListError::Empty),
             n if n > Self::MOST => return Err(AllowListError::TooLong),
             _ => {}
         }
+        let mut seen = HashSet::new();
+        entries.retain(|entry| seen.insert(*entry));
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for entry in &entries {
             match entry.net() {
@@ -111,7 +114,7 @@ impl AllowList {
         }
     }
 
-    /// The entries, as they were given but for bits beyond a prefix.
+    /// The entries in the order in which they were given, without bits beyond a prefix.
     #[must_use]
     pub fn entries(&self) -> &[Cidr] {
         &self.0.entries

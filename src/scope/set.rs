@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::name::{Scope, ScopeError};
+use crate::pointer::to_the_pointee;
 
 /// What a key was granted.
 ///
@@ -53,14 +54,15 @@ pub trait ScopeModel: Debug + Send + Sync + 'static {
     fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError>;
 }
 
-impl<T: ScopeModel + ?Sized> ScopeModel for Arc<T> {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
-        (**self).compile(names)
+to_the_pointee! {
+    ScopeModel {
+        fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError>;
     }
-}
-impl<T: ScopeModel + ?Sized> ScopeModel for Box<T> {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
-        (**self).compile(names)
+    ScopeSet {
+        fn grants(&self, required: &Scope) -> bool;
+        fn visit(&self, see: &mut dyn FnMut(&str));
+        fn names(&self) -> Vec<String>;
+        fn granted_by(&self, required: &Scope) -> Option<String>;
     }
 }
 
@@ -123,34 +125,5 @@ impl ScopeSet for WildcardScopes {
         for grant in &self.grants {
             see(grant.as_str());
         }
-    }
-}
-
-impl<T: ScopeSet + ?Sized> ScopeSet for Arc<T> {
-    fn grants(&self, required: &Scope) -> bool {
-        (**self).grants(required)
-    }
-    fn visit(&self, see: &mut dyn FnMut(&str)) {
-        (**self).visit(see);
-    }
-    fn names(&self) -> Vec<String> {
-        (**self).names()
-    }
-    fn granted_by(&self, required: &Scope) -> Option<String> {
-        (**self).granted_by(required)
-    }
-}
-impl<T: ScopeSet + ?Sized> ScopeSet for Box<T> {
-    fn grants(&self, required: &Scope) -> bool {
-        (**self).grants(required)
-    }
-    fn visit(&self, see: &mut dyn FnMut(&str)) {
-        (**self).visit(see);
-    }
-    fn names(&self) -> Vec<String> {
-        (**self).names()
-    }
-    fn granted_by(&self, required: &Scope) -> Option<String> {
-        (**self).granted_by(required)
     }
 }

@@ -254,6 +254,10 @@ impl KeyStore for CachedStore {
         self.shared.store.get(id).await
     }
 
+    async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+        self.shared.store.get_to_change(id).await
+    }
+
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         self.shared.store.list(query).await
     }

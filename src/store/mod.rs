@@ -89,6 +89,15 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer.
     async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
 
+    /// The same as [`get`](Self::get), for whoever is about to change or end the key. The default asks
+    /// `get`; a store that lets few read for management at once lets this one wait for none of them.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+        self.get(id).await
+    }
+
     /// One page of the records that [`ListQuery::selects`] lets through, without deleted keys: by the
     /// time at which they were made, the newest first, and then by id.
     ///
@@ -242,6 +251,7 @@ to_the_pointee! {
     KeyStore {
         async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError>;
         async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
+        async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
         async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
         async fn primary(
             &self,

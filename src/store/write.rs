@@ -76,7 +76,8 @@ pub enum Change {
     },
     /// Whichever key is the owner's primary at this instant, after the changes before this one, is
     /// set to be: so that a successor which time or the changes brought about stays one. Where none
-    /// is, none is set any more.
+    /// is, none is set any more; where that cannot be read, what was set stays: a key that cannot be
+    /// read keeps no other one from being ended.
     PinPrimary {
         /// Whose.
         owner: OwnerRef,
@@ -153,17 +154,18 @@ impl WriteBatch {
     /// such a batch wait for no other.
     ///
     /// Without the stored record nobody can tell whether new facts of one ([`Change::Replace`])
-    /// narrow or widen: they always may. A new key, a digest under a newer scheme, another primary
-    /// key and a signing state never do.
+    /// narrow or widen: they always may, and so does the loss of a signing state, which comes with
+    /// each repeated revocation. A new key, a digest under a newer scheme, another primary key and a
+    /// new signing state never do.
     #[must_use]
     pub fn may_narrow(&self) -> bool {
         self.changes.iter().any(|change| match change {
             Change::Replace(_) | Change::Delete(_) => true,
+            Change::SetSigning { state, .. } => state.is_none(),
             Change::Insert { .. }
             | Change::Rehash { .. }
             | Change::SetPrimary { .. }
-            | Change::PinPrimary { .. }
-            | Change::SetSigning { .. } => false,
+            | Change::PinPrimary { .. } => false,
         })
     }
 }

@@ -86,3 +86,55 @@ fn members_that_are_not_known_stay_in_their_place_and_spelling() {
     assert_eq!(again.status(again.created_at), KeyStatus::Revoked);
     assert_eq!(again.revoked, read.revoked);
 }
+
+#[test]
+fn values_that_are_not_known_are_shown_as_others_and_stay_as_they_are() {
+    let values = [
+        (r#""kind":"app""#, r#""kind":"service""#),
+        (
+            r#""access":"full-access""#,
+            r#""access":{"only":["GET", "PUT"]}"#,
+        ),
+        (r#""scopes":[]"#, r#""scopes":[{"name":"a", "until":1.50}]"#),
+        (r#""workspaces":null"#, r#""workspaces":{"but":["ws1"]}"#),
+        (r#""plan":null"#, r#""plan":["a", "b"]"#),
+        (r#""delegation":"off""#, r#""delegation":{"once":1}"#),
+        (r#""allowed_ips":null"#, r#""allowed_ips":["country:CH"]"#),
+        (r#""quotas":null"#, r#""quotas":{"shared":"x"}"#),
+        (r#""metadata":{}"#, r#""metadata":[1]"#),
+        (r#""not_before":null"#, r#""not_before":"weekdays""#),
+    ];
+    let all = values.iter().fold(that_says("2"), |json, (ours, theirs)| {
+        assert!(json.contains(ours), "{ours}: {json}");
+        json.replacen(ours, theirs, 1)
+    });
+    let each = values.map(|(ours, theirs)| that_says("2").replacen(ours, theirs, 1));
+    for json in each.into_iter().chain([all]) {
+        let mut read = KeyRecord::from_json(&json).unwrap();
+        assert_eq!(read.needs(), Some(2), "{json}");
+        assert_eq!(read.status(read.created_at), KeyStatus::Unreadable);
+        assert_eq!(read.to_json().unwrap(), json, "what was not changed");
+        read.version += 1;
+        read.enabled = false;
+        let expected = json
+            .replace(r#""version":1"#, r#""version":2"#)
+            .replace(r#""enabled":true"#, r#""enabled":false"#);
+        assert_eq!(read.to_json().unwrap(), expected);
+    }
+    let known = that_says("2").replacen(r#""plan":null"#, r#""plan":"a""#, 1);
+    let one = known.replacen(r#""quotas":null"#, r#""quotas":1"#, 1);
+    let read = KeyRecord::from_json(&one).unwrap();
+    assert_eq!(read.plan.unwrap().as_str(), "a", "what is known is read");
+    // Whose it is and whether it ended must be known, and what this version wrote is as it was.
+    for (ours, theirs) in [
+        (r#""revoked":null"#, r#""revoked":"soon""#),
+        (r#""enabled":true"#, r#""enabled":"at times""#),
+        (r#""tenant_id":"acme""#, r#""tenant_id":["acme"]"#),
+        (r#""expires_at":null"#, r#""expires_at":"never""#),
+    ] {
+        KeyRecord::from_json(&that_says("2").replacen(ours, theirs, 1)).unwrap_err();
+    }
+    for (ours, theirs) in values {
+        KeyRecord::from_json(&that_says("1").replacen(ours, theirs, 1)).unwrap_err();
+    }
+}

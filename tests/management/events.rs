@@ -5,9 +5,9 @@ use crate::life::{Desk, Dice, HOUR, acme, ann, ending, globex, issue, named, ope
 use hmac::{Hmac, KeyInit, Mac};
 use portunus::ErrorCode;
 use portunus::events::{self, SignedEvent};
-use portunus::key::{KeyKind, Owner, SigningState};
+use portunus::key::{KeyKind, KeyRecord, Owner, SigningState};
 use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey, Role};
-use portunus::store::KeyStore;
+use portunus::store::{KeyStore, WriteBatch};
 use portunus_profiles::Profile;
 use portunus_test_support::{Call, Point, scope, tenant, user};
 use sha2::Sha256;
@@ -248,6 +248,33 @@ async fn a_neighbour_that_was_revoked_or_deleted_signs_no_more() {
         }
         let event = sign(&manager).await;
         assert!(signed_by(&event, &old) && event.other_hashes.is_empty());
+    }
+}
+
+/// What restricts it is not known here, so that it is not used for anything.
+#[tokio::test]
+async fn a_key_of_a_newer_version_signs_nothing() {
+    let desk = Desk::new();
+    let manager = dropbox(&desk);
+    let (old, record) = issue(&manager, named("key")).await;
+    let rotated = manager.rotate(&record.id, None).await.unwrap();
+    assert_eq!(sign(&manager).await.other_hashes.len(), 1);
+    for (id, is_primary) in [(&rotated.record.id, false), (&record.id, true)] {
+        let mut listed = desk.store.get(id).await.unwrap().unwrap().record.to_json();
+        let json = listed.as_mut().unwrap();
+        json.insert_str(1, r#""understands":7,"#);
+        let newer = KeyRecord::from_json(json).unwrap();
+        desk.store
+            .apply(&WriteBatch::new().update(newer))
+            .await
+            .unwrap();
+        if is_primary {
+            let error = manager.sign_event(&acme(), TYPE).await.unwrap_err();
+            assert!(matches!(error, ManageError::Newer { needs: 7 }), "{error}");
+        } else {
+            let event = sign(&manager).await;
+            assert!(signed_by(&event, &old) && event.other_hashes.is_empty());
+        }
     }
 }
 

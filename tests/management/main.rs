@@ -14,6 +14,7 @@ mod host_rules;
 mod idempotency;
 mod importing;
 mod life;
+mod lists;
 mod managing;
 mod operators;
 mod preconditions;

@@ -82,6 +82,61 @@ const BLANKS: &[&str] = &[
     " \u{2003}\n",
 ];
 
+/// What shows nothing and stands among visible characters all the same.
+const HIDDEN: &[&str] = &[
+    "a\u{ad}b",
+    "a\u{34f}b",
+    "a\u{115f}b",
+    "a\u{1160}b",
+    "a\u{17b4}b",
+    "a\u{180e}b",
+    "a\u{200b}b",
+    "a\u{2060}b",
+    "a\u{2064}b",
+    "a\u{2065}b",
+    "a\u{206a}b",
+    "a\u{206f}b",
+    "a\u{2800}b",
+    "a\u{3164}b",
+    "a\u{feff}b",
+    "\u{feff}a",
+    "a\u{feff}",
+    "a\u{ffa0}b",
+    "a\u{fff0}b",
+    "a\u{13430}b",
+    "a\u{16fe4}b",
+    "a\u{1bca0}b",
+    "a\u{1d159}b",
+    "a\u{1d173}b",
+    "a\u{e0080}b",
+    "a\u{2800}",
+    "\u{2801}\u{2800}",
+    // Joiners at the ends, beside a space, a second one, or something hidden.
+    "\u{200c}a",
+    "a\u{200c}",
+    "\u{200d}a",
+    "a\u{200d}",
+    " \u{200d}a",
+    "a\u{200c} ",
+    "a \u{200d}b",
+    "a\u{200d} b",
+    "a\u{200c}\u{200c}b",
+    "a\u{200d}\u{200c}b",
+    "\u{1f469}\u{200d}",
+    "\u{200d}\u{1f4bb}",
+    "\u{1f469}\u{200d}\u{fe0f}",
+    // Variation selectors without a base.
+    "\u{fe0f}a",
+    "a \u{fe0f}b",
+    "a\u{fe0f}\u{fe0f}b",
+    "a\u{200d}\u{fe0f}b",
+    "\u{e0100}a",
+    "a \u{180b}b",
+    "a \u{fe00}",
+    // The flag of England: tags.
+    "\u{1f3f4}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+];
+
 const READABLE: &[&str] = &[
     "x",
     "two words",
@@ -92,7 +147,19 @@ const READABLE: &[&str] = &[
     "\u{2764}\u{fe0f}",
     "e\u{301}",
     "\u{5e2}\u{5d1}\u{5e8}\u{5d9}\u{5ea}",
-    "a\u{ad}b",
+    // A family, a couple with a heart, a profession with its colour of skin, flags, a keycap.
+    "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}\u{200d}\u{1f466}",
+    "\u{1f469}\u{200d}\u{2764}\u{fe0f}\u{200d}\u{1f48b}\u{200d}\u{1f468}",
+    "Team \u{1f469}\u{1f3fd}\u{200d}\u{1f680} \u{2014} CI",
+    "\u{1f3f3}\u{fe0f}\u{200d}\u{1f308}",
+    "\u{1f1e9}\u{1f1ea}",
+    "\u{1f3f4}",
+    "1\u{fe0f}\u{20e3} key",
+    "\u{845b}\u{e0100}\u{98fe}", // an ideograph in one of its forms
+    "\u{182d}\u{180d}\u{1820}",  // Mongolian
+    "\u{dc1}\u{dca}\u{200d}\u{dbb}\u{dd3}", // Sinhala
+    "\u{601}\u{661}\u{664}",     // a year in Arabic, with its sign
+    "\u{2813}\u{2811}\u{2800}\u{283a}", // two words of Braille
 ];
 
 type Place = &'static str;
@@ -177,6 +244,25 @@ async fn a_character_that_changes_how_a_text_is_read_is_refused_everywhere() {
             for (place, came_of_it) in written(&desk, &text).await {
                 assert_eq!(field(came_of_it), place, "{}", text.escape_unicode());
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_character_that_nobody_sees_is_refused_among_visible_ones_too() {
+    let desk = Desk::new();
+    for text in HIDDEN {
+        for (place, came_of_it) in written(&desk, text).await {
+            let error = came_of_it.expect_err(&format!("{place} {}", text.escape_unicode()));
+            let told = error.to_string();
+            assert!(told.contains("U+"), "{told}");
+            assert!(told.is_ascii(), "{told:?}");
+            assert_eq!(
+                field(Err::<(), _>(error)),
+                place,
+                "{}",
+                text.escape_unicode()
+            );
         }
     }
 }

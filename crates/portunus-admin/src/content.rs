@@ -3,15 +3,18 @@
 //! A form on another site can send `text/plain`, `multipart/form-data` and
 //! `application/x-www-form-urlencoded`, but not `application/json`: so the media type is a second
 //! line of defence behind [`origin`](crate::origin). A write without content needs no media type.
+//!
+//! Whether there is content is known from its announced length, or else from its first byte. What
+//! has the wrong type is refused then, whatever is still to come.
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::error::Error;
+use std::iter::successors;
 
-use axum::body::{Bytes, HttpBody};
-use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method};
-use axum::response::IntoResponse;
+use http_body_util::{BodyExt, LengthLimitError};
 use portunus::ErrorCode;
 
 use crate::Fault;
@@ -41,30 +44,26 @@ impl Content {
     /// 415 for content that is not JSON or has a content coding, 413 for too much of it, 400 where
     /// it breaks off.
     pub(crate) async fn bytes(self) -> Result<Bytes, Fault> {
-        let Self(mut request) = self;
-        let (method, headers) = (request.method().clone(), request.headers().clone());
-        let announced = announced(&request);
+        let announced = announced(&self.0);
+        let (head, mut body) = self.0.into_parts();
         // What announces its length is refused before it is read.
         if announced > 0 {
-            check(&method, &headers)?;
+            check(&head.method, &head.headers)?;
         }
         if announced > MOST_BODY as u64 {
             return Err(too_large());
         }
-        DefaultBodyLimit::max(MOST_BODY).apply(&mut request);
-        let whole = Bytes::from_request(request, &())
-            .await
-            .map_err(|rejection| {
-                // A limit of the host's own, around this router, counts too.
-                match rejection.into_response().status().as_u16() {
-                    413 => too_large(),
-                    _ => broken_off(),
-                }
-            })?;
-        if !whole.is_empty() {
-            check(&method, &headers)?;
+        let mut whole = Vec::new();
+        while let Some(data) = next(&mut body).await? {
+            if whole.is_empty() {
+                check(&head.method, &head.headers)?;
+            }
+            if data.len() > MOST_BODY - whole.len() {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&data);
         }
-        Ok(whole)
+        Ok(whole.into())
     }
 
     /// For a call that takes no content: whatever there is, is of a type that other sites cannot
@@ -73,20 +72,33 @@ impl Content {
     /// # Errors
     /// As for [`bytes`](Self::bytes), but that no length is too large.
     pub(crate) async fn ignored(self) -> Result<(), Fault> {
-        let Self(mut request) = self;
-        let mut there = announced(&request) > 0;
-        // In chunks, the first says whether there is any content.
-        while !there {
-            let body = request.body_mut();
-            let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
-            match frame {
-                None => return Ok(()),
-                Some(Err(_)) => return Err(broken_off()),
-                Some(Ok(frame)) => there = frame.data_ref().is_some_and(|data| !data.is_empty()),
-            }
+        let announced = announced(&self.0);
+        let (head, mut body) = self.0.into_parts();
+        if announced == 0 && next(&mut body).await?.is_none() {
+            return Ok(());
         }
-        check(request.method(), request.headers())
+        check(&head.method, &head.headers)
     }
+}
+
+/// The next bytes of the content; `None` at its end, whatever trailers are there.
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Fault> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            // A limit of the host's own, around this router, counts too.
+            let first: &(dyn Error + 'static) = &error;
+            let mut causes = successors(Some(first), |&error| error.source());
+            match causes.any(<dyn Error>::is::<LengthLimitError>) {
+                true => too_large(),
+                false => broken_off(),
+            }
+        })?;
+        match frame.into_data() {
+            Ok(data) if !data.is_empty() => return Ok(Some(data)),
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// How long the content is at least, in bytes, by what is known before it is read.

@@ -13,6 +13,14 @@
 //! operator who looks at it. `If-Match` and `If-None-Match` hold for every call on a key
 //! (RFC 9110 §13).
 //!
+//! `POST /verify` says what a request with a key would get, by the rules that the request itself
+//! passes ([`Authenticator::verify`]). It is asked about scopes, a method, an address and a
+//! workspace. What else a route may require cannot be asked there: a plan
+//! ([`PlanOrder`](portunus::policy::PlanOrder)), a user, the organization. `"allowed": true` then
+//! says nothing of that, and the rate limit and the transport are never looked at. A host that wants
+//! to know all of it asks [`Authenticator::verify`] with the route's own
+//! [`Requirement`](portunus::Requirement).
+//!
 //! Answers are JSON with `Cache-Control: no-store`, refusals are problem documents (RFC 9457) with
 //! a stable `code`. Fields that are not known are errors, so that nobody believes a restriction was
 //! taken that was not.

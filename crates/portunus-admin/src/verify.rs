@@ -1,5 +1,5 @@
 //! `POST /verify`: what a secret is, for whoever holds it, and what a request with it would get; in
-//! the manner of RFC 7662.
+//! the manner of RFC 7662. Of what a route requires, only scopes and the workspace can be named.
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;

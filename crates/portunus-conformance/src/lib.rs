@@ -15,11 +15,11 @@
 //! seen instead. A suite is a test of the host's like any other:
 //!
 //! ```
-//! //! use portunus::store::MemoryStore;
+//! use portunus::store::MemoryStore;
 //!
 //! // With `#[tokio::test(flavor = "multi_thread")]`.
 //! async fn our_store_keeps_its_promises() {
-//!     conformance::key_store(|| async { MemoryStore::new() }).await.unwrap();
+//!     portunus_conformance::key_store(|| async { MemoryStore::new() }).await.unwrap();
 //! }
 //! ```
 //!

@@ -119,6 +119,14 @@ pub(crate) enum Refusal {
     #[error("the store is closed")]
     Closed,
     #[cfg(feature = "postgres")]
+    #[error(
+        "the server is a replica, which may not know of a revocation yet: connect to the primary one"
+    )]
+    Replica,
+    #[cfg(feature = "postgres")]
+    #[error("the database's role may not read the table {0}: grant it the right to")]
+    NoRight(String),
+    #[cfg(feature = "postgres")]
     #[error("the database takes no connections: {0}")]
     Unreachable(String),
 }

@@ -26,6 +26,9 @@ use crate::value::{Row, Session, Value, bound, cells};
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// The longest that connecting may take.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Whose connection gives no answer for that long while another is in a transaction, and then does,
+/// waited for the other.
+const HELD_FOR: Duration = Duration::from_secs(2);
 /// The longest that a statement may take, which is what the server is told, too.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that beginning a transaction may take.
@@ -106,11 +109,16 @@ pub(crate) async fn keeps_its_server(
         };
         sqlx::raw_sql("BEGIN").execute(&mut other).await?;
         process(&mut other).await?;
-        let after = process(&mut connection).await?;
+        // The other one may hold the only connection of the server that a pooler has.
+        let after = timeout(HELD_FOR, process(&mut connection)).await;
         sqlx::raw_sql("ROLLBACK").execute(&mut other).await?;
+        let after = match after {
+            Ok(after) => Some(after?),
+            Err(_) => process(&mut connection).await.map(|_| None)?,
+        };
         other.close().await?;
         connection.close().await?;
-        Ok(before == after)
+        Ok(after == Some(before))
     };
     Limit::of(CONNECT_LIMIT).on(asked).await
 }
@@ -123,50 +131,83 @@ async fn process(connection: &mut PgConnection) -> Result<i32, Fault> {
 
 /// Asks whether a server takes connections, once for all who wait for one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Door(Arc<tokio::sync::Mutex<Option<Asked>>>);
+pub(crate) struct Door {
+    last: Arc<tokio::sync::Mutex<Option<Asked>>>,
+    /// As many references as connections that are lent, and one.
+    lent: Arc<()>,
+}
 
 #[derive(Debug)]
 struct Asked {
     at: Instant,
     /// Why it took none, where it refused.
-    refused: Option<String>,
+    refused: Option<Refused>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    cause: String,
+    /// Whether the connections that there are may work all the same: the server takes no more.
+    others_work: bool,
 }
 
 impl Door {
     /// Waits until the server refuses connections. Where it takes them, or says nothing, whoever
-    /// waits goes on waiting.
-    async fn refuses(&self, options: &PgConnectOptions) -> Fault {
+    /// waits goes on waiting. `None` where one that others have may be had.
+    async fn refuses(&self, pool: &PgPool) -> Option<Fault> {
+        let options = &pool.connect_options();
         loop {
-            let mut last = self.0.lock().await;
+            let mut last = self.last.lock().await;
             let is_old = |asked: &Asked| asked.at.elapsed() >= ASKED_EVERY;
             if last.as_ref().is_none_or(is_old) {
                 let connected = timeout(ANSWER_LIMIT, PgConnection::connect_with(options)).await;
                 let refused = match connected {
-                    Ok(Err(error)) if is_refused(&error) => Some(Fault::from(error).causes()),
+                    Ok(Err(error)) => refused(error),
                     Ok(Ok(connection)) => {
                         let _ = timeout(ANSWER_LIMIT, connection.close()).await;
                         None
                     }
-                    _ => None,
+                    Err(_) => None,
                 };
                 let at = Instant::now();
                 *last = Some(Asked { at, refused });
             }
-            if let Some(Asked {
-                refused: Some(cause),
-                ..
-            }) = &*last
-            {
-                return Refusal::Unreachable(cause.clone()).into();
+            let refused = last.as_ref().and_then(|asked| asked.refused.as_ref());
+            if let Some(Refused { cause, others_work }) = refused {
+                let refusal = Refusal::Unreachable(cause.clone());
+                if *others_work {
+                    drop(last);
+                    if self.is_any_left(pool).await {
+                        return None;
+                    }
+                }
+                return Some(refusal.into());
             }
             drop(last);
             sleep(ASKED_EVERY).await;
         }
     }
+
+    /// Whether anybody has a connection that works.
+    async fn is_any_left(&self, pool: &PgPool) -> bool {
+        let is_left = || Arc::strong_count(&self.lent) > 1 || pool.num_idle() > 0;
+        // One that goes from one to another is nobody's for a moment.
+        is_left() || {
+            sleep(ASKED_EVERY).await;
+            is_left()
+        }
+    }
 }
 
-fn is_refused(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused)
+/// Why no connection was made, where sqlx would try again until its time is up.
+fn refused(error: sqlx::Error) -> Option<Refused> {
+    let others_work = match &error {
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => false,
+        sqlx::Error::Database(answer) if answer.is_transient_in_connect_phase() => true,
+        _ => return None,
+    };
+    let cause = Fault::from(error).causes();
+    Some(Refused { cause, others_work })
 }
 
 /// A connection until it is given back, which dropping does.
@@ -180,19 +221,24 @@ pub(crate) struct Lease {
     is_lost: bool,
     /// A place among the management reads, until the connection can be used again.
     place: Option<Place>,
+    lent: Arc<()>,
 }
 
 impl Lease {
     /// Takes a connection of this pool.
     pub(crate) async fn of(pool: &PgPool, door: &Door, limit: Limit) -> Result<Self, Fault> {
-        let options = pool.connect_options();
-        let mut acquiring = pin!(pool.acquire());
-        let acquired = match timeout(PATIENT_FOR, &mut acquiring).await {
-            Ok(acquired) => acquired,
-            Err(_) => tokio::select! {
-                acquired = &mut acquiring => acquired,
-                refusal = door.refuses(&options) => return Err(refusal),
-            },
+        let acquired = loop {
+            let mut acquiring = pin!(pool.acquire());
+            if let Ok(acquired) = timeout(PATIENT_FOR, &mut acquiring).await {
+                break acquired;
+            }
+            // It may be making a connection of its own, again and again: not after that was refused.
+            tokio::select! {
+                acquired = &mut acquiring => break acquired,
+                refusal = door.refuses(pool) => if let Some(refusal) = refusal {
+                    return Err(refusal);
+                },
+            }
         };
         Ok(Self {
             connection: Some(acquired?),
@@ -200,6 +246,7 @@ impl Lease {
             in_transaction: false,
             is_lost: false,
             place: None,
+            lent: Arc::clone(&door.lent),
         })
     }
 
@@ -265,8 +312,12 @@ impl Drop for Lease {
         let is_late = Instant::now() >= self.limit.until;
         match Handle::try_current() {
             Ok(runtime) if !is_late && !self.is_lost => {
-                let place = self.place.take();
-                runtime.spawn(give_back(connection, self.in_transaction, place));
+                let (place, lent) = (self.place.take(), Arc::clone(&self.lent));
+                let given_back = give_back(connection, self.in_transaction, place);
+                runtime.spawn(async move {
+                    given_back.await;
+                    drop(lent);
+                });
             }
             // Closed, and nothing is said any more.
             _ => drop(connection.detach()),

@@ -4,22 +4,22 @@
 //! [`operation`](crate::operation)), and reads committed rows: each statement sees what was
 //! committed before it, and nobody commits what it depends on.
 
+mod schema;
+
 use std::fmt;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgPool};
 
 use crate::address;
 use crate::fault::{Fault, OpenError};
-use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, On, Statements};
-use crate::operation::{Migrate, Operation, hold};
+use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, Statements};
+use crate::operation::Operation;
 use crate::share::{Place, Purpose, Share};
-use crate::sql;
 use crate::store::{Database, READ_LIMIT, Store};
 use crate::turns::Turns;
-use crate::value::Session;
+use schema::IsUsable;
 
 /// How many connections a pool has that is made here.
 const CONNECTIONS: u32 = 10;
@@ -35,8 +35,6 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// How often a transaction is tried that the database gives up for the sake of others.
 const WRITE_ATTEMPTS: u32 = 5;
-/// How often a change of the schema, which may take long, looks whether its server is still there.
-const LOOK_AFTER_EVERY: Duration = Duration::from_secs(5);
 
 /// What a connection is told first. The server keeps these limits also where the client is gone.
 ///
@@ -91,11 +89,6 @@ const WRITE: Begin = begin!(
 const READ: Begin = begin!("READ COMMITTED READ ONLY", "");
 const SNAPSHOT: Begin = begin!("REPEATABLE READ READ ONLY", "");
 
-/// Begins a change of the schema, which may take longer than any write.
-const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
-     SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
-     SET LOCAL idle_in_transaction_session_timeout = 0";
-
 /// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with the encoding UTF-8.
 /// Cloning shares the connections.
 ///
@@ -123,8 +116,9 @@ impl PostgresStore {
     /// silent. Where a role may not change tables, let one that may call this once.
     ///
     /// # Errors
-    /// An address that cannot be read, a server that does not answer, a pooler in transaction mode,
-    /// or a schema that this version must not use or cannot make.
+    /// An address that cannot be read, a server that does not answer or is a replica, a pooler in
+    /// transaction mode, a schema that this version must not use or cannot make, or a table that the
+    /// role may not read.
     pub async fn connect(address: &str) -> Result<Self, OpenError> {
         Self::connect_with(address::read(address)?).await
     }
@@ -185,11 +179,12 @@ impl PostgresStore {
 
     /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on
     /// each, statements end after 10 seconds, waits for locks after 8, and transactions that their
-    /// client forgot after 30. Tables are read by their indexes and by plans for any values
-    /// (`plan_cache_mode`, which PostgreSQL has since version 12; `enable_seqscan` and others are off,
-    /// and pages of the disk cost nothing). A connection that
-    /// was idle for a second is tried before it is used, for a second at most; a busier one is
-    /// trusted.
+    /// client forgot after 30. A connection that was idle for a second is tried before it is used,
+    /// for a second at most; a busier one is trusted.
+    ///
+    /// Tables are read by their indexes and by plans for any values: `enable_seqscan` and others are
+    /// off, pages of the disk cost nothing, and `plan_cache_mode`, which PostgreSQL has since version
+    /// 12, is set. That suits the statements of this store alone: give such a pool no others.
     #[must_use]
     pub fn pool_options() -> PgPoolOptions {
         Self::plain_pool_options().after_connect(|connection, _| {
@@ -289,40 +284,15 @@ impl Database for Postgres {
     }
 
     async fn make_schema(&self) -> Result<(), Fault> {
-        Box::pin(self.looked_after(async {
-            let mut connection = self.beside().await?;
-            let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
-            Migrate.run(&mut self.on(&mut transaction)).await?;
-            Ok(transaction.commit().await?)
-        }))
-        .await
+        Box::pin(self.looked_after(self.change_schema())).await
     }
 
-    /// Makes the indexes that are missing, beside whatever else is going on: lists are read without
-    /// them too, but slowly. A role that may not make them leaves them to another.
     async fn make_indexes(&self) -> Result<(), Fault> {
-        let mut missing = false;
-        for (name, _) in sql::POSTGRES.indexes {
-            missing |= self.read(IndexState(name)).await? != Some(true);
+        self.read(IsUsable).await?;
+        if self.is_index_missing().await? {
+            Box::pin(self.looked_after(self.make_indexes_in_turn())).await?;
         }
-        if !missing {
-            return Ok(());
-        }
-        Box::pin(self.looked_after(async {
-            // One node at a time: an index that is being made looks like one that failed.
-            let mut turn = self.beside().await?;
-            let mut turn = turn.begin_with(BEGIN_MIGRATION).await?;
-            hold(&mut self.on(&mut turn)).await?;
-            let mut connection = self.beside().await?;
-            for (name, make) in sql::POSTGRES.indexes {
-                match self.make_index(&mut connection, name, make).await {
-                    Err(fault) if fault.is_forbidden() => return Ok(()),
-                    done => done?,
-                }
-            }
-            Ok(())
-        }))
-        .await
+        Ok(())
     }
 }
 
@@ -416,78 +386,6 @@ impl Postgres {
                 Err(fault)
             }
         }
-    }
-
-    /// Makes an index, in no transaction.
-    async fn make_index(
-        &self,
-        connection: &mut PgConnection,
-        name: &'static str,
-        make: &'static str,
-    ) -> Result<(), Fault> {
-        match self.read(IndexState(name)).await? {
-            Some(true) => return Ok(()),
-            Some(false) => {
-                let drop = AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {name}"));
-                sqlx::raw_sql(drop).execute(&mut *connection).await?;
-            }
-            None => {}
-        }
-        self.on(connection).script(make).await
-    }
-
-    /// A connection that is none of the pool's, with the server's own limits of time.
-    async fn beside(&self) -> Result<PgConnection, Fault> {
-        lease::connect(&self.pool.connect_options()).await
-    }
-
-    fn on<'c>(&self, connection: &'c mut PgConnection) -> On<'c> {
-        On {
-            connection,
-            statements: self.statements(),
-            limit: Duration::MAX,
-        }
-    }
-
-    /// What comes of a piece of work that may take any time, while the server takes connections.
-    async fn looked_after<T>(
-        &self,
-        work: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Fault> {
-        let is_gone = async {
-            loop {
-                tokio::time::sleep(LOOK_AFTER_EVERY).await;
-                let asked = self.beside().await;
-                let is_lost = |fault: &Fault| {
-                    fault.is_lost_connection() || matches!(fault, Fault::Refused(_))
-                };
-                if let Err(fault) = asked
-                    && is_lost(&fault)
-                {
-                    return fault;
-                }
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            fault = is_gone => Err(fault),
-        }
-    }
-}
-
-/// Whether there is an index of this name, and whether it can be used.
-struct IndexState(&'static str);
-
-#[async_trait]
-impl Operation for IndexState {
-    type Answer = Option<bool>;
-    const PURPOSE: Purpose = Purpose::Request;
-
-    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        let rows = session.rows(sql::INDEX_STATE, vec![self.0.into()]).await?;
-        let row = rows.into_iter().next();
-        row.map(|row| Ok(row.of("pg_index", self.0).int("indisvalid")? == 1))
-            .transpose()
     }
 }
 

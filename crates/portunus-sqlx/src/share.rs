@@ -31,7 +31,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 pub(crate) enum Purpose {
     /// A request looks its key up.
     LookUp,
-    /// A request waits for something else, or the start of the process does.
+    /// A request or a write waits for something else, or the start of the process does.
     Request,
     /// Somebody looks at keys, usage or events.
     Management,

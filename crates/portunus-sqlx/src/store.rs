@@ -126,6 +126,13 @@ impl<D: Database> KeyStore for Store<D> {
         Ok(self.0.read(operation::Get(id)).await?)
     }
 
+    async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+        Ok(self
+            .0
+            .read(operation::GetToChange(operation::Get(id)))
+            .await?)
+    }
+
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         Ok(self.0.read(operation::List(query)).await?)
     }

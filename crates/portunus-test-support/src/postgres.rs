@@ -227,6 +227,16 @@ impl Postgres {
         }
     }
 
+    /// Starts it again as the replica of no server: it may be read.
+    pub fn become_a_replica(&self) {
+        self.sql("postgres", "CHECKPOINT");
+        self.stop();
+        let signal = self.data().join("standby.signal");
+        std::fs::write(&signal, "").unwrap();
+        chown_to_other_user(&signal);
+        self.start_again();
+    }
+
     /// Ends every process of the server in the middle of whatever it does, by `kill -9`.
     pub fn crash(&self) {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {

@@ -27,7 +27,7 @@ use crate::api::{self, Shelves};
 use crate::cli::{Flags, Limiter};
 use crate::directory::DemoDirectory;
 use crate::operators::Operators;
-use crate::storage::Storage;
+use crate::storage::{Chain, Storage};
 use crate::tls::Peer;
 use crate::unwritten::Unwritten;
 use crate::{admin, on_axum, operators};
@@ -201,7 +201,7 @@ impl App {
     pub(crate) async fn flush_events(&self) -> bool {
         let written = self.trail.flush().await;
         if let Err(error) = &written {
-            warn!(%error, "events could not be written; they are kept for the next time");
+            warn!(error = %Chain(error), "events could not be written; they are kept for the next time");
         }
         let dropped = self.dropped();
         if self.dropped_told.swap(dropped, Ordering::Relaxed) < dropped {
@@ -222,7 +222,7 @@ impl App {
         let usage = self.authenticator.usage();
         let written = usage.flush(&**self.authenticator.store()).await;
         if let Err(error) = &written {
-            warn!(%error, "usage could not be written; it is kept for the next time");
+            warn!(error = %Chain(error), "usage could not be written; it is kept for the next time");
         }
         events && written.is_ok()
     }

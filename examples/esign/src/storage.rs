@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use portunus::KeyStore;
 use portunus::actor::UserIds;
 use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
-use portunus::store::{CachedStore, MemoryStore};
+use portunus::store::{CachedStore, MemoryStore, StoreError};
 use portunus_sqlx::{
     OpenError, PostgresAudit, PostgresBus, PostgresStore, SqliteAudit, SqliteStore,
 };
@@ -135,8 +135,8 @@ impl Storage {
                     .await
                     .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
-                    let folded = store.fold_user_ids().await;
-                    folded.map_err(|error| unusable(&Chain(&error)))?;
+                    folded(store.fold_user_ids().await)
+                        .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
                 let cache = CachedStore::builder(store.clone())
@@ -154,8 +154,8 @@ impl Storage {
                     .await
                     .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
-                    let folded = store.fold_user_ids().await;
-                    folded.map_err(|error| unusable(&Chain(&error)))?;
+                    folded(store.fold_user_ids().await)
+                        .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
                 let cache = CachedStore::builder(store.clone())
@@ -182,7 +182,7 @@ impl Storage {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.publish_untold().await
         {
-            warn!(%error, "other nodes could not be told of a change yet");
+            warn!(error = %Chain(&error), "other nodes could not be told of a change yet");
         }
     }
 
@@ -192,7 +192,7 @@ impl Storage {
             .checked_sub(RETENTION)
             .unwrap_or(SystemTime::UNIX_EPOCH);
         if let Err(error) = self.keys.forget_usage_before(before).await {
-            warn!(%error, "old usage could not be forgotten");
+            warn!(error = %Chain(&error), "old usage could not be forgotten");
         }
         let forgotten = match &self.log {
             None => return,
@@ -200,8 +200,19 @@ impl Storage {
             Some(Log::Postgres(log)) => log.forget_events_before(before).await,
         };
         if let Err(error) = forgotten {
-            warn!(%error, "old events could not be forgotten");
+            warn!(error = %Chain(&error), "old events could not be forgotten");
         }
+    }
+}
+
+/// What comes of giving each user one spelling: a key that cannot be read keeps nobody from the others.
+fn folded(folded: Result<u64, StoreError>) -> Result<(), StoreError> {
+    match folded {
+        Err(error) if error.is_corrupt() => {
+            warn!(error = %Chain(&error), "not every user has one spelling yet: repair the key, and start again");
+            Ok(())
+        }
+        folded => folded.map(drop),
     }
 }
 
@@ -242,7 +253,7 @@ impl fmt::Debug for Storage {
 }
 
 /// An error with what caused it, on one line.
-struct Chain<'e>(&'e dyn std::error::Error);
+pub(crate) struct Chain<'e>(pub(crate) &'e dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -60,8 +60,9 @@ fn rate_limit() -> Members {
 
 fn workspaces() -> Array {
     let mut workspaces = list_or_null(list(named("WorkspaceId")));
-    (workspaces.min_items, workspaces.max_items) = (Some(1), Some(1000));
-    workspaces.description = Some("The whole organization if `null`.".into());
+    workspaces.min_items = Some(1);
+    workspaces.description =
+        Some("The whole organization if `null`. At most 1000 different ones.".into());
     workspaces
 }
 
@@ -188,6 +189,7 @@ fn verify() -> Members {
         .about(
             "The request that is asked about. What is not said is not evaluated, but a key with an \
              allow-list is not allowed without `ip`, and `explain` names the only workspaces that a \
-             key reaches.",
+             key reaches. `require` names scopes; a plan, a user or the organization, which a route \
+             may require too, cannot be asked about.",
         )
 }

@@ -224,9 +224,11 @@ fn keys() -> [Call; 4] {
         call(HttpMethod::Post, "/verify", "verifyKey", "What a secret is, and what it may do")
             .about(
                 "In the manner of RFC 7662, by the rules that a request passes: the key's and its \
-                 owner's standing, the environment that is served, the allow-list, and what is \
-                 required. It is no use of the key, counts against no quota, and looks at neither \
-                 the rate limit nor the transport.",
+                 owner's standing, the environment that is served, the allow-list, and the scopes, \
+                 method and workspace that are named. It is no use of the key, counts against no \
+                 quota, and looks at neither the rate limit nor the transport. What a route requires \
+                 besides scopes (a plan, a user, the organization) is not asked about: a request that \
+                 is `allowed` here may be refused there.",
             )
             .body("VerifyRequest", Required::True)
             .answers(200, json("About the key, if it works; else not a word.", named("Verified")))

@@ -1,12 +1,22 @@
 //! The content of writes: JSON by its media type, in UTF-8, without content codings, bounded.
 
-use axum::body::Body;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::Request;
-use serde_json::json;
+use http_body::Frame;
+use http_body_util::{BodyExt, Limited};
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::everywhere::good;
 use crate::world::{Ask, NEST, World, send};
+
+/// How long an answer may take that waits for nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Media types of content, and whether `POST` and whether `PATCH` take it.
 const TYPES: &[(&[&str], bool, bool)] = &[
@@ -247,4 +257,174 @@ async fn send_without_type(world: &World, ask: &Ask) -> u16 {
         .unwrap();
     let answer = world.router.clone().oneshot(request).await.unwrap();
     answer.status().as_u16()
+}
+
+/// A body of unknown length: these chunks, and then its end, an error, or nothing for ever.
+struct Chunks {
+    left: VecDeque<Bytes>,
+    then: Then,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    End,
+    Error,
+    Silence,
+}
+
+impl HttpBody for Chunks {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        match (self.left.pop_front(), self.then) {
+            (Some(data), _) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            (None, Then::End) => Poll::Ready(None),
+            (None, Then::Error) => Poll::Ready(Some(Err("connection reset"))),
+            (None, Then::Silence) => Poll::Pending,
+        }
+    }
+}
+
+fn chunks(chunks: &[&[u8]], then: Then) -> Body {
+    let left = chunks.iter().copied().map(Bytes::copy_from_slice).collect();
+    Body::new(Chunks { left, then })
+}
+
+/// The status and code of the answer to a request with this body, of this type.
+async fn send_body(world: &World, ask: &Ask, media: Option<&str>, body: Body) -> (u16, Value) {
+    let operator = ask.operator.as_deref().unwrap_or("stranger");
+    let mut request = Request::builder()
+        .method(ask.method.as_str())
+        .uri(format!("{NEST}{}", ask.path))
+        .header("authorization", format!("Bearer {operator}"));
+    for (name, value) in &ask.headers {
+        request = request.header(*name, value.as_slice());
+    }
+    if let Some(media) = media {
+        request = request.header("content-type", media);
+    }
+    let answer = world.router.clone().oneshot(request.body(body).unwrap());
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    let answer = answer.unwrap_or_else(|_| panic!("{ask:?} {media:?}: no answer"));
+    let (head, body) = answer.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let json = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    (head.status.as_u16(), json["code"].clone())
+}
+
+#[tokio::test]
+async fn what_comes_in_chunks_is_refused_by_its_first_byte_whatever_follows() {
+    let world = World::new().await;
+    let mebibyte = vec![b' '; 1 << 20];
+    let long = [&mebibyte[..]; 5];
+    for (method, template) in WITH_A_BODY {
+        let refused = (415, json!("UNSUPPORTED_MEDIA_TYPE"));
+        for media in [
+            None,
+            Some("text/plain"),
+            Some("application/json; charset=latin1"),
+        ] {
+            for (body, then) in [
+                (&[&b"x"[..]][..], Then::Silence),
+                (&[b"", b"", b"{"], Then::Silence),
+                (&[b"{}"], Then::Error),
+                (&long, Then::End),
+                // More than is ever read, at once.
+                (&[&mebibyte.repeat(5)], Then::End),
+            ] {
+                let ask = good(&world, method, template).await;
+                let answer = send_body(&world, &ask, media, chunks(body, then)).await;
+                assert_eq!(answer, refused, "{method} {template} {media:?} {then:?}");
+            }
+        }
+        let ask = good(&world, method, template)
+            .await
+            .header("content-encoding", "gzip");
+        let media = Some("application/json");
+        let answer = send_body(&world, &ask, media, chunks(&[b"x"], Then::Silence)).await;
+        assert_eq!(answer, refused, "{method} {template}");
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_ask_is_refused_before_any_chunk_comes() {
+    let world = World::new().await;
+    for (method, template) in WITH_A_BODY {
+        let ask = good(&world, method, template).await;
+        for (ask, status) in [
+            (ask.clone().by("stranger"), 401),
+            (ask.clone().by("member"), 403),
+            (ask.clone().header("origin", "https://evil.example"), 403),
+            (ask.clone().header("sec-fetch-site", "cross-site"), 403),
+        ] {
+            let media = Some("application/json");
+            let answer = send_body(&world, &ask, media, chunks(&[], Then::Silence)).await;
+            assert_eq!(answer.0, status, "{ask:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn chunks_of_the_right_type_are_read_to_their_end_and_not_beyond_the_most() {
+    let world = World::new().await;
+    let mebibyte = vec![b' '; 1 << 20];
+    for (method, template) in WITH_A_BODY {
+        let takes = world.document.operation(method, template)["requestBody"].is_object();
+        for (more, then, status, code) in [
+            (&[][..], Then::End, 200, Value::Null),
+            (&[&b""[..], &mebibyte], Then::End, 200, Value::Null),
+            (&[&mebibyte], Then::Error, 400, json!("INVALID_REQUEST")),
+            // Once it is too much, nobody waits for the end.
+            (&[&mebibyte[..]; 4], Then::Silence, 413, json!("TOO_LARGE")),
+        ] {
+            let ask = with_content(&world, method, template).await;
+            let own = ask.body.clone().unwrap();
+            let body = [&[&own[..1], &own[1..]], more].concat();
+            let body = chunks(&body, then);
+            let answer = send_body(&world, &ask, Some("application/json"), body).await;
+            // What is not taken is not read either.
+            if status == 200 || !takes {
+                assert!(answer.0 < 300, "{method} {template}: {answer:?}");
+            } else {
+                assert_eq!(answer, (status, code), "{method} {template}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn chunks_without_content_need_no_type() {
+    let world = World::new().await;
+    for (method, template) in WITH_A_BODY {
+        for (body, media) in [
+            (&[][..], None),
+            (&[&b""[..], b""], None),
+            (&[b""], Some("text/plain")),
+        ] {
+            let ask = good(&world, method, template).await;
+            let answer = send_body(&world, &ask, media, chunks(body, Then::End)).await;
+            match template {
+                "/keys" | "/import" | "/verify" => assert_eq!(answer.0, 422, "{template}"),
+                _ => assert!(answer.0 < 300, "{method} {template}: {answer:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_smaller_limit_of_the_hosts_own_is_413_too() {
+    let world = World::new().await;
+    for (method, template) in WITH_A_BODY {
+        if !world.document.operation(method, template)["requestBody"].is_object() {
+            continue;
+        }
+        let ask = with_content(&world, method, template).await;
+        let body = Body::new(Limited::new(chunks(&[b"{", &[b' '; 100]], Then::End), 50));
+        let answer = send_body(&world, &ask, Some("application/json"), body).await;
+        assert_eq!(answer, (413, json!("TOO_LARGE")), "{method} {template}");
+    }
 }

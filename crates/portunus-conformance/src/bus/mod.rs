@@ -25,7 +25,7 @@ pub use nodes::BusNodes;
 ///
 /// ```
 /// # async fn run() {
-/// use portunus_conformance::{self, BusNodes};
+/// use portunus_conformance::BusNodes;
 /// use portunus::store::LocalBus;
 ///
 /// // In the place of `LocalBus`: connect twice, to a channel of a new name.
@@ -33,7 +33,7 @@ pub use nodes::BusNodes;
 ///     let bus = LocalBus::new();
 ///     BusNodes::new(bus.clone(), bus)
 /// };
-/// conformance::invalidation_bus(make).await.unwrap();
+/// portunus_conformance::invalidation_bus(make).await.unwrap();
 /// # }
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```

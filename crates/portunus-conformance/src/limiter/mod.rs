@@ -27,9 +27,9 @@ use tools::Tried;
 ///
 /// ```
 /// # async fn run() {
-/// /// use portunus::limit::LocalLimiter;
+/// use portunus::limit::LocalLimiter;
 ///
-/// conformance::rate_limiter(|clock| async { LocalLimiter::builder().clock(clock).build() }).await.unwrap();
+/// portunus_conformance::rate_limiter(|clock| async { LocalLimiter::builder().clock(clock).build() }).await.unwrap();
 /// # }
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```
@@ -80,10 +80,10 @@ where
 ///
 /// ```no_run
 /// # async fn run() {
-/// /// use portunus::limit::LocalLimiter;
+/// use portunus::limit::LocalLimiter;
 ///
 /// // In the place of `LocalLimiter`: connect to the server, with keys under a new random prefix.
-/// conformance::rate_limiter_in_real_time(|| async { LocalLimiter::default() }).await.unwrap();
+/// portunus_conformance::rate_limiter_in_real_time(|| async { LocalLimiter::default() }).await.unwrap();
 /// # }
 /// ```
 ///

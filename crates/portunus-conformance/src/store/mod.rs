@@ -9,6 +9,7 @@ mod lookup;
 mod model;
 mod paging;
 mod primaries;
+mod quotas;
 mod round_trip;
 mod signing;
 mod tools;
@@ -31,10 +32,10 @@ use tools::Store;
 ///
 /// ```
 /// # async fn run() {
-/// /// use portunus::store::MemoryStore;
+/// use portunus::store::MemoryStore;
 ///
 /// // In the place of `MemoryStore::new()`: create a database of a new name, connect, migrate.
-/// conformance::key_store(|| async { MemoryStore::new() }).await.unwrap();
+/// portunus_conformance::key_store(|| async { MemoryStore::new() }).await.unwrap();
 /// # }
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```
@@ -56,6 +57,7 @@ where
     let groups = [
         lookup::CHECKS,
         batches::CHECKS,
+        quotas::CHECKS,
         concurrency::CHECKS,
         primaries::CHECKS,
         signing::CHECKS,

@@ -55,6 +55,7 @@ files! {
     what_looks_like_a_call_of_grpc_is_answered_alike = "grpc.http",
     what_routers_do_themselves_lets_nobody_in = "routers.http",
     what_servers_do_themselves_lets_nobody_in = "bytes.http",
+    chunks_and_upgrades_let_nobody_in = "chunks.http",
     what_is_said_over_http_2_is_answered_alike = "http2.http",
 }
 

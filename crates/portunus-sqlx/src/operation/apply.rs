@@ -308,10 +308,11 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
             }
             set_primary(session, owner, Some(key)).await
         }
-        Change::PinPrimary { owner, at } => {
-            let primary = Primary { owner, at: *at }.run(session).await?;
-            set_primary(session, owner, primary.as_ref()).await
-        }
+        Change::PinPrimary { owner, at } => match (Primary { owner, at: *at }).run(session).await {
+            // A key that cannot be read keeps no other one from being ended.
+            Err(Fault::Corrupt(_)) => Ok(()),
+            primary => set_primary(session, owner, primary?.as_ref()).await,
+        },
         Change::SetSigning { id, state } => {
             let state = state.as_ref().map(|state| state.as_bytes().to_vec());
             touched(

@@ -119,6 +119,19 @@ impl Operation for Get<'_> {
     }
 }
 
+/// The same for a write, which waits for no reads of management.
+pub(crate) struct GetToChange<'a>(pub(crate) Get<'a>);
+
+#[async_trait]
+impl Operation for GetToChange<'_> {
+    type Answer = Option<Listed>;
+    const PURPOSE: Purpose = Purpose::Request;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        self.0.run(session).await
+    }
+}
+
 /// A row of a record and its usage.
 pub(super) fn listed(row: &mut Row) -> Result<Listed, Fault> {
     let record = record::read(row)?;

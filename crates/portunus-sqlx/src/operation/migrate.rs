@@ -135,7 +135,7 @@ impl Operation for Migrate {
 }
 
 /// Waits until nobody else changes the schema, to the end of the transaction.
-pub(crate) async fn hold(session: &mut dyn Session) -> Result<(), Fault> {
+async fn hold(session: &mut dyn Session) -> Result<(), Fault> {
     if let Some(hold) = session.dialect().hold {
         let values = vec!["[\"schema\"]".into(), super::apply::SCHEMA.into()];
         session.change(hold, values).await?;

@@ -16,11 +16,9 @@ use async_trait::async_trait;
 
 pub(crate) use apply::Apply;
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
-pub(crate) use find::{Find, Get, SigningOf};
+pub(crate) use find::{Find, Get, GetToChange, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
-#[cfg(feature = "postgres")]
-pub(crate) use migrate::hold;
 pub(crate) use migrate::{Inspect, Migrate, Migration};
 pub(crate) use primary::{Primaries, Primary};
 pub(crate) use usage::{ForgetUsage, HoursOfUse, RecordUsage, UsageByHour};

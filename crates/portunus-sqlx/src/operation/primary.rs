@@ -9,6 +9,7 @@ use portunus::store::OwnerRef;
 use super::Operation;
 use crate::fault::{Fault, Refusal};
 use crate::record::{self, TABLE};
+use crate::share::Purpose;
 use crate::sql;
 use crate::time;
 use crate::value::{Session, Value};
@@ -22,6 +23,8 @@ pub(crate) struct Primary<'a> {
 #[async_trait]
 impl Operation for Primary<'_> {
     type Answer = Option<KeyId>;
+    // Writes ask for it, and so does whoever signs events.
+    const PURPOSE: Purpose = Purpose::Request;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let sql = sql::PRIMARY

@@ -118,6 +118,7 @@ macro_rules! lanes {
 
 impl Lanes {
     /// Every statement about pages.
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn statements(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().flat_map(|lane| [lane.far, lane.page])
     }

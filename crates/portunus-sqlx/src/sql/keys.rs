@@ -153,6 +153,7 @@ impl Lanes {
     }
 
     /// Every statement.
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn statements(&self) -> impl Iterator<Item = &'static str> {
         let lanes = [
             &self.all,

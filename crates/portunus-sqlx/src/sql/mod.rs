@@ -30,6 +30,7 @@ mod indexes;
 pub(crate) mod keys;
 #[cfg(test)]
 mod plans;
+#[cfg(any(test, debug_assertions))]
 mod registry;
 
 use portunus::store::OwnerRef;
@@ -281,6 +282,26 @@ pub(crate) const NOTE_STEP: &str = "INSERT INTO portunus_schema (version, oldest
 #[cfg(feature = "postgres")]
 pub(crate) const INDEX_STATE: &str = "SELECT CAST(CAST(indisvalid AS INT) AS BIGINT) \
      FROM pg_index WHERE indexrelid = to_regclass($1)";
+
+/// Whether the server is a replica.
+#[cfg(feature = "postgres")]
+pub(crate) const IS_REPLICA: &str = "SELECT CAST(CAST(pg_is_in_recovery() AS INT) AS BIGINT)";
+/// The tables that the role may not read or not write, and whether it may read them.
+#[cfg(feature = "postgres")]
+pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \
+     CAST(CAST(has_table_privilege(oid, 'SELECT') AS INT) AS BIGINT) FROM pg_class WHERE oid IN \
+     (to_regclass('portunus_keys'), to_regclass('portunus_digests'), to_regclass('portunus_deleted'), \
+     to_regclass('portunus_primaries'), to_regclass('portunus_usage'), \
+     to_regclass('portunus_usage_by_hour'), to_regclass('portunus_events'), \
+     to_regclass('portunus_event_parties')) AND NOT (has_table_privilege(oid, 'SELECT') \
+     AND has_table_privilege(oid, 'INSERT')) ORDER BY relname";
+
+/// Takes the turn to make indexes, to the end of the transaction, where nobody has it. It waits for
+/// nobody: who makes an index waits for every statement that began before, that of a waiter among
+/// them.
+#[cfg(feature = "postgres")]
+pub(crate) const TAKE_TURN: &str =
+    "SELECT CAST(CAST(pg_try_advisory_xact_lock(8101251880330302464) AS INT) AS BIGINT)";
 
 /// Counts a change of keys.
 #[cfg(feature = "sqlite")]

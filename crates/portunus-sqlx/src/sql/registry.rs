@@ -68,6 +68,12 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
         NOTE_STEP,
         #[cfg(feature = "postgres")]
         INDEX_STATE,
+        #[cfg(feature = "postgres")]
+        TAKE_TURN,
+        #[cfg(feature = "postgres")]
+        IS_REPLICA,
+        #[cfg(feature = "postgres")]
+        MISSING_RIGHTS,
         #[cfg(feature = "sqlite")]
         FILE,
         #[cfg(feature = "sqlite")]

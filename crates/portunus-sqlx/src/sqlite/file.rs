@@ -10,6 +10,9 @@ use std::sync::{Mutex, PoisonError};
 /// As much as SQLite's shared memory takes, which it opens a database with, and a page of the log.
 const ROOM: usize = 64 << 10;
 
+/// The most links to a file that are followed.
+const MOST_LINKS: usize = 40;
+
 /// Files that could be opened here although SQLite could not use them. They stay open, one for each
 /// path: closing one takes all locks away that this process has on the file, those of another store
 /// among them.
@@ -31,7 +34,45 @@ pub(super) fn make_private(path: &Path) {
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    drop(options.open(path));
+    let mut next = named(path);
+    for _ in 0..MOST_LINKS {
+        let Some(path) = next.filter(|path| options.open(path).is_err()) else {
+            return;
+        };
+        // SQLite makes the file that a link leads to, which may be none yet.
+        let target = fs::read_link(&path).ok();
+        next = target.map(|target| path.parent().map_or(target.clone(), |at| at.join(target)));
+    }
+}
+
+/// The file that SQLite would make for a name: none where it takes no such name, and none where a
+/// URI says that it must be there.
+fn named(path: &Path) -> Option<PathBuf> {
+    let name = path.to_str()?;
+    let Some(uri) = name.strip_prefix("file:") else {
+        return Some(path.to_owned());
+    };
+    let uri = uri.split('#').next()?;
+    let (place, parameters) = uri.split_once('?').unwrap_or((uri, ""));
+    let makes = |parameter: &str| !parameter.starts_with("mode=") || parameter == "mode=rwc";
+    if !parameters.split('&').all(makes) {
+        return None;
+    }
+    let place = match place.strip_prefix("//") {
+        Some(place) => &place[place.find('/')?..],
+        None => place,
+    };
+    let mut bytes = Vec::new();
+    let mut rest = place.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| *first == b'%');
+        let byte = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = byte.map_or(after, |_| &after[2..]);
+    }
+    Some(String::from_utf8(bytes).ok()?.into())
 }
 
 /// Why the system would not let SQLite use this file, as far as that can be found out afterwards.

@@ -474,6 +474,7 @@ macro_rules! every_case {
             lists::every_filter_agrees_with_the_definition
             lists::keys_of_one_millisecond_are_paged_in_the_order_of_their_bytes
             primaries::the_primary_keys_of_many_owners_are_those_that_each_has
+            primaries::a_key_that_cannot_be_read_keeps_no_other_one_from_being_ended
             primaries::a_newest_key_that_cannot_be_read_does_not_hide_the_one_that_was_set
             usage::usage_adds_up_and_its_time_never_moves_back
             usage::usage_of_keys_that_are_gone_is_skipped_and_that_of_others_kept
@@ -509,6 +510,7 @@ macro_rules! every_case {
             audit::a_filter_that_lets_nothing_through_gives_short_pages_that_go_on
             audit::an_event_that_cannot_be_read_is_named_and_not_a_gap
             written::what_every_earlier_schema_wrote_is_there_after_it_was_brought_up_to_date
+            written::an_earlier_schema_is_brought_up_to_date_once_however_many_do_it
             written::the_look_ups_of_the_version_before_go_on_while_a_big_table_is_brought_up_to_date
             written::a_node_of_the_version_before_may_go_on_and_what_it_deletes_counts_for_every_tenant
             written::a_schema_of_a_later_version_is_used_where_that_allows_it

@@ -1,5 +1,6 @@
 //! The primary keys of many owners, asked for at once and one by one.
 
+use portunus::manage::{KeyManager, NewKey};
 use portunus::store::{CachedStore, LocalBus, MemoryStore};
 
 use super::*;
@@ -174,4 +175,36 @@ pub(crate) async fn a_newest_key_that_cannot_be_read_does_not_hide_the_one_that_
     assert!(error.is_corrupt(), "{error:?}");
     let primaries = store.primaries(&[acme_itself()], now).await.unwrap();
     assert_eq!(primaries, [None]);
+}
+
+pub(crate) async fn a_key_that_cannot_be_read_keeps_no_other_one_from_being_ended(
+    home: &impl Home,
+) {
+    let store = home.open().await;
+    let manager = KeyManager::builder(store.clone(), portunus_test_support::format());
+    let manager = manager.environments([live()]).build().unwrap();
+    let mut keys = Vec::new();
+    for number in 0..6 {
+        let owner = Owner::tenant(tenant("acme"));
+        let new = NewKey::new(format!("key {number}"), owner);
+        keys.push(manager.issue(new).await.unwrap().record.id.clone());
+    }
+    let spoil = |id: &KeyId| format!("UPDATE portunus_keys SET record = '{{' WHERE id = '{id}'");
+    // The one that is set, and then also one that could take the place of another.
+    manager.make_primary(&keys[0]).await.unwrap();
+    home.execute(spoil(&keys[0])).await;
+    manager.revoke(&keys[1], None).await.unwrap();
+    manager.disable(&keys[2]).await.unwrap();
+    manager.make_primary(&keys[3]).await.unwrap();
+    home.execute(spoil(&keys[5])).await;
+    manager.revoke(&keys[3], None).await.unwrap();
+    manager.revoke(&keys[4], None).await.unwrap();
+    let new = NewKey::new("another", Owner::tenant(tenant("acme")));
+    manager.issue(new).await.unwrap();
+    for id in [&keys[1], &keys[3], &keys[4]] {
+        let listed = store.get(id).await.unwrap().unwrap();
+        assert!(listed.record.revoked.is_some(), "{id}");
+    }
+    let error = store.get(&keys[0]).await.unwrap_err();
+    assert!(error.is_corrupt(), "{error:?}");
 }

@@ -195,7 +195,12 @@ pub(crate) async fn very_many_hours_are_forgotten_step_by_step(home: &impl Home)
         }
     }
     let forgotten = store.forget_usage_before(until).await.unwrap();
-    assert_eq!(forgotten, u64::from(left) - 1_000);
+    // The step that was given up may have been done meanwhile.
+    let gone = u64::from(left) - 1_000;
+    assert!(
+        forgotten == gone || forgotten + 2_000 == gone,
+        "{forgotten}"
+    );
     assert_eq!(home.text(COUNT_HOURS).await, "1000");
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..2 {

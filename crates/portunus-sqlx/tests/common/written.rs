@@ -12,6 +12,7 @@ use std::time::Instant;
 use portunus::audit::EventQuery;
 use portunus::key::KeyStatus;
 use portunus::store::UsageDelta;
+use portunus_test_support::wait::PATIENCE;
 
 use super::*;
 
@@ -48,6 +49,26 @@ pub(crate) async fn what_every_earlier_schema_wrote_is_there_after_it_was_brough
         // Once more changes nothing.
         home.migrate().await.unwrap();
         assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));
+    }
+}
+
+/// Many nodes are updated at once: what one of them waits for must not wait for the others.
+pub(crate) async fn an_earlier_schema_is_brought_up_to_date_once_however_many_do_it(
+    home: &impl Home,
+) {
+    for schema in 1..=LATEST {
+        let home = home.another();
+        home.written(schema).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..6 {
+            let home = home.clone();
+            tasks.spawn(async move { home.migrate().await });
+        }
+        let done = tokio::time::timeout(PATIENCE, tasks.join_all()).await;
+        for done in done.expect("they wait for each other") {
+            done.unwrap();
+        }
+        expect(&home.open().await).await;
     }
 }
 

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::{
     Home, PostgresHome, SqliteHome, admin_reads, assert_unavailable, at, batch, digest, found, id,
-    insert, record, test, with_a,
+    insert, live, record, tenant, test, with_a,
 };
 use portunus::audit::{AuditReader, EventQuery};
+use portunus::key::Owner;
+use portunus::manage::{KeyManager, NewKey};
 use portunus::store::{KeyStore, ListQuery, StoreError};
 use portunus_sqlx::{PostgresStore, SqliteStore};
 use portunus_test_support::postgres::Postgres;
@@ -70,6 +72,26 @@ async fn places_come_back<S: KeyStore + Clone + 'static>(
     let given_up = tokio::spawn(read(store.clone(), slow.clone()));
     until_running(2, &running).await;
     let looking_up = tokio::spawn(look_ups(store.clone()));
+
+    // Whoever ends or changes a key waits for none of them.
+    let format = portunus_test_support::format();
+    let manager = KeyManager::builder(store.clone(), format).environments([live()]);
+    let manager = manager.build().unwrap();
+    let asked = Instant::now();
+    let mut issued = Vec::new();
+    for _ in 0..4 {
+        let new = NewKey::new("a key", Owner::tenant(tenant("acme")));
+        issued.push(manager.issue(new).await.unwrap().record.id.clone());
+    }
+    manager.make_primary(&issued[0]).await.unwrap();
+    manager.disable(&issued[0]).await.unwrap();
+    manager.rotate(&issued[1], None).await.unwrap();
+    manager.delete(&issued[2]).await.unwrap();
+    // Again, as whoever did not hear of the first time does.
+    for _ in 0..2 {
+        manager.revoke(&issued[3], None).await.unwrap();
+    }
+    assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
 
     // Whoever else reads for management waits in order, and is told so.
     let asked = Instant::now();

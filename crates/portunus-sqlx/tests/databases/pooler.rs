@@ -264,7 +264,9 @@ async fn a_pooler_that_loses_its_server_or_falls_silent_costs_no_more_than_a_lim
 async fn a_pooler_that_nobody_told_of_is_refused_at_the_start() {
     let server = quick_server();
     let home = PostgresHome::new(&server);
-    for more in ["", "ignore_startup_parameters = extra_float_digits"] {
+    let told = "ignore_startup_parameters = extra_float_digits";
+    let single = format!("{told}\ndefault_pool_size = 1");
+    for more in ["", told, &single] {
         let pooler = PgBouncer::with(&server, more);
         let error = PostgresStore::connect(&pooler.address(&home.name))
             .await

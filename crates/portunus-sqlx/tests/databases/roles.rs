@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::everything::everything;
-use crate::common::{PostgresHome, batch, digest, found, id, insert, record};
+use crate::common::{Home, PostgresHome, batch, digest, found, id, insert, record};
 use portunus::store::KeyStore;
 use portunus_sqlx::{OpenError, PostgresStore};
 use portunus_test_support::postgres::Postgres;
@@ -119,4 +119,63 @@ async fn a_role_that_lost_its_rights_later_gets_no_answer_and_says_why() {
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("42501"), "{source}");
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_a_role_may_not_read_is_told_at_the_start() {
+    let server = with_clerk();
+    let home = PostgresHome::new(&server);
+    let address = server.address(&home.name);
+    PostgresStore::connect(&address).await.unwrap();
+    grant(&home);
+    let tables = home.text(
+        "SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r' \
+         AND relname LIKE 'portunus%' AND relname <> 'portunus_schema'",
+    );
+    let tables = tables.await;
+    assert_eq!(tables.split(' ').count(), 8, "{tables}");
+    for table in tables.split(' ') {
+        server.sql(&home.name, &format!("REVOKE SELECT ON {table} FROM clerk"));
+        let error = as_clerk(&home).await.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("may not read the table {table}")),
+            "{error}"
+        );
+        grant(&home);
+    }
+    // Who only looks keys up need not write.
+    server.sql(
+        &home.name,
+        "REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM clerk",
+    );
+    let store = as_clerk(&home).await.unwrap();
+    assert_eq!(found(&store, digest(1)).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_is_refused_at_the_start() {
+    let server = Arc::new(Postgres::start());
+    let (home, empty) = (PostgresHome::new(&server), PostgresHome::new(&server));
+    let address = server.address(&home.name);
+    PostgresStore::connect(&address)
+        .await
+        .unwrap()
+        .close()
+        .await;
+    server.become_a_replica();
+    let error = PostgresStore::connect(&address)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("is a replica") && error.contains("primary"),
+        "{error}"
+    );
+    let error = PostgresStore::connect(&server.address(&empty.name))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, OpenError::Schema { found: 0, .. }),
+        "{error}"
+    );
 }

@@ -251,6 +251,53 @@ async fn a_refused_connection_is_told_at_once_with_its_cause() {
     assert_back(&store, "started again").await;
 }
 
+/// The server is there, and takes no more connections of this role.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_more_connections_says_so_at_once_where_there_are_none() {
+    let server = Arc::new(Postgres::start());
+    let home = PostgresHome::new(&server);
+    with_a(&home).await;
+    server.sql("postgres", "CREATE ROLE clerk LOGIN IN ROLE tester");
+    let limit = |most: i32| {
+        server.sql(
+            "postgres",
+            &format!("ALTER ROLE clerk CONNECTION LIMIT {most}"),
+        );
+    };
+    let address = server.address_for("clerk", &home.name);
+    let store = PostgresStore::connect(&address).await.unwrap();
+    assert_eq!(busy(&store, 1).await.1, 1);
+    // Who has one waits for it, however many ask.
+    limit(1);
+    assert_eq!(busy(&store, 200).await.1, 200);
+    limit(0);
+    assert_eq!(busy(&store, 200).await.1, 200);
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'clerk'";
+    server.sql("postgres", end);
+    for _ in 0..2 {
+        let asked = Instant::now();
+        let error = store.find(&[digest(1)]).await.unwrap_err();
+        let write = WriteBatch::new().update(record("a"));
+        let of_a_write = store.apply(&write).await.unwrap_err();
+        assert!(
+            asked.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            asked.elapsed()
+        );
+        for error in [&error, &of_a_write] {
+            let source = std::error::Error::source(error).unwrap().to_string();
+            assert!(source.contains("too many connections"), "{source}");
+        }
+    }
+    let error = PostgresStore::connect(&address)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("too many connections"), "{error}");
+    limit(-1);
+    assert_back(&store, "connections are taken again").await;
+}
+
 /// How many sessions of the server are in a transaction.
 const IN_TRANSACTION: &str = "SELECT CAST(COUNT(*) AS TEXT) FROM pg_stat_activity \
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL \

@@ -394,6 +394,56 @@ async fn a_file_that_another_process_locks_is_told_after_a_while() {
     assert!(store.find(&[digest(1)]).await.unwrap().is_none());
 }
 
+/// It will hold what signs events: also where SQLite finds it by a link or by a URI.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_is_made_for_its_owner_alone_however_it_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    symlink("target.db", at.join("link.db")).unwrap();
+    symlink(at.join("link to.db"), at.join("far.db")).unwrap();
+    symlink("far target.db", at.join("link to.db")).unwrap();
+    symlink("none/target.db", at.join("broken.db")).unwrap();
+    let uri = |rest: &str| format!("file:{}/{rest}", at.display());
+    for (name, made) in [
+        ("plain ?#%41.db".to_owned(), "plain ?#%41.db"),
+        ("link.db".to_owned(), "target.db"),
+        ("far.db".to_owned(), "far target.db"),
+        (uri("uri.db"), "uri.db"),
+        (uri("a%41%3f%zz.db?cache=private"), "aA?%zz.db"),
+        (uri("b.db?mode=rwc#fragment"), "b.db"),
+        (format!("file://localhost{}/c.db", at.display()), "c.db"),
+    ] {
+        let path = at.join(&name);
+        let path = if name.starts_with("file:") {
+            name.clone().into()
+        } else {
+            path
+        };
+        let store = SqliteStore::open(path).await.unwrap();
+        for ending in ["", "-wal", "-shm"] {
+            let file = at.join(format!("{made}{ending}"));
+            let mode = fs::metadata(&file).map(|about| about.permissions().mode() & 0o777);
+            assert_eq!(mode.unwrap(), 0o600, "{name}: {file:?}");
+        }
+        store.close().await;
+    }
+    let count = || fs::read_dir(at).unwrap().count();
+    let before = count();
+    for none in [
+        at.join(std::ffi::OsStr::from_bytes(b"no\xfftext.db")),
+        at.join("broken.db"),
+        uri("none.db?mode=ro").into(),
+        uri("none.db?mode=rw").into(),
+        uri("none/none.db").into(),
+    ] {
+        assert!(SqliteStore::open(&none).await.is_err(), "{none:?}");
+        assert_eq!(count(), before, "{none:?} left something");
+    }
+}
+
 #[tokio::test]
 async fn a_database_in_memory_is_refused() {
     let names = [

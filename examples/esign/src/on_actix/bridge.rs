@@ -1,10 +1,15 @@
 //! From actix-web to the axum router of the management API, in this process: requests and answers
 //! as they are.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
 use actix_web::body::None as NoBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::web::{self, Bytes};
+use actix_web::{HttpRequest, HttpResponse};
 use axum::Router;
 use axum::body::{self, Body};
 use axum::extract::ConnectInfo;
@@ -22,13 +27,22 @@ pub(super) async fn call(
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    let Some(forwarded) = forwarded(&request, tls, body_of(payload)) else {
+    let (mut feed, body) = Feed::new(payload);
+    let Some(forwarded) = forwarded(&request, tls, body) else {
         return HttpResponse::BadRequest().finish();
     };
-    let answer = router
-        .oneshot(forwarded)
-        .await
-        .unwrap_or_else(|never| match never {});
+    let mut answer = pin!(router.oneshot(forwarded));
+    // In one step with the server: it gives up a request whose chunks are broken in the step in which
+    // it sees that, and takes no later answer.
+    let answer = poll_fn(|context| {
+        loop {
+            let polled = answer.as_mut().poll(context);
+            if polled.is_ready() || !feed.gives(context) {
+                return polled;
+            }
+        }
+    });
+    let answer = answer.await.unwrap_or_else(|never| match never {});
     let (parts, body) = answer.into_parts();
     let Ok(bytes) = body::to_bytes(body, usize::MAX).await else {
         return HttpResponse::InternalServerError().finish();
@@ -57,29 +71,41 @@ pub(super) async fn call(
     response
 }
 
-/// The body as it comes: whoever is refused without it is refused before it is read.
-fn body_of(mut payload: web::Payload) -> Body {
-    let (sender, receiver) = mpsc::channel(1);
-    // A payload stays on its thread, and the body may be read on any.
-    actix_web::rt::spawn(async move {
-        loop {
-            let chunk = tokio::select! {
-                chunk = payload.next() => chunk,
-                () = sender.closed() => None,
-            };
-            let Some(chunk) = chunk else { return };
-            if sender
-                .send(chunk.map_err(|error| error.to_string()))
-                .await
-                .is_err()
-            {
-                return;
+type Chunk = Result<Bytes, String>;
+
+/// The body as it comes, to whom a payload cannot be given: it stays on its thread. Whoever is
+/// refused without it is refused before it is read.
+struct Feed {
+    payload: web::Payload,
+    /// Absent once all has been read.
+    taker: Option<mpsc::Sender<Chunk>>,
+}
+
+impl Feed {
+    fn new(payload: web::Payload) -> (Self, Body) {
+        let (sender, receiver) = mpsc::channel(1);
+        let taker = Some(sender);
+        let body = stream::unfold(receiver, |mut receiver| async {
+            Some((receiver.recv().await?, receiver))
+        });
+        (Self { payload, taker }, Body::from_stream(body))
+    }
+
+    /// Gives the next chunk, or the end, to whoever has taken the last one; whether there was any.
+    fn gives(&mut self, context: &mut Context<'_>) -> bool {
+        let waits = |taker: &&mpsc::Sender<_>| taker.capacity() > 0 && !taker.is_closed();
+        let Some(taker) = self.taker.as_ref().filter(waits) else {
+            return false;
+        };
+        match self.payload.poll_next_unpin(context) {
+            Poll::Pending => return false,
+            Poll::Ready(Some(chunk)) => {
+                let _ = taker.try_send(chunk.map_err(|error| error.to_string()));
             }
+            Poll::Ready(None) => self.taker = None,
         }
-    });
-    Body::from_stream(stream::unfold(receiver, |mut receiver| async {
-        Some((receiver.recv().await?, receiver))
-    }))
+        true
+    }
 }
 
 /// The same request in the types of `http` 1.

@@ -1,27 +1,27 @@
-//! What is around all routes: what the connection knows of its requests, where their bodies end,
-//! and what HTTP/2 does not limit by itself.
+//! What is around all routes: what the connection knows of its requests, what HTTP/2 does not limit
+//! by itself, and where a body ends whose head asks for another protocol.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
-use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use actix_web::http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use actix_web::http::{StatusCode, Version};
 use actix_web::middleware::Next;
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage, HttpResponse};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::activity::{Activity, InFlight};
 use crate::limits::{FIELDS, HEAD_BYTES, LINGER, LINGER_BYTES};
 
-/// Bodies as their heads announce them, and the same limits for HTTP/2 as for HTTP/1.1 and as on
-/// axum: of heads, and of what is read of a body that nobody wants.
+/// The same limits for HTTP/2 as for HTTP/1.1, and as on axum: of heads, and of what is read of a
+/// body that nobody wants.
 pub(super) async fn answer<B: MessageBody>(
     mut request: ServiceRequest,
     next: Next<B>,
@@ -29,8 +29,11 @@ pub(super) async fn answer<B: MessageBody>(
     let activity = request.request().conn_data::<Arc<Activity>>();
     let _in_flight = activity.map(InFlight::begin);
     if request.version() != Version::HTTP_2 {
-        if request.headers().contains_key(UPGRADE) {
-            end_as_stated(&mut request);
+        if is_taken_for_a_websocket(&request) {
+            let left = length(&request);
+            let inner = Some(request.take_payload());
+            let payload = Box::pin(Bounded { inner, left });
+            request.set_payload(Payload::Stream { payload });
         }
         return Ok(next.call(request).await?.map_into_left_body());
     }
@@ -51,28 +54,51 @@ pub(super) async fn answer<B: MessageBody>(
     Ok(next.call(request).await?.map_into_left_body())
 }
 
-/// actix-web's server takes all that follows a head with `Upgrade: websocket` for its body,
-/// whatever length it states: whoever reads that body would wait for the end of the connection. No
-/// route here upgrades, so the body ends where `Content-Length` says (RFC 9110 §7.8, RFC 9112
-/// §6.3).
-fn end_as_stated(request: &mut ServiceRequest) {
-    if request.headers().contains_key(TRANSFER_ENCODING) {
-        return;
-    }
+/// The server hands over all that follows such a head as its body, whatever its length is, and then
+/// closes the connection. Nobody here speaks that protocol.
+fn is_taken_for_a_websocket(request: &ServiceRequest) -> bool {
+    let has = |name: &HeaderName, text: &[u8]| {
+        let mut lines = request.headers().get_all(name);
+        lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(text))
+    };
+    has(&UPGRADE, b"websocket") && !has(&TRANSFER_ENCODING, b"chunked")
+}
+
+fn length(request: &ServiceRequest) -> usize {
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.trim().parse().ok());
-    let begin = (request.take_payload(), length.unwrap_or(0_usize));
-    let payload = Box::pin(stream::unfold(begin, |(mut inner, left)| async move {
-        if left == 0 {
-            return None;
+    length.unwrap_or(0)
+}
+
+/// So many bytes of a body that goes on.
+struct Bounded {
+    inner: Option<Payload>,
+    left: usize,
+}
+
+impl Stream for Bounded {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let left = self.left;
+        let Some(inner) = self.inner.as_mut().filter(|_| left > 0) else {
+            return Poll::Ready(None);
+        };
+        let polled = match ready!(inner.poll_next_unpin(context)) {
+            Some(Ok(mut bytes)) => {
+                bytes.truncate(left);
+                self.left -= bytes.len();
+                Some(Ok(bytes))
+            }
+            Some(Err(error)) => Some(Err(error)),
+            // It ends too soon.
+            None => Some(Err(PayloadError::Incomplete(None))),
+        };
+        if !matches!(polled, Some(Ok(_))) {
+            self.inner = None;
         }
-        let read = inner.next().await;
-        let read = read.unwrap_or(Err(PayloadError::Incomplete(None)));
-        let read = read.map(|mut bytes| bytes.split_to(left.min(bytes.len())));
-        let left = read.as_ref().map_or(0, |bytes| left - bytes.len());
-        Some((read, (inner, left)))
-    }));
-    request.set_payload(Payload::Stream { payload });
+        Poll::Ready(polled)
+    }
 }
 
 /// A field takes the bytes of its name and value, and 32 (RFC 9113 §6.5.2).

@@ -46,6 +46,7 @@ pub(super) async fn answer(
         Body::new(Asked {
             inner,
             unread: body,
+            ended: false,
         })
     });
     let mut response = if let Some(status) = refusal {
@@ -112,11 +113,13 @@ type Unread = Arc<Mutex<Option<Body>>>;
 struct Asked {
     inner: Body,
     unread: Unread,
+    /// Whether it was read to its end: of chunks, the server does not say so itself.
+    ended: bool,
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        if !self.inner.is_end_stream() {
+        if !self.ended && !self.inner.is_end_stream() {
             let rest = std::mem::take(&mut self.inner);
             *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
         }
@@ -131,7 +134,9 @@ impl HttpBody for Asked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        self.ended = matches!(polled, Poll::Ready(None));
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -66,6 +66,8 @@ fn server() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_headers(FIELDS)
+        // Who has sent all, and says so, is answered.
+        .half_close(true)
         .max_buf_size(HEAD_BYTES as usize)
         .http2()
         .timer(TokioTimer::new())

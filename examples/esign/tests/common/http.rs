@@ -4,7 +4,7 @@
 //! for granted in what it reads: lengths must agree with bodies.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
 use base64::Engine;
@@ -166,6 +166,20 @@ impl Connection {
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Writes beside the reading, as far as the other side takes it: it may refuse, and close, before
+    /// it has read everything.
+    pub(crate) fn write_beside(&self, bytes: &[u8]) {
+        let (mut writer, bytes) = (self.stream.try_clone().unwrap(), bytes.to_vec());
+        thread::spawn(move || {
+            let _ = writer.write_all(&bytes);
+        });
+    }
+
+    /// Ends this side; answers still come.
+    pub(crate) fn end_writing(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
     /// The next answer, an interim one too; `None` where the connection ends before there is a

@@ -10,6 +10,7 @@
 mod actors;
 mod admin;
 mod changing;
+mod chunks;
 #[path = "../common/mod.rs"]
 mod common;
 mod conditional;

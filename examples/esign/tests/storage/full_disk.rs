@@ -133,6 +133,11 @@ fn told_to_stop_on_a_full_disk_it_says_what_is_lost() {
             assert_eq!(status(&server, &issued), 200);
             server.log().contains("events could not be written")
         });
+        let log = server.log();
+        assert!(
+            log.contains("disk is full") || log.contains("disk I/O error"),
+            "with the cause: {log}"
+        );
         let pid = server.pid();
         assert_eq!(status(&server, &issued), 200);
         let ended = server.stop();

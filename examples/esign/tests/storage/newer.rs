@@ -12,8 +12,8 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 fn from_the_future(path: &Path, key: &Issued) {
     let sql = format!(
         "UPDATE portunus_keys SET record = \
-         replace(record, '{{\"id\"', '{{\"understands\":2,\"countries\":[\"CH\"],\"id\"') \
-         WHERE id = '{}'",
+         replace(replace(record, '{{\"id\"', '{{\"understands\":2,\"countries\":[\"CH\"],\"id\"'), \
+         '\"full-access\"', '\"sign-only\"') WHERE id = '{}'",
         key.id()
     );
     change_one_row(path, sql);

@@ -3,6 +3,7 @@
 
 use crate::common::manage::{ids, list};
 use crate::common::{Call, Issued, Server, USER};
+use crate::newer::change_one_row;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
@@ -65,6 +66,28 @@ fn spoil(path: &std::path::Path) {
         }
         connection.close().await.unwrap();
     });
+}
+
+#[test]
+fn a_key_that_cannot_be_read_keeps_nobody_from_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.db");
+    let store = format!("sqlite:{}", path.display());
+    let server = Server::on(&store, "allsign");
+    let mut old = of(USER);
+    old["name"] = "old".into();
+    let (old, other) = (server.issue(old), server.issue(json!({})));
+    assert_eq!(server.stop().code, Some(0));
+    spoil(&path);
+    change_one_row(
+        &path,
+        "UPDATE portunus_keys SET record = 'nonsense' WHERE name = 'old'".into(),
+    );
+    let server = Server::on(&store, "allsign");
+    assert_eq!(server.get("/whoami", &other.key).status, 200);
+    assert_eq!(server.get("/whoami", &old.key).status, 503);
+    assert!(server.log().contains(old.id()), "{}", server.log());
+    assert_eq!(server.stop().code, Some(0));
 }
 
 #[test]

@@ -1,104 +1,19 @@
-//! The suite for a [`Directory`]: who is found, by what, and from which tenant.
-//!
-//! A directory cannot be filled by a suite, so the host says what is in it ([`DirectoryFacts`]),
-//! and the suite asks for that and for what must not be there.
+//! What is tried of a directory.
 
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::report::{Checked, Failure, Suite, Violations, valid};
+use super::DirectoryFacts;
+use crate::report::{Checked, Failure, valid};
 use portunus::actor::{Directory, User, UserRef};
 use portunus::key::{TenantId, UserId};
-
-/// What is in a directory.
-#[derive(Debug, Clone)]
-pub struct DirectoryFacts {
-    tenant: TenantId,
-    user: UserId,
-    email: Option<String>,
-    other_tenant: TenantId,
-    other_user: UserId,
-    other_email: Option<String>,
-    unknown: UserId,
-    unknown_email: String,
-    aliases: Vec<String>,
-    collaborator: Option<(UserId, TenantId)>,
-    suspended: Option<UserId>,
-}
-
-impl DirectoryFacts {
-    /// A user of a tenant, and a user of another tenant for whom the first one may not act. Neither
-    /// is suspended.
-    #[must_use]
-    pub fn new(tenant: TenantId, user: UserId, other_tenant: TenantId, other_user: UserId) -> Self {
-        Self {
-            tenant,
-            user,
-            email: None,
-            other_tenant,
-            other_user,
-            other_email: None,
-            unknown: valid(UserId::new("6f1c0f9e-0000-4000-8000-c0f0a11ce000")),
-            unknown_email: "nobody.at.all@conformance.invalid".into(),
-            aliases: Vec::new(),
-            collaborator: None,
-            suspended: None,
-        }
-    }
-
-    /// The e-mail address of the user, as it is stored, where users are found by it.
-    #[must_use]
-    pub fn with_email(mut self, email: impl Into<String>) -> Self {
-        self.email = Some(email.into());
-        self
-    }
-
-    /// The e-mail address of the user of the other tenant.
-    #[must_use]
-    pub fn with_other_email(mut self, email: impl Into<String>) -> Self {
-        self.other_email = Some(email.into());
-        self
-    }
-
-    /// An id and an e-mail address that nobody has; some that look so unless set.
-    #[must_use]
-    pub fn with_unknown(mut self, user: UserId, email: impl Into<String>) -> Self {
-        (self.unknown, self.unknown_email) = (user, email.into());
-        self
-    }
-
-    /// Further addresses of the tenant that are in the directory, so that the suite does not take
-    /// them for mistakes when it leaves out a dot or adds a `+tag`.
-    #[must_use]
-    pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = String>) -> Self {
-        self.aliases = aliases
-            .into_iter()
-            .map(|alias| alias.to_ascii_lowercase())
-            .collect();
-        self
-    }
-
-    /// A user of another tenant for whom the first tenant was granted to act.
-    #[must_use]
-    pub fn with_collaborator(mut self, user: UserId, of: TenantId) -> Self {
-        self.collaborator = Some((user, of));
-        self
-    }
-
-    /// A user of the first tenant for whom nobody may act now.
-    #[must_use]
-    pub fn with_suspended(mut self, user: UserId) -> Self {
-        self.suspended = Some(user);
-        self
-    }
-}
 
 /// A directory with what is in it.
 #[derive(Debug, Clone)]
 pub(super) struct Tried {
-    directory: Arc<dyn Directory>,
-    facts: DirectoryFacts,
+    pub(super) directory: Arc<dyn Directory>,
+    pub(super) facts: DirectoryFacts,
 }
 
 checks!(Tried {
@@ -112,59 +27,6 @@ checks!(Tried {
     "many may ask at once" => concurrent,
     "the same is answered however often it is asked" => again,
 });
-
-/// Tries a [`Directory`] against all that the trait promises, by what the host says is in it.
-///
-/// It is only read. Give a clone of its `Arc`, which is a directory too, to keep it.
-///
-/// ```
-/// # use std::sync::Arc;
-/// # use portunus::actor::{Directory, DirectoryError, User, UserRef};
-/// # use portunus::key::{TenantId, UserId};
-/// use portunus_conformance::{self, DirectoryFacts};
-///
-/// # #[derive(Debug)]
-/// # struct OurUsers;
-/// # #[async_trait::async_trait]
-/// # impl Directory for OurUsers {
-/// #     async fn resolve(
-/// #         &self,
-/// #         tenant: &TenantId,
-/// #         user: &UserRef,
-/// #     ) -> Result<Option<Arc<User>>, DirectoryError> {
-/// #         let found = |at: &str, id: &str, email: &str| {
-/// #             let named = match user {
-/// #                 UserRef::Id(known) => known.as_str() == id,
-/// #                 UserRef::Email(e) => e.eq_ignore_ascii_case(email),
-/// #                 _ => false,
-/// #             };
-/// #             (named && tenant.as_str() == at)
-/// #                 .then(|| Arc::new(User::new(UserId::new(id).unwrap(), tenant.clone())))
-/// #         };
-/// #         Ok(found("acme", "ann", "ann@example.com").or(found("other", "olaf", "")))
-/// #     }
-/// # }
-/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let facts = DirectoryFacts::new("acme".parse()?, "ann".parse()?, "other".parse()?, "olaf".parse()?)
-///     .with_email("Ann@example.com");
-/// conformance::directory(OurUsers, facts).await?;
-/// # Ok(()) }
-/// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run()).unwrap();
-/// ```
-///
-/// # Errors
-/// Every check that failed, with what was seen.
-pub async fn directory(directory: impl Directory, facts: DirectoryFacts) -> Result<(), Violations> {
-    let mut suite = Suite::new("directory");
-    let tried = Tried {
-        directory: Arc::new(directory),
-        facts,
-    };
-    for (sentence, check) in CHECKS {
-        suite.check(*sentence, check(tried.clone())).await;
-    }
-    suite.finish()
-}
 
 impl Tried {
     /// Asks in both ways.

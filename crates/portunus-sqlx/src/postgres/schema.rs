@@ -1,0 +1,186 @@
+//! Making the schema, which may take any time: on connections beside the pool, and with the server's
+//! own limits of time.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::Postgres;
+use crate::fault::{Fault, Refusal};
+use crate::lease::{self, On};
+use crate::operation::{Migrate, Operation};
+use crate::share::Purpose;
+use crate::sql;
+use crate::store::Database;
+use crate::value::Session;
+
+/// How often a change of the schema, which may take long, looks whether its server is still there.
+const LOOK_AFTER_EVERY: Duration = Duration::from_secs(5);
+/// How often a node asks for its turn to make indexes, and whether another one made them.
+const TURN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Begins a change of the schema, which may take longer than any write.
+const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+     SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+     SET LOCAL idle_in_transaction_session_timeout = 0";
+
+impl Postgres {
+    pub(super) async fn change_schema(&self) -> Result<(), Fault> {
+        let mut connection = self.beside().await?;
+        let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
+        Migrate.run(&mut self.on(&mut transaction)).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn is_index_missing(&self) -> Result<bool, Fault> {
+        for (name, _) in sql::POSTGRES.indexes {
+            if self.read(IndexState(name)).await? != Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes the indexes that are missing, beside whatever else is going on: lists are read without
+    /// them too, but slowly. A role that may not make them leaves them to another.
+    pub(super) async fn make_indexes_in_turn(&self) -> Result<(), Fault> {
+        // One node at a time: an index that is being made looks like one that failed.
+        let mut beside = self.beside().await?;
+        while self.is_index_missing().await? {
+            let mut turn = beside.begin_with(BEGIN_MIGRATION).await?;
+            if TakeTurn.run(&mut self.on(&mut turn)).await? {
+                return self.make_missing_indexes().await;
+            }
+            turn.rollback().await?;
+            tokio::time::sleep(TURN_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn make_missing_indexes(&self) -> Result<(), Fault> {
+        let mut connection = self.beside().await?;
+        for (name, make) in sql::POSTGRES.indexes {
+            match self.make_index(&mut connection, name, make).await {
+                Err(fault) if fault.is_forbidden() => return Ok(()),
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an index, in no transaction.
+    async fn make_index(
+        &self,
+        connection: &mut PgConnection,
+        name: &'static str,
+        make: &'static str,
+    ) -> Result<(), Fault> {
+        match self.read(IndexState(name)).await? {
+            Some(true) => return Ok(()),
+            Some(false) => {
+                let drop = AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {name}"));
+                sqlx::raw_sql(drop).execute(&mut *connection).await?;
+            }
+            None => {}
+        }
+        self.on(connection).script(make).await
+    }
+
+    /// A connection that is none of the pool's, with the server's own limits of time.
+    async fn beside(&self) -> Result<PgConnection, Fault> {
+        lease::connect(&self.pool.connect_options()).await
+    }
+
+    fn on<'c>(&self, connection: &'c mut PgConnection) -> On<'c> {
+        On {
+            connection,
+            statements: self.statements(),
+            limit: Duration::MAX,
+        }
+    }
+
+    /// What comes of a piece of work that may take any time, while the server takes connections.
+    pub(super) async fn looked_after<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let is_gone = async {
+            loop {
+                tokio::time::sleep(LOOK_AFTER_EVERY).await;
+                let asked = self.beside().await;
+                let is_lost = |fault: &Fault| {
+                    fault.is_lost_connection() || matches!(fault, Fault::Refused(_))
+                };
+                if let Err(fault) = asked
+                    && is_lost(&fault)
+                {
+                    return fault;
+                }
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            fault = is_gone => Err(fault),
+        }
+    }
+}
+
+/// Whether the server may be asked for keys, and the role may read all that is asked for. Otherwise
+/// each request would find it out.
+pub(super) struct IsUsable;
+
+#[async_trait]
+impl Operation for IsUsable {
+    type Answer = ();
+    const PURPOSE: Purpose = Purpose::Request;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
+        for row in session.rows(sql::IS_REPLICA, Vec::new()).await? {
+            if row.of("server", "replica").int("is_replica")? == 1 {
+                return Err(Refusal::Replica.into());
+            }
+        }
+        for row in session.rows(sql::MISSING_RIGHTS, Vec::new()).await? {
+            let mut row = row.of("pg_class", "?");
+            let (table, reads) = (row.text("relname")?, row.int("reads")? == 1);
+            if !reads {
+                return Err(Refusal::NoRight(table).into());
+            }
+            tracing::warn!(table, "the database's role may not write this table");
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is an index of this name, and whether it can be used.
+struct IndexState(&'static str);
+
+#[async_trait]
+impl Operation for IndexState {
+    type Answer = Option<bool>;
+    const PURPOSE: Purpose = Purpose::Request;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let rows = session.rows(sql::INDEX_STATE, vec![self.0.into()]).await?;
+        let row = rows.into_iter().next();
+        row.map(|row| Ok(row.of("pg_index", self.0).int("indisvalid")? == 1))
+            .transpose()
+    }
+}
+
+/// Whether it is this node's turn to make indexes.
+struct TakeTurn;
+
+#[async_trait]
+impl Operation for TakeTurn {
+    type Answer = bool;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<bool, Fault> {
+        let rows = session.rows(sql::TAKE_TURN, Vec::new()).await?;
+        let taken = rows
+            .into_iter()
+            .map(|row| row.of("pg_locks", "turn").int("turn"));
+        Ok(taken.sum::<Result<i64, _>>()? == 1)
+    }
+}
