@@ -42,8 +42,9 @@
 //! # Roles and versions
 //! `open` and `connect` make the schema. Where the role of a service may only read and write rows,
 //! let a role that owns the tables do it once, by [`PostgresStore::connect`] or
-//! [`PostgresStore::migrate`]: on a finished schema nothing is written at the start. Each schema says
-//! which version of this crate may still use it, so that nodes of two versions may run side by side;
+//! [`PostgresStore::migrate`]: on a finished schema nothing is written at the start. A role that may
+//! not read one of the tables is refused then. Each schema says which version of this crate may still
+//! use it, so that nodes of two versions may run side by side;
 //! a node that is too old is refused at its start ([`OpenError::Newer`]). Look-ups go on while a big
 //! table is brought up to date; on SQLite writes wait meanwhile.
 //!
@@ -113,7 +114,7 @@
 //! - Batches are atomic and isolated, between threads and between processes. A batch of which
 //!   storage gave no answer may have been applied.
 //! - Look-ups read where writes are acknowledged. Give [`PostgresStore`] the primary server, never
-//!   a replica.
+//!   a replica, which is refused at the start.
 //! - The database's own errors are told by code and message; values, which PostgreSQL adds to some,
 //!   are left out.
 //!
