@@ -209,7 +209,10 @@ impl Storage {
 fn folded(folded: Result<u64, StoreError>) -> Result<(), StoreError> {
     match folded {
         Err(error) if error.is_corrupt() => {
-            warn!(error = %Chain(&error), "not every user has one spelling yet: repair the key, and start again");
+            warn!(
+                error = %Chain(&error),
+                "not every user has one spelling yet: repair the key, and start again"
+            );
             Ok(())
         }
         folded => folded.map(drop),
