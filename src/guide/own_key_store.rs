@@ -25,7 +25,7 @@
 //! | [`signing_state`] | what a key signs events with, a secret | a `Debug` that shows it |
 //! | [`apply`] | one batch, atomic and isolated | see below |
 //! | [`record_usage`] | adds counts | keeping a part of a batch that failed: it is sent again |
-//! | [`usage_by_hour`], [`forget_usage_before`] | counts by the hour | losing totals; keeping hours of deleted keys |
+//! | [`usage_by_hour`], [`forget_usage_before`] | counts by the hour | lost totals; hours of deleted keys |
 //!
 //! Three more have defaults: [`find_now`] for stores in memory, [`primaries`] for stores that can
 //! answer for a whole page in one trip, [`hours_of_use`] for stores whose rows can be corrupt.

@@ -29,7 +29,11 @@ use tools::Tried;
 /// # async fn run() {
 /// use portunus::limit::LocalLimiter;
 ///
-/// portunus_conformance::rate_limiter(|clock| async { LocalLimiter::builder().clock(clock).build() }).await.unwrap();
+/// portunus_conformance::rate_limiter(|clock| async {
+///     LocalLimiter::builder().clock(clock).build()
+/// })
+/// .await
+/// .unwrap();
 /// # }
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```
