@@ -588,6 +588,7 @@ impl Host {
 
     fn authenticator(&self) -> Authenticator {
         Authenticator::builder(self.store.clone())
+            .rehash_in(self.store.clone())
             .bearer([format()])
             .environment(live())
             .hasher(self.hasher.clone())

@@ -98,6 +98,7 @@ impl Desk {
 
     pub(crate) fn authenticator(&self) -> Authenticator {
         Authenticator::builder(self.store.clone())
+            .rehash_in(self.store.clone())
             .bearer([format()])
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())

@@ -48,7 +48,9 @@ impl Cached {
     }
 
     fn authenticator(&self) -> AuthenticatorBuilder {
-        let builder = Authenticator::builder(self.cache.clone()).hasher(self.house.hasher.clone());
+        let builder = Authenticator::builder(self.cache.clone())
+            .rehash_in(self.cache.clone())
+            .hasher(self.house.hasher.clone());
         builder.clock(self.house.clock.clone()).bearer([format()])
     }
 

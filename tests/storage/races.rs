@@ -224,6 +224,7 @@ async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass()
     let new = portunus::manage::NewKey::new("key", Owner::tenant(tenant("acme")));
     let key = node.manager().issue(new).await.unwrap().key.reveal();
     let authenticator = Authenticator::builder(node.cache.clone())
+        .rehash_in(node.cache.clone())
         .bearer([format()])
         .build()
         .unwrap();

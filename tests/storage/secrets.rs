@@ -404,7 +404,9 @@ async fn a_request_is_refused_once_its_tenant_has_ended_its_secret_under_an_olde
         let new = || NewKey::new("key", Owner::tenant(tenant("acme")));
         let secret = manager.issue(new()).await.unwrap().key.reveal();
         let authenticators = [one, other].map(|node| {
-            let builder = Authenticator::builder(node).hasher(hasher.clone());
+            let builder = Authenticator::builder(node.clone())
+                .rehash_in(node)
+                .hasher(hasher.clone());
             builder.bearer([format()]).build().unwrap()
         });
         let refusals = async || {

@@ -261,6 +261,7 @@ impl World {
             .build()
             .unwrap();
         let authenticator = Authenticator::builder(store.clone())
+            .rehash_in(store.clone())
             .bearer([format])
             .quotas(quotas)
             .directory(People)

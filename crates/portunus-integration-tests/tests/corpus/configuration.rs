@@ -40,7 +40,7 @@ pub(crate) fn authenticator(name: &str, house: &House) -> Authenticator {
 }
 
 fn builder(name: &str, house: &House) -> AuthenticatorBuilder {
-    let bare = || Authenticator::builder(house.store.clone());
+    let bare = || Authenticator::builder(house.store.clone()).rehash_in(house.store.clone());
     let neutral = || bare().bearer([format()]);
     let behind = |header| neutral().client_ip(ClientIp::behind([proxy()], header));
     let limited = |builder: AuthenticatorBuilder| {

@@ -36,6 +36,7 @@ pub(crate) async fn a_record_of_a_newer_version_is_refused_and_can_only_be_ended
         .build()
         .unwrap();
     let authenticator = Authenticator::builder(store.clone())
+        .rehash_in(store.clone())
         .bearer([format])
         .build()
         .unwrap();
