@@ -1495,7 +1495,7 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
     // A route that asks for more than the key has: the request was counted, and its answer tells
     // so.
     let needs_more =
-        portunus::adapter::tower::require_scope(portunus_test_support::scope("document:write"));
+        portunus::adapter::tower::require(portunus_test_support::scope("document:write"));
     let inner = service_fn(|_: Request<()>| async {
         Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
     });

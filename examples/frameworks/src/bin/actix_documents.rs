@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use actix_web::{App, HttpServer, web};
-use portunus::adapter::actix::{Auth, require_scope};
+use portunus::adapter::actix::{Auth, require};
 use portunus::key::{Alphabet, KeyFormat, Owner};
 use portunus::limit::LocalLimiter;
 use portunus::manage::{KeyManager, NewKey};
@@ -49,12 +49,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     .route(
                         web::get()
                             .to(documents)
-                            .wrap(require_scope(scope!("document:read"))),
+                            .wrap(require(scope!("document:read"))),
                     )
                     .route(
                         web::post()
                             .to(new_document)
-                            .wrap(require_scope(scope!("document:write"))),
+                            .wrap(require(scope!("document:write"))),
                     )
                     .wrap(auth.clone()),
             )
