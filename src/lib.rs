@@ -104,8 +104,8 @@ mod verifier;
 
 pub use actor::{Actor, ActorMode};
 pub use authenticator::{
-    Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Introspection, Outcome,
-    PendingAttempt, Verdict,
+    Admission, Attempt, Authenticator, AuthenticatorBuilder, Begun, BuildError, Introspection,
+    Outcome, PendingAttempt, Verdict,
 };
 pub use clock::{Clock, SystemClock};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};

@@ -43,7 +43,7 @@ use crate::telemetry;
 use crate::usage::UsageRecorder;
 use crate::verifier::TokenVerifier;
 
-pub use attempt::{Admission, Attempt, Outcome, PendingAttempt};
+pub use attempt::{Admission, Attempt, Begun, Outcome, PendingAttempt};
 pub use builder::{AuthenticatorBuilder, BuildError};
 pub use verify::{Introspection, Verdict};
 use wanted::Wanted;
@@ -146,9 +146,23 @@ impl Authenticator {
         AuthenticatorBuilder::new(Arc::new(store))
     }
 
-    /// Decides about a request, or begins to.
+    /// Decides about a request, or begins to, and begins its audit: all that an adapter needs of a
+    /// request's head, read once. The client's address is resolved once for both.
+    pub fn begin(&self, head: &dyn RequestHead) -> Begun {
+        let client_ip = self.client_ip(head);
+        Begun {
+            witness: self.watch(head, client_ip),
+            attempt: self.attempt_from(head, client_ip),
+        }
+    }
+
+    /// Decides about a request, or begins to. Nothing is noted of it; see [`begin`](Self::begin).
     pub fn attempt(&self, head: &dyn RequestHead) -> Attempt {
-        match self.inner.attempt(head, self.anonymous) {
+        self.attempt_from(head, self.client_ip(head))
+    }
+
+    fn attempt_from(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Attempt {
+        match self.inner.attempt(head, client_ip, self.anonymous) {
             Ok(Attempt::Pending(PendingAttempt(rest))) => {
                 Attempt::Pending(PendingAttempt(Box::pin(telemetry::in_span(rest))))
             }
@@ -207,12 +221,16 @@ impl Authenticator {
     /// the witness who was let through and how the request was answered.
     #[must_use]
     pub fn witness(&self, head: &dyn RequestHead) -> Option<Witness> {
+        self.watch(head, self.client_ip(head))
+    }
+
+    fn watch(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Option<Witness> {
         let trail = self.inner.audit.as_ref()?;
         let is_key = |text: &str| self.inner.gives_away(text);
         Some(Witness::new(
             trail,
             head,
-            self.inner.client_ip.resolve(head),
+            client_ip,
             self.request_id(head),
             &is_key,
         ))

@@ -1,6 +1,7 @@
 //! The steps, one after the other. Each answers now if it can, else in a continuation that owns its
 //! data.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,17 +29,18 @@ impl Inner {
     pub(super) fn attempt(
         self: &Arc<Self>,
         head: &dyn RequestHead,
+        client_ip: Option<IpAddr>,
         anonymous: Anonymous,
     ) -> Result<Attempt, AuthError> {
         match credential::read(head, &self.accepted)? {
             Credential::Presented(way, value) => {
                 let known = credential::with_key(way, value, |key| {
-                    let mut facts = self.facts(head);
+                    let mut facts = self.facts(head, client_ip);
                     facts.token = self.foreign(way, key.as_bytes());
                     self.look_up(key, facts)
                 });
                 known.or_else(|error| match self.foreign(way, value) {
-                    Some(token) => Ok(self.verify(token, self.facts(head))),
+                    Some(token) => Ok(self.verify(token, self.facts(head, client_ip))),
                     None => Err(error),
                 })
             }
@@ -67,11 +69,11 @@ impl Inner {
             || self.verifier.as_ref().is_some_and(recognized)
     }
 
-    fn facts(&self, head: &dyn RequestHead) -> Facts {
+    fn facts(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Facts {
         Facts {
             purpose: Purpose::Request,
             now: self.clock.now(),
-            client_ip: self.client_ip.resolve(head),
+            client_ip,
             secure: self
                 .transport
                 .as_ref()

@@ -1,5 +1,8 @@
 //! The trail of the audit: what an event tells, and what is left out and said so.
 
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +14,12 @@ use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
 use portunus::network::{AllowList, Transport};
 use portunus::quota::{Quota, Quotas};
-use portunus::request::TlsVersion;
+use portunus::request::{FieldName, TlsVersion};
 use portunus::scope::{Scope, ScopeError, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
 use portunus::{
-    ActorMode, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Outcome, ScopeSet,
+    ActorMode, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Outcome, RequestHead,
+    ScopeSet,
 };
 use portunus_profiles::{Profile, RequestMetadata};
 use portunus_test_support::{FIND, Head, House, live, scope, stranger, tenant, test, user};
@@ -26,8 +30,9 @@ fn per_minute(limit: u64) -> Quotas {
 
 /// What a request comes to, told to a witness as an adapter does.
 async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
-    let mut witness = authenticator.witness(head).unwrap();
-    let outcome = authenticator.authenticate(head).await;
+    let begun = authenticator.begin(head);
+    let mut witness = begun.witness.unwrap();
+    let outcome = begun.attempt.outcome().await;
     match &outcome {
         Ok(admission) => {
             if let Some(principal) = &admission.principal {
@@ -77,6 +82,46 @@ fn texts(paths: impl IntoIterator<Item = u32>) -> Vec<String> {
 }
 
 // ---- what an event tells ----
+
+/// A head that counts how often the client's address is asked for.
+struct Addressed(Head, Cell<u32>);
+
+impl RequestHead for Addressed {
+    fn method(&self) -> &str {
+        self.0.method()
+    }
+    fn path(&self) -> &str {
+        self.0.path()
+    }
+    fn peer_ip(&self) -> Option<IpAddr> {
+        self.1.set(self.1.get() + 1);
+        self.0.peer_ip()
+    }
+    fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
+        self.0.visit(name, see);
+    }
+}
+
+#[tokio::test]
+async fn the_clients_address_is_resolved_once_for_the_request_and_its_audit() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let (trail, log) = trail(&house, 10);
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let head = Addressed(Head::bearer(&key).from("192.0.2.7"), Cell::new(0));
+    let begun = authenticator.begin(&head);
+    let principal = begun.attempt.outcome().await.unwrap().into_principal();
+    let principal = principal.unwrap();
+    assert_eq!(principal.client_ip(), "192.0.2.7".parse().ok());
+    let mut witness = begun.witness.unwrap();
+    witness.admitted(&principal);
+    witness.answered(200, None);
+    assert_eq!(
+        written(&trail, &log).await[0].client_ip,
+        principal.client_ip()
+    );
+    assert_eq!(head.1.get(), 1);
+}
 
 #[tokio::test]
 async fn an_event_tells_who_did_what_with_which_key_from_where_and_when() {
