@@ -92,12 +92,9 @@ impl<C: Carrier> Exchange<C> {
         S: Inward<Q> + Clone,
     {
         request.hide(&self.secret_fields);
-        let (audit, attempt) = {
-            let head = self.head(&request);
-            let audit = self.authenticator.witness(&head);
-            (audit, self.authenticator.attempt(&head))
-        };
-        match attempt {
+        let begun = self.authenticator.begin(&self.head(&request));
+        let audit = begun.witness;
+        match begun.attempt {
             Attempt::Ready(Ok(admission)) if !self.mappings.must_wait(&admission) => {
                 self.pass(admission, Vec::new(), audit, request, service)
             }
