@@ -21,12 +21,12 @@ use portunus::key::{
     Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyId, KeyRecord, KeyStatus, Owner, SigningState,
     TenantId,
 };
-use portunus::manage::{KeyManager, NewKey};
-use portunus::scope;
+use portunus::manage::NewKey;
 use portunus::store::{
     Change, Condition, Cursor, HourOfUse, KeyLookup, KeyStore, ListQuery, Match, OwnerRef, Page,
     Rejected, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
+use portunus::{Portunus, scope};
 use serde::{Deserialize, Serialize};
 
 /// The store. Cloning shares the file.
@@ -537,20 +537,29 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let format = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 32)
         .build()?;
-    let manager = || {
+    let keys = || {
         Ok::<_, Box<dyn Error>>(
-            KeyManager::builder(FileStore::open(&path)?, format.clone()).build()?,
+            Portunus::builder(format.clone())
+                .store(FileStore::open(&path)?)
+                .build()?,
         )
     };
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
         .with_scopes([scope!("document:read")]);
-    let key = manager()?.issue(new).await?.key.reveal();
+    let key = keys()?.manager().issue(new).await?.key.reveal();
     println!("issued {key}");
     // As in another process: all that is known stands in the file, and the secret does not.
-    let found = manager()?.verify(&key).await?.ok_or("it is in the file")?;
+    let found = keys()?
+        .manager()
+        .verify(&key)
+        .await?
+        .ok_or("it is in the file")?;
     assert!(!fs::read_to_string(&path)?.contains(&key));
-    manager()?.revoke(&found.record.id, Some("lost")).await?;
-    let record = manager()?.get(&found.record.id).await?.record;
+    keys()?
+        .manager()
+        .revoke(&found.record.id, Some("lost"))
+        .await?;
+    let record = keys()?.manager().get(&found.record.id).await?.record;
     assert_eq!(record.status(SystemTime::now()), KeyStatus::Revoked);
     println!("revoked");
     Ok(())

@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 use crate::actor::{Directory, OwnerStanding, UserIds};
 use crate::audit::{AuditTrail, RequestId, Witness};
 use crate::clock::Clock;
+use crate::config::{BucketOf, CostOf};
 use crate::credential::{Accepted, Presentation, Scheme};
 use crate::error::AuthError;
 use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord};
@@ -44,21 +45,13 @@ use crate::usage::UsageRecorder;
 use crate::verifier::TokenVerifier;
 
 pub use attempt::{Admission, Attempt, Begun, Outcome, PendingAttempt};
-pub use builder::{AuthenticatorBuilder, BuildError};
+pub(crate) use builder::AuthenticatorParts;
 pub use verify::{Introspection, Verdict};
 use wanted::Wanted;
 
 /// Authenticates requests. Cloning shares everything.
 ///
-/// ```
-/// use portunus::Authenticator;
-/// use portunus::key::{Alphabet, KeyFormat};
-/// use portunus::store::MemoryStore;
-///
-/// let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-/// let authenticator = Authenticator::builder(MemoryStore::new()).bearer([format]).build()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// It is a part of what [`Portunus::builder`](crate::Portunus::builder) builds.
 #[derive(Clone)]
 pub struct Authenticator {
     inner: Arc<Inner>,
@@ -89,7 +82,7 @@ struct Inner {
     transport: Option<Transport>,
     client_ip: ClientIp,
     failures: Option<FailureLimits>,
-    limits: Option<Limits>,
+    limits: Option<Limiting>,
     quotas: Quotas,
     tenant_quotas: Option<Quotas>,
     cost_of: Option<Arc<CostOf>>,
@@ -129,11 +122,8 @@ enum Purpose {
     Verification,
 }
 
-type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
-type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync;
-
 /// Step 7, where a host limits.
-struct Limits {
+struct Limiting {
     limiter: Arc<dyn RateLimiter>,
     /// Counts while the limiter gives no answer, in mode [`OnOutage::Local`].
     stand_in: LocalLimiter,
@@ -142,11 +132,6 @@ struct Limits {
 }
 
 impl Authenticator {
-    /// Starts an authenticator that looks keys up here.
-    pub fn builder(store: impl KeyLookup) -> AuthenticatorBuilder {
-        AuthenticatorBuilder::new(Arc::new(store))
-    }
-
     /// Decides about a request, or begins to, and begins its audit: all that an adapter needs of a
     /// request's head, read once. The client's address is resolved once for both.
     pub fn begin(&self, head: &dyn RequestHead) -> Begun {
@@ -268,6 +253,28 @@ impl Authenticator {
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
         &self.inner.quotas
+    }
+
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.inner.hasher
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    pub(crate) fn user_ids(&self) -> UserIds {
+        self.inner.user_ids
+    }
+
+    /// The one environment that is served, if it is only one.
+    pub(crate) fn environment(&self) -> Option<&Environment> {
+        self.inner.environment.as_ref()
+    }
+
+    /// Whether keys of this kind have no scopes and may do everything.
+    pub(crate) fn is_unscoped(&self, kind: KeyKind) -> bool {
+        self.inner.unscoped.contains(&kind)
     }
 
     pub(crate) fn directory(&self) -> Option<&Arc<dyn Directory>> {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::rules::{is_own_user, may_act_for, may_delegate, network, standing, stands, transport};
 use super::wanted::{self, Wanted};
 use super::{
-    Admission, Anonymous, Attempt, Facts, Inner, Limits, Outcome, PendingAttempt, Purpose,
+    Admission, Anonymous, Attempt, Facts, Inner, Limiting, Outcome, PendingAttempt, Purpose,
 };
 use crate::actor::{self, ActorMode, DirectoryError, User, UserRef};
 use crate::credential::{self, Accepted, Credential, Scheme};
@@ -253,7 +253,7 @@ impl Inner {
     /// What the limiter's answer means, or its silence.
     fn limited(
         self: &Arc<Self>,
-        limits: &Limits,
+        limits: &Limiting,
         entry: Arc<KeyEntry>,
         facts: Facts,
         decided: Result<Decision, LimiterError>,

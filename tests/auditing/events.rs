@@ -17,12 +17,9 @@ use portunus::quota::{Quota, Quotas};
 use portunus::request::{FieldName, TlsVersion};
 use portunus::scope::{Scope, ScopeError, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
-use portunus::{
-    ActorMode, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Outcome, RequestHead,
-    ScopeSet,
-};
+use portunus::{ActorMode, Authenticator, Clock, ErrorCode, Outcome, RequestHead, ScopeSet};
 use portunus_profiles::{Profile, RequestMetadata};
-use portunus_test_support::{FIND, Head, House, live, scope, stranger, tenant, test, user};
+use portunus_test_support::{FIND, Head, House, Setup, live, scope, stranger, tenant, test, user};
 
 fn per_minute(limit: u64) -> Quotas {
     Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap()
@@ -238,7 +235,7 @@ async fn one_key(late: bool) -> (House, AuditTrail, MemoryAudit, String, portunu
     (house, trail, log, key, record.id.clone())
 }
 
-type Build = fn(AuthenticatorBuilder) -> AuthenticatorBuilder;
+type Build = fn(Setup) -> Setup;
 type Ask = fn(Head) -> Head;
 type Change = fn(&mut portunus::key::KeyRecord);
 
@@ -462,18 +459,14 @@ async fn where_no_real_key_was_presented_none_is_named() {
 async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
     let house = House::new();
     let (trail, log) = trail(&house, 10);
-    let manager = Profile::AllSign
-        .manager(house.store.clone())
+    let manager = Setup::of(house.store.clone(), Profile::AllSign)
         .clock(house.clock.clone())
-        .build()
-        .unwrap();
+        .manager();
     let owner = Owner::user(tenant("acme"), user("platform")).with_email("platform@app.com");
     let new = NewKey::new("platform", owner)
         .with_scopes([scope("document:read"), scope("document:write")]);
     let key = manager.issue(new).await.unwrap().key.reveal();
-    let builder = Profile::AllSign
-        .authenticator(house.store.clone())
-        .clock(house.clock.clone());
+    let builder = Setup::of(house.store.clone(), Profile::AllSign).clock(house.clock.clone());
     let authenticator = builder
         .directory(People)
         .audit(trail.clone())

@@ -16,11 +16,11 @@ use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeRequirement, ScopeSet,
 use portunus::store::{Change, KeyStore, StoredKey, WriteBatch};
 use portunus::{
     ActorMode, Admission, Attempt, AuthError, Authenticator, BuildError, Clock, ErrorCode,
-    KeyPrincipal, PendingAttempt, Principal, Requirement, UsageRecorder,
+    KeyPrincipal, PendingAttempt, Principal, Requirement,
 };
 use portunus_test_support::{
-    APPLY, Call, FIND, Head, House, Point, base64, corrupt, format, live, scope, stranger, tenant,
-    test, used, user, with_last_character_wrong,
+    APPLY, Call, FIND, Head, House, Point, Setup, base64, corrupt, format, live, scope, stranger,
+    tenant, test, used, user, with_last_character_wrong,
 };
 
 async fn accepted(authenticator: &Authenticator, head: &Head) -> KeyPrincipal {
@@ -466,9 +466,9 @@ async fn a_last_character_that_is_wrong_is_answered_like_a_key_nobody_has() {
         .random(Alphabet::BASE62, 32)
         .build()
         .unwrap();
-    let manager = portunus::manage::KeyManager::builder(house.store.clone(), format.clone())
-        .build()
-        .unwrap();
+    let manager = Setup::on(house.store.clone())
+        .bearer([format.clone()])
+        .manager();
     let real = manager
         .issue(NewKey::new("key", Owner::tenant(tenant("acme"))))
         .await
@@ -1554,15 +1554,14 @@ async fn counts_survive_a_change_of_the_record_between_uses() {
 }
 
 #[tokio::test]
-async fn two_authenticators_may_share_a_recorder() {
+async fn an_authenticator_for_optional_keys_counts_in_the_same_place() {
     let house = House::new();
     let (key, record) = house.issue(&[]).await;
-    let usage = UsageRecorder::default();
-    let one = house.bearer().usage(usage.clone()).build().unwrap();
-    let other = house.bearer().usage(usage.clone()).build().unwrap();
+    let one = house.bearer().build().unwrap();
+    let other = one.optional_key();
     accepted(&one, &Head::bearer(&key)).await;
     accepted(&other, &Head::bearer(&key)).await;
-    usage.flush(&house.store).await.unwrap();
+    one.usage().flush(&house.store).await.unwrap();
     assert_eq!(used(&house.store, &record.id).await.count, 2);
 }
 

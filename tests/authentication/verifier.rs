@@ -18,11 +18,11 @@ use portunus::limit::LocalLimiter;
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
 use portunus::{
-    ActorMode, AuthenticatorBuilder, BuildError, Clock, ErrorCode, Outcome, Principal,
-    TokenVerifier, VerifiedToken, VerifierError,
+    ActorMode, BuildError, Clock, ErrorCode, Outcome, Principal, TokenVerifier, VerifiedToken,
+    VerifierError,
 };
 use portunus_test_support::{
-    FIND, Head, House, live, scope, stranger, tenant, test, user, with_last_character_wrong,
+    FIND, Head, House, Setup, live, scope, stranger, tenant, test, user, with_last_character_wrong,
 };
 use tower::ServiceExt;
 
@@ -79,7 +79,7 @@ impl TokenVerifier for Issuer {
 const GOOD: &str = "eyJ.good.c2ln";
 const BAD: &str = "eyJ.bad.c2ln";
 
-async fn ask(builder: AuthenticatorBuilder, head: &Head) -> Outcome {
+async fn ask(builder: Setup, head: &Head) -> Outcome {
     builder.build().unwrap().authenticate(head).await
 }
 
@@ -391,7 +391,7 @@ async fn the_rest_of_the_path_applies_to_a_verified_token() {
     let house = House::new();
     let now = house.clock.now();
     type Change = fn(&mut VerifiedToken);
-    type Build = fn(AuthenticatorBuilder) -> AuthenticatorBuilder;
+    type Build = fn(Setup) -> Setup;
     let cases: Vec<(&str, Change, Build, Head)> = vec![
         (
             "WRONG_ENVIRONMENT",

@@ -24,7 +24,7 @@ use portunus::network::{ClientIp, ForwardedHeader};
 use portunus::quota::{Quota, QuotaError, Quotas};
 use portunus::{Admission, AuthError, Authenticator, Clock, ErrorCode, RequestHead};
 use portunus_test_support::random::Random;
-use portunus_test_support::{Head, House, stranger, tenant};
+use portunus_test_support::{Head, House, Setup, stranger, tenant};
 use tower::{Layer, Service, service_fn};
 
 const SECOND: u64 = 1_000_000_000;
@@ -1239,7 +1239,7 @@ fn fields(authenticator: &Authenticator, decision: &Decision) -> Vec<(&'static s
 }
 
 /// An authenticator's builder with a limiter on the house's clock.
-fn limited(house: &House) -> portunus::AuthenticatorBuilder {
+fn limited(house: &House) -> Setup {
     house
         .bearer()
         .limiter(LocalLimiter::builder().clock(house.clock.clone()).build())

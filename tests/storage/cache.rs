@@ -13,9 +13,9 @@ use portunus::quota::{Quota, Quotas};
 use portunus::store::{
     CachedStore, CachedStoreBuilder, Change, KeyStore, ListQuery, LocalBus, StoredKey, WriteBatch,
 };
-use portunus::{Attempt, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Principal};
+use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
 use portunus_test_support::{
-    FIND, FaultyStore, Head, House, corrupt, format, live, scope, stranger, tenant, used,
+    FIND, FaultyStore, Head, House, Setup, corrupt, format, live, scope, stranger, tenant, used,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -39,16 +39,17 @@ impl Cached {
     }
 
     fn manager(&self) -> KeyManager {
-        let manager = KeyManager::builder(self.cache.clone(), format()).environments([live()]);
+        let manager = Setup::on(self.cache.clone())
+            .bearer([format()])
+            .environments([live()]);
         manager
             .hasher(self.house.hasher.clone())
             .clock(self.house.clock.clone())
-            .build()
-            .unwrap()
+            .manager()
     }
 
-    fn authenticator(&self) -> AuthenticatorBuilder {
-        let builder = Authenticator::builder(self.cache.clone()).hasher(self.house.hasher.clone());
+    fn authenticator(&self) -> Setup {
+        let builder = Setup::on(self.cache.clone()).hasher(self.house.hasher.clone());
         builder.clock(self.house.clock.clone()).bearer([format()])
     }
 
