@@ -5,15 +5,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Anonymous, Authenticator, BucketOf, CostOf, Inner, Limits};
+use super::limits::Limits;
+use super::rehash::Rehashes;
+use super::tokens::Tokens;
+use super::{Anonymous, Authenticator, Budget, Inner};
 use crate::actor::{Directory, OwnerStanding, UserIds};
 use crate::audit::AuditTrail;
 use crate::clock::{Clock, SystemClock};
 use crate::credential::{Accepted, Scheme};
 use crate::key::{Environment, KeyFormat, KeyHasher, KeyKind};
-use crate::limit::{FailureLimits, LimitFields, LocalLimiter, OnOutage, RateLimiter};
+use crate::limit::{LimitFields, LocalLimiter, LookupBudget, OnOutage, RateLimiter};
 use crate::network::{ClientIp, Transport};
-use crate::quota::{Quota, Quotas};
+use crate::quota::Quotas;
 use crate::request::RequestHead;
 use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
 use crate::scope::{ScopeModel, WildcardModel};
@@ -36,65 +39,47 @@ pub enum BuildError {
 /// Describes an [`Authenticator`].
 #[must_use = "a builder does nothing until build()"]
 pub struct AuthenticatorBuilder {
-    accepted: Vec<Accepted>,
-    hasher: KeyHasher,
-    store: Arc<dyn KeyLookup>,
-    rehash_in: Option<Arc<dyn KeyStore>>,
-    scope_model: Arc<dyn ScopeModel>,
-    environment: Option<Environment>,
-    unscoped: Vec<KeyKind>,
+    /// What is made. Only what takes its time from the clock is made last.
+    inner: Inner,
     anonymous: Anonymous,
-    clock: Arc<dyn Clock>,
-    usage: UsageRecorder,
-    transport: Option<Transport>,
-    client_ip: ClientIp,
-    failure_quotas: Option<Quotas>,
-    limiter: Option<Arc<dyn RateLimiter>>,
-    on_outage: OnOutage,
-    quotas: Quotas,
-    tenant_quotas: Option<Quotas>,
-    cost_of: Option<Arc<CostOf>>,
-    bucket_of: Option<Arc<BucketOf>>,
+    lookups: LookupBudget,
     limit_fields: LimitFields,
-    owner_standing: Option<Arc<dyn OwnerStanding>>,
-    directory: Option<Arc<dyn Directory>>,
-    user_ids: UserIds,
-    verifier: Option<Arc<dyn TokenVerifier>>,
-    audit: Option<AuditTrail>,
     renderer: Arc<dyn RejectionRenderer>,
     realm: String,
 }
 
 impl AuthenticatorBuilder {
     pub(super) fn new(store: Arc<dyn KeyLookup>) -> Self {
+        static TAGS: AtomicU64 = AtomicU64::new(0);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let lookups = LookupBudget::default();
         Self {
-            accepted: Vec::new(),
-            hasher: KeyHasher::default(),
-            store,
-            rehash_in: None,
-            scope_model: Arc::new(WildcardModel),
-            environment: None,
-            unscoped: Vec::new(),
+            inner: Inner {
+                accepted: Vec::new(),
+                hasher: KeyHasher::default(),
+                store,
+                rehash_in: None,
+                scope_model: Arc::new(WildcardModel),
+                environment: None,
+                unscoped: Vec::new(),
+                budget: Budget::new(&lookups, Arc::clone(&clock)),
+                clock,
+                usage: UsageRecorder::default(),
+                transport: None,
+                client_ip: ClientIp::peer(),
+                limits: Limits::default(),
+                owner_standing: None,
+                directory: None,
+                user_ids: UserIds::default(),
+                tokens: None,
+                audit: None,
+                responder: Arc::new(Responder::default()),
+                tag: TAGS.fetch_add(1, Ordering::Relaxed),
+                rehashes: Rehashes::default(),
+            },
             anonymous: Anonymous::Never,
-            clock: Arc::new(SystemClock::default()),
-            usage: UsageRecorder::default(),
-            transport: None,
-            client_ip: ClientIp::peer(),
-            failure_quotas: Quota::per_minute(100)
-                .and_then(|quota| Quotas::new([quota]))
-                .ok(),
-            limiter: None,
-            on_outage: OnOutage::default(),
-            quotas: Quotas::default(),
-            tenant_quotas: None,
-            cost_of: None,
-            bucket_of: None,
+            lookups,
             limit_fields: LimitFields::default(),
-            owner_standing: None,
-            directory: None,
-            user_ids: UserIds::default(),
-            verifier: None,
-            audit: None,
             renderer: Arc::new(ProblemDetails::new()),
             realm: "api".into(),
         }
@@ -117,9 +102,14 @@ impl AuthenticatorBuilder {
     }
 
     fn accept(mut self, scheme: Scheme, formats: impl IntoIterator<Item = KeyFormat>) -> Self {
-        match self.accepted.iter_mut().find(|way| way.scheme == scheme) {
+        match self
+            .inner
+            .accepted
+            .iter_mut()
+            .find(|way| way.scheme == scheme)
+        {
             Some(way) => way.formats.extend(formats),
-            None => self.accepted.push(Accepted {
+            None => self.inner.accepted.push(Accepted {
                 scheme,
                 formats: formats.into_iter().collect(),
             }),
@@ -128,35 +118,35 @@ impl AuthenticatorBuilder {
     }
 
     /// Where the digest of a key is written anew that is still stored under an older scheme; nowhere
-    /// unless set.
+    /// unless set. It is written by [`Authenticator::write_rehashes`], not by a request.
     pub fn rehash_in(mut self, store: impl KeyStore) -> Self {
-        self.rehash_in = Some(Arc::new(store));
+        self.inner.rehash_in = Some(Arc::new(store));
         self
     }
 
     /// How digests are made; plain SHA-256 unless set.
     pub fn hasher(mut self, hasher: KeyHasher) -> Self {
-        self.hasher = hasher;
+        self.inner.hasher = hasher;
         self
     }
 
     /// How stored scopes are understood; as wildcards unless set.
     pub fn scope_model(mut self, model: impl ScopeModel) -> Self {
-        self.scope_model = Arc::new(model);
+        self.inner.scope_model = Arc::new(model);
         self
     }
 
     /// Keys of these kinds may do everything, whatever scopes they carry: for an API whose keys
     /// have none.
     pub fn grant_everything_to(mut self, kinds: impl IntoIterator<Item = KeyKind>) -> Self {
-        self.unscoped.extend(kinds);
+        self.inner.unscoped.extend(kinds);
         self
     }
 
     /// Serves this environment only. Unset, keys of all environments pass, and the host partitions
     /// its data by the principal's.
     pub fn environment(mut self, environment: Environment) -> Self {
-        self.environment = Some(environment);
+        self.inner.environment = Some(environment);
         self
     }
 
@@ -173,58 +163,64 @@ impl AuthenticatorBuilder {
 
     /// Where the time comes from; the system's clock unless set.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.inner.clock = Arc::new(clock);
         self
     }
 
     /// Where usage is counted; a recorder of its own unless set.
     pub fn usage(mut self, usage: UsageRecorder) -> Self {
-        self.usage = usage;
+        self.inner.usage = usage;
         self
     }
 
     /// How secure connections must be; anything passes unless set, or with `None`.
     pub fn transport(mut self, transport: Option<Transport>) -> Self {
-        self.transport = transport;
+        self.inner.transport = transport;
         self
     }
 
     /// How the client's address is found; the peer's unless set.
     pub fn client_ip(mut self, client_ip: ClientIp) -> Self {
-        self.client_ip = client_ip;
+        self.inner.client_ip = client_ip;
+        self
+    }
+
+    /// How many look-ups of unknown keys clients may cause; [`LookupBudget::default`] unless set.
+    pub fn lookup_budget(mut self, budget: LookupBudget) -> Self {
+        self.lookups = budget;
         self
     }
 
     /// How many well-formed keys that no store knows a client may present; 100 a minute unless set,
-    /// `None` for any number.
+    /// `None` for any number. It is the [budget's](Self::lookup_budget) part that is set most often.
     pub fn failure_quotas(mut self, quotas: Option<Quotas>) -> Self {
-        self.failure_quotas = quotas;
+        self.lookups.failures = quotas;
         self
     }
 
     /// Limits how often keys may be used: by [`quotas`](Self::quotas) or the key's own. Without a
     /// limiter nothing is limited.
     pub fn limiter(mut self, limiter: impl RateLimiter) -> Self {
-        self.limiter = Some(Arc::new(limiter));
+        self.inner.limits.limiter = Some(Arc::new(limiter));
         self
     }
 
     /// What happens while the limiter gives no answer; counting in this process unless set.
     pub fn on_limiter_outage(mut self, mode: OnOutage) -> Self {
-        self.on_outage = mode;
+        self.inner.limits.on_outage = mode;
         self
     }
 
     /// The quotas of keys that have none of their own; 60 a minute and 1000 an hour unless set.
     pub fn quotas(mut self, quotas: Quotas) -> Self {
-        self.quotas = quotas;
+        self.inner.limits.quotas = quotas;
         self
     }
 
     /// Quotas that all keys of a tenant share, beside their own; none unless set. Name them apart
     /// from the keys'.
     pub fn tenant_quotas(mut self, quotas: Quotas) -> Self {
-        self.tenant_quotas = Some(quotas);
+        self.inner.limits.tenant_quotas = Some(quotas);
         self
     }
 
@@ -234,7 +230,7 @@ impl AuthenticatorBuilder {
         mut self,
         bucket_of: impl Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync + 'static,
     ) -> Self {
-        self.bucket_of = Some(Arc::new(bucket_of));
+        self.inner.limits.bucket_of = Some(Arc::new(bucket_of));
         self
     }
 
@@ -245,7 +241,7 @@ impl AuthenticatorBuilder {
         mut self,
         cost_of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static,
     ) -> Self {
-        self.cost_of = Some(Arc::new(cost_of));
+        self.inner.limits.cost_of = Some(Arc::new(cost_of));
         self
     }
 
@@ -257,14 +253,14 @@ impl AuthenticatorBuilder {
 
     /// Asks on every request how the key's owner stands; nobody is asked unless set.
     pub fn owner_standing(mut self, owners: impl OwnerStanding) -> Self {
-        self.owner_standing = Some(Arc::new(owners));
+        self.inner.owner_standing = Some(Arc::new(owners));
         self
     }
 
     /// Lets keys that may delegate act for users of this directory. Unset, fields that name a user
     /// are refused.
     pub fn directory(mut self, directory: impl Directory) -> Self {
-        self.directory = Some(Arc::new(directory));
+        self.inner.directory = Some(Arc::new(directory));
         self
     }
 
@@ -272,19 +268,19 @@ impl AuthenticatorBuilder {
     /// manager needs the same ([`KeyManagerBuilder::user_ids`](crate::manage::KeyManagerBuilder)).
     /// Any, byte for byte, unless set.
     pub fn user_ids(mut self, ids: UserIds) -> Self {
-        self.user_ids = ids;
+        self.inner.user_ids = ids;
         self
     }
 
     /// Lets Bearer tokens pass that this verifier vouches for, where the store has no such key.
     pub fn token_verifier(mut self, verifier: impl TokenVerifier) -> Self {
-        self.verifier = Some(Arc::new(verifier));
+        self.inner.tokens = Some(Tokens::new(Arc::new(verifier)));
         self
     }
 
     /// Where every request that was decided is noted; nowhere unless set.
     pub fn audit(mut self, trail: AuditTrail) -> Self {
-        self.audit = Some(trail);
+        self.inner.audit = Some(trail);
         self
     }
 
@@ -305,70 +301,36 @@ impl AuthenticatorBuilder {
     ///
     /// # Errors
     /// Where no way to present a key was given, or a header's name cannot carry one.
-    pub fn build(mut self) -> Result<Authenticator, BuildError> {
-        let foreign = |way: &Accepted| way.scheme == Scheme::Bearer && self.verifier.is_some();
-        if self.verifier.is_some() && !self.accepted.iter().any(foreign) {
-            self.accepted.push(Accepted {
+    pub fn build(self) -> Result<Authenticator, BuildError> {
+        let mut inner = self.inner;
+        let takes_tokens = inner.tokens.is_some();
+        let external = |way: &Accepted| way.scheme == Scheme::Bearer && takes_tokens;
+        if takes_tokens && !inner.accepted.iter().any(external) {
+            inner.accepted.push(Accepted {
                 scheme: Scheme::Bearer,
                 formats: Vec::new(),
             });
         }
-        if self.accepted.is_empty()
-            || self
-                .accepted
-                .iter()
-                .any(|way| way.formats.is_empty() && !foreign(way))
-        {
+        let is_usable = |way: &Accepted| !way.formats.is_empty() || external(way);
+        if inner.accepted.is_empty() || !inner.accepted.iter().all(is_usable) {
             return Err(BuildError::NoFormat);
         }
-        for way in &self.accepted {
+        for way in &inner.accepted {
             if let Scheme::Header(name) = &way.scheme
                 && !may_carry_a_key(name)
             {
                 return Err(BuildError::Header(name.clone()));
             }
         }
-        static TAGS: AtomicU64 = AtomicU64::new(0);
-        let challenges = Challenges::new(&self.realm, &self.accepted);
+        let challenges = Challenges::new(&self.realm, &inner.accepted);
         let responder = Responder::new(self.renderer, challenges, self.limit_fields);
-        let clock = self.clock;
-        let limits = self.limiter.map(|limiter| Limits {
-            limiter,
-            stand_in: LocalLimiter::builder().clock(Arc::clone(&clock)).build(),
-            on_outage: self.on_outage,
-            outages: AtomicU64::new(0),
-        });
+        inner.responder = Arc::new(responder);
+        let clock = || Arc::clone(&inner.clock);
+        inner.budget = Budget::new(&self.lookups, clock());
+        inner.limits.stand_in = LocalLimiter::builder().clock(clock()).build();
         Ok(Authenticator {
             anonymous: self.anonymous,
-            inner: Arc::new(Inner {
-                accepted: self.accepted,
-                hasher: self.hasher,
-                store: self.store,
-                rehash_in: self.rehash_in,
-                scope_model: self.scope_model,
-                environment: self.environment,
-                unscoped: self.unscoped,
-                failures: self
-                    .failure_quotas
-                    .map(|quotas| FailureLimits::new(quotas, &clock)),
-                clock,
-                usage: self.usage,
-                transport: self.transport,
-                client_ip: self.client_ip,
-                limits,
-                quotas: self.quotas,
-                tenant_quotas: self.tenant_quotas,
-                cost_of: self.cost_of,
-                bucket_of: self.bucket_of,
-                owner_standing: self.owner_standing,
-                directory: self.directory,
-                user_ids: self.user_ids,
-                verifier: self.verifier,
-                audit: self.audit,
-                responder: Arc::new(responder),
-                tag: TAGS.fetch_add(1, Ordering::Relaxed),
-                next_rehash: AtomicU64::new(0),
-            }),
+            inner: Arc::new(inner),
         })
     }
 }
@@ -393,7 +355,7 @@ fn may_carry_a_key(name: &str) -> bool {
 impl fmt::Debug for AuthenticatorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthenticatorBuilder")
-            .field("accepted", &self.accepted)
+            .field("accepted", &self.inner.accepted)
             .finish_non_exhaustive()
     }
 }

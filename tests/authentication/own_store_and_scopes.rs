@@ -588,6 +588,7 @@ impl Host {
 
     fn authenticator(&self) -> Authenticator {
         Authenticator::builder(self.store.clone())
+            .rehash_in(self.store.clone())
             .bearer([format()])
             .environment(live())
             .hasher(self.hasher.clone())
@@ -841,6 +842,7 @@ async fn a_pepper_that_is_introduced_later_reaches_the_log() {
                 .key_id(),
             &record.id
         );
+        authenticator.write_rehashes().await;
     }
     assert_eq!(
         host.store

@@ -98,6 +98,7 @@ impl Desk {
 
     pub(crate) fn authenticator(&self) -> Authenticator {
         Authenticator::builder(self.store.clone())
+            .rehash_in(self.store.clone())
             .bearer([format()])
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
@@ -153,11 +154,10 @@ impl Desk {
 
     /// What a request with this secret is refused with; `None` where it is let through.
     pub(crate) async fn refusal(&self, secret: &str) -> Option<ErrorCode> {
-        self.authenticator()
-            .authenticate(&Head::bearer(secret))
-            .await
-            .err()
-            .map(|error| error.code())
+        let authenticator = self.authenticator();
+        let outcome = authenticator.authenticate(&Head::bearer(secret)).await;
+        authenticator.write_rehashes().await;
+        outcome.err().map(|error| error.code())
     }
 }
 
