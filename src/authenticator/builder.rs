@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Anonymous, Authenticator, Inner, Limiting};
+use super::limits::Limiting;
+use super::rehash::Rehashes;
+use super::tokens::Tokens;
+use super::{Anonymous, Authenticator, Budget, Inner};
 use crate::audit::AuditTrail;
 use crate::clock::Clock;
 use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
 use crate::credential::{Accepted, Scheme};
-use crate::limit::{FailureLimits, LocalLimiter};
 use crate::respond::{Challenges, Responder};
 use crate::store::{KeyLookup, KeyStore};
 use crate::usage::UsageRecorder;
@@ -51,10 +53,6 @@ impl Authenticator {
         if limits.contradict() {
             return Err(BuildError::UnusedLimits);
         }
-        let failures = limits.failures.clone().transpose()?;
-        let tenant_quotas = limits.per_tenant.clone().transpose()?;
-        let quotas = limits.per_key.clone().transpose()?;
-        let limiting = quotas.is_some().then(|| limiting(&limits, &clock));
         let anonymous = match credentials.optional {
             true => Anonymous::WithoutKey,
             false => Anonymous::Never,
@@ -69,24 +67,20 @@ impl Authenticator {
                 scope_model: policy.scope_model,
                 environment: policy.serve_only,
                 unscoped: policy.unscoped,
-                failures: failures.map(|quotas| FailureLimits::new(quotas, &clock)),
+                budget: Budget::new(&limits.lookups, Arc::clone(&clock)),
+                limits: Limiting::new(limits, &clock)?,
                 clock,
                 usage: UsageRecorder::default(),
                 transport: policy.transport,
                 client_ip: policy.client_ip,
-                limits: limiting,
-                quotas: quotas.unwrap_or_default(),
-                tenant_quotas,
-                cost_of: limits.cost_of,
-                bucket_of: limits.bucket_of,
                 owner_standing: actors.standing,
                 directory: actors.directory,
                 user_ids: actors.user_ids,
-                verifier: credentials.verifier,
+                tokens: credentials.verifier.map(Tokens::new),
                 audit,
                 responder: Arc::new(responder),
                 tag: TAGS.fetch_add(1, Ordering::Relaxed),
-                next_rehash: AtomicU64::new(0),
+                rehashes: Rehashes::default(),
             }),
         })
     }
@@ -115,17 +109,6 @@ fn accepted(credentials: &Credentials) -> Result<Vec<Accepted>, BuildError> {
         }
     }
     Ok(accepted)
-}
-
-/// The limiter, and what counts in its place while it does not answer.
-fn limiting(limits: &Limits, clock: &Arc<dyn Clock>) -> Limiting {
-    let local = || LocalLimiter::builder().clock(Arc::clone(clock)).build();
-    Limiting {
-        limiter: limits.limiter.clone().unwrap_or_else(|| Arc::new(local())),
-        stand_in: local(),
-        on_outage: limits.on_outage.unwrap_or_default(),
-        outages: AtomicU64::new(0),
-    }
 }
 
 /// Whether a name is a field name (RFC 9110 §5.1) without another meaning to the library.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::limit::{OnOutage, RateLimiter};
+use crate::limit::{LookupBudget, OnOutage, RateLimiter};
 use crate::quota::{Quota, QuotaError, Quotas};
 use crate::request::RequestHead;
 
@@ -31,8 +31,7 @@ pub struct Limits {
     pub(crate) on_outage: Option<OnOutage>,
     pub(crate) cost_of: Option<Arc<CostOf>>,
     pub(crate) bucket_of: Option<Arc<BucketOf>>,
-    /// How many unknown keys a client may present; `None` for any number.
-    pub(crate) failures: Option<Result<Quotas, QuotaError>>,
+    pub(crate) lookups: LookupBudget,
 }
 
 impl Limits {
@@ -58,7 +57,7 @@ impl Limits {
             on_outage: None,
             cost_of: None,
             bucket_of: None,
-            failures: Some(all([Quota::per_minute(100)])),
+            lookups: LookupBudget::default(),
         }
     }
 
@@ -105,16 +104,9 @@ impl Limits {
         self
     }
 
-    /// Sets how many well-formed keys that no store knows a client may present. The default is 100 a
-    /// minute.
-    pub fn failures(mut self, quotas: impl IntoIterator<Item = Result<Quota, QuotaError>>) -> Self {
-        self.failures = Some(all(quotas));
-        self
-    }
-
-    /// Lets clients present any number of unknown keys.
-    pub fn any_failures(mut self) -> Self {
-        self.failures = None;
+    /// Sets how many lookups of unknown keys clients may cause.
+    pub fn lookups(mut self, budget: LookupBudget) -> Self {
+        self.lookups = budget;
         self
     }
 

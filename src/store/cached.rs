@@ -264,6 +264,11 @@ impl KeyLookup for CachedStore {
         Some(Ok(remembered))
     }
 
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        let known = &self.shared.known;
+        digests.iter().any(|digest| known.contains_key(digest))
+    }
+
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
         self.shared.bus.clone()
     }

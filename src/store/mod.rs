@@ -79,6 +79,14 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether a key was found under one of these digests lately, by what is remembered of earlier
+    /// look-ups, however stale that is: such a key is looked up whatever its client's neighbours have
+    /// failed. `false`, the default, for stores that remember nothing.
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        let _ = digests;
+        false
+    }
+
     /// A bus on which the changes of all nodes are heard, started for one cache; `None` (the default)
     /// says that nobody tells: a cache then uses no answer for longer than its bound on staleness.
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
@@ -274,6 +282,7 @@ to_the_pointee! {
             &self,
             digests: &[KeyDigest],
         ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>>;
+        fn knows(&self, digests: &[KeyDigest]) -> bool;
         fn bus(&self) -> Option<Arc<dyn InvalidationBus>>;
     }
     KeyStore {

@@ -336,6 +336,10 @@ impl KeyLookup for FaultyStore {
         Some(found.and_then(|found| self.fault(after).map(|()| found)))
     }
 
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        self.inner.knows(digests)
+    }
+
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
         self.inner.bus()
     }

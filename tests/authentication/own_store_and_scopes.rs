@@ -841,6 +841,7 @@ async fn a_pepper_that_is_introduced_later_reaches_the_log() {
                 .key_id(),
             &record.id
         );
+        authenticator.write_rehashes().await;
     }
     assert_eq!(
         host.store

@@ -149,11 +149,10 @@ impl Desk {
 
     /// What a request with this secret is refused with; `None` where it is let through.
     pub(crate) async fn refusal(&self, secret: &str) -> Option<ErrorCode> {
-        self.authenticator()
-            .authenticate(&Head::bearer(secret))
-            .await
-            .err()
-            .map(|error| error.code())
+        let authenticator = self.authenticator();
+        let outcome = authenticator.authenticate(&Head::bearer(secret)).await;
+        authenticator.write_rehashes().await;
+        outcome.err().map(|error| error.code())
     }
 }
 

@@ -352,11 +352,11 @@ async fn a_remembered_key_is_never_refused_for_its_neighbours() {
     );
     assert_eq!(
         refusal(&authenticator, &other).await,
-        Some(ErrorCode::TooManyFailures),
-        "it would cost a look-up"
+        None,
+        "one of four look-ups a second"
     );
     assert_eq!(refusal(&authenticator, &key).await, None);
-    assert_eq!(cached.finds(), before);
+    assert_eq!(cached.finds(), before + 1);
 }
 
 #[tokio::test]
@@ -664,6 +664,7 @@ async fn a_key_under_an_older_scheme_is_stored_anew_once_and_then_remembered() {
     assert_eq!(refusal(&before, &key).await, None);
     for _ in 0..5 {
         assert_eq!(refusal(&after, &key).await, None);
+        after.write_rehashes().await;
     }
     assert_eq!((cached.finds(), cached.house.store.writes()), (3, 2));
     let stored = cached

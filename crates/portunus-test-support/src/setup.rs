@@ -7,7 +7,7 @@ use portunus::actor::{Directory, OwnerStanding, UserIds};
 use portunus::audit::AuditTrail;
 use portunus::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
 use portunus::key::{Environment, KeyFormat, KeyHasher, KeyKind, TenantId};
-use portunus::limit::{LimitFields, OnOutage};
+use portunus::limit::{LimitFields, LookupBudget, OnOutage};
 use portunus::manage::{HostRules, IssueRules, KeyManager, Management, OperatorPolicy};
 use portunus::network::{ClientIp, Transport};
 use portunus::quota::{Quota, QuotaError, Quotas};
@@ -26,7 +26,7 @@ pub struct Setup {
     store: Arc<dyn KeyStore>,
     credentials: Credentials,
     counted: Counted,
-    failures: Failures,
+    lookups: LookupBudget,
     actors: Actors,
     policy: Policy,
     management: Management,
@@ -88,19 +88,13 @@ fn each(quotas: &Quotas) -> Vec<Result<Quota, QuotaError>> {
     quotas.as_slice().iter().cloned().map(Ok).collect()
 }
 
-#[derive(Debug, Clone)]
-enum Failures {
-    Default,
-    These(Option<Quotas>),
-}
-
 impl Setup {
     pub fn on(store: impl KeyStore) -> Self {
         Self {
             store: Arc::new(store),
             credentials: Credentials::new(),
             counted: Counted::default(),
-            failures: Failures::Default,
+            lookups: LookupBudget::default(),
             actors: Actors::new(),
             policy: Policy::new(),
             management: Management::new(),
@@ -211,8 +205,13 @@ impl Setup {
         self
     }
 
+    pub fn lookup_budget(mut self, budget: LookupBudget) -> Self {
+        self.lookups = budget;
+        self
+    }
+
     pub fn failure_quotas(mut self, quotas: Option<Quotas>) -> Self {
-        self.failures = Failures::These(quotas);
+        self.lookups.failures = quotas;
         self
     }
 
@@ -302,12 +301,7 @@ impl Setup {
 
     /// The library's own builder, with all of it.
     pub fn builder(self) -> PortunusBuilder {
-        let mut limits = self.counted.limits();
-        limits = match self.failures {
-            Failures::Default => limits,
-            Failures::These(Some(these)) => limits.failures(each(&these)),
-            Failures::These(None) => limits.any_failures(),
-        };
+        let limits = self.counted.limits().lookups(self.lookups);
         let mut environments = self.environments;
         if let Some(bound) = self.bound
             && !environments.contains(&bound)
