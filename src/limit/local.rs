@@ -156,9 +156,10 @@ impl LocalLimiter {
         Ok(told)
     }
 
-    /// How long one unit would have to wait, without taking it; `None` where nothing is known of
-    /// the bucket.
-    pub(crate) fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
+    /// How long one unit would have to wait, without taking it: zero where it would pass. `None` where
+    /// nothing is known of the bucket, or it was last asked for with other quotas.
+    #[must_use]
+    pub fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
         let now = nanos(self.inner.clock.monotonic());
         let cell = self.inner.known(bucket)?;
         let mut state = cell.0.lock();

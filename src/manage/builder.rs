@@ -186,6 +186,7 @@ impl KeyManagerBuilder {
             host_rules: Arc::new(NoRules),
             authenticator: None,
             usage: UsageRecorder::default(),
+            noted: Arc::default(),
         })
     }
 }

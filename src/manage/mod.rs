@@ -28,6 +28,7 @@ mod watch;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 pub use builder::{IssueRules, KeyManagerBuilder};
@@ -99,6 +100,8 @@ pub struct KeyManager {
     authenticator: Option<Authenticator>,
     /// What the authenticator has counted and not written yet.
     usage: UsageRecorder,
+    /// Whether anything was noted since it is in this operator's hands.
+    noted: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -139,6 +142,7 @@ impl KeyManager {
     pub fn by(&self, operator: Operator) -> Self {
         Self {
             operator: Arc::new(operator),
+            noted: Arc::default(),
             ..self.clone()
         }
     }
@@ -403,6 +407,12 @@ impl KeyManager {
             primary,
             rotation_due,
         }
+    }
+
+    /// Where the manager's time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
     }
 
     /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.

@@ -4,11 +4,11 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::{Extensions, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::{any, put};
+use axum::routing::put;
 use axum::{Json, Router};
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
@@ -19,7 +19,7 @@ use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
 use portunus::respond::Answer;
 use portunus::{AuthError, Authenticator, ErrorCode, Requirement};
-use portunus_admin::{Admin, Fault, Origin};
+use portunus_admin::{Admin, Origin};
 use portunus_profiles::Profile;
 use tracing::warn;
 
@@ -147,13 +147,15 @@ impl App {
 
     /// The routes that operators' tokens open, whichever framework serves the others.
     pub(crate) fn management(&self) -> Router<Self> {
+        let admin = self.admin();
+        // Who fails there has failed here.
+        let proof = Extension(admin.limited_proof());
+        let admin = admin.into_router();
+        let users = put(admin::change_user).layer(proof);
         Router::new()
-            .nest("/admin", self.admin().into_router())
-            .route(
-                "/admin/",
-                any(|| async { Fault::from(AuthError::new(ErrorCode::NotFound)) }),
-            )
-            .route("/demo/users/{id}", put(admin::change_user))
+            .nest("/admin", admin.clone())
+            .route_service("/admin/", admin.with_state(self.clone()))
+            .route("/demo/users/{id}", users)
     }
 
     /// The management API, with the demo's rules.
