@@ -29,6 +29,7 @@ mod watch;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 pub use change::KeyChange;
@@ -49,6 +50,7 @@ use precondition::Precondition;
 use crate::actor::UserIds;
 use crate::audit::{Action, AuditReader, AuditTrail, EventPage, EventQuery};
 use crate::authenticator::Authenticator;
+use crate::clock::Clock;
 use crate::config::BuildError;
 use crate::key::{Environment, FormatError, KeyFormat, KeyId, KeyKind, KeyRecord, TenantId};
 use crate::store::{
@@ -96,6 +98,8 @@ pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
     precondition: Option<Arc<Precondition>>,
+    /// Whether anything was noted since it is in this operator's hands.
+    noted: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -165,6 +169,7 @@ impl KeyManager {
             }),
             operator: Arc::new(Operator::host()),
             precondition: None,
+            noted: Arc::default(),
         })
     }
 
@@ -175,6 +180,7 @@ impl KeyManager {
     pub fn by(&self, operator: Operator) -> Self {
         Self {
             operator: Arc::new(operator),
+            noted: Arc::default(),
             ..self.clone()
         }
     }
@@ -426,6 +432,12 @@ impl KeyManager {
             primary,
             rotation_due,
         }
+    }
+
+    /// Where the manager's time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.authenticator.clock()
     }
 
     /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.
