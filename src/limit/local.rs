@@ -171,11 +171,6 @@ impl LocalLimiter {
         state.advance(now);
         Some(Duration::from_nanos(state.wait(bucket.quotas, now, 1)))
     }
-
-    /// Whether no more buckets may become live.
-    pub(crate) fn is_full(&self) -> bool {
-        self.live_buckets() >= self.inner.most
-    }
 }
 
 fn decision(wait: u64) -> Decision {

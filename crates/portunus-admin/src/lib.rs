@@ -50,8 +50,8 @@
 //! use axum::http::request::Parts;
 //! use portunus::ErrorCode;
 //! use portunus::key::TenantId;
-//! use portunus::manage::{KeyManager, Operator, Role};
-//! use portunus::{AuthError, Authenticator, RateLimiter};
+//! use portunus::manage::{Operator, Role};
+//! use portunus::{AuthError, Portunus};
 //! use portunus_admin::{Admin, OperatorProof};
 //!
 //! #[derive(Debug)]
@@ -66,9 +66,9 @@
 //!     }
 //! }
 //!
-//! # fn with(manager: KeyManager, authenticator: Authenticator) {
+//! # fn with(keys: &Portunus) {
 //! let app: axum::Router =
-//!     axum::Router::new().nest("/admin", Admin::new(manager, authenticator, Sessions).into_router());
+//!     axum::Router::new().nest("/admin", Admin::new(keys, Sessions).into_router());
 //! # }
 //! ```
 
@@ -110,7 +110,7 @@ use portunus::audit::{AuditReader, AuditTrail};
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter};
 use portunus::manage::{KeyManager, Operator};
 use portunus::quota::{Quota, Quotas};
-use portunus::{AuthError, Authenticator, RateLimiter};
+use portunus::{AuthError, Authenticator, Portunus, RateLimiter};
 
 use proofs::Proofs;
 use proven::Proven;
@@ -150,19 +150,13 @@ struct Shared {
 }
 
 impl Admin {
-    /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and
-    /// what it has counted is shown beside what is stored. What operators may set follows it too
-    /// ([`KeyManager::with_authenticator`]).
+    /// The management API of a service's keys. Its operators are proven by the host.
     ///
     /// Reading writes nothing. `GET /events` asks the task that flushes the audit trail
     /// ([`AuditTrail::flush_requested`]), waits half a second for it at most, and shows what is
     /// stored then.
-    #[allow(clippy::needless_pass_by_value, reason = "it owns what it is made of")]
-    pub fn new(
-        manager: KeyManager,
-        authenticator: Authenticator,
-        proof: impl OperatorProof,
-    ) -> Self {
+    pub fn new(keys: &Portunus, proof: impl OperatorProof) -> Self {
+        let clock = keys.manager().clock();
         let per_minute = |limit| {
             Quota::per_minute(limit)
                 .and_then(|quota| Quotas::new([quota]))
@@ -171,11 +165,11 @@ impl Admin {
         let by_operator = || LocalLimiter::builder().most_buckets(10_000);
         Self {
             shared: Shared {
-                proofs: Arc::new(Proofs::new(proof, manager.clock())),
-                unknown: by_operator().clock(Arc::clone(manager.clock())).build(),
+                proofs: Arc::new(Proofs::new(proof, clock)),
+                unknown: by_operator().clock(Arc::clone(clock)).build(),
                 unknown_quotas: per_minute(1000),
-                manager: manager.with_authenticator(&authenticator),
-                authenticator,
+                manager: keys.manager().clone(),
+                authenticator: keys.authenticator().clone(),
                 events: None,
                 event_view: None,
                 peer_of: Arc::new(default_peer),
@@ -184,13 +178,6 @@ impl Admin {
                 trusted_origins: Arc::new([]),
             },
         }
-    }
-
-    /// What the host adds to what is asked for, or refuses; what the manager has unless set
-    /// ([`KeyManager::with_host_rules`]).
-    pub fn rules(mut self, rules: impl HostRules) -> Self {
-        self.shared.manager = self.shared.manager.with_host_rules(rules);
-        self
     }
 
     /// The log that `GET /events` reads; without one there is no such path.

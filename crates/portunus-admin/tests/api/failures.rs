@@ -18,8 +18,9 @@ use portunus::manage::{KeyManager, NewKey, Operator, Role};
 use portunus::quota::{Quota, Quotas};
 use portunus::store::MemoryStore;
 use portunus::testing::ManualClock;
-use portunus::{AuthError, Authenticator, ErrorCode, Scope};
+use portunus::{AuthError, ErrorCode, Scope};
 use portunus_admin::{Admin, OperatorProof};
+use portunus_test_support::Setup;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -86,26 +87,20 @@ impl Fixture {
             .build();
         let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
         let (store, format) = (MemoryStore::new(), format.build().unwrap());
-        let manager = KeyManager::builder(store.clone(), format.clone())
-            .clock(clock.clone())
-            .audit(trail.clone())
-            .build()
-            .unwrap();
-        let authenticator = Authenticator::builder(store)
+        let keys = Setup::on(store)
             .bearer([format])
             .clock(clock.clone())
             .audit(trail.clone())
-            .build()
-            .unwrap();
+            .keys();
         let proof = Names {
             asked: Arc::default(),
             gate: Arc::new(Semaphore::new(OPEN)),
         };
-        let admin = Admin::new(manager.clone(), authenticator, proof.clone()).events(log.clone());
+        let admin = Admin::new(&keys, proof.clone()).events(log.clone());
         let router = Router::new().nest("/admin", set(admin).into_router());
         Self {
             router,
-            manager,
+            manager: keys.manager().clone(),
             clock,
             trail,
             log,
