@@ -218,6 +218,15 @@ fn kind(id: BucketId<'_>) -> u8 {
 }
 
 impl Inner {
+    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
+        let shard = self.shard(bucket.id).lock();
+        match bucket.id {
+            BucketId::Family(family) => shard.families.get(family).cloned(),
+            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
+            BucketId::Custom(name) => shard.customs.get(name).cloned(),
+        }
+    }
+
     fn shard(&self, id: BucketId<'_>) -> &Mutex<Shard> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let hash = match id {

@@ -54,8 +54,7 @@ use crate::clock::Clock;
 use crate::config::BuildError;
 use crate::key::{Environment, FormatError, KeyFormat, KeyId, KeyKind, KeyRecord, TenantId};
 use crate::store::{
-    Cursor, HourOfUse, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour,
-    UsageDelta, UsageStore,
+    Cursor, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour, UsageStore,
 };
 use crate::telemetry;
 
@@ -322,11 +321,14 @@ impl KeyManager {
         loop {
             let mut usage = counts.usage_by_hour(id, from, to).await?;
             if let Some(unwritten) = reading.unwritten([id]) {
-                for delta in unwritten.into_iter().flatten() {
-                    add_hour(&mut usage.hours, &delta, from, to);
-                }
-                usage.corrupt = self.left_out(usage.corrupt);
-                return Ok(usage);
+                unwritten
+                    .iter()
+                    .flatten()
+                    .for_each(|delta| usage.add(delta));
+                // What is not written yet may be of another hour than was asked for.
+                let mut within = usage.between(from, to);
+                within.corrupt = self.left_out(usage.corrupt);
+                return Ok(within);
             }
         }
     }
@@ -452,18 +454,6 @@ fn readable(record: &KeyRecord) -> Result<(), ManageError> {
     match record.needs() {
         Some(needs) => Err(ManageError::Newer { needs }),
         None => Ok(()),
-    }
-}
-
-/// Adds uses to their hour, as a store does that is given them.
-fn add_hour(hours: &mut Vec<HourOfUse>, delta: &UsageDelta, from: SystemTime, to: SystemTime) {
-    let start = HourOfUse::start_of(delta.last_used_at);
-    if start < HourOfUse::start_of(from) || start >= to {
-        return;
-    }
-    match hours.binary_search_by_key(&start, |hour| hour.start) {
-        Ok(place) => hours[place].count = hours[place].count.saturating_add(delta.count),
-        Err(place) => hours.insert(place, HourOfUse::new(start, delta.count)),
     }
 }
 

@@ -156,24 +156,27 @@ impl Admin {
     /// ([`AuditTrail::flush_requested`]), waits half a second for it at most, and shows what is
     /// stored then.
     pub fn new(keys: &Portunus, proof: impl OperatorProof) -> Self {
-        let clock = keys.manager().clock();
         let per_minute = |limit| {
             Quota::per_minute(limit)
                 .and_then(|quota| Quotas::new([quota]))
                 .ok()
         };
-        let by_operator = || LocalLimiter::builder().most_buckets(10_000);
+        let manager = keys.manager().clone();
+        let by_operator = || {
+            let clock = Arc::clone(manager.clock());
+            LocalLimiter::builder().most_buckets(10_000).clock(clock)
+        };
         Self {
             shared: Shared {
-                proofs: Arc::new(Proofs::new(proof, clock)),
-                unknown: by_operator().clock(Arc::clone(clock)).build(),
+                proofs: Arc::new(Proofs::new(proof, manager.clock())),
+                unknown: by_operator().build(),
                 unknown_quotas: per_minute(1000),
-                manager: keys.manager().clone(),
+                limiter: by_operator().build(),
+                manager,
                 authenticator: keys.authenticator().clone(),
                 events: None,
                 event_view: None,
                 peer_of: Arc::new(default_peer),
-                limiter: by_operator().build(),
                 quotas: per_minute(6000),
                 trusted_origins: Arc::new([]),
             },

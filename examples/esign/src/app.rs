@@ -47,7 +47,6 @@ pub(crate) struct App {
     /// How many events that were dropped a warning has told of.
     dropped_told: Arc<AtomicU64>,
     events: Arc<dyn AuditReader>,
-    pub(crate) plans: PlanOrder,
     pub(crate) standard_plan: Requirement,
     /// Other sites whose pages may write to the management API and read its answers.
     pub(crate) trusted_origins: Arc<[Origin]>,
@@ -62,6 +61,7 @@ impl App {
         let profile = flags.profile;
         let directory = DemoDirectory::new(profile)?;
         let plans = PlanOrder::new(operators::PLANS.iter().copied())?;
+        let standard_plan = plans.at_least(operators::TENANTS_PLAN)?;
         let trail = AuditTrail::builder()
             .sink(Arc::clone(&storage.sink))
             .sink(TracingAudit::new())
@@ -81,10 +81,7 @@ impl App {
         let mut management = profile
             .management()
             .operators(operators::DemoPolicy)
-            .host_rules(admin::DemoRules {
-                profile,
-                plans: plans.clone(),
-            });
+            .host_rules(admin::DemoRules { profile, plans });
         if let Some(bound) = &flags.environment {
             policy = policy.serve_only(bound.clone());
             // Serving is bound, issuing is not: the bound one is the default, the others can be
@@ -119,8 +116,7 @@ impl App {
             trail,
             dropped_told: Arc::default(),
             events: Arc::clone(&storage.events),
-            standard_plan: plans.at_least(operators::TENANTS_PLAN)?,
-            plans,
+            standard_plan,
             trusted_origins: flags.trusted_origin.as_slice().into(),
         })
     }

@@ -86,9 +86,8 @@ impl Fixture {
             .clock(clock.clone())
             .build();
         let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
-        let (store, format) = (MemoryStore::new(), format.build().unwrap());
-        let keys = Setup::on(store)
-            .bearer([format])
+        let keys = Setup::on(MemoryStore::new())
+            .bearer([format.build().unwrap()])
             .clock(clock.clone())
             .audit(trail.clone())
             .keys();
