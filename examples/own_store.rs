@@ -15,11 +15,12 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use portunus::events::SigningStore;
 use portunus::key::{Alphabet, KeyDigest, KeyFormat, KeyId, KeyRecord, Owner, SigningState};
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
 use portunus::store::{
     KeyLookup, KeyRow, KeyRows, KeyStore, ListQuery, OwnerRef, Page, StoreError, StoredKey, Usage,
     UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
+use portunus::Portunus;
 use serde::{Deserialize, Serialize};
 
 type Answer<T> = Result<T, StoreError>;
@@ -189,9 +190,9 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("keys.json");
     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
-    let manager = KeyManager::builder(FileStore::open(&path)?, format.build()?).build()?;
+    let keys = Portunus::builder(format.build()?).store(FileStore::open(&path)?);
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?));
-    let issued = manager.issue(new).await?;
+    let issued = keys.build()?.manager().issue(new).await?;
     // As another process would.
     let known = FileStore::open(&path)?.get(&issued.record.id).await?;
     assert_eq!(known, Some(issued.record));

@@ -248,7 +248,9 @@ impl KeyManager {
                 readable(before)?;
             }
             self.check_asked_change(&mut change, before).await?;
-            self.host_rules
+            self.inner
+                .settings
+                .host_rules
                 .changing(&self.operator, before, &mut change)
                 .await?;
             watch.is(change.action());
@@ -341,7 +343,9 @@ impl KeyManager {
                     "a rotated key does not outlive its grace",
                 ));
             }
-            if self.inner.rules.never_expire && before.kind != KeyKind::AccessToken && end.is_some()
+            if self.inner.settings.rules.never_expire
+                && before.kind != KeyKind::AccessToken
+                && end.is_some()
             {
                 return Err(ManageError::invalid(
                     "expires_at",

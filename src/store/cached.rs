@@ -20,6 +20,7 @@
 mod answers;
 mod epochs;
 mod flights;
+mod settings;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,11 +30,12 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use quick_cache::sync::Cache as Entries;
 
 use self::answers::{Known, Mark, Unknown};
 use self::epochs::Epochs;
 use self::flights::{Flights, Joined};
+pub use self::settings::Cache;
 use super::{
     Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery, OwnerRef,
     Page, SigningStore, StoreError, StoredKey, UsageStore, WriteBatch,
@@ -63,8 +65,8 @@ pub struct CachedStore {
 
 struct Shared {
     store: Arc<dyn KeyStore>,
-    known: Cache<KeyDigest, Known>,
-    unknown: Cache<KeyDigest, Unknown>,
+    known: Entries<KeyDigest, Known>,
+    unknown: Entries<KeyDigest, Unknown>,
     epochs: Epochs,
     flights: Flights,
     bus: Option<Arc<dyn InvalidationBus>>,
@@ -117,6 +119,14 @@ impl CachedStore {
     /// Where the bus still cannot be told.
     pub async fn publish_untold(&self) -> Result<(), StoreError> {
         self.shared.publish().await
+    }
+
+    /// Forgets what is remembered of a key.
+    pub(crate) fn forget(&self, id: &KeyId) {
+        self.shared.invalidated(&Invalidation {
+            keys: vec![id.clone()],
+            ..Invalidation::default()
+        });
     }
 
     /// Forgets everything.
@@ -245,9 +255,18 @@ impl KeyLookup for CachedStore {
         &self,
         digests: &[KeyDigest],
     ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        if digests.is_empty() {
+            // No other cache is needed in front of this one.
+            return Some(Ok(None));
+        }
         let remembered = self.shared.remembered(digests)?;
         telemetry::cache(telemetry::Cache::Keys, true);
         Some(Ok(remembered))
+    }
+
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        let known = &self.shared.known;
+        digests.iter().any(|digest| known.contains_key(digest))
     }
 
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
@@ -361,8 +380,8 @@ impl CachedStoreBuilder {
     pub fn build(self) -> CachedStore {
         let shared = Arc::new(Shared {
             store: self.store,
-            known: Cache::new(self.capacity),
-            unknown: Cache::new(self.unknown_capacity),
+            known: Entries::new(self.capacity),
+            unknown: Entries::new(self.unknown_capacity),
             epochs: Epochs::new(),
             flights: Flights::default(),
             bus: self.bus,

@@ -18,8 +18,8 @@ use crate::life::{Desk, HOUR, SECOND, acme, issue, named, operator};
 
 /// A manager and an authenticator of one node, and a key that was used three times.
 async fn used(desk: &Desk) -> (KeyManager, portunus::Authenticator, KeyId, String) {
-    let authenticator = desk.authenticator();
-    let manager = desk.host().with_authenticator(&authenticator);
+    let keys = desk.builder().keys();
+    let (manager, authenticator) = (keys.manager().clone(), keys.authenticator().clone());
     let issued = manager
         .issue(NewKey::new(
             "key",
@@ -207,8 +207,8 @@ async fn rows_that_cannot_be_read_are_named_to_the_host_and_to_operators_who_see
     let desk = Desk::new();
     let (_, key) = issue(&desk.host(), named("key")).await;
     desk.store.spoil(&key.id);
-    let by_role = desk.builder().build().unwrap();
-    let only_test = desk.builder().policy(OnlyTest).build().unwrap();
+    let by_role = desk.builder().manager();
+    let only_test = desk.builder().policy(OnlyTest).manager();
     let of = |role| operator("olga", "acme", role);
     let workspace = WorkspaceId::new("w1").unwrap();
     for (manager, is_told) in [

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::key::{KeyDigest, KeyRecord, Owner, Revocation};
-use portunus::manage::KeyManager;
 use portunus::network::AllowList;
 use portunus::store::{
     BusError, CachedStore, CachedStoreBuilder, Change, Invalidation, InvalidationBus,
@@ -19,7 +18,7 @@ use portunus::store::{
 };
 use portunus::testing::ManualClock;
 use portunus_test_support::gated::{begin, digest, insert, record, revoke, soon, stands};
-use portunus_test_support::{scope, tenant};
+use portunus_test_support::{Setup, scope, tenant};
 use proptest::prelude::*;
 use tokio::sync::watch;
 
@@ -527,9 +526,10 @@ async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere
     nodes.beat();
     nodes.one.apply(&insert(1)).await.unwrap();
     stands(&nodes.other, 1).await;
-    let manager = KeyManager::builder(nodes.one.clone(), portunus_test_support::format())
+    let manager = Setup::on(nodes.one.clone())
+        .bearer([portunus_test_support::format()])
         .environments([portunus_test_support::live()]);
-    let manager = manager.clock(nodes.clock.clone()).build().unwrap();
+    let manager = manager.clock(nodes.clock.clone()).manager();
     nodes.link.break_down(true);
     assert!(manager.revoke(&record(1).id, None).await.is_err());
     nodes.link.break_down(false);

@@ -11,16 +11,16 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use portunus::Clock;
 use portunus::key::Owner;
 use portunus::store::{
     CachedStore, Change, KeyStore, LocalBus, MemoryStore, StoreError, WriteBatch,
 };
-use portunus::{Authenticator, Clock};
 use portunus_test_support::gated::{
     Node, PATIENCE, READ, WRITTEN, begin, digest, insert, record, revoke, soon, stands,
 };
 use portunus_test_support::wait::until;
-use portunus_test_support::{APPLY, FIND, FaultyStore, corrupt, format, tenant};
+use portunus_test_support::{APPLY, FIND, FaultyStore, Setup, corrupt, format, tenant};
 
 // ---- look-ups against writes ----
 
@@ -223,8 +223,7 @@ async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass()
     let node = Node::new();
     let new = portunus::manage::NewKey::new("key", Owner::tenant(tenant("acme")));
     let key = node.manager().issue(new).await.unwrap().key.reveal();
-    let authenticator = Authenticator::builder(node.cache.clone())
-        .rehash_in(node.cache.clone())
+    let authenticator = Setup::on(node.cache.clone())
         .bearer([format()])
         .build()
         .unwrap();
