@@ -1,8 +1,8 @@
-//! Failed attempts, by client address: well-formed keys that no store knows.
+//! Failed requests by their source, for what is noted of them: the key that was refused, else the
+//! client's address.
 //!
-//! The count is asked before a store is, and never touches a key's own quota; a success takes
-//! nothing back. IPv6 clients are counted by /64, clients without an address together. Memory is
-//! bounded: when it is full, newcomers share one count.
+//! IPv6 clients are counted by /64, clients without an address together. Memory is bounded: when it
+//! is full, newcomers share one count.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -37,18 +37,6 @@ impl FailureLimits {
             newcomers: of(1),
             quotas,
         }
-    }
-
-    /// How long this client must wait before another key of its is looked up; `None` if it need
-    /// not.
-    pub(crate) fn blocked(&self, client: Option<IpAddr>) -> Option<Duration> {
-        let (buffer, length) = name(client);
-        let known = self.by_client.wait(&self.bucket(text(&buffer, length)));
-        let wait = match known {
-            None if self.by_client.is_full() => self.newcomers.wait(&self.bucket(NEWCOMERS)),
-            known => known,
-        };
-        wait.filter(|wait| !wait.is_zero())
     }
 
     /// Counts a failure. Returns how long to wait where there were too many already.

@@ -156,9 +156,10 @@ impl LocalLimiter {
         Ok(told)
     }
 
-    /// How long one unit would have to wait, without taking it; `None` where nothing is known of
-    /// the bucket.
-    pub(crate) fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
+    /// How long one unit would have to wait, without taking it: zero where it would pass. `None` where
+    /// nothing is known of the bucket, or it was last asked for with other quotas.
+    #[must_use]
+    pub fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
         let now = nanos(self.inner.clock.monotonic());
         let cell = self.inner.known(bucket)?;
         let mut state = cell.0.lock();
@@ -169,11 +170,6 @@ impl LocalLimiter {
         state.now = now;
         state.advance(now);
         Some(Duration::from_nanos(state.wait(bucket.quotas, now, 1)))
-    }
-
-    /// Whether no more buckets may become live.
-    pub(crate) fn is_full(&self) -> bool {
-        self.live_buckets() >= self.inner.most
     }
 }
 
@@ -222,6 +218,15 @@ fn kind(id: BucketId<'_>) -> u8 {
 }
 
 impl Inner {
+    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
+        let shard = self.shard(bucket.id).lock();
+        match bucket.id {
+            BucketId::Family(family) => shard.families.get(family).cloned(),
+            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
+            BucketId::Custom(name) => shard.customs.get(name).cloned(),
+        }
+    }
+
     fn shard(&self, id: BucketId<'_>) -> &Mutex<Shard> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let hash = match id {
@@ -250,15 +255,6 @@ impl Inner {
             slot.fill(self.id, Arc::clone(&cell) as _);
         }
         Found::Map(cell)
-    }
-
-    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
-        let shard = self.shard(bucket.id).lock();
-        match bucket.id {
-            BucketId::Family(family) => shard.families.get(family).cloned(),
-            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
-            BucketId::Custom(name) => shard.customs.get(name).cloned(),
-        }
     }
 
     /// Gives the cell recorders for these quotas, and forgets what is past.

@@ -19,6 +19,7 @@ mod decision;
 mod failures;
 mod fields;
 mod local;
+mod lookups;
 mod window;
 
 use std::any::Any;
@@ -34,6 +35,8 @@ pub(crate) use failures::FailureLimits;
 pub use fields::LimitFields;
 pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};
+pub use lookups::LookupBudget;
+pub(crate) use window::{Recorder, nanos};
 
 use crate::key::{KeyFamily, TenantId};
 use crate::pointer::to_the_pointee;

@@ -9,19 +9,19 @@
 //!
 //! ```
 //! use actix_web::{App, web};
-//! use portunus::adapter::actix::{Auth, require};
+//! use portunus::adapter::actix::require;
 //! # use portunus::key::{Alphabet, KeyFormat};
 //! # use portunus::store::MemoryStore;
-//! use portunus::{Authenticator, KeyPrincipal, Principal, scope};
+//! use portunus::{KeyPrincipal, Portunus, Principal, scope};
 //!
 //! async fn documents(caller: KeyPrincipal) -> String {
 //!     format!("documents of {}", caller.owner().tenant_id)
 //! }
 //!
 //! # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-//! # let store = MemoryStore::new();
+//! # let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
 //! // Once, outside of the closure: every worker gets a clone, and all clones share caches and limits.
-//! let auth = Auth::new(Authenticator::builder(store).bearer([format]).build()?);
+//! let auth = keys.middleware();
 //! let app = move || {
 //!     App::new().service(
 //!         web::resource("/documents")

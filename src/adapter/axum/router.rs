@@ -16,16 +16,16 @@ use crate::adapter::tower::AuthLayer;
 /// Routes that all name what they require.
 ///
 /// ```
-/// use portunus::{Authenticator, KeyPrincipal};
-/// use portunus::adapter::axum::{ProtectedRouter, get, post};
-/// use portunus::adapter::tower::AuthLayer;
+/// use portunus::{KeyPrincipal, Portunus};
+/// use portunus::adapter::axum::{get, post};
 /// # use portunus::key::{Alphabet, KeyFormat};
 /// use portunus::scope;
 /// # use portunus::store::MemoryStore;
 ///
 /// # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-/// # let authenticator = Authenticator::builder(MemoryStore::new()).bearer([format]).build()?;
-/// let app: axum::Router = ProtectedRouter::new(AuthLayer::new(authenticator))
+/// # let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
+/// let app: axum::Router = keys
+///     .router()
 ///     .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
 ///     .route("/documents", post(|| async { "{}" }).require(scope!("document:write")))
 ///     .route("/whoami", get(|| async { "you" }).any_key())

@@ -25,8 +25,7 @@ impl AuthLayer {
     /// by](AuthError::caused_by) one of the host's reaches the renderer with it.
     ///
     /// ```
-    /// use portunus::adapter::tower::AuthLayer;
-    /// use portunus::{AuthError, Authenticator, ErrorCode, KeyPrincipal, Principal};
+    /// use portunus::{AuthError, ErrorCode, KeyPrincipal, Portunus, Principal};
     ///
     /// struct Customer { name: String }
     ///
@@ -37,8 +36,8 @@ impl AuthLayer {
     ///     }
     /// }
     ///
-    /// # fn with(authenticator: Authenticator) {
-    /// let layer = AuthLayer::new(authenticator).try_map_principal(load);
+    /// # fn with(keys: &Portunus) {
+    /// let layer = keys.layer().try_map_principal(load);
     /// # }
     /// ```
     pub fn try_map_principal<T, E, F>(

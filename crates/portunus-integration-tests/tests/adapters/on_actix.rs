@@ -26,10 +26,8 @@ use portunus::policy::WorkspaceOf;
 use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::respond::{ErrorBody, from_error};
-use portunus::{
-    AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement,
-};
-use portunus_test_support::{House, format, scope, stranger, tenant};
+use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement};
+use portunus_test_support::{House, Setup, format, scope, stranger, tenant};
 
 struct Door {
     house: House,
@@ -62,7 +60,7 @@ async fn door(late: bool) -> Door {
 }
 
 impl Door {
-    fn builder(&self) -> AuthenticatorBuilder {
+    fn builder(&self) -> Setup {
         let limiter = LocalLimiter::builder()
             .clock(self.house.clock.clone())
             .build();

@@ -62,7 +62,7 @@ impl GrpcMethods {
     }
 
     /// A method for everybody. Calls without a key come this far only where the authenticator is
-    /// [optional](crate::AuthenticatorBuilder::optional); calls with a wrong one never do.
+    /// [optional](crate::config::Credentials::optional); calls with a wrong one never do.
     pub fn public_method(self, path: &str) -> Self {
         self.with_method(path, Entry::Public)
     }
