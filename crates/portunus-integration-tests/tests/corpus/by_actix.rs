@@ -48,10 +48,10 @@ pub(crate) fn start(
         site.service(
             web::resource(PERHAPS)
                 .to(perhaps)
-                .wrap(require(Requirement::none()).optional_key())
+                .wrap(require(Requirement::none().any_workspace()).optional_key())
                 .wrap(auth.clone().optional_key()),
         );
-        let any_key = require(Requirement::none());
+        let any_key = require(Requirement::none().any_workspace());
         site.service(
             web::resource(GET_ONLY)
                 .route(web::get().to(handler).wrap(any_key))
