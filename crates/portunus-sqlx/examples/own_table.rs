@@ -3,7 +3,7 @@
 use std::{error::Error, sync::Arc, time::UNIX_EPOCH};
 
 use portunus::store::{KeyLookup, StoreError, StoredKey};
-use portunus::{Authenticator, key::*, testing::TestRequest};
+use portunus::{Portunus, key::*, testing::TestRequest};
 use sqlx::SqlitePool;
 
 #[derive(Debug)]
@@ -32,8 +32,10 @@ impl KeyLookup for Accounts {
 async fn main() -> Result<(), Box<dyn Error>> {
     let accounts = Accounts(SqlitePool::connect("sqlite:accounts.db").await?);
     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
-    let authenticator = Authenticator::builder(accounts).bearer([format.build()?]);
+    let keys = Portunus::builder(format.build()?)
+        .lookup(accounts)
+        .build()?;
     let request = TestRequest::get("/").bearer(&std::env::args().nth(1).ok_or("own_table KEY")?);
-    println!("{:?}", authenticator.build()?.authenticate(&request).await);
+    println!("{:?}", keys.authenticator().authenticate(&request).await);
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The example of a look-up over a host's own table.
 
-use portunus::key::{Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyHasher};
+use portunus::key::{Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyHasher, KeyId};
 use portunus::testing::TestRequest;
-use portunus::{Authenticator, ErrorCode, KeyLookup};
+use portunus::{ErrorCode, KeyLookup, Portunus};
 use sqlx::SqlitePool;
 
 #[allow(dead_code, reason = "its program is the example's")]
@@ -34,10 +34,11 @@ async fn a_look_up_over_a_table_of_the_host_authenticates() {
 
     let request = TestRequest::get("/").bearer(&key);
     let stranger = format.generate(None, None).unwrap().reveal();
-    let authenticator = Authenticator::builder(accounts).bearer([format]);
-    let authenticator = authenticator.build().unwrap();
+    let another = format.generate(None, None).unwrap().reveal();
+    let keys = Portunus::builder(format).lookup(accounts).build().unwrap();
+    let id = |name: &str| KeyId::new(name).unwrap();
     let refused = async |request: &TestRequest| {
-        let admitted = authenticator.authenticate(request).await;
+        let admitted = keys.authenticator().authenticate(request).await;
         admitted.err().map(|error| error.code())
     };
     assert_eq!(refused(&request).await, None);
@@ -46,10 +47,19 @@ async fn a_look_up_over_a_table_of_the_host_authenticates() {
 
     let change = async |sql| sqlx::query(sql).execute(&pool).await.unwrap();
     change("UPDATE accounts SET name = 'no tenant'").await;
+    assert_eq!(refused(&request).await, None, "remembered for a moment");
+    keys.forget(&id("globex"));
     let unavailable = Some(ErrorCode::StoreUnavailable);
     assert_eq!(refused(&request).await, unavailable, "not to be read");
     change("UPDATE accounts SET name = 'globex', active = FALSE").await;
     assert_eq!(refused(&request).await, Some(ErrorCode::InvalidKey));
+    // Nothing can be managed there, and the error says why.
+    let error = keys.manager().get(&id("globex")).await.unwrap_err();
+    assert!(
+        format!("{error:?}").contains("only looks keys up"),
+        "{error:?}"
+    );
     change("DROP TABLE accounts").await;
-    assert_eq!(refused(&request).await, unavailable);
+    let unknown = TestRequest::get("/").bearer(&another);
+    assert_eq!(refused(&unknown).await, unavailable);
 }
