@@ -1,6 +1,6 @@
 //! Counts that somebody has changed behind the store's back, as management meets them.
 
-use portunus::manage::{KeyManager, ManageError, NewKey};
+use portunus::manage::{ManageError, NewKey};
 use portunus::store::UsageDelta;
 
 use super::*;
@@ -9,10 +9,7 @@ pub(crate) async fn counts_that_cannot_be_read_stop_no_list_and_keep_no_key_from
     home: &impl Home,
 ) {
     let store = home.open().await;
-    let manager = KeyManager::builder(store.clone(), portunus_test_support::format())
-        .environments([live()])
-        .build()
-        .unwrap();
+    let manager = Setup::on(store.clone()).manager();
     let mut ids = Vec::new();
     for _ in 0..3 {
         let new = NewKey::new("a key", Owner::tenant(tenant("acme")));
