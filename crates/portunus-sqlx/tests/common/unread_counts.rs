@@ -2,6 +2,7 @@
 
 use portunus::manage::{ManageError, NewKey};
 use portunus::store::UsageDelta;
+use portunus_test_support::Setup;
 
 use super::*;
 
@@ -9,7 +10,10 @@ pub(crate) async fn counts_that_cannot_be_read_stop_no_list_and_keep_no_key_from
     home: &impl Home,
 ) {
     let store = home.open().await;
-    let manager = Setup::on(store.clone()).manager();
+    let manager = Setup::on(store.clone())
+        .bearer([portunus_test_support::format()])
+        .environments([live()])
+        .manager();
     let mut ids = Vec::new();
     for _ in 0..3 {
         let new = NewKey::new("a key", Owner::tenant(tenant("acme")));
