@@ -63,6 +63,10 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
         let _ = request;
         None
     }
+
+    /// Frees what it keeps for buckets that are idle. It is called about twice a minute and must not
+    /// wait; a limiter that keeps nothing in this process has nothing to do, which is the default.
+    fn sweep(&self) {}
 }
 
 /// One request, as a limiter sees it.
@@ -246,5 +250,6 @@ to_the_pointee! {
     RateLimiter {
         async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
         fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>>;
+        fn sweep(&self);
     }
 }

@@ -15,6 +15,7 @@ use source::{Found, Token, paths, tokens};
 /// Every module of `src`, from the top down: each may use those below it, and none above it.
 const MODULES: &[&str] = &[
     "guide",
+    "service",
     "adapter",
     "testing",
     "events",
