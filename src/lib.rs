@@ -1,8 +1,7 @@
 //! API-key authentication, authorization and rate limits for Rust web services.
 //!
-//! A service describes its keys ([`key::KeyFormat`]), brings a store ([`KeyStore`]), builds an
-//! [`Authenticator`], and wraps its router in the layer of its framework ([`adapter`]). Each
-//! request then takes one path:
+//! A service describes its keys once ([`Portunus::builder`]) and wraps its router in the layer of its
+//! framework ([`adapter`]). Each request then takes one path:
 //!
 //! credential → shape → digest → look-up → standing → environment, transport, network → limit →
 //! actor → principal
@@ -13,20 +12,20 @@
 //!
 //! ```
 //! use portunus::key::{Alphabet, KeyFormat, Owner};
-//! use portunus::manage::{KeyManager, NewKey};
+//! use portunus::manage::NewKey;
 //! use portunus::store::MemoryStore;
-//! use portunus::{Authenticator, scope};
+//! use portunus::{Portunus, scope};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-//! let store = MemoryStore::new();
+//! let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
 //!
-//! let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
 //! let owner = Owner::tenant("tenant-1".parse()?);
-//! let issued = manager.issue(NewKey::new("first key", owner).with_scopes([scope!("document:read")])).await?;
+//! let new = NewKey::new("first key", owner).with_scopes([scope!("document:read")]);
+//! let issued = keys.manager().issue(new).await?;
 //! let shown_once: String = issued.key.reveal();
 //!
-//! let authenticator = Authenticator::builder(store).bearer([format]).build()?;
+//! // Around a router: keys.layer() for tower and axum, keys.middleware() for actix-web.
 //! # Ok(()) }
 //! ```
 //!
@@ -42,7 +41,8 @@
 //!
 //! | trait | for |
 //! |---|---|
-//! | [`KeyStore`] | keeping keys |
+//! | [`KeyLookup`] | finding keys: all that authentication needs |
+//! | [`KeyStore`], [`UsageStore`], [`events::SigningStore`] | keeping keys, their counts, and what signs events |
 //! | [`ScopeSet`], [`scope::ScopeModel`] | another idea of what a key may do |
 //! | [`RateLimiter`] | counting requests elsewhere |
 //! | [`actor::Directory`], [`actor::OwnerStanding`] | the host's users, and how owners stand |
@@ -77,9 +77,9 @@ pub mod adapter;
 pub mod audit;
 mod authenticator;
 mod clock;
+pub mod config;
 mod credential;
 mod error;
-#[cfg(feature = "events")]
 pub mod events;
 #[cfg(any(doc, doctest))]
 pub mod guide;
@@ -95,7 +95,6 @@ pub mod quota;
 pub mod request;
 pub mod respond;
 pub mod scope;
-#[allow(dead_code, reason = "what builds it comes next")]
 mod service;
 pub mod store;
 pub mod telemetry;
@@ -107,10 +106,10 @@ mod verifier;
 
 pub use actor::{Actor, ActorMode};
 pub use authenticator::{
-    Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Introspection, Outcome,
-    PendingAttempt, Verdict,
+    Admission, Attempt, Authenticator, Begun, Introspection, Outcome, PendingAttempt, Verdict,
 };
 pub use clock::{Clock, SystemClock};
+pub use config::{BuildError, Limits};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
 pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
 pub use limit::RateLimiter;
@@ -118,8 +117,8 @@ pub use policy::{Principal, Requirement};
 pub use principal::KeyPrincipal;
 pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
-pub use service::Maintenance;
-pub use store::KeyStore;
+pub use service::{Maintenance, Portunus, PortunusBuilder};
+pub use store::{KeyLookup, KeyStore, UsageStore};
 pub use usage::UsageRecorder;
 pub use verifier::{TokenVerifier, VerifiedToken, VerifierError};
 

@@ -151,6 +151,16 @@ pub(crate) fn lost(what: &'static str, count: u64) {
     let _ = (what, count);
 }
 
+/// A request has no client address: its failures cannot be counted.
+pub(crate) fn no_client_address() {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        target: "portunus",
+        "a request has no client address: failures are not counted per client, and only the number of \
+         look-ups in flight is bounded"
+    );
+}
+
 /// A list has left out a row that cannot be read.
 pub(crate) fn left_out(row: &str) {
     #[cfg(feature = "tracing")]

@@ -11,8 +11,7 @@
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let log = MemoryAudit::new(10_000);
 //! let trail = AuditTrail::new([log.clone()]);
-//! // Authenticator::builder(store).audit(trail.clone()) and
-//! // KeyManager::builder(store, format).audit(trail.clone())
+//! // Portunus::builder(format).store(store).audit(trail.clone())
 //!
 //! trail.flush().await?; // on an interval, when it is asked for, before the process ends
 //! let page = log.events(&EventQuery::new()).await?;

@@ -9,9 +9,11 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::rules::{network, standing};
-use super::wanted::Wanted;
-use super::{Admission, Authenticator, Facts, Inner, Purpose};
+use super::facts::{Facts, Purpose};
+use super::path::{Advance, Progress};
+use super::requested::RequestedActor;
+use super::rules::network;
+use super::{Admission, Authenticator, Inner};
 use crate::actor;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord, WorkspaceId};
@@ -154,30 +156,38 @@ impl Authenticator {
         key: &str,
         asked: &Introspection,
     ) -> Result<Option<Verdict>, AuthError> {
-        let Some(entry) = self.inner.known(key).await? else {
+        let mut formats = self.inner.accepted.iter().flat_map(|way| &way.formats);
+        if !formats.any(|format| format.parse(key).is_ok()) {
             return Ok(None);
-        };
+        }
         let facts = Facts {
             purpose: Purpose::Verification,
-            now: self.inner.clock.now(),
             client_ip: asked.client_ip,
             secure: true,
-            wanted: Ok(Wanted::Owner),
+            requested: Ok(RequestedActor::Owner),
+            digests: Some(self.inner.digests(key)),
             token: None,
             cost: 1,
             bucket: None,
         };
-        if standing(&entry.record, facts.now).is_err() {
-            return Ok(None);
+        let mut so_far = Progress::new(&facts);
+        let outcome = match self.inner.advance(&facts, &mut so_far, None) {
+            Advance::Decided(outcome) => outcome,
+            Advance::Wait(wait) => self.inner.finish(&facts, &mut so_far, wait).await,
+        };
+        let verdict = |entry, admitted| Ok(Some(self.inner.judge(entry, admitted, asked)));
+        match (outcome.and_then(Admission::into_principal), so_far.entry) {
+            (Err(error), _) if error.status() == 503 => Err(error),
+            // It works for nothing, or is no key.
+            (Err(error), _)
+                if error.status() == 401 && error.code() != ErrorCode::WrongEnvironment =>
+            {
+                Ok(None)
+            }
+            (Err(error), Some(entry)) => verdict(entry, Err(error)),
+            (Err(_), None) => Ok(None),
+            (Ok(principal), _) => verdict(Arc::clone(principal.entry()), Ok(principal)),
         }
-        let outcome = self.inner.stand(Arc::clone(&entry), facts).outcome().await;
-        let admitted = outcome.and_then(Admission::into_principal);
-        if let Err(error) = &admitted
-            && error.code().status() == 503
-        {
-            return Err(error.clone());
-        }
-        Ok(Some(self.inner.judge(entry, admitted, asked)))
     }
 }
 

@@ -280,6 +280,11 @@ impl KeyFormat {
         self.environments.is_empty() || self.environments.iter().any(|(_, e)| e == environment)
     }
 
+    /// The environments that the format writes, in the order in which they were added.
+    pub(crate) fn environments(&self) -> impl Iterator<Item = &Environment> {
+        self.environments.iter().map(|(_, environment)| environment)
+    }
+
     /// Whether the format writes this kind, or writes none at all.
     #[must_use]
     pub fn allows_kind(&self, kind: KeyKind) -> bool {

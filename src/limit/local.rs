@@ -146,26 +146,6 @@ impl LocalLimiter {
         }
         Ok(told)
     }
-
-    /// How long one unit would have to wait, without taking it; `None` where nothing is known of
-    /// the bucket.
-    pub(crate) fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
-        let now = nanos(self.inner.clock.monotonic());
-        let cell = self.inner.known(bucket)?;
-        let mut state = cell.0.lock();
-        let now = now.max(state.now);
-        if state.quotas.as_ref() != Some(bucket.quotas) {
-            return None;
-        }
-        state.now = now;
-        state.advance(now);
-        Some(Duration::from_nanos(state.wait(bucket.quotas, now, 1)))
-    }
-
-    /// Whether no more buckets may become live.
-    pub(crate) fn is_full(&self) -> bool {
-        self.live_buckets() >= self.inner.most
-    }
 }
 
 fn decision(wait: u64) -> Decision {
@@ -241,15 +221,6 @@ impl Inner {
             slot.fill(self.id, Arc::clone(&cell) as _);
         }
         Found::Map(cell)
-    }
-
-    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
-        let shard = self.shard(bucket.id).lock();
-        match bucket.id {
-            BucketId::Family(family) => shard.families.get(family).cloned(),
-            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
-            BucketId::Custom(name) => shard.customs.get(name).cloned(),
-        }
     }
 
     /// Gives the cell recorders for these quotas, and forgets what is past.

@@ -16,9 +16,9 @@
 
 mod cell;
 mod decision;
-mod failures;
 mod fields;
 mod local;
+mod lookups;
 mod window;
 
 use std::any::Any;
@@ -30,10 +30,11 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 
 pub use decision::{Decision, WindowState};
-pub(crate) use failures::FailureLimits;
 pub use fields::LimitFields;
 pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};
+pub use lookups::LookupBudget;
+pub(crate) use window::{Recorder, nanos};
 
 use crate::key::{KeyFamily, TenantId};
 use crate::pointer::to_the_pointee;

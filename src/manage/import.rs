@@ -12,7 +12,7 @@ use super::watch::Watch;
 use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated};
 use crate::audit::Action;
 use crate::key::{DigestScheme, KeyDigest};
-use crate::store::{Listed, Usage};
+use crate::store::Usage;
 
 /// A digest that another system kept of a whole key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,10 +138,14 @@ impl KeyManager {
     ) -> Result<ManagedKey, ManageError> {
         let now = self.now();
         self.check_asked(&mut key).await?;
-        self.host_rules.issuing(&self.operator, &mut key).await?;
+        self.inner
+            .settings
+            .host_rules
+            .issuing(&self.operator, &mut key)
+            .await?;
         self.format_of(key.kind)?;
         let scheme = digest.0.scheme();
-        if !self.inner.hasher.accepts(scheme) {
+        if !self.inner.authenticator.hasher().accepts(scheme) {
             return Err(ManageError::invalid(
                 "digest",
                 format!("keys under {scheme} are not accepted here"),
@@ -155,19 +159,20 @@ impl KeyManager {
             }
             record.masked = format!("…{last}");
         }
-        record.may_be_primary = !self.inner.rules.sign_events;
+        record.may_be_primary = !self.inner.settings.rules.sign_events;
         watch.makes(&record);
         self.may(Action::KeyImport, &record)?;
         self.may_grant(&record, None)?;
         self.insert(&record, digest.0, None, now).await?;
-        Ok(self.done(record, Usage::default()).await)
+        Ok(self.done(record).await)
     }
 
     /// What a key was rotated to, as its managers see it.
     #[must_use]
     pub fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
         self.managed(
-            Listed::new(Arc::clone(&rotated.record), Usage::default()),
+            Arc::clone(&rotated.record),
+            Usage::default(),
             rotated.primary,
         )
     }
@@ -175,9 +180,6 @@ impl KeyManager {
     /// What was issued, as its managers see it.
     #[must_use]
     pub fn overview(&self, issued: &Issued) -> ManagedKey {
-        self.managed(
-            Listed::new(Arc::clone(&issued.record), Usage::default()),
-            issued.primary,
-        )
+        self.managed(Arc::clone(&issued.record), Usage::default(), issued.primary)
     }
 }

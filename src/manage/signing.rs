@@ -11,7 +11,7 @@ impl KeyManager {
         record: &KeyRecord,
         key: &PlaintextKey,
     ) -> Option<SigningState> {
-        let signs = self.inner.rules.sign_events && record.kind != KeyKind::AccessToken;
+        let signs = self.inner.settings.rules.sign_events && record.kind != KeyKind::AccessToken;
         signs.then(|| SigningState::of(key.as_str()))
     }
 
@@ -29,14 +29,15 @@ impl KeyManager {
         {
             return Ok(None);
         }
-        let owner = crate::store::OwnerRef::of(&self.inner.user_ids.owner(owner.clone()));
+        let owner =
+            crate::store::OwnerRef::of(&self.inner.authenticator.user_ids().owner(owner.clone()));
         for _ in 0..super::ATTEMPTS {
             let primary = self.inner.store.primary(&owner, at).await?;
             let Some(id) = primary else { return Ok(None) };
             // It may be deleted in just this moment: then there is another one, or none.
-            if let Some(listed) = self.inner.store.get(&id).await? {
-                self.may(crate::audit::Action::KeyRead, &listed.record)?;
-                return Ok(Some(listed.record));
+            if let Some(found) = self.inner.store.get(&id).await? {
+                self.may(crate::audit::Action::KeyRead, &found)?;
+                return Ok(Some(found));
             }
         }
         Ok(None)
@@ -48,6 +49,9 @@ impl KeyManager {
         &self,
         id: &crate::key::KeyId,
     ) -> Result<Option<SigningState>, super::ManageError> {
-        Ok(self.inner.store.signing_state(id).await?)
+        match self.inner.store.signing() {
+            Some(states) => Ok(states.signing_state(id).await?),
+            None => Ok(None),
+        }
     }
 }

@@ -29,7 +29,7 @@ impl KeyManager {
         {
             return Ok(None);
         }
-        let hasher = &self.inner.hasher;
+        let hasher = self.inner.authenticator.hasher();
         let digests = hasher.candidates(key, hasher.digest(key));
         let Some(stored) = self.inner.store.find(digests.as_slice()).await? else {
             return Ok(None);

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use futures_timer::Delay;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
@@ -21,11 +20,10 @@ use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 
 use super::Maintenance;
-use crate::actor::Directory;
 use crate::audit::AuditTrail;
+use crate::authenticator::Authenticator;
 use crate::clock::{Clock, within};
-use crate::limit::RateLimiter;
-use crate::store::{CachedStore, KeyStore, StoreError};
+use crate::store::{CachedStore, UsageStore};
 use crate::telemetry;
 use crate::usage::UsageRecorder;
 
@@ -63,30 +61,16 @@ impl Default for Retention {
     }
 }
 
-/// New digests that wait to be written: the authenticator's.
-#[async_trait]
-pub(crate) trait Rehashes: fmt::Debug + Send + Sync {
-    /// How many wait.
-    fn waiting(&self) -> usize;
-    /// How many were written so far.
-    fn written(&self) -> u64;
-    /// How many found no room so far.
-    fn lost(&self) -> u64;
-    /// Writes those that wait.
-    async fn write(&self) -> Result<(), StoreError>;
-}
-
 /// What the jobs are about. What is absent has no jobs.
 #[derive(Debug)]
 pub(crate) struct Parts {
     /// Where usage is written.
-    pub(crate) counts: Option<Arc<dyn KeyStore>>,
+    pub(crate) counts: Option<Arc<dyn UsageStore>>,
     pub(crate) usage: UsageRecorder,
     pub(crate) cache: Option<CachedStore>,
     pub(crate) trail: Option<AuditTrail>,
-    pub(crate) rehashes: Option<Arc<dyn Rehashes>>,
-    pub(crate) limiter: Option<Arc<dyn RateLimiter>>,
-    pub(crate) directory: Option<Arc<dyn Directory>>,
+    /// Whose new digests are written, and whose limiter and directory are swept.
+    pub(crate) authenticator: Option<Authenticator>,
     pub(crate) retention: Retention,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -198,7 +182,6 @@ struct Totals {
     uses_lost: u64,
     events_lost: u64,
     events_throttled: u64,
-    rehashes_lost: u64,
 }
 
 /// Which jobs a round does.
@@ -219,11 +202,10 @@ impl Jobs {
         add(&mut parts.counts.iter().map(|_| Work::Usage));
         add(&mut (0..sinks).map(Work::Events));
         add(&mut parts.cache.iter().map(|_| Work::Publish));
-        add(&mut parts.rehashes.iter().map(|_| Work::Rehash));
-        add(&mut parts.limiter.iter().map(|_| Work::SweepLimiter));
-        if parts.cache.is_some() || parts.directory.is_some() {
-            work.push(Work::SweepCaches);
+        if parts.authenticator.is_some() {
+            work.extend([Work::Rehash, Work::SweepLimiter]);
         }
+        work.push(Work::SweepCaches);
         if parts.counts.is_some() && parts.retention.usage.is_some() {
             work.push(Work::DeleteUsage);
         }
@@ -347,7 +329,7 @@ impl Jobs {
         };
         let begins = due && !slot.runs;
         slot.runs |= begins;
-        begins.then_some(Turn(job))
+        begins.then(|| Turn(job))
     }
 
     /// Does a job within its limit of time, and says when it is due again.
@@ -399,15 +381,18 @@ impl Jobs {
                 }
             }
             Work::Rehash => {
-                if let Some(rehashes) = &parts.rehashes {
-                    rehashes.write().await?;
+                if let Some(authenticator) = &parts.authenticator {
+                    authenticator.try_write_rehashes().await?;
                 }
             }
-            Work::SweepLimiter => parts.limiter.iter().for_each(|limiter| limiter.sweep()),
+            Work::SweepLimiter => {
+                let authenticator = parts.authenticator.iter();
+                authenticator.for_each(Authenticator::sweep_limiter);
+            }
             Work::SweepCaches => {
                 parts.cache.iter().for_each(CachedStore::sweep);
-                let directories = parts.directory.iter();
-                directories.for_each(|directory| directory.sweep());
+                let authenticator = parts.authenticator.iter();
+                authenticator.for_each(Authenticator::sweep_directory);
             }
             Work::DeleteUsage => {
                 if let Some(store) = &parts.counts {
@@ -444,9 +429,7 @@ impl Jobs {
     #[cfg(feature = "tokio")]
     fn waits(&self) -> bool {
         let now = self.report(self.totals(), Vec::new());
-        let rehashes = self.parts.rehashes.as_ref();
         now.uses_waiting + now.events_waiting + now.changes_waiting > 0
-            || rehashes.is_some_and(|rehashes| rehashes.waiting() > 0)
     }
 
     /// Says in the log how much was lost since it said so.
@@ -469,19 +452,17 @@ impl Jobs {
     fn totals(&self) -> Totals {
         let parts = &self.parts;
         let of_trail = |count: fn(&AuditTrail) -> u64| parts.trail.as_ref().map_or(0, count);
-        let of_rehashes =
-            |count: fn(&dyn Rehashes) -> u64| parts.rehashes.as_deref().map_or(0, count);
+        let authenticator = parts.authenticator.as_ref();
         Totals {
             uses: parts.usage.flushed(),
             events: of_trail(AuditTrail::written),
             changes: parts.cache.as_ref().map_or(0, CachedStore::told),
-            rehashes: of_rehashes(|rehashes| rehashes.written()),
+            rehashes: authenticator.map_or(0, Authenticator::written_rehashes),
             hours_deleted: self.deleted.hours.load(Ordering::Relaxed),
             events_deleted: self.deleted.events.load(Ordering::Relaxed),
             uses_lost: parts.usage.lost(),
             events_lost: of_trail(AuditTrail::dropped),
             events_throttled: of_trail(AuditTrail::throttled),
-            rehashes_lost: of_rehashes(|rehashes| rehashes.lost()),
         }
     }
 
@@ -499,7 +480,6 @@ impl Jobs {
             uses_lost: now.uses_lost - since.uses_lost,
             events_lost: now.events_lost - since.events_lost,
             events_throttled: now.events_throttled - since.events_throttled,
-            rehashes_lost: now.rehashes_lost - since.rehashes_lost,
             uses_waiting: parts.usage.pending(),
             events_waiting: count(parts.trail.as_ref().map_or(0, AuditTrail::pending)),
             changes_waiting: count(parts.cache.as_ref().map_or(0, CachedStore::untold)),

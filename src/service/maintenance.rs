@@ -26,9 +26,6 @@ pub struct Maintenance {
     pub events_lost: u64,
     /// Refusals that were left out of the audit because their source had been refused too often.
     pub events_throttled: u64,
-    /// New digests that were not written because too many waited; each is made again at a later use
-    /// of its key.
-    pub rehashes_lost: u64,
     /// Uses that wait to be written, now. At the end of `run` they are lost with the process.
     pub uses_waiting: u64,
     /// Audit events that some sink has yet to take, now. At the end of `run` they are lost with the

@@ -20,6 +20,7 @@
 mod answers;
 mod epochs;
 mod flights;
+mod settings;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,17 +30,18 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use quick_cache::sync::Cache as Entries;
 
 use self::answers::{Known, Mark, Unknown};
 use self::epochs::Epochs;
 use self::flights::{Flights, Joined};
+pub use self::settings::Cache;
 use super::{
-    HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed,
-    OwnerRef, Page, StoreError, StoredKey, UsageByHour, UsageDelta, WriteBatch,
+    Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery, OwnerRef,
+    Page, SigningStore, StoreError, StoredKey, UsageStore, WriteBatch,
 };
 use crate::clock::{Clock, SystemClock};
-use crate::key::{KeyDigest, KeyId, SigningState};
+use crate::key::{KeyDigest, KeyId, KeyRecord};
 use crate::telemetry;
 
 /// A [`KeyStore`] in front of another one. Cloning shares what is remembered.
@@ -63,8 +65,8 @@ pub struct CachedStore {
 
 struct Shared {
     store: Arc<dyn KeyStore>,
-    known: Cache<KeyDigest, Known>,
-    unknown: Cache<KeyDigest, Unknown>,
+    known: Entries<KeyDigest, Known>,
+    unknown: Entries<KeyDigest, Unknown>,
     epochs: Epochs,
     flights: Flights,
     bus: Option<Arc<dyn InvalidationBus>>,
@@ -140,6 +142,14 @@ impl CachedStore {
         shared
             .unknown
             .retain(|_, unknown| shared.counts(unknown.mark(), now));
+    }
+
+    /// Forgets what is remembered of a key.
+    pub(crate) fn forget(&self, id: &KeyId) {
+        self.shared.invalidated(&Invalidation {
+            keys: vec![id.clone()],
+            ..Invalidation::default()
+        });
     }
 
     /// Forgets everything.
@@ -231,7 +241,7 @@ impl Drop for ForgetAtLast<'_> {
 }
 
 #[async_trait]
-impl KeyStore for CachedStore {
+impl KeyLookup for CachedStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         if let Some(remembered) = self.shared.remembered(digests) {
             telemetry::cache(telemetry::Cache::Keys, true);
@@ -269,17 +279,29 @@ impl KeyStore for CachedStore {
         &self,
         digests: &[KeyDigest],
     ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        if digests.is_empty() {
+            // No other cache is needed in front of this one.
+            return Some(Ok(None));
+        }
         let remembered = self.shared.remembered(digests)?;
         telemetry::cache(telemetry::Cache::Keys, true);
         Some(Ok(remembered))
     }
 
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.shared.store.get(id).await
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        let known = &self.shared.known;
+        digests.iter().any(|digest| known.contains_key(digest))
     }
 
-    async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.shared.store.get_to_change(id).await
+    fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
+        self.shared.bus.clone()
+    }
+}
+
+#[async_trait]
+impl KeyStore for CachedStore {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        self.shared.store.get(id).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -296,10 +318,6 @@ impl KeyStore for CachedStore {
         at: SystemTime,
     ) -> Result<Vec<Option<KeyId>>, StoreError> {
         self.shared.store.primaries(owners, at).await
-    }
-
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        self.shared.store.signing_state(id).await
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -322,30 +340,12 @@ impl KeyStore for CachedStore {
         told
     }
 
-    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        self.shared.store.record_usage(batch).await
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        self.shared.store.usage()
     }
 
-    async fn usage_by_hour(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
-        self.shared.store.usage_by_hour(id, from, to).await
-    }
-
-    async fn hours_of_use(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<UsageByHour, StoreError> {
-        self.shared.store.hours_of_use(id, from, to).await
-    }
-
-    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-        self.shared.store.forget_usage_before(before).await
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        self.shared.store.signing()
     }
 }
 
@@ -404,8 +404,8 @@ impl CachedStoreBuilder {
     pub fn build(self) -> CachedStore {
         let shared = Arc::new(Shared {
             store: self.store,
-            known: Cache::new(self.capacity),
-            unknown: Cache::new(self.unknown_capacity),
+            known: Entries::new(self.capacity),
+            unknown: Entries::new(self.unknown_capacity),
             epochs: Epochs::new(),
             flights: Flights::default(),
             bus: self.bus,

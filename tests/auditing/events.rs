@@ -1,5 +1,8 @@
 //! The trail of the audit: what an event tells, and what is left out and said so.
 
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,18 +10,16 @@ use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditTrail, MemoryAudit};
 use portunus::key::{Delegation, KeyDigest, KeyKind, Owner, TenantId};
-use portunus::limit::{LocalLimiter, OnOutage};
+use portunus::limit::{LocalLimiter, LookupBudget, OnOutage};
 use portunus::manage::NewKey;
 use portunus::network::{AllowList, Transport};
 use portunus::quota::{Quota, Quotas};
-use portunus::request::TlsVersion;
+use portunus::request::{FieldName, TlsVersion};
 use portunus::scope::{Scope, ScopeError, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
-use portunus::{
-    ActorMode, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Outcome, ScopeSet,
-};
+use portunus::{ActorMode, Authenticator, Clock, ErrorCode, Outcome, RequestHead, ScopeSet};
 use portunus_profiles::{Profile, RequestMetadata};
-use portunus_test_support::{FIND, Head, House, live, scope, stranger, tenant, test, user};
+use portunus_test_support::{FIND, Head, House, Setup, live, scope, stranger, tenant, test, user};
 
 fn per_minute(limit: u64) -> Quotas {
     Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap()
@@ -26,8 +27,9 @@ fn per_minute(limit: u64) -> Quotas {
 
 /// What a request comes to, told to a witness as an adapter does.
 async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
-    let mut witness = authenticator.witness(head).unwrap();
-    let outcome = authenticator.authenticate(head).await;
+    let begun = authenticator.begin(head);
+    let mut witness = begun.witness.unwrap();
+    let outcome = begun.attempt.outcome().await;
     match &outcome {
         Ok(admission) => {
             if let Some(principal) = &admission.principal {
@@ -77,6 +79,46 @@ fn texts(paths: impl IntoIterator<Item = u32>) -> Vec<String> {
 }
 
 // ---- what an event tells ----
+
+/// A head that counts how often the client's address is asked for.
+struct Addressed(Head, Cell<u32>);
+
+impl RequestHead for Addressed {
+    fn method(&self) -> &str {
+        self.0.method()
+    }
+    fn path(&self) -> &str {
+        self.0.path()
+    }
+    fn peer_ip(&self) -> Option<IpAddr> {
+        self.1.set(self.1.get() + 1);
+        self.0.peer_ip()
+    }
+    fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
+        self.0.visit(name, see);
+    }
+}
+
+#[tokio::test]
+async fn the_clients_address_is_resolved_once_for_the_request_and_its_audit() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let (trail, log) = trail(&house, 10);
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let head = Addressed(Head::bearer(&key).from("192.0.2.7"), Cell::new(0));
+    let begun = authenticator.begin(&head);
+    let principal = begun.attempt.outcome().await.unwrap().into_principal();
+    let principal = principal.unwrap();
+    assert_eq!(principal.client_ip(), "192.0.2.7".parse().ok());
+    let mut witness = begun.witness.unwrap();
+    witness.admitted(&principal);
+    witness.answered(200, None);
+    assert_eq!(
+        written(&trail, &log).await[0].client_ip,
+        principal.client_ip()
+    );
+    assert_eq!(head.1.get(), 1);
+}
 
 #[tokio::test]
 async fn an_event_tells_who_did_what_with_which_key_from_where_and_when() {
@@ -193,7 +235,7 @@ async fn one_key(late: bool) -> (House, AuditTrail, MemoryAudit, String, portunu
     (house, trail, log, key, record.id.clone())
 }
 
-type Build = fn(AuthenticatorBuilder) -> AuthenticatorBuilder;
+type Build = fn(Setup) -> Setup;
 type Ask = fn(Head) -> Head;
 type Change = fn(&mut portunus::key::KeyRecord);
 
@@ -368,10 +410,13 @@ async fn a_key_whose_grants_cannot_be_understood_is_named() {
 async fn where_no_real_key_was_presented_none_is_named() {
     for late in [false, true] {
         let (house, trail, log, key, _) = one_key(late).await;
+        let mut one_failure = LookupBudget::default();
+        one_failure.failures = Some(per_minute(1));
+        one_failure.per_second_past_failures = 0;
         let authenticator = house
             .bearer()
             .audit(trail.clone())
-            .failure_quotas(Some(per_minute(1)))
+            .lookup_budget(one_failure)
             .build()
             .unwrap();
         let wrong = portunus_test_support::with_last_character_wrong(&key);
@@ -383,8 +428,11 @@ async fn where_no_real_key_was_presented_none_is_named() {
                 Head::bearer(&key).with("authorization", format!("Bearer {key}")),
             ),
             ("INVALID_KEY", Head::bearer(&wrong)),
-            ("INVALID_KEY", Head::bearer(&stranger())),
-            ("TOO_MANY_FAILURES", Head::bearer(&stranger())),
+            ("INVALID_KEY", Head::bearer(&stranger()).from("192.0.2.1")),
+            (
+                "TOO_MANY_FAILURES",
+                Head::bearer(&stranger()).from("192.0.2.1"),
+            ),
         ];
         for (_, head) in &heads {
             decide(&authenticator, head).await.unwrap_err();
@@ -417,18 +465,14 @@ async fn where_no_real_key_was_presented_none_is_named() {
 async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
     let house = House::new();
     let (trail, log) = trail(&house, 10);
-    let manager = Profile::AllSign
-        .manager(house.store.clone())
+    let manager = Setup::of(house.store.clone(), Profile::AllSign)
         .clock(house.clock.clone())
-        .build()
-        .unwrap();
+        .manager();
     let owner = Owner::user(tenant("acme"), user("platform")).with_email("platform@app.com");
     let new = NewKey::new("platform", owner)
         .with_scopes([scope("document:read"), scope("document:write")]);
     let key = manager.issue(new).await.unwrap().key.reveal();
-    let builder = Profile::AllSign
-        .authenticator(house.store.clone())
-        .clock(house.clock.clone());
+    let builder = Setup::of(house.store.clone(), Profile::AllSign).clock(house.clock.clone());
     let authenticator = builder
         .directory(People)
         .audit(trail.clone())
@@ -498,7 +542,7 @@ async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
 async fn a_key_found_under_no_digest_of_its_own_names_nobody() {
     // A store that answers with somebody else's key must not put that key into the event.
     let (house, trail, log, _, id) = one_key(false).await;
-    let record = house.store.get(&id).await.unwrap().unwrap().record;
+    let record = house.store.get(&id).await.unwrap().unwrap();
     let digest: KeyDigest = house.hasher.digest("another");
     house
         .store

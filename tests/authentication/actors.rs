@@ -27,10 +27,10 @@ use portunus::quota::{Quota, Quotas};
 use portunus::scope::{ScopeError, ScopeModel, WildcardModel};
 use portunus::testing::ManualClock;
 use portunus::{
-    ActorMode, Admission, Attempt, AuthError, Authenticator, AuthenticatorBuilder, Clock,
-    ErrorCode, KeyPrincipal, Principal, Requirement, Scope, ScopeSet,
+    ActorMode, Admission, Attempt, AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal,
+    Principal, Requirement, Scope, ScopeSet,
 };
-use portunus_test_support::{Head, House, live, scope, stranger, tenant, test, user};
+use portunus_test_support::{Head, House, Setup, live, scope, stranger, tenant, test, user};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tokio::sync::Semaphore;
@@ -209,7 +209,7 @@ async fn with_owner(owner: Owner, kind: KeyKind, scopes: &[&str]) -> Platform {
 }
 
 impl Platform {
-    fn builder(&self) -> AuthenticatorBuilder {
+    fn builder(&self) -> Setup {
         self.house.bearer().directory(self.people.clone())
     }
     fn head(&self, name: &str, value: impl AsRef<[u8]>) -> Head {

@@ -15,12 +15,10 @@ use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::store::{Change, KeyStore, WriteBatch};
 use portunus::testing::TestRequest;
-use portunus::{
-    Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Introspection, Principal, Requirement,
-    Verdict,
-};
+use portunus::{Authenticator, Clock, ErrorCode, Introspection, Principal, Requirement, Verdict};
 use portunus_test_support::{
-    FIND, House, format, live, scope, stranger, tenant, test, user, with_last_character_wrong,
+    FIND, House, Setup, format, live, scope, stranger, tenant, test, used, user,
+    with_last_character_wrong,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -335,7 +333,7 @@ proptest! {
     }
 }
 
-async fn verdict(builder: AuthenticatorBuilder, key: &str, asked: Introspection) -> Verdict {
+async fn verdict(builder: Setup, key: &str, asked: Introspection) -> Verdict {
     let authenticator = builder.build().unwrap();
     authenticator.verify(key, &asked).await.unwrap().unwrap()
 }
@@ -467,8 +465,7 @@ async fn verifying_consumes_nothing_and_looks_at_no_transport() {
     }
     authenticator.usage().flush(&house.store).await.unwrap();
     assert_eq!(house.store.writes(), writes);
-    let listed = house.store.get(&record.id).await.unwrap().unwrap();
-    assert_eq!(listed.usage.count, 0);
+    assert_eq!(used(&house.store, &record.id).await.count, 0);
     let request = TestRequest::get("/").tls(TlsVersion::V1_3);
     let code = async |key: &str| {
         let outcome = authenticator

@@ -14,15 +14,15 @@ use portunus::adapter::axum::RequireExt;
 use portunus::adapter::tower::AuthLayer;
 use portunus::audit::{AuditTrail, MemoryAudit};
 use portunus::key::{Access, Alphabet, KeyFormat, KeyId, KeyKind, Owner, PlanName, WorkspaceId};
-use portunus::limit::LocalLimiter;
+use portunus::limit::{LocalLimiter, LookupBudget};
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
 use portunus::{
-    ActorMode, AuthenticatorBuilder, BuildError, Clock, ErrorCode, Outcome, Principal,
-    TokenVerifier, VerifiedToken, VerifierError,
+    ActorMode, BuildError, Clock, ErrorCode, Outcome, Principal, TokenVerifier, VerifiedToken,
+    VerifierError,
 };
 use portunus_test_support::{
-    FIND, Head, House, live, scope, stranger, tenant, test, user, with_last_character_wrong,
+    FIND, Head, House, Setup, live, scope, stranger, tenant, test, user, with_last_character_wrong,
 };
 use tower::ServiceExt;
 
@@ -79,7 +79,7 @@ impl TokenVerifier for Issuer {
 const GOOD: &str = "eyJ.good.c2ln";
 const BAD: &str = "eyJ.bad.c2ln";
 
-async fn ask(builder: AuthenticatorBuilder, head: &Head) -> Outcome {
+async fn ask(builder: Setup, head: &Head) -> Outcome {
     builder.build().unwrap().authenticate(head).await
 }
 
@@ -336,6 +336,9 @@ fn per_minute(limit: u64) -> Quotas {
 
 #[tokio::test]
 async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_verifier() {
+    let mut budget = LookupBudget::default();
+    budget.failures = Some(per_minute(3));
+    budget.per_second_past_failures = 0;
     for late in [false, true] {
         let (house, issuer) = (House::new(), Issuer::of(token()));
         if late {
@@ -343,7 +346,7 @@ async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_v
         }
         let builder = house
             .bearer()
-            .failure_quotas(Some(per_minute(3)))
+            .lookup_budget(budget.clone())
             .token_verifier(issuer.clone());
         let authenticator = builder.build().unwrap();
         let ask = async |token: &str, ip: &str| {
@@ -391,7 +394,7 @@ async fn the_rest_of_the_path_applies_to_a_verified_token() {
     let house = House::new();
     let now = house.clock.now();
     type Change = fn(&mut VerifiedToken);
-    type Build = fn(AuthenticatorBuilder) -> AuthenticatorBuilder;
+    type Build = fn(Setup) -> Setup;
     let cases: Vec<(&str, Change, Build, Head)> = vec![
         (
             "WRONG_ENVIRONMENT",
@@ -514,6 +517,7 @@ async fn tokens_of_one_id_share_a_quota_and_their_own_comes_first() {
     let mut other = token();
     other.id = KeyId::new("grant-2").unwrap();
     *issuer.token.lock().unwrap() = Some(other);
+    house.clock.advance(Duration::from_secs(2));
     for _ in 0..5 {
         assert!(ask("a").await.is_ok());
     }
@@ -584,6 +588,7 @@ async fn a_token_is_audited_by_its_id_and_its_text_is_shown_nowhere() {
     let mut shown = String::new();
     for (token, down) in [(GOOD, false), (BAD, false), (GOOD, true)] {
         *issuer.down.lock().unwrap() = down;
+        house.clock.advance(Duration::from_secs(2));
         let request = Request::builder()
             .uri("/")
             .header("authorization", format!("Bearer {token}"));

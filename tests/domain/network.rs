@@ -11,7 +11,7 @@ use portunus::network::{AllowList, AllowListError, Cidr, ClientIp, ForwardedHead
 use portunus::store::MemoryStore;
 use portunus::{Authenticator, ErrorCode};
 use portunus_profiles::Profile;
-use portunus_test_support::{Head, House, tenant};
+use portunus_test_support::{Head, House, Setup, tenant};
 use proptest::prelude::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -1087,11 +1087,11 @@ async fn a_key_without_an_allow_list_works_from_nowhere_known() {
 #[tokio::test]
 async fn allsign_says_that_the_address_is_not_allowed() {
     let store = MemoryStore::new();
-    let manager = Profile::AllSign.manager(store.clone()).build().unwrap();
+    let manager = Setup::of(store.clone(), Profile::AllSign).manager();
     let mut new = NewKey::new("key", Owner::tenant(tenant("tenant_abc123")));
     new.allowed_ips = Some(list(&["203.0.113.42"]));
     let key = manager.issue(new).await.unwrap().key.reveal();
-    let authenticator = Profile::AllSign.authenticator(store).build().unwrap();
+    let authenticator = Setup::of(store, Profile::AllSign).build().unwrap();
     let mut answers = HashSet::new();
     for head in [
         Head::bearer(&key),

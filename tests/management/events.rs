@@ -4,12 +4,13 @@
 use crate::life::{Desk, Dice, HOUR, acme, ann, ending, globex, issue, named, operator, refused};
 use hmac::{Hmac, KeyInit, Mac};
 use portunus::ErrorCode;
+use portunus::events::SigningStore;
 use portunus::events::{self, SignedEvent};
 use portunus::key::{KeyKind, KeyRecord, Owner, SigningState};
 use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey, Role};
 use portunus::store::{KeyStore, WriteBatch};
 use portunus_profiles::Profile;
-use portunus_test_support::{Call, Point, scope, tenant, user};
+use portunus_test_support::{Call, Point, Setup, scope, tenant, user};
 use sha2::Sha256;
 
 const TYPE: &str = "account_confirmed";
@@ -31,11 +32,9 @@ fn signing(desk: &Desk) -> KeyManager {
 }
 
 fn dropbox(desk: &Desk) -> KeyManager {
-    Profile::DropboxSign
-        .manager(desk.store.clone())
+    Setup::of(desk.store.clone(), Profile::DropboxSign)
         .clock(desk.clock.clone())
-        .build()
-        .unwrap()
+        .manager()
 }
 
 fn signed_by(event: &SignedEvent, key: &str) -> bool {
@@ -260,7 +259,7 @@ async fn a_key_of_a_newer_version_signs_nothing() {
     let rotated = manager.rotate(&record.id, None).await.unwrap();
     assert_eq!(sign(&manager).await.other_hashes.len(), 1);
     for (id, is_primary) in [(&rotated.record.id, false), (&record.id, true)] {
-        let mut listed = desk.store.get(id).await.unwrap().unwrap().record.to_json();
+        let mut listed = desk.store.get(id).await.unwrap().unwrap().to_json();
         let json = listed.as_mut().unwrap();
         json.insert_str(1, r#""understands":7,"#);
         let newer = KeyRecord::from_json(json).unwrap();

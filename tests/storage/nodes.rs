@@ -4,13 +4,13 @@
 //! The bus here is moved by hand: it keeps, loses or tells what was published, and says that it is
 //! well when told to.
 
+use portunus::store::KeyLookup;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::key::{KeyDigest, KeyRecord, Owner, Revocation};
-use portunus::manage::KeyManager;
 use portunus::network::AllowList;
 use portunus::store::{
     BusError, CachedStore, CachedStoreBuilder, Change, Invalidation, InvalidationBus,
@@ -18,7 +18,7 @@ use portunus::store::{
 };
 use portunus::testing::ManualClock;
 use portunus_test_support::gated::{begin, digest, insert, record, revoke, soon, stands};
-use portunus_test_support::{scope, tenant};
+use portunus_test_support::{Setup, scope, tenant};
 use proptest::prelude::*;
 use tokio::sync::watch;
 
@@ -187,7 +187,7 @@ async fn whatever_narrows_or_widens_a_key_holds_for_the_next_request_on_every_no
             assert!(node.find(&[digest(1)]).await.unwrap().is_some());
             assert!(node.find_now(&[digest(1)]).is_some(), "remembered");
         }
-        let mut changed = (*store.get(&record(1).id).await.unwrap().unwrap().record).clone();
+        let mut changed = (*store.get(&record(1).id).await.unwrap().unwrap()).clone();
         change(&mut changed);
         one.apply(&WriteBatch::new().update(changed.clone()))
             .await
@@ -526,9 +526,10 @@ async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere
     nodes.beat();
     nodes.one.apply(&insert(1)).await.unwrap();
     stands(&nodes.other, 1).await;
-    let manager = KeyManager::builder(nodes.one.clone(), portunus_test_support::format())
+    let manager = Setup::on(nodes.one.clone())
+        .bearer([portunus_test_support::format()])
         .environments([portunus_test_support::live()]);
-    let manager = manager.clock(nodes.clock.clone()).build().unwrap();
+    let manager = manager.clock(nodes.clock.clone()).manager();
     nodes.link.break_down(true);
     assert!(manager.revoke(&record(1).id, None).await.is_err());
     nodes.link.break_down(false);
@@ -612,7 +613,7 @@ proptest! {
                     }
                     Step::Change(key, what) => {
                         let Some(listed) = store.get(&record(*key).id).await.unwrap() else { continue };
-                        let mut changed = (*listed.record).clone();
+                        let mut changed = (*listed).clone();
                         match what {
                             0 => changed.enabled = !changed.enabled,
                             1 => changed.scopes.push(scope("document:read")),

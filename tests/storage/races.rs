@@ -5,21 +5,22 @@
 //! The store here reads when a look-up begins and answers when it is released, as a database over a
 //! slow wire does: so each order of events is played, not hoped for.
 
+use portunus::store::KeyLookup;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use portunus::Clock;
 use portunus::key::Owner;
 use portunus::store::{
     CachedStore, Change, KeyStore, LocalBus, MemoryStore, StoreError, WriteBatch,
 };
-use portunus::{Authenticator, Clock};
 use portunus_test_support::gated::{
     Node, PATIENCE, READ, WRITTEN, begin, digest, insert, record, revoke, soon, stands,
 };
 use portunus_test_support::wait::until;
-use portunus_test_support::{APPLY, FIND, FaultyStore, corrupt, format, tenant};
+use portunus_test_support::{APPLY, FIND, FaultyStore, Setup, corrupt, format, tenant};
 
 // ---- look-ups against writes ----
 
@@ -222,7 +223,7 @@ async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass()
     let node = Node::new();
     let new = portunus::manage::NewKey::new("key", Owner::tenant(tenant("acme")));
     let key = node.manager().issue(new).await.unwrap().key.reveal();
-    let authenticator = Authenticator::builder(node.cache.clone())
+    let authenticator = Setup::on(node.cache.clone())
         .bearer([format()])
         .build()
         .unwrap();

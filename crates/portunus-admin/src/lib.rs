@@ -29,8 +29,8 @@
 //! use axum::http::request::Parts;
 //! use portunus::ErrorCode;
 //! use portunus::key::TenantId;
-//! use portunus::manage::{KeyManager, Operator, Role};
-//! use portunus::{AuthError, Authenticator, RateLimiter};
+//! use portunus::manage::{Operator, Role};
+//! use portunus::{AuthError, Portunus};
 //! use portunus_admin::{Admin, OperatorProof};
 //!
 //! #[derive(Debug)]
@@ -45,9 +45,9 @@
 //!     }
 //! }
 //!
-//! # fn with(manager: KeyManager, authenticator: Authenticator) {
+//! # fn with(keys: &Portunus) {
 //! let app: axum::Router =
-//!     axum::Router::new().nest("/admin", Admin::new(manager, authenticator, Sessions).into_router());
+//!     axum::Router::new().nest("/admin", Admin::new(keys, Sessions).into_router());
 //! # }
 //! ```
 
@@ -87,7 +87,7 @@ use portunus::key::KeyRecord;
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter};
 use portunus::manage::{KeyManager, Operator};
 use portunus::quota::{Quota, Quotas};
-use portunus::{AuthError, Authenticator, RateLimiter};
+use portunus::{AuthError, Authenticator, Portunus, RateLimiter};
 
 use conditions::Conditions;
 
@@ -123,23 +123,16 @@ struct Shared {
 }
 
 impl Admin {
-    /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and
-    /// what it has counted is shown beside what is stored. What operators may set follows it too
-    /// ([`KeyManager::with_authenticator`]).
+    /// The management API of a service's keys. Its operators are proven by the host.
     ///
     /// Reading writes nothing. `GET /events` asks the task that flushes the audit trail
     /// ([`AuditTrail::flush_requested`]), waits half a second for it at most, and shows what is
     /// stored then.
-    #[allow(clippy::needless_pass_by_value, reason = "it owns what it is made of")]
-    pub fn new(
-        manager: KeyManager,
-        authenticator: Authenticator,
-        proof: impl OperatorProof,
-    ) -> Self {
+    pub fn new(keys: &Portunus, proof: impl OperatorProof) -> Self {
         Self {
             shared: Shared {
-                manager: manager.with_authenticator(&authenticator),
-                authenticator,
+                manager: keys.manager().clone(),
+                authenticator: keys.authenticator().clone(),
                 proof: Arc::new(proof),
                 events: None,
                 event_view: None,
@@ -151,13 +144,6 @@ impl Admin {
                 trusted_origins: Arc::new([]),
             },
         }
-    }
-
-    /// What the host adds to what is asked for, or refuses; what the manager has unless set
-    /// ([`KeyManager::with_host_rules`]).
-    pub fn rules(mut self, rules: impl HostRules) -> Self {
-        self.shared.manager = self.shared.manager.with_host_rules(rules);
-        self
     }
 
     /// The log that `GET /events` reads; without one there is no such path.

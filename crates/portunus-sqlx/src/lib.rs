@@ -4,22 +4,23 @@
 //! # #[cfg(feature = "sqlite")]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use portunus::key::{Alphabet, Environment, KeyFormat, KeyKind, Owner, TenantId};
-//! use portunus::manage::{KeyManager, NewKey};
+//! use portunus::Portunus;
+//! use portunus::key::{Alphabet, KeyFormat, KeyKind, Owner, TenantId};
+//! use portunus::manage::NewKey;
 //! use portunus_sqlx::SqliteStore;
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("keys.db");
 //! let store = SqliteStore::open(path).await?;
 //!
-//! let live = Environment::new("live")?;
 //! let format = KeyFormat::builder("acme_")
-//!     .environment("live", live.clone())
+//!     .environment("live", "live".parse()?)
 //!     .kind("sk", KeyKind::App)
 //!     .random(Alphabet::BASE62, 32)
 //!     .build()?;
-//! let manager = KeyManager::builder(store.clone(), format).environments([live]).build()?;
-//! let issued = manager.issue(NewKey::new("billing", Owner::tenant(TenantId::new("acme")?))).await?;
+//! let keys = Portunus::builder(format).store(store).build()?;
+//! let new = NewKey::new("billing", Owner::tenant(TenantId::new("acme")?));
+//! let issued = keys.manager().issue(new).await?;
 //! assert!(issued.key.reveal().starts_with("acme_live_sk_"));
 //! # Ok(())
 //! # }

@@ -19,6 +19,7 @@ pub mod postgres;
 #[cfg(unix)]
 pub mod proxy;
 pub mod random;
+pub mod setup;
 pub mod text;
 pub mod wait;
 
@@ -32,10 +33,11 @@ use portunus::key::{
 };
 use portunus::manage::{KeyManager, NewKey};
 use portunus::request::FieldName;
-use portunus::store::{KeyStore, StoreError, WriteBatch};
+use portunus::store::{KeyStore, StoreError, Usage, UsageStore, WriteBatch};
 use portunus::testing::ManualClock;
 pub use portunus::testing::{Call, FaultyStore, Point};
-use portunus::{Authenticator, AuthenticatorBuilder, RequestHead, Scope};
+use portunus::{RequestHead, Scope};
+pub use setup::Setup;
 
 /// Where a look-up by digest fails, or a write, that never reaches the store.
 pub const FIND: Point = Point::Before(Call::Find);
@@ -178,6 +180,13 @@ pub fn with_last_character_wrong(key: &str) -> String {
     format!("{rest}{}", if last == "0" { "1" } else { "0" })
 }
 
+/// How a key was used, as a store tells it.
+pub async fn used(store: &dyn UsageStore, id: &KeyId) -> Usage {
+    let usage = store.usage_of(std::slice::from_ref(id)).await.unwrap();
+    assert_eq!(usage.len(), 1);
+    usage[0]
+}
+
 /// A store, a manager and an authenticator's builder that share a clock.
 #[derive(Debug, Clone)]
 pub struct House {
@@ -196,22 +205,22 @@ impl House {
     }
 
     pub fn manager(&self) -> KeyManager {
-        KeyManager::builder(self.store.clone(), format())
+        Setup::on(self.store.clone())
+            .bearer([format()])
             .environments([live(), test()])
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
-            .build()
-            .unwrap()
+            .manager()
     }
 
     /// An authenticator's builder without a way to present a key.
-    pub fn bare(&self) -> AuthenticatorBuilder {
-        Authenticator::builder(self.store.clone())
+    pub fn bare(&self) -> Setup {
+        Setup::on(self.store.clone())
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
     }
 
-    pub fn bearer(&self) -> AuthenticatorBuilder {
+    pub fn bearer(&self) -> Setup {
         self.bare().bearer([format()])
     }
 
@@ -228,7 +237,7 @@ impl House {
 
     /// Changes a stored record behind the manager's back.
     pub async fn change(&self, id: &KeyId, change: impl FnOnce(&mut KeyRecord)) {
-        let mut record = (*self.store.get(id).await.unwrap().unwrap().record).clone();
+        let mut record = (*self.store.get(id).await.unwrap().unwrap()).clone();
         change(&mut record);
         self.store
             .apply(&WriteBatch::new().update(record))

@@ -10,15 +10,15 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{any, put};
 use axum::{Json, Router};
+use portunus::KeyStore;
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::audit::{AuditReader, AuditTrail, TracingAudit};
 use portunus::key::KeyHasher;
-use portunus::limit::LocalLimiter;
 use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
 use portunus::respond::Answer;
-use portunus::{AuthError, Authenticator, ErrorCode, Requirement};
+use portunus::{AuthError, Authenticator, ErrorCode, Portunus, Requirement};
 use portunus_admin::{Admin, Fault, Origin};
 use portunus_profiles::Profile;
 use tracing::warn;
@@ -36,8 +36,10 @@ use crate::{admin, on_axum, operators};
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) profile: Profile,
+    pub(crate) keys: Portunus,
     pub(crate) authenticator: Authenticator,
     pub(crate) manager: KeyManager,
+    store: Arc<dyn KeyStore>,
     pub(crate) operators: Arc<Operators>,
     pub(crate) shelves: Arc<Shelves>,
     pub(crate) directory: DemoDirectory,
@@ -57,54 +59,60 @@ impl App {
         storage: &Storage,
         operators: Operators,
     ) -> Result<Self, Box<dyn Error>> {
-        let store = Arc::clone(&storage.keys);
         let profile = flags.profile;
         let directory = DemoDirectory::new(profile)?;
         let plans = PlanOrder::new(operators::PLANS.iter().copied())?;
-        let limiter = match flags.limiter {
-            Limiter::Local => LocalLimiter::default(),
-        };
-        let mut authenticator = profile
-            .authenticator(Arc::clone(&store))
-            .owner_standing(directory.clone())
-            .directory(directory.clone())
-            .client_ip(flags.client_ip())
-            .limiter(limiter)
-            .on_limiter_outage(flags.on_limiter_outage.into());
         let trail = AuditTrail::builder()
             .sink(Arc::clone(&storage.sink))
             .sink(TracingAudit::new())
             .build();
-        // Keys that are imported may come as SHA-512.
-        let hasher = KeyHasher::sha256().accept_sha512()?;
-        authenticator = authenticator.hasher(hasher.clone()).audit(trail.clone());
-        let mut manager = profile
-            .manager(store)
-            .hasher(hasher)
-            .policy(operators::DemoPolicy)
-            .audit(trail.clone());
+        // There is one limiter to choose so far: in this process.
+        let Limiter::Local = flags.limiter;
+        let limits = profile.limits().on_outage(flags.on_limiter_outage.into());
+        let mut policy = profile.policy().client_ip(flags.client_ip());
         if flags.tls_cert.is_none() {
             if profile == Profile::IuSign {
                 warn!(
                     "this API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it"
                 );
             }
-            authenticator = authenticator.transport(None);
+            policy = policy.transport(None);
         }
+        let mut management = profile
+            .management()
+            .operators(operators::DemoPolicy)
+            .host_rules(admin::DemoRules {
+                profile,
+                plans: plans.clone(),
+            });
         if let Some(bound) = &flags.environment {
-            authenticator = authenticator.environment(bound.clone());
+            policy = policy.serve_only(bound.clone());
             // Serving is bound, issuing is not: the bound one is the default, the others can be
             // asked for.
             let others = profile
                 .environments()
                 .into_iter()
                 .filter(|other| other != bound);
-            manager = manager.environments(std::iter::once(bound.clone()).chain(others));
+            management = management.environments(std::iter::once(bound.clone()).chain(others));
         }
+        // Keys that are imported may come as SHA-512.
+        let hasher = KeyHasher::sha256().accept_sha512()?;
+        let actors = profile.actors().directory(directory.clone());
+        let keys = Portunus::builder(profile.credentials().hasher(hasher))
+            .store(Arc::clone(&storage.keys))
+            .limits(limits)
+            .actors(actors.standing(directory.clone()))
+            .policy(policy)
+            .management(management)
+            .responses(profile.responses())
+            .audit(trail.clone())
+            .build()?;
         Ok(Self {
             profile,
-            authenticator: authenticator.build()?,
-            manager: manager.build()?,
+            authenticator: keys.authenticator().clone(),
+            manager: keys.manager().clone(),
+            keys,
+            store: Arc::clone(&storage.keys),
             operators: Arc::new(operators),
             shelves: Arc::default(),
             directory,
@@ -158,22 +166,16 @@ impl App {
 
     /// The management API, with the demo's rules.
     fn admin(&self) -> Admin {
-        let (profile, plans) = (self.profile, self.plans.clone());
         let peer = |extensions: &Extensions| {
             extensions
                 .get::<ConnectInfo<Peer>>()
                 .map(|ConnectInfo(peer)| peer.address.ip())
         };
-        let admin = Admin::new(
-            self.manager.clone(),
-            self.authenticator.clone(),
-            Arc::clone(&self.operators),
-        )
-        .rules(admin::DemoRules { profile, plans })
-        .events(Arc::clone(&self.events))
-        .trusted_origins(self.trusted_origins.iter().cloned())
-        .peer(peer);
-        if profile == Profile::AllSign {
+        let admin = Admin::new(&self.keys, Arc::clone(&self.operators))
+            .events(Arc::clone(&self.events))
+            .trusted_origins(self.trusted_origins.iter().cloned())
+            .peer(peer);
+        if self.profile == Profile::AllSign {
             admin.event_view(admin::allsign_view)
         } else {
             admin
@@ -220,7 +222,10 @@ impl App {
     pub(crate) async fn flush(&self) -> bool {
         let events = self.flush_events().await;
         let usage = self.authenticator.usage();
-        let written = usage.flush(&**self.authenticator.store()).await;
+        let written = match self.store.usage() {
+            Some(counts) => usage.flush(&*counts).await,
+            None => Ok(()),
+        };
         if let Err(error) = &written {
             warn!(error = %Chain(error), "usage could not be written; it is kept for the next time");
         }

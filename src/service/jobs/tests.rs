@@ -6,16 +6,25 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 
+use async_trait::async_trait;
+use futures_util::future::join_all;
+
 use super::*;
 use crate::audit::{
     Action, AuditError, AuditEvent, AuditOutcome, AuditSink, AuditTrailBuilder, MemoryAudit,
 };
-use crate::key::{DigestScheme, KeyDigest, KeyId, KeyRecord, Owner};
-use crate::limit::{Decision, LimitRequest, LimiterError};
-use crate::store::{
-    BusError, Change, Invalidation, InvalidationBus, InvalidationListener, WriteBatch,
+use crate::config::{Credentials, Limits};
+use crate::key::{
+    Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyHasher, KeyId, KeyRecord, Owner,
 };
-use crate::testing::{Call, FaultyStore, ManualClock, Point};
+use crate::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
+use crate::manage::{ImportedDigest, NewImport, NewKey};
+use crate::service::Portunus;
+use crate::store::{
+    BusError, Change, Invalidation, InvalidationBus, InvalidationListener, KeyStore, MemoryStore,
+    WriteBatch,
+};
+use crate::testing::{Call, FaultyStore, ManualClock, Point, TestRequest};
 
 const RECORD: Point = Point::Before(Call::RecordUsage);
 
@@ -141,13 +150,11 @@ impl Desk {
             .unwrap()
             .unwrap();
         let mut parts = Parts {
-            counts: Some(Arc::new(store.clone())),
+            counts: store.usage(),
             usage: UsageRecorder::default(),
             cache: None,
             trail: Some(trail.clone()),
-            rehashes: None,
-            limiter: None,
-            directory: None,
+            authenticator: None,
             retention: Retention::default(),
             clock: Arc::new(clock.clone()),
         };
@@ -176,8 +183,9 @@ impl Desk {
     }
 
     async fn used(&self) -> u64 {
-        let listed = self.store.inner().get(&self.key).await.unwrap().unwrap();
-        listed.usage.count
+        let counts = self.store.inner().usage().unwrap();
+        let usage = counts.usage_of(std::slice::from_ref(&self.key)).await;
+        usage.unwrap()[0].count
     }
 
     /// The next second's call.
@@ -309,52 +317,54 @@ impl RateLimiter for Swept {
 }
 
 #[tokio::test]
-async fn the_limiter_is_swept_twice_a_minute() {
-    let limiter = Swept::default();
-    let part = Arc::new(limiter.clone());
-    let desk = Desk::with(&[], |trail| trail, |parts| parts.limiter = Some(part));
-    for _ in 0..61 {
-        desk.next().await;
-    }
-    assert_eq!(limiter.0.load(Ordering::SeqCst), 3);
-}
-
-/// New digests, one written at a time.
-#[derive(Debug, Default)]
-struct Digests(AtomicU64);
-
-#[async_trait]
-impl Rehashes for Digests {
-    fn waiting(&self) -> usize {
-        3 - usize::try_from(self.0.load(Ordering::SeqCst)).unwrap()
-    }
-    fn written(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-    fn lost(&self) -> u64 {
-        5
-    }
-    async fn write(&self) -> Result<(), StoreError> {
-        while self.waiting() > 0 {
-            yield_once().await;
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn new_digests_are_written_and_those_without_room_are_told() {
-    let desk = Desk::with(
-        &[],
-        |trail| trail,
-        |parts| {
-            parts.rehashes = Some(Arc::new(Digests::default()));
-        },
+async fn a_service_runs_the_jobs_of_all_its_parts() {
+    let (sink, limiter, clock) = (MemoryAudit::new(100), Swept::default(), ManualClock::new());
+    let format = KeyFormat::builder("test_")
+        .random(Alphabet::BASE62, 32)
+        .build()
+        .unwrap();
+    let trail = AuditTrail::builder()
+        .sink(sink.clone())
+        .clock(clock.clone());
+    let (store, newer) = (MemoryStore::new(), KeyHasher::sha256());
+    let keys = |credentials: Credentials| {
+        Portunus::builder(credentials)
+            .store(store.clone())
+            .limits(Limits::default().limiter(limiter.clone()))
+            .clock(clock.clone())
+    };
+    let old = newer.clone().accept_sha512().unwrap();
+    let credentials = || Credentials::from(format.clone()).hasher(old.clone());
+    let keys = keys(credentials()).audit(trail.build()).build().unwrap();
+    // A key whose digest comes from elsewhere, under an older scheme.
+    let secret = format.generate(None, None).unwrap().reveal();
+    let digest = <sha2::Sha512 as sha2::Digest>::digest(secret.as_bytes());
+    let digest = ImportedDigest::new("sha512", &digest).unwrap();
+    let new = NewKey::new("first", Owner::tenant("tenant".parse().unwrap()));
+    let import = NewImport::new(digest, new);
+    let id = keys
+        .manager()
+        .import(import)
+        .await
+        .unwrap()
+        .record
+        .id
+        .clone();
+    let request = TestRequest::get("/").bearer(&secret);
+    keys.authenticator().authenticate(&request).await.unwrap();
+    let done = keys.maintain().await;
+    assert_eq!(
+        (done.uses_written, done.rehashes_written),
+        (1, 1),
+        "{done:?}"
     );
-    let done = desk.next().await;
-    assert_eq!((done.rehashes_written, done.rehashes_lost), (3, 5));
-    assert_eq!(desk.next().await.rehashes_lost, 0, "told once");
+    assert_eq!(done.events_written, 1, "{done:?}");
+    assert_eq!(keys.manager().get(&id).await.unwrap().usage.count, 1);
+    for _ in 0..60 {
+        clock.advance(Duration::from_secs(1));
+        keys.maintain().await;
+    }
+    assert_eq!(limiter.0.load(Ordering::SeqCst), 3, "twice a minute");
 }
 
 // ---- what hangs or fails ----
@@ -562,8 +572,6 @@ async fn no_job_runs_twice_at_once_and_no_call_waits_for_another() {
     assert_eq!(sink.0.most_at_once.load(Ordering::SeqCst), 1);
     assert_eq!(sink.events(), [1]);
 }
-
-use futures_util::future::join_all;
 
 // ---- telling other nodes ----
 

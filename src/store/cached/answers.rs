@@ -126,6 +126,9 @@ impl Shared {
             None => {
                 let several = (asked.len() > 1).then(|| Arc::clone(asked));
                 for digest in asked.iter() {
+                    // No key's any more, unless that was learned since.
+                    let older = |known: &Known| known.mark.number < mark.number;
+                    self.known.remove_if(digest, older);
                     let asked = several.clone();
                     self.unknown.insert(*digest, Unknown { mark, asked });
                 }

@@ -8,9 +8,10 @@ use axum::Router;
 use portunus::Authenticator;
 use portunus::audit::{AuditError, AuditEvent, AuditSink, AuditTrail, MemoryAudit};
 use portunus::key::{Alphabet, KeyFormat, Owner, TenantId};
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
 use portunus::testing::{Call, FaultyStore, Point, TestRequest};
 use portunus_admin::Admin;
+use portunus_test_support::Setup;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -58,24 +59,23 @@ impl Node {
             .random(Alphabet::BASE62, 32)
             .build()
             .unwrap();
-        let manager = KeyManager::builder(store.clone(), format.clone())
-            .audit(trail.clone())
-            .build()
-            .unwrap();
-        let authenticator = Authenticator::builder(store.clone())
+        let keys = Setup::on(store.clone())
             .bearer([format])
             .audit(trail.clone())
-            .build()
-            .unwrap();
+            .keys();
         let owner = Owner::tenant(TenantId::new("tenant_ours").unwrap());
-        let issued = manager.issue(NewKey::new("key", owner)).await.unwrap();
-        let admin = Admin::new(manager, authenticator.clone(), Names).events(sink.kept.clone());
+        let issued = keys
+            .manager()
+            .issue(NewKey::new("key", owner))
+            .await
+            .unwrap();
+        let admin = Admin::new(&keys, Names).events(sink.kept.clone());
         Self {
             router: Router::new().nest(NEST, admin.into_router()),
             store,
             sink,
             trail,
-            authenticator,
+            authenticator: keys.authenticator().clone(),
             id: issued.record.id.to_string(),
             secret: issued.key.reveal(),
         }

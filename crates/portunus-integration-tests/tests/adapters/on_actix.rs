@@ -16,9 +16,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::middleware::from_fn;
 use actix_web::test::{TestRequest, call_service, init_service, try_call_service};
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, error, web};
-use portunus::adapter::actix::{
-    ActixHead, Auth, Caller, Demand, Granted, into_response, require, require_scope,
-};
+use portunus::adapter::actix::{ActixHead, Auth, Caller, Demand, Granted, into_response, require};
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit, RequestId};
 use portunus::key::{KeyRecord, Owner, WorkspaceId};
 use portunus::limit::LocalLimiter;
@@ -28,10 +26,8 @@ use portunus::policy::WorkspaceOf;
 use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::respond::{ErrorBody, from_error};
-use portunus::{
-    AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement,
-};
-use portunus_test_support::{House, format, scope, stranger, tenant};
+use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement};
+use portunus_test_support::{House, Setup, format, scope, stranger, tenant};
 
 struct Door {
     house: House,
@@ -64,7 +60,7 @@ async fn door(late: bool) -> Door {
 }
 
 impl Door {
-    fn builder(&self) -> AuthenticatorBuilder {
+    fn builder(&self) -> Setup {
         let limiter = LocalLimiter::builder()
             .clock(self.house.clock.clone())
             .build();
@@ -226,7 +222,7 @@ async fn a_route_without_authentication_lets_nobody_through() {
         .service(
             web::resource("/scoped")
                 .get(whoami)
-                .wrap(require_scope(scope("a"))),
+                .wrap(require(scope("a"))),
         );
     let app = init_service(app).await;
     for path in ["/principal", "/granted", "/caller", "/any", "/scoped"] {
@@ -636,7 +632,7 @@ async fn an_event_tells_the_outcome_whoever_makes_the_answer() {
             .service(
                 web::resource("/middleware")
                     .get(whoami)
-                    .wrap(require_scope(scope("b"))),
+                    .wrap(require(scope("b"))),
             )
             .route(
                 "/extractor",
@@ -868,7 +864,7 @@ async fn an_answer_is_counted_once() {
         .service(
             web::resource("/")
                 .get(whoami)
-                .wrap(require_scope(scope("b")))
+                .wrap(require(scope("b")))
                 .wrap(door.auth()),
         )
         .route("/ok", web::get().to(whoami))
@@ -1034,7 +1030,7 @@ async fn words_may_be_made_of_the_request() {
             .service(
                 web::resource("/closed")
                     .get(whoami)
-                    .wrap(require_scope(scope("b"))),
+                    .wrap(require(scope("b"))),
             )
             .wrap(Auth::new(door.builder().renderer(words).build().unwrap()));
         let app = init_service(app).await;
@@ -1086,7 +1082,7 @@ async fn a_call_of_grpc_is_refused_by_trailers_only_where_that_is_declared() {
             .service(
                 web::resource("/a.B/Closed")
                     .post(whoami)
-                    .wrap(require_scope(scope("b"))),
+                    .wrap(require(scope("b"))),
             )
             .wrap(auth);
         let app = init_service(app).await;

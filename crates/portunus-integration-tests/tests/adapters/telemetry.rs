@@ -21,8 +21,8 @@ use portunus::key::{Delegation, Owner};
 use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
 use portunus::quota::{Quota, Quotas};
-use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal};
-use portunus_test_support::{FIND, House, base64, format, scope, stranger, tenant};
+use portunus::{AuthError, ErrorCode, KeyPrincipal};
+use portunus_test_support::{FIND, House, Setup, base64, format, scope, stranger, tenant};
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -133,7 +133,7 @@ async fn door(late: bool) -> Door {
     }
 }
 
-fn app(builder: AuthenticatorBuilder) -> Router {
+fn app(builder: Setup) -> Router {
     let routes: Router = Router::new()
         .route("/a/{id}", routing::get(|| async {}).require(scope("a")))
         .route("/b", routing::get(|| async {}).require(scope("b")))

@@ -3,6 +3,7 @@
 use portunus::actor::UserIds;
 use portunus::key::{Alphabet, KeyFormat};
 use portunus::manage::{KeyChange, KeyManager, ManageError, NewKey};
+use portunus_test_support::Setup;
 
 use super::*;
 
@@ -163,7 +164,7 @@ pub(crate) async fn folding_again_or_twice_at_once_changes_nothing_more(home: &i
     assert_eq!(first + second, 40);
     assert_eq!(fold(home, &one).await, 0);
     for listed in all(&one).await {
-        assert_eq!(listed.record.version, 2, "{}", listed.record.id);
+        assert_eq!(listed.version, 2, "{}", listed.id);
     }
 }
 
@@ -171,10 +172,10 @@ pub(crate) async fn keys_that_are_managed_meanwhile_end_up_with_one_owner(home: 
     let store = home.open().await;
     let manager = |ids| {
         let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
-        KeyManager::builder(store.clone(), format.build().unwrap())
+        Setup::on(store.clone())
+            .bearer([format.build().unwrap()])
             .user_ids(ids)
-            .build()
-            .unwrap()
+            .manager()
     };
     // Nodes of before and of now.
     let (before, now) = (manager(UserIds::Any), manager(UserIds::Uuid));
@@ -214,8 +215,8 @@ pub(crate) async fn keys_that_are_managed_meanwhile_end_up_with_one_owner(home: 
     let records = all(&store).await;
     assert_eq!(records.len(), 8);
     for listed in &records {
-        let owner = listed.record.owner.user_id.as_ref();
-        assert_eq!(owner, Some(&user(LOWER)), "{}", listed.record.id);
+        let owner = listed.owner.user_id.as_ref();
+        assert_eq!(owner, Some(&user(LOWER)), "{}", listed.id);
     }
     let sql = "SELECT CAST(count(*) AS TEXT) FROM portunus_primaries WHERE owner_user <> ''";
     assert_eq!(home.text(sql).await, "1");

@@ -4,6 +4,7 @@ use portunus::key::{Alphabet, KeyFormat, KeyHasher, KeyStatus};
 use portunus::manage::{KeyChange, KeyManager, ManageError, NewKey};
 use portunus::{Attempt, Authenticator, ErrorCode};
 use portunus_test_support::Head;
+use portunus_test_support::Setup;
 
 use super::*;
 
@@ -31,14 +32,11 @@ pub(crate) async fn a_record_of_a_newer_version_is_refused_and_can_only_be_ended
         .random(Alphabet::BASE62, 32)
         .build()
         .unwrap();
-    let manager = KeyManager::builder(store.clone(), format.clone())
+    let manager = Setup::on(store.clone())
+        .bearer([format.clone()])
         .environments([live()])
-        .build()
-        .unwrap();
-    let authenticator = Authenticator::builder(store.clone())
-        .bearer([format])
-        .build()
-        .unwrap();
+        .manager();
+    let authenticator = Setup::on(store.clone()).bearer([format]).build().unwrap();
     let ask = async |key: &str| {
         let head = Head::bearer(key);
         let outcome = match authenticator.attempt(&head) {
@@ -142,7 +140,7 @@ pub(crate) async fn what_ends_a_record_of_a_newer_version_changes_no_byte_that_i
     from_the_future(home, &id("a")).await;
     let before = home.text("SELECT record FROM portunus_keys").await;
     let read = store.get(&id("a")).await.unwrap().unwrap();
-    let mut ended = (*read.record).clone();
+    let mut ended = (*read).clone();
     ended.revoked = Some(Revocation::new(at(2_000), Some("leaked".into())));
     ended.enabled = false;
     store.apply(&WriteBatch::new().update(ended)).await.unwrap();
@@ -175,6 +173,6 @@ pub(crate) async fn what_ends_a_record_of_a_newer_version_changes_no_byte_that_i
         "{folded}"
     );
     let read = store.get(&id("a")).await.unwrap().unwrap();
-    assert_eq!(read.record.needs(), Some(3));
-    assert_eq!(read.record.status(at(1)), KeyStatus::Revoked);
+    assert_eq!(read.needs(), Some(3));
+    assert_eq!(read.status(at(1)), KeyStatus::Revoked);
 }

@@ -2,6 +2,7 @@
 
 use portunus::manage::{KeyManager, NewKey};
 use portunus::store::{CachedStore, LocalBus, MemoryStore};
+use portunus_test_support::Setup;
 
 use super::*;
 
@@ -181,8 +182,8 @@ pub(crate) async fn a_key_that_cannot_be_read_keeps_no_other_one_from_being_ende
     home: &impl Home,
 ) {
     let store = home.open().await;
-    let manager = KeyManager::builder(store.clone(), portunus_test_support::format());
-    let manager = manager.environments([live()]).build().unwrap();
+    let manager = Setup::on(store.clone()).bearer([portunus_test_support::format()]);
+    let manager = manager.environments([live()]).manager();
     let mut keys = Vec::new();
     for number in 0..6 {
         let owner = Owner::tenant(tenant("acme"));
@@ -203,7 +204,7 @@ pub(crate) async fn a_key_that_cannot_be_read_keeps_no_other_one_from_being_ende
     manager.issue(new).await.unwrap();
     for id in [&keys[1], &keys[3], &keys[4]] {
         let listed = store.get(id).await.unwrap().unwrap();
-        assert!(listed.record.revoked.is_some(), "{id}");
+        assert!(listed.revoked.is_some(), "{id}");
     }
     let error = store.get(&keys[0]).await.unwrap_err();
     assert!(error.is_corrupt(), "{error:?}");

@@ -5,12 +5,11 @@
 use std::error::Error;
 
 use actix_web::{App, HttpServer, web};
-use portunus::adapter::actix::{Auth, require_scope};
+use portunus::adapter::actix::require;
 use portunus::key::{Alphabet, KeyFormat, Owner};
-use portunus::limit::LocalLimiter;
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
 use portunus::store::MemoryStore;
-use portunus::{Authenticator, KeyPrincipal, Principal, scope};
+use portunus::{KeyPrincipal, Portunus, Principal, scope};
 
 async fn documents(caller: KeyPrincipal) -> String {
     format!("documents of {}\n", caller.owner().tenant_id)
@@ -27,21 +26,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let format = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 32)
         .build()?;
-    let store = MemoryStore::new();
+    let keys = Portunus::builder(format)
+        .store(MemoryStore::new())
+        .build()?;
 
     // A key for a customer, who may read. Its secret is shown this once; the store gets a digest.
-    let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
         .with_scopes([scope!("document:read")]);
-    let key = manager.issue(new).await?.key.reveal();
+    let key = keys.manager().issue(new).await?.key.reveal();
 
     // Made once: the clones in all workers share its limits.
-    let auth = Auth::new(
-        Authenticator::builder(store)
-            .bearer([format])
-            .limiter(LocalLimiter::default())
-            .build()?,
-    );
+    let auth = keys.middleware();
     let app = move || {
         App::new()
             .service(
@@ -49,12 +44,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     .route(
                         web::get()
                             .to(documents)
-                            .wrap(require_scope(scope!("document:read"))),
+                            .wrap(require(scope!("document:read"))),
                     )
                     .route(
                         web::post()
                             .to(new_document)
-                            .wrap(require_scope(scope!("document:write"))),
+                            .wrap(require(scope!("document:write"))),
                     )
                     .wrap(auth.clone()),
             )
