@@ -129,6 +129,13 @@ impl<D: Directory> Directory for CachedDirectory<D> {
             None => self.inner.resolve_now(tenant, user),
         }
     }
+
+    fn sweep(&self) {
+        let now = self.clock.monotonic();
+        self.found.retain(|_, (_, until)| now < *until);
+        self.missing.retain(|_, until| now < *until);
+        self.inner.sweep();
+    }
 }
 
 impl<D: fmt::Debug> fmt::Debug for CachedDirectory<D> {

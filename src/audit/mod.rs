@@ -19,13 +19,16 @@
 //! ```
 
 mod event;
+mod ids;
 mod json_lines;
 mod memory;
+mod outlet;
 mod request_id;
 mod requests;
 mod sink;
 #[cfg(feature = "tracing")]
 mod spans;
+mod throttle;
 mod trail;
 mod witness;
 

@@ -16,7 +16,6 @@
 
 mod cell;
 mod decision;
-mod failures;
 mod fields;
 mod local;
 mod lookups;
@@ -31,7 +30,6 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 
 pub use decision::{Decision, WindowState};
-pub(crate) use failures::FailureLimits;
 pub use fields::LimitFields;
 pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};
@@ -66,6 +64,10 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
         let _ = request;
         None
     }
+
+    /// Frees what it keeps for buckets that are idle. It is called about twice a minute and must not
+    /// wait; a limiter that keeps nothing in this process has nothing to do, which is the default.
+    fn sweep(&self) {}
 }
 
 /// One request, as a limiter sees it.
@@ -249,5 +251,6 @@ to_the_pointee! {
     RateLimiter {
         async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
         fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>>;
+        fn sweep(&self);
     }
 }

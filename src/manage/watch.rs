@@ -184,7 +184,7 @@ impl Watch<'_> {
             Ok(record) => {
                 self.note(AuditOutcome::Ok, |event| {
                     name(event, record);
-                    event.scopes = record.scopes.iter().map(ToString::to_string).collect();
+                    event.name_scopes(&record.scopes);
                     event.detail = detail();
                 });
             }
@@ -240,7 +240,7 @@ fn name(event: &mut AuditEvent, record: &KeyRecord) {
     event.key_id = Some(record.id.clone());
     event.tenant_id = Some(record.owner.tenant_id.clone());
     event.environment = Some(record.environment.clone());
-    event.workspaces.clone_from(&record.workspaces);
+    event.name_workspaces(record.workspaces.as_deref());
 }
 
 impl Drop for Watch<'_> {

@@ -75,6 +75,8 @@ struct Shared {
     healthy_until: AtomicU64,
     /// What the bus could not be told yet, each with a number of its own.
     untold: Mutex<VecDeque<(u64, Invalidation)>>,
+    /// How much it was told.
+    told: AtomicU64,
     /// Numbers look-ups and what is to be told.
     numbers: AtomicU64,
     time_to_live: Duration,
@@ -119,6 +121,27 @@ impl CachedStore {
     /// Where the bus still cannot be told.
     pub async fn publish_untold(&self) -> Result<(), StoreError> {
         self.shared.publish().await
+    }
+
+    /// How many changes the bus could not be told yet.
+    pub(crate) fn untold(&self) -> usize {
+        self.shared.untold.lock().len()
+    }
+
+    /// How many changes the bus was told so far.
+    pub(crate) fn told(&self) -> u64 {
+        self.shared.told.load(Ordering::Relaxed)
+    }
+
+    /// Frees what is too old to be used.
+    pub(crate) fn sweep(&self) {
+        let (shared, now) = (&self.shared, self.shared.clock.monotonic());
+        shared
+            .known
+            .retain(|_, known| shared.counts(known.mark(), now));
+        shared
+            .unknown
+            .retain(|_, unknown| shared.counts(unknown.mark(), now));
     }
 
     /// Forgets what is remembered of a key.
@@ -177,6 +200,7 @@ impl Shared {
                 return Ok(());
             };
             bus.publish(&next).await.map_err(StoreError::unavailable)?;
+            self.told.fetch_add(1, Ordering::Relaxed);
             // Somebody else may have told the same meanwhile; telling twice harms nobody.
             self.untold.lock().retain(|(waiting, _)| *waiting != number);
         }
@@ -387,6 +411,7 @@ impl CachedStoreBuilder {
             bus: self.bus,
             healthy_until: AtomicU64::new(0),
             untold: Mutex::default(),
+            told: AtomicU64::new(0),
             numbers: AtomicU64::new(0),
             time_to_live: self.time_to_live,
             staleness: self.staleness,

@@ -25,6 +25,18 @@ pub(super) struct Unknown {
     asked: Option<Arc<[KeyDigest]>>,
 }
 
+impl Known {
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+}
+
+impl Unknown {
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+}
+
 /// When a look-up began, and how much had been invalidated by then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
