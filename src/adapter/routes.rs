@@ -120,7 +120,7 @@ impl RouteDemand {
 pub(super) fn nested(prefix: &str, path: &str) -> String {
     let within = prefix.strip_suffix('/').unwrap_or(prefix);
     match path {
-        "/" => prefix.to_owned(),
+        "/" if !prefix.is_empty() => prefix.to_owned(),
         path => format!("{within}{path}"),
     }
 }

@@ -20,7 +20,6 @@ use super::requests::FlushRequests;
 use super::witness::Noted;
 use super::{Action, AuditError, AuditEvent, AuditOutcome, AuditSink, EventId, RequestId};
 use crate::clock::{Clock, SystemClock};
-use crate::key::KeyId;
 use crate::limit::FailureLimits;
 use crate::quota::{Quota, Quotas};
 use crate::telemetry;
@@ -79,6 +78,8 @@ struct Throttle {
 
 enum Waiting {
     Request(Box<Noted>),
+    /// A call of management that came to no act.
+    Refusal(Box<AuditEvent>),
     Act(Box<AuditEvent>),
 }
 
@@ -229,21 +230,33 @@ impl AuditTrail {
         }
     }
 
+    /// Keeps a call of management that came to no act, unless there is no place for it or its source
+    /// failed too often: the operator of this name, else the client.
+    pub(crate) fn note_refusal(&self, operator: Option<&str>, event: AuditEvent) {
+        if self.keeps_failure(operator, event.client_ip) {
+            self.push(Waiting::Refusal(Box::new(event)));
+        }
+    }
+
     pub(super) fn note(&self, noted: Box<Noted>) {
-        if self.shared.queue.push(Waiting::Request(noted)).is_err() {
+        self.push(Waiting::Request(noted));
+    }
+
+    fn push(&self, waiting: Waiting) {
+        if self.shared.queue.push(waiting).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             telemetry::audit_left_out("queue_full", 1);
         }
     }
 
-    /// Whether a failure of this source is to be kept: of the key where one was presented, else of
-    /// the client.
-    pub(super) fn keeps_failure(&self, key: Option<&KeyId>, client: Option<IpAddr>) -> bool {
+    /// Whether a failure of this source is to be kept: of the key or the operator where one is
+    /// known, else of the client.
+    pub(super) fn keeps_failure(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
         let Some(throttle) = &self.shared.throttle else {
             return true;
         };
-        let over = match key {
-            Some(key) => throttle.keys.count_name(key.as_str()),
+        let over = match known {
+            Some(name) => throttle.keys.count_name(name),
             None => throttle.clients.count(client),
         };
         if over.is_some() {
@@ -307,6 +320,7 @@ impl Shared {
         for _ in 0..self.queue.capacity() {
             match self.queue.pop() {
                 Some(Waiting::Request(noted)) => fresh.push(kept(noted.into_event(), false)),
+                Some(Waiting::Refusal(event)) => fresh.push(kept(*event, false)),
                 Some(Waiting::Act(event)) => fresh.push(kept(*event, true)),
                 None => break,
             }
@@ -416,7 +430,8 @@ impl AuditTrailBuilder {
         self
     }
 
-    /// How many failures of one source (a key, else a client's address, IPv6 by /64) are noted; 100
+    /// How many failures of one source (a key or an operator, else a client's address, IPv6 by /64)
+    /// are noted; 100
     /// a minute unless set, `None` for all.
     pub fn failures_per_source(mut self, quotas: Option<Quotas>) -> Self {
         self.failures = quotas;

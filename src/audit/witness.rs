@@ -142,7 +142,7 @@ impl Drop for Witness {
             (AuditOutcome::Ok, Some(_)) => self.trail.keeps_successes(),
             (_, record) => self
                 .trail
-                .keeps_failure(record.map(|record| &record.id), noted.client_ip),
+                .keeps_failure(record.map(|record| record.id.as_str()), noted.client_ip),
         };
         if kept {
             self.trail.note(noted);
