@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
+use portunus::Portunus;
 use portunus::events::SigningStore;
 use portunus::key::{Alphabet, KeyDigest, KeyFormat, KeyId, KeyRecord, Owner, SigningState};
 use portunus::manage::NewKey;
@@ -20,7 +21,6 @@ use portunus::store::{
     KeyLookup, KeyRow, KeyRows, KeyStore, ListQuery, OwnerRef, Page, StoreError, StoredKey, Usage,
     UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
-use portunus::Portunus;
 use serde::{Deserialize, Serialize};
 
 type Answer<T> = Result<T, StoreError>;

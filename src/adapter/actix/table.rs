@@ -36,7 +36,7 @@ impl Table {
             auth: auth.clone(),
             depth: 0,
         };
-        self.put(path.to_owned(), route.handlers.into_iter().map(handled));
+        self.put(path, route.handlers.into_iter().map(handled));
     }
 
     /// Adds everything of another table, under a prefix.
@@ -50,15 +50,15 @@ impl Table {
             ..one
         };
         for (path, handled) in other.paths {
-            self.put(nested(prefix, &path), handled.into_iter().map(deeper));
+            self.put(&nested(prefix, &path), handled.into_iter().map(deeper));
         }
     }
 
-    fn put(&mut self, path: String, handled: impl Iterator<Item = Handled>) {
-        let known = self.paths.iter().position(|(known, _)| clash(known, &path));
+    fn put(&mut self, path: &str, handled: impl Iterator<Item = Handled>) {
+        let known = self.paths.iter().position(|(known, _)| clash(known, path));
         let place = known.unwrap_or(self.paths.len());
         if known.is_none() {
-            self.paths.push((path.clone(), Vec::new()));
+            self.paths.push((path.to_owned(), Vec::new()));
         }
         let (known, handlers) = &mut self.paths[place];
         assert!(
