@@ -18,8 +18,9 @@ use super::facts::Facts;
 use super::path::Progress;
 use super::wait::Wait;
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{KeyDigest, KeyRecord};
+use crate::key::{KeyDigest, KeyRecord, PlanName, UserId, WorkspaceId};
 use crate::principal::KeyEntry;
+use crate::scope::Scope;
 use crate::telemetry::{self, Step};
 use crate::verifier::TokenVerifier;
 
@@ -133,12 +134,12 @@ fn size_of_record(record: &KeyRecord) -> u64 {
         Some(record.id.as_str()),
         Some(record.name.as_str()),
         Some(owner.tenant_id.as_str()),
-        owner.user_id.as_ref().map(|id| id.as_str()),
+        owner.user_id.as_ref().map(UserId::as_str),
         owner.user_email.as_deref(),
-        record.plan.as_ref().map(|plan| plan.as_str()),
+        record.plan.as_ref().map(PlanName::as_str),
     ];
-    let scopes = record.scopes.iter().map(|scope| scope.as_str());
-    let workspaces = record.workspaces.iter().flatten().map(|id| id.as_str());
+    let scopes = record.scopes.iter().map(Scope::as_str);
+    let workspaces = record.workspaces.iter().flatten().map(WorkspaceId::as_str);
     let texts = texts.into_iter().flatten().chain(scopes).chain(workspaces);
     let in_texts: usize = texts
         .map(|text| 2 * (text.len() + size_of::<String>()))

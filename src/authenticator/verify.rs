@@ -10,8 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::facts::{Facts, Purpose};
-use super::path::{Advance, Progress};
-use super::requested::RequestedActor;
+use super::path::Progress;
 use super::rules::network;
 use super::{Admission, Authenticator, Inner};
 use crate::actor;
@@ -161,20 +160,13 @@ impl Authenticator {
         if !formats.any(|format| format.parse(key).is_ok()) {
             return Ok(None);
         }
-        let facts = Facts {
-            purpose: Purpose::Verification,
-            client_ip: asked.client_ip,
-            secure: true,
-            requested: Ok(RequestedActor::Owner),
-            digests: Some(self.inner.digests(key)),
-            token: None,
-            cost: 1,
-            bucket: None,
-        };
+        let mut facts = Facts::new(Purpose::Verification, asked.client_ip);
+        facts.digests = Some(self.inner.digests(key));
         let mut so_far = Progress::new(&facts);
         let outcome = match self.inner.advance(&facts, &mut so_far, None) {
-            Advance::Decided(outcome) => outcome,
-            Advance::Wait(wait) => self.inner.finish(&facts, &mut so_far, wait).await,
+            Ok(None) => so_far.outcome(&facts),
+            Ok(Some(wait)) => self.inner.finish(&facts, &mut so_far, wait).await,
+            Err(error) => Err(error),
         };
         let verdict = |entry, admitted| Ok(Some(self.inner.judge(entry, admitted, asked)));
         match (outcome.and_then(Admission::into_principal), so_far.entry) {
