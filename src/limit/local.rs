@@ -257,15 +257,6 @@ impl Inner {
         Found::Map(cell)
     }
 
-    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
-        let shard = self.shard(bucket.id).lock();
-        match bucket.id {
-            BucketId::Family(family) => shard.families.get(family).cloned(),
-            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
-            BucketId::Custom(name) => shard.customs.get(name).cloned(),
-        }
-    }
-
     /// Gives the cell recorders for these quotas, and forgets what is past.
     fn prepare(&self, state: &mut State, quotas: &Quotas, now: u64) -> Result<(), LimiterError> {
         match &state.quotas {
