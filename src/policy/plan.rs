@@ -59,15 +59,14 @@ impl PlanOrder {
 
 /// A plan or a higher one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AtLeast {
+pub(super) struct AtLeast {
     order: PlanOrder,
     rank: usize,
 }
 
 impl AtLeast {
     /// Whether a plan is high enough. No plan, and one that is not in the order, are not.
-    #[must_use]
-    pub fn is_met_by(&self, plan: Option<&PlanName>) -> bool {
+    pub(super) fn is_met_by(&self, plan: Option<&PlanName>) -> bool {
         plan.is_some_and(|plan| {
             self.order
                 .0

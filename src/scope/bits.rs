@@ -26,7 +26,7 @@ impl Numbering {
     }
 }
 
-/// Compiles scopes into [`BitScopes`].
+/// Compiles scopes into sets of bits.
 #[derive(Debug, Clone)]
 pub struct BitModel {
     numbering: Arc<Numbering>,
@@ -78,7 +78,7 @@ impl ScopeModel for BitModel {
 
 /// Grants as bits of a fixed vocabulary.
 #[derive(Clone)]
-pub struct BitScopes {
+struct BitScopes {
     bits: [u64; WORDS],
     everything: bool,
     names: Box<[Scope]>,

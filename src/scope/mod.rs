@@ -23,7 +23,7 @@ mod requirement;
 mod set;
 mod vocabulary;
 
-pub use bits::{BitModel, BitScopes};
+pub use bits::BitModel;
 pub use explain::ScopeExplanation;
 pub use name::{MAX_SCOPE_LENGTH, Scope};
 pub use requirement::ScopeRequirement;
