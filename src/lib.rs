@@ -111,7 +111,7 @@ pub use authenticator::{
 pub use clock::{Clock, SystemClock};
 pub use config::{BuildError, Limits};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
-pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
+pub use error::{AuthError, ErrorCode, MissingScope};
 pub use limit::RateLimiter;
 pub use policy::{Principal, Requirement};
 pub use principal::KeyPrincipal;
@@ -119,6 +119,7 @@ pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
 pub use service::{Maintenance, Portunus, PortunusBuilder};
 pub use store::{KeyLookup, KeyStore, UsageStore};
+pub use text::ParseError;
 pub use usage::UsageRecorder;
 pub use verifier::{TokenVerifier, VerifiedToken, VerifierError};
 
