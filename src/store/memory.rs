@@ -39,18 +39,11 @@ type ByDigest = papaya::HashMap<KeyDigest, Arc<StoredKey>, BuildHasherDefault<Fi
 
 #[derive(Default)]
 struct State {
-    keys: HashMap<KeyId, Entry>,
+    keys: HashMap<KeyId, KeyRow>,
     /// The keys that are not deleted, in the order of lists.
     order: BTreeSet<Cursor>,
     digests_ever: HashMap<KeyDigest, KeyId>,
     primaries: HashMap<OwnerRef, KeyId>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    row: KeyRow,
-    usage: Usage,
-    by_hour: UsageByHour,
 }
 
 /// The hasher for digests, which are uniform already.
@@ -109,12 +102,12 @@ impl MemoryStore {
 }
 
 impl State {
-    fn live(&self, id: &KeyId) -> Option<&Entry> {
-        self.keys.get(id).filter(|entry| !entry.row.deleted)
+    fn live(&self, id: &KeyId) -> Option<&KeyRow> {
+        self.keys.get(id).filter(|row| !row.deleted)
     }
 
-    fn live_mut(&mut self, id: &KeyId) -> Option<&mut Entry> {
-        self.keys.get_mut(id).filter(|entry| !entry.row.deleted)
+    fn live_mut(&mut self, id: &KeyId) -> Option<&mut KeyRow> {
+        self.keys.get_mut(id).filter(|row| !row.deleted)
     }
 }
 
@@ -136,7 +129,7 @@ impl KeyLookup for MemoryStore {
 impl KeyStore for MemoryStore {
     async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
         let state = self.state();
-        Ok(state.live(id).map(|entry| Arc::clone(&entry.row.record)))
+        Ok(state.live(id).map(|row| Arc::clone(&row.record)))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -146,7 +139,7 @@ impl KeyStore for MemoryStore {
             .as_ref()
             .map_or(Bound::Unbounded, Bound::Excluded);
         let rest = state.order.range((after, Bound::Unbounded));
-        let records = rest.filter_map(|place| Some(&state.live(&place.id)?.row.record));
+        let records = rest.filter_map(|place| Some(&state.live(&place.id)?.record));
         Ok(query.page(records.map(Arc::clone)))
     }
 
@@ -155,9 +148,7 @@ impl KeyStore for MemoryStore {
         owners: &[OwnerRef],
         at: SystemTime,
     ) -> Result<Vec<Option<KeyId>>, StoreError> {
-        let mut state = self.state();
-        let edit = Edit::of(&mut state);
-        owners.iter().map(|owner| edit.primary(owner, at)).collect()
+        Edit::of(&mut *self.state()).primaries(owners, at)
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -186,7 +177,7 @@ impl KeyStore for MemoryStore {
 impl SigningStore for MemoryStore {
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
         let state = self.state();
-        Ok(state.live(id).and_then(|entry| entry.row.signing.clone()))
+        Ok(state.live(id).and_then(|row| row.signing.clone()))
     }
 }
 
@@ -195,9 +186,9 @@ impl UsageStore for MemoryStore {
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         let mut state = self.state();
         for delta in batch {
-            if let Some(entry) = state.live_mut(&delta.id) {
-                entry.usage.add(delta);
-                entry.by_hour.add(delta);
+            if let Some(row) = state.live_mut(&delta.id) {
+                row.usage.add(delta);
+                Arc::make_mut(&mut row.by_hour).add(delta);
             }
         }
         Ok(())
@@ -205,7 +196,7 @@ impl UsageStore for MemoryStore {
 
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
         let state = self.state();
-        let usage = |id| state.live(id).map(|entry| entry.usage).unwrap_or_default();
+        let usage = |id| state.live(id).map(|row| row.usage).unwrap_or_default();
         Ok(ids.iter().map(usage).collect())
     }
 
@@ -216,15 +207,15 @@ impl UsageStore for MemoryStore {
         to: SystemTime,
     ) -> Result<UsageByHour, StoreError> {
         let state = self.state();
-        let hours = state.live(id).map(|entry| entry.by_hour.between(from, to));
+        let hours = state.live(id).map(|row| row.by_hour.between(from, to));
         Ok(hours.unwrap_or_default())
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
         let mut state = self.state();
-        let entries = state.keys.values_mut();
-        Ok(entries
-            .map(|entry| entry.by_hour.forget_before(before))
+        let rows = state.keys.values_mut();
+        Ok(rows
+            .map(|row| Arc::make_mut(&mut row.by_hour).forget_before(before))
             .sum())
     }
 }
@@ -244,7 +235,7 @@ impl<'a> Edit<'a> {
 
 impl KeyRows for Edit<'_> {
     fn by_id(&self, id: &KeyId) -> Result<Option<KeyRow>, StoreError> {
-        Ok(self.state.keys.get(id).map(|entry| entry.row.clone()))
+        Ok(self.state.keys.get(id).cloned())
     }
 
     fn by_digest(&self, digest: &KeyDigest) -> Result<Option<KeyRow>, StoreError> {
@@ -252,11 +243,11 @@ impl KeyRows for Edit<'_> {
         id.map_or(Ok(None), |id| self.by_id(id))
     }
 
-    fn of_owner(&self, owner: &OwnerRef) -> Result<Vec<Arc<KeyRecord>>, StoreError> {
-        let entries = self.state.keys.values();
-        let own = |entry: &&Entry| !entry.row.deleted && owner.includes(&entry.row.record);
-        let records = entries.filter(own).map(|entry| &entry.row.record);
-        Ok(records.map(Arc::clone).collect())
+    fn records(&self, of: Option<&OwnerRef>) -> Result<Vec<Arc<KeyRecord>>, StoreError> {
+        let rows = self.state.keys.values().filter(|row| !row.deleted);
+        let records = rows.map(|row| &row.record);
+        let own = |record: &&Arc<KeyRecord>| of.is_none_or(|owner| owner.includes(record));
+        Ok(records.filter(own).map(Arc::clone).collect())
     }
 
     fn primary_set(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError> {
@@ -267,7 +258,7 @@ impl KeyRows for Edit<'_> {
         let (state, id) = (&mut *self.state, row.record.id.clone());
         let before = state.keys.remove(&id);
         if let Some(before) = &before {
-            state.order.remove(&Cursor::of(&before.row.record));
+            state.order.remove(&Cursor::of(&before.record));
         }
         if !row.deleted {
             state.order.insert(Cursor::of(&row.record));
@@ -277,14 +268,8 @@ impl KeyRows for Edit<'_> {
                 self.undo.fresh.push(*digest);
             }
         }
-        let kept = before.as_ref().filter(|_| !row.deleted);
-        let entry = Entry {
-            usage: kept.map(|entry| entry.usage).unwrap_or_default(),
-            by_hour: kept.map(|entry| entry.by_hour.clone()).unwrap_or_default(),
-            row,
-        };
-        state.keys.insert(id.clone(), entry);
-        self.undo.entries.push((id, before));
+        state.keys.insert(id.clone(), row);
+        self.undo.rows.push((id, before));
         Ok(())
     }
 
@@ -303,7 +288,7 @@ impl KeyRows for Edit<'_> {
 /// and to know what to publish.
 #[derive(Default)]
 struct Undo {
-    entries: Vec<(KeyId, Option<Entry>)>,
+    rows: Vec<(KeyId, Option<KeyRow>)>,
     primaries: Vec<(OwnerRef, Option<KeyId>)>,
     /// Digests that the batch made known.
     fresh: Vec<KeyDigest>,
@@ -312,13 +297,13 @@ struct Undo {
 impl Undo {
     /// The last change first.
     fn restore(self, state: &mut State) {
-        for (id, before) in self.entries.into_iter().rev() {
+        for (id, before) in self.rows.into_iter().rev() {
             if let Some(after) = state.keys.remove(&id) {
-                state.order.remove(&Cursor::of(&after.row.record));
+                state.order.remove(&Cursor::of(&after.record));
             }
             if let Some(before) = before {
-                if !before.row.deleted {
-                    state.order.insert(Cursor::of(&before.row.record));
+                if !before.deleted {
+                    state.order.insert(Cursor::of(&before.record));
                 }
                 state.keys.insert(id, before);
             }
@@ -336,8 +321,8 @@ impl Undo {
 
     fn publish(self, state: &State, shared: &Shared) {
         let (map, former) = (shared.by_digest.pin(), shared.former.pin());
-        for (id, _) in &self.entries {
-            let Some(Entry { row, .. }) = state.keys.get(id) else {
+        for (id, _) in &self.rows {
+            let Some(row) = state.keys.get(id) else {
                 continue;
             };
             for digest in row.digests() {
@@ -348,13 +333,11 @@ impl Undo {
             }
         }
         shared.generation.fetch_add(1, Ordering::SeqCst);
-        for (id, before) in &self.entries {
+        for (id, before) in &self.rows {
             if let Some(before) = before
-                && state
-                    .live(id)
-                    .is_none_or(|now| now.row.digest != before.row.digest)
+                && state.live(id).is_none_or(|now| now.digest != before.digest)
             {
-                map.remove(&before.row.digest);
+                map.remove(&before.digest);
             }
         }
     }

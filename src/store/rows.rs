@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::{
-    Change, Condition, Cursor, Match, OwnerRef, Rejected, StoreError, StoredKey, WriteBatch,
+    Change, Condition, Cursor, ListQuery, Match, OwnerRef, Page, Rejected, StoreError, StoredKey,
+    Usage, UsageByHour, UsageDelta, WriteBatch,
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, Owner, SigningState};
 
-/// All that a store keeps of a key beside its usage; also of one that is deleted, so that its id and
-/// its digests stay known.
+/// All that a store keeps of a key; also of one that is deleted, so that its id and its digests stay
+/// known.
 ///
 /// `serde` writes and reads all of it, digests and signing states in hexadecimal: for the store's own
 /// file, and nothing else. `Debug` shows neither.
@@ -27,6 +28,10 @@ pub struct KeyRow {
     pub record: Arc<KeyRecord>,
     /// What it signs events with: a secret.
     pub signing: Option<SigningState>,
+    /// How it has been used.
+    pub usage: Usage,
+    /// The same by the hour.
+    pub by_hour: Arc<UsageByHour>,
     /// Whether the key is deleted: nobody finds it any more.
     pub deleted: bool,
 }
@@ -39,6 +44,8 @@ impl KeyRow {
             former: Vec::new(),
             record: Arc::new(record),
             signing: None,
+            usage: Usage::default(),
+            by_hour: Arc::default(),
             deleted: false,
         }
     }
@@ -62,10 +69,9 @@ impl KeyRow {
     }
 }
 
-/// The rows of a store as one transaction sees them. From six small calls follow the three that are
-/// hard to get right: [`find`](Self::find), [`primary`](Self::primary) and [`apply`](Self::apply) do
-/// what [`KeyLookup::find`](super::KeyLookup::find), [`KeyStore::primaries`](super::KeyStore::primaries)
-/// and [`KeyStore::apply`](super::KeyStore::apply) promise.
+/// The rows of a store as one transaction sees them. From six small calls follow those that are hard
+/// to get right: each does what the call of its name promises, of [`KeyLookup`](super::KeyLookup),
+/// [`KeyStore`](super::KeyStore) and [`UsageStore`](super::UsageStore).
 ///
 /// The transaction is the store's: while it lasts nobody else writes, nobody else sees what it has
 /// put, and where [`apply`](Self::apply) fails, all of that is undone.
@@ -82,11 +88,12 @@ pub trait KeyRows {
     /// As for [`by_id`](Self::by_id).
     fn by_digest(&self, digest: &KeyDigest) -> Result<Option<KeyRow>, StoreError>;
 
-    /// The records that an owner [includes](OwnerRef::includes), without deleted keys, in any order.
+    /// The records that an owner [includes](OwnerRef::includes), or all of them, without those of
+    /// deleted keys, in any order.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
-    fn of_owner(&self, owner: &OwnerRef) -> Result<Vec<Arc<KeyRecord>>, StoreError>;
+    fn records(&self, of: Option<&OwnerRef>) -> Result<Vec<Arc<KeyRecord>>, StoreError>;
 
     /// The primary key that was set for exactly this owner, whether or not it is there.
     ///
@@ -95,7 +102,6 @@ pub trait KeyRows {
     fn primary_set(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError>;
 
     /// Keeps a row, in the place of the one with its id, and each of its digests as one of this id.
-    /// Usage stays as it is, but that of a deleted key goes.
     ///
     /// # Errors
     /// Where storage cannot.
@@ -106,6 +112,14 @@ pub trait KeyRows {
     /// # Errors
     /// Where storage cannot.
     fn put_primary(&mut self, owner: &OwnerRef, key: Option<KeyId>) -> Result<(), StoreError>;
+
+    /// The row of a key, unless it is deleted.
+    ///
+    /// # Errors
+    /// As for [`by_id`](Self::by_id).
+    fn live(&self, id: &KeyId) -> Result<Option<KeyRow>, StoreError> {
+        Ok(self.by_id(id)?.filter(|row| !row.deleted))
+    }
 
     /// The key that a secret has, by its digests.
     ///
@@ -132,16 +146,95 @@ pub trait KeyRows {
     fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
         let can = |record: &KeyRecord| owner.includes(record) && record.can_be_primary(at);
         if let Some(set) = self.primary_set(owner)?
-            && let Some(row) = self.by_id(&set)?
-            && !row.deleted
+            && let Some(row) = self.live(&set)?
             && can(&row.record)
         {
             return Ok(Some(set));
         }
-        let records = self.of_owner(owner)?;
+        let records = self.records(Some(owner))?;
         let able = records.iter().filter(|record| can(record));
         let newest = able.min_by_key(|record| Cursor::of(record));
         Ok(newest.map(|record| record.id.clone()))
+    }
+
+    /// The primary keys of several owners, in their order.
+    ///
+    /// # Errors
+    /// As for [`by_id`](Self::by_id), but that a key which cannot be read counts as none.
+    fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        let primary = |owner| match self.primary(owner, at) {
+            Err(error) if error.is_corrupt() => Ok(None),
+            primary => primary,
+        };
+        owners.iter().map(primary).collect()
+    }
+
+    /// A page of the records.
+    ///
+    /// # Errors
+    /// As for [`by_id`](Self::by_id).
+    fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        let tenant = query.tenant.clone().map(OwnerRef::Tenant);
+        let mut records = self.records(tenant.as_ref())?;
+        records.sort_by_cached_key(|record| Cursor::of(record));
+        Ok(query.page(records))
+    }
+
+    /// Adds uses to the rows of their keys, as far as these are there.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put). What was put until then is to be undone.
+    fn record_usage(&mut self, batch: &[UsageDelta]) -> Result<(), StoreError> {
+        for delta in batch {
+            if let Some(mut row) = self.live(&delta.id)? {
+                row.usage.add(delta);
+                Arc::make_mut(&mut row.by_hour).add(delta);
+                self.put(row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How each of these keys has been used.
+    ///
+    /// # Errors
+    /// As for [`by_id`](Self::by_id).
+    fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        let usage = |id| Ok(self.live(id)?.map(|row| row.usage).unwrap_or_default());
+        ids.iter().map(usage).collect()
+    }
+
+    /// How often a key was used, by the hour.
+    ///
+    /// # Errors
+    /// As for [`by_id`](Self::by_id).
+    fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<UsageByHour, StoreError> {
+        let row = self.live(id)?;
+        Ok(row.map_or_else(UsageByHour::default, |row| row.by_hour.between(from, to)))
+    }
+
+    /// Forgets the hours of all keys that ended before an instant; returns how many.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put). What was put until then is to be undone.
+    fn forget_usage_before(&mut self, before: SystemTime) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        for record in self.records(None)? {
+            if let Some(mut row) = self.live(&record.id)? {
+                forgotten += Arc::make_mut(&mut row.by_hour).forget_before(before);
+                self.put(row)?;
+            }
+        }
+        Ok(forgotten)
     }
 
     /// Makes the changes of a batch, if its conditions hold.
@@ -166,8 +259,8 @@ pub trait KeyRows {
 
 /// The row of a key that must be there.
 fn live(rows: &(impl KeyRows + ?Sized), id: &KeyId) -> Result<KeyRow, StoreError> {
-    let row = rows.by_id(id)?.filter(|row| !row.deleted);
-    row.ok_or_else(|| StoreError::rejected(Rejected::Missing(id.clone())))
+    rows.live(id)?
+        .ok_or_else(|| StoreError::rejected(Rejected::Missing(id.clone())))
 }
 
 fn check(rows: &(impl KeyRows + ?Sized), condition: &Condition) -> Result<(), StoreError> {
@@ -185,7 +278,7 @@ fn check(rows: &(impl KeyRows + ?Sized), condition: &Condition) -> Result<(), St
             false => Rejected::Primary,
         },
         Condition::ActiveKeysAtMost { owner, at, limit } => {
-            let records = rows.of_owner(owner)?;
+            let records = rows.records(Some(owner))?;
             let counted = records.iter().filter(|record| record.counts_as_active(*at));
             match counted.count() as u64 {
                 active if active <= *limit => return Ok(()),
@@ -243,6 +336,7 @@ fn make(rows: &mut (impl KeyRows + ?Sized), change: &Change) -> Result<(), Store
             row.deleted = true;
             row.signing = None;
             row.record = Arc::new(emptied(&row.record));
+            (row.usage, row.by_hour) = Default::default();
             rows.put(row)
         }
         Change::SetPrimary { owner, key } => {
@@ -286,6 +380,10 @@ struct Written {
     record: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signing: Option<String>,
+    #[serde(default)]
+    usage: Usage,
+    #[serde(default)]
+    by_hour: UsageByHour,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
 }
@@ -298,6 +396,8 @@ impl Serialize for KeyRow {
             former: self.former.iter().map(text).collect(),
             record: self.record.to_json().map_err(ser::Error::custom)?,
             signing: self.signing.as_ref().map(|state| hex(state.as_bytes())),
+            usage: self.usage,
+            by_hour: (*self.by_hour).clone(),
             deleted: self.deleted,
         };
         written.serialize(serializer)
@@ -325,6 +425,8 @@ impl<'de> Deserialize<'de> for KeyRow {
                 KeyRecord::from_json(&written.record).map_err(|_| broken("a record"))?,
             ),
             signing: written.signing.map(state).transpose()?,
+            usage: written.usage,
+            by_hour: Arc::new(written.by_hour),
             deleted: written.deleted,
         })
     }

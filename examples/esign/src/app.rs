@@ -215,8 +215,8 @@ impl App {
         self.trail.dropped()
     }
 
-    /// Writes the usage that was counted, and the events that were noted; whether they could be
-    /// written.
+    /// Writes the usage that was counted, the events that were noted and digests anew; whether usage
+    /// and events could be written.
     pub(crate) async fn flush(&self) -> bool {
         let events = self.flush_events().await;
         let usage = self.authenticator.usage();
@@ -227,6 +227,7 @@ impl App {
         if let Err(error) = &written {
             warn!(error = %Chain(error), "usage could not be written; it is kept for the next time");
         }
+        self.authenticator.write_rehashes().await;
         events && written.is_ok()
     }
 

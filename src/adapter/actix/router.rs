@@ -16,14 +16,14 @@ use crate::adapter::routes::{Guarded, RouteDemand};
 ///
 /// ```
 /// use actix_web::{App, web};
-/// use portunus::adapter::actix::{Auth, ProtectedRouter, get, post};
+/// use portunus::adapter::actix::{ProtectedRouter, get, post};
 /// # use portunus::key::{Alphabet, KeyFormat};
 /// # use portunus::store::MemoryStore;
-/// use portunus::{Authenticator, KeyPrincipal, scope};
+/// use portunus::{KeyPrincipal, Portunus, scope};
 ///
 /// # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-/// # let authenticator = Authenticator::builder(MemoryStore::new()).bearer([format]).build()?;
-/// let auth = Auth::new(authenticator); // once: the clones share caches and limits
+/// # let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
+/// let auth = keys.middleware(); // once: the clones share caches and limits
 /// let routes = move || {
 ///     ProtectedRouter::new(auth.clone())
 ///         .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
