@@ -62,7 +62,7 @@
 //! |---|---|---|
 //! | `tower` | layer and requirements, by route or gRPC method, for tower services over `http` 1 | 1.88 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default | 1.88 |
-//! | `actix-web` | middleware, extractors and requirements for actix-web 4 | 1.89 |
+//! | `actix-web` | middleware, extractors, requirements, and a router that denies by default, for actix-web 4 | 1.89 |
 //! | `events` | signing events with the owner's primary key | 1.88 |
 //! | `tracing` | spans and log lines, and audit events as log lines | 1.88 |
 //! | `metrics` | counters and histograms | 1.88 |
