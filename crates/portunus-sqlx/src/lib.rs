@@ -64,7 +64,7 @@
 //! # async fn run(store: portunus_sqlx::SqliteStore) {
 //! use std::time::{Duration, SystemTime};
 //!
-//! use portunus::store::KeyStore;
+//! use portunus::store::UsageStore;
 //!
 //! const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 //! let mut hourly = tokio::time::interval(Duration::from_secs(60 * 60));
