@@ -48,6 +48,7 @@
 //! A body is not touched before there is a principal. actix-web asks for a body that a client has
 //! announced with `Expect: 100-continue` before any middleware runs; that is the server's setting.
 
+mod answers;
 mod auth;
 mod carrier;
 mod extract;
