@@ -376,6 +376,38 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
+    /// About how much memory it takes with what is compiled of it, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let owner = &self.owner;
+        let texts = [
+            Some(self.id.as_str()),
+            Some(self.name.as_str()),
+            self.description.as_deref(),
+            Some(self.metadata.0.as_str()),
+            Some(owner.tenant_id.as_str()),
+            owner.user_id.as_ref().map(UserId::as_str),
+            owner.user_email.as_deref(),
+            self.plan.as_ref().map(PlanName::as_str),
+        ];
+        let delegated = match &self.delegation {
+            Delegation::Only(scopes) => scopes.as_slice(),
+            Delegation::Off | Delegation::On => &[],
+        };
+        let scopes = self.scopes.iter().chain(delegated).map(Scope::as_str);
+        let workspaces = self.workspaces.iter().flatten().map(WorkspaceId::as_str);
+        // Twice: as they are written, and compiled.
+        let names = scopes.chain(workspaces);
+        let names: usize = names
+            .map(|name| 2 * (name.len() + size_of::<String>()))
+            .sum();
+        let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+        let networks = self.allowed_ips.as_ref();
+        let networks = networks.map_or(0, |list| list.entries().len() * 64);
+        let quotas = self.quotas.as_ref();
+        let quotas = quotas.map_or(0, |quotas| quotas.as_slice().len() * 128);
+        size_of::<Self>() + texts + names + networks + quotas
+    }
+
     /// A record with the facts that every key has; the rest is public and starts as: version 1, no
     /// scopes, full access, enabled, without a time limit, a family of its own.
     #[must_use]

@@ -162,7 +162,7 @@ impl KeyManager {
             watch.forget();
             return issued;
         }
-        watch.ended(issued.as_ref().map(|issued| &*issued.record), || None);
+        watch.note_end(issued.as_ref().map(|issued| &*issued.record), || None);
         issued
     }
 
@@ -289,7 +289,8 @@ impl KeyManager {
             .change(pin)
             .join(self.insertion(record, digest, signing, now));
         let holds = self.precondition_holds(None);
-        self.apply(&batch, holds, 1).await?.done()
+        // A secret that was made is not lost because other nodes follow later.
+        self.apply(&batch, holds, 1).await?.done().map(drop)
     }
 
     /// The changes that make a key, and make it the primary one where there is none, under its

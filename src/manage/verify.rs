@@ -13,9 +13,9 @@ impl KeyManager {
         let watch = self.watch(Action::KeyVerify);
         let verified = self.try_verify(key).await;
         match &verified {
-            Ok(Some(found)) => watch.ended(Ok(&found.record), || None),
+            Ok(Some(found)) => watch.note_end(Ok(&found.record), || None),
             Ok(None) => watch.forget(),
-            Err(error) => watch.ended(Err(error), || None),
+            Err(error) => watch.note_end(Err(error), || None),
         }
         verified
     }
