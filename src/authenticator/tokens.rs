@@ -20,7 +20,6 @@ use super::wait::Wait;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::KeyDigest;
 use crate::principal::KeyEntry;
-use crate::scope::Scope;
 use crate::telemetry::{self, Step};
 use crate::verifier::TokenVerifier;
 
