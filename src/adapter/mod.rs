@@ -19,7 +19,7 @@ mod exchange;
 mod inside;
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 mod require;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix-web", feature = "axum"))]
 mod routes;
 #[cfg(feature = "tower")]
 pub mod tower;

@@ -48,16 +48,16 @@ impl<H> Unguarded<H> {
         self.saying(Some(requirement.into()), false)
     }
 
-    /// For every valid key.
+    /// For every valid key, also one of some workspaces only.
     pub fn any_key(self) -> Guarded<H> {
-        self.require(Requirement::none())
+        self.require(Requirement::none().any_workspace())
     }
 
     /// For every valid key, and for requests that send no credentials at all: the handler takes
     /// `Option<KeyPrincipal>`. A wrong or revoked key is refused.
     pub fn optional_key(self) -> Guarded<H> {
         // A key that is there is judged as by `any_key()`.
-        self.saying(Some(Requirement::none()), true)
+        self.saying(Some(Requirement::none().any_workspace()), true)
     }
 
     /// For everybody, without a look at any key.
@@ -120,7 +120,7 @@ impl RouteDemand {
 pub(super) fn nested(prefix: &str, path: &str) -> String {
     let within = prefix.strip_suffix('/').unwrap_or(prefix);
     match path {
-        "/" => prefix.to_owned(),
+        "/" if !prefix.is_empty() => prefix.to_owned(),
         path => format!("{within}{path}"),
     }
 }

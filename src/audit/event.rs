@@ -293,9 +293,10 @@ named! {
         KeyMakePrimary = "key.make_primary",
         /// A key was deleted.
         KeyDelete = "key.delete",
-        /// A key's record was looked at; not noted.
+        /// A key's record was looked at; noted only where that was refused.
         KeyRead = "key.read",
-        /// Management at all, noted where an operator may manage nothing.
+        /// Management at all, noted where nobody is proven to ask for it, where the operator may manage
+        /// nothing, and where what was asked for is no act.
         Manage = "manage",
         /// A secret was verified for an operator.
         KeyVerify = "key.verify",

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::key::KeyId;
 use crate::limit::{BucketId, Decision, LimitBucket, LimitRequest, LocalLimiter};
 use crate::quota::Quotas;
 
@@ -40,11 +39,11 @@ impl Throttle {
         }
     }
 
-    /// Counts a refusal, of the key where one was presented, else of the client; whether it is one of
+    /// Counts a refusal, of the key or the operator where one is known, else of the client; whether it is one of
     /// those that are kept.
-    pub(super) fn admits(&self, key: Option<&KeyId>, client: Option<IpAddr>) -> bool {
-        match key {
-            Some(key) => self.count(&self.keys, key.as_str(), "keys"),
+    pub(super) fn admits(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
+        match known {
+            Some(name) => self.count(&self.keys, name, "keys"),
             None => self.count(&self.clients, &name_of(client), "clients"),
         }
     }

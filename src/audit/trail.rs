@@ -24,7 +24,6 @@ use super::throttle::Throttle;
 use super::witness::Noted;
 use super::{Action, AuditError, AuditEvent, AuditOutcome, AuditSink, EventId, RequestId};
 use crate::clock::{Clock, SystemClock, within};
-use crate::key::KeyId;
 use crate::quota::{Quota, Quotas};
 use crate::telemetry;
 
@@ -63,6 +62,8 @@ struct Overflow {
 
 enum Waiting {
     Request(Box<Noted>),
+    /// A call of management that came to no act.
+    Refusal(Box<AuditEvent>),
     Act(Box<AuditEvent>),
 }
 
@@ -70,7 +71,7 @@ impl Waiting {
     fn bytes(&self) -> usize {
         match self {
             Self::Request(noted) => noted.bytes(),
-            Self::Act(event) => event.bytes(),
+            Self::Refusal(event) | Self::Act(event) => event.bytes(),
         }
     }
 }
@@ -239,17 +240,28 @@ impl AuditTrail {
         }
     }
 
+    /// Keeps a call of management that came to no act, unless there is no place for it or its source
+    /// failed too often: the operator of this name, else the client.
+    pub(crate) fn note_refusal(&self, operator: Option<&str>, event: AuditEvent) {
+        if self.sinks() == 0 || !self.keeps_refusal(operator, event.client_ip) {
+            return;
+        }
+        if self.shared.push(Waiting::Refusal(Box::new(event))).is_err() {
+            self.shared.drops_one();
+        }
+    }
+
     pub(super) fn note(&self, noted: Box<Noted>) {
         if self.sinks() > 0 && self.shared.push(Waiting::Request(noted)).is_err() {
             self.shared.drops_one();
         }
     }
 
-    /// Whether a refusal of this source is to be kept: of the key where one was presented, else of
-    /// the client.
-    pub(super) fn keeps_refusal(&self, key: Option<&KeyId>, client: Option<IpAddr>) -> bool {
+    /// Whether a refusal of this source is to be kept: of the key or the operator where one is
+    /// known, else of the client.
+    pub(super) fn keeps_refusal(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
         let kept = self.shared.throttle.as_ref();
-        let kept = kept.is_none_or(|throttle| throttle.admits(key, client));
+        let kept = kept.is_none_or(|throttle| throttle.admits(known, client));
         if !kept {
             self.shared.throttled.fetch_add(1, Ordering::Relaxed);
             telemetry::audit_left_out("throttled", 1);
@@ -327,6 +339,7 @@ impl Shared {
         for _ in 0..self.queue.capacity() {
             match self.pop() {
                 Some(Waiting::Request(noted)) => fresh.push(Kept::request(noted.into_event())),
+                Some(Waiting::Refusal(event)) => fresh.push(Kept::request(*event)),
                 Some(Waiting::Act(event)) => fresh.push(Kept::act(*event)),
                 None => break,
             }
@@ -416,9 +429,9 @@ impl AuditTrailBuilder {
         self
     }
 
-    /// How many refusals of one source (a key, else a client's address, IPv6 by /64) are noted; 100
-    /// a minute unless set, `None` for all. What was let through is never left out by this, however
-    /// it ended.
+    /// How many refusals of one source (a key or an operator, else a client's address, IPv6 by /64)
+    /// are noted; 100 a minute unless set, `None` for all. What was let through is never left out by
+    /// this, however it ended.
     pub fn failures_per_source(mut self, quotas: Option<Quotas>) -> Self {
         self.failures = quotas;
         self

@@ -147,7 +147,7 @@ impl Drop for Witness {
             }
             (_, record) => self
                 .trail
-                .keeps_refusal(record.map(|record| &record.id), noted.client_ip),
+                .keeps_refusal(record.map(|record| record.id.as_str()), noted.client_ip),
         };
         if kept {
             self.trail.note(noted);

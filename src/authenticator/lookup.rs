@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Inner;
-use super::facts::{Facts, Purpose};
+use super::facts::Facts;
 use super::wait::Wait;
 use crate::error::{AuthError, ErrorCode};
 use crate::store::{StoreError, StoredKey};
@@ -57,19 +57,8 @@ impl Inner {
     }
 
     /// A well-formed key that no store knows: counted against the client, never against any key.
-    /// What was awaited was let through by the budget before; what was answered at once is refused
-    /// past it.
-    pub(super) fn unknown(&self, facts: &Facts, waited: bool) -> AuthError {
-        let client = facts.counted_client();
-        let wait = match facts.purpose {
-            Purpose::Verification => None,
-            Purpose::Request if waited => {
-                self.budget.failed(client);
-                None
-            }
-            Purpose::Request => self.budget.failed_at_once(client),
-        };
-        match wait {
+    pub(super) fn unknown(&self, facts: &Facts) -> AuthError {
+        match self.budget.failed(facts.counted_client()) {
             Some(wait) => AuthError::too_many_failures(wait),
             None => AuthError::new(ErrorCode::InvalidKey),
         }

@@ -44,8 +44,6 @@ enum Step {
 /// What the steps so far have found out.
 pub(super) struct Progress {
     next: Step,
-    /// Whether something was awaited.
-    pub(super) waited: bool,
     /// The place among the look-ups in flight, while the key is not known yet.
     pub(super) place: Option<super::budget::Place>,
     stored: Option<Arc<StoredKey>>,
@@ -78,7 +76,6 @@ impl Progress {
                 Some(_) => Step::Lookup,
                 None => Step::ExternalToken,
             },
-            waited: false,
             place: None,
             stored: None,
             entry: None,
@@ -147,7 +144,6 @@ impl Inner {
         so_far: &mut Progress,
         answer: Option<Answer>,
     ) -> Advance {
-        so_far.waited |= answer.is_some();
         match self.steps(facts, so_far, answer) {
             Ok(advance) => advance,
             Err(error) => Advance::Decided(Err(self.refusal(error, facts, so_far))),
@@ -175,17 +171,17 @@ impl Inner {
                             Step::Standing
                         }
                         None if facts.token.is_some() => Step::ExternalToken,
-                        None => return Err(self.unknown(facts, so_far.waited)),
+                        None => return Err(self.unknown(facts)),
                     }
                 }
                 (Step::ExternalToken, _) => {
-                    let known = self.verified(facts);
-                    match answered!(answer, Token, known, self.verification(facts, so_far)?)? {
+                    let known = || self.verified(facts);
+                    match answered!(answer, Token, known(), self.verification(facts, so_far)?)? {
                         Some(entry) => {
                             so_far.entry = Some(entry);
                             Step::Standing
                         }
-                        None => return Err(self.unknown(facts, so_far.waited)),
+                        None => return Err(self.unknown(facts)),
                     }
                 }
                 // 5. standing: the key's, then its owner's
@@ -197,9 +193,9 @@ impl Inner {
                 }
                 (Step::Owner, Some(entry)) => {
                     if let Some(owners) = &self.owner_standing {
-                        let ask = || owners.standing_now(&entry.record.owner);
-                        let now = telemetry::timed(telemetry::Step::OwnerStanding, ask);
-                        check_owner(answered!(answer, Owner, now, Wait::owner(owners, entry)))?;
+                        let now = || owners.standing_now(&entry.record.owner);
+                        let now = || telemetry::timed(telemetry::Step::OwnerStanding, now);
+                        check_owner(answered!(answer, Owner, now(), Wait::owner(owners, entry)))?;
                     }
                     Step::Environment
                 }
@@ -220,9 +216,9 @@ impl Inner {
                 (Step::Limit, Some(entry)) => {
                     if let (Some(limiter), Purpose::Request) = (&self.limits.limiter, facts.purpose)
                     {
-                        let now = self.limits.decide_now(limiter, entry, facts);
+                        let now = || self.limits.decide_now(limiter, entry, facts);
                         let wait = || Wait::limiter(limiter, entry);
-                        let decided = answered!(answer, Limiter, now, wait());
+                        let decided = answered!(answer, Limiter, now(), wait());
                         so_far.limits = Some(self.limits.admitted(decided, entry, facts)?);
                     }
                     Step::Actor
@@ -231,10 +227,10 @@ impl Inner {
                 (Step::Actor, Some(entry)) => {
                     if let Some((directory, mode, user)) = self.acts_for(facts, entry)? {
                         let tenant = &entry.record.owner.tenant_id;
-                        let ask = || directory.resolve_now(tenant, user);
-                        let now = telemetry::timed(telemetry::Step::Directory, ask);
+                        let now = || directory.resolve_now(tenant, user);
+                        let now = || telemetry::timed(telemetry::Step::Directory, now);
                         let wait = || Wait::directory(directory, entry, user);
-                        let answer = answered!(answer, User, now, wait());
+                        let answer = answered!(answer, User, now(), wait());
                         so_far.acting = Some(self.acting(entry, mode, user, answer)?);
                     }
                     Step::Principal

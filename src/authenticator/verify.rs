@@ -53,6 +53,7 @@ impl Introspection {
     }
 
     /// The workspace that the request is about, whichever way the route takes it from a request.
+    /// Without one, the answer is that for a route that takes keys of any workspaces.
     pub fn with_workspace(mut self, workspace: WorkspaceId) -> Self {
         self.workspace = Some(workspace);
         self
@@ -73,7 +74,7 @@ impl Introspection {
                 let of = WorkspaceOf::function(move |_| Some(id.as_str().to_owned()));
                 required.and(Requirement::workspace(of))
             }
-            None => required,
+            None => required.any_workspace(),
         }
     }
 }
@@ -236,7 +237,9 @@ impl Inner {
                 .map(|error| error.detail().to_owned()),
         );
         parts.extend(by_network(principal.record(), asked.client_ip));
-        if let Some(required) = &asked.requirement {
+        if let Some(required) = asked.requirement.clone() {
+            // Workspaces are told of below.
+            let required = required.any_workspace();
             let head = AskedHead {
                 method: "GET",
                 asked,
@@ -276,7 +279,10 @@ fn by_network(record: &KeyRecord, ip: Option<IpAddr>) -> Option<String> {
 
 fn by_method(principal: &KeyPrincipal, method: &str, asked: &Introspection) -> String {
     let head = AskedHead { method, asked };
-    match Requirement::none().check(principal, Some(&head)) {
+    match Requirement::none()
+        .any_workspace()
+        .check(principal, Some(&head))
+    {
         Ok(()) => format!("{method}: the key has access"),
         Err(_) => format!("{method}: the key is read-only"),
     }

@@ -146,6 +146,22 @@ impl LocalLimiter {
         }
         Ok(told)
     }
+
+    /// How long one unit would have to wait, without taking it: zero where it would pass. `None` where
+    /// nothing is known of the bucket, or it was last asked for with other quotas.
+    #[must_use]
+    pub fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
+        let now = nanos(self.inner.clock.monotonic());
+        let cell = self.inner.known(bucket)?;
+        let mut state = cell.0.lock();
+        let now = now.max(state.now);
+        if state.quotas.as_ref() != Some(bucket.quotas) {
+            return None;
+        }
+        state.now = now;
+        state.advance(now);
+        Some(Duration::from_nanos(state.wait(bucket.quotas, now, 1)))
+    }
 }
 
 fn decision(wait: u64) -> Decision {
@@ -193,6 +209,15 @@ fn kind(id: BucketId<'_>) -> u8 {
 }
 
 impl Inner {
+    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
+        let shard = self.shard(bucket.id).lock();
+        match bucket.id {
+            BucketId::Family(family) => shard.families.get(family).cloned(),
+            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
+            BucketId::Custom(name) => shard.customs.get(name).cloned(),
+        }
+    }
+
     fn shard(&self, id: BucketId<'_>) -> &Mutex<Shard> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let hash = match id {

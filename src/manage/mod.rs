@@ -29,6 +29,7 @@ mod watch;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 pub use change::KeyChange;
@@ -49,11 +50,11 @@ use precondition::Precondition;
 use crate::actor::UserIds;
 use crate::audit::{Action, AuditReader, AuditTrail, EventPage, EventQuery};
 use crate::authenticator::Authenticator;
+use crate::clock::Clock;
 use crate::config::BuildError;
 use crate::key::{Environment, FormatError, KeyFormat, KeyId, KeyKind, KeyRecord, TenantId};
 use crate::store::{
-    Cursor, HourOfUse, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour,
-    UsageDelta, UsageStore,
+    Cursor, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour, UsageStore,
 };
 use crate::telemetry;
 
@@ -96,6 +97,8 @@ pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
     precondition: Option<Arc<Precondition>>,
+    /// Whether anything was noted since it is in this operator's hands.
+    noted: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -165,6 +168,7 @@ impl KeyManager {
             }),
             operator: Arc::new(Operator::host()),
             precondition: None,
+            noted: Arc::default(),
         })
     }
 
@@ -175,6 +179,7 @@ impl KeyManager {
     pub fn by(&self, operator: Operator) -> Self {
         Self {
             operator: Arc::new(operator),
+            noted: Arc::default(),
             ..self.clone()
         }
     }
@@ -316,11 +321,14 @@ impl KeyManager {
         loop {
             let mut usage = counts.usage_by_hour(id, from, to).await?;
             if let Some(unwritten) = reading.unwritten([id]) {
-                for delta in unwritten.into_iter().flatten() {
-                    add_hour(&mut usage.hours, &delta, from, to);
-                }
-                usage.corrupt = self.left_out(usage.corrupt);
-                return Ok(usage);
+                unwritten
+                    .iter()
+                    .flatten()
+                    .for_each(|delta| usage.add(delta));
+                // What is not written yet may be of another hour than was asked for.
+                let mut within = usage.between(from, to);
+                within.corrupt = self.left_out(usage.corrupt);
+                return Ok(within);
             }
         }
     }
@@ -428,6 +436,12 @@ impl KeyManager {
         }
     }
 
+    /// Where the manager's time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.authenticator.clock()
+    }
+
     /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.
     #[must_use]
     pub fn now(&self) -> SystemTime {
@@ -440,18 +454,6 @@ fn readable(record: &KeyRecord) -> Result<(), ManageError> {
     match record.needs() {
         Some(needs) => Err(ManageError::Newer { needs }),
         None => Ok(()),
-    }
-}
-
-/// Adds uses to their hour, as a store does that is given them.
-fn add_hour(hours: &mut Vec<HourOfUse>, delta: &UsageDelta, from: SystemTime, to: SystemTime) {
-    let start = HourOfUse::start_of(delta.last_used_at);
-    if start < HourOfUse::start_of(from) || start >= to {
-        return;
-    }
-    match hours.binary_search_by_key(&start, |hour| hour.start) {
-        Ok(place) => hours[place].count = hours[place].count.saturating_add(delta.count),
-        Err(place) => hours.insert(place, HourOfUse::new(start, delta.count)),
     }
 }
 

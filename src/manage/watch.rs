@@ -4,6 +4,7 @@
 //! key, may be a secret that was written in the wrong place.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{KeyManager, MAX_TEXT_LENGTH, ManageError, ManagedKey};
 use crate::audit::{Action, AuditEvent, AuditOutcome, Party, shortened};
@@ -28,7 +29,7 @@ impl KeyManager {
         }
     }
 
-    /// The key that somebody is about to do this to, before it is known what exactly: as
+    /// The key that somebody is about to read or to do this to, before it is known what exactly: as
     /// [`get`](Self::get), but that it is refused is noted as a refusal of the act.
     ///
     /// # Errors
@@ -53,6 +54,57 @@ impl KeyManager {
         watch.asked = about.map(|record| record.id.clone());
         watch.about = about.map(|record| Arc::new(record.clone()));
         watch.refused(why.code(), without_values(why));
+    }
+
+    /// Whether anything was noted since this manager is in its operator's hands
+    /// ([`by`](Self::by)): whoever answers a call notes it otherwise.
+    #[must_use]
+    pub fn has_noted(&self) -> bool {
+        self.noted.load(Ordering::Relaxed)
+    }
+
+    /// Notes a call of the operator's that came to no act: one that was refused before the manager
+    /// was asked, or given up. `fill` adds what is known of the request, and nothing of what it
+    /// presents. Such calls are noted as often as failures of one source are
+    /// ([`AuditTrailBuilder::failures_per_source`](crate::audit::AuditTrailBuilder::failures_per_source)).
+    pub fn note_call(
+        &self,
+        action: Action,
+        outcome: AuditOutcome,
+        fill: impl FnOnce(&mut AuditEvent),
+    ) {
+        self.noted.store(true, Ordering::Relaxed);
+        let Some(trail) = self.audit() else {
+            return;
+        };
+        let operator = self.operator();
+        let mut event = trail.event(action, outcome);
+        self.sign(&mut event);
+        event.tenant_id = operator.tenant().cloned();
+        fill(&mut event);
+        let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
+        // No id of a key has a space in it.
+        let source = format!("{tenant} {}", shortened(&operator.name, LONGEST_NAME));
+        trail.note_refusal(Some(&source), event);
+    }
+
+    /// Notes a call that nobody is proven to make, as an act of nobody's on no tenant: only
+    /// operators who are confined to none see it. `fill` and how often such calls are noted are as
+    /// for [`note_call`](Self::note_call); the source is the client's address.
+    pub fn note_unproven(&self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
+        if let Some(trail) = self.audit() {
+            let mut event = trail.event(Action::Manage, outcome);
+            fill(&mut event);
+            trail.note_refusal(None, event);
+        }
+    }
+
+    /// Names the operator in an event, and the request that it makes.
+    fn sign(&self, event: &mut AuditEvent) {
+        let operator = self.operator();
+        event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
+        event.client_ip = operator.client_ip;
+        event.request_id.clone_from(&operator.request_id);
     }
 
     /// Whether the operator may manage anything at all, to be asked before anything else is read.
@@ -180,14 +232,13 @@ impl Watch<'_> {
 
     fn note(&mut self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
         self.noted = true;
+        self.manager.noted.store(true, Ordering::Relaxed);
         let Some(trail) = self.manager.audit().cloned() else {
             return;
         };
         let operator = self.manager.operator();
         let mut event = trail.event(self.action, outcome);
-        event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
-        event.client_ip = operator.client_ip;
-        event.request_id.clone_from(&operator.request_id);
+        self.manager.sign(&mut event);
         if let Some(record) = &self.about {
             name(&mut event, record);
         }
@@ -214,7 +265,8 @@ fn name(event: &mut AuditEvent, record: &KeyRecord) {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        if !self.noted {
+        // Who gives up reading has done nothing.
+        if !self.noted && self.action != Action::KeyRead {
             self.note(AuditOutcome::Abandoned, |_| {});
         }
     }

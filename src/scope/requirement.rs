@@ -48,9 +48,14 @@ impl ScopeRequirement {
         ))
     }
 
-    /// All of these.
+    /// All of these. An empty list can never be met: it fails closed, and [`none`](Self::none) is how
+    /// to require nothing.
     pub fn all_of<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Self {
-        Self(Node::All(parts.into_iter().map(Into::into).collect()))
+        let parts: Vec<_> = parts.into_iter().map(Into::into).collect();
+        Self(match parts.is_empty() {
+            true => Node::Any(parts),
+            false => Node::All(parts),
+        })
     }
 
     /// Whether the grants meet it. Allocates nothing.

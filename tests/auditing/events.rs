@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditTrail, MemoryAudit};
 use portunus::key::{Delegation, KeyDigest, KeyKind, Owner, TenantId};
-use portunus::limit::{LocalLimiter, LookupBudget, OnOutage};
+use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
 use portunus::network::{AllowList, Transport};
 use portunus::quota::{Quota, Quotas};
@@ -410,13 +410,10 @@ async fn a_key_whose_grants_cannot_be_understood_is_named() {
 async fn where_no_real_key_was_presented_none_is_named() {
     for late in [false, true] {
         let (house, trail, log, key, _) = one_key(late).await;
-        let mut one_failure = LookupBudget::default();
-        one_failure.failures = Some(per_minute(1));
-        one_failure.per_second_past_failures = 0;
         let authenticator = house
             .bearer()
             .audit(trail.clone())
-            .lookup_budget(one_failure)
+            .failure_quotas(Some(per_minute(1)))
             .build()
             .unwrap();
         let wrong = portunus_test_support::with_last_character_wrong(&key);

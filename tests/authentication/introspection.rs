@@ -127,6 +127,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
         Requirement::writing(),
         Requirement::user(),
         Requirement::organization(),
+        Requirement::none().any_workspace(),
         plans.at_least("standard").unwrap(),
         Requirement::workspace(WorkspaceOf::parameter("ws")),
     ];
@@ -285,7 +286,7 @@ impl Case {
                 .requirement
                 .clone()
                 .and(Requirement::workspace(WorkspaceOf::parameter("ws"))),
-            None => self.requirement.clone(),
+            None => self.requirement.clone().any_workspace(),
         };
         let refused = route.check(&admission.principal.unwrap(), Some(&request));
         refused.err().map(|error| error.code())

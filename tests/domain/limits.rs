@@ -1976,7 +1976,7 @@ async fn a_store_that_must_be_awaited_is_not_asked_for_a_client_that_failed_too_
     assert_eq!(codes(&authenticator, &bad, 100).await, (100, 0));
     let asked = house.store.finds();
     // But for the four look-ups a second, which all of its keys share.
-    assert_eq!(codes(&authenticator, &bad, 100).await, (4, 96));
+    assert_eq!(codes(&authenticator, &bad, 100).await, (0, 100));
     let good = Head::bearer(&key).from("192.0.2.1");
     let error = refusal(&authenticator, &good).await;
     assert_eq!(error.code(), ErrorCode::TooManyFailures);
@@ -2116,4 +2116,41 @@ async fn where_no_more_addresses_are_told_apart_the_one_that_failed_longest_ago_
     assert_eq!(codes(&authenticator, &second, 100).await, (99, 1));
     let first = head.clone().from(&numbered(0));
     assert_eq!(codes(&authenticator, &first, 101).await, (100, 1));
+}
+
+/// A limiter that must be awaited, and could answer at once afterwards.
+#[derive(Debug, Default)]
+struct FirstLate {
+    admitted: AtomicU64,
+    asked: AtomicBool,
+}
+
+#[async_trait]
+impl RateLimiter for FirstLate {
+    async fn acquire(&self, _: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        tokio::task::yield_now().await;
+        self.admitted.fetch_add(1, Ordering::SeqCst);
+        Ok(Decision::admitted())
+    }
+    fn try_acquire(&self, _: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
+        if !self.asked.swap(true, Ordering::SeqCst) {
+            return None;
+        }
+        self.admitted.fetch_add(1, Ordering::SeqCst);
+        Some(Ok(Decision::admitted()))
+    }
+}
+
+#[tokio::test]
+async fn a_limiter_that_was_awaited_is_not_asked_again_for_the_request() {
+    let (house, limiter) = (House::new(), Arc::new(FirstLate::default()));
+    let (key, _) = house.issue(&[]).await;
+    let authenticator = house
+        .bearer()
+        .limiter(Arc::clone(&limiter))
+        .build()
+        .unwrap();
+    let admission = authenticator.authenticate(&Head::bearer(&key)).await;
+    assert!(admission.unwrap().limits.is_some());
+    assert_eq!(limiter.admitted.load(Ordering::SeqCst), 1);
 }

@@ -499,7 +499,7 @@ fn or_c(other: ScopeRequirement) -> ScopeRequirement {
 fn requirements_combine_as_any_and_all() {
     for (requirement, grants, met) in [
         (ScopeRequirement::none(), vec![], true),
-        (each_of(&[]), vec![], true),
+        (each_of(&[]), vec!["*"], false),
         (one_of(&[]), vec!["*"], false),
         (one_of(&["a", "b"]), vec!["b"], true),
         (one_of(&["a", "b"]), vec!["c"], false),

@@ -137,7 +137,8 @@ impl ApiSecurity {
         let Some(requirement) = requirement else {
             return;
         };
-        if *requirement != Requirement::none() {
+        let any_key = [Requirement::none(), Requirement::none().any_workspace()];
+        if !any_key.contains(requirement) {
             let words = format!("Requires {requirement}.");
             operation.description = Some(match operation.description.take() {
                 Some(description) => format!("{description}\n\n{words}"),

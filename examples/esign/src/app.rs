@@ -4,11 +4,11 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::{Extensions, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::{any, put};
+use axum::routing::put;
 use axum::{Json, Router};
 use portunus::KeyStore;
 use portunus::adapter::axum::{ProtectedRouter, get};
@@ -19,7 +19,7 @@ use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
 use portunus::respond::Answer;
 use portunus::{AuthError, Authenticator, ErrorCode, Portunus, Requirement};
-use portunus_admin::{Admin, Fault, Origin};
+use portunus_admin::{Admin, Origin};
 use portunus_profiles::Profile;
 use tracing::warn;
 
@@ -47,7 +47,6 @@ pub(crate) struct App {
     /// How many events that were dropped a warning has told of.
     dropped_told: Arc<AtomicU64>,
     events: Arc<dyn AuditReader>,
-    pub(crate) plans: PlanOrder,
     pub(crate) standard_plan: Requirement,
     /// Other sites whose pages may write to the management API and read its answers.
     pub(crate) trusted_origins: Arc<[Origin]>,
@@ -62,6 +61,7 @@ impl App {
         let profile = flags.profile;
         let directory = DemoDirectory::new(profile)?;
         let plans = PlanOrder::new(operators::PLANS.iter().copied())?;
+        let standard_plan = plans.at_least(operators::TENANTS_PLAN)?;
         let trail = AuditTrail::builder()
             .sink(Arc::clone(&storage.sink))
             .sink(TracingAudit::new())
@@ -81,10 +81,7 @@ impl App {
         let mut management = profile
             .management()
             .operators(operators::DemoPolicy)
-            .host_rules(admin::DemoRules {
-                profile,
-                plans: plans.clone(),
-            });
+            .host_rules(admin::DemoRules { profile, plans });
         if let Some(bound) = &flags.environment {
             policy = policy.serve_only(bound.clone());
             // Serving is bound, issuing is not: the bound one is the default, the others can be
@@ -119,8 +116,7 @@ impl App {
             trail,
             dropped_told: Arc::default(),
             events: Arc::clone(&storage.events),
-            standard_plan: plans.at_least(operators::TENANTS_PLAN)?,
-            plans,
+            standard_plan,
             trusted_origins: flags.trusted_origin.as_slice().into(),
         })
     }
@@ -155,13 +151,15 @@ impl App {
 
     /// The routes that operators' tokens open, whichever framework serves the others.
     pub(crate) fn management(&self) -> Router<Self> {
+        let admin = self.admin();
+        // Who fails there has failed here.
+        let proof = Extension(admin.limited_proof());
+        let admin = admin.into_router();
+        let users = put(admin::change_user).layer(proof);
         Router::new()
-            .nest("/admin", self.admin().into_router())
-            .route(
-                "/admin/",
-                any(|| async { Fault::from(AuthError::new(ErrorCode::NotFound)) }),
-            )
-            .route("/demo/users/{id}", put(admin::change_user))
+            .nest("/admin", admin.clone())
+            .route_service("/admin/", admin.with_state(self.clone()))
+            .route("/demo/users/{id}", users)
     }
 
     /// The management API, with the demo's rules.
@@ -217,8 +215,8 @@ impl App {
         self.trail.dropped()
     }
 
-    /// Writes the usage that was counted, and the events that were noted; whether they could be
-    /// written.
+    /// Writes the usage that was counted, the events that were noted and digests anew; whether usage
+    /// and events could be written.
     pub(crate) async fn flush(&self) -> bool {
         let events = self.flush_events().await;
         let usage = self.authenticator.usage();
@@ -229,6 +227,7 @@ impl App {
         if let Err(error) = &written {
             warn!(error = %Chain(error), "usage could not be written; it is kept for the next time");
         }
+        self.authenticator.write_rehashes().await;
         events && written.is_ok()
     }
 

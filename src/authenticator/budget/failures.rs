@@ -186,7 +186,7 @@ impl Failures {
         Ok(())
     }
 
-    /// Counts a failure, also past the quota.
+    /// Counts a failure.
     pub(super) fn record(&mut self, client: IpAddr, now: u64) {
         let now = self.at(now);
         for prefix in Prefix::all(client) {

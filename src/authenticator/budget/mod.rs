@@ -104,21 +104,15 @@ impl Budget {
         }
     }
 
-    /// A look-up that was awaited has found nothing.
-    pub(super) fn failed(&self, client: Option<IpAddr>) {
-        let Some(client) = client else { return };
-        let now = self.shared.now();
-        self.shared.state.lock().failed(client, now);
-    }
-
-    /// A look-up that was answered at once has found nothing: how long to wait where that was so too
-    /// often already, which counts for nothing.
-    pub(super) fn failed_at_once(&self, client: Option<IpAddr>) -> Option<Duration> {
+    /// A look-up has found nothing: how long the client must wait where that was so too often
+    /// already. Then it counts for nothing.
+    pub(super) fn failed(&self, client: Option<IpAddr>) -> Option<Duration> {
         let client = client?;
         let (now, mut state) = (self.shared.now(), self.shared.state.lock());
         let wait = state.failures.exhausted(client, now);
         if wait.is_none() {
-            state.failed(client, now);
+            state.failures.record(client, now);
+            state.lookups.suspect(client);
         }
         wait
     }
@@ -149,13 +143,6 @@ impl Shared {
         };
         woken.into_iter().for_each(Waker::wake);
         result
-    }
-}
-
-impl State {
-    fn failed(&mut self, client: IpAddr, now: u64) {
-        self.failures.record(client, now);
-        self.lookups.suspect(client);
     }
 }
 

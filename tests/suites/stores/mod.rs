@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../../../examples/own_store.rs"]
+mod own_store;
 mod small;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use portunus_conformance::{self as conformance, Violation, Violations};
 use small::How::{self, *};
@@ -22,6 +25,23 @@ async fn a_small_store_that_is_right_passes() {
     conformance::key_store(|| async { Small::new(Right) })
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_of_the_example_keeps_what_a_store_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let number = AtomicUsize::new(0);
+    let fresh = || {
+        let number = number.fetch_add(1, Ordering::Relaxed);
+        let opened = own_store::FileStore::open(&folder.path().join(format!("{number}.json")));
+        std::future::ready(opened.unwrap())
+    };
+    conformance::key_store(fresh).await.unwrap();
+}
+
+#[test]
+fn the_example_of_a_store_runs() {
+    own_store::main().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

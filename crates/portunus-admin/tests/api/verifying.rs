@@ -90,6 +90,8 @@ impl Service {
         if let Some(workspace) = text("workspace") {
             request = request.parameter("ws", workspace);
             route = route.and(Requirement::workspace(WorkspaceOf::parameter("ws")));
+        } else {
+            route = route.any_workspace();
         }
         let admission = match self.authenticator.authenticate(&request).await {
             Ok(admission) => admission,
