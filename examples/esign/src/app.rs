@@ -233,13 +233,13 @@ impl App {
 
     /// Whether something was counted or noted that is not written yet.
     pub(crate) async fn has_unwritten(&self) -> bool {
-        self.trail.pending().await > 0 || self.authenticator.usage().pending() > 0
+        self.trail.pending() > 0 || self.authenticator.usage().pending() > 0
     }
 
     /// What is lost if the process ends now, where so many events had been dropped before it was
     /// told to stop.
     pub(crate) async fn unwritten(&self, dropped_before: u64) -> Unwritten {
-        let waiting = u64::try_from(self.trail.pending().await).unwrap_or(u64::MAX);
+        let waiting = u64::try_from(self.trail.pending()).unwrap_or(u64::MAX);
         let dropped_since = self.dropped().saturating_sub(dropped_before);
         Unwritten {
             events: waiting.saturating_add(dropped_since),

@@ -198,8 +198,8 @@ impl Storage {
         }
         let forgotten = match &self.log {
             None => return,
-            Some(Log::Sqlite(log)) => log.forget_events_before(before).await,
-            Some(Log::Postgres(log)) => log.forget_events_before(before).await,
+            Some(Log::Sqlite(log)) => log.forget_before(before).await,
+            Some(Log::Postgres(log)) => log.forget_before(before).await,
         };
         if let Err(error) = forgotten {
             warn!(error = %Chain(&error), "old events could not be forgotten");
