@@ -137,11 +137,7 @@ impl Storage {
         }
     }
 
-    fn with(
-        keys: impl KeyStore,
-        cache: Cache,
-        log: impl AuditSink + AuditReader + Clone,
-    ) -> Self {
+    fn with(keys: impl KeyStore, cache: Cache, log: impl AuditSink + AuditReader + Clone) -> Self {
         Self {
             keys: Arc::new(keys),
             cache,

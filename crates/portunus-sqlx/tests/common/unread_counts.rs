@@ -2,6 +2,7 @@
 
 use portunus::manage::{ManageError, NewKey};
 use portunus::store::UsageDelta;
+use portunus_test_support::Setup;
 
 use super::*;
 
