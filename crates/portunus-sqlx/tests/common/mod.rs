@@ -139,7 +139,7 @@ impl Home for SqliteHome {
     }
 
     async fn forget(audit: &SqliteAudit, before: SystemTime) -> Result<u64, AuditError> {
-        audit.forget_events_before(before).await
+        audit.forget_before(before).await
     }
 
     async fn open(&self) -> SqliteStore {
@@ -246,7 +246,7 @@ impl Home for PostgresHome {
     }
 
     async fn forget(audit: &PostgresAudit, before: SystemTime) -> Result<u64, AuditError> {
-        audit.forget_events_before(before).await
+        audit.forget_before(before).await
     }
 
     async fn open(&self) -> PostgresStore {

@@ -10,9 +10,8 @@ pub(crate) async fn counts_that_cannot_be_read_stop_no_list_and_keep_no_key_from
     home: &impl Home,
 ) {
     let store = home.open().await;
-    let manager = Setup::on(store.clone())
+    let manager = portunus_test_support::Setup::on(store.clone())
         .bearer([portunus_test_support::format()])
-        .environments([live()])
         .manager();
     let mut ids = Vec::new();
     for _ in 0..3 {
