@@ -62,10 +62,11 @@
 //! |---|---|---|
 //! | `tower` | layer and requirements, by route or gRPC method, for tower services over `http` 1 | 1.88 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default | 1.88 |
-//! | `actix-web` | middleware, extractors and requirements for actix-web 4 | 1.89 |
+//! | `actix-web` | middleware, extractors, requirements, and a router that denies by default, for actix-web 4 | 1.89 |
 //! | `events` | signing events with the owner's primary key | 1.88 |
 //! | `tracing` | spans and log lines, and audit events as log lines | 1.88 |
 //! | `metrics` | counters and histograms | 1.88 |
+//! | `tokio` | the periodic jobs as a task on tokio | 1.88 |
 //! | `testing` | for your tests: a manual clock, ready keys and principals, an audit to look into | 1.88 |
 //!
 //! No feature changes the shape of a trait, and none is on by default. The last column is the oldest
@@ -110,14 +111,15 @@ pub use authenticator::{
 pub use clock::{Clock, SystemClock};
 pub use config::{BuildError, Limits};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
-pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
+pub use error::{AuthError, ErrorCode, MissingScope};
 pub use limit::RateLimiter;
 pub use policy::{Principal, Requirement};
 pub use principal::KeyPrincipal;
 pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
-pub use service::{Portunus, PortunusBuilder};
+pub use service::{Maintenance, Portunus, PortunusBuilder};
 pub use store::{KeyLookup, KeyStore, UsageStore};
+pub use text::ParseError;
 pub use usage::UsageRecorder;
 pub use verifier::{TokenVerifier, VerifiedToken, VerifierError};
 

@@ -25,13 +25,15 @@
 //! ```
 
 mod builder;
-
+mod jobs;
 mod lookup_only;
+mod maintenance;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use builder::PortunusBuilder;
+pub use maintenance::Maintenance;
 
 use crate::audit::AuditTrail;
 use crate::authenticator::Authenticator;
@@ -39,6 +41,7 @@ use crate::config::Credentials;
 use crate::key::KeyId;
 use crate::manage::KeyManager;
 use crate::store::CachedStore;
+use jobs::Jobs;
 
 /// The API keys of a service. Cloning shares everything.
 #[derive(Clone)]
@@ -50,6 +53,7 @@ struct Parts {
     authenticator: Authenticator,
     manager: KeyManager,
     cache: Option<CachedStore>,
+    jobs: Jobs,
 }
 
 impl Portunus {
@@ -90,6 +94,58 @@ impl Portunus {
         if let Some(cache) = &self.parts.cache {
             cache.forget(id);
         }
+    }
+}
+
+impl Portunus {
+    /// Does the periodic jobs that are due, in any async runtime: writes usage and audit events,
+    /// tells other nodes of changes that they could not be told of, stores keys under newer digests,
+    /// frees memory, and deletes usage and events that are older than their
+    /// [retention](PortunusBuilder::retention). Call it at least once a second, or let
+    #[cfg_attr(feature = "tokio", doc = "[`run`](Self::run) do it on tokio.")]
+    #[cfg_attr(
+        not(feature = "tokio"),
+        doc = "`run` (feature `tokio`) do it on tokio."
+    )]
+    ///
+    /// Each job has five seconds: a sink or a store that hangs stops no other job, and the call
+    /// returns within ten seconds. Dropping the future loses nothing. Calls at the same time are
+    /// harmless: none waits for another, and no job runs twice at once. A flush that was asked for
+    /// ([`AuditTrail::request_flush`]) is due at once.
+    ///
+    /// Returns what was done and lost since the call before, what still waits, and which jobs failed.
+    ///
+    /// ```
+    /// # async fn sleep(_: std::time::Duration) {}
+    /// # async fn with(keys: portunus::Portunus) {
+    /// loop {
+    ///     sleep(std::time::Duration::from_secs(1)).await;
+    ///     for (job, error) in keys.maintain().await.failures {
+    ///         eprintln!("{job}: {error}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn maintain(&self) -> Maintenance {
+        self.parts.jobs.maintain().await
+    }
+
+    /// Does the periodic jobs, as [`maintain`](Self::maintain) does them, whenever they are due,
+    /// until `shutdown` ends. Then, within ten seconds, writes all that waits.
+    ///
+    /// Returns what was done and lost since it began. What still waits then
+    /// ([`Maintenance::uses_waiting`], [`Maintenance::events_waiting`]) is lost with the process: let
+    /// its exit code say so. Serve until the last request has ended, and only then end `shutdown`.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with its timer.
+    #[cfg(feature = "tokio")]
+    pub fn run<S: Future<Output = ()> + Send>(
+        &self,
+        shutdown: S,
+    ) -> impl Future<Output = Maintenance> + Send + use<S> {
+        let parts = Arc::clone(&self.parts);
+        async move { parts.jobs.run(shutdown).await }
     }
 }
 

@@ -276,7 +276,30 @@ impl Authenticator {
     ///
     /// Dropping the future loses nothing.
     pub async fn write_rehashes(&self) -> usize {
-        self.inner.write_rehashes().await
+        self.inner.write_rehashes().await.0
+    }
+
+    /// The same, for the periodic jobs, which report failures.
+    pub(crate) async fn try_write_rehashes(&self) -> Result<(), crate::store::StoreError> {
+        self.inner.write_rehashes().await.1
+    }
+
+    /// How many keys were stored under the current scheme so far.
+    pub(crate) fn written_rehashes(&self) -> u64 {
+        self.inner.rehashes.written()
+    }
+
+    /// Frees what the limiter keeps for idle buckets.
+    pub(crate) fn sweep_limiter(&self) {
+        let limits = &self.inner.limits;
+        limits.limiter.iter().for_each(|limiter| limiter.sweep());
+        crate::limit::RateLimiter::sweep(&limits.stand_in);
+    }
+
+    /// Frees what the directory remembers and does not use any more.
+    pub(crate) fn sweep_directory(&self) {
+        let directory = self.inner.directory.iter();
+        directory.for_each(|directory| directory.sweep());
     }
 
     /// How many requests the limiter gave no answer for.

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::Inner;
 use super::facts::{Facts, Purpose};
 use crate::key::{KeyDigest, KeyId};
-use crate::store::{Change, KeyStore, Rejected, StoredKey, WriteBatch};
+use crate::store::{Change, KeyStore, Rejected, StoreError, StoredKey, WriteBatch};
 
 /// After a write that failed, none is tried for so long.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -28,6 +28,8 @@ pub(super) struct Rehashes {
     noted: Mutex<BTreeMap<KeyId, Rehash>>,
     /// Not before this many milliseconds of monotonic time.
     next: AtomicU64,
+    /// How many were written so far.
+    written: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
@@ -45,6 +47,10 @@ impl Rehash {
 }
 
 impl Rehashes {
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
     pub(super) fn pending(&self) -> usize {
         self.noted.lock().len()
     }
@@ -105,12 +111,12 @@ impl Inner {
     }
 
     /// Writes what is noted, one key after the other, unless a write has failed a moment ago.
-    /// Returns how many keys it has written. Dropping it loses nothing: what may have been written
+    /// Returns how many keys it has written, and the failure that ended it. Dropping it loses nothing: what may have been written
     /// is written again, which harms nobody.
-    pub(super) async fn write_rehashes(&self) -> usize {
+    pub(super) async fn write_rehashes(&self) -> (usize, Result<(), StoreError>) {
         let (queue, mut written) = (&self.rehashes, 0);
         let Some(store) = &self.rehash_in else {
-            return 0;
+            return (0, Ok(()));
         };
         let mut next = queue.after(None);
         while let Some((id, rehash)) = next {
@@ -119,23 +125,36 @@ impl Inner {
                 break;
             }
             match rehash.refused_until {
-                None if !self.write_rehash(store, &id, &rehash).await => {
-                    let later = now.saturating_add(PAUSE).as_millis();
-                    let later = u64::try_from(later).unwrap_or(u64::MAX);
-                    queue.next.store(later, Ordering::Relaxed);
-                    break;
-                }
-                None => written += 1,
+                None => match self.write_rehash(store, &id, &rehash).await {
+                    Ok(()) => {
+                        queue.written.fetch_add(1, Ordering::Relaxed);
+                        written += 1;
+                    }
+                    Err(error) => {
+                        let later = now.saturating_add(PAUSE).as_millis();
+                        let later = u64::try_from(later).unwrap_or(u64::MAX);
+                        queue.next.store(later, Ordering::Relaxed);
+                        return (written, Err(error));
+                    }
+                },
                 Some(until) if now < until => {}
                 Some(_) => queue.done(&id, &rehash),
             }
             next = queue.after(Some(&id));
         }
-        written
+        (written, Ok(()))
     }
 
-    /// Whether the store has given an answer.
-    async fn write_rehash(&self, store: &Arc<dyn KeyStore>, id: &KeyId, rehash: &Rehash) -> bool {
+    /// Writes one, or finds that there is nothing to write.
+    ///
+    /// # Errors
+    /// Where the store gave no answer.
+    async fn write_rehash(
+        &self,
+        store: &Arc<dyn KeyStore>,
+        id: &KeyId,
+        rehash: &Rehash,
+    ) -> Result<(), StoreError> {
         let Rehash { from, to, .. } = *rehash;
         let change = Change::Rehash {
             id: id.clone(),
@@ -152,9 +171,9 @@ impl Inner {
                     let until = self.clock.monotonic().saturating_add(PAUSE);
                     self.rehashes.refused(id, rehash, until);
                 }
-                None => return false,
+                None => return Err(error),
             },
         }
-        true
+        Ok(())
     }
 }

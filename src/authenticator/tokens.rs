@@ -18,9 +18,8 @@ use super::facts::Facts;
 use super::path::Progress;
 use super::wait::Wait;
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{KeyDigest, KeyRecord, PlanName, UserId, WorkspaceId};
+use crate::key::KeyDigest;
 use crate::principal::KeyEntry;
-use crate::scope::Scope;
 use crate::telemetry::{self, Step};
 use crate::verifier::TokenVerifier;
 
@@ -48,7 +47,8 @@ struct BySize;
 impl Weighter<KeyDigest, Known> for BySize {
     fn weight(&self, _: &KeyDigest, known: &Known) -> u64 {
         // No token counts for less than its share of the bytes: that bounds their number.
-        size_of_record(&known.entry.record).max(MOST_BYTES / MOST_TOKENS as u64)
+        (known.entry.record.bytes() as u64 + size_of::<KeyEntry>() as u64)
+            .max(MOST_BYTES / MOST_TOKENS as u64)
     }
 }
 
@@ -124,34 +124,4 @@ impl Inner {
         tokens.known.insert(digest, known);
         Ok(Some(entry))
     }
-}
-
-/// About how many bytes a token's record keeps alive; its texts count twice, for what is compiled of
-/// them.
-fn size_of_record(record: &KeyRecord) -> u64 {
-    let owner = &record.owner;
-    let texts = [
-        Some(record.id.as_str()),
-        Some(record.name.as_str()),
-        Some(owner.tenant_id.as_str()),
-        owner.user_id.as_ref().map(UserId::as_str),
-        owner.user_email.as_deref(),
-        record.plan.as_ref().map(PlanName::as_str),
-    ];
-    let scopes = record.scopes.iter().map(Scope::as_str);
-    let workspaces = record.workspaces.iter().flatten().map(WorkspaceId::as_str);
-    let texts = texts.into_iter().flatten().chain(scopes).chain(workspaces);
-    let in_texts: usize = texts
-        .map(|text| 2 * (text.len() + size_of::<String>()))
-        .sum();
-    let networks = record
-        .allowed_ips
-        .as_ref()
-        .map_or(0, |list| list.entries().len() * 64);
-    let quotas = record
-        .quotas
-        .as_ref()
-        .map_or(0, |quotas| quotas.as_slice().len() * 128);
-    let fixed = size_of::<KeyRecord>() + size_of::<KeyEntry>();
-    (fixed + in_texts + networks + quotas) as u64
 }

@@ -15,7 +15,7 @@ use super::rules::network;
 use super::{Admission, Authenticator, Inner};
 use crate::actor;
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{KeyId, KeyRecord, WorkspaceId};
+use crate::key::{KeyDigest, KeyId, KeyRecord, WorkspaceId};
 use crate::policy::{Principal, Requirement, WorkspaceOf};
 use crate::principal::{KeyEntry, KeyPrincipal};
 use crate::request::{FieldName, RequestHead};
@@ -181,6 +181,27 @@ impl Authenticator {
             (Err(_), None) => Ok(None),
             (Ok(principal), _) => verdict(Arc::clone(principal.entry()), Ok(principal)),
         }
+    }
+}
+
+impl Authenticator {
+    /// Waits for the turn to look up a key for an operator, unless it is known here: as every
+    /// request does, but that no client's failures count.
+    ///
+    /// # Errors
+    /// `STORE_UNAVAILABLE` where the turn does not come in time.
+    pub(crate) async fn turn(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Result<impl Send + Sized + use<>, AuthError> {
+        if self.inner.store.knows(digests) {
+            return Ok(None);
+        }
+        let busy = |_| {
+            let why = "too many look-ups are in flight";
+            AuthError::unavailable(ErrorCode::StoreUnavailable, why)
+        };
+        self.inner.budget.enter(None).await.map(Some).map_err(busy)
     }
 }
 

@@ -103,15 +103,6 @@ impl LocalLimiter {
         self.inner.live.load(Ordering::Relaxed)
     }
 
-    /// Frees every idle bucket now. Requests that need room do it bit by bit; a host with quiet
-    /// hours may call this.
-    pub fn sweep(&self) {
-        let now = nanos(self.inner.clock.monotonic());
-        for shard in &self.inner.shards {
-            self.inner.sweep(&mut shard.lock(), now);
-        }
-    }
-
     /// Admits or refuses; never waits.
     pub(crate) fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         check(request)?;
@@ -352,6 +343,14 @@ impl RateLimiter for LocalLimiter {
 
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
         Some(self.decide(request))
+    }
+
+    /// Frees every idle bucket now. Requests that need room do it bit by bit.
+    fn sweep(&self) {
+        let now = nanos(self.inner.clock.monotonic());
+        for shard in &self.inner.shards {
+            self.inner.sweep(&mut shard.lock(), now);
+        }
     }
 }
 

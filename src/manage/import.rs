@@ -123,7 +123,7 @@ impl KeyManager {
     pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyImport);
         let imported = self.try_import(import, &mut watch).await;
-        watch.ended(imported.as_ref().map(|key| &*key.record), || None);
+        watch.note_end(imported.as_ref().map(|key| &*key.record), || None);
         imported
     }
 

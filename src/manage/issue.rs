@@ -16,6 +16,7 @@ use crate::network::AllowList;
 use crate::quota::Quotas;
 use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, Rejected, StoreError, WriteBatch};
+use crate::text::ParseError;
 
 /// A rule of [`text`].
 type TextRule = fn(&'static str, &str) -> Result<String, ManageError>;
@@ -161,7 +162,7 @@ impl KeyManager {
             watch.forget();
             return issued;
         }
-        watch.ended(issued.as_ref().map(|issued| &*issued.record), || None);
+        watch.note_end(issued.as_ref().map(|issued| &*issued.record), || None);
         issued
     }
 
@@ -288,7 +289,8 @@ impl KeyManager {
             .change(pin)
             .join(self.insertion(record, digest, signing, now));
         let holds = self.precondition_holds(None);
-        self.apply(&batch, holds, 1).await?.done()
+        // A secret that was made is not lost because other nodes follow later.
+        self.apply(&batch, holds, 1).await?.done().map(drop)
     }
 
     /// The changes that make a key, and make it the primary one where there is none, under its
@@ -451,7 +453,10 @@ impl KeyManager {
             ));
         }
         match &self.inner.settings.vocabulary {
-            Some(vocabulary) => Ok(vocabulary.check(scopes)?),
+            Some(vocabulary) => {
+                let unknown = |error: ParseError| ManageError::invalid("scopes", error.to_string());
+                vocabulary.check(scopes).map_err(unknown)
+            }
             None => Ok(()),
         }
     }

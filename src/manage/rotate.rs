@@ -84,7 +84,7 @@ impl KeyManager {
                 rotated.as_ref().ok()?.record.id
             ))
         };
-        watch.ended(rotated.as_ref().map(|rotated| &*rotated.old), successor);
+        watch.note_end(rotated.as_ref().map(|rotated| &*rotated.old), successor);
         rotated
     }
 
@@ -203,7 +203,7 @@ impl KeyManager {
             let added = i64::from(old.counts_as_active(now));
             match self.apply(&batch, holds, added).await {
                 Ok(Applied::Unmet) => return Err(ManageError::PreconditionFailed),
-                Ok(Applied::Done) => {
+                Ok(Applied::Done(_)) => {
                     old.version += 1;
                     return Ok(Rotated {
                         key,

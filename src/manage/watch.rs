@@ -10,6 +10,7 @@ use super::{KeyManager, MAX_TEXT_LENGTH, ManageError, ManagedKey};
 use crate::audit::{Action, AuditEvent, AuditOutcome, Party, shortened};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord};
+use crate::store::StoreError;
 
 /// The longest name of an operator that the audit shows, in bytes.
 const LONGEST_NAME: usize = 320;
@@ -24,6 +25,7 @@ impl KeyManager {
             asked: None,
             about: None,
             noted: false,
+            untold: None,
         }
     }
 
@@ -40,7 +42,7 @@ impl KeyManager {
         };
         match &found {
             Ok(_) => watch.forget(),
-            Err(error) => watch.ended(Err(error), || None),
+            Err(error) => watch.note_end(Err(error), || None),
         }
         found
     }
@@ -116,7 +118,7 @@ impl KeyManager {
             None => Ok(()),
         };
         if let Err(error) = &admitted {
-            self.watch(Action::Manage).ended(Err(error), || None);
+            self.watch(Action::Manage).note_end(Err(error), || None);
         }
         admitted
     }
@@ -154,9 +156,15 @@ pub(super) struct Watch<'a> {
     /// The key that it is about, once that is known: there already, or to be made.
     about: Option<Arc<KeyRecord>>,
     noted: bool,
+    untold: Option<StoreError>,
 }
 
 impl Watch<'_> {
+    /// The act was done, and narrows a key; where other nodes could not be told of it, why.
+    pub(super) fn narrowed(&mut self, untold: Option<StoreError>) {
+        self.untold = untold;
+    }
+
     /// The key that the act is about, as far as the operator may know of it.
     pub(super) async fn find(&mut self, id: &KeyId) -> Result<Arc<KeyRecord>, ManageError> {
         self.asked = Some(id.clone());
@@ -175,7 +183,19 @@ impl Watch<'_> {
         self.about = Some(Arc::new(record.clone()));
     }
 
+    /// Notes how the act ended. What is returned is to be returned to whoever asked for it, although
+    /// it was done.
     pub(super) fn ended(
+        mut self,
+        done: Result<&KeyRecord, &ManageError>,
+        detail: impl FnOnce() -> Option<String>,
+    ) -> Result<(), ManageError> {
+        let untold = self.untold.take().filter(|_| done.is_ok());
+        self.note_end(done, detail);
+        untold.map_or(Ok(()), |error| Err(ManageError::Untold(error)))
+    }
+
+    pub(super) fn note_end(
         mut self,
         done: Result<&KeyRecord, &ManageError>,
         detail: impl FnOnce() -> Option<String>,
@@ -184,7 +204,7 @@ impl Watch<'_> {
             Ok(record) => {
                 self.note(AuditOutcome::Ok, |event| {
                     name(event, record);
-                    event.scopes = record.scopes.iter().map(ToString::to_string).collect();
+                    event.name_scopes(&record.scopes);
                     event.detail = detail();
                 });
             }
@@ -240,7 +260,7 @@ fn name(event: &mut AuditEvent, record: &KeyRecord) {
     event.key_id = Some(record.id.clone());
     event.tenant_id = Some(record.owner.tenant_id.clone());
     event.environment = Some(record.environment.clone());
-    event.workspaces.clone_from(&record.workspaces);
+    event.name_workspaces(record.workspaces.as_deref());
 }
 
 impl Drop for Watch<'_> {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::jobs::{self, Jobs, Retention};
 use super::lookup_only::LookupOnly;
 use super::{Parts, Portunus};
 use crate::audit::AuditTrail;
@@ -28,6 +30,7 @@ pub struct PortunusBuilder {
     management: Management,
     responses: Responses,
     audit: Option<AuditTrail>,
+    retention: Retention,
     clock: Arc<dyn Clock>,
 }
 
@@ -43,6 +46,7 @@ impl PortunusBuilder {
             management: Management::new(),
             responses: Responses::new(),
             audit: None,
+            retention: Retention::default(),
             clock: Arc::new(SystemClock::default()),
         }
     }
@@ -104,6 +108,13 @@ impl PortunusBuilder {
         self
     }
 
+    /// Sets how long the counts of use by the hour are kept, and how long audit events are, where their
+    /// sinks can forget; `None` for good. The default is 90 days each.
+    pub fn retention(mut self, usage: Option<Duration>, events: Option<Duration>) -> Self {
+        self.retention = Retention { usage, events };
+        self
+    }
+
     /// Sets the clock of all parts. The default is the system's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -136,15 +147,25 @@ impl PortunusBuilder {
             actors: self.actors,
             policy: self.policy,
             responses: self.responses,
-            audit: self.audit,
-            clock: self.clock,
+            audit: self.audit.clone(),
+            clock: Arc::clone(&self.clock),
         })?;
+        let jobs = Jobs::new(jobs::Parts {
+            counts: store.usage(),
+            usage: authenticator.usage().clone(),
+            cache: cache.clone(),
+            trail: self.audit,
+            authenticator: Some(authenticator.clone()),
+            retention: self.retention,
+            clock: self.clock,
+        });
         let manager = KeyManager::new(authenticator.clone(), store, formats, self.management)?;
         Ok(Portunus {
             parts: Arc::new(Parts {
                 authenticator,
                 manager,
                 cache,
+                jobs,
             }),
         })
     }

@@ -15,7 +15,7 @@ use portunus::manage::NewKey;
 use portunus::network::{AllowList, Transport};
 use portunus::quota::{Quota, Quotas};
 use portunus::request::{FieldName, TlsVersion};
-use portunus::scope::{Scope, ScopeError, ScopeModel};
+use portunus::scope::{Scope, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
 use portunus::{ActorMode, Authenticator, Clock, ErrorCode, Outcome, RequestHead, ScopeSet};
 use portunus_profiles::{Profile, RequestMetadata};
@@ -381,7 +381,7 @@ async fn a_key_that_used_up_its_quota_is_named() {
 struct Understands(&'static str);
 
 impl ScopeModel for Understands {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         Err(Scope::new(self.0).unwrap_err())
     }
 }
@@ -743,4 +743,108 @@ async fn a_witness_that_is_dropped_says_that_the_caller_went_away() {
         (event.outcome, event.key_id, event.status),
         (AuditOutcome::Abandoned, Some(id), None)
     );
+}
+// ---- what is never left out, and what is bounded ----
+
+#[tokio::test]
+async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refused() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let log = MemoryAudit::new(10_000);
+    let trail = AuditTrail::builder().sink(log.clone());
+    let trail = trail.clock(house.clock.clone()).build();
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    // The key's share of refusals is used up: its requests are let through, and refused by a route.
+    let forbidden = portunus::AuthError::new(ErrorCode::InsufficientScope);
+    let begin = async || {
+        let begun = authenticator.begin(&Head::bearer(&key));
+        let mut witness = begun.witness.unwrap();
+        let admission = begun.attempt.outcome().await.unwrap();
+        witness.admitted(&admission.into_principal().unwrap());
+        witness
+    };
+    for _ in 0..50 {
+        begin().await.answered(403, Some(&forbidden));
+        house.clock.advance(Duration::from_secs(2));
+    }
+    house.clock.advance(Duration::from_secs(3600));
+    for _ in 0..55 {
+        begin().await.answered(403, Some(&forbidden));
+        begin().await.answered(403, Some(&forbidden));
+        house.clock.advance(Duration::from_millis(1));
+        if trail.throttled() > 0 {
+            break;
+        }
+        house.clock.advance(Duration::from_millis(400));
+    }
+    let refused = trail.throttled();
+    // And closes the connection before there is an answer, or makes the handler fail.
+    for _ in 0..3 {
+        drop(begin().await);
+        begin().await.failed();
+    }
+    assert_eq!(trail.throttled(), refused, "only refusals are throttled");
+    let events = written(&trail, &log).await;
+    let of = |outcome| {
+        let of_key = |event: &&AuditEvent| event.key_id.as_ref() == Some(&record.id);
+        let events = events.iter().filter(of_key);
+        events.filter(|event| event.outcome == outcome).count()
+    };
+    assert_eq!(of(AuditOutcome::Abandoned), 3);
+    assert_eq!(of(AuditOutcome::Failed), 3);
+    // A caller who was never let through is one of many.
+    let unknown = || {
+        let head = Head::new().from("192.0.2.7");
+        drop(authenticator.begin(&head).witness.unwrap());
+    };
+    (0..150).for_each(|_| unknown());
+    assert_eq!(trail.throttled(), refused + 50);
+}
+
+#[tokio::test]
+async fn an_event_of_a_crafted_key_is_bounded_and_says_how_much_more_there_is() {
+    let house = House::new();
+    let name = |kind: &str, number: u32| format!("{kind}{number:0>100}");
+    let scopes: Vec<_> = (0..256).map(|number| name("scope", number)).collect();
+    let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+    let workspaces = (0..1000).map(|number| name("ws", number).parse().unwrap());
+    let workspaces: Vec<portunus::key::WorkspaceId> = workspaces.collect();
+    let mut new = NewKey::new("crafted", Owner::tenant(tenant("acme")));
+    new.scopes = scopes.iter().map(|text| scope(text)).collect();
+    new.workspaces = Some(workspaces.clone());
+    let issued = house.manager().issue(new).await.unwrap();
+    let key = issued.key.reveal();
+    let (trail, log) = trail(&house, 100);
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    decide(&authenticator, &Head::bearer(&key)).await.unwrap();
+    let event = written(&trail, &log).await.remove(0);
+    let json = serde_json::to_string(&event).unwrap();
+    assert!(json.len() < 12_000, "{}", json.len());
+    assert_eq!(event.scopes.len() as u64 + event.more_scopes, 256);
+    let named = event.workspaces.as_ref().unwrap();
+    assert_eq!(named.len() as u64 + event.more_workspaces, 1000);
+    assert!(event.scopes.len() > 30 && named.len() > 30);
+    assert_eq!(serde_json::from_str::<AuditEvent>(&json).unwrap(), event);
+    // Whoever is confined to the workspaces that are named must not see what reaches further.
+    let mut query = portunus::audit::EventQuery::new();
+    query.within_workspaces = Some(named.clone());
+    assert!(!query.selects(&event));
+    query.within_workspaces = None;
+    assert!(query.selects(&event));
+}
+
+#[tokio::test]
+async fn an_event_of_an_ordinary_key_names_everything() {
+    let house = House::new();
+    let names: Vec<_> = (0..40)
+        .map(|number| format!("resource{number}:read"))
+        .collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let (key, _) = house.issue(&names).await;
+    let (trail, log) = trail(&house, 100);
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    decide(&authenticator, &Head::bearer(&key)).await.unwrap();
+    let event = written(&trail, &log).await.remove(0);
+    assert_eq!((event.scopes.len(), event.more_scopes), (40, 0));
+    assert!(!serde_json::to_string(&event).unwrap().contains("more_"));
 }

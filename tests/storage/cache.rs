@@ -731,3 +731,24 @@ async fn all_else_is_the_stores_and_nothing_shows_a_digest() {
         .collect();
     assert!(!shown.contains(&key) && !shown.contains(&hex), "{shown}");
 }
+
+#[tokio::test]
+async fn keys_that_are_large_leave_room_for_fewer() {
+    let cached = Cached::with(House::new(), |cache| cache.bytes(1 << 20));
+    let authenticator = cached.authenticator().build().unwrap();
+    let large: Vec<_> = (0..200)
+        .map(|number| format!("scope{number:0>100}"))
+        .collect();
+    let large: Vec<_> = large.iter().map(String::as_str).collect();
+    for _ in 0..60 {
+        let (key, _) = cached.issue(&large).await;
+        assert_eq!(refusal(&authenticator, &key).await, None);
+    }
+    let (known, _) = cached.sizes();
+    assert!((1..40).contains(&known), "{known} keys of 50 KB in 1 MiB");
+    for _ in 0..100 {
+        let (key, _) = cached.issue(&[]).await;
+        assert_eq!(refusal(&authenticator, &key).await, None);
+    }
+    assert!(cached.sizes().0 > 50, "{:?}", cached.sizes());
+}

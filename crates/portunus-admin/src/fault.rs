@@ -77,12 +77,25 @@ impl From<ManageError> for Fault {
         match error {
             ManageError::NotFound(_) => Self::not_found(),
             ManageError::Refused(error) => error.into(),
+            ManageError::Untold(_) => {
+                let detail = sentence(&error.to_string());
+                AuthError::with_detail(ErrorCode::StoreUnavailable, detail)
+                    .caused_by(error)
+                    .into()
+            }
             ManageError::Store(_) | ManageError::Generate(_) | ManageError::Log(_) => {
                 Self::store(error)
             }
             error => Self::new(error.code(), error.to_string()),
         }
     }
+}
+
+/// A text with a capital at its beginning.
+fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(rest).collect()
 }
 
 impl IntoResponse for Fault {

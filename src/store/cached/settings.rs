@@ -8,11 +8,15 @@ use super::{CachedStore, CachedStoreBuilder};
 use crate::clock::Clock;
 use crate::store::{InvalidationBus, KeyStore};
 
+/// How many bytes the cached keys take at most, unless it is set.
+pub(super) const BYTES: u64 = 256 << 20;
+
 /// Settings of the cache in front of a store that must be awaited.
 #[derive(Clone)]
 #[must_use = "settings do nothing until they are given to a builder"]
 pub struct Cache {
     capacity: usize,
+    bytes: u64,
     unknown_capacity: usize,
     time_to_live: Duration,
     staleness: Duration,
@@ -26,6 +30,7 @@ impl Cache {
     pub fn new() -> Self {
         Self {
             capacity: 100_000,
+            bytes: BYTES,
             unknown_capacity: 10_000,
             time_to_live: Duration::from_secs(60),
             staleness: Duration::from_secs(2),
@@ -49,6 +54,12 @@ impl Cache {
     /// Sets how many keys are cached.
     pub fn capacity(mut self, keys: usize) -> Self {
         self.capacity = keys;
+        self
+    }
+
+    /// Sets how many bytes the cached keys may take, about. The default is 256 MiB.
+    pub fn bytes(mut self, most: u64) -> Self {
+        self.bytes = most;
         self
     }
 
@@ -88,6 +99,7 @@ impl Cache {
             bus: self.bus.or_else(|| store.bus()),
             store,
             capacity: self.capacity,
+            bytes: self.bytes,
             unknown_capacity: self.unknown_capacity,
             time_to_live: self.time_to_live,
             staleness: self.staleness,
