@@ -28,7 +28,7 @@ use crate::telemetry;
 
 /// The steps after the head was read, in their order.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+pub(super) enum Step {
     Lookup,
     ExternalToken,
     Standing,
@@ -42,8 +42,8 @@ enum Step {
 }
 
 /// What the steps so far have found out.
+#[derive(Default)]
 pub(super) struct Progress {
-    next: Step,
     /// The place among the look-ups in flight, while the key is not known yet.
     pub(super) place: Option<super::budget::Place>,
     stored: Option<Arc<StoredKey>>,
@@ -64,22 +64,6 @@ type Requested<'a> = (&'a Arc<dyn Directory>, ActorMode, &'a UserRef);
 
 /// How far the steps came: what must be awaited, or nothing for a request that may pass.
 pub(super) type Advance = Result<Option<Wait>, AuthError>;
-
-impl Progress {
-    pub(super) fn new(facts: &Facts) -> Self {
-        Self {
-            next: match facts.digests {
-                Some(_) => Step::Lookup,
-                None => Step::ExternalToken,
-            },
-            place: None,
-            stored: None,
-            entry: None,
-            limits: None,
-            acting: None,
-        }
-    }
-}
 
 impl Inner {
     /// The path of a request, from its head to what it comes to, or to where it must wait.
@@ -108,7 +92,7 @@ impl Inner {
         }
         self.read(head, &mut facts);
         // 4. to 9.
-        let mut so_far = Progress::new(&facts);
+        let mut so_far = Progress::default();
         match self.advance(&facts, &mut so_far, None) {
             Ok(None) => Attempt::Ready(so_far.outcome(&facts)),
             Err(error) => Attempt::Ready(Err(error)),
@@ -128,7 +112,7 @@ impl Inner {
         mut wait: Wait,
     ) -> Outcome {
         loop {
-            let answer = self.ask(wait, facts, so_far).await;
+            let answer = self.ask(wait, facts, so_far).await?;
             match self.advance(facts, so_far, Some(answer))? {
                 None => return so_far.outcome(facts),
                 Some(next) => wait = next,
@@ -148,10 +132,15 @@ impl Inner {
 
     /// The steps. Each goes on to the next, refuses, or says what must be awaited for it.
     fn steps(&self, facts: &Facts, so_far: &mut Progress, mut answer: Option<Answer>) -> Advance {
+        let mut step = match &answer {
+            Some(answer) => answer.step(),
+            None if facts.digests.is_some() => Step::Lookup,
+            None => Step::ExternalToken,
+        };
         // At each start: a key may expire while something is awaited.
         let now = self.clock.now();
         loop {
-            so_far.next = match (so_far.next, &so_far.entry) {
+            step = match (step, &so_far.entry) {
                 // 4. lookup
                 (Step::Lookup, _) => {
                     let found = answered!(answer, Key, self.find_now(facts), self.lookup(facts)?);

@@ -162,7 +162,7 @@ impl Authenticator {
         }
         let mut facts = Facts::new(Purpose::Verification, asked.client_ip);
         facts.digests = Some(self.inner.digests(key));
-        let mut so_far = Progress::new(&facts);
+        let mut so_far = Progress::default();
         let outcome = match self.inner.advance(&facts, &mut so_far, None) {
             Ok(None) => so_far.outcome(&facts),
             Ok(Some(wait)) => self.inner.finish(&facts, &mut so_far, wait).await,

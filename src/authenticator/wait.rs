@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::Inner;
 use super::budget::Refused;
 use super::facts::Facts;
-use super::path::Progress;
+use super::path::{Progress, Step};
 use crate::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use crate::error::{AuthError, ErrorCode};
 use crate::limit::{Decision, LimiterError, RateLimiter};
 use crate::principal::KeyEntry;
 use crate::store::{StoreError, StoredKey};
-use crate::telemetry::{self, Step};
+use crate::telemetry;
 
 /// What is awaited, with all that it is asked.
 pub(super) enum Wait {
@@ -35,8 +35,19 @@ pub(super) enum Answer {
     Owner(Result<Standing, DirectoryError>),
     Limiter(Result<Decision, LimiterError>),
     User(Result<Option<Arc<User>>, DirectoryError>),
-    /// It was not asked.
-    Refused(AuthError),
+}
+
+impl Answer {
+    /// The step that waited for it.
+    pub(super) fn step(&self) -> Step {
+        match self {
+            Self::Key(_) => Step::Lookup,
+            Self::Token(_) => Step::ExternalToken,
+            Self::Owner(_) => Step::Owner,
+            Self::Limiter(_) => Step::Limit,
+            Self::User(_) => Step::Actor,
+        }
+    }
 }
 
 /// The answer that was waited for, else the one that is there at once; else what to wait for.
@@ -44,7 +55,6 @@ macro_rules! answered {
     ($answer:ident, $kind:ident, $now:expr, $wait:expr) => {
         match $answer.take() {
             Some(Answer::$kind(answer)) => answer,
-            Some(Answer::Refused(error)) => return Err(error),
             _ => match $now {
                 Some(answer) => answer,
                 None => return Ok(Some($wait)),
@@ -74,37 +84,39 @@ impl Wait {
 
 impl Inner {
     /// Awaits an answer.
-    pub(super) async fn ask(&self, wait: Wait, facts: &Facts, so_far: &mut Progress) -> Answer {
-        match wait {
+    ///
+    /// # Errors
+    /// Where it is not asked, for its turn did not come.
+    pub(super) async fn ask(
+        &self,
+        wait: Wait,
+        facts: &Facts,
+        so_far: &mut Progress,
+    ) -> Result<Answer, AuthError> {
+        Ok(match wait {
             Wait::Lookup { known } => {
-                if let Err(error) = self
-                    .enter(known, ErrorCode::StoreUnavailable, facts, so_far)
-                    .await
-                {
-                    return Answer::Refused(error);
-                }
+                let busy = ErrorCode::StoreUnavailable;
+                self.enter(known, busy, facts, so_far).await?;
                 let asked = self.store.find(facts.digests());
-                Answer::Key(telemetry::awaited(Step::Store, asked).await)
+                Answer::Key(telemetry::awaited(telemetry::Step::Store, asked).await)
             }
             Wait::Token { known } => {
-                let entered = self.enter(known, ErrorCode::VerifierUnavailable, facts, so_far);
-                match entered.await {
-                    Ok(()) => Answer::Token(self.verify_token(facts).await),
-                    Err(error) => Answer::Refused(error),
-                }
+                let busy = ErrorCode::VerifierUnavailable;
+                self.enter(known, busy, facts, so_far).await?;
+                Answer::Token(self.verify_token(facts).await)
             }
             Wait::Owner(owners, entry) => {
                 let asked = owners.standing(&entry.record.owner);
-                Answer::Owner(telemetry::awaited(Step::OwnerStanding, asked).await)
+                Answer::Owner(telemetry::awaited(telemetry::Step::OwnerStanding, asked).await)
             }
             Wait::Limiter(limiter, entry) => {
                 Answer::Limiter(self.limits.decide(&limiter, &entry, facts).await)
             }
             Wait::Directory(directory, entry, user) => {
                 let asked = directory.resolve(&entry.record.owner.tenant_id, &user);
-                Answer::User(telemetry::awaited(Step::Directory, asked).await)
+                Answer::User(telemetry::awaited(telemetry::Step::Directory, asked).await)
             }
-        }
+        })
     }
 
     /// Waits for the turn to look up what is not known.
