@@ -51,7 +51,9 @@ fn main() -> ExitCode {
     // Unless asked, errors, and what the demo itself warns of, such as writes that failed. To
     // actix-web a client's bad bytes are an error.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new("error,esign=warn,portunus=warn,portunus_sqlx=warn,actix_http=off")
+        EnvFilter::new(
+            "error,esign=warn,portunus=warn,portunus::audit=off,portunus_sqlx=warn,actix_http=off",
+        )
     });
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
