@@ -9,8 +9,8 @@
 //! | [`Responses`] | the format of refusals and the fields of responses |
 //!
 //! What keys may be like and what operators may do with them is
-//! [`Management`](crate::manage::Management); the audit is [`Audit`](crate::audit::Audit); the cache
-//! is [`Cache`](crate::store::Cache).
+//! [`Management`](crate::manage::Management); the audit is [`AuditTrail`](crate::audit::AuditTrail);
+//! the cache is [`Cache`](crate::store::Cache).
 
 mod actors;
 mod credentials;
@@ -52,6 +52,9 @@ pub enum BuildError {
     /// A quota is not valid.
     #[error("the limits are not valid: {0}")]
     Quota(#[from] ParseError),
+    /// Keys are to sign events, and the store keeps nothing that could.
+    #[error("IssueRules::sign_events needs a store that keeps signing states: KeyStore::signing()")]
+    NoSigning,
     /// Limits are set although nothing is limited.
     #[error(
         "Limits::none() limits nothing, so its other settings do nothing: use Limits::per_key()"

@@ -40,6 +40,10 @@ impl Management {
         self
     }
 
+    pub(crate) fn signs_events(&self) -> bool {
+        self.rules.sign_events
+    }
+
     /// Sets the scopes that can be granted. The default is any valid scope.
     pub fn vocabulary(mut self, vocabulary: Vocabulary) -> Self {
         self.vocabulary = Some(vocabulary);

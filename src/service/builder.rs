@@ -128,6 +128,9 @@ impl PortunusBuilder {
     /// says what to change.
     pub fn build(self) -> Result<Portunus, BuildError> {
         let (store, managed) = self.store.ok_or(BuildError::NoStore)?;
+        if managed && self.management.signs_events() && store.signing().is_none() {
+            return Err(BuildError::NoSigning);
+        }
         // A store that answers without a digest never needs to be awaited.
         let waits = store.find_now(&[]).is_none();
         let cache = (waits && !self.cache.is_off()).then(|| {

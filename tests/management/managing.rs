@@ -2,13 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use portunus::BuildError;
 use portunus::Clock;
+use portunus::config::Policy;
 use portunus::key::{
     Access, Alphabet, Environment, FormatError, KeyFormat, KeyKind, KeyStatus, Metadata, Owner,
 };
-use portunus::manage::{KeyManager, ManageError, NewKey};
+use portunus::limit::{LocalLimiter, OnOutage};
+use portunus::manage::{KeyManager, ManageError, Management, NewKey};
+use portunus::quota::Quota;
 use portunus::store::{KeyStore, ListQuery};
+use portunus::{BuildError, Limits};
 use portunus_test_support::{APPLY, House, Setup, format, live, scope, tenant, test, user};
 
 fn new_key() -> NewKey {
@@ -180,6 +183,43 @@ async fn a_manager_cannot_be_built_for_an_environment_that_its_format_cannot_wri
         built.unwrap_err(),
         BuildError::Format(FormatError::Environment("staging".into()))
     );
+}
+
+#[tokio::test]
+async fn a_description_that_contradicts_itself_does_not_build() {
+    let setup = || Setup::on(House::new().store).bearer([format()]);
+    let refused = |built: Result<portunus::Portunus, BuildError>| built.err();
+    let nowhere = portunus::Portunus::builder(format()).build();
+    assert_eq!(refused(nowhere), Some(BuildError::NoStore));
+
+    let staging = Environment::new("staging").unwrap();
+    let elsewhere = setup()
+        .builder()
+        .policy(Policy::new().serve_only(staging))
+        .management(Management::new().environments([live()]))
+        .build();
+    assert_eq!(
+        refused(elsewhere),
+        Some(BuildError::Environment("staging".into()))
+    );
+
+    // What counts nothing is told where it is written, not when a flood comes.
+    let of_tenants = [Quota::per_minute(5)];
+    for limits in [
+        Limits::none().per_tenant(of_tenants),
+        Limits::none().cost(|_| 2),
+        Limits::none().on_outage(OnOutage::Closed),
+        Limits::none().limiter(LocalLimiter::default()),
+        Limits::none().bucket(|_| None),
+    ] {
+        let built = setup().builder().limits(limits).build();
+        assert_eq!(refused(built), Some(BuildError::UnusedLimits));
+    }
+    let no_units = Limits::per_key([Quota::per_minute(60), Quota::per_hour(0)]);
+    let built = setup().builder().limits(no_units).build();
+    assert!(matches!(refused(built), Some(BuildError::Quota(_))));
+    let no_quota = setup().builder().limits(Limits::per_key([])).build();
+    assert!(matches!(refused(no_quota), Some(BuildError::Quota(_))));
 }
 
 #[tokio::test]
