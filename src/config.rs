@@ -26,7 +26,7 @@ pub use policy::Policy;
 pub use responses::Responses;
 
 use crate::key::FormatError;
-use crate::quota::QuotaError;
+use crate::text::ParseError;
 
 /// Why a description does not build. Each message says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +51,7 @@ pub enum BuildError {
     Environment(String),
     /// A quota is not valid.
     #[error("the limits are not valid: {0}")]
-    Quota(#[from] QuotaError),
+    Quota(#[from] ParseError),
     /// Limits are set although nothing is limited.
     #[error(
         "Limits::none() limits nothing, so its other settings do nothing: use Limits::per_key()"

@@ -62,7 +62,7 @@
 //! |---|---|---|
 //! | `tower` | layer and requirements, by route or gRPC method, for tower services over `http` 1 | 1.88 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default | 1.88 |
-//! | `actix-web` | middleware, extractors and requirements for actix-web 4 | 1.89 |
+//! | `actix-web` | middleware, extractors, requirements, and a router that denies by default, for actix-web 4 | 1.89 |
 //! | `events` | signing events with the owner's primary key | 1.88 |
 //! | `tracing` | spans and log lines, and audit events as log lines | 1.88 |
 //! | `metrics` | counters and histograms | 1.88 |
@@ -111,7 +111,7 @@ pub use authenticator::{
 pub use clock::{Clock, SystemClock};
 pub use config::{BuildError, Limits};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
-pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
+pub use error::{AuthError, ErrorCode, MissingScope};
 pub use limit::RateLimiter;
 pub use policy::{Principal, Requirement};
 pub use principal::KeyPrincipal;
@@ -119,6 +119,7 @@ pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
 pub use service::{Maintenance, Portunus, PortunusBuilder};
 pub use store::{KeyLookup, KeyStore, UsageStore};
+pub use text::ParseError;
 pub use usage::UsageRecorder;
 pub use verifier::{TokenVerifier, VerifiedToken, VerifierError};
 

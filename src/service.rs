@@ -140,10 +140,10 @@ impl Portunus {
     /// # Panics
     /// Outside of a tokio runtime with its timer.
     #[cfg(feature = "tokio")]
-    pub fn run(
+    pub fn run<S: Future<Output = ()> + Send>(
         &self,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> impl Future<Output = Maintenance> + Send {
+        shutdown: S,
+    ) -> impl Future<Output = Maintenance> + Send + use<S> {
         let parts = Arc::clone(&self.parts);
         async move { parts.jobs.run(shutdown).await }
     }

@@ -1,9 +1,9 @@
 //! Portunus in the frameworks: adapters translate requests and answers, and decide nothing.
 //!
 //! What is no translation is written once: `carrier` says what is asked of a framework's types,
-//! `exchange` takes a request through the authenticator and reports its answer, and `inside` is what
-//! layers, extractors and handlers further in ask. Types that no host must name are public there
-//! and exported from nowhere.
+//! `exchange` takes a request through the authenticator and reports its answer, and `inside` is
+//! what layers, extractors and handlers further in ask. Types that no host must name are public in
+//! there and exported from nowhere.
 
 #[cfg(feature = "actix-web")]
 pub mod actix;

@@ -39,8 +39,8 @@ impl Throttle {
         }
     }
 
-    /// Counts a refusal, of the key or the operator where one is known, else of the client; whether it is one of
-    /// those that are kept.
+    /// Counts a refusal, of the key or operator where one is known, else of the client; whether it is
+    /// one of those that are kept.
     pub(super) fn admits(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
         match known {
             Some(name) => self.count(&self.keys, name, "keys"),

@@ -243,16 +243,19 @@ impl AuditTrail {
     /// Keeps a call of management that came to no act, unless there is no place for it or its source
     /// failed too often: the operator of this name, else the client.
     pub(crate) fn note_refusal(&self, operator: Option<&str>, event: AuditEvent) {
-        if self.sinks() == 0 || !self.keeps_refusal(operator, event.client_ip) {
-            return;
-        }
-        if self.shared.push(Waiting::Refusal(Box::new(event))).is_err() {
-            self.shared.drops_one();
+        if self.sinks() > 0 && self.keeps_refusal(operator, event.client_ip) {
+            self.push(Waiting::Refusal(Box::new(event)));
         }
     }
 
     pub(super) fn note(&self, noted: Box<Noted>) {
-        if self.sinks() > 0 && self.shared.push(Waiting::Request(noted)).is_err() {
+        if self.sinks() > 0 {
+            self.push(Waiting::Request(noted));
+        }
+    }
+
+    fn push(&self, waiting: Waiting) {
+        if self.shared.push(waiting).is_err() {
             self.shared.drops_one();
         }
     }
@@ -260,8 +263,8 @@ impl AuditTrail {
     /// Whether a refusal of this source is to be kept: of the key or the operator where one is
     /// known, else of the client.
     pub(super) fn keeps_refusal(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
-        let kept = self.shared.throttle.as_ref();
-        let kept = kept.is_none_or(|throttle| throttle.admits(known, client));
+        let throttle = self.shared.throttle.as_ref();
+        let kept = throttle.is_none_or(|throttle| throttle.admits(known, client));
         if !kept {
             self.shared.throttled.fetch_add(1, Ordering::Relaxed);
             telemetry::audit_left_out("throttled", 1);

@@ -39,44 +39,37 @@ pub(super) enum Purpose {
 }
 
 impl Facts {
-    pub(super) fn digests(&self) -> &[KeyDigest] {
-        self.digests.as_ref().map_or(&[], Candidates::as_slice)
+    /// What is known before anything is read.
+    pub(super) fn new(purpose: Purpose, client_ip: Option<IpAddr>) -> Self {
+        Self {
+            purpose,
+            client_ip,
+            secure: true,
+            requested: Ok(RequestedActor::Owner),
+            digests: None,
+            token: None,
+            cost: 1,
+            bucket: None,
+        }
     }
 
-    /// Whose failures are counted: nobody's, where an operator only asks about a key.
-    pub(super) fn counted_client(&self) -> Option<IpAddr> {
-        self.client_ip.filter(|_| self.purpose == Purpose::Request)
+    pub(super) fn digests(&self) -> &[KeyDigest] {
+        self.digests.as_ref().map_or(&[], Candidates::as_slice)
     }
 }
 
 impl Inner {
-    pub(super) fn facts(
-        &self,
-        head: &dyn RequestHead,
-        client_ip: Option<IpAddr>,
-        digests: Option<Candidates>,
-        token: Option<Zeroizing<String>>,
-    ) -> Facts {
-        Facts {
-            purpose: Purpose::Request,
-            client_ip,
-            secure: self
-                .transport
-                .as_ref()
-                .is_none_or(|transport| transport.is_met_by(head)),
-            requested: RequestedActor::read(head, self.user_ids),
-            digests,
-            token,
-            cost: self
-                .limits
-                .cost_of
-                .as_ref()
-                .map_or(1, |cost_of| cost_of(head)),
-            bucket: self
-                .limits
-                .bucket_of
-                .as_ref()
-                .and_then(|bucket_of| bucket_of(head)),
+    /// Reads the rest, once it is known that there is a key or a token.
+    pub(super) fn read(&self, head: &dyn RequestHead, facts: &mut Facts) {
+        if let Some(transport) = &self.transport {
+            facts.secure = transport.is_met_by(head);
+        }
+        facts.requested = RequestedActor::read(head, self.user_ids);
+        if let Some(cost_of) = &self.limits.cost_of {
+            facts.cost = cost_of(head);
+        }
+        if let Some(bucket_of) = &self.limits.bucket_of {
+            facts.bucket = bucket_of(head);
         }
     }
 

@@ -1,10 +1,11 @@
 //! Step 4: the key that is stored under one of the digests, and what it counts for where there is
 //! none.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Inner;
-use super::facts::Facts;
+use super::facts::{Facts, Purpose};
 use super::wait::Wait;
 use crate::error::{AuthError, ErrorCode};
 use crate::store::{StoreError, StoredKey};
@@ -31,9 +32,18 @@ impl Inner {
 
     /// Refuses a client that has failed too often for one more look-up.
     pub(super) fn check_budget(&self, facts: &Facts) -> Result<(), AuthError> {
-        match self.budget.refusal(facts.counted_client()) {
+        match self.budget.refusal(self.counted(facts)) {
             Some(wait) => Err(AuthError::too_many_failures(wait)),
             None => Ok(()),
+        }
+    }
+
+    /// Whose failures are counted: nobody's, where an operator only asks about a key.
+    pub(super) fn counted(&self, facts: &Facts) -> Option<IpAddr> {
+        match facts.purpose {
+            Purpose::Request if facts.client_ip.is_none() => self.budget.nobodys(),
+            Purpose::Request => facts.client_ip,
+            Purpose::Verification => None,
         }
     }
 
@@ -58,7 +68,7 @@ impl Inner {
 
     /// A well-formed key that no store knows: counted against the client, never against any key.
     pub(super) fn unknown(&self, facts: &Facts) -> AuthError {
-        match self.budget.failed(facts.counted_client()) {
+        match self.budget.failed(self.counted(facts)) {
             Some(wait) => AuthError::too_many_failures(wait),
             None => AuthError::new(ErrorCode::InvalidKey),
         }

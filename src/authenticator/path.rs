@@ -59,15 +59,11 @@ struct ActsFor {
     canonical_user: Option<UserId>,
 }
 
-/// How far the steps came.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for a moment, and the usual variant must not be boxed"
-)]
-pub(super) enum Advance {
-    Decided(Outcome),
-    Wait(Wait),
-}
+/// Who knows the user that is requested, in which way the key shall act, and for whom.
+type Requested<'a> = (&'a Arc<dyn Directory>, ActorMode, &'a UserRef);
+
+/// How far the steps came: what must be awaited, or nothing for a request that may pass.
+pub(super) type Advance = Result<Option<Wait>, AuthError>;
 
 impl Progress {
     pub(super) fn new(facts: &Facts) -> Self {
@@ -103,18 +99,20 @@ impl Inner {
             Err(error) => return Attempt::Ready(Err(error)),
         };
         // 2. shape and 3. digest
-        let digests = credential::with_key(way, value, |key| self.digests(key));
-        let token = self.external_token(way, value);
-        let digests = match digests {
-            Err(error) if token.is_none() => return Attempt::Ready(Err(error)),
-            digests => digests.ok(),
-        };
-        let facts = self.facts(head, client_ip, digests, token);
+        let mut facts = Facts::new(Purpose::Request, client_ip);
+        let digest = |key: &str| facts.digests = Some(self.digests(key));
+        let shape = credential::with_key(way, value, digest);
+        facts.token = self.external_token(way, value);
+        if let (Err(error), None) = (shape, &facts.token) {
+            return Attempt::Ready(Err(error));
+        }
+        self.read(head, &mut facts);
         // 4. to 9.
         let mut so_far = Progress::new(&facts);
         match self.advance(&facts, &mut so_far, None) {
-            Advance::Decided(outcome) => Attempt::Ready(outcome),
-            Advance::Wait(wait) => {
+            Ok(None) => Attempt::Ready(so_far.outcome(&facts)),
+            Err(error) => Attempt::Ready(Err(error)),
+            Ok(Some(wait)) => {
                 let this = Arc::clone(self);
                 let rest = async move { this.finish(&facts, &mut so_far, wait).await };
                 Attempt::Pending(PendingAttempt(Box::pin(telemetry::in_span(rest))))
@@ -131,9 +129,9 @@ impl Inner {
     ) -> Outcome {
         loop {
             let answer = self.ask(wait, facts, so_far).await;
-            match self.advance(facts, so_far, Some(answer)) {
-                Advance::Decided(outcome) => return outcome,
-                Advance::Wait(next) => wait = next,
+            match self.advance(facts, so_far, Some(answer))? {
+                None => return so_far.outcome(facts),
+                Some(next) => wait = next,
             }
         }
     }
@@ -144,19 +142,12 @@ impl Inner {
         so_far: &mut Progress,
         answer: Option<Answer>,
     ) -> Advance {
-        match self.steps(facts, so_far, answer) {
-            Ok(advance) => advance,
-            Err(error) => Advance::Decided(Err(self.refusal(error, facts, so_far))),
-        }
+        let steps = self.steps(facts, so_far, answer);
+        steps.map_err(|error| self.refusal(error, facts, so_far))
     }
 
     /// The steps. Each goes on to the next, refuses, or says what must be awaited for it.
-    fn steps(
-        &self,
-        facts: &Facts,
-        so_far: &mut Progress,
-        mut answer: Option<Answer>,
-    ) -> Result<Advance, AuthError> {
+    fn steps(&self, facts: &Facts, so_far: &mut Progress, mut answer: Option<Answer>) -> Advance {
         // At each start: a key may expire while something is awaited.
         let now = self.clock.now();
         loop {
@@ -236,14 +227,11 @@ impl Inner {
                     Step::Principal
                 }
                 // 9. principal
-                (Step::Principal, Some(_)) => {
-                    if let Some(entry) = so_far.entry.take() {
-                        if facts.purpose == Purpose::Request {
-                            entry.usage.count(now, facts.client_ip);
-                        }
-                        return Ok(Advance::Decided(Ok(so_far.admission(entry, facts))));
+                (Step::Principal, Some(entry)) => {
+                    if facts.purpose == Purpose::Request {
+                        entry.usage.count(now, facts.client_ip);
                     }
-                    Step::Lookup
+                    return Ok(None);
                 }
                 // Only a key that was found goes beyond the look-up.
                 (_, None) => Step::Lookup,
@@ -279,7 +267,7 @@ impl Inner {
         &'a self,
         facts: &'a Facts,
         entry: &KeyEntry,
-    ) -> Result<Option<(&'a Arc<dyn Directory>, ActorMode, &'a UserRef)>, AuthError> {
+    ) -> Result<Option<Requested<'a>>, AuthError> {
         match &facts.requested {
             Err(error) => Err(error.clone()),
             Ok(RequestedActor::Owner) => Ok(None),
@@ -322,17 +310,20 @@ impl Inner {
 }
 
 impl Progress {
-    /// Who was let through, and what the answer tells.
-    fn admission(&mut self, entry: Arc<KeyEntry>, facts: &Facts) -> Admission {
+    /// Who was let through, and what the answer tells, once all steps are taken.
+    pub(super) fn outcome(&mut self, facts: &Facts) -> Outcome {
+        let Some(entry) = self.entry.take() else {
+            return Err(AuthError::new(ErrorCode::InvalidKey));
+        };
         let own_mode = actor::own_mode(entry.record.kind);
         let (mode, acting, canonical_user) = match self.acting.take() {
             Some(acts) => (acts.mode, Some(acts.acting), acts.canonical_user),
             None => (own_mode, None, None),
         };
-        Admission {
+        Ok(Admission {
             principal: Some(KeyPrincipal::new(entry, mode, acting, facts.client_ip)),
             limits: self.limits.take(),
             canonical_user,
-        }
+        })
     }
 }

@@ -10,13 +10,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::facts::{Facts, Purpose};
-use super::path::{Advance, Progress};
-use super::requested::RequestedActor;
+use super::path::Progress;
 use super::rules::network;
 use super::{Admission, Authenticator, Inner};
 use crate::actor;
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{KeyId, KeyRecord, WorkspaceId};
+use crate::key::{KeyDigest, KeyId, KeyRecord, WorkspaceId};
 use crate::policy::{Principal, Requirement, WorkspaceOf};
 use crate::principal::{KeyEntry, KeyPrincipal};
 use crate::request::{FieldName, RequestHead};
@@ -161,20 +160,13 @@ impl Authenticator {
         if !formats.any(|format| format.parse(key).is_ok()) {
             return Ok(None);
         }
-        let facts = Facts {
-            purpose: Purpose::Verification,
-            client_ip: asked.client_ip,
-            secure: true,
-            requested: Ok(RequestedActor::Owner),
-            digests: Some(self.inner.digests(key)),
-            token: None,
-            cost: 1,
-            bucket: None,
-        };
+        let mut facts = Facts::new(Purpose::Verification, asked.client_ip);
+        facts.digests = Some(self.inner.digests(key));
         let mut so_far = Progress::new(&facts);
         let outcome = match self.inner.advance(&facts, &mut so_far, None) {
-            Advance::Decided(outcome) => outcome,
-            Advance::Wait(wait) => self.inner.finish(&facts, &mut so_far, wait).await,
+            Ok(None) => so_far.outcome(&facts),
+            Ok(Some(wait)) => self.inner.finish(&facts, &mut so_far, wait).await,
+            Err(error) => Err(error),
         };
         let verdict = |entry, admitted| Ok(Some(self.inner.judge(entry, admitted, asked)));
         match (outcome.and_then(Admission::into_principal), so_far.entry) {
@@ -189,6 +181,27 @@ impl Authenticator {
             (Err(_), None) => Ok(None),
             (Ok(principal), _) => verdict(Arc::clone(principal.entry()), Ok(principal)),
         }
+    }
+}
+
+impl Authenticator {
+    /// Waits for the turn to look up a key for an operator, unless it is known here: as every
+    /// request does, but that no client's failures count.
+    ///
+    /// # Errors
+    /// `STORE_UNAVAILABLE` where the turn does not come in time.
+    pub(crate) async fn turn(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Result<impl Send + Sized + use<>, AuthError> {
+        if self.inner.store.knows(digests) {
+            return Ok(None);
+        }
+        let busy = |_| {
+            let why = "too many look-ups are in flight";
+            AuthError::unavailable(ErrorCode::StoreUnavailable, why)
+        };
+        self.inner.budget.enter(None).await.map(Some).map_err(busy)
     }
 }
 

@@ -47,7 +47,7 @@ macro_rules! answered {
             Some(Answer::Refused(error)) => return Err(error),
             _ => match $now {
                 Some(answer) => answer,
-                None => return Ok(Advance::Wait($wait)),
+                None => return Ok(Some($wait)),
             },
         }
     };
@@ -118,7 +118,7 @@ impl Inner {
         if known || so_far.place.is_some() {
             return Ok(());
         }
-        match self.budget.enter(facts.counted_client()).await {
+        match self.budget.enter(self.counted(facts)).await {
             Ok(place) => so_far.place = Some(place),
             Err(Refused::Failures(wait)) => return Err(AuthError::too_many_failures(wait)),
             Err(Refused::Busy) => {

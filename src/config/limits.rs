@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limit::{LookupBudget, OnOutage, RateLimiter};
-use crate::quota::{Quota, QuotaError, Quotas};
+use crate::quota::{Quota, Quotas};
 use crate::request::RequestHead;
+use crate::text::ParseError;
 
 pub(crate) type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
 pub(crate) type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync;
@@ -25,8 +26,8 @@ pub(crate) type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> 
 #[must_use = "limits do nothing until they are given to a builder"]
 pub struct Limits {
     /// `None` where nothing is limited.
-    pub(crate) per_key: Option<Result<Quotas, QuotaError>>,
-    pub(crate) per_tenant: Option<Result<Quotas, QuotaError>>,
+    pub(crate) per_key: Option<Result<Quotas, ParseError>>,
+    pub(crate) per_tenant: Option<Result<Quotas, ParseError>>,
     pub(crate) limiter: Option<Arc<dyn RateLimiter>>,
     pub(crate) on_outage: Option<OnOutage>,
     pub(crate) cost_of: Option<Arc<CostOf>>,
@@ -37,7 +38,7 @@ pub struct Limits {
 impl Limits {
     /// Limits each key to these quotas, unless it has its own. A quota that is not valid is reported
     /// when the service is built.
-    pub fn per_key(quotas: impl IntoIterator<Item = Result<Quota, QuotaError>>) -> Self {
+    pub fn per_key(quotas: impl IntoIterator<Item = Result<Quota, ParseError>>) -> Self {
         Self::of(all(quotas))
     }
 
@@ -49,7 +50,7 @@ impl Limits {
         }
     }
 
-    fn of(quotas: Result<Quotas, QuotaError>) -> Self {
+    fn of(quotas: Result<Quotas, ParseError>) -> Self {
         Self {
             per_key: Some(quotas),
             per_tenant: None,
@@ -65,7 +66,7 @@ impl Limits {
     /// quotas, because responses report both.
     pub fn per_tenant(
         mut self,
-        quotas: impl IntoIterator<Item = Result<Quota, QuotaError>>,
+        quotas: impl IntoIterator<Item = Result<Quota, ParseError>>,
     ) -> Self {
         self.per_tenant = Some(all(quotas));
         self
@@ -121,7 +122,7 @@ impl Limits {
     }
 }
 
-fn all(quotas: impl IntoIterator<Item = Result<Quota, QuotaError>>) -> Result<Quotas, QuotaError> {
+fn all(quotas: impl IntoIterator<Item = Result<Quota, ParseError>>) -> Result<Quotas, ParseError> {
     Quotas::new(quotas.into_iter().collect::<Result<Vec<_>, _>>()?)
 }
 

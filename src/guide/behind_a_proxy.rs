@@ -120,6 +120,8 @@
 //! - **64 hops are walked:** a client further to the left is not known. What stands left of the
 //!   client is not read at all, so nobody gets past an allow-list by writing a long list.
 //! - **Failed attempts are counted by this address.** With the wrong setting they are all the
-//!   proxy's, and one attacker may lock out everybody behind it.
+//!   proxy's, and one attacker slows down everybody behind it whose key is not in the cache
+//!   ([`LookupBudget`](crate::limit::LookupBudget)). Without any address, failures are not counted at
+//!   all, which is logged once.
 //! - **CDNs change their networks.** Read them from where they are published, and build the
 //!   authenticator from that.

@@ -70,8 +70,8 @@
 //! ```
 //!
 //! A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no route that does not say
-//! what it requires: `.require(…)`, `.any_key()` or `.public()`. State comes last, as ever:
-//! `.into_router().with_state(state)`.
+//! what it requires: `.require(…)`, `.any_key()`, `.optional_key()` or `.public()`. State comes last,
+//! as ever: `.into_router().with_state(state)`.
 //!
 //! `axum::serve` bounds neither how long a head may take nor how many fields it may have, and whoever
 //! is refused in the middle of an upload finds a broken pipe in place of the 401. [A server that
@@ -105,7 +105,7 @@
 //! | [`Granted<D>`](crate::adapter::axum::Granted) | who meets a requirement that is part of the type |
 //! | [`Caller<T>`] | who could be made a `T` of your own, by `AuthLayer::map_principal` |
 //!
-//! [`optional_key()`]: crate::adapter::axum::Unguarded::optional_key
+//! [`optional_key()`]: crate::adapter::axum::ProtectedRouter
 //! [`optional()`]: crate::config::Credentials::optional
 //! [`Caller<T>`]: crate::adapter::axum::Caller
 //!

@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 
 use super::alphabet::{Alphabet, is_token68};
 use super::checksum::Checksum;
-use super::id::IdError;
 use super::kind::{Environment, KeyKind};
 use super::secret::PlaintextKey;
+use crate::text::ParseError;
 
 /// No key is longer than this, in bytes.
 pub const MAX_KEY_LENGTH: usize = 256;
@@ -69,8 +69,8 @@ impl GenerateError {
     }
 }
 
-impl From<IdError> for GenerateError {
-    fn from(error: IdError) -> Self {
+impl From<ParseError> for GenerateError {
+    fn from(error: ParseError) -> Self {
         Self::new(error.to_string())
     }
 }

@@ -39,6 +39,7 @@ pub(crate) use window::{Recorder, nanos};
 use crate::key::{KeyFamily, TenantId};
 use crate::pointer::to_the_pointee;
 use crate::quota::Quotas;
+use crate::text::{ParseError, start};
 
 /// Decides whether a request may pass.
 ///
@@ -232,18 +233,19 @@ impl fmt::Display for OnOutage {
     }
 }
 
-/// A name that is no mode's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no mode {0:?}: there are local, closed, open")]
-pub struct ParseOnOutageError(String);
-
 impl FromStr for OnOutage {
-    type Err = ParseOnOutageError;
-    fn from_str(name: &str) -> Result<Self, ParseOnOutageError> {
+    type Err = ParseError;
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         let found = [Self::Local, Self::Closed, Self::Open]
             .into_iter()
             .find(|mode| mode.as_str() == name);
-        found.ok_or_else(|| ParseOnOutageError(name.chars().take(40).collect()))
+        found.ok_or_else(|| {
+            let why = format!(
+                "no mode {:?}: there are local, closed, open",
+                start(name, 40)
+            );
+            ParseError::new("mode", why)
+        })
     }
 }
 

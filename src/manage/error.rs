@@ -4,7 +4,6 @@ use super::{Denied, ManagedKey};
 use crate::audit::AuditError;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{GenerateError, KeyId};
-use crate::scope::UnknownScope;
 use crate::store::{Rejected, StoreError};
 
 /// Why a management act was not done. Nothing was changed then, but where the store gave no answer,
@@ -116,12 +115,6 @@ impl ManageError {
             field,
             reason: reason.into(),
         }
-    }
-}
-
-impl From<UnknownScope> for ManageError {
-    fn from(error: UnknownScope) -> Self {
-        Self::invalid("scopes", error.to_string())
     }
 }
 

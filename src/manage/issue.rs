@@ -16,6 +16,7 @@ use crate::network::AllowList;
 use crate::quota::Quotas;
 use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, Rejected, StoreError, WriteBatch};
+use crate::text::ParseError;
 
 /// A rule of [`text`].
 type TextRule = fn(&'static str, &str) -> Result<String, ManageError>;
@@ -452,7 +453,10 @@ impl KeyManager {
             ));
         }
         match &self.inner.settings.vocabulary {
-            Some(vocabulary) => Ok(vocabulary.check(scopes)?),
+            Some(vocabulary) => {
+                let unknown = |error: ParseError| ManageError::invalid("scopes", error.to_string());
+                vocabulary.check(scopes).map_err(unknown)
+            }
             None => Ok(()),
         }
     }

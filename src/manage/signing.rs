@@ -5,7 +5,7 @@ use super::KeyManager;
 use crate::key::{KeyKind, KeyRecord, PlaintextKey, SigningState};
 
 impl KeyManager {
-    /// The state that signs with a key, where the API signs events.
+    /// The state that signs with a key, where the API signs events and the store keeps states.
     pub(super) fn signing_of(
         &self,
         record: &KeyRecord,

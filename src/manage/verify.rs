@@ -31,7 +31,14 @@ impl KeyManager {
         }
         let hasher = self.inner.authenticator.hasher();
         let digests = hasher.candidates(key, hasher.digest(key));
-        let Some(stored) = self.inner.store.find(digests.as_slice()).await? else {
+        let found = match self.inner.store.find_now(digests.as_slice()) {
+            Some(found) => found,
+            None => {
+                let _turn = self.inner.authenticator.turn(digests.as_slice()).await?;
+                self.inner.store.find(digests.as_slice()).await
+            }
+        };
+        let Some(stored) = found? else {
             return Ok(None);
         };
         let matches = digests

@@ -169,7 +169,7 @@ impl Requirement {
     }
 
     /// A plan: made by [`PlanOrder::at_least`](super::PlanOrder::at_least).
-    pub const fn plan(least: AtLeast) -> Self {
+    pub(super) const fn plan(least: AtLeast) -> Self {
         Self(Node::Plan(least))
     }
 

@@ -14,7 +14,7 @@ use portunus::{Admission, Attempt, Authenticator, Principal, RequestHead};
 use portunus_test_support::{Head, Setup, format, scope, stranger, with_last_character_wrong};
 
 /// The allocations of a hundred repetitions, after one that may warm up.
-fn allocations(mut act: impl FnMut()) -> u64 {
+pub(super) fn allocations(mut act: impl FnMut()) -> u64 {
     act();
     measure(|| (0..100).for_each(|_| act())).count_total
 }
@@ -29,7 +29,7 @@ fn passes(authenticator: &Authenticator, head: &dyn RequestHead) {
     ));
 }
 
-fn issue(store: &MemoryStore, hasher: &KeyHasher, scopes: &[&str]) -> String {
+pub(super) fn issue(store: &MemoryStore, hasher: &KeyHasher, scopes: &[&str]) -> String {
     let manager = Setup::on(store.clone())
         .bearer([format()])
         .environments([portunus_test_support::live()])

@@ -15,7 +15,7 @@ use portunus::manage::NewKey;
 use portunus::network::{AllowList, Transport};
 use portunus::quota::{Quota, Quotas};
 use portunus::request::{FieldName, TlsVersion};
-use portunus::scope::{Scope, ScopeError, ScopeModel};
+use portunus::scope::{Scope, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
 use portunus::{ActorMode, Authenticator, Clock, ErrorCode, Outcome, RequestHead, ScopeSet};
 use portunus_profiles::{Profile, RequestMetadata};
@@ -381,7 +381,7 @@ async fn a_key_that_used_up_its_quota_is_named() {
 struct Understands(&'static str);
 
 impl ScopeModel for Understands {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         Err(Scope::new(self.0).unwrap_err())
     }
 }

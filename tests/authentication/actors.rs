@@ -24,7 +24,7 @@ use portunus::key::{
 use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
 use portunus::quota::{Quota, Quotas};
-use portunus::scope::{ScopeError, ScopeModel, WildcardModel};
+use portunus::scope::{ScopeModel, WildcardModel};
 use portunus::testing::ManualClock;
 use portunus::{
     ActorMode, Admission, Attempt, AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal,
@@ -965,7 +965,7 @@ async fn scopes_of_a_user_that_mean_nothing_are_an_outage_and_not_nothing_or_eve
     #[derive(Debug)]
     struct Picky;
     impl ScopeModel for Picky {
-        fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
             match names.iter().any(|name| name.as_str() == "strange") {
                 true => Err(Scope::new("").unwrap_err()),
                 false => WildcardModel.compile(names),

@@ -13,7 +13,7 @@ use portunus::key::{
     Pepper, Revocation,
 };
 use portunus::manage::NewKey;
-use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeRequirement, ScopeSet, WildcardModel};
+use portunus::scope::{Scope, ScopeModel, ScopeRequirement, ScopeSet, WildcardModel};
 use portunus::store::{Change, KeyStore, StoredKey, WriteBatch};
 use portunus::{
     ActorMode, Admission, Attempt, AuthError, Authenticator, BuildError, Clock, ErrorCode,
@@ -1422,7 +1422,7 @@ async fn a_thousand_keys_are_noted_and_no_more() {
 struct NothingModel;
 
 impl ScopeModel for NothingModel {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         WildcardModel.compile(&[])
     }
 }
@@ -1432,7 +1432,7 @@ impl ScopeModel for NothingModel {
 struct UnreadableModel;
 
 impl ScopeModel for UnreadableModel {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         Err(Scope::new("not a scope").unwrap_err())
     }
 }

@@ -20,7 +20,7 @@ use portunus::key::{
 };
 use portunus::manage::{IssueRules, KeyManager, ManageError, NewKey};
 use portunus::policy::Requirement;
-use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet};
+use portunus::scope::{Scope, ScopeModel, ScopeSet};
 use portunus::store::{
     Change, Condition, Cursor, HourOfUse, KeyLookup, KeyStore, ListQuery, Match, OwnerRef, Page,
     Rejected, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
@@ -546,7 +546,7 @@ impl ScopeSet for Held {
 }
 
 impl ScopeModel for Roles {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         let known = |name: &Scope| ROLES.iter().find(|role| role.name == name.as_str());
         let held: Option<Vec<_>> = names.iter().map(known).collect();
         match held {

@@ -13,7 +13,7 @@ use portunus::manage::{
     ByRole, Denied, ImportedDigest, KeyChange, KeyManager, ManageError, NewImport, NewKey,
     Operator, OperatorPolicy, Role, Setting,
 };
-use portunus::scope::{ScopeError, ScopeModel};
+use portunus::scope::ScopeModel;
 use portunus::store::ListQuery;
 use portunus::{ErrorCode, Scope, ScopeSet};
 use portunus_profiles::Profile;
@@ -533,7 +533,7 @@ impl ScopeSet for Held {
 }
 
 impl ScopeModel for Roles {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         Ok(Arc::new(Held(names.to_vec())))
     }
 }

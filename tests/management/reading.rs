@@ -7,12 +7,14 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use portunus::audit::{Action, AuditError, AuditReader, EventPage, EventQuery};
-use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, WorkspaceId};
+use portunus::key::{
+    Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, WorkspaceId,
+};
 use portunus::manage::{ByRole, Denied, KeyManager, NewKey, Operator, OperatorPolicy, Role};
 use portunus::store::{Change, HourOfUse, KeyStore, ListQuery, Usage, WriteBatch};
-use portunus::testing::{Call, Point};
+use portunus::testing::{Call, FaultyStore, Point};
 
-use portunus_test_support::{Head, live, tenant, test};
+use portunus_test_support::{Head, Setup, live, tenant, test};
 
 use crate::life::{Desk, HOUR, SECOND, acme, issue, named, operator};
 
@@ -289,4 +291,31 @@ async fn a_short_page_is_passed_on_with_its_place_and_asked_for_once() {
         let rest = manager.list(query).await.unwrap();
         assert_eq!((rest.items.len(), rest.next), (1, None));
     }
+}
+
+#[tokio::test]
+async fn keys_that_operators_ask_about_are_looked_up_in_turn() {
+    let store = FaultyStore::new();
+    store.answer_late(1);
+    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
+    let keys = Setup::on(store.clone())
+        .bearer([format.build().unwrap()])
+        .keys();
+    let find = Point::Before(Call::Find);
+    store.hold(find);
+    let verify = |number: u32| {
+        let (manager, key) = (keys.manager().clone(), format!("acme_{number:032}"));
+        tokio::spawn(async move { manager.verify(&key).await })
+    };
+    let asked: Vec<_> = (0..100).map(verify).collect();
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    // The quarter that is reserved for addresses without failures is not theirs.
+    assert_eq!(store.in_flight(), 48);
+    store.release(find);
+    for asked in asked {
+        assert!(asked.await.unwrap().unwrap().is_none());
+    }
+    assert_eq!(store.finds(), 100);
 }

@@ -14,7 +14,7 @@ use portunus::manage::{
 };
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
-use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet, WildcardModel};
+use portunus::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
 use portunus::store::ListQuery;
 use portunus::{AuthError, ErrorCode};
 
@@ -546,7 +546,7 @@ async fn a_tenant_without_a_plan_can_be_given_none() {
 struct AllIsReadAndWrite;
 
 impl ScopeModel for AllIsReadAndWrite {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         let all = names.contains(&scope("all"));
         let more = all.then(|| [scope("read"), scope("write")]);
         let names: Vec<_> = names

@@ -32,10 +32,9 @@ impl KeyLookup for Accounts {
 async fn main() -> Result<(), Box<dyn Error>> {
     let accounts = Accounts(SqlitePool::connect("sqlite:accounts.db").await?);
     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
-    let keys = Portunus::builder(format.build()?)
-        .lookup(accounts)
-        .build()?;
+    let keys = Portunus::builder(format.build()?).lookup(accounts);
     let request = TestRequest::get("/").bearer(&std::env::args().nth(1).ok_or("own_table KEY")?);
-    println!("{:?}", keys.authenticator().authenticate(&request).await);
+    let caller = keys.build()?.authenticator().authenticate(&request).await;
+    println!("{caller:?}");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use portunus::ParseError;
 use portunus::actor::{Directory, OwnerStanding, UserIds};
 use portunus::audit::AuditTrail;
 use portunus::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
@@ -10,7 +11,7 @@ use portunus::key::{Environment, KeyFormat, KeyHasher, KeyKind, TenantId};
 use portunus::limit::{LimitFields, LookupBudget, OnOutage};
 use portunus::manage::{HostRules, IssueRules, KeyManager, Management, OperatorPolicy};
 use portunus::network::{ClientIp, Transport};
-use portunus::quota::{Quota, QuotaError, Quotas};
+use portunus::quota::{Quota, Quotas};
 use portunus::respond::RejectionRenderer;
 use portunus::scope::{ScopeModel, Vocabulary};
 use portunus::store::{Cache, KeyStore};
@@ -84,7 +85,7 @@ impl Counted {
     }
 }
 
-fn each(quotas: &Quotas) -> Vec<Result<Quota, QuotaError>> {
+fn each(quotas: &Quotas) -> Vec<Result<Quota, ParseError>> {
     quotas.as_slice().iter().cloned().map(Ok).collect()
 }
 

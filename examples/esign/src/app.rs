@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::{Extensions, Request};
@@ -10,7 +9,6 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::put;
 use axum::{Json, Router};
-use portunus::KeyStore;
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::audit::{AuditReader, AuditTrail, TracingAudit};
@@ -27,9 +25,8 @@ use crate::api::{self, Shelves};
 use crate::cli::{Flags, Limiter};
 use crate::directory::DemoDirectory;
 use crate::operators::Operators;
-use crate::storage::{Chain, Storage};
+use crate::storage::Storage;
 use crate::tls::Peer;
-use crate::unwritten::Unwritten;
 use crate::{admin, on_axum, operators};
 
 /// What all handlers share. Cloning is cheap.
@@ -39,13 +36,9 @@ pub(crate) struct App {
     pub(crate) keys: Portunus,
     pub(crate) authenticator: Authenticator,
     pub(crate) manager: KeyManager,
-    store: Arc<dyn KeyStore>,
     pub(crate) operators: Arc<Operators>,
     pub(crate) shelves: Arc<Shelves>,
     pub(crate) directory: DemoDirectory,
-    trail: AuditTrail,
-    /// How many events that were dropped a warning has told of.
-    dropped_told: Arc<AtomicU64>,
     events: Arc<dyn AuditReader>,
     pub(crate) standard_plan: Requirement,
     /// Other sites whose pages may write to the management API and read its answers.
@@ -97,24 +90,22 @@ impl App {
         let actors = profile.actors().directory(directory.clone());
         let keys = Portunus::builder(profile.credentials().hasher(hasher))
             .store(Arc::clone(&storage.keys))
+            .cache(storage.cache.clone())
             .limits(limits)
             .actors(actors.standing(directory.clone()))
             .policy(policy)
             .management(management)
             .responses(profile.responses())
-            .audit(trail.clone())
+            .audit(trail)
             .build()?;
         Ok(Self {
             profile,
             authenticator: keys.authenticator().clone(),
             manager: keys.manager().clone(),
             keys,
-            store: Arc::clone(&storage.keys),
             operators: Arc::new(operators),
             shelves: Arc::default(),
             directory,
-            trail,
-            dropped_told: Arc::default(),
             events: Arc::clone(&storage.events),
             standard_plan,
             trusted_origins: flags.trusted_origin.as_slice().into(),
@@ -192,60 +183,9 @@ impl App {
         portunus::adapter::tower::into_response(self.answer(error), error)
     }
 
-    /// Waits until somebody wants to read the events that were noted.
-    pub(crate) async fn events_requested(&self) {
-        self.trail.flush_requested().await;
-    }
-
-    /// Writes the events that were noted; whether they could be written.
-    pub(crate) async fn flush_events(&self) -> bool {
-        let written = self.trail.flush().await;
-        if let Err(error) = &written {
-            warn!(error = %Chain(error), "events could not be written; they are kept for the next time");
-        }
-        let dropped = self.dropped();
-        if self.dropped_told.swap(dropped, Ordering::Relaxed) < dropped {
-            warn!(dropped, "events were lost: there were too many to keep");
-        }
-        written.is_ok()
-    }
-
     /// How many events were left out so far, because they could not be written in time.
     pub(crate) fn dropped(&self) -> u64 {
-        self.trail.dropped()
-    }
-
-    /// Writes the usage that was counted, the events that were noted and digests anew; whether usage
-    /// and events could be written.
-    pub(crate) async fn flush(&self) -> bool {
-        let events = self.flush_events().await;
-        let usage = self.authenticator.usage();
-        let written = match self.store.usage() {
-            Some(counts) => usage.flush(&*counts).await,
-            None => Ok(()),
-        };
-        if let Err(error) = &written {
-            warn!(error = %Chain(error), "usage could not be written; it is kept for the next time");
-        }
-        self.authenticator.write_rehashes().await;
-        events && written.is_ok()
-    }
-
-    /// Whether something was counted or noted that is not written yet.
-    pub(crate) async fn has_unwritten(&self) -> bool {
-        self.trail.pending() > 0 || self.authenticator.usage().pending() > 0
-    }
-
-    /// What is lost if the process ends now, where so many events had been dropped before it was
-    /// told to stop.
-    pub(crate) async fn unwritten(&self, dropped_before: u64) -> Unwritten {
-        let waiting = u64::try_from(self.trail.pending()).unwrap_or(u64::MAX);
-        let dropped_since = self.dropped().saturating_sub(dropped_before);
-        Unwritten {
-            events: waiting.saturating_add(dropped_since),
-            uses: self.authenticator.usage().pending(),
-            dropped_before,
-        }
+        self.keys.audit().map_or(0, AuditTrail::dropped)
     }
 
     /// Where the demo's own key belongs.

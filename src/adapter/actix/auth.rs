@@ -12,10 +12,10 @@ use crate::request::TlsVersion;
 
 /// Middleware that only authenticated requests get through.
 ///
-/// The [`KeyPrincipal`](crate::KeyPrincipal) is then in the request's extensions. Cloning shares everything: make it
-/// once, outside of the closure that `HttpServer::new` calls for every worker, and clone it into
-/// each `App`. An authenticator that is built inside of that closure has limits and caches of its
-/// own in every worker.
+/// The [`KeyPrincipal`](crate::KeyPrincipal) is then in the request's extensions. Cloning shares
+/// everything: make it once, outside of the closure that `HttpServer::new` calls for every worker,
+/// and clone it into each `App`. An authenticator that is built inside of that closure has limits
+/// and caches of its own in every worker.
 #[derive(Clone)]
 #[must_use = "middleware does nothing until it wraps something"]
 pub struct Auth {

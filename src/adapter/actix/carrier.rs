@@ -49,12 +49,14 @@ impl Incoming for ServiceRequest {
     /// All lines, as a refused request is still seen by middleware further out.
     fn hide(&mut self, names: &[HeaderName]) {
         for name in names {
-            if self.headers().contains_key(name) {
-                let headers = self.headers_mut();
+            let headers = self.headers_mut();
+            if headers.get_all(name).nth(1).is_some() {
                 for mut value in headers.remove(name).collect::<smallvec::SmallVec<[_; 2]>>() {
                     value.set_sensitive(true);
                     headers.append(name.clone(), value);
                 }
+            } else if let Some(value) = headers.get_mut(name) {
+                value.set_sensitive(true);
             }
         }
     }

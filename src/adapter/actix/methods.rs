@@ -2,24 +2,27 @@
 
 use std::cmp::Reverse;
 
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{ALLOW, HeaderValue};
-use actix_web::middleware::{Next, from_fn};
-use actix_web::{Error, FromRequest, Handler, Resource, Responder, Route, body, guard, web};
+use actix_web::http::header::HeaderValue;
+use actix_web::middleware::from_fn;
+use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
+use super::answers::by_method;
 use super::{Auth, require};
 use crate::adapter::routes::{Door, RouteDemand, Unguarded};
+
+/// Makes a route of a handler, as often as there are methods that it answers.
+pub(super) type MakeRoute = Box<dyn Fn() -> Route>;
 
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident = $method:expr),* $(,)?) => {$(
         $(#[$doc])*
-        pub fn $name<F, Args>(handler: F) -> Unguarded<Route>
+        pub fn $name<F, Args>(handler: F) -> Unguarded<MakeRoute>
         where
             F: Handler<Args>,
             Args: FromRequest + 'static,
             F::Output: Responder + 'static,
         {
-            Unguarded::new($method, web::to(handler))
+            Unguarded::new($method, Box::new(move || web::to(handler.clone())))
         }
     )*};
 }
@@ -46,27 +49,32 @@ methods! {
 /// A handler of a path, with its demand and who is asked for the key.
 pub(super) struct Handled {
     pub(super) demand: RouteDemand,
-    pub(super) route: Route,
+    pub(super) make: MakeRoute,
     pub(super) auth: Auth,
     /// How many routers it has been taken over from.
     pub(super) depth: usize,
 }
 
 impl Handled {
-    /// What the handler answers, behind what it demands.
-    fn behind(self, methods: Vec<&'static str>) -> Route {
+    /// What the handler answers to one method, or to all, behind what it demands.
+    fn behind(&self, method: Option<&'static str>) -> Route {
         let asked = guard::fn_guard(move |context| {
-            methods.is_empty() || methods.contains(&context.head().method.as_str())
+            method.is_none_or(|method| context.head().method.as_str() == method)
         });
-        let route = self.route.guard(asked);
-        let Some(requirement) = self.demand.requirement.clone() else {
-            return route;
-        };
-        match self.demand.door() {
-            Door::KeyOptional => route
-                .wrap(require(requirement).optional_key())
-                .wrap(self.auth.optional_key()),
-            _ => route.wrap(require(requirement)).wrap(self.auth),
+        let mut route = (self.make)().guard(asked);
+        if let Some(requirement) = self.demand.requirement.clone() {
+            route = match self.demand.door() {
+                Door::KeyOptional => route
+                    .wrap(require(requirement).optional_key())
+                    .wrap(self.auth.clone().optional_key()),
+                _ => route.wrap(require(requirement)).wrap(self.auth.clone()),
+            };
+        }
+        match method {
+            None | Some("HEAD") => {
+                route.wrap(from_fn(|request, next| by_method(None, request, next)))
+            }
+            Some(_) => route,
         }
     }
 
@@ -97,24 +105,15 @@ pub(super) fn resource(path: &str, mut handled: Vec<Handled>, not_allowed: Route
     };
     let allow = HeaderValue::from_str(&listed.join(",")).unwrap_or(HeaderValue::from_static(""));
     let not_allowed = not_allowed.wrap(from_fn(move |request, next| {
-        telling(allow.clone(), request, next)
+        by_method(Some(allow.clone()), request, next)
     }));
+    let routes = handled.iter().flat_map(|one| {
+        let methods = match one.methods(head_is_taken) {
+            all if all.is_empty() => vec![None],
+            some => some.into_iter().map(Some).collect(),
+        };
+        methods.into_iter().map(|method| one.behind(method))
+    });
     let resource = web::resource(path).default_service(not_allowed);
-    handled.into_iter().fold(resource, |resource, one| {
-        let methods = one.methods(head_is_taken);
-        resource.route(one.behind(methods))
-    })
-}
-
-/// As on axum, whoever asks by a method that is not allowed is told which are.
-async fn telling<B: body::MessageBody>(
-    allow: HeaderValue,
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<B>, Error> {
-    let mut response = next.call(request).await?;
-    if !response.headers().contains_key(ALLOW) {
-        response.headers_mut().insert(ALLOW, allow);
-    }
-    Ok(response)
+    routes.fold(resource, Resource::route)
 }

@@ -1,11 +1,13 @@
-//! actix-web 4 (feature `actix-web`): middleware that authenticates, requirements on resources and
-//! scopes, and extractors.
+//! actix-web 4 (feature `actix-web`): middleware that authenticates, a router that denies by default,
+//! requirements on resources and scopes, and extractors.
 //!
-//! [`Auth`] authenticates and puts the [`KeyPrincipal`](crate::KeyPrincipal) into the request's extensions; [`require`]
-//! demands something of it. Both go around an `App`, a scope, a resource or a route. A handler
-//! takes `KeyPrincipal` itself, `Option<KeyPrincipal>` where authentication is optional,
-//! [`Granted<D>`](Granted) where the argument itself shall demand something, or [`Caller<T>`] for a
-//! type of the host's own.
+//! [`Auth`] authenticates and puts the principal into the request's extensions; [`require`] demands
+//! something of it. Both go around an `App`, a scope, a resource or a route. In a
+//! [`ProtectedRouter`] every route names what it requires, and forgetting it does not compile.
+//!
+//! A handler takes [`KeyPrincipal`](crate::KeyPrincipal) itself, `Option<KeyPrincipal>` where
+//! authentication is optional, [`Granted<D>`](Granted) where the argument itself shall demand
+//! something, or [`Caller<T>`] for a type of the host's own.
 //!
 //! ```
 //! use actix_web::{App, web};
@@ -46,6 +48,7 @@
 //! A body is not touched before there is a principal. actix-web asks for a body that a client has
 //! announced with `Expect: 100-continue` before any middleware runs; that is the server's setting.
 
+mod answers;
 mod auth;
 mod carrier;
 mod extract;

@@ -1,9 +1,10 @@
 //! A router that denies by default: every route says what it requires, or does not compile.
 
 use actix_web::dev::{AppService, HttpServiceFactory};
-use actix_web::{FromRequest, Handler, HttpResponse, Responder, Route, web};
+use actix_web::{FromRequest, Handler, HttpResponse, Responder, web};
 
 use super::Auth;
+use super::methods::MakeRoute;
 use super::table::Table;
 use crate::adapter::routes::{Guarded, RouteDemand};
 
@@ -65,7 +66,7 @@ impl ProtectedRouter {
     /// # Panics
     /// Where a path has two handlers for one method, or is there already with other names of its
     /// parameters, as on axum: one of them would never be asked.
-    pub fn route(mut self, path: &str, route: Guarded<Route>) -> Self {
+    pub fn route(mut self, path: &str, route: Guarded<MakeRoute>) -> Self {
         self.table.add(path, route, &self.auth);
         self
     }

@@ -6,7 +6,7 @@ use actix_web::Route;
 use actix_web::dev::{AppService, HttpServiceFactory};
 
 use super::Auth;
-use super::methods::{Handled, resource};
+use super::methods::{Handled, MakeRoute, resource};
 use super::paths::{as_it_stands, clash, rank};
 use crate::adapter::routes::{Guarded, RouteDemand, nested};
 
@@ -15,7 +15,7 @@ pub(super) struct Table {
     paths: Vec<(String, Vec<Handled>)>,
     pub(super) demands: Vec<RouteDemand>,
     /// Answers known paths with a method that has no handler.
-    pub(super) not_allowed: Box<dyn Fn() -> Route>,
+    pub(super) not_allowed: MakeRoute,
 }
 
 impl Table {
@@ -28,11 +28,11 @@ impl Table {
     }
 
     /// Adds handlers of a path.
-    pub(super) fn add(&mut self, path: &str, route: Guarded<Route>, auth: &Auth) {
+    pub(super) fn add(&mut self, path: &str, route: Guarded<MakeRoute>, auth: &Auth) {
         self.demands.extend(route.demands(path));
-        let handled = |(demand, route)| Handled {
+        let handled = |(demand, make)| Handled {
             demand,
-            route,
+            make,
             auth: auth.clone(),
             depth: 0,
         };

@@ -32,7 +32,8 @@ macro_rules! methods {
             T: 'static,
             S: Clone + Send + Sync + 'static,
         {
-            Unguarded::new(Some($method), Handlers { router: routing::$name(handler), reach: Reach::Methods })
+            let (router, reach) = (routing::$name(handler), Reach::Methods);
+            Unguarded::new(Some($method), Handlers { router, reach })
         }
     )*};
 }

@@ -1,9 +1,9 @@
 //! A tower layer (feature `tower`): for axum, hyper, tonic and everything else that is a
 //! `Service<http::Request<_>>`.
 //!
-//! [`AuthLayer`] authenticates and puts the [`KeyPrincipal`] into the request's extensions.
-//! [`require`] demands scopes of it. The futures are not boxed; a request whose key needs a
-//! look-up that must be awaited is parked on the heap together with the service that was ready for
+//! [`AuthLayer`] authenticates and puts the [`KeyPrincipal`](crate::KeyPrincipal) into the request's
+//! extensions. [`require`] demands scopes of it. The futures are not boxed; a request whose key needs
+//! a look-up that must be awaited is parked on the heap together with the service that was ready for
 //! it.
 //!
 //! # The order of layers
@@ -39,7 +39,7 @@
 //! tonic's body is one of those that need `map_response`:
 //! [`protect_grpc`](crate::guide::protect_grpc) shows a whole program.
 //!
-//! A handler finds the [`KeyPrincipal`] in `request.extensions()`. One service alone is wrapped
+//! A handler finds the principal in `request.extensions()`. One service alone is wrapped
 //! with tonic's `LayerExt::named_layer`; `Routes::into_axum_router` gives an axum router, whose
 //! body needs no wrapping. gRPC-Web is translated further out: tonic-web's layer outside of this
 //! one.

@@ -85,11 +85,17 @@ impl Budget {
         state.failures.wait(client, now)
     }
 
-    /// Waits for a place.
-    pub(super) async fn enter(&self, client: Option<IpAddr>) -> Result<Place, Refused> {
-        if client.is_none() && !self.said.swap(true, Ordering::Relaxed) {
+    /// The address of a request that has none: said once, for the host may have forgotten to tell
+    /// peers' addresses.
+    pub(super) fn nobodys(&self) -> Option<IpAddr> {
+        if !self.said.load(Ordering::Relaxed) && !self.said.swap(true, Ordering::Relaxed) {
             telemetry::no_client_address();
         }
+        None
+    }
+
+    /// Waits for a place.
+    pub(super) async fn enter(&self, client: Option<IpAddr>) -> Result<Place, Refused> {
         let mut turn = Turn {
             shared: Arc::clone(&self.shared),
             ticket: Some(self.shared.queue(client)),

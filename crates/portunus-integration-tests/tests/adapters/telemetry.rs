@@ -502,6 +502,22 @@ fn a_refusal_by_a_route_tells_the_key_too() {
 }
 
 #[test]
+fn that_requests_have_no_client_address_is_said_once() {
+    for late in [false, true] {
+        let log = logged(async {
+            let door = door(late).await;
+            let app = app(door.house.bearer());
+            for _ in 0..3 {
+                let unknown = bearer(&portunus_test_support::stranger());
+                ask(&app, "/a/1", &[("authorization", &unknown)]).await;
+            }
+        });
+        assert_eq!(log.matches("has no client address").count(), 1, "{log}");
+        assert!(log.contains(" WARN "), "{log}");
+    }
+}
+
+#[test]
 fn a_refusal_of_the_host_that_has_a_cause_is_no_outage() {
     let log = logged(async {
         let door = door(false).await;

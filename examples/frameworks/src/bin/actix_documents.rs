@@ -4,8 +4,8 @@
 
 use std::error::Error;
 
-use actix_web::{App, HttpServer, web};
-use portunus::adapter::actix::require;
+use actix_web::{App, HttpServer};
+use portunus::adapter::actix::{ProtectedRouter, get, post};
 use portunus::key::{Alphabet, KeyFormat, Owner};
 use portunus::manage::NewKey;
 use portunus::store::MemoryStore;
@@ -37,24 +37,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // Made once: the clones in all workers share its limits.
     let auth = keys.middleware();
-    let app = move || {
-        App::new()
-            .service(
-                web::resource("/documents")
-                    .route(
-                        web::get()
-                            .to(documents)
-                            .wrap(require(scope!("document:read"))),
-                    )
-                    .route(
-                        web::post()
-                            .to(new_document)
-                            .wrap(require(scope!("document:write"))),
-                    )
-                    .wrap(auth.clone()),
+    let routes = move || {
+        ProtectedRouter::new(auth.clone())
+            .route(
+                "/documents",
+                get(documents).require(scope!("document:read")),
             )
-            .route("/healthz", web::get().to(async || "ok"))
+            .route(
+                "/documents",
+                post(new_document).require(scope!("document:write")),
+            )
+            .route("/healthz", get(async || "ok").public())
     };
+    let app = move || App::new().service(routes());
 
     println!("curl -i http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
     println!("curl -i -X POST http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
