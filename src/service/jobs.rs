@@ -495,6 +495,3 @@ struct NoEnd(Duration);
 fn no_end(limit: Duration) -> Failure {
     Box::new(NoEnd(limit))
 }
-
-#[cfg(all(test, feature = "testing"))]
-mod tests;

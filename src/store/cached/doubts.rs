@@ -57,7 +57,7 @@ impl Doubts {
         due.extend(all.drain(..excess).map(|doubt| doubt.what));
         all.retain_mut(|doubt| {
             let age = now.saturating_sub(doubt.began);
-            if age >= doubt.again {
+            if age >= doubt.again.min(LONGEST) {
                 due.push(doubt.what.clone());
                 while doubt.again <= age {
                     doubt.again *= 2;
