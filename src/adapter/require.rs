@@ -10,7 +10,8 @@ use crate::policy::Requirement;
 /// Demands a requirement: `require(scope!("document:read"))`, as a layer of tower and as middleware
 /// of actix-web.
 ///
-/// Where no authentication ran further out, it refuses.
+/// Where no authentication ran further out, it refuses. With `.optional_key()`, it demands the
+/// requirement of keys only: whoever passed as nobody further out passes here, too.
 pub fn require(requirement: impl Into<Requirement>) -> Require {
     Require {
         requirement: Arc::new(requirement.into()),

@@ -63,7 +63,7 @@ mod service;
 mod table;
 
 pub use super::caller::{Caller, Demand, Granted, Rejection};
-pub use super::require::{Require, require};
+pub use super::require::require;
 pub use super::routes::RouteDemand;
 pub use auth::Auth;
 pub use head::ActixHead;

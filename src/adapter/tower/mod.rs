@@ -56,7 +56,7 @@ mod response;
 mod routed;
 mod service;
 
-pub use super::require::{Require, require};
+pub use super::require::require;
 pub use auth::AuthLayer;
 pub use body::EitherBody;
 pub use head::HttpHead;
