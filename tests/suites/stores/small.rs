@@ -228,7 +228,11 @@ impl State {
                 .map(|row| row.record.id.clone());
         }
         let can = |record: &KeyRecord| match how {
-            TokensPrimary => record.may_be_primary && record.revoked.is_none(),
+            TokensPrimary => {
+                record.may_be_primary
+                    && record.revoked.is_none()
+                    && record.expires_at.is_none_or(|end| at < end)
+            }
             _ => record.can_be_primary(at),
         };
         let mut able: Vec<_> = self

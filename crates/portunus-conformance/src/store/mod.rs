@@ -19,7 +19,8 @@ mod walk;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::report::{Suite, Violations};
+use super::report::{Checking, Violations};
+use super::runner::{Calls, Check, Suite};
 use portunus::store::KeyStore;
 use tools::Store;
 
@@ -54,9 +55,29 @@ where
     Fut: Future<Output = S>,
 {
     let mut suite = Suite::new("key store");
-    let groups = [
+    let mut fresh = |_: Calls| {
+        let making = make();
+        async move { Arc::new(making.await) as Store }
+    };
+    for group in groups() {
+        suite.run(group, &mut fresh).await;
+    }
+    for seed in 1..=walk::WALKS {
+        let sentence = format!("random batches do what a slow model does, from seed {seed}");
+        let walk = |store| Box::pin(walk::walk(store, seed)) as Checking;
+        suite.walk(sentence, &mut fresh, walk).await;
+    }
+    suite.finish()
+}
+
+/// All checks but the walks, in their order: what others rest on comes first.
+fn groups() -> [&'static [Check<Store>]; 14] {
+    [
+        lookup::FIRST,
+        batches::FIRST,
         lookup::CHECKS,
         batches::CHECKS,
+        primaries::FIRST,
         quotas::CHECKS,
         concurrency::CHECKS,
         primaries::CHECKS,
@@ -66,15 +87,15 @@ where
         filters::CHECKS,
         usage::CHECKS,
         driven::CHECKS,
-    ];
-    for (sentence, check) in groups.into_iter().flatten() {
-        let store: Store = Arc::new(make().await);
-        suite.check(*sentence, check(store)).await;
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+        crate::runner::assert_grounds(&groups());
     }
-    for seed in 1..=walk::WALKS {
-        let store: Store = Arc::new(make().await);
-        let sentence = format!("random batches do what a slow model does, from seed {seed}");
-        suite.check(sentence, walk::walk(store, seed)).await;
-    }
-    suite.finish()
 }
