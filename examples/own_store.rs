@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use portunus::events::SigningStore;
 use portunus::key::{
     Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyId, KeyRecord, KeyStatus, Owner, SigningState,
     TenantId,
@@ -23,8 +24,8 @@ use portunus::key::{
 use portunus::manage::{KeyManager, NewKey};
 use portunus::scope;
 use portunus::store::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, Match, OwnerRef, Page,
-    Rejected, StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyLookup, KeyStore, ListQuery, Match, OwnerRef, Page,
+    Rejected, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 use serde::{Deserialize, Serialize};
 
@@ -116,10 +117,14 @@ fn instant(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn listed(row: &Row) -> Listed {
+fn usage(row: &Row) -> Usage {
     let mut usage = Usage::default();
     (usage.count, usage.last_used_at, usage.last_ip) = row.usage;
-    Listed::new(row.record.clone(), usage)
+    usage
+}
+
+fn record(row: &Row) -> Arc<KeyRecord> {
+    Arc::new(row.record.clone())
 }
 
 /// The order of lists: newest first, then by id.
@@ -356,7 +361,7 @@ fn save(path: &Path, kept: &Kept) -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 #[async_trait]
-impl KeyStore for FileStore {
+impl KeyLookup for FileStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         let kept = self.read();
         Ok(StoredKey::of_one_secret(digests, |digest| {
@@ -373,9 +378,12 @@ impl KeyStore for FileStore {
             })
         }))
     }
+}
 
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        Ok(self.read().keys.get(id).map(listed))
+#[async_trait]
+impl KeyStore for FileStore {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        Ok(self.read().keys.get(id).map(record))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -396,24 +404,18 @@ impl KeyStore for FileStore {
         let last = rows.get(limit - 1).filter(|_| rows.len() > limit);
         let next = last.map(|row| Cursor::new(row.record.created_at, row.record.id.clone()));
         Ok(Page::new(
-            rows.into_iter().take(limit).map(listed).collect(),
+            rows.into_iter().take(limit).map(record).collect(),
             next,
         ))
     }
 
-    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
-        self.read().primary(owner, at)
-    }
-
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
         let kept = self.read();
-        let Some(text) = kept.keys.get(id).and_then(|row| row.signing.as_deref()) else {
-            return Ok(None);
-        };
-        let state = from_hex(text).and_then(|bytes| SigningState::from_bytes(&bytes).ok());
-        state
-            .map(Some)
-            .ok_or_else(|| StoreError::corrupt(format!("what {id} signs with")))
+        owners.iter().map(|owner| kept.primary(owner, at)).collect()
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -440,6 +442,37 @@ impl KeyStore for FileStore {
         .await
     }
 
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl SigningStore for FileStore {
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        let kept = self.read();
+        let Some(text) = kept.keys.get(id).and_then(|row| row.signing.as_deref()) else {
+            return Ok(None);
+        };
+        let state = from_hex(text).and_then(|bytes| SigningState::from_bytes(&bytes).ok());
+        state
+            .map(Some)
+            .ok_or_else(|| StoreError::corrupt(format!("what {id} signs with")))
+    }
+}
+
+#[async_trait]
+impl UsageStore for FileStore {
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        let kept = self.read();
+        let of = |id| kept.keys.get(id).map(usage).unwrap_or_default();
+        Ok(ids.iter().map(of).collect())
+    }
+
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         let batch = batch.to_vec();
         self.write(move |kept| {
@@ -447,7 +480,7 @@ impl KeyStore for FileStore {
                 let Some(row) = kept.keys.get_mut(&delta.id) else {
                     continue;
                 };
-                let mut usage = listed(row).usage;
+                let mut usage = usage(row);
                 usage.add(delta);
                 row.usage = (usage.count, usage.last_used_at, usage.last_ip);
                 let start =
@@ -468,13 +501,13 @@ impl KeyStore for FileStore {
         id: &KeyId,
         from: SystemTime,
         to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
+    ) -> Result<UsageByHour, StoreError> {
         let kept = self.read();
         let hours = kept.keys.get(id).into_iter().flat_map(|row| &row.hours);
         let hours = hours.map(|(hour, count)| HourOfUse::new(instant(*hour), *count));
-        Ok(hours
-            .filter(|hour| hour.start >= HourOfUse::start_of(from) && hour.start < to)
-            .collect())
+        let within =
+            hours.filter(|hour| hour.start >= HourOfUse::start_of(from) && hour.start < to);
+        Ok(UsageByHour::new(within.collect()))
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {

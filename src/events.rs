@@ -1,150 +1,26 @@
-//! Events that a service sends to its customers, signed with the customer's primary key (feature
-//! `events`).
+//! Events that a service sends to its customers, signed with the customer's primary key: signing and
+//! verifying with the feature `events`, where the signing states are kept without it too.
 //!
 //! `event_hash = hex(HMAC-SHA256(key, event_time ‖ event_type))`, as Dropbox Sign documents it. The
 //! service signs with a [state](crate::key::SigningState) that cannot authenticate; the customer,
 //! who has the key, verifies.
 //!
 //! ```
+//! # #[cfg(feature = "events")] {
 //! use portunus::events;
 //!
 //! let (key, time, kind) = ("0123456789abcdef", "1700000000", "account_confirmed");
 //! let hash = "4ed18118541769d5314036c414c6908b0d7017688f88dcd4821606e4d36f4b23";
 //! assert!(events::verify(key, time, kind, hash));
+//! # }
 //! ```
 //!
-//! The two parts are signed without anything between them, so [`KeyManager::sign_event`] signs no
+//! The two parts are signed without anything between them, so `KeyManager::sign_event` signs no
 //! type that begins with a digit: nobody can move the border.
 
-use std::fmt::Write;
-use std::time::SystemTime;
+#[cfg(feature = "events")]
+mod sign;
 
-use serde::Serialize;
-use subtle::ConstantTimeEq;
-
-use crate::key::{KeyId, Owner, SigningState};
-use crate::manage::{KeyManager, ManageError};
-
-/// How often the primary key is looked for, while it changes.
-const ATTEMPTS: usize = 8;
-
-/// The longest type of an event, in bytes.
-const LONGEST_TYPE: usize = 200;
-
-/// An event's time and type, with the proof of who sent it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct SignedEvent {
-    /// Seconds since the epoch, as a decimal text.
-    pub event_time: String,
-    /// What happened.
-    pub event_type: String,
-    /// The signature with the primary key, in lower-case hexadecimal.
-    pub event_hash: String,
-    /// The signatures with the key that the primary one is about to give its place to, or took it
-    /// from, while both work: whoever has switched already, or not yet, finds the right one here.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub other_hashes: Vec<String>,
-}
-
-/// Whether an event was signed with this key. Takes the same time wherever two hashes differ.
-#[must_use]
-pub fn verify(key: &str, event_time: &str, event_type: &str, event_hash: &str) -> bool {
-    let expected = hash(&SigningState::of(key), event_time, event_type);
-    expected.as_bytes().ct_eq(event_hash.as_bytes()).into()
-}
-
-fn hash(state: &SigningState, event_time: &str, event_type: &str) -> String {
-    let mac = state.sign(format!("{event_time}{event_type}").as_bytes());
-    mac.iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
-impl KeyManager {
-    /// Signs an event of now for an owner of keys, with its primary key; while that one is being
-    /// rotated, with both.
-    ///
-    /// # Errors
-    /// [`ManageError::Invalid`] for a type that is empty, longer than 200 bytes, begins with a
-    /// digit, or has other than visible ASCII characters; [`ManageError::Conflict`] where the owner
-    /// has no key that can sign; [`ManageError::Newer`] where a newer version wrote its record; or the
-    /// store giving no answer.
-    pub async fn sign_event(
-        &self,
-        owner: &Owner,
-        event_type: &str,
-    ) -> Result<SignedEvent, ManageError> {
-        let fits = event_type.len() <= LONGEST_TYPE
-            && event_type.bytes().all(|byte| byte.is_ascii_graphic());
-        if !fits
-            || event_type
-                .bytes()
-                .next()
-                .is_none_or(|first| first.is_ascii_digit())
-        {
-            return Err(ManageError::Invalid {
-                field: "event_type",
-                reason: format!("1 to {LONGEST_TYPE} visible ASCII characters, the first no digit"),
-            });
-        }
-        let now = self.now();
-        let seconds = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        let (primary, others) = self.signing_keys(owner, now).await?;
-        let event_time = seconds.to_string();
-        let hash = |state: &SigningState| hash(state, &event_time, event_type);
-        let (event_hash, other_hashes) = (hash(&primary), others.iter().map(hash).collect());
-        Ok(SignedEvent {
-            event_hash,
-            other_hashes,
-            event_type: event_type.to_owned(),
-            event_time,
-        })
-    }
-
-    /// The state of the primary key, and those of its neighbours by rotation that still work.
-    async fn signing_keys(
-        &self,
-        owner: &Owner,
-        now: SystemTime,
-    ) -> Result<(SigningState, Vec<SigningState>), ManageError> {
-        const NONE: ManageError = ManageError::Conflict("the owner has no key that signs events");
-        // The primary key may end while its state is read: then another one has taken its place.
-        let mut found = None;
-        for _ in 0..ATTEMPTS {
-            let primary = self.primary_of(owner, now).await?.ok_or(NONE)?;
-            // What restricts it is not known here.
-            if let Some(needs) = primary.needs() {
-                return Err(ManageError::Newer { needs });
-            }
-            if let Some(state) = self.signing_state(&primary.id).await? {
-                found = Some((primary, state));
-                break;
-            }
-        }
-        let (primary, state) = found.ok_or(NONE)?;
-        let mut others = Vec::new();
-        for id in [&primary.predecessor, &primary.successor]
-            .into_iter()
-            .flatten()
-        {
-            if self.works(id, now).await? {
-                others.extend(self.signing_state(id).await?);
-            }
-        }
-        Ok((state, others))
-    }
-
-    async fn works(&self, id: &KeyId, now: SystemTime) -> Result<bool, ManageError> {
-        match self.get(id).await {
-            Ok(key) => Ok(key.record.can_be_primary(now) && key.record.needs().is_none()),
-            Err(ManageError::NotFound(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
+pub use crate::store::signing::SigningStore;
+#[cfg(feature = "events")]
+pub use sign::{SignedEvent, verify};

@@ -42,7 +42,8 @@
 //!
 //! | trait | for |
 //! |---|---|
-//! | [`KeyStore`] | keeping keys |
+//! | [`KeyLookup`] | finding keys: all that authentication needs |
+//! | [`KeyStore`], [`UsageStore`], [`events::SigningStore`] | keeping keys, their counts, and what signs events |
 //! | [`ScopeSet`], [`scope::ScopeModel`] | another idea of what a key may do |
 //! | [`RateLimiter`] | counting requests elsewhere |
 //! | [`actor::Directory`], [`actor::OwnerStanding`] | the host's users, and how owners stand |
@@ -78,7 +79,6 @@ mod authenticator;
 mod clock;
 mod credential;
 mod error;
-#[cfg(feature = "events")]
 pub mod events;
 #[cfg(any(doc, doctest))]
 pub mod guide;
@@ -115,7 +115,7 @@ pub use policy::{Principal, Requirement};
 pub use principal::KeyPrincipal;
 pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
-pub use store::KeyStore;
+pub use store::{KeyLookup, KeyStore, UsageStore};
 pub use usage::UsageRecorder;
 pub use verifier::{TokenVerifier, VerifiedToken, VerifierError};
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::key::KeyId;
-use crate::store::{KeyStore, StoreError, UsageDelta};
+use crate::store::{StoreError, UsageDelta, UsageStore};
 
 /// The most keys whose uses a store is given at once: its other writes wait meanwhile.
 const MOST_AT_ONCE: usize = 1000;
@@ -102,7 +102,7 @@ impl UsageRecorder {
     /// # Errors
     /// Where the store does not take it, a thousand keys at a time; the counts that it has not taken
     /// are kept and go with the next flush.
-    pub async fn flush(&self, store: &dyn KeyStore) -> Result<(), StoreError> {
+    pub async fn flush(&self, store: &dyn UsageStore) -> Result<(), StoreError> {
         let _turn = self.shared.flushing.lock().await;
         let counted: Vec<_> = {
             let cells = self.cells();

@@ -17,7 +17,7 @@ use crate::quota::{Quota, Quotas};
 use crate::request::RequestHead;
 use crate::respond::{Challenges, ProblemDetails, RejectionRenderer, Responder};
 use crate::scope::{ScopeModel, WildcardModel};
-use crate::store::KeyStore;
+use crate::store::{KeyLookup, KeyStore};
 use crate::usage::UsageRecorder;
 use crate::verifier::TokenVerifier;
 
@@ -38,7 +38,8 @@ pub enum BuildError {
 pub struct AuthenticatorBuilder {
     accepted: Vec<Accepted>,
     hasher: KeyHasher,
-    store: Arc<dyn KeyStore>,
+    store: Arc<dyn KeyLookup>,
+    rehash_in: Option<Arc<dyn KeyStore>>,
     scope_model: Arc<dyn ScopeModel>,
     environment: Option<Environment>,
     unscoped: Vec<KeyKind>,
@@ -65,11 +66,12 @@ pub struct AuthenticatorBuilder {
 }
 
 impl AuthenticatorBuilder {
-    pub(super) fn new(store: Arc<dyn KeyStore>) -> Self {
+    pub(super) fn new(store: Arc<dyn KeyLookup>) -> Self {
         Self {
             accepted: Vec::new(),
             hasher: KeyHasher::default(),
             store,
+            rehash_in: None,
             scope_model: Arc::new(WildcardModel),
             environment: None,
             unscoped: Vec::new(),
@@ -122,6 +124,13 @@ impl AuthenticatorBuilder {
                 formats: formats.into_iter().collect(),
             }),
         }
+        self
+    }
+
+    /// Where the digest of a key is written anew that is still stored under an older scheme; nowhere
+    /// unless set.
+    pub fn rehash_in(mut self, store: impl KeyStore) -> Self {
+        self.rehash_in = Some(Arc::new(store));
         self
     }
 
@@ -335,6 +344,7 @@ impl AuthenticatorBuilder {
                 accepted: self.accepted,
                 hasher: self.hasher,
                 store: self.store,
+                rehash_in: self.rehash_in,
                 scope_model: self.scope_model,
                 environment: self.environment,
                 unscoped: self.unscoped,

@@ -143,7 +143,8 @@ impl Inner {
     }
 
     pub(super) fn is_stale(&self, stored: &StoredKey) -> bool {
-        stored.digest().scheme() != self.hasher.scheme()
+        self.rehash_in.is_some()
+            && stored.digest().scheme() != self.hasher.scheme()
             && self.clock.monotonic()
                 >= Duration::from_millis(self.next_rehash.load(Ordering::Relaxed))
     }
@@ -157,13 +158,16 @@ impl Inner {
         attempt: Attempt,
     ) -> Attempt {
         let this = Arc::clone(self);
+        let Some(store) = this.rehash_in.clone() else {
+            return attempt;
+        };
         Attempt::Pending(PendingAttempt(Box::pin(async move {
             let change = Change::Rehash {
                 id: stored.record().id.clone(),
                 from: *stored.digest(),
                 to,
             };
-            match this.store.apply(&WriteBatch::new().change(change)).await {
+            match store.apply(&WriteBatch::new().change(change)).await {
                 Ok(()) => {}
                 // Another request, or another node, was quicker.
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Missing(_))) => {}

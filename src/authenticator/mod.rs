@@ -38,7 +38,7 @@ use crate::quota::Quotas;
 use crate::request::RequestHead;
 use crate::respond::Responder;
 use crate::scope::{ScopeModel, ScopeSet};
-use crate::store::KeyStore;
+use crate::store::{KeyLookup, KeyStore};
 use crate::telemetry;
 use crate::usage::UsageRecorder;
 use crate::verifier::TokenVerifier;
@@ -79,7 +79,8 @@ enum Anonymous {
 struct Inner {
     accepted: Vec<Accepted>,
     hasher: KeyHasher,
-    store: Arc<dyn KeyStore>,
+    store: Arc<dyn KeyLookup>,
+    rehash_in: Option<Arc<dyn KeyStore>>,
     scope_model: Arc<dyn ScopeModel>,
     environment: Option<Environment>,
     unscoped: Vec<KeyKind>,
@@ -141,8 +142,8 @@ struct Limits {
 }
 
 impl Authenticator {
-    /// Starts an authenticator on this store.
-    pub fn builder(store: impl KeyStore) -> AuthenticatorBuilder {
+    /// Starts an authenticator that looks keys up here.
+    pub fn builder(store: impl KeyLookup) -> AuthenticatorBuilder {
         AuthenticatorBuilder::new(Arc::new(store))
     }
 
@@ -288,7 +289,7 @@ impl Authenticator {
 
     /// The store that keys are looked up in.
     #[must_use]
-    pub fn store(&self) -> &Arc<dyn KeyStore> {
+    pub fn store(&self) -> &Arc<dyn KeyLookup> {
         &self.inner.store
     }
 }

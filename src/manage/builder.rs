@@ -63,6 +63,7 @@ impl KeyManagerBuilder {
     pub(super) fn new(store: Arc<dyn KeyStore>, format: KeyFormat) -> Self {
         Self {
             inner: Inner {
+                counts: store.usage(),
                 store,
                 formats: vec![(Vec::new(), format)],
                 hasher: KeyHasher::default(),

@@ -233,8 +233,8 @@ impl KeyManager {
         watch: &mut Watch<'_>,
     ) -> Result<(ManagedKey, KeyChange), ManageError> {
         for _ in 0..ATTEMPTS {
-            let (now, listed) = (self.now(), watch.find(id).await?);
-            let before = &listed.record;
+            let (now, found) = (self.now(), watch.find(id).await?);
+            let before = &found;
             // All that is decided is decided about this version, and holds for no other.
             let mut change = change(before)?;
             watch.is(change.action());
@@ -271,7 +271,7 @@ impl KeyManager {
             let holds = before.version == expected && self.precondition_holds(Some(before.version));
             if record == **before {
                 return match holds {
-                    true => Ok((self.done(record, listed.usage).await, change)),
+                    true => Ok((self.done(record).await, change)),
                     false => Err(unmet),
                 };
             }
@@ -293,7 +293,7 @@ impl KeyManager {
             match self.apply(&batch, holds, added).await {
                 Ok(Applied::Done) => {
                     record.version += 1;
-                    return Ok((self.done(record, listed.usage).await, change));
+                    return Ok((self.done(record).await, change));
                 }
                 Ok(Applied::Unmet) => return Err(unmet),
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}

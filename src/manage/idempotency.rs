@@ -90,19 +90,17 @@ impl KeyManager {
         &self,
         request: &Idempotency,
     ) -> Result<Option<ManagedKey>, ManageError> {
-        let Some(listed) = self.stored(&request.id, true).await? else {
+        let Some(found) = self.inner.store.get(&request.id).await? else {
             return Ok(None);
         };
-        if listed.record.origin.as_ref() != Some(&request.fingerprint)
-            || !self.operator.sees(&listed.record)
-        {
+        if found.origin.as_ref() != Some(&request.fingerprint) || !self.operator.sees(&found) {
             return Err(ManageError::invalid(
                 "Idempotency-Key",
                 "it was used for another request",
             ));
         }
-        let primary = self.is_primary(&listed.record, self.now()).await?;
-        Ok(Some(self.managed(listed, primary)))
+        let primary = self.is_primary(&found, self.now()).await?;
+        Ok(Some(self.done_to(found, primary).await))
     }
 
     /// What to say where the id of the request was known.

@@ -12,7 +12,7 @@ use super::watch::Watch;
 use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated};
 use crate::audit::Action;
 use crate::key::{DigestScheme, KeyDigest};
-use crate::store::{Listed, Usage};
+use crate::store::Usage;
 
 /// A digest that another system kept of a whole key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,14 +160,15 @@ impl KeyManager {
         self.may(Action::KeyImport, &record)?;
         self.may_grant(&record, None)?;
         self.insert(&record, digest.0, None, now).await?;
-        Ok(self.done(record, Usage::default()).await)
+        Ok(self.done(record).await)
     }
 
     /// What a key was rotated to, as its managers see it.
     #[must_use]
     pub fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
         self.managed(
-            Listed::new(Arc::clone(&rotated.record), Usage::default()),
+            Arc::clone(&rotated.record),
+            Usage::default(),
             rotated.primary,
         )
     }
@@ -175,9 +176,6 @@ impl KeyManager {
     /// What was issued, as its managers see it.
     #[must_use]
     pub fn overview(&self, issued: &Issued) -> ManagedKey {
-        self.managed(
-            Listed::new(Arc::clone(&issued.record), Usage::default()),
-            issued.primary,
-        )
+        self.managed(Arc::clone(&issued.record), Usage::default(), issued.primary)
     }
 }

@@ -51,10 +51,11 @@ use crate::clock::Clock;
 use crate::key::{Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId};
 use crate::scope::{ScopeModel, Vocabulary};
 use crate::store::{
-    Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Usage, UsageByHour, UsageDelta,
+    Cursor, HourOfUse, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour,
+    UsageDelta, UsageStore,
 };
 use crate::telemetry;
-use crate::usage::{Reading, UsageRecorder};
+use crate::usage::UsageRecorder;
 
 /// How often a change is tried again when somebody else changed the record in between.
 const ATTEMPTS: usize = 64;
@@ -103,6 +104,8 @@ pub struct KeyManager {
 
 struct Inner {
     store: Arc<dyn KeyStore>,
+    /// Where uses are counted, if they are.
+    counts: Option<Arc<dyn UsageStore>>,
     formats: Vec<(Vec<KeyKind>, KeyFormat)>,
     hasher: KeyHasher,
     vocabulary: Option<Vocabulary>,
@@ -193,14 +196,15 @@ impl KeyManager {
     /// [`ManageError::NotFound`], also for another tenant's key; [`ManageError::Forbidden`]; or the
     /// store giving no answer.
     pub async fn get(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
-        let listed = self.find(id).await?;
-        self.shown(listed).await
+        let record = self.find(id).await?;
+        self.shown(record).await
     }
 
-    async fn shown(&self, listed: Listed) -> Result<ManagedKey, ManageError> {
-        self.may(Action::KeyRead, &listed.record)?;
-        let primary = self.is_primary(&listed.record, self.now()).await?;
-        Ok(self.managed(listed, primary))
+    async fn shown(&self, record: Arc<KeyRecord>) -> Result<ManagedKey, ManageError> {
+        self.may(Action::KeyRead, &record)?;
+        let primary = self.is_primary(&record, self.now()).await?;
+        let usage = self.usage_of_one(&record.id).await?;
+        Ok(self.managed(record, usage, primary))
     }
 
     /// A page of keys, newest first. Never a secret, never a digest; an operator sees those of its
@@ -211,8 +215,9 @@ impl KeyManager {
     /// [`ManageError::Forbidden`], or the store giving no answer.
     pub async fn list(&self, query: ListQuery) -> Result<KeyPage, ManageError> {
         let query = self.narrow(query)?;
-        let page = self.page(&query).await?;
-        let owners = page.items.iter().map(|key| OwnerRef::of(&key.record.owner));
+        let mut page = self.inner.store.list(&query).await?;
+        let usage = self.usage_of_page(&mut page).await?;
+        let owners = page.items.iter().map(|record| OwnerRef::of(&record.owner));
         let owners: Vec<_> = owners.collect::<HashSet<_>>().into_iter().collect();
         let primaries: HashSet<KeyId> = if owners.is_empty() {
             HashSet::new()
@@ -220,12 +225,12 @@ impl KeyManager {
             let primaries = self.inner.store.primaries(&owners, query.now).await?;
             primaries.into_iter().flatten().collect()
         };
-        let managed = |listed: Listed| {
-            let primary = primaries.contains(&listed.record.id);
-            self.managed(listed, primary)
+        let managed = |(record, usage): (Arc<KeyRecord>, Usage)| {
+            let primary = primaries.contains(&record.id);
+            self.managed(record, usage, primary)
         };
         Ok(KeyPage {
-            items: page.items.into_iter().map(managed).collect(),
+            items: page.items.into_iter().zip(usage).map(managed).collect(),
             next: page.next,
             corrupt: self.left_out(page.corrupt),
         })
@@ -284,7 +289,8 @@ impl KeyManager {
     }
 
     /// How often a key was used in each hour from the one of `from` to before `to`, the oldest
-    /// first.
+    /// first; never where the store keeps no counts. Where rows cannot be read, as for
+    /// [`list`](Self::list).
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -293,26 +299,15 @@ impl KeyManager {
         id: &KeyId,
         from: SystemTime,
         to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, ManageError> {
-        Ok(self.hours_of_use(id, from, to).await?.hours)
-    }
-
-    /// The same as [`usage_by_hour`](Self::usage_by_hour), with the rows that cannot be read and were
-    /// left out: as for [`list`](Self::list).
-    ///
-    /// # Errors
-    /// As for [`get`](Self::get).
-    pub async fn hours_of_use(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
     ) -> Result<UsageByHour, ManageError> {
-        let listed = self.find(id).await?;
-        self.may(Action::KeyRead, &listed.record)?;
+        let record = self.find(id).await?;
+        self.may(Action::KeyRead, &record)?;
+        let Some(counts) = &self.inner.counts else {
+            return Ok(UsageByHour::default());
+        };
         let mut reading = self.usage.reading();
         loop {
-            let mut usage = self.inner.store.hours_of_use(id, from, to).await?;
+            let mut usage = counts.usage_by_hour(id, from, to).await?;
             if let Some(unwritten) = reading.unwritten([id]) {
                 for delta in unwritten.into_iter().flatten() {
                     add_hour(&mut usage.hours, &delta, from, to);
@@ -323,44 +318,53 @@ impl KeyManager {
         }
     }
 
-    /// A page as it is stored, with the uses that are not written yet.
-    async fn page(&self, query: &ListQuery) -> Result<Page, ManageError> {
+    /// How keys have been used, with the uses that are not written yet.
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
         let mut reading = self.usage.reading();
         loop {
-            let mut page = self.inner.store.list(query).await?;
-            if add_unwritten(&mut reading, &mut page.items) {
-                return Ok(page);
+            let mut usage = match &self.inner.counts {
+                Some(counts) if !ids.is_empty() => counts.usage_of(ids).await?,
+                _ => vec![Usage::default(); ids.len()],
+            };
+            if let Some(unwritten) = reading.unwritten(ids) {
+                for (usage, delta) in usage.iter_mut().zip(unwritten) {
+                    delta.into_iter().for_each(|delta| usage.add(&delta));
+                }
+                return Ok(usage);
             }
         }
     }
 
-    /// A key as it is stored, with the uses that are not written yet.
-    async fn stored(&self, id: &KeyId, to_change: bool) -> Result<Option<Listed>, ManageError> {
-        let mut reading = self.usage.reading();
-        loop {
-            let mut found = if to_change {
-                self.inner.store.get_to_change(id).await?
-            } else {
-                self.inner.store.get(id).await?
-            };
-            if add_unwritten(&mut reading, found.as_mut_slice()) {
-                return Ok(found);
+    async fn usage_of_one(&self, id: &KeyId) -> Result<Usage, StoreError> {
+        let usage = self.usage_of(std::slice::from_ref(id)).await?;
+        Ok(usage.into_iter().next().unwrap_or_default())
+    }
+
+    /// The usage of a page's keys. Those whose counts cannot be read are left out, and named.
+    async fn usage_of_page(&self, page: &mut Page) -> Result<Vec<Usage>, StoreError> {
+        let ids: Vec<KeyId> = page.items.iter().map(|record| record.id.clone()).collect();
+        match self.usage_of(&ids).await {
+            Err(error) if error.is_corrupt() => {}
+            usage => return usage,
+        }
+        let (mut readable, mut all) = (Vec::new(), Vec::new());
+        for record in std::mem::take(&mut page.items) {
+            match self.usage_of_one(&record.id).await {
+                Ok(usage) => {
+                    readable.push(record);
+                    all.push(usage);
+                }
+                Err(error) => page.corrupt.push(error.into_corrupt()?),
             }
         }
+        page.items = readable;
+        Ok(all)
     }
 
     /// A key that the operator may know of.
-    async fn find(&self, id: &KeyId) -> Result<Listed, ManageError> {
-        self.visible(id, self.stored(id, false).await?)
-    }
-
-    /// The same for whoever is about to change it.
-    async fn find_to_change(&self, id: &KeyId) -> Result<Listed, ManageError> {
-        self.visible(id, self.stored(id, true).await?)
-    }
-
-    fn visible(&self, id: &KeyId, found: Option<Listed>) -> Result<Listed, ManageError> {
-        let found = found.filter(|listed| self.operator.sees(&listed.record));
+    async fn find(&self, id: &KeyId) -> Result<Arc<KeyRecord>, ManageError> {
+        let found = self.inner.store.get(id).await?;
+        let found = found.filter(|record| self.operator.sees(record));
         found.ok_or_else(|| ManageError::NotFound(id.clone()))
     }
 
@@ -386,20 +390,27 @@ impl KeyManager {
 
     /// What an act has come to. It was done: that nothing more can be read now does not undo it,
     /// and a secret that was made is not lost for it.
-    async fn done(&self, record: KeyRecord, usage: Usage) -> ManagedKey {
+    async fn done(&self, record: impl Into<Arc<KeyRecord>>) -> ManagedKey {
+        let record = record.into();
         let primary = self.is_primary(&record, self.now()).await.unwrap_or(false);
-        self.managed(Listed::new(record, usage), primary)
+        self.done_to(record, primary).await
     }
 
-    fn managed(&self, listed: Listed, primary: bool) -> ManagedKey {
-        let record = listed.record;
+    /// The same where it is known whether it is the primary key.
+    async fn done_to(&self, record: impl Into<Arc<KeyRecord>>, primary: bool) -> ManagedKey {
+        let record = record.into();
+        let usage = self.usage_of_one(&record.id).await.unwrap_or_default();
+        self.managed(record, usage, primary)
+    }
+
+    fn managed(&self, record: Arc<KeyRecord>, usage: Usage, primary: bool) -> ManagedKey {
         // What has ended or has a successor needs no rotation any more.
         let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
         let due = self.inner.rules.rotate_every.filter(|_| may_rotate);
         let rotation_due = due.and_then(|every| later(record.created_at, every));
         ManagedKey {
             record,
-            usage: listed.usage,
+            usage,
             primary,
             rotation_due,
         }
@@ -418,20 +429,6 @@ fn readable(record: &KeyRecord) -> Result<(), ManageError> {
         Some(needs) => Err(ManageError::Newer { needs }),
         None => Ok(()),
     }
-}
-
-/// Adds the uses that are not written yet; false where the store has to be asked again.
-fn add_unwritten(reading: &mut Reading<'_>, found: &mut [Listed]) -> bool {
-    let ids = found.iter().map(|listed| &listed.record.id);
-    let Some(unwritten) = reading.unwritten(ids) else {
-        return false;
-    };
-    for (listed, delta) in found.iter_mut().zip(unwritten) {
-        if let Some(delta) = delta {
-            listed.usage.add(&delta);
-        }
-    }
-    true
 }
 
 /// Adds uses to their hour, as a store does that is given them.

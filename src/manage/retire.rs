@@ -1,12 +1,14 @@
 //! The end of a key, and who takes its place: revoke, delete, make primary.
 
+use std::sync::Arc;
+
 use super::precondition::Applied;
 use super::text;
 use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, readable};
 use crate::audit::Action;
-use crate::key::{KeyId, Revocation};
-use crate::store::{Change, Condition, Listed, OwnerRef, Rejected, WriteBatch};
+use crate::key::{KeyId, KeyRecord, Revocation};
+use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
 /// How often a revocation is tried again when somebody else changed the record in between.
 const ATTEMPTS_TO_REVOKE: usize = 1000;
@@ -43,9 +45,9 @@ impl KeyManager {
             .transpose()?;
         // However much others change the key meanwhile: a revocation gets through.
         for _ in 0..ATTEMPTS_TO_REVOKE {
-            let (now, listed) = (self.now(), watch.find(id).await?);
-            self.may(Action::KeyRevoke, &listed.record)?;
-            let mut record = (*listed.record).clone();
+            let (now, found) = (self.now(), watch.find(id).await?);
+            self.may(Action::KeyRevoke, &found)?;
+            let mut record = (*found).clone();
             let holds = self.precondition_holds(Some(record.version));
             if record.revoked.is_some() {
                 // Whoever asks again may never have heard that it was done: then perhaps nobody
@@ -61,7 +63,8 @@ impl KeyManager {
                     });
                 match self.apply(&again, holds, 0).await {
                     Ok(applied) => {
-                        return applied.done().map(|()| self.managed(listed, false));
+                        applied.done()?;
+                        return Ok(self.done_to(found, false).await);
                     }
                     Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {
                         continue;
@@ -86,7 +89,7 @@ impl KeyManager {
             match self.apply(&batch, holds, 0).await {
                 Ok(Applied::Done) => {
                     record.version += 1;
-                    return Ok(self.managed(Listed::new(record, listed.usage), false));
+                    return Ok(self.done_to(record, false).await);
                 }
                 Ok(Applied::Unmet) => return Err(ManageError::PreconditionFailed),
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
@@ -106,7 +109,7 @@ impl KeyManager {
     pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
         let mut watch = self.watch(Action::KeyDelete);
         let deleted = self.try_delete(id, &mut watch).await;
-        watch.ended(deleted.as_ref().map(|key| &*key.record), || None);
+        watch.ended(deleted.as_deref(), || None);
         deleted.map(drop)
     }
 
@@ -114,11 +117,11 @@ impl KeyManager {
         &self,
         id: &KeyId,
         watch: &mut Watch<'_>,
-    ) -> Result<ManagedKey, ManageError> {
+    ) -> Result<Arc<KeyRecord>, ManageError> {
         for _ in 0..ATTEMPTS {
-            let (now, listed) = (self.now(), watch.find(id).await?);
-            self.may(Action::KeyDelete, &listed.record)?;
-            let owner = OwnerRef::of(&listed.record.owner);
+            let (now, found) = (self.now(), watch.find(id).await?);
+            self.may(Action::KeyDelete, &found)?;
+            let owner = OwnerRef::of(&found.owner);
             let primary = self.inner.store.primary(&owner, now).await?;
             let is_primary = primary.as_ref() == Some(id);
             let condition = match is_primary {
@@ -136,16 +139,16 @@ impl KeyManager {
             let batch = WriteBatch::new()
                 .require(Condition::Version {
                     id: id.clone(),
-                    version: listed.record.version,
+                    version: found.version,
                 })
                 .require(condition)
                 .change(Change::Delete(id.clone()))
                 .change(Change::PinPrimary { owner, at: now });
-            let holds = self.precondition_holds(Some(listed.record.version));
-            let added = -i64::from(listed.record.counts_as_active(now));
+            let holds = self.precondition_holds(Some(found.version));
+            let added = -i64::from(found.counts_as_active(now));
             match self.apply(&batch, holds, added).await {
                 Ok(applied) => {
-                    return applied.done().map(|()| self.managed(listed, is_primary));
+                    return applied.done().map(|()| found);
                 }
                 Err(error) => match error.as_rejected() {
                     Some(Rejected::TooManyActive { .. }) => {
@@ -180,30 +183,33 @@ impl KeyManager {
         watch: &mut Watch<'_>,
     ) -> Result<ManagedKey, ManageError> {
         for _ in 0..ATTEMPTS {
-            let (now, listed) = (self.now(), watch.find(id).await?);
-            self.may(Action::KeyMakePrimary, &listed.record)?;
-            readable(&listed.record)?;
-            if !listed.record.may_be_primary {
+            let (now, found) = (self.now(), watch.find(id).await?);
+            self.may(Action::KeyMakePrimary, &found)?;
+            readable(&found)?;
+            if !found.may_be_primary {
                 return Err(ManageError::Conflict("an imported key cannot sign events"));
             }
-            if !listed.record.can_be_primary(now) {
+            if !found.can_be_primary(now) {
                 return Err(ManageError::Conflict(
                     "only an active API key can be the primary one",
                 ));
             }
-            let owner = OwnerRef::of(&listed.record.owner);
+            let owner = OwnerRef::of(&found.owner);
             let batch = WriteBatch::new()
                 .require(Condition::Version {
                     id: id.clone(),
-                    version: listed.record.version,
+                    version: found.version,
                 })
                 .change(Change::SetPrimary {
                     owner,
                     key: id.clone(),
                 });
-            let holds = self.precondition_holds(Some(listed.record.version));
+            let holds = self.precondition_holds(Some(found.version));
             match self.apply(&batch, holds, 0).await {
-                Ok(applied) => return applied.done().map(|()| self.managed(listed, true)),
+                Ok(applied) => {
+                    applied.done()?;
+                    return Ok(self.done_to(found, true).await);
+                }
                 Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -103,19 +103,19 @@ impl KeyManager {
             ));
         }
         for _ in 0..ATTEMPTS {
-            let (now, listed) = (self.now(), watch.find(id).await?);
+            let (now, found) = (self.now(), watch.find(id).await?);
             // Before any rule: what was done once is not judged anew.
             if let Some(request) = &request {
                 if let Some(done) = self.done_before(request).await? {
                     return Err(ManageError::DoneBefore(Box::new(done)));
                 }
-                if request.made(listed.record.successor.as_ref()) {
+                if request.made(found.successor.as_ref()) {
                     return Err(DELETED_SINCE);
                 }
             }
-            self.may(Action::KeyRotate, &listed.record)?;
-            readable(&listed.record)?;
-            let mut old = (*listed.record).clone();
+            self.may(Action::KeyRotate, &found)?;
+            readable(&found)?;
+            let mut old = (*found).clone();
             if old.kind == KeyKind::AccessToken {
                 return Err(ManageError::invalid(
                     "kind",
@@ -128,7 +128,7 @@ impl KeyManager {
                     .store
                     .get(successor)
                     .await?
-                    .is_some_and(|one| one.record.counts_as_active(now))
+                    .is_some_and(|one| one.counts_as_active(now))
             {
                 return Err(ManageError::Conflict(
                     "this key has a successor already: rotate that one",
@@ -199,7 +199,7 @@ impl KeyManager {
                     state: None,
                 });
             }
-            let holds = self.precondition_holds(Some(listed.record.version));
+            let holds = self.precondition_holds(Some(found.version));
             let added = i64::from(old.counts_as_active(now));
             match self.apply(&batch, holds, added).await {
                 Ok(Applied::Unmet) => return Err(ManageError::PreconditionFailed),

@@ -34,9 +34,9 @@ impl KeyManager {
             let primary = self.inner.store.primary(&owner, at).await?;
             let Some(id) = primary else { return Ok(None) };
             // It may be deleted in just this moment: then there is another one, or none.
-            if let Some(listed) = self.inner.store.get(&id).await? {
-                self.may(crate::audit::Action::KeyRead, &listed.record)?;
-                return Ok(Some(listed.record));
+            if let Some(found) = self.inner.store.get(&id).await? {
+                self.may(crate::audit::Action::KeyRead, &found)?;
+                return Ok(Some(found));
             }
         }
         Ok(None)
@@ -48,6 +48,9 @@ impl KeyManager {
         &self,
         id: &crate::key::KeyId,
     ) -> Result<Option<SigningState>, super::ManageError> {
-        Ok(self.inner.store.signing_state(id).await?)
+        match self.inner.store.signing() {
+            Some(states) => Ok(states.signing_state(id).await?),
+            None => Ok(None),
+        }
     }
 }

@@ -9,7 +9,6 @@ use super::{KeyManager, MAX_TEXT_LENGTH, ManageError, ManagedKey};
 use crate::audit::{Action, AuditEvent, AuditOutcome, Party, shortened};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord};
-use crate::store::Listed;
 
 /// The longest name of an operator that the audit shows, in bytes.
 const LONGEST_NAME: usize = 320;
@@ -35,7 +34,7 @@ impl KeyManager {
     pub async fn get_for(&self, action: Action, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(action);
         let found = match watch.find(id).await {
-            Ok(listed) => self.shown(listed).await,
+            Ok(record) => self.shown(record).await,
             Err(error) => Err(error),
         };
         match &found {
@@ -107,11 +106,11 @@ pub(super) struct Watch<'a> {
 
 impl Watch<'_> {
     /// The key that the act is about, as far as the operator may know of it.
-    pub(super) async fn find(&mut self, id: &KeyId) -> Result<Listed, ManageError> {
+    pub(super) async fn find(&mut self, id: &KeyId) -> Result<Arc<KeyRecord>, ManageError> {
         self.asked = Some(id.clone());
-        let listed = self.manager.find_to_change(id).await?;
-        self.about = Some(Arc::clone(&listed.record));
-        Ok(listed)
+        let record = self.manager.find(id).await?;
+        self.about = Some(Arc::clone(&record));
+        Ok(record)
     }
 
     /// What the act is, where that is known only now.

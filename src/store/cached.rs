@@ -35,11 +35,11 @@ use self::answers::{Known, Mark, Unknown};
 use self::epochs::Epochs;
 use self::flights::{Flights, Joined};
 use super::{
-    HourOfUse, Invalidation, InvalidationBus, InvalidationListener, KeyStore, ListQuery, Listed,
-    OwnerRef, Page, StoreError, StoredKey, UsageByHour, UsageDelta, WriteBatch,
+    Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery, OwnerRef,
+    Page, SigningStore, StoreError, StoredKey, UsageStore, WriteBatch,
 };
 use crate::clock::{Clock, SystemClock};
-use crate::key::{KeyDigest, KeyId, SigningState};
+use crate::key::{KeyDigest, KeyId, KeyRecord};
 use crate::telemetry;
 
 /// A [`KeyStore`] in front of another one. Cloning shares what is remembered.
@@ -207,7 +207,7 @@ impl Drop for ForgetAtLast<'_> {
 }
 
 #[async_trait]
-impl KeyStore for CachedStore {
+impl KeyLookup for CachedStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         if let Some(remembered) = self.shared.remembered(digests) {
             telemetry::cache(telemetry::Cache::Keys, true);
@@ -250,12 +250,15 @@ impl KeyStore for CachedStore {
         Some(Ok(remembered))
     }
 
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.shared.store.get(id).await
+    fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
+        self.shared.bus.clone()
     }
+}
 
-    async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.shared.store.get_to_change(id).await
+#[async_trait]
+impl KeyStore for CachedStore {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        self.shared.store.get(id).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -272,10 +275,6 @@ impl KeyStore for CachedStore {
         at: SystemTime,
     ) -> Result<Vec<Option<KeyId>>, StoreError> {
         self.shared.store.primaries(owners, at).await
-    }
-
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        self.shared.store.signing_state(id).await
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -298,30 +297,12 @@ impl KeyStore for CachedStore {
         told
     }
 
-    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        self.shared.store.record_usage(batch).await
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        self.shared.store.usage()
     }
 
-    async fn usage_by_hour(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
-        self.shared.store.usage_by_hour(id, from, to).await
-    }
-
-    async fn hours_of_use(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<UsageByHour, StoreError> {
-        self.shared.store.hours_of_use(id, from, to).await
-    }
-
-    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-        self.shared.store.forget_usage_before(before).await
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        self.shared.store.signing()
     }
 }
 

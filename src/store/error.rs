@@ -56,6 +56,17 @@ impl StoreError {
         matches!(self.0, Kind::Corrupt(_))
     }
 
+    /// What cannot be understood, if that is what happened.
+    ///
+    /// # Errors
+    /// Any other error, as it is.
+    pub(crate) fn into_corrupt(self) -> Result<String, Self> {
+        match self.0 {
+            Kind::Corrupt(what) => Ok(what),
+            _ => Err(self),
+        }
+    }
+
     /// The condition that did not hold, if that is what happened.
     #[must_use]
     pub fn as_rejected(&self) -> Option<&Rejected> {

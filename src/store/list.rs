@@ -3,29 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Usage;
 use crate::key::{Environment, KeyId, KeyRecord, KeyStatus, TenantId, WorkspaceId};
-
-/// A record with its usage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Listed {
-    /// The record.
-    pub record: Arc<KeyRecord>,
-    /// How it has been used.
-    pub usage: Usage,
-}
-
-impl Listed {
-    /// A record with its usage.
-    #[must_use]
-    pub fn new(record: impl Into<Arc<KeyRecord>>, usage: Usage) -> Self {
-        Self {
-            record: record.into(),
-            usage,
-        }
-    }
-}
 
 /// Which records, and which page of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +103,7 @@ impl Cursor {
 #[non_exhaustive]
 pub struct Page {
     /// The records, newest first.
-    pub items: Vec<Listed>,
+    pub items: Vec<Arc<KeyRecord>>,
     /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
     /// and still have a next.
     pub next: Option<Cursor>,
@@ -139,7 +117,7 @@ pub struct Page {
 impl Page {
     /// A page of records, all of which could be read.
     #[must_use]
-    pub fn new(items: Vec<Listed>, next: Option<Cursor>) -> Self {
+    pub fn new(items: Vec<Arc<KeyRecord>>, next: Option<Cursor>) -> Self {
         let corrupt = Vec::new();
         Self {
             items,

@@ -14,8 +14,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, Match, OwnerRef, Page,
-    Rejected, StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyLookup, KeyStore, ListQuery, Match, OwnerRef, Page,
+    Rejected, SigningStore, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore,
+    WriteBatch,
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
@@ -265,7 +266,7 @@ impl State {
 }
 
 #[async_trait]
-impl KeyStore for MemoryStore {
+impl KeyLookup for MemoryStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         Ok(self.look_up(digests))
     }
@@ -276,10 +277,13 @@ impl KeyStore for MemoryStore {
     ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         Some(Ok(self.look_up(digests)))
     }
+}
 
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+#[async_trait]
+impl KeyStore for MemoryStore {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
         let state = self.state();
-        Ok(state.live(id).ok().map(listed))
+        Ok(state.live(id).ok().map(|entry| Arc::clone(&entry.record)))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -292,7 +296,7 @@ impl KeyStore for MemoryStore {
         };
         let limit = query.limit.clamp(1, 500);
         let place = |record: &KeyRecord| Cursor::new(record.created_at, record.id.clone());
-        let mut items: Vec<Listed> = Vec::new();
+        let mut items = Vec::new();
         let (mut scanned, mut last) = (0, None);
         let rest = state.order.range((start, std::ops::Bound::Unbounded));
         for entry in rest.filter_map(|((_, id), ())| state.live(id).ok()) {
@@ -302,7 +306,7 @@ impl KeyStore for MemoryStore {
             }
             scanned += 1;
             if selected {
-                items.push(listed(entry));
+                items.push(Arc::clone(&entry.record));
             }
             if selected || scanned == ListQuery::MOST_SCANNED {
                 last = Some(place(&entry.record));
@@ -311,16 +315,14 @@ impl KeyStore for MemoryStore {
         Ok(Page::new(items, None))
     }
 
-    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
-        Ok(self.state().primary(owner, at).cloned())
-    }
-
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        Ok(self
-            .state()
-            .live(id)
-            .ok()
-            .and_then(|entry| entry.signing.clone()))
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        let state = self.state();
+        let primary = |owner| state.primary(owner, at).cloned();
+        Ok(owners.iter().map(primary).collect())
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -350,6 +352,25 @@ impl KeyStore for MemoryStore {
         Ok(())
     }
 
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl SigningStore for MemoryStore {
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        let state = self.state();
+        Ok(state.live(id).ok().and_then(|entry| entry.signing.clone()))
+    }
+}
+
+#[async_trait]
+impl UsageStore for MemoryStore {
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         let mut state = self.state();
         for delta in batch {
@@ -365,19 +386,28 @@ impl KeyStore for MemoryStore {
         Ok(())
     }
 
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        let state = self.state();
+        let usage = |id| {
+            state
+                .live(id)
+                .map_or_else(|_| Usage::default(), |entry| entry.usage)
+        };
+        Ok(ids.iter().map(usage).collect())
+    }
+
     async fn usage_by_hour(
         &self,
         id: &KeyId,
         from: SystemTime,
         to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
+    ) -> Result<UsageByHour, StoreError> {
         let state = self.state();
         let hours = state.live(id).into_iter().flat_map(|entry| &entry.by_hour);
         let within =
             hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
-        Ok(within
-            .map(|(start, count)| HourOfUse::new(*start, *count))
-            .collect())
+        let hours = within.map(|(start, count)| HourOfUse::new(*start, *count));
+        Ok(UsageByHour::new(hours.collect()))
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
@@ -391,10 +421,6 @@ impl KeyStore for MemoryStore {
         }
         Ok(forgotten)
     }
-}
-
-fn listed(entry: &Entry) -> Listed {
-    Listed::new(Arc::clone(&entry.record), entry.usage)
 }
 
 /// What a batch touches, as it was before: enough to take the batch back, and to know what to

@@ -1,9 +1,10 @@
-//! Where keys are kept: the trait that a host's own storage implements, and a store in memory.
+//! Where keys are kept: the traits that a host's own storage implements, and a store in memory.
 //!
-//! A store finds keys by digest, lists them by page, and takes one kind of write: a batch of
-//! changes under conditions, applied whole or not at all. Issue, rotate, revoke and make-primary
-//! are each one such batch, so that no store needs to know what they mean. Secrets never reach a
-//! store.
+//! Authentication needs a [`KeyLookup`], which finds keys by digest. Managing keys needs a
+//! [`KeyStore`], which also lists them by page and takes one kind of write: a batch of changes under
+//! conditions, applied whole or not at all. Issue, rotate, revoke and make-primary are each one such
+//! batch, so that no store needs to know what they mean. A [`UsageStore`] keeps counts beside the
+//! keys, where somebody wants them. Secrets never reach a store.
 
 mod bus;
 mod cached;
@@ -11,6 +12,7 @@ mod error;
 mod list;
 mod memory;
 mod secret;
+pub(crate) mod signing;
 mod stored;
 mod usage;
 mod write;
@@ -25,39 +27,32 @@ use serde::{Deserialize, Serialize};
 pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus};
 pub use cached::{CachedStore, CachedStoreBuilder};
 pub use error::StoreError;
-pub use list::{Cursor, ListQuery, Listed, Page};
+pub use list::{Cursor, ListQuery, Page};
 pub use memory::MemoryStore;
 pub use secret::Match;
 pub use stored::StoredKey;
 pub use usage::{HourOfUse, Usage, UsageByHour, UsageDelta};
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
-use crate::key::{KeyDigest, KeyId, KeyRecord, Owner, SigningState, TenantId, UserId};
+use self::signing::SigningStore;
+use crate::key::{KeyDigest, KeyId, KeyRecord, Owner, TenantId, UserId};
 use crate::pointer::to_the_pointee;
 
-/// A storage of keys.
+/// Finds keys by digest: all that authentication needs.
 ///
 /// # What an implementation promises
 /// - [`find`](Self::find) compares whole digests with their schemes, and reads from where writes
 ///   are acknowledged, never from a replica that may lag.
-/// - [`apply`](Self::apply) is atomic and isolated: its conditions hold at the instant at which its
-///   changes happen, no read sees a part of it, and when it returns, every later read sees all.
-/// - A record comes back as it was written, by every call alike: each character of its texts, an
-///   empty list as empty and an absent one as absent, and times up to
-///   [`MAX_TIME`](crate::key::MAX_TIME) to the millisecond at least. Whatever is cut from a time is
-///   cut before it decides about order, cursors and states.
-/// - Usage and signing states stand beside the record: to write them is no new version, and updates
-///   and rehashes keep them.
+/// - A record comes back as it was written: each character of its texts, an empty list as empty and
+///   an absent one as absent, and times up to [`MAX_TIME`](crate::key::MAX_TIME) to the millisecond
+///   at least. Whatever is cut from a time is cut before it decides about states.
 /// - What cannot be read (a corrupt expiry, an unknown scheme) is [`StoreError::corrupt`], never an
-///   absent value. Lists alone leave such a row out, and name it ([`Page::corrupt`]).
-/// - When [`Change::Delete`] deletes a key, its usage is gone with it, by the hour too. Hours beyond
-///   those of a year may be left to [`forget_usage_before`](Self::forget_usage_before), unseen.
-/// - Ids are put in order by their bytes, whatever language a database sorts by.
-/// - Its `Debug` shows neither digests nor signing states.
+///   absent value and never an absent key.
+/// - Its `Debug` shows no digests.
 ///
-/// `Arc` and `Box` of a store are stores.
+/// `Arc` and `Box` of a look-up are look-ups.
 #[async_trait]
-pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
+pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
     /// The key stored under one of these digests, with that digest, in one trip; also one that is
     /// revoked, disabled or expired. They are all of one secret, under different schemes, the newest
     /// first; which of several matches counts is the rule of [`StoredKey::of_one_secret`]. `None`
@@ -74,7 +69,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError>;
 
     /// The same as [`find`](Self::find), for stores that can answer without waiting; `None` (the
-    /// default) says that this one must be awaited.
+    /// default) says that this one must be awaited. A store that never needs to be awaited also
+    /// answers when no digest is given: then no cache is put in front of it.
     fn find_now(
         &self,
         digests: &[KeyDigest],
@@ -83,20 +79,37 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// One record with its usage, by id. Deleted keys are not found.
-    ///
-    /// # Errors
-    /// Where storage gives no answer.
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
-
-    /// The same as [`get`](Self::get), for whoever is about to change or end the key. The default asks
-    /// `get`; a store that lets few read for management at once lets this one wait for none of them.
-    ///
-    /// # Errors
-    /// Where storage gives no answer.
-    async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        self.get(id).await
+    /// A bus on which the changes of all nodes are heard, started for one cache; `None` (the default)
+    /// says that nobody tells: a cache then uses no answer for longer than its bound on staleness.
+    fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
+        None
     }
+}
+
+/// Keeps keys: all that managing them needs, beside [`KeyLookup`].
+///
+/// # What an implementation promises
+/// - [`apply`](Self::apply) is atomic and isolated: its conditions hold at the instant at which its
+///   changes happen, no read sees a part of it, and when it returns, every later read sees all.
+/// - A record comes back as it was written, by every call alike, as [`KeyLookup`] says. Whatever is
+///   cut from a time is cut before it decides about order, cursors and states.
+/// - Usage and signing states stand beside the record: to write them is no new version, and updates
+///   and rehashes keep them.
+/// - Lists alone leave a row out that cannot be read, and name it ([`Page::corrupt`]).
+/// - When [`Change::Delete`] deletes a key, its usage is gone with it, by the hour too. Hours beyond
+///   those of a year may be left to [`UsageStore::forget_usage_before`], unseen.
+/// - Ids are put in order by their bytes, whatever language a database sorts by.
+/// - Its `Debug` shows neither digests nor signing states.
+///
+/// `Arc` and `Box` of a store are stores.
+#[async_trait]
+pub trait KeyStore: KeyLookup {
+    /// One record, by id. Deleted keys are not found. Whoever changes or ends a key asks this first:
+    /// it waits for no list.
+    ///
+    /// # Errors
+    /// Where storage gives no answer.
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError>;
 
     /// One page of the records that [`ListQuery::selects`] lets through, without deleted keys: by the
     /// time at which they were made, the newest first, and then by id.
@@ -117,19 +130,14 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer.
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
 
-    /// The primary key of an owner at an instant: the one that was set ([`Change::SetPrimary`]), if
-    /// it still [can be](KeyRecord::can_be_primary); else the newest of the owner's keys that can,
-    /// by time and then by id. So there is exactly one while there is any such key. Each [`OwnerRef`]
-    /// has its own: what is set for a tenant is not set for the tenant itself or for its users.
+    /// The primary key of each of these owners at an instant: the one that was set
+    /// ([`Change::SetPrimary`]), if it still [can be](KeyRecord::can_be_primary); else the newest of
+    /// the owner's keys that can, by time and then by id. So there is exactly one while there is any
+    /// such key. Each [`OwnerRef`] has its own: what is set for a tenant is not set for the tenant
+    /// itself or for its users.
     ///
-    /// # Errors
-    /// Where storage gives no answer.
-    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError>;
-
-    /// The primary key of each of these owners, as [`primary`](Self::primary) tells it, for lists: as
-    /// many answers as owners, in their order, and `None` also where one cannot be read. The default
-    /// asks [`primary`](Self::primary) for one after the other; a store
-    /// that can answer in one trip does so.
+    /// As many answers as owners, in their order, in one trip where the store can; `None` also where
+    /// the key cannot be read.
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -137,23 +145,18 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         &self,
         owners: &[OwnerRef],
         at: SystemTime,
-    ) -> Result<Vec<Option<KeyId>>, StoreError> {
-        let mut primaries = Vec::with_capacity(owners.len());
-        for owner in owners {
-            primaries.push(match self.primary(owner, at).await {
-                Err(error) if error.is_corrupt() => None,
-                primary => primary?,
-            });
-        }
-        Ok(primaries)
-    }
+    ) -> Result<Vec<Option<KeyId>>, StoreError>;
 
-    /// What a key signs events with; `None` where it signs none. It is a secret, and no other call
-    /// returns it.
+    /// The primary key of one owner, as [`primaries`](Self::primaries) tells it, for whoever changes
+    /// or signs with it. A store whose rows can be corrupt answers itself: a primary key that cannot
+    /// be read is an error here.
     ///
     /// # Errors
     /// Where storage gives no answer.
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError>;
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        let primaries = self.primaries(std::slice::from_ref(owner), at).await?;
+        Ok(primaries.into_iter().next().flatten())
+    }
 
     /// Applies all changes of a batch if all of its conditions hold, else none. Each change sees those
     /// before it. Without changes, the conditions are checked all the same.
@@ -166,6 +169,28 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// harmless, as versions do.
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
 
+    /// Where the uses of these keys are counted; `None` (the default) where they are not.
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        None
+    }
+
+    /// Where the states that sign events are read ([`Change::SetSigning`]); `None` (the default)
+    /// where they are not kept.
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        None
+    }
+}
+
+/// Keeps how often keys were used, beside the keys.
+///
+/// # What an implementation promises
+/// - The counts of a key that is deleted are gone with it ([`KeyStore`]), and ids that no key has
+///   get none.
+/// - To count is no new version of a record, and changes nothing else of a key.
+///
+/// `Arc` and `Box` of a store are stores.
+#[async_trait]
+pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     /// Adds usage that was counted in memory, as [`Usage::add`] does, however many do so at once; a
     /// batch may name a key several times. Times never move back, a count that would overflow stays at
     /// the largest number (of 63 bits at least), and ids that are not there are skipped.
@@ -174,9 +199,18 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Where storage gives no answer. Nothing of the batch may be kept then: it is sent again.
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
 
+    /// How each of these keys has been used: as many answers as ids, in their order, and nothing yet
+    /// where a key is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::corrupt`] where the counts of one of them cannot be read. Or storage giving no
+    /// answer.
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError>;
+
     /// How often a key was used in each hour from the one of `from` to before `to`, the oldest
     /// first; hours without use are left out, and so are all hours of a deleted key. A delta counts
-    /// into the hour of its last use. Where `to` is not after `from`, there are none.
+    /// into the hour of its last use. Where `to` is not after `from`, there are none. A row that
+    /// cannot be read is left out and named ([`UsageByHour::corrupt`]).
     ///
     /// # Errors
     /// Where storage gives no answer.
@@ -185,21 +219,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         id: &KeyId,
         from: SystemTime,
         to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError>;
-
-    /// The same hours as [`usage_by_hour`](Self::usage_by_hour), for lists: a row that cannot be read
-    /// is left out and named. The default is for stores that have no such rows.
-    ///
-    /// # Errors
-    /// Where storage gives no answer.
-    async fn hours_of_use(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<UsageByHour, StoreError> {
-        Ok(UsageByHour::new(self.usage_by_hour(id, from, to).await?))
-    }
+    ) -> Result<UsageByHour, StoreError>;
 
     /// Forgets the counts of hours that ended before this instant, not of one that ends just then;
     /// totals stay. Returns how many hours of keys that were.
@@ -248,40 +268,40 @@ impl OwnerRef {
 }
 
 to_the_pointee! {
-    KeyStore {
+    KeyLookup {
         async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError>;
-        async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
-        async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError>;
-        async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
-        async fn primary(
+        fn find_now(
             &self,
-            owner: &OwnerRef,
-            at: SystemTime,
-        ) -> Result<Option<KeyId>, StoreError>;
+            digests: &[KeyDigest],
+        ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>>;
+        fn bus(&self) -> Option<Arc<dyn InvalidationBus>>;
+    }
+    KeyStore {
+        async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError>;
+        async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
         async fn primaries(
             &self,
             owners: &[OwnerRef],
             at: SystemTime,
         ) -> Result<Vec<Option<KeyId>>, StoreError>;
-        async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError>;
-        async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
-        async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
-        async fn usage_by_hour(
+        async fn primary(
             &self,
-            id: &KeyId,
-            from: SystemTime,
-            to: SystemTime,
-        ) -> Result<Vec<HourOfUse>, StoreError>;
-        async fn hours_of_use(
+            owner: &OwnerRef,
+            at: SystemTime,
+        ) -> Result<Option<KeyId>, StoreError>;
+        async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
+        fn usage(&self) -> Option<Arc<dyn UsageStore>>;
+        fn signing(&self) -> Option<Arc<dyn SigningStore>>;
+    }
+    UsageStore {
+        async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
+        async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError>;
+        async fn usage_by_hour(
             &self,
             id: &KeyId,
             from: SystemTime,
             to: SystemTime,
         ) -> Result<UsageByHour, StoreError>;
         async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError>;
-        fn find_now(
-            &self,
-            digests: &[KeyDigest],
-        ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>>;
     }
 }

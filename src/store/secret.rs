@@ -24,7 +24,7 @@ pub enum Match {
 
 impl StoredKey {
     /// Which key a secret has, by what a store has under each of its digests, the newest scheme
-    /// first. A [`KeyStore::find`](super::KeyStore::find) ends with this rule:
+    /// first. A [`KeyLookup::find`](super::KeyLookup::find) ends with this rule:
     /// - The first digest that is a key's, or was when its key was deleted, decides, whatever is
     ///   known under the others. In the second case there is no key.
     /// - Within the tenant of that key, a secret that was ended stays ended: if another of the

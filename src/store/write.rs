@@ -17,7 +17,7 @@ pub enum Condition {
         version: u64,
     },
     /// Before the changes, this is the owner's primary key
-    /// ([`KeyStore::primary`](super::KeyStore::primary)).
+    /// ([`KeyStore::primaries`](super::KeyStore::primaries)).
     Primary {
         /// Whose.
         owner: OwnerRef,

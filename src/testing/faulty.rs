@@ -12,15 +12,15 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::key::{KeyDigest, KeyId, SigningState};
+use crate::events::SigningStore;
+use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 use crate::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, Page, StoreError, StoredKey,
-    UsageByHour, UsageDelta, WriteBatch,
+    InvalidationBus, KeyLookup, KeyStore, ListQuery, MemoryStore, OwnerRef, Page, StoreError,
+    StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 
-/// A call to a [`KeyStore`], named after its method. [`find_now`](KeyStore::find_now) is a `Find`,
-/// [`primaries`](KeyStore::primaries) is a `Primary`, [`hours_of_use`](KeyStore::hours_of_use) a
-/// `UsageByHour`.
+/// A call to a [`KeyStore`] or what stands beside it, named after its method.
+/// [`find_now`](KeyLookup::find_now) is a `Find`, [`primaries`](KeyStore::primaries) is a `Primary`.
 #[allow(missing_docs)] // The names are those of the methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -32,6 +32,7 @@ pub enum Call {
     SigningState,
     Apply,
     RecordUsage,
+    UsageOf,
     UsageByHour,
     ForgetUsageBefore,
 }
@@ -299,7 +300,7 @@ impl FaultyStore {
 }
 
 #[async_trait]
-impl KeyStore for FaultyStore {
+impl KeyLookup for FaultyStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         self.shared.finds.fetch_add(1, SeqCst);
         let always = self.always_found();
@@ -330,7 +331,14 @@ impl KeyStore for FaultyStore {
         Some(found.and_then(|found| self.fault(after).map(|()| found)))
     }
 
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+    fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
+        self.inner.bus()
+    }
+}
+
+#[async_trait]
+impl KeyStore for FaultyStore {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
         self.through(Call::Get, async {
             self.readable(id)?;
             self.inner.get(id).await
@@ -341,7 +349,7 @@ impl KeyStore for FaultyStore {
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let mut page = self.through(Call::List, self.inner.list(query)).await?;
         page.items.retain(|key| {
-            let spoilt = self.spoilt(&key.record.id);
+            let spoilt = self.spoilt(&key.id);
             let is_shown = spoilt.is_none();
             page.corrupt.extend(spoilt);
             is_shown
@@ -363,19 +371,52 @@ impl KeyStore for FaultyStore {
             .await
     }
 
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        self.through(Call::SigningState, self.inner.signing_state(id))
-            .await
-    }
-
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         self.shared.writes.fetch_add(1, SeqCst);
         self.through(Call::Apply, self.inner.apply(batch)).await
     }
 
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        self.inner.usage()?;
+        Some(Arc::new(self.clone()))
+    }
+
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        self.inner.signing()?;
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl SigningStore for FaultyStore {
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        let work = async {
+            match self.inner.signing() {
+                Some(inner) => inner.signing_state(id).await,
+                None => Ok(None),
+            }
+        };
+        self.through(Call::SigningState, work).await
+    }
+}
+
+impl FaultyStore {
+    fn counts(&self) -> Result<Arc<dyn UsageStore>, StoreError> {
+        let none = || StoreError::unavailable("the inner store keeps no counts");
+        self.inner.usage().ok_or_else(none)
+    }
+}
+
+#[async_trait]
+impl UsageStore for FaultyStore {
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
-        self.through(Call::RecordUsage, self.inner.record_usage(batch))
-            .await
+        let work = async { self.counts()?.record_usage(batch).await };
+        self.through(Call::RecordUsage, work).await
+    }
+
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        let work = async { self.counts()?.usage_of(ids).await };
+        self.through(Call::UsageOf, work).await
     }
 
     async fn usage_by_hour(
@@ -383,23 +424,13 @@ impl KeyStore for FaultyStore {
         id: &KeyId,
         from: SystemTime,
         to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
-        self.through(Call::UsageByHour, self.inner.usage_by_hour(id, from, to))
-            .await
-    }
-
-    async fn hours_of_use(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
     ) -> Result<UsageByHour, StoreError> {
-        self.through(Call::UsageByHour, self.inner.hours_of_use(id, from, to))
-            .await
+        let work = async { self.counts()?.usage_by_hour(id, from, to).await };
+        self.through(Call::UsageByHour, work).await
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-        let work = self.inner.forget_usage_before(before);
+        let work = async { self.counts()?.forget_usage_before(before).await };
         self.through(Call::ForgetUsageBefore, work).await
     }
 }

@@ -388,7 +388,7 @@ async fn an_act_that_was_done_before_the_store_failed_names_its_key() {
     let event = desk.last(0).await;
     assert_eq!(
         event.key_id.as_ref(),
-        Some(&made.record.id),
+        Some(&made.id),
         "a key was made, and the caller was told {issued:?}"
     );
 }

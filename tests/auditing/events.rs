@@ -498,7 +498,7 @@ async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
 async fn a_key_found_under_no_digest_of_its_own_names_nobody() {
     // A store that answers with somebody else's key must not put that key into the event.
     let (house, trail, log, _, id) = one_key(false).await;
-    let record = house.store.get(&id).await.unwrap().unwrap().record;
+    let record = house.store.get(&id).await.unwrap().unwrap();
     let digest: KeyDigest = house.hasher.digest("another");
     house
         .store

@@ -1,6 +1,7 @@
 //! The one path of a request, driven by hand: what may stand in the fields, what each wrong thing
 //! is answered with, and what it may cost.
 
+use portunus::store::KeyLookup;
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use portunus::{
 };
 use portunus_test_support::{
     APPLY, Call, FIND, Head, House, Point, base64, corrupt, format, live, scope, stranger, tenant,
-    test, user, with_last_character_wrong,
+    test, used, user, with_last_character_wrong,
 };
 
 async fn accepted(authenticator: &Authenticator, head: &Head) -> KeyPrincipal {
@@ -886,17 +887,7 @@ async fn an_attempt_that_is_dropped_counts_nothing() {
     let authenticator = house.bearer().build().unwrap();
     drop(authenticator.attempt(&Head::bearer(&key)));
     authenticator.usage().flush(&house.store).await.unwrap();
-    assert_eq!(
-        house
-            .store
-            .get(&record.id)
-            .await
-            .unwrap()
-            .unwrap()
-            .usage
-            .count,
-        0
-    );
+    assert_eq!(used(&house.store, &record.id).await.count, 0);
 }
 
 // ---- optional authentication ----
@@ -1244,14 +1235,7 @@ async fn a_key_is_stored_under_the_current_scheme_at_its_next_use() {
         accepted(&authenticator, &Head::bearer(&key)).await;
     }
     assert_eq!(
-        house
-            .store
-            .get(&record.id)
-            .await
-            .unwrap()
-            .unwrap()
-            .record
-            .version,
+        house.store.get(&record.id).await.unwrap().unwrap().version,
         1
     );
 }
@@ -1491,7 +1475,7 @@ async fn accepted_requests_are_counted_and_refused_ones_are_not() {
     )
     .await;
     authenticator.usage().flush(&house.store).await.unwrap();
-    let usage = house.store.get(&record.id).await.unwrap().unwrap().usage;
+    let usage = used(&house.store, &record.id).await;
     assert_eq!(
         (usage.count, usage.last_used_at),
         (2, Some(start + Duration::from_secs(5)))
@@ -1510,7 +1494,7 @@ async fn a_clock_that_was_ahead_is_believed_until_the_next_use_only() {
     house.clock.step_to(start + Duration::from_secs(1));
     accepted(&authenticator, &Head::bearer(&key)).await;
     authenticator.usage().flush(&house.store).await.unwrap();
-    let usage = house.store.get(&record.id).await.unwrap().unwrap().usage;
+    let usage = used(&house.store, &record.id).await;
     assert_eq!(
         (usage.count, usage.last_used_at),
         (2, Some(start + Duration::from_secs(1)))
@@ -1526,17 +1510,7 @@ async fn what_was_flushed_is_not_counted_again() {
         accepted(&authenticator, &Head::bearer(&key)).await;
         authenticator.usage().flush(&house.store).await.unwrap();
         authenticator.usage().flush(&house.store).await.unwrap();
-        assert_eq!(
-            house
-                .store
-                .get(&record.id)
-                .await
-                .unwrap()
-                .unwrap()
-                .usage
-                .count,
-            flushed
-        );
+        assert_eq!(used(&house.store, &record.id).await.count, flushed);
     }
 }
 
@@ -1552,7 +1526,7 @@ async fn counts_that_the_store_did_not_take_go_with_the_next_flush() {
     }
     house.store.recover();
     authenticator.usage().flush(&house.store).await.unwrap();
-    let usage = house.store.get(&record.id).await.unwrap().unwrap().usage;
+    let usage = used(&house.store, &record.id).await;
     assert_eq!(
         (usage.count, usage.last_used_at),
         (3, Some(house.clock.now()))
@@ -1576,17 +1550,7 @@ async fn counts_survive_a_change_of_the_record_between_uses() {
         .await;
     accepted(&authenticator, &Head::bearer(&key)).await;
     authenticator.usage().flush(&house.store).await.unwrap();
-    assert_eq!(
-        house
-            .store
-            .get(&record.id)
-            .await
-            .unwrap()
-            .unwrap()
-            .usage
-            .count,
-        3
-    );
+    assert_eq!(used(&house.store, &record.id).await.count, 3);
 }
 
 #[tokio::test]
@@ -1599,17 +1563,7 @@ async fn two_authenticators_may_share_a_recorder() {
     accepted(&one, &Head::bearer(&key)).await;
     accepted(&other, &Head::bearer(&key)).await;
     usage.flush(&house.store).await.unwrap();
-    assert_eq!(
-        house
-            .store
-            .get(&record.id)
-            .await
-            .unwrap()
-            .unwrap()
-            .usage
-            .count,
-        2
-    );
+    assert_eq!(used(&house.store, &record.id).await.count, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -1649,17 +1603,7 @@ async fn no_use_is_lost_or_counted_twice_while_flushes_run() {
     });
     tasks.join_all().await;
     authenticator.usage().flush(&house.store).await.unwrap();
-    assert_eq!(
-        house
-            .store
-            .get(&record.id)
-            .await
-            .unwrap()
-            .unwrap()
-            .usage
-            .count,
-        2000
-    );
+    assert_eq!(used(&house.store, &record.id).await.count, 2000);
 }
 
 // ---- answers ----

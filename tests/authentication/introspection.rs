@@ -20,7 +20,7 @@ use portunus::{
     Verdict,
 };
 use portunus_test_support::{
-    FIND, House, format, live, scope, stranger, tenant, test, user, with_last_character_wrong,
+    FIND, House, format, live, scope, stranger, tenant, test, used, user, with_last_character_wrong,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -467,8 +467,7 @@ async fn verifying_consumes_nothing_and_looks_at_no_transport() {
     }
     authenticator.usage().flush(&house.store).await.unwrap();
     assert_eq!(house.store.writes(), writes);
-    let listed = house.store.get(&record.id).await.unwrap().unwrap();
-    assert_eq!(listed.usage.count, 0);
+    assert_eq!(used(&house.store, &record.id).await.count, 0);
     let request = TestRequest::get("/").tls(TlsVersion::V1_3);
     let code = async |key: &str| {
         let outcome = authenticator

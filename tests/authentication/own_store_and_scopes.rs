@@ -13,6 +13,7 @@ use std::task::{Context, Waker};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use portunus::events::SigningStore;
 use portunus::key::{
     DigestScheme, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Owner, Pepper, SigningState,
     TenantId,
@@ -21,8 +22,8 @@ use portunus::manage::{IssueRules, KeyManager, ManageError, NewKey};
 use portunus::policy::Requirement;
 use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet};
 use portunus::store::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, Match, OwnerRef, Page,
-    Rejected, StoreError, StoredKey, Usage, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyLookup, KeyStore, ListQuery, Match, OwnerRef, Page,
+    Rejected, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
@@ -324,12 +325,12 @@ fn place(record: &KeyRecord) -> (std::cmp::Reverse<SystemTime>, KeyId) {
     (std::cmp::Reverse(record.created_at), record.id.clone())
 }
 
-fn listed(key: &Key) -> Listed {
-    Listed::new(key.record.clone(), key.usage)
+fn record(key: &Key) -> Arc<KeyRecord> {
+    Arc::new(key.record.clone())
 }
 
 #[async_trait]
-impl KeyStore for LogStore {
+impl KeyLookup for LogStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         tokio::task::yield_now().await;
         let told = self.read()?;
@@ -351,10 +352,13 @@ impl KeyStore for LogStore {
             }
         }))
     }
+}
 
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+#[async_trait]
+impl KeyStore for LogStore {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
         let told = self.read()?;
-        Ok(told.live(id).ok().map(listed))
+        Ok(told.live(id).ok().map(record))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -378,21 +382,19 @@ impl KeyStore for LogStore {
         let last = keys.get(limit - 1).filter(|_| keys.len() > limit);
         let next = last.map(|key| Cursor::new(key.record.created_at, key.record.id.clone()));
         Ok(Page::new(
-            keys.into_iter().take(limit).map(listed).collect(),
+            keys.into_iter().take(limit).map(record).collect(),
             next,
         ))
     }
 
-    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
-        Ok(self.read()?.primary(owner, at).cloned())
-    }
-
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        Ok(self
-            .read()?
-            .live(id)
-            .ok()
-            .and_then(|key| key.signing.clone()))
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        let told = self.read()?;
+        let primary = |owner| told.primary(owner, at).cloned();
+        Ok(owners.iter().map(primary).collect())
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -422,6 +424,34 @@ impl KeyStore for LogStore {
         Ok(())
     }
 
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl SigningStore for LogStore {
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        let told = self.read()?;
+        Ok(told.live(id).ok().and_then(|key| key.signing.clone()))
+    }
+}
+
+#[async_trait]
+impl UsageStore for LogStore {
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        let told = self.read()?;
+        let usage = |id| {
+            told.live(id)
+                .map_or_else(|_| Usage::default(), |key| key.usage)
+        };
+        Ok(ids.iter().map(usage).collect())
+    }
+
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         let mut log = self.log.lock().unwrap();
         let told = read(&log)?;
@@ -441,14 +471,13 @@ impl KeyStore for LogStore {
         id: &KeyId,
         from: SystemTime,
         to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
+    ) -> Result<UsageByHour, StoreError> {
         let told = self.read()?;
         let hours = told.live(id).into_iter().flat_map(|key| &key.by_hour);
         let within =
             hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
-        Ok(within
-            .map(|(start, count)| HourOfUse::new(*start, *count))
-            .collect())
+        let hours = within.map(|(start, count)| HourOfUse::new(*start, *count));
+        Ok(UsageByHour::new(hours.collect()))
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {

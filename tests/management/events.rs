@@ -4,6 +4,7 @@
 use crate::life::{Desk, Dice, HOUR, acme, ann, ending, globex, issue, named, operator, refused};
 use hmac::{Hmac, KeyInit, Mac};
 use portunus::ErrorCode;
+use portunus::events::SigningStore;
 use portunus::events::{self, SignedEvent};
 use portunus::key::{KeyKind, KeyRecord, Owner, SigningState};
 use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey, Role};
@@ -260,7 +261,7 @@ async fn a_key_of_a_newer_version_signs_nothing() {
     let rotated = manager.rotate(&record.id, None).await.unwrap();
     assert_eq!(sign(&manager).await.other_hashes.len(), 1);
     for (id, is_primary) in [(&rotated.record.id, false), (&record.id, true)] {
-        let mut listed = desk.store.get(id).await.unwrap().unwrap().record.to_json();
+        let mut listed = desk.store.get(id).await.unwrap().unwrap().to_json();
         let json = listed.as_mut().unwrap();
         json.insert_str(1, r#""understands":7,"#);
         let newer = KeyRecord::from_json(json).unwrap();

@@ -118,12 +118,7 @@ impl Desk {
 
     /// The record as it is stored.
     pub(crate) async fn stored(&self, id: &KeyId) -> Option<Arc<KeyRecord>> {
-        self.store
-            .inner()
-            .get(id)
-            .await
-            .unwrap()
-            .map(|listed| listed.record)
+        self.store.inner().get(id).await.unwrap()
     }
 
     /// The id of the primary key now.
@@ -136,27 +131,15 @@ impl Desk {
     }
 
     pub(crate) async fn signs(&self, id: &KeyId) -> bool {
-        self.store
-            .inner()
-            .signing_state(id)
-            .await
-            .unwrap()
-            .is_some()
+        let states = self.store.inner().signing().unwrap();
+        states.signing_state(id).await.unwrap().is_some()
     }
 
     /// All records, the newest first.
     pub(crate) async fn all(&self) -> Vec<Arc<KeyRecord>> {
         let mut query = ListQuery::new(self.now());
         query.limit = 500;
-        self.store
-            .inner()
-            .list(&query)
-            .await
-            .unwrap()
-            .items
-            .into_iter()
-            .map(|listed| listed.record)
-            .collect()
+        self.store.inner().list(&query).await.unwrap().items
     }
 
     pub(crate) async fn events(&self) -> Vec<AuditEvent> {

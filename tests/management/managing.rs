@@ -70,7 +70,7 @@ async fn what_was_asked_for_is_what_is_kept() {
         format!("acme_test_user_sk_…{}", &key[key.len() - 4..])
     );
     assert_eq!(
-        *house.store.get(&record.id).await.unwrap().unwrap().record,
+        *house.store.get(&record.id).await.unwrap().unwrap(),
         *record
     );
 }

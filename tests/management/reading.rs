@@ -38,7 +38,8 @@ async fn used(desk: &Desk) -> (KeyManager, portunus::Authenticator, KeyId, Strin
 }
 
 async fn stored(desk: &Desk, id: &KeyId) -> Usage {
-    desk.store.inner().get(id).await.unwrap().unwrap().usage
+    let counts = desk.store.inner().usage().unwrap();
+    portunus_test_support::used(&*counts, id).await
 }
 
 #[tokio::test]
@@ -62,7 +63,7 @@ async fn every_read_shows_the_uses_that_are_not_written_and_writes_none() {
             );
             assert_eq!(key.usage.last_ip, "192.0.2.7".parse().ok());
         }
-        let hours = async |from, to| manager.usage_by_hour(&id, from, to).await.unwrap();
+        let hours = async |from, to| manager.usage_by_hour(&id, from, to).await.unwrap().hours;
         let (now, start) = (desk.now(), HourOfUse::start_of(desk.now()));
         assert_eq!(hours(now, now + SECOND).await, [HourOfUse::new(start, 3)]);
         assert_eq!(hours(start + HOUR, start + 2 * HOUR).await, []);
@@ -88,7 +89,7 @@ async fn new_uses_are_added_to_the_hour_that_is_stored_and_put_in_order_beside_o
     let start = HourOfUse::start_of(desk.now());
     let hours = async || {
         let to = desk.now() + HOUR;
-        manager.usage_by_hour(&id, start, to).await.unwrap()
+        manager.usage_by_hour(&id, start, to).await.unwrap().hours
     };
     use_once().await;
     assert_eq!(hours().await, [HourOfUse::new(start, 4)]);

@@ -12,7 +12,7 @@ use portunus::limit::LocalLimiter;
 use portunus::manage::{ManageError, NewKey};
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
-use portunus::store::{KeyStore, Usage};
+use portunus::store::Usage;
 use portunus::{Authenticator, ErrorCode, UsageRecorder};
 use portunus_profiles::Profile;
 use portunus_test_support::{APPLY, Call, Head, Point, scope, tenant, test, user};
@@ -661,7 +661,7 @@ async fn use_of_the_old_key_is_seen_during_its_grace_and_after_it() {
     );
     witness.answered(200, None);
     usage.flush(&desk.store).await.unwrap();
-    let listed: Usage = desk.store.get(&old.id).await.unwrap().unwrap().usage;
+    let listed: Usage = portunus_test_support::used(&desk.store, &old.id).await;
     assert_eq!((listed.last_used_at, listed.count), (Some(during), 1));
     let event = desk.last_event().await;
     let rotated = format!("rotated; its successor is {}", successor.id);

@@ -1,6 +1,7 @@
 //! The cache in front of one store, as a host meets it: what costs a look-up, what is remembered
 //! how long and how much of it, and that no answer is ever another one than the store's.
 
+use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use portunus::store::{
 };
 use portunus::{Attempt, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Principal};
 use portunus_test_support::{
-    FIND, FaultyStore, Head, House, corrupt, format, live, scope, stranger, tenant,
+    FIND, FaultyStore, Head, House, corrupt, format, live, scope, stranger, tenant, used,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -392,15 +393,14 @@ async fn neither_forgetting_nor_changing_a_key_gives_it_a_second_quota_or_loses_
         refusal(&authenticator, &key).await,
         Some(ErrorCode::RateLimited)
     );
-    authenticator.usage().flush(&cached.cache).await.unwrap();
+    authenticator
+        .usage()
+        .flush(&*cached.cache.usage().unwrap())
+        .await
+        .unwrap();
     assert_eq!(
-        cached
-            .cache
-            .get(&record.id)
+        used(&*cached.cache.usage().unwrap(), &record.id)
             .await
-            .unwrap()
-            .unwrap()
-            .usage
             .count,
         3
     );
@@ -688,7 +688,7 @@ async fn all_else_is_the_stores_and_nothing_shows_a_digest() {
     let (key, record) = cached.issue(&[]).await;
     let now = cached.house.clock.now();
     assert_eq!(
-        *cached.cache.get(&record.id).await.unwrap().unwrap().record,
+        *cached.cache.get(&record.id).await.unwrap().unwrap(),
         *record
     );
     assert_eq!(

@@ -2,6 +2,8 @@
 //! (`tests/conformance.rs`): its allocations, its hasher, batches that are taken back, look-ups
 //! that take no lock, and many more random batches than the suite has.
 
+use portunus::events::SigningStore;
+use portunus::store::KeyLookup;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +12,7 @@ use std::time::{Duration, SystemTime};
 use portunus::key::{
     DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation, SigningState,
 };
-use portunus::store::{
-    Change, Condition, KeyStore, ListQuery, Listed, MemoryStore, OwnerRef, WriteBatch,
-};
+use portunus::store::{Change, Condition, KeyStore, ListQuery, MemoryStore, OwnerRef, WriteBatch};
 use portunus_test_support::wait::spin_until;
 use portunus_test_support::{live, scope, tenant, user};
 use proptest::prelude::*;
@@ -103,7 +103,7 @@ fn acme() -> OwnerRef {
     OwnerRef::Tenant(tenant("acme"))
 }
 
-async fn all(store: &MemoryStore) -> Vec<Listed> {
+async fn all(store: &MemoryStore) -> Vec<Arc<KeyRecord>> {
     let mut query = ListQuery::new(at(1_000));
     query.limit = 500;
     store.list(&query).await.unwrap().items
@@ -553,11 +553,7 @@ fn some_batch() -> impl Strategy<Value = WriteBatch> {
 async fn agree(store: &MemoryStore, model: &Model) -> Result<(), TestCaseError> {
     let mut live: Vec<_> = model.rows.iter().filter(|row| !row.deleted).collect();
     live.sort_by_key(|row| (Reverse(row.record.created_at), row.record.id.clone()));
-    let listed: Vec<_> = all(store)
-        .await
-        .iter()
-        .map(|key| (*key.record).clone())
-        .collect();
+    let listed: Vec<_> = all(store).await.iter().map(|key| (**key).clone()).collect();
     prop_assert_eq!(
         listed,
         live.iter()
@@ -587,12 +583,7 @@ async fn agree(store: &MemoryStore, model: &Model) -> Result<(), TestCaseError> 
             .find(|row| row.record.id.as_str() == name)
             .map(|row| &row.record);
         let stored = store.get(&id(name)).await.unwrap();
-        prop_assert_eq!(
-            stored.as_ref().map(|listed| &*listed.record),
-            expected,
-            "by id {}",
-            name
-        );
+        prop_assert_eq!(stored.as_deref(), expected, "by id {}", name);
     }
     for name in IDS {
         let expected = live

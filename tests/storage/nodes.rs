@@ -4,6 +4,7 @@
 //! The bus here is moved by hand: it keeps, loses or tells what was published, and says that it is
 //! well when told to.
 
+use portunus::store::KeyLookup;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -187,7 +188,7 @@ async fn whatever_narrows_or_widens_a_key_holds_for_the_next_request_on_every_no
             assert!(node.find(&[digest(1)]).await.unwrap().is_some());
             assert!(node.find_now(&[digest(1)]).is_some(), "remembered");
         }
-        let mut changed = (*store.get(&record(1).id).await.unwrap().unwrap().record).clone();
+        let mut changed = (*store.get(&record(1).id).await.unwrap().unwrap()).clone();
         change(&mut changed);
         one.apply(&WriteBatch::new().update(changed.clone()))
             .await
@@ -612,7 +613,7 @@ proptest! {
                     }
                     Step::Change(key, what) => {
                         let Some(listed) = store.get(&record(*key).id).await.unwrap() else { continue };
-                        let mut changed = (*listed.record).clone();
+                        let mut changed = (*listed).clone();
                         match what {
                             0 => changed.enabled = !changed.enabled,
                             1 => changed.scopes.push(scope("document:read")),

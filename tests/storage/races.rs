@@ -5,6 +5,7 @@
 //! The store here reads when a look-up begins and answers when it is released, as a database over a
 //! slow wire does: so each order of events is played, not hoped for.
 
+use portunus::store::KeyLookup;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};

@@ -2,6 +2,7 @@
 //! deleted or given another digest, the next request on every node is answered as the bare store
 //! would answer it, whatever that node remembers.
 
+use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ fn import(number: u64, digest: KeyDigest) -> WriteBatch {
 
 async fn revoke(store: &impl KeyStore, number: u64) {
     let stored = store.get(&record(number).id).await.unwrap().unwrap();
-    let mut revoked = (*stored.record).clone();
+    let mut revoked = (*stored).clone();
     revoked.revoked = Some(Revocation::new(revoked.created_at, None));
     store
         .apply(&WriteBatch::new().update(revoked))

@@ -269,7 +269,7 @@ pub(crate) async fn usage(
     let key = proven.manager.get(&id).await?;
     let used = proven
         .manager
-        .hours_of_use(&key.record.id, from, to)
+        .usage_by_hour(&key.record.id, from, to)
         .await?;
     let hours: Vec<_> = used
         .hours

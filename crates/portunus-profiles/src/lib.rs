@@ -186,7 +186,9 @@ impl Profile {
     /// Starts an authenticator as the API's: formats, schemes, identifiers of users, dialect and
     /// realm are set.
     pub fn authenticator(self, store: impl KeyStore) -> AuthenticatorBuilder {
-        let builder = Authenticator::builder(store)
+        let store = Arc::new(store);
+        let builder = Authenticator::builder(Arc::clone(&store))
+            .rehash_in(store)
             .user_ids(self.user_ids())
             .realm(self.name())
             .renderer(self.renderer());

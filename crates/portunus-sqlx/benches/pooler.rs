@@ -12,6 +12,7 @@
     missing_docs
 )]
 
+use portunus::store::KeyLookup;
 use std::time::{Duration, Instant};
 
 use portunus::key::{

@@ -7,10 +7,13 @@
 mod schema;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use portunus::store::InvalidationBus;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool};
+use tokio::runtime::Handle;
 
 use crate::address;
 use crate::fault::{Fault, OpenError};
@@ -285,6 +288,14 @@ impl Database for Postgres {
 
     async fn make_schema(&self) -> Result<(), Fault> {
         Box::pin(self.looked_after(self.change_schema())).await
+    }
+
+    fn listen(store: &PostgresStore) -> Option<Arc<dyn InvalidationBus>> {
+        // Nothing is heard through a pooler, and whoever listens needs a runtime.
+        if store.0.is_pooled || Handle::try_current().is_err() {
+            return None;
+        }
+        Some(Arc::new(store.bus()))
     }
 
     async fn make_indexes(&self) -> Result<(), Fault> {

@@ -6,11 +6,14 @@ mod transaction;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use portunus::store::InvalidationBus;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection, SqlitePool};
+use tokio::runtime::Handle;
 
 use crate::fault::{Fault, OpenError, Refusal};
 use crate::operation::{Migrate, Operation};
@@ -183,6 +186,12 @@ impl Database for Sqlite {
             made = self.write_once(Migrate).await;
         }
         made
+    }
+
+    fn listen(store: &SqliteStore) -> Option<Arc<dyn InvalidationBus>> {
+        // Whoever watches needs a runtime, as every read does.
+        Handle::try_current().ok()?;
+        Some(Arc::new(store.watch()))
     }
 
     /// They are made with the schema.

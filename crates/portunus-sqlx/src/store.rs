@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use portunus::key::{KeyDigest, KeyId, SigningState};
+use portunus::events::SigningStore;
+use portunus::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 use portunus::store::{
-    HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, StoreError, StoredKey, UsageByHour,
-    UsageDelta, WriteBatch,
+    InvalidationBus, KeyLookup, KeyStore, ListQuery, OwnerRef, Page, StoreError, StoredKey, Usage,
+    UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 
 use crate::OpenError;
@@ -40,6 +41,9 @@ pub(crate) trait Database: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Brings the schema up to date, however long that takes.
     fn make_schema(&self) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Starts to hear what changes, where that is possible.
+    fn listen(store: &Store<Self>) -> Option<Arc<dyn InvalidationBus>>;
 
     /// Makes the indexes that the schema leaves for later.
     fn make_indexes(&self) -> impl Future<Output = Result<(), Fault>> + Send;
@@ -112,7 +116,7 @@ impl<D: Database> Store<D> {
 }
 
 #[async_trait]
-impl<D: Database> KeyStore for Store<D> {
+impl<D: Database> KeyLookup for Store<D> {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         let find = operation::Find(digests);
         if find.fits_one_statement() {
@@ -122,15 +126,15 @@ impl<D: Database> KeyStore for Store<D> {
         }
     }
 
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        Ok(self.0.read(operation::Get(id)).await?)
+    fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
+        D::listen(self)
     }
+}
 
-    async fn get_to_change(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
-        Ok(self
-            .0
-            .read(operation::GetToChange(operation::Get(id)))
-            .await?)
+#[async_trait]
+impl<D: Database> KeyStore for Store<D> {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        Ok(self.0.read(operation::Get(id)).await?)
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -149,14 +153,28 @@ impl<D: Database> KeyStore for Store<D> {
         Ok(self.0.read(operation::Primaries { owners, at }).await?)
     }
 
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        Ok(self.0.read(operation::SigningOf(id)).await?)
-    }
-
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         Ok(self.0.write(operation::Apply(batch)).await?)
     }
 
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl<D: Database> SigningStore for Store<D> {
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        Ok(self.0.read(operation::SigningOf(id)).await?)
+    }
+}
+
+#[async_trait]
+impl<D: Database> UsageStore for Store<D> {
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
@@ -164,23 +182,22 @@ impl<D: Database> KeyStore for Store<D> {
         Ok(self.0.write(operation::RecordUsage(batch)).await?)
     }
 
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        let usage = operation::UsageOf(ids);
+        match ids {
+            [] => Ok(Vec::new()),
+            [_] => Ok(self.0.read(operation::UsageOfOne(usage)).await?),
+            _ => Ok(self.0.read(usage).await?),
+        }
+    }
+
     async fn usage_by_hour(
         &self,
         id: &KeyId,
         from: SystemTime,
         to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
-        Ok(self.0.read(operation::UsageByHour { id, from, to }).await?)
-    }
-
-    async fn hours_of_use(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
     ) -> Result<UsageByHour, StoreError> {
-        let usage = operation::UsageByHour { id, from, to };
-        Ok(self.0.read(operation::HoursOfUse(usage)).await?)
+        Ok(self.0.read(operation::UsageByHour { id, from, to }).await?)
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {

@@ -32,7 +32,7 @@ use portunus::key::{
 };
 use portunus::manage::{KeyManager, NewKey};
 use portunus::request::FieldName;
-use portunus::store::{KeyStore, StoreError, WriteBatch};
+use portunus::store::{KeyStore, StoreError, Usage, UsageStore, WriteBatch};
 use portunus::testing::ManualClock;
 pub use portunus::testing::{Call, FaultyStore, Point};
 use portunus::{Authenticator, AuthenticatorBuilder, RequestHead, Scope};
@@ -178,6 +178,13 @@ pub fn with_last_character_wrong(key: &str) -> String {
     format!("{rest}{}", if last == "0" { "1" } else { "0" })
 }
 
+/// How a key was used, as a store tells it.
+pub async fn used(store: &dyn UsageStore, id: &KeyId) -> Usage {
+    let usage = store.usage_of(std::slice::from_ref(id)).await.unwrap();
+    assert_eq!(usage.len(), 1);
+    usage[0]
+}
+
 /// A store, a manager and an authenticator's builder that share a clock.
 #[derive(Debug, Clone)]
 pub struct House {
@@ -207,6 +214,7 @@ impl House {
     /// An authenticator's builder without a way to present a key.
     pub fn bare(&self) -> AuthenticatorBuilder {
         Authenticator::builder(self.store.clone())
+            .rehash_in(self.store.clone())
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
     }
@@ -228,7 +236,7 @@ impl House {
 
     /// Changes a stored record behind the manager's back.
     pub async fn change(&self, id: &KeyId, change: impl FnOnce(&mut KeyRecord)) {
-        let mut record = (*self.store.get(id).await.unwrap().unwrap().record).clone();
+        let mut record = (*self.store.get(id).await.unwrap().unwrap()).clone();
         change(&mut record);
         self.store
             .apply(&WriteBatch::new().update(record))

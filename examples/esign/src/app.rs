@@ -10,6 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{any, put};
 use axum::{Json, Router};
+use portunus::KeyStore;
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::audit::{AuditReader, AuditTrail, TracingAudit};
@@ -38,6 +39,7 @@ pub(crate) struct App {
     pub(crate) profile: Profile,
     pub(crate) authenticator: Authenticator,
     pub(crate) manager: KeyManager,
+    store: Arc<dyn KeyStore>,
     pub(crate) operators: Arc<Operators>,
     pub(crate) shelves: Arc<Shelves>,
     pub(crate) directory: DemoDirectory,
@@ -105,6 +107,7 @@ impl App {
             profile,
             authenticator: authenticator.build()?,
             manager: manager.build()?,
+            store: Arc::clone(&storage.keys),
             operators: Arc::new(operators),
             shelves: Arc::default(),
             directory,
@@ -220,7 +223,10 @@ impl App {
     pub(crate) async fn flush(&self) -> bool {
         let events = self.flush_events().await;
         let usage = self.authenticator.usage();
-        let written = usage.flush(&**self.authenticator.store()).await;
+        let written = match self.store.usage() {
+            Some(counts) => usage.flush(&*counts).await,
+            None => Ok(()),
+        };
         if let Err(error) = &written {
             warn!(error = %Chain(error), "usage could not be written; it is kept for the next time");
         }

@@ -191,7 +191,9 @@ impl Storage {
         let before = SystemTime::now()
             .checked_sub(RETENTION)
             .unwrap_or(SystemTime::UNIX_EPOCH);
-        if let Err(error) = self.keys.forget_usage_before(before).await {
+        if let Some(usage) = self.keys.usage()
+            && let Err(error) = usage.forget_usage_before(before).await
+        {
             warn!(error = %Chain(&error), "old usage could not be forgotten");
         }
         let forgotten = match &self.log {

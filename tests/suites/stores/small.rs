@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use portunus::events::SigningStore;
 use portunus::key::{Delegation, KeyDigest, KeyId, KeyRecord, SigningState};
 use portunus::store::{
-    Change, Condition, Cursor, HourOfUse, KeyStore, ListQuery, Listed, OwnerRef, Page, Rejected,
-    StoreError, StoredKey, Usage, UsageByHour, UsageDelta, WriteBatch,
+    Change, Condition, Cursor, HourOfUse, KeyLookup, KeyStore, ListQuery, OwnerRef, Page, Rejected,
+    StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 
 /// In which way the store is wrong, if it is.
@@ -474,7 +475,7 @@ impl Small {
 }
 
 #[async_trait]
-impl KeyStore for Small {
+impl KeyLookup for Small {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         assert!(
             self.how != Panics || digests.len() < 2,
@@ -516,13 +517,16 @@ impl KeyStore for Small {
         let key = format!("{:?}", digests.first().map(KeyDigest::to_bytes));
         (self.how == StaleFindNow).then(|| Ok(state.remembered.entry(key).or_insert(found).clone()))
     }
+}
 
-    async fn get(&self, id: &KeyId) -> Result<Option<Listed>, StoreError> {
+#[async_trait]
+impl KeyStore for Small {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
         let mut state = self.state.lock().unwrap();
         Ok(state
             .row(id)
             .ok()
-            .map(|row| Listed::new(worn(self.how, &row.record), row.usage)))
+            .map(|row| Arc::new(worn(self.how, &row.record))))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -561,9 +565,9 @@ impl KeyStore for Small {
         let more = rows.len().saturating_sub(start) > limit;
         let rows = rows.into_iter().skip(start).take(limit);
         let items: Vec<_> = rows
-            .map(|row| Listed::new(worn(self.how, &row.record), row.usage))
+            .map(|row| Arc::new(worn(self.how, &row.record)))
             .collect();
-        let last = items.last().filter(|_| more).map(|key| &key.record);
+        let last = items.last().filter(|_| more);
         let cut = |at: SystemTime| {
             let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
             let beyond = u64::from(since.subsec_nanos() % 1_000_000);
@@ -600,18 +604,6 @@ impl KeyStore for Small {
         Ok(told
             .filter(|key| self.how != PrimariesWithoutNone || key.is_some())
             .collect())
-    }
-
-    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        if self.how == Hangs {
-            std::future::pending::<()>().await;
-        }
-        let state = self.state.lock().unwrap();
-        let row = state
-            .rows
-            .iter()
-            .find(|row| row.record.id == *id && (!row.deleted || self.how == SigningOutlives));
-        Ok(row.and_then(|row| row.signing.clone()))
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -679,6 +671,41 @@ impl KeyStore for Small {
         }
     }
 
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl SigningStore for Small {
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        if self.how == Hangs {
+            std::future::pending::<()>().await;
+        }
+        let state = self.state.lock().unwrap();
+        let row = state
+            .rows
+            .iter()
+            .find(|row| row.record.id == *id && (!row.deleted || self.how == SigningOutlives));
+        Ok(row.and_then(|row| row.signing.clone()))
+    }
+}
+
+#[async_trait]
+impl UsageStore for Small {
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        let state = self.state.lock().unwrap();
+        let row = |id: &KeyId| state.live().find(|row| row.record.id == *id);
+        Ok(ids
+            .iter()
+            .map(|id| row(id).map(|row| row.usage).unwrap_or_default())
+            .collect())
+    }
+
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         let mut state = self.state.lock().unwrap();
         for delta in batch {
@@ -694,7 +721,7 @@ impl KeyStore for Small {
         id: &KeyId,
         from: SystemTime,
         to: SystemTime,
-    ) -> Result<Vec<HourOfUse>, StoreError> {
+    ) -> Result<UsageByHour, StoreError> {
         let state = self.state.lock().unwrap();
         let shown = |row: &&Row| row.record.id == *id && (!row.deleted || self.how == HoursOutlive);
         let row = state.rows.iter().find(shown);
@@ -702,18 +729,9 @@ impl KeyStore for Small {
         let within = hours
             .into_iter()
             .filter(|(start, _)| *start >= HourOfUse::start_of(from) && *start < to);
-        Ok(within
+        let mut hours: Vec<_> = within
             .map(|(start, count)| HourOfUse::new(start, count))
-            .collect())
-    }
-
-    async fn hours_of_use(
-        &self,
-        id: &KeyId,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<UsageByHour, StoreError> {
-        let mut hours = self.usage_by_hour(id, from, to).await?;
+            .collect();
         if self.how == BusyHoursUnlisted {
             hours.retain(|hour| hour.count < 20);
         }

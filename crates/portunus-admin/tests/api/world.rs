@@ -1,6 +1,7 @@
 //! The real router over a store that can fail, with operators of every standing, and how it is
 //! asked.
 
+use portunus::store::UsageStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! What a bus is for: what is changed through the cache of one node, the cache of the other one
 //! knows within the bound.
 
+use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -83,7 +84,7 @@ pub(super) async fn revoke(cache: &CachedStore, name: &str) -> Result<Instant, F
         .get(&id(name))
         .await?
         .ok_or_else(|| Failure::new(format!("there is no key {name}")))?;
-    let mut record = (*listed.record).clone();
+    let mut record = (*listed).clone();
     record.revoked = Some(Revocation::new(
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_100),
         None,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
@@ -78,7 +79,8 @@ struct State {
     hangs: Hangs,
     fault: Mutex<Option<Fault>>,
     told: Notify,
-    running: Mutex<Vec<&'static str>>,
+    /// The oldest first.
+    running: Mutex<Vec<(&'static str, Instant)>>,
 }
 
 impl Calls {
@@ -93,14 +95,16 @@ impl Calls {
 
     /// Awaits a call. Where it hangs or panics, this never returns: the check is dropped.
     pub(crate) async fn call<T>(&self, name: &'static str, call: impl Future<Output = T>) -> T {
-        match tokio::time::timeout(CALL_LIMIT, self.slow_call(name, call)).await {
-            Ok(answer) => answer,
+        let call = self.free_call(name, caught(call));
+        match tokio::time::timeout(CALL_LIMIT, call).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => self.end(Fault::Panics(name, panic)).await,
             Err(_) => self.end(Fault::Hangs(name, CALL_LIMIT)).await,
         }
     }
 
-    /// The same for a call that may rightly take as long as a check may.
-    pub(crate) async fn slow_call<T>(
+    /// Awaits a call that may rightly take as long as a check may, and pass a panic on.
+    pub(crate) async fn free_call<T>(
         &self,
         name: &'static str,
         call: impl Future<Output = T>,
@@ -108,13 +112,8 @@ impl Calls {
         if self.0.hangs.is_given_up(name) {
             return self.end(Fault::Hangs(name, CALL_LIMIT)).await;
         }
-        let running = Running::new(&self.0, name);
-        let ended = caught(call).await;
-        drop(running);
-        match ended {
-            Ok(answer) => answer,
-            Err(panic) => self.end(Fault::Panics(name, panic)).await,
-        }
+        let _running = Running::new(&self.0, name);
+        call.await
     }
 
     /// Makes a call that never waits; `None` where it panics.
@@ -154,26 +153,29 @@ impl Calls {
         self.0.fault.lock().clone()
     }
 
-    /// The call that has been running for longest: the one that blocks its thread, if any does.
-    pub(super) fn running(&self) -> Option<&'static str> {
-        self.0.running.lock().first().copied()
+    /// A call that has been running for as long as one may, or for this long.
+    pub(super) fn running(&self, longest: Duration) -> Option<&'static str> {
+        let running = self.0.running.lock();
+        let (name, since) = running.first()?;
+        (since.elapsed() >= longest.min(CALL_LIMIT)).then_some(name)
     }
 }
 
 /// Notes a call for as long as it runs.
-struct Running<'a>(&'a State, &'static str);
+struct Running<'a>(&'a State, &'static str, Instant);
 
 impl<'a> Running<'a> {
     fn new(state: &'a State, name: &'static str) -> Self {
-        state.running.lock().push(name);
-        Self(state, name)
+        let since = Instant::now();
+        state.running.lock().push((name, since));
+        Self(state, name, since)
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let mut running = self.0.running.lock();
-        if let Some(place) = running.iter().position(|name| *name == self.1) {
+        if let Some(place) = running.iter().position(|call| *call == (self.1, self.2)) {
             running.remove(place);
         }
     }

@@ -240,7 +240,7 @@ impl Suite {
             }
             Ended::Panicked(panic) => Outcome::Failed(format!("a panic: {panic}"), None),
             Ended::Fault(fault) => self.fault(&fault),
-            Ended::Late => match calls.running() {
+            Ended::Late => match calls.running(limit) {
                 // Its own limit did not end it, as it keeps its thread.
                 Some(call) => self.fault(&Fault::Hangs(call, limit)),
                 None => {

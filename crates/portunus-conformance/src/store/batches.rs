@@ -256,7 +256,7 @@ async fn versions(store: Store) -> Checked {
         },
         "a second update of version 1"
     );
-    let stored = stored(&store, "a").await?.record;
+    let stored = stored(&store, "a").await?;
     ensure_eq!(
         (stored.name.as_str(), stored.version),
         ("first", 2),
@@ -317,7 +317,7 @@ async fn owner_and_family(store: Store) -> Checked {
     for name in ["a", "b"] {
         let before = stored(&store, name).await?;
         for owner in &owners {
-            if *owner != before.record.owner {
+            if *owner != before.owner {
                 let given = change(&store, name, |record| record.owner = owner.clone()).await?;
                 ensure_eq!(
                     rejected(&store, &given).await?,
@@ -344,7 +344,7 @@ async fn owner_and_family(store: Store) -> Checked {
             record.owner = record.owner.clone().with_email("a@example.com");
         })
         .await?;
-        let address = stored(&store, name).await?.record.owner.user_email.clone();
+        let address = stored(&store, name).await?.owner.user_email.clone();
         ensure_eq!(
             address.as_deref(),
             Some("a@example.com"),
@@ -428,7 +428,7 @@ async fn retries(store: Store) -> Checked {
         )
         .await?;
     }
-    let stored = stored(&store, "a").await?.record;
+    let stored = stored(&store, "a").await?;
     ensure_eq!(
         (stored.name.as_str(), stored.version),
         ("renamed", 2),

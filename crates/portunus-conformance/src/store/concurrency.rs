@@ -71,7 +71,7 @@ async fn one_winner(store: Store) -> Checked {
         .await?;
         ensure_eq!(won, 1, "how many of 8 updates of version {round} succeeded");
         ensure_eq!(
-            stored(&store, "a").await?.record.version,
+            stored(&store, "a").await?.version,
             round + 1,
             "the version after them"
         );
@@ -91,7 +91,7 @@ async fn no_lost_update(store: Store) -> Checked {
                 loop {
                     turns += 1;
                     ensure!(turns < 1_000, "an update was rejected {turns} times over");
-                    let mut mine = (*stored(&store, "a").await?.record).clone();
+                    let mut mine = (*stored(&store, "a").await?).clone();
                     mine.description = Some(format!("{}x", mine.description.unwrap_or_default()));
                     yield_now().await;
                     match store.apply(&WriteBatch::new().update(mine)).await {
@@ -111,7 +111,7 @@ async fn no_lost_update(store: Store) -> Checked {
     while let Some(done) = tasks.join_next().await {
         done??;
     }
-    let record = stored(&store, "a").await?.record;
+    let record = stored(&store, "a").await?;
     let letters = record.description.as_deref().unwrap_or_default().len();
     ensure_eq!(
         (letters, record.version),
@@ -207,7 +207,7 @@ async fn revocations(store: Store) -> Checked {
     for round in 0..10 {
         let name = format!("key{round}");
         apply(&store, [insert(round, record(&name))]).await?;
-        let read = stored(&store, &name).await?.record;
+        let read = stored(&store, &name).await?;
         let mut tasks = JoinSet::new();
         for writer in 0..6 {
             let (store, mut mine) = (Arc::clone(&store), (*read).clone());
@@ -224,7 +224,7 @@ async fn revocations(store: Store) -> Checked {
         while let Some(done) = tasks.join_next().await {
             acknowledged |= done??;
         }
-        let revoked = stored(&store, &name).await?.record.revoked.is_some();
+        let revoked = stored(&store, &name).await?.revoked.is_some();
         ensure_eq!(
             revoked,
             acknowledged,
@@ -249,7 +249,7 @@ async fn no_half(store: Store) -> Checked {
                 let seen: Vec<_> = all(&store)
                     .await?
                     .iter()
-                    .map(|key| key.record.id.to_string())
+                    .map(|key| key.id.to_string())
                     .collect();
                 let rest = |side: &str| {
                     seen.iter()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::tools::{Store, all, at, environment, stored, tenant};
+use super::tools::{Store, all, at, environment, stored, tenant, used as used_by};
 use crate::report::{Checked, Failure, valid};
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, KeyRecord, Owner, Pepper};
 use portunus::manage::{IssueRules, Issued, KeyManager, ManageError, NewKey};
@@ -85,7 +85,9 @@ impl House {
     }
 
     fn authenticator(&self, hasher: KeyHasher) -> Authenticator {
-        let builder = Authenticator::builder(self.store.clone()).bearer([self.format.clone()]);
+        let builder = Authenticator::builder(self.store.clone())
+            .rehash_in(self.store.clone())
+            .bearer([self.format.clone()]);
         valid(builder.hasher(hasher).clock(self.clock.clone()).build())
     }
 
@@ -291,7 +293,6 @@ async fn rehash_lost(store: Store) -> Checked {
                 record.id.as_str()
             )
             .await?
-            .record
             .version,
             1,
             "its version"
@@ -353,7 +354,7 @@ async fn usage_flushed(store: Store) -> Checked {
     house.store.recover();
     authenticator.usage().flush(&house.store).await?;
     authenticator.usage().flush(&house.store).await?;
-    let usage = stored(&store, record.id.as_str()).await?.usage;
+    let usage = used_by(&store, record.id.as_str()).await?;
     ensure_eq!(
         (usage.count, usage.last_used_at),
         (3, Some(at(1_000))),

@@ -50,7 +50,7 @@ pub(super) async fn pages(store: &Store, mut query: ListQuery) -> Result<Vec<Vec
     let mut pages = Vec::new();
     loop {
         let page = store.list(&query).await?;
-        pages.push(page.items.iter().map(|key| key.record.id.clone()).collect());
+        pages.push(page.items.iter().map(|key| key.id.clone()).collect());
         ensure!(pages.len() <= 1_000, "there is no end of pages");
         match page.next {
             Some(next) => query.after = Some(next),
@@ -125,7 +125,7 @@ async fn while_changing(store: Store) -> Checked {
     let (mut seen, mut number) = (Vec::new(), 100);
     loop {
         let page = store.list(&query).await?;
-        seen.extend(page.items.iter().map(|key| key.record.id.clone()));
+        seen.extend(page.items.iter().map(|key| key.id.clone()));
         ensure!(seen.len() <= 200, "there is no end of pages");
         let Some(next) = page.next else { break };
         // The last one shown goes away, somebody comes at its instant, before and after it, and
@@ -180,14 +180,14 @@ async fn between(store: Store) -> Checked {
         query.after = Some(Cursor::new(at(seconds), id(name)));
         let rest = all
             .iter()
-            .filter(|key| (Reverse(key.record.created_at), key.record.id.clone()) > place);
-        let rest: Vec<_> = rest.map(|key| key.record.id.clone()).collect();
+            .filter(|key| (Reverse(key.created_at), key.id.clone()) > place);
+        let rest: Vec<_> = rest.map(|key| key.id.clone()).collect();
         let seen: Vec<_> = store
             .list(&query)
             .await?
             .items
             .iter()
-            .map(|key| key.record.id.clone())
+            .map(|key| key.id.clone())
             .collect();
         ensure_eq!(seen, rest, "after second {seconds} and {name}");
         ensure!(
@@ -237,8 +237,8 @@ async fn instants(store: Store) -> Checked {
     query.limit = 500;
     let mut places = Vec::new();
     for key in store.list(&query).await?.items {
-        let record = stored(&store, key.record.id.as_str()).await?.record;
-        ensure_eq!(record, key.record, "what get returns beside list");
+        let record = stored(&store, key.id.as_str()).await?;
+        ensure_eq!(record, key, "what get returns beside list");
         places.push((Reverse(record.created_at), record.id.clone()));
     }
     let mut sorted = places.clone();

@@ -2,7 +2,7 @@
 
 use super::tools::{
     Store, all, apply, delete, digest, found, id, insert, peppered, put_a, record, rehash, signing,
-    stored, update,
+    states, stored, update,
 };
 use crate::random::Random;
 use crate::report::{Checked, valid};
@@ -39,42 +39,42 @@ fn random_state(seed: u64) -> SigningState {
 async fn signing_kept(store: Store) -> Checked {
     apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
     ensure_eq!(
-        store.signing_state(&id("a")).await?,
+        states(&store)?.signing_state(&id("a")).await?,
         None,
         "of a key that has none"
     );
     ensure_eq!(
-        store.signing_state(&id("nobody")).await?,
+        states(&store)?.signing_state(&id("nobody")).await?,
         None,
         "of a key that is not there"
     );
     for seed in 0..4 {
         apply(&store, [set("a", Some(random_state(seed)))]).await?;
-        let told = store.signing_state(&id("a")).await?;
+        let told = states(&store)?.signing_state(&id("a")).await?;
         ensure!(
             told == Some(random_state(seed)),
             "another signing state was returned than was set last"
         );
     }
     ensure_eq!(
-        store.signing_state(&id("b")).await?,
+        states(&store)?.signing_state(&id("b")).await?,
         None,
         "of the key beside it"
     );
     update(&store, "a", |record| record.name = "renamed".into()).await?;
     apply(&store, [rehash("a", digest(1), peppered(1))]).await?;
     ensure!(
-        store.signing_state(&id("a")).await? == Some(random_state(3)),
+        states(&store)?.signing_state(&id("a")).await? == Some(random_state(3)),
         "an update or a rehash lost the state"
     );
     ensure_eq!(
-        stored(&store, "a").await?.record.version,
+        stored(&store, "a").await?.version,
         2,
         "the version: a signing state is no change of the record"
     );
     apply(&store, [set("a", None)]).await?;
     ensure_eq!(
-        store.signing_state(&id("a")).await?,
+        states(&store)?.signing_state(&id("a")).await?,
         None,
         "after it was taken away"
     );
@@ -86,7 +86,7 @@ async fn signing_gone(store: Store) -> Checked {
     apply(&store, [set("a", Some(signing(9)))]).await?;
     apply(&store, [delete("a")]).await?;
     ensure_eq!(
-        store.signing_state(&id("a")).await?,
+        states(&store)?.signing_state(&id("a")).await?,
         None,
         "after its key was deleted"
     );
@@ -100,7 +100,7 @@ async fn signing_gone(store: Store) -> Checked {
     )
     .await?;
     ensure_eq!(
-        store.signing_state(&id("b")).await?,
+        states(&store)?.signing_state(&id("b")).await?,
         None,
         "of a key that was there for one batch only"
     );
@@ -124,7 +124,7 @@ async fn secret(store: Store) -> Checked {
         ),
         (
             "what signing_state returns",
-            format!("{:?}", store.signing_state(&id("a")).await?),
+            format!("{:?}", states(&store)?.signing_state(&id("a")).await?),
         ),
     ];
     for (secret, bytes) in [

@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use crate::random::Random;
 use crate::report::{Checked, Failure, valid};
 use crate::runner::shown;
+use portunus::events::SigningStore;
 use portunus::key::{
     DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, SigningState, TenantId,
     UserId,
 };
 use portunus::store::{
-    Change, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoredKey, WriteBatch,
+    Change, KeyStore, ListQuery, OwnerRef, Rejected, StoredKey, Usage, UsageStore, WriteBatch,
 };
 
 pub(super) type Store = Arc<dyn KeyStore>;
@@ -183,7 +184,7 @@ pub(super) async fn found_id(store: &Store, digest: KeyDigest) -> Result<Option<
 }
 
 /// The record of a key that must be there.
-pub(super) async fn stored(store: &Store, name: &str) -> Result<Listed, Failure> {
+pub(super) async fn stored(store: &Store, name: &str) -> Result<Arc<KeyRecord>, Failure> {
     store
         .get(&id(name))
         .await?
@@ -196,7 +197,7 @@ pub(super) async fn change(
     name: &str,
     change: impl FnOnce(&mut KeyRecord),
 ) -> Result<WriteBatch, Failure> {
-    let mut record = (*stored(store, name).await?.record).clone();
+    let mut record = (*stored(store, name).await?).clone();
     change(&mut record);
     Ok(WriteBatch::new().update(record))
 }
@@ -210,7 +211,7 @@ pub(super) async fn update(
 }
 
 /// Every record, newest first; at most 500.
-pub(super) async fn all(store: &Store) -> Result<Vec<Listed>, Failure> {
+pub(super) async fn all(store: &Store) -> Result<Vec<Arc<KeyRecord>>, Failure> {
     let mut query = ListQuery::new(at(1_000));
     query.limit = 500;
     Ok(store.list(&query).await?.items)
@@ -220,11 +221,30 @@ pub(super) async fn primary(store: &Store, seconds: u64) -> Result<Option<KeyId>
     Ok(store.primary(&acme(), at(seconds)).await?)
 }
 
+/// Where uses are counted.
+pub(super) fn counts(store: &Store) -> Result<Arc<dyn UsageStore>, Failure> {
+    let none = || Failure::new("the store keeps no counts any more");
+    store.usage().ok_or_else(none)
+}
+
+/// Where signing states are read.
+pub(super) fn states(store: &Store) -> Result<Arc<dyn SigningStore>, Failure> {
+    let none = || Failure::new("the store keeps no signing states any more");
+    store.signing().ok_or_else(none)
+}
+
+/// How a key was used.
+pub(super) async fn used(store: &Store, name: &str) -> Result<Usage, Failure> {
+    let usage = counts(store)?.usage_of(&[id(name)]).await?;
+    let none = || Failure::new(format!("no answer about the use of {name}"));
+    usage.into_iter().next().ok_or_else(none)
+}
+
 /// All that can be asked about some keys: to be compared before and after.
 #[derive(Debug, PartialEq)]
 pub(super) struct Snapshot {
-    listed: Vec<Listed>,
-    by_id: Vec<Option<Listed>>,
+    listed: Vec<Arc<KeyRecord>>,
+    by_id: Vec<Option<Arc<KeyRecord>>>,
     by_digest: Vec<Option<Arc<KeyRecord>>>,
     primaries: Vec<Option<KeyId>>,
     signing: Vec<Option<SigningState>>,
@@ -245,7 +265,11 @@ impl Snapshot {
         };
         for name in names {
             snapshot.by_id.push(store.get(&id(name)).await?);
-            snapshot.signing.push(store.signing_state(&id(name)).await?);
+            if let Some(states) = store.signing() {
+                snapshot
+                    .signing
+                    .push(states.signing_state(&id(name)).await?);
+            }
         }
         for digest in digests {
             snapshot.by_digest.push(

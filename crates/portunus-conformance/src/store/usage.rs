@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 
 use super::tools::{
-    Store, all, apply, at, batch, delete, digest, found_id, id, insert, peppered, put_a, record,
-    rehash, rejected, stored, update,
+    Store, apply, at, batch, counts, delete, digest, found_id, id, insert, peppered, put_a, record,
+    rehash, rejected, stored, update, used as used_by,
 };
 use crate::report::{Checked, Failure};
-use portunus::store::{Condition, HourOfUse, Usage, UsageByHour, UsageDelta};
+use portunus::store::{Condition, HourOfUse, Usage, UsageDelta};
 
 checks!(CHECKS: Store {
     "usage adds up, and its time never moves back"
@@ -23,7 +23,7 @@ checks!(CHECKS: Store {
         => skips rests on [adds_up],
     "usage outlives updates and rehashes, and is no new version"
         => outlives rests on [adds_up, versions, rehashed],
-    "usage is told alike by get and by list"
+    "usage is told alike of one key and of several"
         => alike rests on [adds_up],
     "no usage is lost when many record it at once"
         => concurrent_usage rests on [adds_up],
@@ -51,7 +51,7 @@ fn used(name: &str, count: u64, last: SystemTime, ip: Option<IpAddr>) -> UsageDe
 }
 
 async fn usage(store: &Store) -> Result<(u64, Option<SystemTime>, Option<IpAddr>), Failure> {
-    let usage = stored(store, "a").await?.usage;
+    let usage = used_by(store, "a").await?;
     Ok((usage.count, usage.last_used_at, usage.last_ip))
 }
 
@@ -62,10 +62,10 @@ async fn adds_up(store: Store) -> Checked {
         (0, None, None),
         "of a key that was never used"
     );
-    store
+    counts(&store)?
         .record_usage(&[used("a", 2, at(5_000), ip(1))])
         .await?;
-    store
+    counts(&store)?
         .record_usage(&[used("a", 3, at(4_000), ip(2))])
         .await?;
     ensure_eq!(
@@ -73,7 +73,9 @@ async fn adds_up(store: Store) -> Checked {
         (5, Some(at(5_000)), ip(1)),
         "after a late batch of another node"
     );
-    store.record_usage(&[used("a", 1, at(6_000), None)]).await?;
+    counts(&store)?
+        .record_usage(&[used("a", 1, at(6_000), None)])
+        .await?;
     ensure_eq!(
         usage(&store).await?,
         (6, Some(at(6_000)), ip(1)),
@@ -83,7 +85,7 @@ async fn adds_up(store: Store) -> Checked {
         0x2001, 0xdb8, 0, 0, 0, 0, 0xffff, 1,
     )));
     let later = at(6_000) + Duration::from_millis(1);
-    store
+    counts(&store)?
         .record_usage(&[
             used("a", 1, at(6_000), ip(3)),
             used("a", 1, later, v6),
@@ -100,10 +102,12 @@ async fn adds_up(store: Store) -> Checked {
 
 async fn saturates(store: Store) -> Checked {
     put_a(&store).await?;
-    store.record_usage(&[used("a", 5, at(5_000), None)]).await?;
+    counts(&store)?
+        .record_usage(&[used("a", 5, at(5_000), None)])
+        .await?;
     let mut before = 5;
     for count in [u64::MAX, u64::MAX, 1, 1_000] {
-        store
+        counts(&store)?
             .record_usage(&[used("a", count, at(5_000), None)])
             .await?;
         let now = usage(&store).await?.0;
@@ -125,7 +129,7 @@ async fn skips(store: Store) -> Checked {
     )
     .await?;
     let deltas = ["b", "nobody", "a"].map(|name| used(name, 1, at(5_000), None));
-    store.record_usage(&deltas).await?;
+    counts(&store)?.record_usage(&deltas).await?;
     ensure_eq!(
         usage(&store).await?.0,
         1,
@@ -136,22 +140,22 @@ async fn skips(store: Store) -> Checked {
             store.get(&id(name)).await?.is_none(),
             "usage brought {name} into being"
         );
-        let hours = store
+        let hours = counts(&store)?
             .usage_by_hour(&id(name), hour(0), at(9_000_000))
             .await?;
-        ensure_eq!(hours, [], "the hours of {name}, which is not there");
+        ensure_eq!(hours.hours, [], "the hours of {name}, which is not there");
     }
-    store.record_usage(&[]).await?;
+    counts(&store)?.record_usage(&[]).await?;
     Ok(())
 }
 
 async fn outlives(store: Store) -> Checked {
     put_a(&store).await?;
-    store
+    counts(&store)?
         .record_usage(&[used("a", 7, at(5_000), ip(1))])
         .await?;
     ensure_eq!(
-        stored(&store, "a").await?.record.version,
+        stored(&store, "a").await?.version,
         1,
         "the version after usage"
     );
@@ -172,15 +176,24 @@ async fn outlives(store: Store) -> Checked {
 
 async fn alike(store: Store) -> Checked {
     apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
-    store
+    counts(&store)?
         .record_usage(&[used("b", 3, at(5_000), ip(9))])
         .await?;
-    let listed: Vec<Usage> = all(&store).await?.iter().map(|key| key.usage).collect();
-    let got = [
-        stored(&store, "a").await?.usage,
-        stored(&store, "b").await?.usage,
-    ];
-    ensure_eq!(listed, got, "usage by list, beside usage by get");
+    let ids = [id("a"), id("nobody"), id("b")];
+    let together: Vec<Usage> = counts(&store)?.usage_of(&ids).await?;
+    ensure_eq!(together.len(), ids.len(), "how many keys are told of");
+    let got = [used_by(&store, "a").await?, used_by(&store, "b").await?];
+    let [nobody, got_none] = [together[1], used_by(&store, "nobody").await?];
+    ensure_eq!(
+        [together[0], together[2]],
+        got,
+        "usage of several keys, beside usage of each"
+    );
+    ensure_eq!(
+        [nobody, got_none],
+        [Usage::default(); 2],
+        "of a key that is not there"
+    );
     ensure_eq!((got[0], got[1].count), (Usage::default(), 3), "usage");
     Ok(())
 }
@@ -198,7 +211,7 @@ async fn concurrent_usage(store: Store) -> Checked {
                 if node % 2 == 0 {
                     deltas.reverse();
                 }
-                store.record_usage(&deltas).await?;
+                counts(&store)?.record_usage(&deltas).await?;
             }
             Ok::<_, Failure>(())
         });
@@ -206,11 +219,8 @@ async fn concurrent_usage(store: Store) -> Checked {
     while let Some(done) = tasks.join_next().await {
         done??;
     }
-    let counts = [
-        stored(&store, "a").await?.usage,
-        stored(&store, "b").await?.usage,
-    ]
-    .map(|usage| usage.count);
+    let counts =
+        [used_by(&store, "a").await?, used_by(&store, "b").await?].map(|usage| usage.count);
     ensure_eq!(counts, [80, 160], "the counts after 80 concurrent batches");
     Ok(())
 }
@@ -223,10 +233,10 @@ async fn by_hour(store: Store) -> Checked {
         (2, 2 * HOUR - 1),
         (4, 2 * HOUR),
     ];
-    store
+    counts(&store)?
         .record_usage(&deltas.map(|(count, last)| used("a", count, hour(last), None)))
         .await?;
-    store
+    counts(&store)?
         .record_usage(&[
             used("b", 100, hour(HOUR), None),
             used("a", 16, hour(4 * HOUR), None),
@@ -247,13 +257,13 @@ async fn by_hour(store: Store) -> Checked {
         (10 * HOUR, 0, &[]),
     ];
     for (from, to, expected) in cases {
-        let told = store.usage_by_hour(&id("a"), hour(from), hour(to)).await?;
-        ensure_eq!(told, expected, "from second {from} to before second {to}");
-        let listed = store.hours_of_use(&id("a"), hour(from), hour(to)).await?;
+        let told = counts(&store)?
+            .usage_by_hour(&id("a"), hour(from), hour(to))
+            .await?;
         ensure_eq!(
-            listed,
-            UsageByHour::new(told),
-            "what hours_of_use tells beside usage_by_hour, from second {from} to before second {to}"
+            told.hours,
+            expected,
+            "from second {from} to before second {to}"
         );
     }
     Ok(())
@@ -263,40 +273,40 @@ async fn forgotten(store: Store) -> Checked {
     apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
     for name in ["a", "b"] {
         let deltas = [1, 2, 5].map(|n| used(name, n, hour(n * HOUR + 7), None));
-        store.record_usage(&deltas).await?;
+        counts(&store)?.record_usage(&deltas).await?;
     }
     for (before, what) in [
         (2 * HOUR - 1, "none has ended"),
         (2 * HOUR, "one ends just then"),
     ] {
         ensure_eq!(
-            store.forget_usage_before(hour(before)).await?,
+            counts(&store)?.forget_usage_before(hour(before)).await?,
             0,
             "how many hours were forgotten: {what}"
         );
     }
     ensure_eq!(
-        store.forget_usage_before(hour(3 * HOUR + 1)).await?,
+        counts(&store)?
+            .forget_usage_before(hour(3 * HOUR + 1))
+            .await?,
         4,
         "how many were: two of each key"
     );
     for name in ["a", "b"] {
-        let told = store
+        let told = counts(&store)?
             .usage_by_hour(&id(name), hour(0), hour(10 * HOUR))
             .await?;
         ensure_eq!(
-            told,
+            told.hours,
             [HourOfUse::new(hour(5 * HOUR), 5)],
             "what is left of {name}"
         );
-        ensure_eq!(
-            stored(&store, name).await?.usage.count,
-            8,
-            "the total of {name}"
-        );
+        ensure_eq!(used_by(&store, name).await?.count, 8, "the total of {name}");
     }
     ensure_eq!(
-        store.forget_usage_before(hour(3 * HOUR + 1)).await?,
+        counts(&store)?
+            .forget_usage_before(hour(3 * HOUR + 1))
+            .await?,
         0,
         "how many were when asked again"
     );
@@ -310,15 +320,16 @@ async fn hours_gone(store: Store) -> Checked {
         .map(|day| used("a", 1, hour(day * 24 * HOUR), None))
         .collect();
     deltas.push(used("b", 1, hour(0), None));
-    store.record_usage(&deltas).await?;
+    counts(&store)?.record_usage(&deltas).await?;
     let end = hour(2 * DAYS * 24 * HOUR);
-    let count = async |name: &str| -> Result<(usize, usize), Failure> {
-        let told = store.usage_by_hour(&id(name), hour(0), end).await?;
-        let listed = store.hours_of_use(&id(name), hour(0), end).await?;
-        Ok((told.len(), listed.hours.len()))
+    let count = async |name: &str| -> Result<usize, Failure> {
+        let told = counts(&store)?
+            .usage_by_hour(&id(name), hour(0), end)
+            .await?;
+        Ok(told.hours.len())
     };
     let year = usize::try_from(DAYS)?;
-    ensure_eq!(count("a").await?, (year, year), "hours before");
+    ensure_eq!(count("a").await?, year, "hours before");
     let never = Condition::Version {
         id: id("a"),
         version: 7,
@@ -326,14 +337,14 @@ async fn hours_gone(store: Store) -> Checked {
     rejected(&store, &batch([delete("a")]).require(never)).await?;
     ensure_eq!(
         count("a").await?,
-        (year, year),
+        year,
         "hours after a deletion that was rejected"
     );
     apply(&store, [delete("a")]).await?;
-    ensure_eq!(count("a").await?, (0, 0), "hours of the deleted key");
-    ensure_eq!(count("b").await?, (1, 1), "hours of the key beside it");
+    ensure_eq!(count("a").await?, 0, "hours of the deleted key");
+    ensure_eq!(count("b").await?, 1, "hours of the key beside it");
     ensure_eq!(
-        store.forget_usage_before(end).await?,
+        counts(&store)?.forget_usage_before(end).await?,
         1,
         "how many hours were left to forget"
     );

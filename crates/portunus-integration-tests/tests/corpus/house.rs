@@ -57,7 +57,7 @@ impl House {
 
     pub(crate) async fn revoke(&self, name: &str) {
         let id = KeyId::new(&format!("key_{name}")).unwrap();
-        let mut record = (*self.store.get(&id).await.unwrap().unwrap().record).clone();
+        let mut record = (*self.store.get(&id).await.unwrap().unwrap()).clone();
         record.revoked = Some(Revocation::new(self.clock.now(), None));
         self.store
             .apply(&WriteBatch::new().update(record))

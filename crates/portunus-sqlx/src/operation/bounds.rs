@@ -230,7 +230,7 @@ async fn all_keys(session: &mut impl Watched) -> Vec<KeyRecord> {
     loop {
         let page = List(&query).run(session).await.unwrap();
         session.assert_bounded(&query);
-        all.extend(page.items.iter().map(|key| (*key.record).clone()));
+        all.extend(page.items.iter().map(|key| (**key).clone()));
         query.after = page.next;
         if query.after.is_none() {
             return all;
@@ -307,7 +307,7 @@ async fn every_page_is_bounded_and_none_is_lost(session: &mut impl Watched) {
             let expected = rest[..end.unwrap_or(rest.len())].iter();
             let expected = expected.filter(|record| query.selects(record));
             let expected: Vec<_> = expected.map(|record| &record.id).collect();
-            let found: Vec<_> = page.items.iter().map(|key| &key.record.id).collect();
+            let found: Vec<_> = page.items.iter().map(|key| &key.id).collect();
             judge(&query, &found, &expected, end);
         }
     }

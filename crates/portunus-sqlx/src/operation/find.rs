@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portunus::key::{DigestScheme, KeyDigest, KeyId, SigningState, TenantId};
-use portunus::store::{Listed, Match, StoredKey};
+use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyRecord, SigningState, TenantId};
+use portunus::store::{Match, StoredKey};
 
 use super::Operation;
-use super::usage::read_usage;
 use crate::fault::Fault;
 use crate::record::{self, TABLE};
 use crate::share::Purpose;
@@ -103,40 +102,20 @@ pub(super) fn digest(row: &mut Row) -> Result<KeyDigest, Fault> {
     Ok(KeyDigest::new(scheme, bytes))
 }
 
-/// One record with its usage.
+/// One record: for writes too, so that it waits for no reads of management.
 pub(crate) struct Get<'a>(pub(crate) &'a KeyId);
 
 #[async_trait]
 impl Operation for Get<'_> {
-    type Answer = Option<Listed>;
-
-    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        let rows = session.rows(sql::GET, vec![self.0.as_str().into()]).await?;
-        rows.into_iter()
-            .next()
-            .map(|mut row| listed(&mut row))
-            .transpose()
-    }
-}
-
-/// The same for a write, which waits for no reads of management.
-pub(crate) struct GetToChange<'a>(pub(crate) Get<'a>);
-
-#[async_trait]
-impl Operation for GetToChange<'_> {
-    type Answer = Option<Listed>;
+    type Answer = Option<Arc<KeyRecord>>;
     const PURPOSE: Purpose = Purpose::Request;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        self.0.run(session).await
+        let id = self.0.as_str();
+        let rows = session.rows(sql::RECORD, vec![id.into()]).await?;
+        let read = |mut row| record::read(&mut row).map(Arc::new);
+        rows.into_iter().next().map(read).transpose()
     }
-}
-
-/// A row of a record and its usage.
-pub(super) fn listed(row: &mut Row) -> Result<Listed, Fault> {
-    let record = record::read(row)?;
-    let usage = read_usage(row)?;
-    Ok(Listed::new(record, usage))
 }
 
 /// What a key signs events with.

@@ -6,6 +6,7 @@
 //! first where that many rows end, and the statement that filters stays before that place.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +14,6 @@ use portunus::key::{KeyId, KeyStatus};
 use portunus::store::{Cursor, ListQuery, Page};
 
 use super::Operation;
-use super::find::listed;
 use crate::fault::Fault;
 use crate::record::{self, TABLE};
 use crate::sql::keys::Lane;
@@ -225,8 +225,8 @@ impl<'a> Filling<'a> {
     /// Takes a row in; true where there was no room for it any more.
     fn is_full_with(&mut self, mut row: Row) -> Result<bool, Fault> {
         let place = place(&row);
-        let read = match listed(&mut row) {
-            Ok(key) if !self.query.selects(&key.record) => None,
+        let read = match record::read(&mut row) {
+            Ok(key) if !self.query.selects(&key) => None,
             Ok(key) => Some(Ok(key)),
             Err(Fault::Corrupt(what)) if self.is_foreign(&what) => None,
             Err(Fault::Corrupt(what)) => Some(Err(what)),
@@ -239,7 +239,7 @@ impl<'a> Filling<'a> {
         // Without its place, nobody can go on after it.
         self.place = place.ok_or_else(|| row.corrupt("id"))?;
         match read {
-            Some(Ok(key)) => self.page.items.push(key),
+            Some(Ok(key)) => self.page.items.push(Arc::new(key)),
             Some(Err(what)) => self.page.corrupt.push(what),
             None => {
                 self.has_left_out = true;

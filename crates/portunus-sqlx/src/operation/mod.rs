@@ -16,12 +16,12 @@ use async_trait::async_trait;
 
 pub(crate) use apply::Apply;
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
-pub(crate) use find::{Find, Get, GetToChange, SigningOf};
+pub(crate) use find::{Find, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
 pub(crate) use migrate::{Inspect, Migrate, Migration};
 pub(crate) use primary::{Primaries, Primary};
-pub(crate) use usage::{ForgetUsage, HoursOfUse, RecordUsage, UsageByHour};
+pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour, UsageOf, UsageOfOne};
 
 use crate::fault::Fault;
 use crate::share::Purpose;

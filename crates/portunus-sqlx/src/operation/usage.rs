@@ -13,11 +13,14 @@ use portunus::store::{HourOfUse, Usage, UsageDelta};
 
 use super::Operation;
 use crate::fault::Fault;
+use crate::share::Purpose;
 use crate::sql;
 use crate::time;
 use crate::value::{Row, Session};
 
-/// The most keys that one statement counts for.
+/// The table of totals, for errors.
+const TABLE: &str = "portunus_usage";
+/// The most keys that one statement counts for, or tells of.
 const MOST_KEYS: usize = 1000;
 /// The most hours of keys that one transaction forgets.
 const MOST_FORGOTTEN: i64 = 2_000;
@@ -81,25 +84,56 @@ impl Operation for RecordUsage<'_> {
     }
 }
 
-/// The next three columns of a row: uses, last_used_at, last_ip, which are all absent where nothing
-/// was counted.
-pub(super) fn read_usage(row: &mut Row) -> Result<Usage, Fault> {
+/// The totals of some keys, in their order.
+pub(crate) struct UsageOf<'a>(pub(crate) &'a [KeyId]);
+
+#[async_trait]
+impl Operation for UsageOf<'_> {
+    type Answer = Vec<Usage>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let mut known = HashMap::with_capacity(self.0.len());
+        for part in self.0.chunks(MOST_KEYS) {
+            let ids = part.iter().map(KeyId::as_str).collect::<Vec<_>>();
+            let ids = serde_json::Value::from(ids).to_string();
+            let rows = session
+                .rows(session.dialect().usage_of, vec![ids.into()])
+                .await?;
+            for row in rows {
+                let mut row = row.of(TABLE, "?");
+                let id = row.text("key_id")?;
+                row.rename(TABLE, &id);
+                known.insert(id, read_usage(&mut row)?);
+            }
+        }
+        let usage = |id: &KeyId| known.get(id.as_str()).copied().unwrap_or_default();
+        Ok(self.0.iter().map(usage).collect())
+    }
+}
+
+/// The totals of one key: whoever has changed it waits for no lists.
+pub(crate) struct UsageOfOne<'a>(pub(crate) UsageOf<'a>);
+
+#[async_trait]
+impl Operation for UsageOfOne<'_> {
+    type Answer = Vec<Usage>;
+    const PURPOSE: Purpose = Purpose::Request;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        self.0.run(session).await
+    }
+}
+
+/// The next three columns of a row: uses, last_used_at, last_ip.
+fn read_usage(row: &mut Row) -> Result<Usage, Fault> {
     let (uses, at, ip) = (
-        row.maybe_int("uses")?,
-        row.maybe_int("last_used_at")?,
+        row.int("uses")?,
+        row.int("last_used_at")?,
         row.maybe_text("last_ip")?,
     );
     let mut usage = Usage::default();
-    match (uses, at) {
-        (None, None) if ip.is_none() => return Ok(usage),
-        (None, _) => return Err(row.corrupt("uses")),
-        (_, None) => return Err(row.corrupt("last_used_at")),
-        (Some(uses), Some(at)) => {
-            usage.count = count(row, uses)?;
-            usage.last_used_at =
-                Some(time::from_millis(at).ok_or_else(|| row.corrupt("last_used_at"))?);
-        }
-    }
+    usage.count = count(row, uses)?;
+    usage.last_used_at = Some(time::from_millis(at).ok_or_else(|| row.corrupt("last_used_at"))?);
     usage.last_ip = ip
         .map(|ip| ip.parse::<IpAddr>().map_err(|_| row.corrupt("last_ip")))
         .transpose()?;
@@ -115,16 +149,26 @@ fn count(row: &Row, uses: i64) -> Result<u64, Fault> {
 }
 
 /// How often a key was used, by hour, and the hours that cannot be read.
-pub(crate) struct HoursOfUse<'a>(pub(crate) UsageByHour<'a>);
+pub(crate) struct UsageByHour<'a> {
+    pub(crate) id: &'a KeyId,
+    pub(crate) from: SystemTime,
+    pub(crate) to: SystemTime,
+}
 
 #[async_trait]
-impl Operation for HoursOfUse<'_> {
+impl Operation for UsageByHour<'_> {
     type Answer = portunus::store::UsageByHour;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let (from, to) = (
+            time::floor(HourOfUse::start_of(self.from)),
+            time::ceil(self.to),
+        );
+        let values = vec![self.id.as_str().into(), from.into(), to.into()];
         let mut usage = Self::Answer::default();
-        for hour in self.0.hours(session).await? {
-            match hour {
+        for row in session.rows(sql::USAGE_BY_HOUR, values).await? {
+            let mut row = row.of("portunus_usage_by_hour", self.id.as_str());
+            match hour(&mut row) {
                 Ok(hour) => usage.hours.push(hour),
                 Err(Fault::Corrupt(what)) => usage.corrupt.push(what),
                 Err(fault) => return Err(fault),
@@ -134,45 +178,12 @@ impl Operation for HoursOfUse<'_> {
     }
 }
 
-/// How often a key was used, by hour.
-pub(crate) struct UsageByHour<'a> {
-    pub(crate) id: &'a KeyId,
-    pub(crate) from: SystemTime,
-    pub(crate) to: SystemTime,
-}
-
-#[async_trait]
-impl Operation for UsageByHour<'_> {
-    type Answer = Vec<HourOfUse>;
-
-    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        self.hours(session).await?.into_iter().collect()
-    }
-}
-
-impl UsageByHour<'_> {
-    /// The hours, each on its own.
-    async fn hours(
-        &self,
-        session: &mut dyn Session,
-    ) -> Result<Vec<Result<HourOfUse, Fault>>, Fault> {
-        let (from, to) = (
-            time::floor(HourOfUse::start_of(self.from)),
-            time::ceil(self.to),
-        );
-        let values = vec![self.id.as_str().into(), from.into(), to.into()];
-        let rows = session.rows(sql::USAGE_BY_HOUR, values).await?;
-        let hour = |row: Row| {
-            let mut row = row.of("portunus_usage_by_hour", self.id.as_str());
-            let (start, uses) = (row.int("start")?, row.int("uses")?);
-            let start = time::from_millis(start).filter(|at| HourOfUse::start_of(*at) == *at);
-            Ok(HourOfUse::new(
-                start.ok_or_else(|| row.corrupt("start"))?,
-                count(&row, uses)?,
-            ))
-        };
-        Ok(rows.into_iter().map(hour).collect())
-    }
+/// An hour with its count.
+fn hour(row: &mut Row) -> Result<HourOfUse, Fault> {
+    let (start, uses) = (row.int("start")?, row.int("uses")?);
+    let start = time::from_millis(start).filter(|at| HourOfUse::start_of(*at) == *at);
+    let start = start.ok_or_else(|| row.corrupt("start"))?;
+    Ok(HourOfUse::new(start, count(row, uses)?))
 }
 
 /// Forgets some of the hours that ended before an instant, the oldest first; says how many, and

@@ -47,9 +47,9 @@ macro_rules! page {
         concat!(
             "SELECT ",
             record_columns!(),
-            ", uses, last_used_at, last_ip FROM portunus_keys",
+            " FROM portunus_keys",
             $from,
-            " LEFT JOIN portunus_usage ON key_id = id WHERE ",
+            " WHERE ",
             $strip,
             $lane,
             filtered!($position),

@@ -114,13 +114,6 @@ pub(crate) const RECORD: &str = concat!(
     " FROM portunus_keys WHERE id = $1"
 );
 
-/// One record with its usage.
-pub(crate) const GET: &str = concat!(
-    "SELECT ",
-    record_columns!(),
-    ", uses, last_used_at, last_ip FROM portunus_keys LEFT JOIN portunus_usage ON key_id = id WHERE id = $1"
-);
-
 /// The primary key that was set (place 0) and the newest key that can be (place 1). `$5` is the
 /// kind of owner.
 pub(crate) const PRIMARY: PerOwner = per_owner!(
@@ -199,6 +192,18 @@ pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries \
      ON CONFLICT (owner_kind, owner_tenant, owner_user) DO UPDATE SET key_id = excluded.key_id";
 pub(crate) const UNSET_PRIMARY: &str = "DELETE FROM portunus_primaries \
      WHERE owner_kind = $1 AND owner_tenant = $2 AND owner_user = $3";
+
+/// The counts of the keys of a JSON array `$1` of ids, in no order.
+macro_rules! usage_of {
+    ($from:literal, $id:literal) => {
+        concat!(
+            "SELECT key_id, uses, last_used_at, last_ip FROM ",
+            $from,
+            " AS asked JOIN portunus_usage ON key_id = ",
+            $id
+        )
+    };
+}
 
 pub(crate) const USAGE_BY_HOUR: &str = "SELECT start, uses \
      FROM portunus_usage_by_hour JOIN portunus_keys ON id = key_id \
@@ -351,6 +356,7 @@ pub(crate) struct Dialect {
     pub(crate) keys: &'static keys::Lanes,
     /// The primary keys of several owners.
     pub(crate) primaries: &'static str,
+    pub(crate) usage_of: &'static str,
     pub(crate) add_usage: &'static str,
     pub(crate) add_usage_by_hour: &'static str,
     /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds
@@ -376,6 +382,7 @@ pub(crate) struct Dialect {
 pub(crate) static SQLITE: Dialect = Dialect {
     keys: &keys::SQLITE,
     primaries: keys::SQLITE_PRIMARIES,
+    usage_of: usage_of!("json_each($1)", "asked.value"),
     add_usage: add_usage!(
         "json_each($1)",
         "(value ->> 'key')",
@@ -417,6 +424,7 @@ pub(crate) static SQLITE: Dialect = Dialect {
 pub(crate) static POSTGRES: Dialect = Dialect {
     keys: &keys::POSTGRES,
     primaries: keys::POSTGRES_PRIMARIES,
+    usage_of: usage_of!("json_array_elements_text($1::json)", "asked"),
     add_usage: add_usage!(
         "json_to_recordset($1::json) AS delta (key text, uses bigint, at bigint, ip text)",
         "delta.key",

@@ -230,7 +230,7 @@ pub(crate) async fn look_ups_go_on_beside_reads_of_management_that_stop_after_te
         loop {
             let page = store.list(&query).await.unwrap();
             assert_eq!(page.corrupt, Vec::<String>::new());
-            shown.extend(page.items.iter().map(|key| key.record.name.clone()));
+            shown.extend(page.items.iter().map(|key| key.name.clone()));
             pages += 1;
             match page.next {
                 Some(next) => query.after = Some(next),

@@ -214,7 +214,12 @@ pub(crate) async fn broken_schemes_states_and_usage_are_told_with_row_and_column
     ] {
         home.execute(format!("UPDATE portunus_usage SET {column} = {value}"))
             .await;
-        assert_corrupt(&read(&store).await[1..], column);
+        let both = [id("other"), id("full")];
+        for ids in [&both[1..], &both] {
+            let error = store.usage_of(ids).await.unwrap_err();
+            assert_corrupt(&[error.to_string()], column);
+        }
+        assert_eq!(used(&store, &both[0]).await, Usage::default());
         assert!(
             store.find(&[digest(1)]).await.unwrap().is_some(),
             "usage is no part of a look-up"
@@ -226,10 +231,11 @@ pub(crate) async fn broken_schemes_states_and_usage_are_told_with_row_and_column
     let hours = || store.usage_by_hour(&full, at(0), at(100_000));
     home.execute("UPDATE portunus_usage_by_hour SET uses = -1".into())
         .await;
-    assert_corrupt(&[hours().await.unwrap_err().to_string()], "uses");
+    assert_corrupt(&hours().await.unwrap().corrupt, "uses");
     home.execute("UPDATE portunus_usage_by_hour SET uses = 1, start = 5".into())
         .await;
-    assert_corrupt(&[hours().await.unwrap_err().to_string()], "start");
+    assert_corrupt(&hours().await.unwrap().corrupt, "start");
+    assert_eq!(hours().await.unwrap().hours, []);
     let digest_of_other_length = format!("UPDATE portunus_keys SET digest = {}", home.bytes(&[1]));
     home.execute(digest_of_other_length).await;
     let error = store

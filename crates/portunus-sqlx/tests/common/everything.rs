@@ -1,6 +1,9 @@
 //! Whatever a store on PostgreSQL does, once.
 
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditReader, AuditSink, EventQuery};
+use portunus::events::SigningStore;
+use portunus::store::KeyLookup;
+use portunus::store::UsageStore;
 use portunus::store::{Change, KeyStore, UsageDelta, WriteBatch};
 use portunus_sqlx::PostgresStore;
 
@@ -50,7 +53,9 @@ pub(crate) async fn everything(store: &PostgresStore, round: u32) {
         .usage_by_hour(&id(&name), at(0), at(20_000))
         .await
         .unwrap();
-    assert_eq!(hours.len(), 1);
+    assert_eq!(hours.hours.len(), 1);
+    let used = store.usage_of(&[id(&name), id("nobody")]).await.unwrap();
+    assert_eq!(used.len(), 2);
     assert!(store.forget_usage_before(at(20_000)).await.unwrap() > 0);
     store
         .apply(&batch([rehash(&name, digest(first), peppered(first))]))

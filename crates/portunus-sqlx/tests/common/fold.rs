@@ -163,7 +163,7 @@ pub(crate) async fn folding_again_or_twice_at_once_changes_nothing_more(home: &i
     assert_eq!(first + second, 40);
     assert_eq!(fold(home, &one).await, 0);
     for listed in all(&one).await {
-        assert_eq!(listed.record.version, 2, "{}", listed.record.id);
+        assert_eq!(listed.version, 2, "{}", listed.id);
     }
 }
 
@@ -214,8 +214,8 @@ pub(crate) async fn keys_that_are_managed_meanwhile_end_up_with_one_owner(home: 
     let records = all(&store).await;
     assert_eq!(records.len(), 8);
     for listed in &records {
-        let owner = listed.record.owner.user_id.as_ref();
-        assert_eq!(owner, Some(&user(LOWER)), "{}", listed.record.id);
+        let owner = listed.owner.user_id.as_ref();
+        assert_eq!(owner, Some(&user(LOWER)), "{}", listed.id);
     }
     let sql = "SELECT CAST(count(*) AS TEXT) FROM portunus_primaries WHERE owner_user <> ''";
     assert_eq!(home.text(sql).await, "1");

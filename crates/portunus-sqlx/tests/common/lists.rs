@@ -9,12 +9,7 @@ async fn pages(store: &impl KeyStore, mut query: ListQuery) -> Vec<Vec<String>> 
     let mut pages = Vec::new();
     loop {
         let page: Page = store.list(&query).await.unwrap();
-        pages.push(
-            page.items
-                .iter()
-                .map(|item| item.record.id.to_string())
-                .collect(),
-        );
+        pages.push(page.items.iter().map(|item| item.id.to_string()).collect());
         query.after = page.next;
         if query.after.is_none() {
             return pages;
@@ -213,7 +208,7 @@ pub(crate) async fn the_characters_of_patterns_mean_themselves(home: &impl Home)
             .unwrap()
             .items
             .iter()
-            .map(|k| k.record.name.clone())
+            .map(|k| k.name.clone())
             .collect();
         assert_eq!(found, expected, "{text:?}");
     }
@@ -299,14 +294,8 @@ pub(crate) async fn every_filter_agrees_with_the_definition(home: &impl Home) {
             Some("DELTA".into()),
         ]);
         query.within_workspaces = random.one_in(4).then(Vec::new);
-        let expected: Vec<_> = whole
-            .iter()
-            .filter(|item| query.selects(&item.record))
-            .collect();
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|item| item.record.id.to_string())
-            .collect();
+        let expected: Vec<_> = whole.iter().filter(|item| query.selects(&item)).collect();
+        let expected: Vec<_> = expected.iter().map(|item| item.id.to_string()).collect();
         assert_eq!(
             pages(&store, query.clone()).await.concat(),
             expected,
@@ -346,12 +335,12 @@ async fn assert_paged_by_bytes(store: &impl KeyStore) {
     let mut query = ListQuery::new(at(5_000));
     query.limit = 500;
     let listed = store.list(&query).await.unwrap().items;
-    let place = |key: &Listed| {
-        let id = key.record.id.as_str().as_bytes().to_vec();
-        (std::cmp::Reverse(key.record.created_at), id)
+    let place = |key: &Arc<KeyRecord>| {
+        let id = key.id.as_str().as_bytes().to_vec();
+        (std::cmp::Reverse(key.created_at), id)
     };
     assert!(listed.is_sorted_by_key(place));
-    let expected: Vec<_> = listed.iter().map(|key| key.record.id.to_string()).collect();
+    let expected: Vec<_> = listed.iter().map(|key| key.id.to_string()).collect();
     assert_eq!(expected.len(), 300);
     for limit in [1, 7, 50, 299, 300] {
         query.limit = limit;
@@ -361,10 +350,10 @@ async fn assert_paged_by_bytes(store: &impl KeyStore) {
     }
     query.limit = 2;
     for (number, key) in listed.iter().enumerate() {
-        let record = &key.record;
+        let record = &key;
         query.after = Some(Cursor::new(record.created_at, record.id.clone()));
         let next = store.list(&query).await.unwrap().items;
-        let next: Vec<_> = next.iter().map(|key| key.record.id.to_string()).collect();
+        let next: Vec<_> = next.iter().map(|key| key.id.to_string()).collect();
         let rest = &expected[number + 1..];
         assert_eq!(next, rest[..rest.len().min(2)], "after {}", record.id);
     }

@@ -28,28 +28,36 @@ pub(crate) mod usage;
 pub(crate) mod written;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use portunus::audit::{AuditError, AuditReader, AuditSink};
+use portunus::events::SigningStore;
 use portunus::key::{
     DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation,
     SigningState, TenantId, UserId,
 };
 use portunus::store::{
-    Change, Condition, KeyStore, ListQuery, Listed, OwnerRef, Rejected, StoreError, WriteBatch,
+    Change, Condition, KeyLookup, KeyStore, ListQuery, OwnerRef, Rejected, StoreError, Usage,
+    UsageStore, WriteBatch,
 };
 use portunus_sqlx::{PostgresAudit, PostgresStore, SqliteAudit, SqliteStore};
 use portunus_test_support::postgres::Postgres;
 pub(crate) use portunus_test_support::random::Random;
 pub(crate) use portunus_test_support::text::hex;
 use portunus_test_support::wait::{eventually_async, until_async};
-pub(crate) use portunus_test_support::{live, tenant, test, user};
+pub(crate) use portunus_test_support::{live, tenant, test, used, user};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 /// A database.
+/// A store with all that can stand beside its keys.
+pub(crate) trait WholeStore: KeyStore + UsageStore + SigningStore {}
+
+impl<S: KeyStore + UsageStore + SigningStore> WholeStore for S {}
+
 pub(crate) trait Home: Clone + Send + Sync + 'static {
-    type Store: KeyStore + Clone;
+    type Store: WholeStore + Clone;
     type Audit: AuditSink + AuditReader + Clone;
     type Raw: Send;
 
@@ -399,7 +407,7 @@ pub(crate) async fn rejected(store: &impl KeyStore, batch: WriteBatch) -> Reject
         .clone()
 }
 
-pub(crate) async fn all(store: &impl KeyStore) -> Vec<Listed> {
+pub(crate) async fn all(store: &impl KeyStore) -> Vec<Arc<KeyRecord>> {
     let mut query = ListQuery::new(at(1_000));
     query.limit = 500;
     store.list(&query).await.unwrap().items
@@ -414,7 +422,7 @@ pub(crate) async fn found(store: &impl KeyStore, digest: KeyDigest) -> Option<Ke
 }
 
 pub(crate) async fn get(store: &impl KeyStore, name: &str) -> KeyRecord {
-    (*store.get(&id(name)).await.unwrap().unwrap().record).clone()
+    (*store.get(&id(name)).await.unwrap().unwrap()).clone()
 }
 
 /// The database of a home with the key `a` under digest 1.

@@ -92,11 +92,11 @@ async fn some_batch(random: &mut Random, model: &MemoryStore) -> WriteBatch {
             3..5 => match model.get(&id(name)).await.unwrap() {
                 Some(stored) => {
                     let mut record = some_record(random);
-                    record.id = stored.record.id.clone();
-                    record.family = stored.record.family.clone();
+                    record.id = stored.id.clone();
+                    record.family = stored.family.clone();
                     if !random.one_in(5) {
-                        record.owner = stored.record.owner.clone();
-                        record.version = stored.record.version;
+                        record.owner = stored.owner.clone();
+                        record.version = stored.version;
                     }
                     batch.update(record)
                 }
@@ -147,7 +147,7 @@ async fn some_batch(random: &mut Random, model: &MemoryStore) -> WriteBatch {
     batch
 }
 
-async fn agree(store: &impl KeyStore, model: &MemoryStore, random: &mut Random) {
+async fn agree(store: &impl WholeStore, model: &MemoryStore, random: &mut Random) {
     let listed = all(model).await;
     assert_eq!(all(store).await, listed, "the list");
     for number in 0..8 {
@@ -163,7 +163,7 @@ async fn agree(store: &impl KeyStore, model: &MemoryStore, random: &mut Random) 
         }
     }
     for item in &listed {
-        let id = &item.record.id;
+        let id = &item.id;
         assert_eq!(store.get(id).await.unwrap().as_ref(), Some(item));
         assert_eq!(
             store.signing_state(id).await.unwrap(),
@@ -174,6 +174,11 @@ async fn agree(store: &impl KeyStore, model: &MemoryStore, random: &mut Random) 
             model.usage_by_hour(id, at(0), at(100_000)).await.unwrap()
         );
     }
+    let ids: Vec<_> = IDS.iter().map(|name| id(name)).collect();
+    assert_eq!(
+        store.usage_of(&ids).await.unwrap(),
+        model.usage_of(&ids).await.unwrap()
+    );
     for owner in owners() {
         let at = some_time(random);
         assert_eq!(
@@ -204,7 +209,7 @@ pub(crate) async fn random_batches_do_what_the_store_in_memory_does(home: &impl 
                 .then(|| std::net::IpAddr::from([192, 0, 2, 1]));
             let delta = UsageDelta::new(id(name), random.below(9), at(random.below(20_000)), ip);
             let other = UsageDelta::new(id(name), 1, at(random.below(20_000)), None);
-            for store in [&store as &dyn KeyStore, &model] {
+            for store in [&store as &dyn UsageStore, &model] {
                 store
                     .record_usage(&[delta.clone(), other.clone()])
                     .await

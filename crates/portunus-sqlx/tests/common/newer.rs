@@ -142,7 +142,7 @@ pub(crate) async fn what_ends_a_record_of_a_newer_version_changes_no_byte_that_i
     from_the_future(home, &id("a")).await;
     let before = home.text("SELECT record FROM portunus_keys").await;
     let read = store.get(&id("a")).await.unwrap().unwrap();
-    let mut ended = (*read.record).clone();
+    let mut ended = (*read).clone();
     ended.revoked = Some(Revocation::new(at(2_000), Some("leaked".into())));
     ended.enabled = false;
     store.apply(&WriteBatch::new().update(ended)).await.unwrap();
@@ -175,6 +175,6 @@ pub(crate) async fn what_ends_a_record_of_a_newer_version_changes_no_byte_that_i
         "{folded}"
     );
     let read = store.get(&id("a")).await.unwrap().unwrap();
-    assert_eq!(read.record.needs(), Some(3));
-    assert_eq!(read.record.status(at(1)), KeyStatus::Revoked);
+    assert_eq!(read.needs(), Some(3));
+    assert_eq!(read.status(at(1)), KeyStatus::Revoked);
 }

@@ -203,7 +203,7 @@ pub(crate) async fn a_key_that_cannot_be_read_keeps_no_other_one_from_being_ende
     manager.issue(new).await.unwrap();
     for id in [&keys[1], &keys[3], &keys[4]] {
         let listed = store.get(id).await.unwrap().unwrap();
-        assert!(listed.record.revoked.is_some(), "{id}");
+        assert!(listed.revoked.is_some(), "{id}");
     }
     let error = store.get(&keys[0]).await.unwrap_err();
     assert!(error.is_corrupt(), "{error:?}");

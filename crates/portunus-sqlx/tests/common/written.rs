@@ -246,7 +246,7 @@ fn narrow(name: &str) -> KeyRecord {
 }
 
 /// Keys in every state, as a host's manager would have made them.
-pub(crate) async fn write(store: &impl KeyStore) {
+pub(crate) async fn write(store: &impl WholeStore) {
     let changed = |name: &str, change: &dyn Fn(&mut KeyRecord)| {
         let mut record = record(name);
         change(&mut record);
@@ -344,7 +344,7 @@ pub(crate) async fn write(store: &impl KeyStore) {
 }
 
 /// That everything is as [`write`] left it.
-pub(crate) async fn expect(store: &impl KeyStore) {
+pub(crate) async fn expect(store: &impl WholeStore) {
     for (number, name, status) in [
         (1, "k_active", KeyStatus::Active),
         (2, "k_disabled", KeyStatus::Disabled),
@@ -369,15 +369,19 @@ pub(crate) async fn expect(store: &impl KeyStore) {
         assert_eq!(rejected(store, known).await, Rejected::DigestKnown);
     }
     let active = store.get(&id("k_active")).await.unwrap().unwrap();
-    assert_eq!(*active.record, narrow("k_active"));
-    assert_eq!(active.usage.count, 5);
-    assert_eq!(active.usage.last_used_at, Some(at(9_000)));
+    assert_eq!(*active, narrow("k_active"));
+    let usage = used(store, &id("k_active")).await;
+    assert_eq!((usage.count, usage.last_used_at), (5, Some(at(9_000))));
     let hours = store
         .usage_by_hour(&id("k_active"), at(0), now())
         .await
         .unwrap();
     assert_eq!(
-        hours.iter().map(|hour| hour.count).collect::<Vec<_>>(),
+        hours
+            .hours
+            .iter()
+            .map(|hour| hour.count)
+            .collect::<Vec<_>>(),
         [3, 2]
     );
     let signing = store.signing_state(&id("k_active")).await.unwrap();
@@ -391,7 +395,7 @@ pub(crate) async fn expect(store: &impl KeyStore) {
         Some(id("k_active"))
     );
     let revoked = store.get(&id("k_revoked")).await.unwrap().unwrap();
-    let revocation = revoked.record.revoked.clone().unwrap();
+    let revocation = revoked.revoked.clone().unwrap();
     assert_eq!(
         (revocation.at, revocation.reason.as_deref()),
         (at(2_000), Some("lost"))

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::common::{Home, PostgresHome, written};
 use portunus::store::{
-    CachedStore, Change, KeyStore, ListQuery, LocalBus, MemoryStore, WriteBatch,
+    CachedStore, Change, KeyStore, ListQuery, LocalBus, MemoryStore, UsageStore, WriteBatch,
 };
 use portunus_conformance::{self as conformance, BusNodes};
 use portunus_sqlx::{PostgresStore, SqliteStore};
@@ -47,11 +47,11 @@ pub(crate) async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(
 }
 
 /// A store without the keys that are in it.
-async fn emptied<S: KeyStore>(store: S) -> S {
+async fn emptied<S: KeyStore + UsageStore>(store: S) -> S {
     let keys = store.list(&ListQuery::new(written::now())).await.unwrap();
     let mut batch = WriteBatch::new();
     for key in keys.items {
-        batch = batch.change(Change::Delete(key.record.id.clone()));
+        batch = batch.change(Change::Delete(key.id.clone()));
     }
     store.apply(&batch).await.unwrap();
     store.forget_usage_before(written::now()).await.unwrap();

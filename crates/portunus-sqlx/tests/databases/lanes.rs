@@ -1,5 +1,6 @@
 //! A write that narrows access waits neither for audit, usage or new keys nor for another tenant.
 
+use portunus::store::UsageStore;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 

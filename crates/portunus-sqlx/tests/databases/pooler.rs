@@ -1,6 +1,7 @@
 //! PostgreSQL behind a PgBouncer in transaction mode: the same promises, and nothing that is left
 //! to other clients of the pooler.
 
+use portunus::store::KeyLookup;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

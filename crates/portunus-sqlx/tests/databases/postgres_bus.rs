@@ -1,6 +1,7 @@
 //! What nodes on one PostgreSQL hear of each other, also while connections fail and others speak on
 //! the channel.
 
+use portunus::store::UsageStore;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! PostgreSQL out of order: no connection left, a server that is gone, a lock that is not given
 //! back, a crash.
 
+use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -292,16 +293,16 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
         }
         acknowledged += done.len();
         for item in all(&store).await {
-            let whole = (item.record.version, item.record.revoked.is_some());
+            let whole = (item.version, item.revoked.is_some());
             assert!([(1, false), (2, true)].contains(&whole), "{whole:?}");
-            unanswered += usize::from(item.record.revoked.is_none());
-            let again = insert(digest(u32::MAX), (*item.record).clone());
+            unanswered += usize::from(item.revoked.is_none());
+            let again = insert(digest(u32::MAX), (*item).clone());
             assert_eq!(
                 rejected(&store, batch([again])).await,
-                Rejected::IdKnown(item.record.id.clone())
+                Rejected::IdKnown(item.id.clone())
             );
             store
-                .apply(&batch([Change::Delete(item.record.id.clone())]))
+                .apply(&batch([Change::Delete(item.id.clone())]))
                 .await
                 .unwrap();
         }

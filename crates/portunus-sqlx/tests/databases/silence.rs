@@ -1,6 +1,7 @@
 //! A server that falls silent, without a reset, that refuses connections, or whose callers go away
 //! in the middle of a statement: nobody waits for longer than a limit, and all is well soon after.
 
+use portunus::store::KeyLookup;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,7 +75,7 @@ async fn assert_back(store: &PostgresStore, what: &str) {
     println!("{what}: look-ups after {:?}", back.elapsed());
     let revised = eventually_async(async || {
         let current = store.get(&id("a")).await.ok()??;
-        let update = WriteBatch::new().update((*current.record).clone());
+        let update = WriteBatch::new().update((*current).clone());
         store.apply(&update).await.ok()
     });
     revised.await.expect("a write");
@@ -380,7 +381,7 @@ async fn a_caller_that_goes_away_leaves_no_transaction_and_no_bad_connection() {
             let current = asking.get(&id("a")).await?.unwrap();
             asking.find(&many).await?;
             asking
-                .apply(&WriteBatch::new().update((*current.record).clone()))
+                .apply(&WriteBatch::new().update((*current).clone()))
                 .await
         };
         let _ = tokio::time::timeout(Duration::from_micros(round * 20), work).await;

@@ -1,5 +1,6 @@
 //! Which keys the caches on one SQLite file forget, and when they forget all.
 
+use portunus::store::KeyLookup;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! SQLite on a disk that is full for a while, and files that the system does not let it use.
 
+use portunus::store::KeyLookup;
+use portunus::store::UsageStore;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -62,11 +64,7 @@ async fn a_process_that_does_what_it_is_told() {
                 said(store.apply(&batch((0..120).map(large))).await)
             }
             "revoke" => match store.get(&id(name)).await {
-                Ok(listed) => said(
-                    store
-                        .apply(&revoked((*listed.unwrap().record).clone()))
-                        .await,
-                ),
+                Ok(listed) => said(store.apply(&revoked((*listed.unwrap()).clone())).await),
                 Err(error) => said(Err(error)),
             },
             "use" => {

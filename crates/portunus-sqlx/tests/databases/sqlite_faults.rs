@@ -1,6 +1,7 @@
 //! SQLite out of order: no connection left, a file that another process holds, a full disk, a file
 //! that is none.
 
+use portunus::store::KeyLookup;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

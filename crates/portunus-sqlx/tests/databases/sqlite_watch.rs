@@ -1,5 +1,6 @@
 //! What the processes and stores on one SQLite file hear of each other.
 
+use portunus::store::UsageStore;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
