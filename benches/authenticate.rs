@@ -26,10 +26,9 @@ use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
 use portunus::quota::{Quota, Quotas};
 use portunus::store::MemoryStore;
-use portunus::{
-    Admission, Attempt, Authenticator, AuthenticatorBuilder, Principal, Requirement, scope,
-};
+use portunus::{Admission, Attempt, Authenticator, Principal, Requirement, scope};
 use portunus_profiles::Profile;
+use portunus_test_support::Setup;
 use tower::{Layer, Service, service_fn};
 
 /// Runs a future that never has to wait.
@@ -69,13 +68,11 @@ fn limited(keys: usize) -> (Authenticator, Vec<String>) {
     (builder.build().expect("a valid authenticator"), some)
 }
 
-fn described(keys: usize, hasher: &KeyHasher) -> (AuthenticatorBuilder, Vec<String>) {
+fn described(keys: usize, hasher: &KeyHasher) -> (Setup, Vec<String>) {
     let store = MemoryStore::new();
-    let manager = Profile::AllSign
-        .manager(store.clone())
+    let manager = Setup::of(store.clone(), Profile::AllSign)
         .hasher(hasher.clone())
-        .build()
-        .expect("a valid manager");
+        .manager();
     let owner = Owner::tenant("tenant_abc123".parse().expect("a valid id"));
     let mut some = Vec::new();
     for number in 0..keys {
@@ -91,8 +88,7 @@ fn described(keys: usize, hasher: &KeyHasher) -> (AuthenticatorBuilder, Vec<Stri
         }
     }
     (
-        Profile::AllSign
-            .authenticator(store)
+        Setup::of(store, Profile::AllSign)
             .hasher(hasher.clone())
             .failure_quotas(None),
         some,

@@ -6,12 +6,11 @@ use std::error::Error;
 use std::net::SocketAddr;
 
 use axum::Router;
-use portunus::adapter::axum::{ProtectedRouter, get};
-use portunus::adapter::tower::AuthLayer;
+use portunus::adapter::axum::get;
 use portunus::key::{Alphabet, KeyFormat, Owner};
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
 use portunus::store::MemoryStore;
-use portunus::{Authenticator, KeyPrincipal, Principal, scope};
+use portunus::{KeyPrincipal, Portunus, Principal, scope};
 
 async fn documents(caller: KeyPrincipal) -> String {
     format!("documents of {}\n", caller.owner().tenant_id)
@@ -24,17 +23,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let format = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 32)
         .build()?;
-    let store = MemoryStore::new();
+    let keys = Portunus::builder(format)
+        .store(MemoryStore::new())
+        .build()?;
 
     // A key for a customer. Its secret is shown this once; the store gets a digest.
-    let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
         .with_scopes([scope!("document:read")]);
-    let key = manager.issue(new).await?.key.reveal();
+    let key = keys.manager().issue(new).await?.key.reveal();
 
     // Every route says what it requires; one that says nothing does not compile.
-    let auth = AuthLayer::new(Authenticator::builder(store).bearer([format]).build()?);
-    let app: Router = ProtectedRouter::new(auth)
+    let app: Router = keys
+        .router()
         .route(
             "/documents",
             get(documents).require(scope!("document:read")),

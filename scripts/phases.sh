@@ -5,7 +5,15 @@ phase() {
     shift
     local start=$SECONDS
     printf '\n=== %s\n' "$name"
-    if ! "$@"; then
+    # Not within a condition: there, bash ignores `set -e`, and only the last command of a phase would count.
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    local status=$?
+    set -e
+    if [ "$status" -ne 0 ]; then
         printf '=== %s: FAILED after %ss\n' "$name" "$((SECONDS - start))" >&2
         exit 1
     fi

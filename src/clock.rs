@@ -1,10 +1,22 @@
 //! The time, injected: so that tests own it, and a request reads it once.
 
 use std::fmt::Debug;
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_timer::Delay;
+use futures_util::future::{Either, select};
+
 use crate::pointer::to_the_pointee;
+
+/// What comes of this within a limit of real time, in any runtime; `None` where the time is over.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    match select(pin!(work), Delay::new(limit)).await {
+        Either::Left((done, _)) => Some(done),
+        Either::Right(_) => None,
+    }
+}
 
 /// Where the time comes from.
 pub trait Clock: Debug + Send + Sync + 'static {

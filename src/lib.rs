@@ -1,8 +1,7 @@
 //! API-key authentication, authorization and rate limits for Rust web services.
 //!
-//! A service describes its keys ([`key::KeyFormat`]), brings a store ([`KeyStore`]), builds an
-//! [`Authenticator`], and wraps its router in the layer of its framework ([`adapter`]). Each
-//! request then takes one path:
+//! A service describes its keys once ([`Portunus::builder`]) and wraps its router in the layer of its
+//! framework ([`adapter`]). Each request then takes one path:
 //!
 //! credential → shape → digest → look-up → standing → environment, transport, network → limit →
 //! actor → principal
@@ -13,20 +12,20 @@
 //!
 //! ```
 //! use portunus::key::{Alphabet, KeyFormat, Owner};
-//! use portunus::manage::{KeyManager, NewKey};
+//! use portunus::manage::NewKey;
 //! use portunus::store::MemoryStore;
-//! use portunus::{Authenticator, scope};
+//! use portunus::{Portunus, scope};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-//! let store = MemoryStore::new();
+//! let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
 //!
-//! let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
 //! let owner = Owner::tenant("tenant-1".parse()?);
-//! let issued = manager.issue(NewKey::new("first key", owner).with_scopes([scope!("document:read")])).await?;
+//! let new = NewKey::new("first key", owner).with_scopes([scope!("document:read")]);
+//! let issued = keys.manager().issue(new).await?;
 //! let shown_once: String = issued.key.reveal();
 //!
-//! let authenticator = Authenticator::builder(store).bearer([format]).build()?;
+//! // Around a router: keys.layer() for tower and axum, keys.middleware() for actix-web.
 //! # Ok(()) }
 //! ```
 //!
@@ -63,10 +62,11 @@
 //! |---|---|---|
 //! | `tower` | layer and requirements, by route or gRPC method, for tower services over `http` 1 | 1.88 |
 //! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default | 1.88 |
-//! | `actix-web` | middleware, extractors and requirements for actix-web 4 | 1.89 |
+//! | `actix-web` | middleware, extractors, requirements, and a router that denies by default, for actix-web 4 | 1.89 |
 //! | `events` | signing events with the owner's primary key | 1.88 |
 //! | `tracing` | spans and log lines, and audit events as log lines | 1.88 |
 //! | `metrics` | counters and histograms | 1.88 |
+//! | `tokio` | the periodic jobs as a task on tokio | 1.88 |
 //! | `testing` | for your tests: a manual clock, ready keys and principals, an audit to look into | 1.88 |
 //!
 //! No feature changes the shape of a trait, and none is on by default. The last column is the oldest
@@ -77,6 +77,7 @@ pub mod adapter;
 pub mod audit;
 mod authenticator;
 mod clock;
+pub mod config;
 mod credential;
 mod error;
 pub mod events;
@@ -94,6 +95,7 @@ pub mod quota;
 pub mod request;
 pub mod respond;
 pub mod scope;
+mod service;
 pub mod store;
 pub mod telemetry;
 #[cfg(feature = "testing")]
@@ -104,18 +106,20 @@ mod verifier;
 
 pub use actor::{Actor, ActorMode};
 pub use authenticator::{
-    Admission, Attempt, Authenticator, AuthenticatorBuilder, BuildError, Introspection, Outcome,
-    PendingAttempt, Verdict,
+    Admission, Attempt, Authenticator, Begun, Introspection, Outcome, PendingAttempt, Verdict,
 };
 pub use clock::{Clock, SystemClock};
+pub use config::{BuildError, Limits};
 pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
-pub use error::{AuthError, ErrorCode, MissingScope, ParseErrorCodeError};
+pub use error::{AuthError, ErrorCode, MissingScope};
 pub use limit::RateLimiter;
 pub use policy::{Principal, Requirement};
 pub use principal::KeyPrincipal;
 pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
+pub use service::{Maintenance, Portunus, PortunusBuilder};
 pub use store::{KeyLookup, KeyStore, UsageStore};
+pub use text::ParseError;
 pub use usage::UsageRecorder;
 pub use verifier::{TokenVerifier, VerifiedToken, VerifierError};
 

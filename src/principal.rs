@@ -89,6 +89,10 @@ impl KeyPrincipal {
         }
     }
 
+    pub(crate) fn entry(&self) -> &Arc<KeyEntry> {
+        &self.entry
+    }
+
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn record_arc(&self) -> &Arc<KeyRecord> {
         &self.entry.record

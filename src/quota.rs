@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::{ParseError, start};
+
 /// The longest window, and the largest number of units in one.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
 const MOST_UNITS: u64 = u32::MAX as u64;
@@ -29,22 +31,9 @@ struct Plain {
     window_ns: u64,
 }
 
-/// Why a quota, or a list of them, cannot be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum QuotaError {
-    /// Nothing would be admitted, or more than can be counted.
-    #[error("a quota is 1 to {MOST_UNITS} units, not {0}")]
-    Limit(u64),
-    /// The window is too short to be told, or too long to be kept.
-    #[error("a window is 1 second to 400 days, not {0:?}")]
-    Window(Duration),
-    /// The name cannot stand in a response field.
-    #[error("a quota's name is 1 to 32 of a-z 0-9 - _, not {0:?}")]
-    Name(String),
-    /// There are none, or too many, or two of one name.
-    #[error("a bucket has 1 to {MOST_QUOTAS} quotas with names of their own")]
-    List,
+/// A quota, or a list of them, cannot be.
+fn refused(why: String) -> ParseError {
+    ParseError::new("quota", why)
 }
 
 impl Quota {
@@ -54,16 +43,23 @@ impl Quota {
     /// # Errors
     /// A limit of 0 or over 2³²-1, a window under a second or over 400 days, or a name that cannot
     /// be told.
-    pub fn new(name: &str, limit: u64, window: Duration) -> Result<Self, QuotaError> {
+    pub fn new(name: &str, limit: u64, window: Duration) -> Result<Self, ParseError> {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         if name.is_empty() || name.len() > 32 || !name.bytes().all(fits) {
-            return Err(QuotaError::Name(name.chars().take(40).collect()));
+            let name = start(name, 40);
+            return Err(refused(format!(
+                "a quota's name is 1 to 32 of a-z 0-9 - _, not {name:?}"
+            )));
         }
         if limit == 0 || limit > MOST_UNITS {
-            return Err(QuotaError::Limit(limit));
+            return Err(refused(format!(
+                "a quota is 1 to {MOST_UNITS} units, not {limit}"
+            )));
         }
         if window < Duration::from_secs(1) || window > LONGEST {
-            return Err(QuotaError::Window(window));
+            return Err(refused(format!(
+                "a window is 1 second to 400 days, not {window:?}"
+            )));
         }
         Ok(Self {
             name: name.into(),
@@ -76,7 +72,7 @@ impl Quota {
     ///
     /// # Errors
     /// A limit of 0 or over 2³²-1.
-    pub fn per_minute(limit: u64) -> Result<Self, QuotaError> {
+    pub fn per_minute(limit: u64) -> Result<Self, ParseError> {
         Self::new("minute", limit, Duration::from_secs(60))
     }
 
@@ -84,7 +80,7 @@ impl Quota {
     ///
     /// # Errors
     /// A limit of 0 or over 2³²-1.
-    pub fn per_hour(limit: u64) -> Result<Self, QuotaError> {
+    pub fn per_hour(limit: u64) -> Result<Self, ParseError> {
         Self::new("hour", limit, Duration::from_secs(3600))
     }
 
@@ -108,8 +104,8 @@ impl Quota {
 }
 
 impl TryFrom<Plain> for Quota {
-    type Error = QuotaError;
-    fn try_from(plain: Plain) -> Result<Self, QuotaError> {
+    type Error = ParseError;
+    fn try_from(plain: Plain) -> Result<Self, ParseError> {
         Self::new(
             &plain.name,
             plain.limit,
@@ -137,7 +133,7 @@ impl From<Quota> for Plain {
 /// let quotas = Quotas::new([Quota::per_minute(60)?, Quota::per_hour(1000)?])?;
 /// assert_eq!(quotas, Quotas::default());
 /// assert_eq!(quotas.to_string(), r#""minute";q=60;w=60, "hour";q=1000;w=3600"#);
-/// # Ok::<(), portunus::quota::QuotaError>(())
+/// # Ok::<(), portunus::ParseError>(())
 /// ```
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Quota>", into = "Vec<Quota>")]
@@ -148,14 +144,16 @@ impl Quotas {
     ///
     /// # Errors
     /// No quota, over 16, or two of one name.
-    pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, QuotaError> {
+    pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, ParseError> {
         let quotas: Vec<Quota> = quotas.into_iter().take(MOST_QUOTAS + 1).collect();
         let twice = quotas
             .iter()
             .enumerate()
             .any(|(at, quota)| quotas[..at].iter().any(|q| q.name == quota.name));
         if quotas.is_empty() || quotas.len() > MOST_QUOTAS || twice {
-            return Err(QuotaError::List);
+            return Err(refused(format!(
+                "a bucket has 1 to {MOST_QUOTAS} quotas with names of their own"
+            )));
         }
         Ok(Self(quotas.into()))
     }
@@ -203,8 +201,8 @@ impl PartialEq for Quotas {
 impl Eq for Quotas {}
 
 impl TryFrom<Vec<Quota>> for Quotas {
-    type Error = QuotaError;
-    fn try_from(quotas: Vec<Quota>) -> Result<Self, QuotaError> {
+    type Error = ParseError;
+    fn try_from(quotas: Vec<Quota>) -> Result<Self, ParseError> {
         Self::new(quotas)
     }
 }

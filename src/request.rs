@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 
+use crate::text::{ParseError, start};
+
 /// A header field, by name. The library's own are told apart without comparing text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -73,23 +75,20 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// A text that names no version of TLS.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no version of TLS {0:?}: there are TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3, and https for an unknown one"
-)]
-pub struct ParseTlsVersionError(String);
-
 /// As OpenSSL names versions (`TLSv1.3`), or `https` for an unknown one.
 impl FromStr for TlsVersion {
-    type Err = ParseTlsVersionError;
-    fn from_str(text: &str) -> Result<Self, ParseTlsVersionError> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         match text {
             "https" | "TLSv1" | "TLSv1.0" => Ok(Self::V1_0),
             "TLSv1.1" => Ok(Self::V1_1),
             "TLSv1.2" => Ok(Self::V1_2),
             "TLSv1.3" => Ok(Self::V1_3),
-            _ => Err(ParseTlsVersionError(text.chars().take(40).collect())),
+            _ => {
+                let known = "TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3, and https for an unknown one";
+                let why = format!("no version of TLS {:?}: there are {known}", start(text, 40));
+                Err(ParseError::new("version of TLS", why))
+            }
         }
     }
 }

@@ -127,6 +127,40 @@ pub(crate) async fn awaited<T: Told>(step: Step, ask: impl Future<Output = T>) -
     answer
 }
 
+/// Nobody runs the periodic jobs.
+pub(crate) fn jobs_are_not_run() {
+    #[cfg(feature = "tracing")]
+    tracing::error!(
+        target: "portunus",
+        "nobody runs the periodic jobs, so usage and audit events are lost with the process: spawn \
+         `Portunus::run(shutdown)`, or call `Portunus::maintain()` at least once a second"
+    );
+}
+
+/// A periodic job failed; it is tried again.
+pub(crate) fn job_failed(job: &str, error: &(dyn std::error::Error + 'static)) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "portunus", job, error, "a periodic job failed and is tried again");
+    let _ = (job, error);
+}
+
+/// Something could not be kept until it was written.
+pub(crate) fn lost(what: &'static str, count: u64) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: "portunus", count, "{what} were lost: more waited than may be kept");
+    let _ = (what, count);
+}
+
+/// A request has no client address: its failures cannot be counted.
+pub(crate) fn no_client_address() {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        target: "portunus",
+        "a request has no client address: failures are not counted per client, and only the number of \
+         look-ups in flight is bounded"
+    );
+}
+
 /// A list has left out a row that cannot be read.
 pub(crate) fn left_out(row: &str) {
     #[cfg(feature = "tracing")]

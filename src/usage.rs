@@ -9,15 +9,25 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::clock::Clock;
 use crate::key::KeyId;
 use crate::store::{StoreError, UsageDelta, UsageStore};
+use crate::telemetry;
 
 /// The most keys whose uses a store is given at once: its other writes wait meanwhile.
 const MOST_AT_ONCE: usize = 1000;
+
+/// No more keys are counted at once: those in use, and those whose uses are not written.
+const MOST_KEYS: usize = 1_000_000;
+/// Their cells take no more memory than this, in bytes.
+const MOST_BYTES: usize = 256 << 20;
+
+/// How long after the first use the periodic jobs must have been run once.
+const JOBS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Counts the use of keys. Cloning shares the counts.
 #[derive(Clone, Default)]
@@ -30,23 +40,77 @@ struct Shared {
     cells: Mutex<Cells>,
     /// Held by the one flush that runs.
     flushing: async_lock::Mutex<()>,
+    /// How many uses were written.
+    written: AtomicU64,
+    watch: Arc<Watch>,
 }
 
+/// Notices that nobody runs the periodic jobs.
 #[derive(Default)]
+struct Watch {
+    /// Whether there are jobs that nobody has run yet.
+    awaits_jobs: AtomicBool,
+    /// When the first use was while they are awaited: milliseconds of the monotonic clock, and one.
+    first_use: AtomicU64,
+    clock: OnceLock<Arc<dyn Clock>>,
+}
+
+impl Watch {
+    /// A request was let through. Where nobody has run the periodic jobs ten seconds after the first
+    /// one, says so, once.
+    fn authenticated(&self) {
+        let relaxed = Ordering::Relaxed;
+        let Some(clock) = self.clock.get().filter(|_| self.awaits_jobs.load(relaxed)) else {
+            return;
+        };
+        let now = clock.monotonic().as_millis();
+        let stamp = u64::try_from(now).unwrap_or(u64::MAX - 1) + 1;
+        let first = self.first_use.compare_exchange(0, stamp, relaxed, relaxed);
+        let waited = first.map_or_else(|first| stamp.saturating_sub(first), |_| 0);
+        if Duration::from_millis(waited) >= JOBS_WITHIN && self.awaits_jobs.swap(false, relaxed) {
+            telemetry::jobs_are_not_run();
+        }
+    }
+}
+
 struct Cells {
     by_id: HashMap<KeyId, Arc<UsageCell>>,
+    /// How much memory they take, in bytes.
+    bytes: usize,
+    most_keys: usize,
+    /// Where uses are counted for which there is no room.
+    lost: Arc<UsageCell>,
     /// How often a flush has subtracted what it wrote.
     flushes: u64,
 }
 
+impl Default for Cells {
+    fn default() -> Self {
+        Self {
+            by_id: HashMap::new(),
+            bytes: 0,
+            most_keys: MOST_KEYS,
+            lost: Arc::default(),
+            flushes: 0,
+        }
+    }
+}
+
+impl Cells {
+    fn bytes_of(id: &KeyId) -> usize {
+        size_of::<(KeyId, Arc<UsageCell>)>() + size_of::<UsageCell>() + id.as_str().len()
+    }
+}
+
 /// The uses of one key that are not written yet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct UsageCell {
     count: AtomicU64,
     /// Milliseconds since the epoch, of the last use that was counted; 0 before the first. A flush
     /// leaves it as it is.
     last_used: AtomicU64,
     last_ip: Mutex<Option<IpAddr>>,
+    watch: Arc<Watch>,
 }
 
 impl UsageCell {
@@ -62,6 +126,9 @@ impl UsageCell {
             && let Ok(mut last) = self.last_ip.try_lock()
         {
             *last = ip;
+        }
+        if self.watch.awaits_jobs.load(Ordering::Relaxed) {
+            self.watch.authenticated();
         }
     }
 
@@ -88,9 +155,30 @@ impl UsageRecorder {
         if let Some(cell) = cells.by_id.get(id) {
             return Arc::clone(cell);
         }
-        let cell = Arc::new(UsageCell::default());
+        let bytes = Cells::bytes_of(id);
+        if cells.by_id.len() >= cells.most_keys || cells.bytes + bytes > MOST_BYTES {
+            return Arc::clone(&cells.lost);
+        }
+        let cell = Arc::new(UsageCell {
+            watch: Arc::clone(&self.shared.watch),
+            ..UsageCell::default()
+        });
+        cells.bytes += bytes;
         cells.by_id.insert(id.clone(), Arc::clone(&cell));
         cell
+    }
+
+    /// From now on somebody must run the periodic jobs.
+    pub(crate) fn await_jobs(&self, clock: &Arc<dyn Clock>) {
+        let watch = &self.shared.watch;
+        let _ = watch.clock.set(Arc::clone(clock));
+        watch.awaits_jobs.store(true, Ordering::Relaxed);
+    }
+
+    /// Somebody runs them.
+    pub(crate) fn jobs_are_run(&self) {
+        let awaits = &self.shared.watch.awaits_jobs;
+        awaits.store(false, Ordering::Relaxed);
     }
 
     /// Writes what was counted since the last flush, after any other flush that runs. Call it on an
@@ -126,6 +214,16 @@ impl UsageRecorder {
         cells.by_id.values().map(count).sum()
     }
 
+    /// How many uses were written so far.
+    pub(crate) fn flushed(&self) -> u64 {
+        self.shared.written.load(Ordering::Relaxed)
+    }
+
+    /// How many uses were lost so far because too many keys were in use.
+    pub(crate) fn lost(&self) -> u64 {
+        self.cells().lost.count.load(Ordering::Relaxed)
+    }
+
     /// Subtracts what the store has taken.
     fn written(&self, deltas: &[UsageDelta]) {
         let mut cells = self.cells();
@@ -133,6 +231,8 @@ impl UsageRecorder {
             if let Some(cell) = cells.by_id.get(&delta.id) {
                 cell.count.fetch_sub(delta.count, Ordering::Relaxed);
             }
+            let written = &self.shared.written;
+            written.fetch_add(delta.count, Ordering::Relaxed);
         }
         cells.flushes += 1;
     }
@@ -140,9 +240,14 @@ impl UsageRecorder {
     /// Forgets the cells that nobody needs any more.
     fn tidy(&self) {
         let mut cells = self.cells();
+        let Cells { by_id, bytes, .. } = &mut *cells;
         // First whether anybody else holds it: under the lock nobody can begin to.
-        cells.by_id.retain(|_, cell| {
-            Arc::strong_count(cell) > 1 || cell.count.load(Ordering::Relaxed) > 0
+        by_id.retain(|id, cell| {
+            let stays = Arc::strong_count(cell) > 1 || cell.count.load(Ordering::Relaxed) > 0;
+            if !stays {
+                *bytes -= Cells::bytes_of(id);
+            }
+            stays
         });
     }
 
@@ -191,6 +296,14 @@ impl Reading<'_> {
         }
         let unwritten = |id: &KeyId| cells.by_id.get(id).and_then(|cell| cell.unwritten(id));
         Some(ids.into_iter().map(unwritten).collect())
+    }
+}
+
+impl fmt::Debug for UsageCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageCell")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
     }
 }
 
@@ -252,6 +365,24 @@ mod tests {
             reading.unwritten([&id]).is_some()
         });
         assert_eq!(asked, Some(Reading::ATTEMPTS));
+    }
+
+    #[test]
+    fn uses_of_keys_for_which_there_is_no_room_are_lost_and_counted() {
+        let usage = UsageRecorder::default();
+        usage.cells().most_keys = 2;
+        let ids: Vec<_> = (0..3).map(|_| KeyId::generate().unwrap()).collect();
+        for id in &ids {
+            usage.cell(id).count(SystemTime::UNIX_EPOCH, None);
+        }
+        assert_eq!((usage.pending(), usage.lost()), (2, 1));
+        let unwritten = usage.reading().unwritten(&ids).unwrap();
+        usage.written(&unwritten.into_iter().flatten().collect::<Vec<_>>());
+        usage.tidy();
+        // There is room again.
+        usage.cell(&ids[2]).count(SystemTime::UNIX_EPOCH, None);
+        assert_eq!((usage.pending(), usage.lost(), usage.flushed()), (1, 1, 2));
+        assert_eq!(usage.cells().bytes, Cells::bytes_of(&ids[2]));
     }
 
     #[test]

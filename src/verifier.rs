@@ -28,6 +28,11 @@ pub trait TokenVerifier: fmt::Debug + Send + Sync + 'static {
 
     /// Whose token it is; `None` where it is not valid, for whatever reason.
     ///
+    /// An answer is used for two seconds at most, from when it was asked for, and never past the
+    /// token's expiry: so long does a token work on after it was revoked. Clients whose tokens and
+    /// keys turned out to be nobody's too often are [refused](crate::limit::LookupBudget) before the
+    /// verifier is asked.
+    ///
     /// # Errors
     /// Where that cannot be told: the request is refused with 503 `VERIFIER_UNAVAILABLE`, never
     /// with 401.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::directory::{Directory, DirectoryError, User, UserRef};
@@ -20,12 +21,55 @@ use crate::telemetry;
 /// the latest.
 pub struct CachedDirectory<D> {
     inner: D,
-    found: Cache<(TenantId, UserRef), (Arc<User>, Duration)>,
-    missing: Cache<(TenantId, UserRef), Duration>,
+    found: Cache<(TenantId, UserRef), (Arc<User>, Duration), BySize>,
+    missing: Cache<(TenantId, UserRef), Duration, BySize>,
     time_to_live: Duration,
     clock: Arc<dyn Clock>,
     /// How often all was forgotten: an answer to a question from before that is not remembered.
     clears: AtomicU64,
+}
+
+/// Each user that is kept, and each that does not exist, has room for this many bytes.
+const SHARE: u64 = 2048;
+
+/// Bounds users by number and by size: none counts for less than its share.
+#[derive(Clone)]
+struct BySize;
+
+impl BySize {
+    fn weight_of(tenant: &TenantId, user: &UserRef, bytes: usize) -> u64 {
+        let named = match user {
+            UserRef::Id(id) => id.as_str().len(),
+            UserRef::Email(email) => email.len(),
+        };
+        ((tenant.as_str().len() + named + bytes + 128) as u64).max(SHARE)
+    }
+}
+
+impl Weighter<(TenantId, UserRef), (Arc<User>, Duration)> for BySize {
+    fn weight(
+        &self,
+        (tenant, who): &(TenantId, UserRef),
+        (user, _): &(Arc<User>, Duration),
+    ) -> u64 {
+        let name = |name: &str| name.len() + size_of::<String>();
+        let scopes = user
+            .scopes
+            .iter()
+            .flatten()
+            .map(|scope| name(scope.as_str()));
+        let workspaces = user.workspaces.iter().flatten();
+        let names: usize = scopes.chain(workspaces.map(|id| name(id.as_str()))).sum();
+        let email = user.email.as_ref().map_or(0, String::len);
+        let bytes = size_of::<User>() + user.id.as_str().len() + email + names;
+        Self::weight_of(tenant, who, bytes)
+    }
+}
+
+impl Weighter<(TenantId, UserRef), Duration> for BySize {
+    fn weight(&self, (tenant, who): &(TenantId, UserRef), _: &Duration) -> u64 {
+        Self::weight_of(tenant, who, 0)
+    }
 }
 
 impl<D: Directory> CachedDirectory<D> {
@@ -33,12 +77,14 @@ impl<D: Directory> CachedDirectory<D> {
     pub const LONGEST: Duration = Duration::from_secs(60);
 
     /// Keeps up to `capacity` users, and as many that do not exist, for this long: at most
-    /// [`LONGEST`](Self::LONGEST), which is also what more is taken for.
+    /// [`LONGEST`](Self::LONGEST), which is also what more is taken for. Each of both has room for 2
+    /// KiB per user on average; where they take more, fewer are kept.
     pub fn new(inner: D, capacity: usize, time_to_live: Duration) -> Self {
+        let room = SHARE.saturating_mul(capacity as u64);
         Self {
             inner,
-            found: Cache::new(capacity),
-            missing: Cache::new(capacity),
+            found: Cache::with_weighter(capacity, room, BySize),
+            missing: Cache::with_weighter(capacity, room, BySize),
             time_to_live: time_to_live.min(Self::LONGEST),
             clock: Arc::new(SystemClock::default()),
             clears: AtomicU64::new(0),
@@ -128,6 +174,13 @@ impl<D: Directory> Directory for CachedDirectory<D> {
             // Counted as a miss by `resolve`, if that is asked next.
             None => self.inner.resolve_now(tenant, user),
         }
+    }
+
+    fn sweep(&self) {
+        let now = self.clock.monotonic();
+        self.found.retain(|_, (_, until)| now < *until);
+        self.missing.retain(|_, until| now < *until);
+        self.inner.sweep();
     }
 }
 

@@ -46,6 +46,10 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         let _ = (tenant, user);
         None
     }
+
+    /// Frees what it remembers and does not use any more. It is called about once a minute and must
+    /// not wait; a directory that remembers nothing has nothing to do, which is the default.
+    fn sweep(&self) {}
 }
 
 /// How a request names a user.
@@ -196,6 +200,7 @@ to_the_pointee! {
             tenant: &TenantId,
             user: &UserRef,
         ) -> Option<Result<Option<Arc<User>>, DirectoryError>>;
+        fn sweep(&self);
     }
     OwnerStanding {
         async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError>;

@@ -6,9 +6,13 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::carrier::Carrier;
+use super::inside;
 use crate::error::{AuthError, ErrorCode};
 use crate::policy::Requirement;
 use crate::principal::KeyPrincipal;
+use crate::request::RequestHead;
+use crate::respond::Answer;
 
 /// Why a host's own type is missing, though there is a principal.
 pub(super) fn no_such_caller() -> AuthError {
@@ -16,6 +20,38 @@ pub(super) fn no_such_caller() -> AuthError {
         ErrorCode::Forbidden,
         "This route asks for a type of caller that nothing makes",
     )
+}
+
+/// Why an extractor refused: the error, and the answer in the API's dialect.
+#[derive(Debug)]
+pub struct Rejection {
+    pub(super) error: AuthError,
+    pub(super) answer: Answer,
+}
+
+impl Rejection {
+    pub(super) fn new<C: Carrier>(error: AuthError, carrier: &C, head: &dyn RequestHead) -> Self {
+        let answer = inside::answer(&error, carrier, head);
+        Self { error, answer }
+    }
+
+    /// The error.
+    #[must_use]
+    pub fn error(&self) -> &AuthError {
+        &self.error
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Rejection {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
 }
 
 /// The host's own type for a caller, made by a mapping of the layer: `map_principal` or

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::RequestId;
+use super::{RequestId, shortened};
 use crate::actor::ActorMode;
 use crate::error::ErrorCode;
 use crate::key::{Environment, KeyId, TenantId, UserId, WorkspaceId};
@@ -39,9 +39,13 @@ pub struct AuditEvent {
     /// The environment of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
-    /// The only workspaces that the key reaches; absent for all, and where no key is known.
+    /// The only workspaces that the key reaches, the first of them where there are many; absent for
+    /// all, and where no key is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspaces: Option<Vec<WorkspaceId>>,
+    /// How many workspaces the key reaches besides those.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub more_workspaces: u64,
     /// In which way the key acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ActorMode>,
@@ -52,9 +56,12 @@ pub struct AuditEvent {
     /// Who did it: the owner of the key (RFC 8693 §4.1: `act`), or the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<Party>,
-    /// The authority that it was done with.
+    /// The authority that it was done with: the first scopes of it where there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// How many scopes there are besides those.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub more_scopes: u64,
     /// The client's address, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ip: Option<IpAddr>,
@@ -89,10 +96,12 @@ impl AuditEvent {
             key_id: None,
             environment: None,
             workspaces: None,
+            more_workspaces: 0,
             mode: None,
             subject: None,
             actor: None,
             scopes: Vec::new(),
+            more_scopes: 0,
             client_ip: None,
             method: None,
             route: None,
@@ -100,6 +109,40 @@ impl AuditEvent {
             detail: None,
             count: None,
         }
+    }
+
+    /// No event names more scopes than this, nor more workspaces.
+    pub(crate) const MOST_NAMES: usize = 64;
+    /// How many bytes the names of scopes take at most, and those of workspaces.
+    pub(crate) const LONGEST_NAMES: usize = 4096;
+
+    /// Names scopes, the first of them where there are many.
+    pub(crate) fn name_scopes<T: fmt::Display>(&mut self, scopes: impl IntoIterator<Item = T>) {
+        let scopes = scopes.into_iter().map(|scope| scope.to_string());
+        (self.scopes, self.more_scopes) = first_names(scopes, String::len);
+    }
+
+    /// Names the only workspaces that a key reaches, the first of them where there are many.
+    pub(crate) fn name_workspaces(&mut self, workspaces: Option<&[WorkspaceId]>) {
+        let named = workspaces.map(|all| first_names(all.iter().cloned(), |id| id.as_str().len()));
+        let (named, more) = named.map_or((None, 0), |(named, more)| (Some(named), more));
+        (self.workspaces, self.more_workspaces) = (named, more);
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let texts = [&self.method, &self.route, &self.detail];
+        let texts = texts.into_iter().flatten().map(String::len);
+        let scopes = self
+            .scopes
+            .iter()
+            .map(|name| name.len() + size_of::<String>());
+        let workspaces = self.workspaces.iter().flatten();
+        let workspaces = workspaces.map(|id| id.as_str().len() + size_of::<WorkspaceId>());
+        let parties = [&self.subject, &self.actor].into_iter().flatten();
+        let ids = 3 * 128;
+        let all = texts.chain(scopes).chain(workspaces);
+        size_of::<Self>() + ids + all.chain(parties.map(Party::bytes)).sum::<usize>()
     }
 
     /// Whether somebody took part in it under this name: a user's id, an e-mail address in any
@@ -112,6 +155,28 @@ impl AuditEvent {
             .any(|party| party.is(who))
     }
 }
+
+/// The first of some names, and how many more there are.
+fn first_names<T>(names: impl Iterator<Item = T>, length: impl Fn(&T) -> usize) -> (Vec<T>, u64) {
+    let (mut first, mut more, mut bytes) = (Vec::new(), 0, 0);
+    for name in names {
+        bytes += length(&name);
+        let fits = first.len() < AuditEvent::MOST_NAMES && bytes <= AuditEvent::LONGEST_NAMES;
+        match fits && more == 0 {
+            true => first.push(name),
+            false => more += 1,
+        }
+    }
+    (first, more)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+/// The longest e-mail address and the longest name of somebody, in bytes.
+const LONGEST_PARTY: usize = 320;
 
 /// Somebody who takes part in an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -129,24 +194,30 @@ pub struct Party {
 }
 
 impl Party {
-    /// A user; `None` where neither is known.
+    /// A user; `None` where neither is known. Texts longer than 320 bytes are cut.
     #[must_use]
     pub fn user(id: Option<&UserId>, email: Option<&str>) -> Option<Self> {
         let party = Self {
             user_id: id.cloned(),
-            user_email: email.map(str::to_owned),
+            user_email: email.map(|email| shortened(email, LONGEST_PARTY)),
             name: None,
         };
         (party.user_id.is_some() || party.user_email.is_some()).then_some(party)
     }
 
-    /// An operator.
+    /// An operator. A name longer than 320 bytes is cut.
     #[must_use]
     pub fn operator(name: impl Into<String>) -> Self {
         Self {
-            name: Some(name.into()),
+            name: Some(shortened(&name.into(), LONGEST_PARTY)),
             ..Self::default()
         }
+    }
+
+    fn bytes(&self) -> usize {
+        let id = self.user_id.as_ref().map_or(0, |id| id.as_str().len());
+        let texts = [&self.user_email, &self.name];
+        id + texts.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
     /// Whether somebody goes by this name here.
@@ -222,9 +293,10 @@ named! {
         KeyMakePrimary = "key.make_primary",
         /// A key was deleted.
         KeyDelete = "key.delete",
-        /// A key's record was looked at; not noted.
+        /// A key's record was looked at; noted only where that was refused.
         KeyRead = "key.read",
-        /// Management at all, noted where an operator may manage nothing.
+        /// Management at all, noted where nobody is proven to ask for it, where the operator may manage
+        /// nothing, and where what was asked for is no act.
         Manage = "manage",
         /// A secret was verified for an operator.
         KeyVerify = "key.verify",

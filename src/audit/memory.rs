@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -18,10 +19,10 @@ pub struct MemoryAudit {
 
 #[derive(Default)]
 struct Kept {
-    events: VecDeque<AuditEvent>,
+    /// Each with its place: how many were kept before it.
+    events: VecDeque<(u64, AuditEvent)>,
     ids: HashSet<EventId>,
-    /// How many have been forgotten: the place of the oldest that is kept.
-    forgotten: u64,
+    next_place: u64,
 }
 
 impl MemoryAudit {
@@ -37,7 +38,8 @@ impl MemoryAudit {
     /// All events that are kept, the oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<AuditEvent> {
-        self.kept.lock().events.iter().cloned().collect()
+        let kept = self.kept.lock();
+        kept.events.iter().map(|(_, event)| event.clone()).collect()
     }
 }
 
@@ -50,14 +52,23 @@ impl AuditSink for MemoryAudit {
                 continue;
             }
             if kept.events.len() == self.capacity
-                && let Some(oldest) = kept.events.pop_front()
+                && let Some((_, oldest)) = kept.events.pop_front()
             {
                 kept.ids.remove(&oldest.id);
-                kept.forgotten += 1;
             }
-            kept.events.push_back(event.clone());
+            let place = kept.next_place;
+            kept.next_place += 1;
+            kept.events.push_back((place, event.clone()));
         }
         Ok(())
+    }
+
+    async fn forget_before(&self, at: SystemTime) -> Result<u64, AuditError> {
+        let mut kept = self.kept.lock();
+        let Kept { events, ids, .. } = &mut *kept;
+        let before = events.len();
+        events.retain(|(_, event)| event.at >= at || !ids.remove(&event.id));
+        Ok((before - events.len()) as u64)
     }
 }
 
@@ -66,13 +77,9 @@ impl AuditReader for MemoryAudit {
     async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError> {
         let kept = self.kept.lock();
         let limit = query.limit.clamp(1, 500);
-        let end = query
-            .before
-            .unwrap_or(u64::MAX)
-            .saturating_sub(kept.forgotten);
-        let end = usize::try_from(end).unwrap_or(usize::MAX);
-        let within = kept.events.iter().take(end).enumerate();
-        let within = within.map(|(number, event)| (kept.forgotten + number as u64, event));
+        let before = query.before.unwrap_or(u64::MAX);
+        let end = kept.events.partition_point(|(place, _)| *place < before);
+        let within = kept.events.iter().take(end);
         // The place is that of the last event shown, or looked at: what comes after it in the list
         // was kept before it.
         let (mut items, mut last) = (Vec::new(), None);
@@ -85,7 +92,7 @@ impl AuditReader for MemoryAudit {
                 items.push(event.clone());
             }
             if selected || scanned + 1 == EventQuery::MOST_SCANNED {
-                last = Some(place);
+                last = Some(*place);
             }
         }
         Ok(EventPage::new(items, None))

@@ -2,8 +2,10 @@
 //!
 //! An event is made when the head of the response exists, so that it tells the whole outcome: a
 //! route's refusal, the status that a handler chose, or that the caller went away. Noting it never
-//! waits: events go into a bounded queue, and [`AuditTrail::flush`] writes them to the sinks. What
-//! the queue could not take is counted, and the trail says so.
+//! waits: events go into a queue that is bounded by number and size, and the periodic jobs of the
+//! service ([`Portunus::maintain`](crate::Portunus::maintain)) write them to the sinks. What the queue
+//! could not take is counted, and the trail says so. Only refusals are throttled: whoever is let
+//! through leaves an event, however the request ends.
 //!
 //! ```
 //! use portunus::audit::{AuditReader, AuditTrail, EventQuery, MemoryAudit};
@@ -11,22 +13,24 @@
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let log = MemoryAudit::new(10_000);
 //! let trail = AuditTrail::new([log.clone()]);
-//! // Authenticator::builder(store).audit(trail.clone()) and
-//! // KeyManager::builder(store, format).audit(trail.clone())
+//! // Portunus::builder(format).store(store).audit(trail.clone())
 //!
-//! trail.flush().await?; // on an interval, when it is asked for, before the process ends
+//! trail.flush().await?; // in a test; a service's periodic jobs do it themselves
 //! let page = log.events(&EventQuery::new()).await?;
 //! # Ok(()) }
 //! ```
 
 mod event;
+mod ids;
 mod json_lines;
 mod memory;
+mod outlet;
 mod request_id;
 mod requests;
 mod sink;
 #[cfg(feature = "tracing")]
 mod spans;
+mod throttle;
 mod trail;
 mod witness;
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
@@ -18,6 +19,16 @@ pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Where they could not be kept: they are given again with the next flush.
     async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError>;
+
+    /// Forgets the events of before an instant, by the time that they tell; returns how many. A sink
+    /// that cannot, such as a chain of lines, forgets none: that is the default.
+    ///
+    /// # Errors
+    /// Where the log gives no answer. Some may be forgotten already; the next call goes on.
+    async fn forget_before(&self, at: SystemTime) -> Result<u64, AuditError> {
+        let _ = at;
+        Ok(0)
+    }
 }
 
 /// Reads what a sink has kept. `Arc` and `Box` of a reader are readers.
@@ -82,10 +93,10 @@ impl EventQuery {
             .as_ref()
             .is_none_or(|tenant| event.tenant_id.as_ref() == Some(tenant))
             && self.within_workspaces.as_ref().is_none_or(|own| {
-                event
-                    .workspaces
-                    .as_ref()
-                    .is_none_or(|reached| reached.iter().all(|id| own.contains(id)))
+                // Where not all are named, nobody can tell whether they are within these.
+                event.workspaces.as_ref().is_none_or(|reached| {
+                    event.more_workspaces == 0 && reached.iter().all(|id| own.contains(id))
+                })
             })
             && self
                 .key_id
@@ -145,6 +156,7 @@ impl AuditError {
 to_the_pointee! {
     AuditSink {
         async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError>;
+        async fn forget_before(&self, at: SystemTime) -> Result<u64, AuditError>;
     }
     AuditReader {
         async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError>;

@@ -2,31 +2,30 @@
 //! order.
 //!
 //! A request notes its event by one push into a lock-free queue. Acts of management are few and
-//! always kept. Where the queue is full, or one source fails again and again, events are left out,
-//! counted, and the next flush says how many.
+//! kept before all requests. Where the queue is full, by number or by size, or one source is refused
+//! again and again, events are left out, counted, and the next flush says how many. Each sink has a
+//! [backlog](Outlet) of its own: one that hangs or fails stops no other.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_queue::ArrayQueue;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use rand::TryRng;
 
+use super::ids::Ids;
+use super::outlet::{Bounds, Kept, Outlet};
 use super::requests::FlushRequests;
+use super::throttle::Throttle;
 use super::witness::Noted;
 use super::{Action, AuditError, AuditEvent, AuditOutcome, AuditSink, EventId, RequestId};
-use crate::clock::{Clock, SystemClock};
-use crate::key::KeyId;
-use crate::limit::FailureLimits;
+use crate::clock::{Clock, SystemClock, within};
 use crate::quota::{Quota, Quotas};
 use crate::telemetry;
-
-/// No sink is given more events than this at once.
-const BATCH: usize = 512;
 
 /// Takes events without waiting, and brings them to the sinks. Cloning shares the queue.
 #[derive(Clone)]
@@ -36,11 +35,14 @@ pub struct AuditTrail {
 
 struct Shared {
     queue: ArrayQueue<Waiting>,
+    /// How many bytes the events of the queue will take.
+    queued_bytes: AtomicUsize,
+    bounds: Bounds,
     /// Acts of management for which the queue had no place.
-    overflow: Mutex<Vec<AuditEvent>>,
-    sinks: Vec<Arc<dyn AuditSink>>,
-    /// What each sink has not taken yet. Held while writing, so that events stay in their order.
-    unwritten: async_lock::Mutex<Vec<Unwritten>>,
+    overflow: Mutex<Overflow>,
+    outlets: Box<[Outlet]>,
+    /// Held while events are moved from the queue to the sinks, so that they stay in their order.
+    taking: Mutex<()>,
     successes: bool,
     throttle: Option<Throttle>,
     clock: Arc<dyn Clock>,
@@ -52,67 +54,25 @@ struct Shared {
     throttled: AtomicU64,
 }
 
-/// What one sink has not taken yet, and what it will never get.
 #[derive(Default)]
-struct Unwritten {
-    waiting: VecDeque<Arc<Kept>>,
-    /// How many events were given up because this sink took none.
-    given_up: u64,
-    /// How many missing events it was told of.
-    told: u64,
-}
-
-struct Kept {
-    event: AuditEvent,
-    /// Whether it is an act of management, which is never given up.
-    act: bool,
-    /// Whether some sink will never get it: it counts as one that was dropped, however many they
-    /// are.
-    given_up: AtomicBool,
-}
-
-/// Failures by source: keys and clients apart, so that a flood of clients hides no key.
-struct Throttle {
-    keys: FailureLimits,
-    clients: FailureLimits,
+struct Overflow {
+    acts: VecDeque<AuditEvent>,
+    bytes: usize,
 }
 
 enum Waiting {
     Request(Box<Noted>),
+    /// A call of management that came to no act.
+    Refusal(Box<AuditEvent>),
     Act(Box<AuditEvent>),
 }
 
-/// Ids that no other process makes: 64 random bits, and a count.
-struct Ids {
-    process: u64,
-    count: AtomicU64,
-}
-
-impl Ids {
-    fn new() -> Self {
-        let mut bytes = [0; 8];
-        // Uniqueness, not secrecy: where the system has no randomness, keys cannot be issued
-        // either, and this must not keep a service from starting.
-        let random = rand::rngs::SysRng.try_fill_bytes(&mut bytes).is_ok();
-        let clock = || {
-            SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_nanos()
-        };
-        let process = if random {
-            u64::from_le_bytes(bytes)
-        } else {
-            u64::try_from(clock()).unwrap_or_default()
-        };
-        Self {
-            process,
-            count: AtomicU64::new(1),
+impl Waiting {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Request(noted) => noted.bytes(),
+            Self::Refusal(event) | Self::Act(event) => event.bytes(),
         }
-    }
-
-    fn next(&self) -> u128 {
-        u128::from(self.process) << 64 | u128::from(self.count.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -120,7 +80,7 @@ impl Ids {
 #[must_use = "a builder does nothing until build()"]
 pub struct AuditTrailBuilder {
     sinks: Vec<Arc<dyn AuditSink>>,
-    capacity: usize,
+    bounds: Bounds,
     successes: bool,
     failures: Option<Quotas>,
     clock: Arc<dyn Clock>,
@@ -140,7 +100,10 @@ impl AuditTrail {
     pub fn builder() -> AuditTrailBuilder {
         AuditTrailBuilder {
             sinks: Vec::new(),
-            capacity: 16_384,
+            bounds: Bounds {
+                events: 16_384,
+                bytes: 64 << 20,
+            },
             successes: true,
             failures: Quota::per_minute(100)
                 .and_then(|quota| Quotas::new([quota]))
@@ -149,26 +112,61 @@ impl AuditTrail {
         }
     }
 
-    /// Writes what was noted so far, and waits until it is written: also what another flush has
-    /// begun. Call it on an interval, whenever it is [asked for](Self::flush_requested), and before
-    /// the process ends. Dropping the future loses no event.
+    /// Writes what was noted so far to all sinks at once, and waits until each has taken it: also
+    /// what another flush has begun. It waits for as long as the slowest sink takes. Dropping the
+    /// future loses no event.
     ///
     /// # Errors
     /// The first sink's that could not keep its events; they are given to it again with the next
-    /// flush, up to the trail's capacity. The other sinks have theirs.
+    /// flush, up to the trail's bounds. The other sinks have theirs.
     pub async fn flush(&self) -> Result<(), AuditError> {
-        let mut unwritten = self.shared.unwritten.lock().await;
+        let sinks = (0..self.sinks()).map(|sink| self.shared.flush(sink));
+        join_all(sinks).await.into_iter().collect()
+    }
+
+    /// How many sinks there are.
+    pub(crate) fn sinks(&self) -> usize {
+        self.shared.outlets.len()
+    }
+
+    /// Writes what was noted so far to one sink, and gives it this long.
+    ///
+    /// # Errors
+    /// The sink's; `None` where the time was over.
+    pub(crate) async fn flush_sink(
+        &self,
+        sink: usize,
+        limit: Duration,
+    ) -> Result<(), Option<AuditError>> {
         let begun = self.shared.requests.begin();
-        self.shared.take(&mut unwritten);
-        let mut failed = None;
-        for (sink, unwritten) in self.shared.sinks.iter().zip(unwritten.iter_mut()) {
-            if let Err(error) = self.shared.write(&**sink, unwritten).await {
-                failed.get_or_insert(error);
-                self.shared.bound(unwritten);
-            }
-        }
-        self.shared.requests.end(begun);
-        failed.map_or(Ok(()), Err)
+        let flushed = within(limit, self.shared.flush(sink)).await;
+        // Also one that was given up has ended: whoever asked for it need not wait longer.
+        self.shared.requests.end(sink, begun);
+        flushed.ok_or(None)?.map_err(Some)
+    }
+
+    /// Has a sink forget its events of before an instant; returns how many.
+    pub(crate) async fn forget_before(
+        &self,
+        sink: usize,
+        at: SystemTime,
+    ) -> Result<u64, AuditError> {
+        self.shared.outlets[sink].sink().forget_before(at).await
+    }
+
+    /// Whether a flush was asked for that this sink has not ended.
+    pub(crate) fn is_flush_wanted(&self, sink: usize) -> bool {
+        self.shared.requests.is_wanted(sink)
+    }
+
+    /// How many flushes were asked for so far.
+    pub(crate) fn flushes_requested(&self) -> u64 {
+        self.shared.requests.begin()
+    }
+
+    /// Waits until more flushes were asked for than so many.
+    pub(crate) async fn flush_requested_since(&self, requests: u64) {
+        self.shared.requests.asked_since(requests).await;
     }
 
     /// Asks whoever flushes this trail to do it now, and waits until such a flush has ended, well
@@ -198,15 +196,22 @@ impl AuditTrail {
         self.shared.dropped_by_the_queue() + self.shared.given_up.load(Ordering::Relaxed)
     }
 
-    /// How many events some sink has not taken yet, once a flush that runs has ended: after the last
-    /// flush, before the process ends, those that are lost.
-    pub async fn pending(&self) -> usize {
-        let unwritten = self.shared.unwritten.lock().await;
-        let kept = unwritten.iter().map(|sink| sink.waiting.len()).max();
-        kept.unwrap_or(0) + self.shared.queue.len() + self.shared.overflow.lock().len()
+    /// How many events some sink has not taken yet: after the last flush, before the process ends,
+    /// those that are lost.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        let _taking = self.shared.taking.lock();
+        let kept = self.shared.outlets.iter().map(Outlet::waiting).max();
+        kept.unwrap_or(0) + self.shared.queue.len() + self.shared.overflow.lock().acts.len()
     }
 
-    /// How many failures were left out because their source had failed too often.
+    /// How many events were written so far: to the sink that has taken the most.
+    pub(crate) fn written(&self) -> u64 {
+        let written = self.shared.outlets.iter().map(Outlet::written);
+        written.max().unwrap_or(0)
+    }
+
+    /// How many refusals were left out because their source had been refused too often.
     #[must_use]
     pub fn throttled(&self) -> u64 {
         self.shared.throttled.load(Ordering::Relaxed)
@@ -214,43 +219,57 @@ impl AuditTrail {
 
     /// An event of now, to be filled in and noted.
     pub(crate) fn event(&self, action: Action, outcome: AuditOutcome) -> AuditEvent {
-        AuditEvent::new(
-            self.next_id(),
-            to_the_millisecond(self.shared.clock.now()),
-            action,
-            outcome,
-        )
+        AuditEvent::new(self.next_id(), self.now(), action, outcome)
     }
 
-    /// Keeps an act of management, whatever else waits.
+    /// Keeps an act of management, before all requests that wait.
     pub(crate) fn note_act(&self, event: AuditEvent) {
-        if let Err(Waiting::Act(event)) = self.shared.queue.push(Waiting::Act(Box::new(event))) {
-            self.shared.overflow.lock().push(*event);
+        if self.sinks() == 0 {
+            return;
+        }
+        if let Err(Waiting::Act(event)) = self.shared.push(Waiting::Act(Box::new(event))) {
+            let mut overflow = self.shared.overflow.lock();
+            let bytes = event.bytes();
+            let bounds = self.shared.bounds.of_acts();
+            if bounds.have_room(overflow.acts.len() + 1, overflow.bytes + bytes) {
+                overflow.bytes += bytes;
+                overflow.acts.push_back(*event);
+            } else {
+                self.shared.drops_one();
+            }
+        }
+    }
+
+    /// Keeps a call of management that came to no act, unless there is no place for it or its source
+    /// failed too often: the operator of this name, else the client.
+    pub(crate) fn note_refusal(&self, operator: Option<&str>, event: AuditEvent) {
+        if self.sinks() > 0 && self.keeps_refusal(operator, event.client_ip) {
+            self.push(Waiting::Refusal(Box::new(event)));
         }
     }
 
     pub(super) fn note(&self, noted: Box<Noted>) {
-        if self.shared.queue.push(Waiting::Request(noted)).is_err() {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            telemetry::audit_left_out("queue_full", 1);
+        if self.sinks() > 0 {
+            self.push(Waiting::Request(noted));
         }
     }
 
-    /// Whether a failure of this source is to be kept: of the key where one was presented, else of
-    /// the client.
-    pub(super) fn keeps_failure(&self, key: Option<&KeyId>, client: Option<IpAddr>) -> bool {
-        let Some(throttle) = &self.shared.throttle else {
-            return true;
-        };
-        let over = match key {
-            Some(key) => throttle.keys.count_name(key.as_str()),
-            None => throttle.clients.count(client),
-        };
-        if over.is_some() {
+    fn push(&self, waiting: Waiting) {
+        if self.shared.push(waiting).is_err() {
+            self.shared.drops_one();
+        }
+    }
+
+    /// Whether a refusal of this source is to be kept: of the key or the operator where one is
+    /// known, else of the client.
+    pub(super) fn keeps_refusal(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
+        let throttle = self.shared.throttle.as_ref();
+        let kept = throttle.is_none_or(|throttle| throttle.admits(known, client));
+        if !kept {
             self.shared.throttled.fetch_add(1, Ordering::Relaxed);
             telemetry::audit_left_out("throttled", 1);
         }
-        over.is_none()
+        kept
     }
 
     pub(super) fn keeps_successes(&self) -> bool {
@@ -262,7 +281,7 @@ impl AuditTrail {
     }
 
     pub(super) fn next_id(&self) -> EventId {
-        EventId::new(self.shared.ids.next())
+        self.shared.ids.next()
     }
 
     pub(crate) fn make_request_id(&self) -> Option<RequestId> {
@@ -283,104 +302,92 @@ impl Shared {
     /// Whether the sinks have taken everything that was noted before this call.
     fn all_is_written(&self) -> bool {
         // Whoever holds it moves events from the queue to the sinks.
-        let Some(unwritten) = self.unwritten.try_lock() else {
-            return false;
-        };
+        let _taking = self.taking.lock();
         self.queue.is_empty()
-            && self.overflow.lock().is_empty()
-            && unwritten
-                .iter()
-                .all(|unwritten| unwritten.waiting.is_empty())
+            && self.overflow.lock().acts.is_empty()
+            && self.outlets.iter().all(|outlet| outlet.waiting() == 0)
+    }
+
+    /// Puts an event into the queue, or gives it back where there is no room for it.
+    fn push(&self, event: Waiting) -> Result<(), Waiting> {
+        let bytes = event.bytes();
+        let before = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let pushed = match before + bytes <= self.bounds.bytes {
+            true => self.queue.push(event),
+            false => Err(event),
+        };
+        if pushed.is_err() {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        pushed
+    }
+
+    fn pop(&self) -> Option<Waiting> {
+        let event = self.queue.pop()?;
+        self.queued_bytes
+            .fetch_sub(event.bytes(), Ordering::Relaxed);
+        Some(event)
+    }
+
+    fn drops_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        telemetry::audit_left_out("queue_full", 1);
     }
 
     /// Moves what waits in the queue to what each sink has yet to take.
-    fn take(&self, unwritten: &mut [Unwritten]) {
+    fn take(&self) {
+        let _taking = self.taking.lock();
         let mut fresh = Vec::new();
-        let kept = |event, act| {
-            Arc::new(Kept {
-                event,
-                act,
-                given_up: AtomicBool::new(false),
-            })
-        };
         // Not until it is empty: whoever flushes must not work for ever for those who fill it.
         for _ in 0..self.queue.capacity() {
-            match self.queue.pop() {
-                Some(Waiting::Request(noted)) => fresh.push(kept(noted.into_event(), false)),
-                Some(Waiting::Act(event)) => fresh.push(kept(*event, true)),
+            match self.pop() {
+                Some(Waiting::Request(noted)) => fresh.push(Kept::request(noted.into_event())),
+                Some(Waiting::Refusal(event)) => fresh.push(Kept::request(*event)),
+                Some(Waiting::Act(event)) => fresh.push(Kept::act(*event)),
                 None => break,
             }
         }
-        fresh.extend(
-            self.overflow
-                .lock()
-                .drain(..)
-                .map(|event| kept(event, true)),
-        );
-        unwritten
-            .iter_mut()
-            .for_each(|unwritten| unwritten.waiting.extend(fresh.iter().cloned()));
-    }
-
-    /// Writes to one sink what it has not taken yet, and how much is missing, where it was not
-    /// told.
-    async fn write(
-        &self,
-        sink: &dyn AuditSink,
-        unwritten: &mut Unwritten,
-    ) -> Result<(), AuditError> {
-        while !unwritten.waiting.is_empty() {
-            let batch: Vec<_> = unwritten
-                .waiting
-                .iter()
-                .take(BATCH)
-                .map(|kept| kept.event.clone())
-                .collect();
-            sink.record(&batch).await?;
-            unwritten.waiting.drain(..batch.len());
-        }
-        // What other sinks were not given is not missing here.
-        let (full, throttled) = (
-            self.dropped_by_the_queue(),
-            self.throttled.load(Ordering::Relaxed),
-        );
-        let missing = full + throttled + unwritten.given_up;
-        if missing > unwritten.told {
-            let (id, at) = (
-                EventId::new(self.ids.next()),
-                to_the_millisecond(self.clock.now()),
-            );
-            let mut event = AuditEvent::new(id, at, Action::EventsLost, AuditOutcome::Ok);
-            event.count = Some(missing - unwritten.told);
-            let dropped = full + unwritten.given_up;
-            event.detail = Some(format!(
-                "since the start: {dropped} dropped, {throttled} throttled"
-            ));
-            sink.record(&[event]).await?;
-            unwritten.told = missing;
-        }
-        Ok(())
-    }
-
-    /// Gives up the oldest requests that a failing sink has not taken, down to the capacity; never
-    /// an act of management.
-    fn bound(&self, unwritten: &mut Unwritten) {
-        let mut excess = unwritten
-            .waiting
-            .len()
-            .saturating_sub(self.queue.capacity());
-        unwritten.waiting.retain(|kept| {
-            let goes = excess > 0 && !kept.act;
-            if goes {
-                excess -= 1;
-                unwritten.given_up += 1;
+        let overflow = std::mem::take(&mut *self.overflow.lock());
+        fresh.extend(overflow.acts.into_iter().map(Kept::act));
+        let fresh: Vec<_> = fresh.into_iter().map(Arc::new).collect();
+        for outlet in &self.outlets {
+            for given_up in outlet.add(&fresh, self.bounds) {
                 telemetry::audit_left_out("sink_failed", 1);
-                if !kept.given_up.swap(true, Ordering::Relaxed) {
+                if given_up.is_given_up() {
                     self.given_up.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            !goes
-        });
+        }
+    }
+
+    /// Writes to one sink what it has not taken yet, and how much is missing there.
+    async fn flush(&self, sink: usize) -> Result<(), AuditError> {
+        let outlet = &self.outlets[sink];
+        let turn = outlet.turn().await;
+        let begun = self.requests.begin();
+        self.take();
+        let written = self.write(outlet).await;
+        drop(turn);
+        self.requests.end(sink, begun);
+        written
+    }
+
+    async fn write(&self, outlet: &Outlet) -> Result<(), AuditError> {
+        outlet.write().await?;
+        // What other sinks were not given is not missing here.
+        let full = self.dropped_by_the_queue();
+        let throttled = self.throttled.load(Ordering::Relaxed);
+        let of_lost = |missing: u64, untold: u64| {
+            let (id, at) = (self.ids.next(), to_the_millisecond(self.clock.now()));
+            let mut event = AuditEvent::new(id, at, Action::EventsLost, AuditOutcome::Ok);
+            event.count = Some(untold);
+            let dropped = missing - throttled;
+            event.detail = Some(format!(
+                "since the start: {dropped} dropped, {throttled} throttled"
+            ));
+            event
+        };
+        outlet.tell_missing(full + throttled, of_lost).await
     }
 
     fn dropped_by_the_queue(&self) -> u64 {
@@ -390,8 +397,9 @@ impl Shared {
 
 impl fmt::Debug for AuditTrail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sinks = self.shared.outlets.iter().map(Outlet::sink);
         f.debug_struct("AuditTrail")
-            .field("sinks", &self.shared.sinks)
+            .field("sinks", &sinks.collect::<Vec<_>>())
             .field("waiting", &self.shared.queue.len())
             .finish_non_exhaustive()
     }
@@ -404,9 +412,17 @@ impl AuditTrailBuilder {
         self
     }
 
-    /// How many events may wait for a flush, at least one; 16 384 unless set.
+    /// How many events may wait for a flush, at least one; 16 384 unless set. Acts of management
+    /// have room for as many besides, and for 1024 at least.
     pub fn capacity(mut self, events: usize) -> Self {
-        self.capacity = events.max(1);
+        self.bounds.events = events.max(1);
+        self
+    }
+
+    /// How many bytes the events may take that wait for a flush, and those that wait for one sink;
+    /// 64 MiB each unless set, and as many for acts of management. An event takes less than 12 KiB.
+    pub fn bytes(mut self, most: usize) -> Self {
+        self.bounds.bytes = most;
         self
     }
 
@@ -416,8 +432,9 @@ impl AuditTrailBuilder {
         self
     }
 
-    /// How many failures of one source (a key, else a client's address, IPv6 by /64) are noted; 100
-    /// a minute unless set, `None` for all.
+    /// How many refusals of one source (a key or an operator, else a client's address, IPv6 by /64)
+    /// are noted; 100 a minute unless set, `None` for all. What was let through is never left out by
+    /// this, however it ended.
     pub fn failures_per_source(mut self, quotas: Option<Quotas>) -> Self {
         self.failures = quotas;
         self
@@ -432,23 +449,22 @@ impl AuditTrailBuilder {
     /// The trail.
     #[must_use]
     pub fn build(self) -> AuditTrail {
-        let limits = |quotas: &Quotas| FailureLimits::new(quotas.clone(), &self.clock);
+        let sinks = self.sinks.len();
         AuditTrail {
             shared: Arc::new(Shared {
-                queue: ArrayQueue::new(self.capacity),
+                queue: ArrayQueue::new(self.bounds.events),
+                queued_bytes: AtomicUsize::new(0),
+                bounds: self.bounds,
                 overflow: Mutex::default(),
-                unwritten: async_lock::Mutex::new(
-                    self.sinks.iter().map(|_| Unwritten::default()).collect(),
-                ),
-                sinks: self.sinks,
+                outlets: self.sinks.into_iter().map(Outlet::new).collect(),
+                taking: Mutex::default(),
                 successes: self.successes,
-                throttle: self.failures.map(|quotas| Throttle {
-                    keys: limits(&quotas),
-                    clients: limits(&quotas),
-                }),
+                throttle: self
+                    .failures
+                    .map(|quotas| Throttle::new(quotas, &self.clock)),
                 clock: self.clock,
                 ids: Ids::new(),
-                requests: Arc::default(),
+                requests: Arc::new(FlushRequests::of(sinks)),
                 dropped: AtomicU64::new(0),
                 given_up: AtomicU64::new(0),
                 throttled: AtomicU64::new(0),

@@ -140,9 +140,14 @@ impl Drop for Witness {
             // Nobody was let through as nobody: there is nothing to tell.
             (AuditOutcome::Ok, None) => false,
             (AuditOutcome::Ok, Some(_)) => self.trail.keeps_successes(),
+            // Somebody was let through, and may have changed something: whoever closes connections
+            // early leaves an event each time.
+            (AuditOutcome::Abandoned | AuditOutcome::Failed, Some(_)) if noted.is_admitted() => {
+                true
+            }
             (_, record) => self
                 .trail
-                .keeps_failure(record.map(|record| &record.id), noted.client_ip),
+                .keeps_refusal(record.map(|record| record.id.as_str()), noted.client_ip),
         };
         if kept {
             self.trail.note(noted);
@@ -159,13 +164,28 @@ impl Noted {
         }
     }
 
+    /// Whether somebody was let through, however the request ended.
+    fn is_admitted(&self) -> bool {
+        matches!(self.who, Who::Admitted(_))
+    }
+
+    /// About how much memory its event will take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        const NAME: usize = 48;
+        let names = |count: usize| count.min(AuditEvent::MOST_NAMES) * NAME;
+        let named = self.record().map_or(0, |record| {
+            names(record.scopes.len()) + names(record.workspaces.as_ref().map_or(0, Vec::len))
+        });
+        size_of::<AuditEvent>() + size_of::<Self>() + self.method.len() + self.route.len() + named
+    }
+
     pub(super) fn into_event(self) -> AuditEvent {
         let mut event = AuditEvent::new(self.id, self.at, Action::Request, self.outcome);
         if let Some(record) = self.record() {
             event.tenant_id = Some(record.owner.tenant_id.clone());
             event.key_id = Some(record.id.clone());
             event.environment = Some(record.environment.clone());
-            event.workspaces.clone_from(&record.workspaces);
+            event.name_workspaces(record.workspaces.as_deref());
             event.actor = Party::user(
                 record.owner.user_id.as_ref(),
                 record.owner.user_email.as_deref(),
@@ -181,18 +201,13 @@ impl Noted {
                 let actor = principal.actor();
                 event.mode = Some(principal.mode());
                 event.subject = Party::user(actor.user_id, actor.user_email);
-                event.scopes = principal.scopes().names();
+                event.name_scopes(principal.scopes().names());
             }
             Who::Refused(presented) => {
                 let (mode, subject) = asked(&presented.record, presented.named.as_ref());
                 event.mode = Some(mode);
                 event.subject = subject;
-                event.scopes = presented
-                    .record
-                    .scopes
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect();
+                event.name_scopes(&presented.record.scopes);
             }
         }
         event.client_ip = self.client_ip;

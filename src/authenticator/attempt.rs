@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::audit::Witness;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
 use crate::limit::Decision;
@@ -43,6 +44,17 @@ impl Admission {
             canonical_user: None,
         }
     }
+}
+
+/// A request that was begun by [`Authenticator::begin`](crate::Authenticator::begin).
+#[derive(Debug)]
+#[must_use = "a request that is dropped lets nobody in and is noted as abandoned"]
+#[non_exhaustive]
+pub struct Begun {
+    /// Whether the request may pass.
+    pub attempt: Attempt,
+    /// Who watches it for the audit; `None` where nothing is audited.
+    pub witness: Option<Witness>,
 }
 
 /// The answer to an attempt.

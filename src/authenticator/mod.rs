@@ -6,25 +6,30 @@
 //!
 //! [`Authenticator::attempt`] answers synchronously what it can, which is everything when the store
 //! answers without waiting; for the rest it hands back a future that owns its data and is `Send`.
+//! `path` has the steps, as a list.
 //! Scopes are demanded by routes, afterwards: what is kept of a key is identity and facts, never a
 //! decision.
 
 mod attempt;
+mod budget;
 mod builder;
 mod entry;
+mod facts;
+mod limits;
+mod lookup;
 mod path;
+mod rehash;
+mod requested;
 mod rules;
+mod tokens;
 mod verify;
-mod wanted;
+mod wait;
 
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
-
-use zeroize::Zeroizing;
+use std::sync::atomic::Ordering;
 
 use crate::actor::{Directory, OwnerStanding, UserIds};
 use crate::audit::{AuditTrail, RequestId, Witness};
@@ -32,33 +37,25 @@ use crate::clock::Clock;
 use crate::credential::{Accepted, Presentation, Scheme};
 use crate::error::AuthError;
 use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord};
-use crate::limit::{FailureLimits, LocalLimiter, OnOutage, RateLimiter};
 use crate::network::{ClientIp, Transport};
 use crate::quota::Quotas;
 use crate::request::RequestHead;
 use crate::respond::Responder;
 use crate::scope::{ScopeModel, ScopeSet};
 use crate::store::{KeyLookup, KeyStore};
-use crate::telemetry;
 use crate::usage::UsageRecorder;
-use crate::verifier::TokenVerifier;
 
-pub use attempt::{Admission, Attempt, Outcome, PendingAttempt};
-pub use builder::{AuthenticatorBuilder, BuildError};
+pub use attempt::{Admission, Attempt, Begun, Outcome, PendingAttempt};
+use budget::Budget;
+pub(crate) use builder::AuthenticatorParts;
+use limits::Limiting;
+use rehash::Rehashes;
+use tokens::Tokens;
 pub use verify::{Introspection, Verdict};
-use wanted::Wanted;
 
 /// Authenticates requests. Cloning shares everything.
 ///
-/// ```
-/// use portunus::Authenticator;
-/// use portunus::key::{Alphabet, KeyFormat};
-/// use portunus::store::MemoryStore;
-///
-/// let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-/// let authenticator = Authenticator::builder(MemoryStore::new()).bearer([format]).build()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// It is a part of what [`Portunus::builder`](crate::Portunus::builder) builds.
 #[derive(Clone)]
 pub struct Authenticator {
     inner: Arc<Inner>,
@@ -88,74 +85,37 @@ struct Inner {
     usage: UsageRecorder,
     transport: Option<Transport>,
     client_ip: ClientIp,
-    failures: Option<FailureLimits>,
-    limits: Option<Limits>,
-    quotas: Quotas,
-    tenant_quotas: Option<Quotas>,
-    cost_of: Option<Arc<CostOf>>,
-    bucket_of: Option<Arc<BucketOf>>,
+    budget: Budget,
+    limits: Limiting,
     owner_standing: Option<Arc<dyn OwnerStanding>>,
     directory: Option<Arc<dyn Directory>>,
     user_ids: UserIds,
-    verifier: Option<Arc<dyn TokenVerifier>>,
+    tokens: Option<Tokens>,
     audit: Option<AuditTrail>,
     responder: Arc<Responder>,
     /// Tells this authenticator's compiled entries from another's.
     tag: u64,
-    /// After a rehash failed: not before this many milliseconds of monotonic time.
-    next_rehash: AtomicU64,
-}
-
-/// What is remembered of the request's head once the head is gone.
-struct Facts {
-    purpose: Purpose,
-    now: SystemTime,
-    client_ip: Option<IpAddr>,
-    /// Whether the connection is as secure as demanded.
-    secure: bool,
-    wanted: Result<Wanted, AuthError>,
-    /// A text that may be a token of the verifier's, where the store has no such key.
-    token: Option<Zeroizing<String>>,
-    cost: u64,
-    bucket: Option<(String, Quotas)>,
-}
-
-/// What the steps are taken for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// To let a request pass.
-    Request,
-    /// To tell what a request would get: it takes no quota and is no use of the key.
-    Verification,
-}
-
-type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
-type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync;
-
-/// Step 7, where a host limits.
-struct Limits {
-    limiter: Arc<dyn RateLimiter>,
-    /// Counts while the limiter gives no answer, in mode [`OnOutage::Local`].
-    stand_in: LocalLimiter,
-    on_outage: OnOutage,
-    outages: AtomicU64,
+    rehashes: Rehashes,
 }
 
 impl Authenticator {
-    /// Starts an authenticator that looks keys up here.
-    pub fn builder(store: impl KeyLookup) -> AuthenticatorBuilder {
-        AuthenticatorBuilder::new(Arc::new(store))
+    /// Decides about a request, or begins to, and begins its audit: all that an adapter needs of a
+    /// request's head, read once. The client's address is resolved once for both.
+    pub fn begin(&self, head: &dyn RequestHead) -> Begun {
+        let client_ip = self.client_ip(head);
+        Begun {
+            witness: self.watch(head, client_ip),
+            attempt: self.attempt_from(head, client_ip),
+        }
     }
 
-    /// Decides about a request, or begins to.
+    /// Decides about a request, or begins to. Nothing is noted of it; see [`begin`](Self::begin).
     pub fn attempt(&self, head: &dyn RequestHead) -> Attempt {
-        match self.inner.attempt(head, self.anonymous) {
-            Ok(Attempt::Pending(PendingAttempt(rest))) => {
-                Attempt::Pending(PendingAttempt(Box::pin(telemetry::in_span(rest))))
-            }
-            Ok(ready) => ready,
-            Err(error) => Attempt::Ready(Err(error)),
-        }
+        self.attempt_from(head, self.client_ip(head))
+    }
+
+    fn attempt_from(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Attempt {
+        self.inner.attempt(head, client_ip, self.anonymous)
     }
 
     /// Decides about a request, waiting where it must. The head is read at once; the future owns
@@ -208,12 +168,16 @@ impl Authenticator {
     /// the witness who was let through and how the request was answered.
     #[must_use]
     pub fn witness(&self, head: &dyn RequestHead) -> Option<Witness> {
+        self.watch(head, self.client_ip(head))
+    }
+
+    fn watch(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Option<Witness> {
         let trail = self.inner.audit.as_ref()?;
-        let is_key = |text: &str| self.inner.gives_away(text);
+        let is_key = |text: &str| self.inner.looks_like_key(text);
         Some(Witness::new(
             trail,
             head,
-            self.inner.client_ip.resolve(head),
+            client_ip,
             self.request_id(head),
             &is_key,
         ))
@@ -228,7 +192,7 @@ impl Authenticator {
             .request_id()
             .and_then(RequestId::new)
             .or_else(|| RequestId::of(head));
-        let given = given.filter(|id| !self.inner.gives_away(id.as_str()));
+        let given = given.filter(|id| !self.inner.looks_like_key(id.as_str()));
         given.or_else(|| self.inner.audit.as_ref()?.make_request_id())
     }
 
@@ -249,7 +213,29 @@ impl Authenticator {
     /// The quotas of keys that have none of their own.
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
-        &self.inner.quotas
+        &self.inner.limits.quotas
+    }
+
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.inner.hasher
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    pub(crate) fn user_ids(&self) -> UserIds {
+        self.inner.user_ids
+    }
+
+    /// The one environment that is served, if it is only one.
+    pub(crate) fn environment(&self) -> Option<&Environment> {
+        self.inner.environment.as_ref()
+    }
+
+    /// Whether keys of this kind have no scopes and may do everything.
+    pub(crate) fn is_unscoped(&self, kind: KeyKind) -> bool {
+        self.inner.unscoped.contains(&kind)
     }
 
     pub(crate) fn directory(&self) -> Option<&Arc<dyn Directory>> {
@@ -278,13 +264,48 @@ impl Authenticator {
         &self.inner.usage
     }
 
+    /// How many keys wait to be stored under the current scheme.
+    #[must_use]
+    pub fn pending_rehashes(&self) -> usize {
+        self.inner.rehashes.pending()
+    }
+
+    /// Stores keys under the current scheme that were used and are stored under an older one. Call it
+    /// on an interval: requests note such keys, a thousand at most, and write nothing themselves.
+    /// Returns how many were written. After the store has failed, nothing is tried for a minute.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn write_rehashes(&self) -> usize {
+        self.inner.write_rehashes().await.0
+    }
+
+    /// The same, for the periodic jobs, which report failures.
+    pub(crate) async fn try_write_rehashes(&self) -> Result<(), crate::store::StoreError> {
+        self.inner.write_rehashes().await.1
+    }
+
+    /// How many keys were stored under the current scheme so far.
+    pub(crate) fn written_rehashes(&self) -> u64 {
+        self.inner.rehashes.written()
+    }
+
+    /// Frees what the limiter keeps for idle buckets.
+    pub(crate) fn sweep_limiter(&self) {
+        let limits = &self.inner.limits;
+        limits.limiter.iter().for_each(|limiter| limiter.sweep());
+        crate::limit::RateLimiter::sweep(&limits.stand_in);
+    }
+
+    /// Frees what the directory remembers and does not use any more.
+    pub(crate) fn sweep_directory(&self) {
+        let directory = self.inner.directory.iter();
+        directory.for_each(|directory| directory.sweep());
+    }
+
     /// How many requests the limiter gave no answer for.
     #[must_use]
     pub fn limiter_outages(&self) -> u64 {
-        self.inner
-            .limits
-            .as_ref()
-            .map_or(0, |limits| limits.outages.load(Ordering::Relaxed))
+        self.inner.limits.outages.load(Ordering::Relaxed)
     }
 
     /// The store that keys are looked up in.

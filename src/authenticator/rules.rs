@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use super::Facts;
+use super::facts::Facts;
 use crate::actor::{ActorMode, DirectoryError, Standing, User, UserIds, UserRef};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyKind, KeyRecord, KeyStatus};
@@ -28,7 +28,7 @@ pub(super) fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(
 }
 
 /// A user key whose `X-User-Id` is its own user, which changes nothing.
-pub(super) fn is_own_user(
+pub(super) fn owner_is_requested(
     record: &KeyRecord,
     ids: UserIds,
     mode: ActorMode,
@@ -51,7 +51,7 @@ pub(super) fn may_act_for(record: &KeyRecord, user: &User) -> bool {
 }
 
 /// What the standing of an owner means for the key.
-pub(super) fn stands(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
+pub(super) fn check_owner(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
     match answer {
         Ok(Standing::Good) => Ok(()),
         Ok(Standing::Suspended) => Err(AuthError::new(ErrorCode::OwnerSuspended)),

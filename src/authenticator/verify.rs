@@ -9,12 +9,13 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::rules::{network, standing};
-use super::wanted::Wanted;
-use super::{Admission, Authenticator, Facts, Inner, Purpose};
+use super::facts::{Facts, Purpose};
+use super::path::Progress;
+use super::rules::network;
+use super::{Admission, Authenticator, Inner};
 use crate::actor;
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{KeyId, KeyRecord, WorkspaceId};
+use crate::key::{KeyDigest, KeyId, KeyRecord, WorkspaceId};
 use crate::policy::{Principal, Requirement, WorkspaceOf};
 use crate::principal::{KeyEntry, KeyPrincipal};
 use crate::request::{FieldName, RequestHead};
@@ -51,6 +52,7 @@ impl Introspection {
     }
 
     /// The workspace that the request is about, whichever way the route takes it from a request.
+    /// Without one, the answer is that for a route that takes keys of any workspaces.
     pub fn with_workspace(mut self, workspace: WorkspaceId) -> Self {
         self.workspace = Some(workspace);
         self
@@ -71,7 +73,7 @@ impl Introspection {
                 let of = WorkspaceOf::function(move |_| Some(id.as_str().to_owned()));
                 required.and(Requirement::workspace(of))
             }
-            None => required,
+            None => required.any_workspace(),
         }
     }
 }
@@ -154,30 +156,52 @@ impl Authenticator {
         key: &str,
         asked: &Introspection,
     ) -> Result<Option<Verdict>, AuthError> {
-        let Some(entry) = self.inner.known(key).await? else {
-            return Ok(None);
-        };
-        let facts = Facts {
-            purpose: Purpose::Verification,
-            now: self.inner.clock.now(),
-            client_ip: asked.client_ip,
-            secure: true,
-            wanted: Ok(Wanted::Owner),
-            token: None,
-            cost: 1,
-            bucket: None,
-        };
-        if standing(&entry.record, facts.now).is_err() {
+        let mut formats = self.inner.accepted.iter().flat_map(|way| &way.formats);
+        if !formats.any(|format| format.parse(key).is_ok()) {
             return Ok(None);
         }
-        let outcome = self.inner.stand(Arc::clone(&entry), facts).outcome().await;
-        let admitted = outcome.and_then(Admission::into_principal);
-        if let Err(error) = &admitted
-            && error.code().status() == 503
-        {
-            return Err(error.clone());
+        let mut facts = Facts::new(Purpose::Verification, asked.client_ip);
+        facts.digests = Some(self.inner.digests(key));
+        let mut so_far = Progress::new(&facts);
+        let outcome = match self.inner.advance(&facts, &mut so_far, None) {
+            Ok(None) => so_far.outcome(&facts),
+            Ok(Some(wait)) => self.inner.finish(&facts, &mut so_far, wait).await,
+            Err(error) => Err(error),
+        };
+        let verdict = |entry, admitted| Ok(Some(self.inner.judge(entry, admitted, asked)));
+        match (outcome.and_then(Admission::into_principal), so_far.entry) {
+            (Err(error), _) if error.status() == 503 => Err(error),
+            // It works for nothing, or is no key.
+            (Err(error), _)
+                if error.status() == 401 && error.code() != ErrorCode::WrongEnvironment =>
+            {
+                Ok(None)
+            }
+            (Err(error), Some(entry)) => verdict(entry, Err(error)),
+            (Err(_), None) => Ok(None),
+            (Ok(principal), _) => verdict(Arc::clone(principal.entry()), Ok(principal)),
         }
-        Ok(Some(self.inner.judge(entry, admitted, asked)))
+    }
+}
+
+impl Authenticator {
+    /// Waits for the turn to look up a key for an operator, unless it is known here: as every
+    /// request does, but that no client's failures count.
+    ///
+    /// # Errors
+    /// `STORE_UNAVAILABLE` where the turn does not come in time.
+    pub(crate) async fn turn(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Result<impl Send + Sized + use<>, AuthError> {
+        if self.inner.store.knows(digests) {
+            return Ok(None);
+        }
+        let busy = |_| {
+            let why = "too many look-ups are in flight";
+            AuthError::unavailable(ErrorCode::StoreUnavailable, why)
+        };
+        self.inner.budget.enter(None).await.map(Some).map_err(busy)
     }
 }
 
@@ -226,7 +250,9 @@ impl Inner {
                 .map(|error| error.detail().to_owned()),
         );
         parts.extend(by_network(principal.record(), asked.client_ip));
-        if let Some(required) = &asked.requirement {
+        if let Some(required) = asked.requirement.clone() {
+            // Workspaces are told of below.
+            let required = required.any_workspace();
             let head = AskedHead {
                 method: "GET",
                 asked,
@@ -266,7 +292,10 @@ fn by_network(record: &KeyRecord, ip: Option<IpAddr>) -> Option<String> {
 
 fn by_method(principal: &KeyPrincipal, method: &str, asked: &Introspection) -> String {
     let head = AskedHead { method, asked };
-    match Requirement::none().check(principal, Some(&head)) {
+    match Requirement::none()
+        .any_workspace()
+        .check(principal, Some(&head))
+    {
         Ok(()) => format!("{method}: the key has access"),
         Err(_) => format!("{method}: the key is read-only"),
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::text::{ParseError, start};
+
 /// Why a request is refused: stable, machine-readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -274,18 +276,16 @@ impl ErrorCode {
     }
 }
 
-/// A text that is no code.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no error code")]
-pub struct ParseErrorCodeError(String);
-
 impl FromStr for ErrorCode {
-    type Err = ParseErrorCodeError;
-    fn from_str(text: &str) -> Result<Self, ParseErrorCodeError> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let found = Self::ALL.iter().find(|code| code.as_str() == text);
-        found
-            .copied()
-            .ok_or_else(|| ParseErrorCodeError(text.chars().take(40).collect()))
+        found.copied().ok_or_else(|| {
+            ParseError::new(
+                "error code",
+                format!("{:?} is no error code", start(text, 40)),
+            )
+        })
     }
 }
 

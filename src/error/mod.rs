@@ -13,7 +13,7 @@ use std::time::Duration;
 mod code;
 
 pub(crate) use code::ChallengeError;
-pub use code::{ErrorCode, ParseErrorCodeError};
+pub use code::ErrorCode;
 
 use crate::key::{KeyId, KeyRecord, UserId};
 use crate::limit::Decision;

@@ -13,6 +13,7 @@
     doc = "```ignore (needs the feature testing)"
 )]
 //! use portunus::ErrorCode;
+//! use portunus::config::Policy;
 //! use portunus::network::{AllowList, ClientIp, ForwardedHeader};
 //! use portunus::testing::{TestKeys, TestRequest};
 //!
@@ -22,10 +23,9 @@
 //!     // A key that works from the customer's office only.
 //!     let office = AllowList::parse(["203.0.113.0/24"])?;
 //!     let key = keys.issue_with("acme", ["document:read"], |new| new.allowed_ips = Some(office));
-//!     let authenticator = keys
-//!         .authenticator()
-//!         .client_ip(ClientIp::behind(["10.0.0.0/8".parse()?], ForwardedHeader::XForwardedFor))
-//!         .build()?;
+//!     let behind = ClientIp::behind(["10.0.0.0/8".parse()?], ForwardedHeader::XForwardedFor);
+//!     let service = keys.builder().policy(Policy::new().client_ip(behind)).build()?;
+//!     let authenticator = service.authenticator();
 //!     let request = |peer: &str, forwarded: &str| {
 //!         let request = TestRequest::get("/documents").bearer(&key).field("x-forwarded-for", forwarded);
 //!         request.peer(peer)
@@ -77,6 +77,7 @@
 )]
 //! use portunus::network::Transport;
 //! use portunus::request::TlsVersion;
+//! use portunus::config::Policy;
 //! use portunus::testing::{TestKeys, TestRequest};
 //!
 //! # #[tokio::main]
@@ -84,7 +85,8 @@
 //! let keys = TestKeys::new();
 //! let key = keys.issue("acme", []);
 //! let demand = Transport::tls(TlsVersion::V1_2).or_proven_by(["10.0.0.0/8".parse()?], "X-TLS-Version");
-//! let authenticator = keys.authenticator().transport(Some(demand)).build()?;
+//! let service = keys.builder().policy(Policy::new().transport(Some(demand))).build()?;
+//! let authenticator = service.authenticator();
 //! let request = || TestRequest::get("/documents").bearer(&key);
 //!
 //! let ended_here = request().tls(TlsVersion::V1_3);
@@ -118,6 +120,8 @@
 //! - **64 hops are walked:** a client further to the left is not known. What stands left of the
 //!   client is not read at all, so nobody gets past an allow-list by writing a long list.
 //! - **Failed attempts are counted by this address.** With the wrong setting they are all the
-//!   proxy's, and one attacker may lock out everybody behind it.
+//!   proxy's, and one attacker slows down everybody behind it whose key is not in the cache
+//!   ([`LookupBudget`](crate::limit::LookupBudget)). Without any address, failures are not counted at
+//!   all, which is logged once.
 //! - **CDNs change their networks.** Read them from where they are published, and build the
 //!   authenticator from that.

@@ -22,6 +22,7 @@
 //!
 //! use async_trait::async_trait;
 //! use portunus::actor::{Directory, DirectoryError, User, UserRef};
+//! use portunus::config::Actors;
 //! use portunus::key::{Delegation, TenantId};
 //! use portunus::testing::{TestKeys, TestRequest};
 //! use portunus::{ActorMode, ErrorCode, Principal, scope};
@@ -59,7 +60,8 @@
 //!     // Delegation is a permission of the key, and off unless it is given.
 //!     let key = keys.issue_with("acme", ["document:*"], |new| new.delegation = Some(Delegation::On));
 //!     let plain = keys.issue("acme", ["document:*"]);
-//!     let authenticator = keys.authenticator().directory(People).build()?;
+//!     let service = keys.builder().actors(Actors::new().directory(People)).build()?;
+//!     let authenticator = service.authenticator();
 //!     let request = |key: &str| TestRequest::get("/documents").bearer(key);
 //!
 //!     // As itself.

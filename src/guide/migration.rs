@@ -11,10 +11,11 @@
     doc = "```ignore (needs the feature testing)"
 )]
 //! use portunus::key::{Alphabet, KeyFormat, KeyHasher, Owner, Pepper};
-//! use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey};
+//! use portunus::config::Credentials;
+//! use portunus::manage::{ImportedDigest, ManageError, NewImport, NewKey};
 //! use portunus::store::MemoryStore;
 //! use portunus::testing::TestRequest;
-//! use portunus::{Authenticator, ErrorCode, scope};
+//! use portunus::{ErrorCode, Portunus, scope};
 //! use sha2::{Digest, Sha256};
 //!
 //! #[tokio::main]
@@ -31,9 +32,10 @@
 //!     // table are found too.
 //!     let hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[7; 32])?).accept_sha256()?;
 //!
-//!     let store = MemoryStore::new();
-//!     let manager = KeyManager::builder(store.clone(), new.clone()).hasher(hasher.clone()).build()?;
-//!     let authenticator = Authenticator::builder(store).bearer([new, old]).hasher(hasher).build()?;
+//!     // Both are accepted, and keys are issued in the first.
+//!     let credentials = Credentials::new().bearer([new, old]).hasher(hasher);
+//!     let keys = Portunus::builder(credentials).store(MemoryStore::new()).build()?;
+//!     let (manager, authenticator) = (keys.manager(), keys.authenticator());
 //!
 //!     let described = NewKey::new("taken over", Owner::tenant(tenant.parse()?))
 //!         .with_scopes([scope!("document:read")]);
@@ -78,8 +80,7 @@
 //!   [`accept_lengths`](crate::key::KeyFormatBuilder::accept_lengths).
 //! - **The digest is of the whole key,** prefix included, without a newline at its end. Where yours
 //!   is of a part, it cannot be imported.
-//! - **One hasher for both.** The manager refuses a scheme that its own hasher does not accept; the
-//!   authenticator's must be the same.
+//! - **The hasher must accept the scheme.** An import under another one is refused.
 //! - **Keep the old schemes in the hasher** until every imported key has been used once, or has
 //!   been revoked: what is never used is never made anew.
 //! - **Digests stay known.** Deleting a key leaves a tombstone. Correct a wrong import by changing
@@ -105,26 +106,25 @@
 //! use axum::body::Body;
 //! use axum::http::Request;
 //! use axum::routing::get;
-//! use portunus::Authenticator;
-//! use portunus::adapter::tower::AuthLayer;
+//! use portunus::Portunus;
 //! use portunus::key::{Alphabet, KeyFormat, KeyHasher, Owner};
-//! use portunus::manage::{ImportedDigest, KeyManager, NewImport, NewKey};
+//! use portunus::manage::{ImportedDigest, NewImport, NewKey};
 //! use portunus::store::MemoryStore;
 //! use tower::ServiceExt;
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let secret = "bG9uZy1lbm91Z2gtYW5kLXJhbmRvbS1zZWNyZXQ"; // out of the configuration
-//! let (store, hasher) = (MemoryStore::new(), KeyHasher::sha256());
 //! let format = KeyFormat::builder("").random(Alphabet::URL_SAFE, secret.len()).build()?;
-//! let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
+//! let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
+//! let hasher = KeyHasher::sha256(); // as the service's own
 //! let digest = ImportedDigest::new("sha256", &hasher.digest(secret).to_bytes())?;
 //! let described = NewKey::new("the one key", Owner::tenant("everybody".parse()?));
-//! manager.import(NewImport::new(digest, described)).await?;
+//! keys.manager().import(NewImport::new(digest, described)).await?;
 //!
 //! let app: Router = Router::new()
 //!     .route("/documents", get(|| async { "[]" }))
-//!     .route_layer(AuthLayer::new(Authenticator::builder(store).bearer([format]).build()?));
+//!     .route_layer(keys.layer());
 //!
 //! let ask = |request: Request<Body>| app.clone().oneshot(request);
 //! let bearer = format!("Bearer {secret}");
@@ -166,7 +166,7 @@
 //! use actix_web::test::{TestRequest, call_service, init_service, read_body};
 //! use actix_web::{App, web};
 //! use portunus::Principal;
-//! use portunus::adapter::actix::{Auth, Caller};
+//! use portunus::adapter::actix::Caller;
 //! use portunus::testing::TestKeys;
 //!
 //! struct Tenant(String);
@@ -177,8 +177,8 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # actix_web::rt::System::new().block_on(async {
-//! let keys = TestKeys::new(); // in a service: a store, and an authenticator built on it
-//! let auth = Auth::new(keys.authenticator().build()?)
+//! let keys = TestKeys::new(); // in a service: Portunus::builder
+//! let auth = keys.builder().build()?.middleware()
 //!     .map_principal(|principal| Tenant(principal.owner().tenant_id.to_string()));
 //! let app = App::new().service(web::scope("/v1").route("/documents", web::get().to(documents)).wrap(auth));
 //!

@@ -15,13 +15,13 @@
 //! use axum::Router;
 //! use axum::body::{Body, to_bytes};
 //! use axum::http::Request;
-//! use portunus::adapter::axum::{ProtectedRouter, get};
-//! use portunus::adapter::tower::AuthLayer;
+//! use portunus::adapter::axum::get;
+//! use portunus::config::{Credentials, Responses};
 //! use portunus::key::{Alphabet, Checksum, KeyFormat};
 //! use portunus::request::RequestHead;
 //! use portunus::respond::ErrorBody;
 //! use portunus::testing::TestKeys;
-//! use portunus::{AuthError, Authenticator, scope};
+//! use portunus::{AuthError, Portunus, scope};
 //! use serde_json::{Value, json};
 //! use tower::ServiceExt;
 //!
@@ -51,14 +51,14 @@
 //!     let key = keys.issue("tenant-1", ["document:read"]);
 //!     assert!(key.starts_with("acme_live_"));
 //!
-//!     let authenticator = Authenticator::builder(keys.store().clone())
+//!     let credentials = Credentials::new().bearer([format.clone()]).header("X-API-Key", [format]);
+//!     let service = Portunus::builder(credentials)
+//!         .store(keys.store().clone())
 //!         .clock(keys.clock().clone())
-//!         .bearer([format.clone()])
-//!         .header("X-API-Key", [format])
-//!         .realm("acme")
-//!         .renderer(body)
+//!         .responses(Responses::new().realm("acme").renderer(body))
 //!         .build()?;
-//!     let app: Router = ProtectedRouter::new(AuthLayer::new(authenticator))
+//!     let app: Router = service
+//!         .router()
 //!         .route("/documents", get(|| async { "[]" }).require(scope!("document:write")))
 //!         .into_router();
 //!

@@ -1,14 +1,17 @@
-//! Write a [`KeyStore`](crate::KeyStore) of your own.
+//! Write a [`KeyLookup`](crate::KeyLookup) or a [`KeyStore`](crate::KeyStore) of your own.
 //!
-//! A store keeps records and digests; it never sees a secret. It need not know what issuing,
-//! rotating or revoking means: each of them is one batch of changes under conditions, which it
-//! applies whole or not at all.
+//! A service that only authenticates needs a look-up: one call, over a table that it has already.
+//! `crates/portunus-sqlx/examples/own_table.rs` is such a program in 40 lines.
+//!
+//! To manage keys here, too, a store keeps records and digests; it never sees a secret. It need not
+//! know what issuing, rotating or revoking means: each of them is one batch of changes under
+//! conditions, which it applies whole or not at all.
 //!
 //! # A first program
-//! `examples/own_store.rs` is a whole store in one JSON file, with a program that uses it. Here it
-//! is compiled and run:
+//! `examples/own_store.rs` is a whole store in one JSON file, with counts and signing states, and a
+//! program that uses it. Here it is compiled and run:
 //!
-//! <details><summary>the program, 400 lines</summary>
+//! <details><summary>the program, 200 lines</summary>
 //!
 //! ```
 #![doc = include_str!("../../examples/own_store.rs")]
@@ -16,33 +19,47 @@
 //! </details>
 //!
 //! # What is to be written
-//! | method | what it does | where it goes wrong |
-//! |---|---|---|
-//! | [`find`] | the key of one of these digests, in one trip | a digest without scheme; a replica that lags |
-//! | [`get`] | one record with its usage | showing deleted keys |
-//! | [`list`] | a page, newest first, then by the bytes of ids | see below |
-//! | [`primary`] | the owner's primary key at an instant | the key that was set, though it has ended |
-//! | [`signing_state`] | what a key signs events with, a secret | a `Debug` that shows it |
-//! | [`apply`] | one batch, atomic and isolated | see below |
-//! | [`record_usage`] | adds counts | keeping a part of a batch that failed: it is sent again |
-//! | [`usage_by_hour`], [`forget_usage_before`] | counts by the hour | lost totals; hours of deleted keys |
+//! | trait | method | what it does | where it goes wrong |
+//! |---|---|---|---|
+//! | [`KeyLookup`] | [`find`] | the key of one of these digests, in one trip | a digest without scheme; a replica that lags |
+//! | [`KeyStore`] | [`get`] | one record | showing deleted keys; waiting behind lists |
+//! | | [`list`] | a page, newest first, then by the bytes of ids | see below |
+//! | | [`primaries`] | the owners' primary keys at an instant | the key that was set, though it has ended |
+//! | | [`apply`] | one batch, atomic and isolated | see below |
+//! | [`UsageStore`] | [`record_usage`] | adds counts | keeping a part of a batch that failed: it is sent again |
+//! | | [`usage_of`], [`usage_by_hour`] | totals, and counts by the hour | hours of deleted keys |
+//! | | [`forget_usage_before`] | drops old hours | lost totals |
+//! | [`SigningStore`] | [`signing_state`] | what a key signs events with, a secret | a `Debug` that shows it |
 //!
-//! Three more have defaults: [`find_now`] for stores in memory, [`primaries`] for stores that can
-//! answer for a whole page in one trip, [`hours_of_use`] for stores whose rows can be corrupt.
-//! [`KeyStore`](crate::KeyStore#what-an-implementation-promises) says all that each must keep.
+//! The last two traits are for stores that count uses and sign events:
+//! [`KeyStore::usage`](crate::KeyStore::usage) and [`KeyStore::signing`](crate::KeyStore::signing)
+//! tell where they are. More have defaults: [`find_now`] for stores in memory, [`bus`] for stores
+//! that can tell what other nodes change, [`primary`] for stores whose rows can be corrupt. Each
+//! trait says all that an implementation promises.
 //!
-//! [`find`]: crate::KeyStore::find
+//! [`KeyLookup`]: crate::KeyLookup#what-an-implementation-promises
+//! [`KeyStore`]: crate::KeyStore#what-an-implementation-promises
+//! [`UsageStore`]: crate::UsageStore#what-an-implementation-promises
+//! [`SigningStore`]: crate::events::SigningStore#what-an-implementation-promises
+//! [`find`]: crate::KeyLookup::find
+//! [`find_now`]: crate::KeyLookup::find_now
+//! [`bus`]: crate::KeyLookup::bus
 //! [`get`]: crate::KeyStore::get
 //! [`list`]: crate::KeyStore::list
-//! [`primary`]: crate::KeyStore::primary
-//! [`signing_state`]: crate::KeyStore::signing_state
-//! [`apply`]: crate::KeyStore::apply
-//! [`record_usage`]: crate::KeyStore::record_usage
-//! [`usage_by_hour`]: crate::KeyStore::usage_by_hour
-//! [`forget_usage_before`]: crate::KeyStore::forget_usage_before
-//! [`find_now`]: crate::KeyStore::find_now
 //! [`primaries`]: crate::KeyStore::primaries
-//! [`hours_of_use`]: crate::KeyStore::hours_of_use
+//! [`primary`]: crate::KeyStore::primary
+//! [`apply`]: crate::KeyStore::apply
+//! [`record_usage`]: crate::UsageStore::record_usage
+//! [`usage_of`]: crate::UsageStore::usage_of
+//! [`usage_by_hour`]: crate::UsageStore::usage_by_hour
+//! [`forget_usage_before`]: crate::UsageStore::forget_usage_before
+//! [`signing_state`]: crate::events::SigningStore::signing_state
+//!
+//! # Rows at hand
+//! A store that can look at its rows and change them in one transaction implements six small calls,
+//! [`KeyRows`](crate::store::KeyRows), and gets `find`, `list`, `primaries` and `apply` from them, and
+//! the counts. [`KeyRow`](crate::store::KeyRow) is all of one key, and `serde` writes and reads it.
+//! What follows is for stores that let their database do this.
 //!
 //! One secret may have several keys, under several digests: end `find` with
 //! [`StoredKey::of_one_secret`](crate::store::StoredKey::of_one_secret), which says which of them
@@ -50,16 +67,16 @@
 //! names: revoking one of the others ends the secret, too.
 //!
 //! The helpers do what is easily got wrong:
-//! [`StoredKey::of_one_secret`](crate::store::StoredKey::of_one_secret), with which every `find` ends,
 //! [`KeyRecord::to_json`](crate::key::KeyRecord::to_json) and
 //! [`from_json`](crate::key::KeyRecord::from_json),
-//! [`ListQuery::selects`](crate::store::ListQuery::selects),
+//! [`ListQuery::selects`](crate::store::ListQuery::selects) and
+//! [`page`](crate::store::ListQuery::page),
 //! [`OwnerRef::includes`](crate::store::OwnerRef::includes),
 //! [`KeyRecord::counts_as_active`](crate::key::KeyRecord::counts_as_active),
 //! [`KeyRecord::can_be_primary`](crate::key::KeyRecord::can_be_primary),
 //! [`KeyRecord::is_of_the_same_owner`](crate::key::KeyRecord::is_of_the_same_owner),
-//! [`Usage::add`](crate::store::Usage::add),
-//! [`HourOfUse::start_of`](crate::store::HourOfUse::start_of).
+//! [`Usage::add`](crate::store::Usage::add) and
+//! [`UsageByHour::add`](crate::store::UsageByHour::add).
 //!
 //! # A page, step by step
 //! 1. take a limit of 0 for 1, and one above 500 for 500;
@@ -121,5 +138,5 @@
 //!   order of pages. Compare ids by their bytes (in SQL: `COLLATE "C"`, `BINARY`).
 //! - **Each look-up is a trip.** Put a [`CachedStore`](crate::store::CachedStore) in front, for the
 //!   authenticator and the manager both, and keys in use cost none. A store that keeps records in
-//!   memory answers by [`find_now`](crate::KeyStore::find_now) instead, and hands out the same
+//!   memory answers by [`find_now`](crate::KeyLookup::find_now) instead, and hands out the same
 //!   `Arc<StoredKey>` until the key changes.

@@ -123,7 +123,7 @@
 //! }
 //! ```
 //!
-//! It is plugged in by `Authenticator::builder(store).limiter(limiter)`.
+//! It is plugged in by `Limits::per_key(…).limiter(limiter)`.
 //!
 //! # Traps
 //! - **Every interval, not every calendar minute.** Sixty a minute means that no sixty seconds

@@ -11,20 +11,19 @@
 //! use axum::Router;
 //! use axum::body::Body;
 //! use axum::http::Request;
-//! use portunus::adapter::axum::{ProtectedRouter, get, post};
-//! use portunus::adapter::tower::AuthLayer;
+//! use portunus::adapter::axum::{get, post};
 //! use portunus::key::{Alphabet, KeyFormat, Owner};
-//! use portunus::manage::{KeyManager, NewKey};
+//! use portunus::manage::NewKey;
 //! use portunus::store::MemoryStore;
-//! use portunus::{Authenticator, KeyPrincipal, Principal, scope};
+//! use portunus::{KeyPrincipal, Portunus, Principal, scope};
 //! use tower::ServiceExt; // for `oneshot`
 //!
 //! async fn documents(caller: KeyPrincipal) -> String {
 //!     format!("documents of {}", caller.owner().tenant_id)
 //! }
 //!
-//! fn app(authenticator: Authenticator) -> Router {
-//!     ProtectedRouter::new(AuthLayer::new(authenticator))
+//! fn app(keys: &Portunus) -> Router {
+//!     keys.router()
 //!         .route("/documents", get(documents).require(scope!("document:read")))
 //!         .route("/documents", post(|| async { "made" }).require(scope!("document:write")))
 //!         .route("/healthz", get(|| async { "ok" }).public())
@@ -35,15 +34,14 @@
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // What keys look like, and where they are kept.
 //!     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-//!     let store = MemoryStore::new();
+//!     let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
 //!
 //!     // A key for a customer, who may read. Its secret is shown this once; the store gets a digest.
-//!     let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
 //!     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
 //!         .with_scopes([scope!("document:read")]);
-//!     let key = manager.issue(new).await?.key.reveal();
+//!     let key = keys.manager().issue(new).await?.key.reveal();
 //!
-//!     let app = app(Authenticator::builder(store).bearer([format]).build()?);
+//!     let app = app(&keys);
 //!     let asked = [
 //!         (Request::get("/documents").header("authorization", format!("Bearer {key}")), 200),
 //!         (Request::get("/documents"), 401),
@@ -72,8 +70,8 @@
 //! ```
 //!
 //! A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no route that does not say
-//! what it requires: `.require(…)`, `.any_key()` or `.public()`. State comes last, as ever:
-//! `.into_router().with_state(state)`.
+//! what it requires: `.require(…)`, `.any_key()`, `.optional_key()` or `.public()`. State comes last,
+//! as ever: `.into_router().with_state(state)`.
 //!
 //! `axum::serve` bounds neither how long a head may take nor how many fields it may have, and whoever
 //! is refused in the middle of an upload finds a broken pipe in place of the 401. [A server that
@@ -88,13 +86,12 @@
 //! use axum::Router;
 //! use axum::routing::get;
 //! use portunus::adapter::axum::RequireExt;
-//! use portunus::adapter::tower::AuthLayer;
-//! use portunus::{Authenticator, scope};
+//! use portunus::{Portunus, scope};
 //!
-//! fn app(authenticator: Authenticator) -> Router {
+//! fn app(keys: &Portunus) -> Router {
 //!     Router::new()
 //!         .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
-//!         .route_layer(AuthLayer::new(authenticator)) // around the routes above, and no others
+//!         .route_layer(keys.layer()) // around the routes above, and no others
 //!         .route("/healthz", get(|| async { "ok" }))
 //! }
 //! # let _ = app;
@@ -108,8 +105,8 @@
 //! | [`Granted<D>`](crate::adapter::axum::Granted) | who meets a requirement that is part of the type |
 //! | [`Caller<T>`] | who could be made a `T` of your own, by `AuthLayer::map_principal` |
 //!
-//! [`optional_key()`]: crate::adapter::axum::Unguarded::optional_key
-//! [`optional()`]: crate::AuthenticatorBuilder::optional
+//! [`optional_key()`]: crate::adapter::axum::ProtectedRouter
+//! [`optional()`]: crate::config::Credentials::optional
 //! [`Caller<T>`]: crate::adapter::axum::Caller
 //!
 //! # Traps
@@ -125,9 +122,6 @@
 //!   layers](crate::adapter::tower#the-order-of-layers) says where everything else goes.
 //! - **A read-only key may not `POST`,** whatever its scopes. A `POST` that only searches says so:
 //!   `Requirement::scope(…).and(Requirement::reading())`.
-//! - **Nothing is limited without a limiter:** `.limiter(LocalLimiter::default())` on the
-//!   authenticator's builder.
-//! - **Usage is counted in memory.** Call `authenticator.usage().flush(&store)` on an interval, and
-//!   before the process ends.
-//! - **Audit events wait in memory, too.** The same task calls `trail.flush()`, on its interval and when
-//!   `trail.flush_requested()` returns: whoever reads events asks for it.
+//! - **Usage and audit events wait in memory.** `tokio::spawn(keys.run(shutdown))` writes them, and
+//!   does everything else that is done periodically; await it before the process ends. Without
+//!   tokio, call `keys.maintain()` at least once a second.

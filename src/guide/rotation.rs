@@ -14,20 +14,18 @@
 //!
 //! use portunus::ErrorCode;
 //! use portunus::key::KeyStatus;
-//! use portunus::limit::LocalLimiter;
-//! use portunus::quota::{Quota, Quotas};
+//! use portunus::quota::Quota;
 //! use portunus::testing::{TestKeys, TestRequest};
-//! use portunus::{Clock, Principal};
+//! use portunus::{Clock, Limits, Principal};
 //!
 //! const DAY: Duration = Duration::from_secs(24 * 3600);
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let keys = TestKeys::new(); // keys in memory, with a clock that only moves when it is told
-//!     let manager = keys.manager().build()?;
-//!     let two_a_minute = Quotas::new([Quota::per_minute(2)?])?;
-//!     let limiter = LocalLimiter::builder().clock(keys.clock().clone()).build();
-//!     let authenticator = keys.authenticator().limiter(limiter).quotas(two_a_minute).build()?;
+//!     let two_a_minute = Limits::per_key([Quota::per_minute(2)]);
+//!     let service = keys.builder().limits(two_a_minute).build()?;
+//!     let (manager, authenticator) = (service.manager(), service.authenticator());
 //!     let ask = |key: &str| authenticator.authenticate(&TestRequest::get("/documents").bearer(key));
 //!
 //!     let old = keys.issue("acme", ["document:read"]);
@@ -48,7 +46,6 @@
 //!     assert_eq!(rotated.old.expires_at, Some(manager.now() + 7 * DAY));
 //!
 //!     // Is the old one still in use? Before its end, look.
-//!     authenticator.usage().flush(keys.store()).await?;
 //!     assert_eq!(manager.get(&id).await?.usage.count, 1);
 //!
 //!     // When the grace is over, the old key is over, at that very instant.

@@ -31,11 +31,11 @@
 //! use axum::Router;
 //! use axum::body::Body;
 //! use axum::http::Request;
-//! use portunus::adapter::axum::{ProtectedRouter, get};
-//! use portunus::adapter::tower::AuthLayer;
+//! use portunus::adapter::axum::get;
 //! use portunus::audit::AuditOutcome;
 //! use portunus::testing::{RecordedAudit, TestKeys};
-//! use portunus::{Authenticator, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, scope};
+//! use portunus::config::Responses;
+//! use portunus::{ErrorCode, KeyPrincipal, Portunus, PortunusBuilder, Principal, scope};
 //! use tower::ServiceExt;
 //!
 //! // ---- the service ----
@@ -45,12 +45,12 @@
 //! }
 //!
 //! /// What is the same in production and in tests.
-//! fn rules(builder: AuthenticatorBuilder) -> AuthenticatorBuilder {
-//!     builder.realm("acme")
+//! fn rules(builder: PortunusBuilder) -> PortunusBuilder {
+//!     builder.responses(Responses::new().realm("acme"))
 //! }
 //!
-//! fn app(authenticator: Authenticator) -> Router {
-//!     ProtectedRouter::new(AuthLayer::new(authenticator))
+//! fn app(keys: &Portunus) -> Router {
+//!     keys.router()
 //!         .route("/documents", get(documents).require(scope!("document:read")))
 //!         .into_router()
 //! }
@@ -60,7 +60,7 @@
 //! #[tokio::main] // #[tokio::test]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let (keys, audit) = (TestKeys::new(), RecordedAudit::new());
-//!     let app = app(rules(keys.authenticator()).audit(audit.trail()).build()?);
+//!     let app = app(&rules(keys.builder()).audit(audit.trail()).build()?);
 //!     let status = async |key: &str| {
 //!         let bearer = format!("Bearer {key}");
 //!         let request = Request::get("/documents").header("authorization", bearer).body(Body::empty())?;

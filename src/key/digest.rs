@@ -12,6 +12,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
+use crate::text::{ParseError, start};
+
 /// How a digest was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -39,15 +41,13 @@ impl fmt::Display for DigestScheme {
     }
 }
 
-/// A stored scheme name that this version of the library does not know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown digest scheme {0:?}")]
-pub struct ParseDigestSchemeError(String);
-
 impl FromStr for DigestScheme {
-    type Err = ParseDigestSchemeError;
+    type Err = ParseError;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || ParseDigestSchemeError(text.chars().take(40).collect());
+        let unknown = || {
+            let why = format!("unknown digest scheme {:?}", start(text, 40));
+            ParseError::new("digest scheme", why)
+        };
         match text.strip_prefix("hmac-sha256:") {
             Some(version) => version
                 .parse()
@@ -125,21 +125,6 @@ impl fmt::Debug for KeyDigest {
     }
 }
 
-/// Why a pepper is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PepperError {
-    /// It is shorter than 32 bytes.
-    #[error("a pepper is 32 bytes or more from a random source; this one has {0}")]
-    TooShort(usize),
-    /// Two peppers have one version.
-    #[error("pepper version {0} is configured twice")]
-    VersionTwice(u32),
-    /// There are more schemes than one look-up may try.
-    #[error("at most {MAX_SCHEMES} schemes and peppers can be accepted at once")]
-    TooMany,
-}
-
 /// A secret that lives beside the database, never in it, with the version that digests are marked
 /// with.
 #[derive(Clone)]
@@ -153,13 +138,16 @@ impl Pepper {
     /// A pepper. Versions are the host's numbering; they need not be in order.
     ///
     /// # Errors
-    /// [`PepperError::TooShort`] under 32 bytes.
-    pub fn new(version: u32, secret: &[u8]) -> Result<Self, PepperError> {
+    /// Under 32 bytes.
+    pub fn new(version: u32, secret: &[u8]) -> Result<Self, ParseError> {
+        let too_short = || {
+            let why = "a pepper is 32 bytes or more from a random source; this one has";
+            ParseError::new("pepper", format!("{why} {}", secret.len()))
+        };
         if secret.len() < 32 {
-            return Err(PepperError::TooShort(secret.len()));
+            return Err(too_short());
         }
-        let keyed =
-            Hmac::new_from_slice(secret).map_err(|_| PepperError::TooShort(secret.len()))?;
+        let keyed = Hmac::new_from_slice(secret).map_err(|_| too_short())?;
         Ok(Self { version, keyed })
     }
 }
@@ -218,7 +206,7 @@ impl Method {
 /// let hasher = KeyHasher::hmac_sha256(Pepper::new(2, &this_year)?)
 ///     .accept_pepper(Pepper::new(1, &last_year)?)? // rotated out, still accepted
 ///     .accept_sha256()?; // from before there was a pepper
-/// # Ok::<(), portunus::key::PepperError>(())
+/// # Ok::<(), portunus::ParseError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct KeyHasher {
@@ -254,24 +242,24 @@ impl KeyHasher {
     /// Also accepts keys stored under an older pepper.
     ///
     /// # Errors
-    /// [`PepperError::VersionTwice`] and [`PepperError::TooMany`].
-    pub fn accept_pepper(self, pepper: Pepper) -> Result<Self, PepperError> {
+    /// Where a pepper of this version is accepted already, or eight schemes and peppers are.
+    pub fn accept_pepper(self, pepper: Pepper) -> Result<Self, ParseError> {
         self.accept(Method::HmacSha256(pepper))
     }
 
     /// Also accepts keys stored under plain SHA-256.
     ///
     /// # Errors
-    /// [`PepperError::TooMany`].
-    pub fn accept_sha256(self) -> Result<Self, PepperError> {
+    /// Where eight schemes and peppers are accepted already.
+    pub fn accept_sha256(self) -> Result<Self, ParseError> {
         self.accept(Method::Sha256)
     }
 
     /// Also accepts keys whose SHA-512 was imported.
     ///
     /// # Errors
-    /// [`PepperError::TooMany`].
-    pub fn accept_sha512(self) -> Result<Self, PepperError> {
+    /// Where eight schemes and peppers are accepted already.
+    pub fn accept_sha512(self) -> Result<Self, ParseError> {
         self.accept(Method::Sha512)
     }
 
@@ -283,16 +271,23 @@ impl KeyHasher {
             .any(|method| method.scheme() == scheme)
     }
 
-    fn accept(mut self, method: Method) -> Result<Self, PepperError> {
+    fn accept(mut self, method: Method) -> Result<Self, ParseError> {
         let known = std::iter::once(&self.current)
             .chain(&self.older)
             .any(|m| m.scheme() == method.scheme());
         match method.scheme() {
             DigestScheme::HmacSha256 { pepper } if known => {
-                return Err(PepperError::VersionTwice(pepper));
+                let why = format!("pepper version {pepper} is configured twice");
+                return Err(ParseError::new("pepper", why));
             }
             _ if known => return Ok(self),
-            _ if self.older.len() + 1 == MAX_SCHEMES => return Err(PepperError::TooMany),
+            _ if self.older.len() + 1 == MAX_SCHEMES => {
+                let why = "schemes and peppers can be accepted at once";
+                return Err(ParseError::new(
+                    "pepper",
+                    format!("at most {MAX_SCHEMES} {why}"),
+                ));
+            }
             _ => self.older.push(method),
         }
         Ok(self)

@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 
 use super::alphabet::{Alphabet, is_token68};
 use super::checksum::Checksum;
-use super::id::IdError;
 use super::kind::{Environment, KeyKind};
 use super::secret::PlaintextKey;
+use crate::text::ParseError;
 
 /// No key is longer than this, in bytes.
 pub const MAX_KEY_LENGTH: usize = 256;
@@ -69,8 +69,8 @@ impl GenerateError {
     }
 }
 
-impl From<IdError> for GenerateError {
-    fn from(error: IdError) -> Self {
+impl From<ParseError> for GenerateError {
+    fn from(error: ParseError) -> Self {
         Self::new(error.to_string())
     }
 }
@@ -278,6 +278,11 @@ impl KeyFormat {
     #[must_use]
     pub fn allows_environment(&self, environment: &Environment) -> bool {
         self.environments.is_empty() || self.environments.iter().any(|(_, e)| e == environment)
+    }
+
+    /// The environments that the format writes, in the order in which they were added.
+    pub(crate) fn environments(&self) -> impl Iterator<Item = &Environment> {
+        self.environments.iter().map(|(_, environment)| environment)
     }
 
     /// Whether the format writes this kind, or writes none at all.

@@ -13,13 +13,7 @@ use zeroize::Zeroizing;
 
 use super::alphabet::Alphabet;
 use super::format::GenerateError;
-
-/// Why a text is no identifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an identifier is 1 to {MAX} {allowed}")]
-pub struct IdError {
-    allowed: &'static str,
-}
+use crate::text::ParseError;
 
 const MAX: usize = 128;
 
@@ -45,9 +39,11 @@ macro_rules! text_id {
             ///
             /// # Errors
             /// Where the text is empty, longer than 128 bytes, or has other characters.
-            pub fn new(text: &str) -> Result<Self, IdError> {
+            pub fn new(text: &str) -> Result<Self, ParseError> {
                 if text.is_empty() || text.len() > MAX || !text.bytes().all(Self::allows) {
-                    return Err(IdError { allowed: Self::NAMES });
+                    let allowed = Self::NAMES;
+                    let why = format!("an identifier is 1 to {MAX} {allowed}");
+                    return Err(ParseError::new("identifier", why));
                 }
                 Ok(Self(text.into()))
             }
@@ -70,20 +66,20 @@ macro_rules! text_id {
             }
         }
         impl FromStr for $name {
-            type Err = IdError;
-            fn from_str(text: &str) -> Result<Self, IdError> {
+            type Err = ParseError;
+            fn from_str(text: &str) -> Result<Self, ParseError> {
                 Self::new(text)
             }
         }
         impl TryFrom<String> for $name {
-            type Error = IdError;
-            fn try_from(text: String) -> Result<Self, IdError> {
+            type Error = ParseError;
+            fn try_from(text: String) -> Result<Self, ParseError> {
                 Self::new(&text)
             }
         }
         impl TryFrom<&str> for $name {
-            type Error = IdError;
-            fn try_from(text: &str) -> Result<Self, IdError> {
+            type Error = ParseError;
+            fn try_from(text: &str) -> Result<Self, ParseError> {
                 Self::new(text)
             }
         }

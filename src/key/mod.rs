@@ -17,16 +17,13 @@ pub use alphabet::Alphabet;
 pub(crate) use alphabet::is_token68;
 pub use checksum::Checksum;
 pub(crate) use digest::Candidates;
-pub use digest::{DigestScheme, KeyDigest, KeyHasher, ParseDigestSchemeError, Pepper, PepperError};
+pub use digest::{DigestScheme, KeyDigest, KeyHasher, Pepper};
 pub use format::{
     FormatError, FormatMismatch, GenerateError, KeyFormat, KeyFormatBuilder, MAX_KEY_LENGTH,
     ParsedKey,
 };
-pub use id::{IdError, KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
+pub use id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 pub use kind::{Environment, KeyKind};
-pub use record::{
-    Access, Delegation, KeyRecord, KeyStatus, MAX_TIME, Metadata, MetadataError, Owner,
-    ParseAccessError, ParseKeyStatusError, Revocation,
-};
+pub use record::{Access, Delegation, KeyRecord, KeyStatus, MAX_TIME, Metadata, Owner, Revocation};
 pub use secret::PlaintextKey;
-pub use signing::{ParseSigningStateError, SigningState};
+pub use signing::SigningState;

@@ -13,10 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 use super::kind::{Environment, KeyKind};
 use super::newer::Newer;
-use crate::json::{self, JsonError};
+use crate::json;
 use crate::network::AllowList;
 use crate::quota::Quotas;
 use crate::scope::Scope;
+use crate::text::{ParseError, start};
 
 /// The latest time that is read, written or calculated anywhere, since the Unix epoch:
 /// `9999-12-31T23:59:59.999Z`, the last one that RFC 3339 can write to the millisecond.
@@ -102,18 +103,19 @@ impl fmt::Display for Access {
     }
 }
 
-/// A name that is no kind of access.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no access {0:?}: there are full-access, read-only")]
-pub struct ParseAccessError(String);
-
 impl FromStr for Access {
-    type Err = ParseAccessError;
-    fn from_str(name: &str) -> Result<Self, ParseAccessError> {
+    type Err = ParseError;
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         let found = [Self::FullAccess, Self::ReadOnly]
             .into_iter()
             .find(|access| access.as_str() == name);
-        found.ok_or_else(|| ParseAccessError(name.chars().take(40).collect()))
+        found.ok_or_else(|| {
+            let why = format!(
+                "no access {:?}: there are full-access, read-only",
+                start(name, 40)
+            );
+            ParseError::new("access", why)
+        })
     }
 }
 
@@ -185,14 +187,9 @@ impl KeyStatus {
     }
 }
 
-/// A name that is no state's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no state of a key")]
-pub struct ParseKeyStatusError(String);
-
 impl FromStr for KeyStatus {
-    type Err = ParseKeyStatusError;
-    fn from_str(text: &str) -> Result<Self, ParseKeyStatusError> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut all = [
             Self::Active,
             Self::NotYetValid,
@@ -202,8 +199,10 @@ impl FromStr for KeyStatus {
             Self::Unreadable,
         ]
         .into_iter();
-        all.find(|known| known.as_str() == text)
-            .ok_or_else(|| ParseKeyStatusError(text.chars().take(40).collect()))
+        all.find(|known| known.as_str() == text).ok_or_else(|| {
+            let why = format!("{:?} is no state of a key", start(text, 40));
+            ParseError::new("state", why)
+        })
     }
 }
 
@@ -228,21 +227,6 @@ impl<'de> Deserialize<'de> for Metadata {
     }
 }
 
-/// Why a text is no metadata.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MetadataError {
-    /// It is longer than 16 KiB.
-    #[error("metadata takes at most 16 KiB; this has {0} bytes")]
-    TooLong(usize),
-    /// It is JSON, but not an object.
-    #[error("metadata must be a JSON object")]
-    NotAnObject,
-    /// It is not JSON, or not all of it could be kept.
-    #[error("metadata: {0}")]
-    Json(#[from] JsonError),
-}
-
 impl Default for Metadata {
     fn default() -> Self {
         Self("{}".into())
@@ -258,11 +242,12 @@ impl Metadata {
     /// # Errors
     /// Where the text is longer than 16 KiB or not a JSON object, names a member of an object twice,
     /// or has a number that cannot be kept.
-    pub fn from_json(text: &str) -> Result<Self, MetadataError> {
+    pub fn from_json(text: &str) -> Result<Self, ParseError> {
         if text.len() > Self::MAX_LENGTH {
-            return Err(MetadataError::TooLong(text.len()));
+            return Err(too_long(text.len()));
         }
-        Self::try_from(json::parse(text.as_bytes())?)
+        let invalid = |error| ParseError::new("metadata", format!("metadata: {error}"));
+        Self::try_from(json::parse(text.as_bytes()).map_err(invalid)?)
     }
 
     /// The text of the JSON object.
@@ -272,21 +257,29 @@ impl Metadata {
     }
 }
 
+fn too_long(bytes: usize) -> ParseError {
+    let why = format!("metadata takes at most 16 KiB; this has {bytes} bytes");
+    ParseError::new("metadata", why)
+}
+
 impl TryFrom<serde_json::Value> for Metadata {
-    type Error = MetadataError;
-    fn try_from(value: serde_json::Value) -> Result<Self, MetadataError> {
+    type Error = ParseError;
+    fn try_from(value: serde_json::Value) -> Result<Self, ParseError> {
         match value {
             serde_json::Value::Object(object) => Self::try_from(object),
-            _ => Err(MetadataError::NotAnObject),
+            _ => Err(ParseError::new(
+                "metadata",
+                "metadata must be a JSON object",
+            )),
         }
     }
 }
 
 impl TryFrom<serde_json::Map<String, serde_json::Value>> for Metadata {
-    type Error = MetadataError;
-    fn try_from(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, MetadataError> {
+    type Error = ParseError;
+    fn try_from(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, ParseError> {
         match serde_json::Value::Object(object).to_string() {
-            text if text.len() > Self::MAX_LENGTH => Err(MetadataError::TooLong(text.len())),
+            text if text.len() > Self::MAX_LENGTH => Err(too_long(text.len())),
             text => Ok(Self(text)),
         }
     }
@@ -383,6 +376,38 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
+    /// About how much memory it takes with what is compiled of it, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let owner = &self.owner;
+        let texts = [
+            Some(self.id.as_str()),
+            Some(self.name.as_str()),
+            self.description.as_deref(),
+            Some(self.metadata.0.as_str()),
+            Some(owner.tenant_id.as_str()),
+            owner.user_id.as_ref().map(UserId::as_str),
+            owner.user_email.as_deref(),
+            self.plan.as_ref().map(PlanName::as_str),
+        ];
+        let delegated = match &self.delegation {
+            Delegation::Only(scopes) => scopes.as_slice(),
+            Delegation::Off | Delegation::On => &[],
+        };
+        let scopes = self.scopes.iter().chain(delegated).map(Scope::as_str);
+        let workspaces = self.workspaces.iter().flatten().map(WorkspaceId::as_str);
+        // Twice: as they are written, and compiled.
+        let names = scopes.chain(workspaces);
+        let names: usize = names
+            .map(|name| 2 * (name.len() + size_of::<String>()))
+            .sum();
+        let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+        let networks = self.allowed_ips.as_ref();
+        let networks = networks.map_or(0, |list| list.entries().len() * 64);
+        let quotas = self.quotas.as_ref();
+        let quotas = quotas.map_or(0, |quotas| quotas.as_slice().len() * 128);
+        size_of::<Self>() + texts + names + networks + quotas
+    }
+
     /// A record with the facts that every key has; the rest is public and starts as: version 1, no
     /// scopes, full access, enabled, without a time limit, a family of its own.
     #[must_use]

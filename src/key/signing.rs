@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::text::ParseError;
+
 /// The two chaining values of HMAC-SHA256 under a key, as bytes with a version in front.
 ///
 /// `Debug` shows nothing of it, and it is wiped when it is dropped.
@@ -24,11 +26,6 @@ impl PartialEq for SigningState {
     }
 }
 impl Eq for SigningState {}
-
-/// Stored bytes that are no signing state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("these bytes are no signing state")]
-pub struct ParseSigningStateError;
 
 impl SigningState {
     /// The length in bytes: the version, and two values of 32 bytes.
@@ -69,10 +66,13 @@ impl SigningState {
     ///
     /// # Errors
     /// Where the length or the version is another one.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseSigningStateError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
         match <[u8; Self::LENGTH]>::try_from(bytes) {
             Ok(state) if state[0] == Self::VERSION => Ok(Self(state)),
-            _ => Err(ParseSigningStateError),
+            _ => Err(ParseError::new(
+                "signing state",
+                "these bytes are no signing state",
+            )),
         }
     }
 

@@ -103,15 +103,6 @@ impl LocalLimiter {
         self.inner.live.load(Ordering::Relaxed)
     }
 
-    /// Frees every idle bucket now. Requests that need room do it bit by bit; a host with quiet
-    /// hours may call this.
-    pub fn sweep(&self) {
-        let now = nanos(self.inner.clock.monotonic());
-        for shard in &self.inner.shards {
-            self.inner.sweep(&mut shard.lock(), now);
-        }
-    }
-
     /// Admits or refuses; never waits.
     pub(crate) fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         check(request)?;
@@ -156,9 +147,10 @@ impl LocalLimiter {
         Ok(told)
     }
 
-    /// How long one unit would have to wait, without taking it; `None` where nothing is known of
-    /// the bucket.
-    pub(crate) fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
+    /// How long one unit would have to wait, without taking it: zero where it would pass. `None` where
+    /// nothing is known of the bucket, or it was last asked for with other quotas.
+    #[must_use]
+    pub fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
         let now = nanos(self.inner.clock.monotonic());
         let cell = self.inner.known(bucket)?;
         let mut state = cell.0.lock();
@@ -169,11 +161,6 @@ impl LocalLimiter {
         state.now = now;
         state.advance(now);
         Some(Duration::from_nanos(state.wait(bucket.quotas, now, 1)))
-    }
-
-    /// Whether no more buckets may become live.
-    pub(crate) fn is_full(&self) -> bool {
-        self.live_buckets() >= self.inner.most
     }
 }
 
@@ -222,6 +209,15 @@ fn kind(id: BucketId<'_>) -> u8 {
 }
 
 impl Inner {
+    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
+        let shard = self.shard(bucket.id).lock();
+        match bucket.id {
+            BucketId::Family(family) => shard.families.get(family).cloned(),
+            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
+            BucketId::Custom(name) => shard.customs.get(name).cloned(),
+        }
+    }
+
     fn shard(&self, id: BucketId<'_>) -> &Mutex<Shard> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let hash = match id {
@@ -250,15 +246,6 @@ impl Inner {
             slot.fill(self.id, Arc::clone(&cell) as _);
         }
         Found::Map(cell)
-    }
-
-    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
-        let shard = self.shard(bucket.id).lock();
-        match bucket.id {
-            BucketId::Family(family) => shard.families.get(family).cloned(),
-            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
-            BucketId::Custom(name) => shard.customs.get(name).cloned(),
-        }
     }
 
     /// Gives the cell recorders for these quotas, and forgets what is past.
@@ -356,6 +343,14 @@ impl RateLimiter for LocalLimiter {
 
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
         Some(self.decide(request))
+    }
+
+    /// Frees every idle bucket now. Requests that need room do it bit by bit.
+    fn sweep(&self) {
+        let now = nanos(self.inner.clock.monotonic());
+        for shard in &self.inner.shards {
+            self.inner.sweep(&mut shard.lock(), now);
+        }
     }
 }
 

@@ -16,9 +16,9 @@
 
 mod cell;
 mod decision;
-mod failures;
 mod fields;
 mod local;
+mod lookups;
 mod window;
 
 use std::any::Any;
@@ -30,14 +30,16 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 
 pub use decision::{Decision, WindowState};
-pub(crate) use failures::FailureLimits;
 pub use fields::LimitFields;
 pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};
+pub use lookups::LookupBudget;
+pub(crate) use window::{Recorder, nanos};
 
 use crate::key::{KeyFamily, TenantId};
 use crate::pointer::to_the_pointee;
 use crate::quota::Quotas;
+use crate::text::{ParseError, start};
 
 /// Decides whether a request may pass.
 ///
@@ -63,6 +65,10 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
         let _ = request;
         None
     }
+
+    /// Frees what it keeps for buckets that are idle. It is called about twice a minute and must not
+    /// wait; a limiter that keeps nothing in this process has nothing to do, which is the default.
+    fn sweep(&self) {}
 }
 
 /// One request, as a limiter sees it.
@@ -227,18 +233,19 @@ impl fmt::Display for OnOutage {
     }
 }
 
-/// A name that is no mode's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no mode {0:?}: there are local, closed, open")]
-pub struct ParseOnOutageError(String);
-
 impl FromStr for OnOutage {
-    type Err = ParseOnOutageError;
-    fn from_str(name: &str) -> Result<Self, ParseOnOutageError> {
+    type Err = ParseError;
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         let found = [Self::Local, Self::Closed, Self::Open]
             .into_iter()
             .find(|mode| mode.as_str() == name);
-        found.ok_or_else(|| ParseOnOutageError(name.chars().take(40).collect()))
+        found.ok_or_else(|| {
+            let why = format!(
+                "no mode {:?}: there are local, closed, open",
+                start(name, 40)
+            );
+            ParseError::new("mode", why)
+        })
     }
 }
 
@@ -246,5 +253,6 @@ to_the_pointee! {
     RateLimiter {
         async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
         fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>>;
+        fn sweep(&self);
     }
 }

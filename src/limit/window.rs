@@ -16,7 +16,7 @@ const SLOTS_PER_WINDOW: u64 = 256;
 
 /// The units that were admitted within one length of time.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     length: u64,
     /// Made for a small quota, whatever it had to hold since.
     small: bool,
@@ -58,13 +58,13 @@ enum Counts {
     Wide(Box<[u32]>),
 }
 
-pub(super) fn nanos(time: Duration) -> u64 {
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Recorder {
     /// A memory of this length for quotas of about this limit.
-    pub(super) fn new(length: u64, limit: u64) -> Self {
+    pub(crate) fn new(length: u64, limit: u64) -> Self {
         let kind = match usize::try_from(limit) {
             Ok(limit) if limit <= MOST_EXACT => Kind::Exact(Exact::new(limit)),
             _ => Kind::Slotted(Slotted::new(length)),
@@ -92,7 +92,7 @@ impl Recorder {
     }
 
     /// Forgets what can no longer share an interval with `now`.
-    pub(super) fn advance(&mut self, now: u64) {
+    pub(crate) fn advance(&mut self, now: u64) {
         match &mut self.kind {
             Kind::Exact(ring) => {
                 while ring.live > 0 && ring.times[ring.oldest].saturating_add(self.length) < now {
@@ -112,7 +112,7 @@ impl Recorder {
     }
 
     /// Remembers units at `now`, after `advance`.
-    pub(super) fn remember(&mut self, now: u64, units: u64) {
+    pub(crate) fn remember(&mut self, now: u64, units: u64) {
         if let Kind::Exact(ring) = &mut self.kind {
             match usize::try_from(units)
                 .ok()
@@ -137,7 +137,7 @@ impl Recorder {
 
     /// The time from `now` until this many units fit under a limit, if nothing else is admitted;
     /// zero if they fit. After `advance`.
-    pub(super) fn wait(&self, now: u64, units: u64, limit: u64) -> u64 {
+    pub(crate) fn wait(&self, now: u64, units: u64, limit: u64) -> u64 {
         match (self.live() + units).saturating_sub(limit) {
             0 => 0,
             excess => self.gone_at(excess).saturating_sub(now),

@@ -162,7 +162,8 @@ impl KeyManager {
     /// [`ManageError::PreconditionFailed`], [`ManageError::Conflict`] for a revoked key,
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::Refused`],
     /// [`ManageError::QuotaExceeded`] where
-    /// it would be active again, or the store giving no answer.
+    /// it would be active again, or the store giving no answer. [`ManageError::Untold`] where the key
+    /// is changed and may do less than before, and other nodes follow later.
     pub async fn update(
         &self,
         id: &KeyId,
@@ -248,7 +249,9 @@ impl KeyManager {
                 readable(before)?;
             }
             self.check_asked_change(&mut change, before).await?;
-            self.host_rules
+            self.inner
+                .settings
+                .host_rules
                 .changing(&self.operator, before, &mut change)
                 .await?;
             watch.is(change.action());
@@ -291,7 +294,8 @@ impl KeyManager {
                 i64::from(record.counts_as_active(now)) - i64::from(before.counts_as_active(now));
             let batch = batch.update(record.clone()).change(pin);
             match self.apply(&batch, holds, added).await {
-                Ok(Applied::Done) => {
+                Ok(Applied::Done(untold)) => {
+                    watch.narrowed(untold.filter(|_| narrows(before, &record)));
                     record.version += 1;
                     return Ok((self.done(record).await, change));
                 }
@@ -341,7 +345,9 @@ impl KeyManager {
                     "a rotated key does not outlive its grace",
                 ));
             }
-            if self.inner.rules.never_expire && before.kind != KeyKind::AccessToken && end.is_some()
+            if self.inner.settings.rules.never_expire
+                && before.kind != KeyKind::AccessToken
+                && end.is_some()
             {
                 return Err(ManageError::invalid(
                     "expires_at",
@@ -376,14 +382,38 @@ fn ended(
 ) -> Result<ManagedKey, ManageError> {
     match changed {
         Ok((key, change)) => {
-            watch.ended(Ok(&key.record), || Some(change.fields().join(", ")));
+            watch.ended(Ok(&key.record), || Some(change.fields().join(", ")))?;
             Ok(key)
         }
         Err(error) => {
-            watch.ended(Err(&error), || None);
+            watch.note_end(Err(&error), || None);
             Err(error)
         }
     }
+}
+
+/// Whether a key may do less than before, or may have to: what cannot be compared counts as less.
+fn narrows(before: &KeyRecord, after: &KeyRecord) -> bool {
+    let within =
+        |before: &Option<Vec<WorkspaceId>>, after: &Option<Vec<WorkspaceId>>| match (before, after)
+        {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(before), Some(after)) => before.iter().all(|id| after.contains(id)),
+        };
+    before.enabled && !after.enabled
+        || !before
+            .scopes
+            .iter()
+            .all(|scope| after.scopes.contains(scope))
+        || before.access != after.access && after.access != Access::FullAccess
+        || !within(&before.workspaces, &after.workspaces)
+        || before.plan != after.plan
+        || before.delegation != after.delegation && before.delegation != Delegation::Off
+        || before.allowed_ips != after.allowed_ips && after.allowed_ips.is_some()
+        || before.quotas != after.quotas
+        || after.not_before.is_some() && before.not_before < after.not_before
+        || is_later(before.expires_at, after.expires_at)
 }
 
 /// Whether one end is later than another; none is the latest.

@@ -4,10 +4,10 @@ use super::{Denied, ManagedKey};
 use crate::audit::AuditError;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{GenerateError, KeyId};
-use crate::scope::UnknownScope;
 use crate::store::{Rejected, StoreError};
 
-/// Why a management act was not done. Nothing was changed then, but where the store gave no answer.
+/// Why a management act was not done. Nothing was changed then, but where the store gave no answer,
+/// and for [`Untold`](Self::Untold), which was done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManageError {
@@ -77,6 +77,12 @@ pub enum ManageError {
     /// The store gave no answer, or refused.
     #[error(transparent)]
     Store(StoreError),
+    /// It was done, and a key may do less than before; but other nodes could not be told yet, and may
+    /// use what they remember for as long as the error says. They are told as soon as the bus works;
+    /// doing the same again is harmless, and tells them too. A key that was issued, imported or
+    /// rotated is returned all the same, without this error.
+    #[error(transparent)]
+    Untold(StoreError),
     /// The log of events gave no answer.
     #[error(transparent)]
     Log(AuditError),
@@ -98,7 +104,9 @@ impl ManageError {
             | Self::DoneBefore(_)
             | Self::Contended => ErrorCode::Conflict,
             Self::Changed { .. } | Self::PreconditionFailed => ErrorCode::PreconditionFailed,
-            Self::Generate(_) | Self::Store(_) | Self::Log(_) => ErrorCode::StoreUnavailable,
+            Self::Generate(_) | Self::Store(_) | Self::Untold(_) | Self::Log(_) => {
+                ErrorCode::StoreUnavailable
+            }
         }
     }
 
@@ -107,12 +115,6 @@ impl ManageError {
             field,
             reason: reason.into(),
         }
-    }
-}
-
-impl From<UnknownScope> for ManageError {
-    fn from(error: UnknownScope) -> Self {
-        Self::invalid("scopes", error.to_string())
     }
 }
 

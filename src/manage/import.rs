@@ -123,7 +123,7 @@ impl KeyManager {
     pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyImport);
         let imported = self.try_import(import, &mut watch).await;
-        watch.ended(imported.as_ref().map(|key| &*key.record), || None);
+        watch.note_end(imported.as_ref().map(|key| &*key.record), || None);
         imported
     }
 
@@ -138,10 +138,14 @@ impl KeyManager {
     ) -> Result<ManagedKey, ManageError> {
         let now = self.now();
         self.check_asked(&mut key).await?;
-        self.host_rules.issuing(&self.operator, &mut key).await?;
+        self.inner
+            .settings
+            .host_rules
+            .issuing(&self.operator, &mut key)
+            .await?;
         self.format_of(key.kind)?;
         let scheme = digest.0.scheme();
-        if !self.inner.hasher.accepts(scheme) {
+        if !self.inner.authenticator.hasher().accepts(scheme) {
             return Err(ManageError::invalid(
                 "digest",
                 format!("keys under {scheme} are not accepted here"),
@@ -155,7 +159,7 @@ impl KeyManager {
             }
             record.masked = format!("…{last}");
         }
-        record.may_be_primary = !self.inner.rules.sign_events;
+        record.may_be_primary = !self.inner.settings.rules.sign_events;
         watch.makes(&record);
         self.may(Action::KeyImport, &record)?;
         self.may_grant(&record, None)?;

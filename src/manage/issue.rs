@@ -16,6 +16,7 @@ use crate::network::AllowList;
 use crate::quota::Quotas;
 use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, Rejected, StoreError, WriteBatch};
+use crate::text::ParseError;
 
 /// A rule of [`text`].
 type TextRule = fn(&'static str, &str) -> Result<String, ManageError>;
@@ -161,7 +162,7 @@ impl KeyManager {
             watch.forget();
             return issued;
         }
-        watch.ended(issued.as_ref().map(|issued| &*issued.record), || None);
+        watch.note_end(issued.as_ref().map(|issued| &*issued.record), || None);
         issued
     }
 
@@ -178,7 +179,11 @@ impl KeyManager {
             return Err(ManageError::DoneBefore(Box::new(done)));
         }
         self.check_asked(&mut new).await?;
-        self.host_rules.issuing(&self.operator, &mut new).await?;
+        self.inner
+            .settings
+            .host_rules
+            .issuing(&self.operator, &mut new)
+            .await?;
         let (format, kind) = (self.format_of(new.kind)?, new.kind);
         let mut record = self.record_of(new, now)?;
         if let Some(request) = &request {
@@ -189,7 +194,7 @@ impl KeyManager {
         self.may_grant(&record, None)?;
         let key = format.generate(Some(&record.environment), Some(kind))?;
         record.masked = format.mask(&key);
-        let digest = self.inner.hasher.digest(key.as_str());
+        let digest = self.inner.authenticator.hasher().digest(key.as_str());
         let inserted = self
             .insert(&record, digest, self.signing_of(&record, &key), now)
             .await;
@@ -218,7 +223,7 @@ impl KeyManager {
         new.workspaces.as_mut().map(once);
         new.delegation.as_mut().map(once_in);
         let environment = self.environment_of(&new)?;
-        new.owner = self.inner.user_ids.owner(new.owner);
+        new.owner = self.inner.authenticator.user_ids().owner(new.owner);
         new.name = text::name(&new.name)?;
         for (field, free, check) in [
             ("description", &mut new.description, text::lines as TextRule),
@@ -250,14 +255,14 @@ impl KeyManager {
         record.plan = new.plan;
         record.delegation = new
             .delegation
-            .unwrap_or_else(|| self.inner.rules.delegation_of(record.kind));
+            .unwrap_or_else(|| self.inner.settings.rules.delegation_of(record.kind));
         record.allowed_ips = new.allowed_ips;
         record.quotas = new.quotas;
         record.metadata = new.metadata;
         record.not_before = new.not_before;
         record.expires_at = new.expires_at;
         if record.kind == KeyKind::AccessToken && record.expires_at.is_none() {
-            let lifetime = self.inner.rules.access_token_lifetime;
+            let lifetime = self.inner.settings.rules.access_token_lifetime;
             let end = |lifetime| {
                 later(now, lifetime).ok_or_else(|| ManageError::invalid("expires_at", BOUNDS))
             };
@@ -284,7 +289,8 @@ impl KeyManager {
             .change(pin)
             .join(self.insertion(record, digest, signing, now));
         let holds = self.precondition_holds(None);
-        self.apply(&batch, holds, 1).await?.done()
+        // A secret that was made is not lost because other nodes follow later.
+        self.apply(&batch, holds, 1).await?.done().map(drop)
     }
 
     /// The changes that make a key, and make it the primary one where there is none, under its
@@ -329,6 +335,7 @@ impl KeyManager {
             of_tenant.map(|limit| (OwnerRef::Tenant(record.owner.tenant_id.clone()), limit));
         let of_owner = self
             .inner
+            .settings
             .rules
             .active_keys_per_owner
             .map(|limit| (OwnerRef::of(&record.owner), limit));
@@ -343,7 +350,7 @@ impl KeyManager {
     }
 
     fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {
-        let known = &self.inner.environments;
+        let known = &self.inner.settings.environments;
         match &new.environment {
             // Never empty: build() saw to it.
             None => known
@@ -398,7 +405,7 @@ impl KeyManager {
         }
         self.check_delegation(new.delegation.as_ref())?;
         check_workspaces(new.workspaces.as_deref())?;
-        let rules = &self.inner.rules;
+        let rules = &self.inner.settings.rules;
         let api_key = new.kind != KeyKind::AccessToken;
         if api_key && rules.never_expire && new.expires_at.is_some() {
             return Err(ManageError::invalid(
@@ -439,14 +446,17 @@ impl KeyManager {
                 format!("at most {MOST_SCOPES} scopes"),
             ));
         }
-        if kind != KeyKind::AccessToken && self.inner.rules.unscoped && !scopes.is_empty() {
+        if self.inner.authenticator.is_unscoped(kind) && !scopes.is_empty() {
             return Err(ManageError::invalid(
                 "scopes",
                 "API keys of this API carry no scopes",
             ));
         }
-        match &self.inner.vocabulary {
-            Some(vocabulary) => Ok(vocabulary.check(scopes)?),
+        match &self.inner.settings.vocabulary {
+            Some(vocabulary) => {
+                let unknown = |error: ParseError| ManageError::invalid("scopes", error.to_string());
+                vocabulary.check(scopes).map_err(unknown)
+            }
             None => Ok(()),
         }
     }

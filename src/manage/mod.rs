@@ -7,7 +7,6 @@
 //! rules ([`HostRules`]) complete or refuse what is asked for. Each act, done or refused, is one
 //! event of the audit.
 
-mod builder;
 mod change;
 mod check;
 mod error;
@@ -15,10 +14,12 @@ mod host;
 mod idempotency;
 mod import;
 mod issue;
+mod management;
 mod operator;
 mod precondition;
 mod retire;
 mod rotate;
+mod rules;
 mod settings;
 mod signing;
 mod text;
@@ -28,17 +29,19 @@ mod watch;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-pub use builder::{IssueRules, KeyManagerBuilder};
 pub use change::KeyChange;
 pub use error::ManageError;
 pub use host::HostRules;
 pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
+pub use management::Management;
 pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role, Setting};
 pub use rotate::Rotated;
+pub use rules::IssueRules;
 pub use text::MAX_TEXT_LENGTH;
 
 use check::{later, to_the_millisecond};
@@ -48,14 +51,12 @@ use crate::actor::UserIds;
 use crate::audit::{Action, AuditReader, AuditTrail, EventPage, EventQuery};
 use crate::authenticator::Authenticator;
 use crate::clock::Clock;
-use crate::key::{Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, TenantId};
-use crate::scope::{ScopeModel, Vocabulary};
+use crate::config::BuildError;
+use crate::key::{Environment, FormatError, KeyFormat, KeyId, KeyKind, KeyRecord, TenantId};
 use crate::store::{
-    Cursor, HourOfUse, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour,
-    UsageDelta, UsageStore,
+    Cursor, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour, UsageStore,
 };
 use crate::telemetry;
-use crate::usage::UsageRecorder;
 
 /// How often a change is tried again when somebody else changed the record in between.
 const ATTEMPTS: usize = 64;
@@ -96,43 +97,79 @@ pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
     precondition: Option<Arc<Precondition>>,
-    host_rules: Arc<dyn HostRules>,
-    authenticator: Option<Authenticator>,
-    /// What the authenticator has counted and not written yet.
-    usage: UsageRecorder,
+    /// Whether anything was noted since it is in this operator's hands.
+    noted: Arc<AtomicBool>,
 }
 
 struct Inner {
+    /// What the manager and requests must agree on: hasher, scope model, directory, default quotas,
+    /// user ids, clock, audit, and the uses that are not written yet.
+    authenticator: Authenticator,
     store: Arc<dyn KeyStore>,
     /// Where uses are counted, if they are.
     counts: Option<Arc<dyn UsageStore>>,
     formats: Vec<(Vec<KeyKind>, KeyFormat)>,
-    hasher: KeyHasher,
-    vocabulary: Option<Vocabulary>,
-    scope_model: Arc<dyn ScopeModel>,
-    environments: Vec<Environment>,
-    clock: Arc<dyn Clock>,
-    rules: IssueRules,
-    user_ids: UserIds,
-    active_keys_of: Option<Arc<ActiveKeysOf>>,
-    policy: Arc<dyn OperatorPolicy>,
-    audit: Option<AuditTrail>,
+    settings: Management,
 }
-
-type ActiveKeysOf = dyn Fn(&TenantId) -> Option<u64> + Send + Sync;
 
 impl Inner {
     /// How many active keys a tenant may have.
     fn active_keys(&self, tenant: &TenantId) -> Option<u64> {
-        let own = self.active_keys_of.as_ref().and_then(|of| of(tenant));
-        own.or(self.rules.active_keys)
+        let own = self
+            .settings
+            .active_keys_of
+            .as_ref()
+            .and_then(|of| of(tenant));
+        own.or(self.settings.rules.active_keys)
     }
 }
 
 impl KeyManager {
-    /// Starts a manager of this store, which issues keys of this format.
-    pub fn builder(store: impl KeyStore, format: KeyFormat) -> KeyManagerBuilder {
-        KeyManagerBuilder::new(Arc::new(store), format)
+    /// The manager of a service.
+    ///
+    /// # Errors
+    /// Where a format cannot write an environment that keys may be issued for, or where no key can
+    /// be issued for the one that is served.
+    pub(crate) fn new(
+        authenticator: Authenticator,
+        store: Arc<dyn KeyStore>,
+        formats: Vec<(Vec<KeyKind>, KeyFormat)>,
+        mut settings: Management,
+    ) -> Result<Self, BuildError> {
+        let served = authenticator.environment().cloned();
+        if settings.environments.is_empty() {
+            let written = formats.iter().flat_map(|(_, format)| format.environments());
+            settings.environments = match &served {
+                Some(only) => vec![only.clone()],
+                None => written.cloned().collect(),
+            };
+            if settings.environments.is_empty() {
+                settings.environments.push(Environment::new("production")?);
+            }
+        }
+        if let Some(served) = served
+            && !settings.environments.contains(&served)
+        {
+            return Err(BuildError::Environment(served.to_string()));
+        }
+        for environment in &settings.environments {
+            let allows = |(_, format): &(_, KeyFormat)| format.allows_environment(environment);
+            if !formats.iter().all(allows) {
+                return Err(FormatError::Environment(environment.to_string()).into());
+            }
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                authenticator,
+                counts: store.usage(),
+                store,
+                formats,
+                settings,
+            }),
+            operator: Arc::new(Operator::host()),
+            precondition: None,
+            noted: Arc::default(),
+        })
     }
 
     /// The same manager, in the hands of an operator: allowed what the policy allows, confined to
@@ -142,32 +179,7 @@ impl KeyManager {
     pub fn by(&self, operator: Operator) -> Self {
         Self {
             operator: Arc::new(operator),
-            ..self.clone()
-        }
-    }
-
-    /// The same manager under the host's own rules, which see every key that is issued, imported
-    /// or changed, and may complete or refuse it; none unless set.
-    #[must_use]
-    pub fn with_host_rules(&self, rules: impl HostRules) -> Self {
-        Self {
-            host_rules: Arc::new(rules),
-            ..self.clone()
-        }
-    }
-
-    /// The same manager beside the authenticator of its keys: what operators may set follows its
-    /// default quotas, its directory of users and its scope model. Without one, these are 60 a
-    /// minute and 1000 an hour, no users, and the library's wildcards. `portunus-admin` does this
-    /// itself.
-    ///
-    /// Usage is shown with what this authenticator has counted and not written yet
-    /// ([`Authenticator::usage`]); without one, as it is stored. Reading never writes.
-    #[must_use]
-    pub fn with_authenticator(&self, authenticator: &Authenticator) -> Self {
-        Self {
-            authenticator: Some(authenticator.clone()),
-            usage: authenticator.usage().clone(),
+            noted: Arc::default(),
             ..self.clone()
         }
     }
@@ -175,13 +187,13 @@ impl KeyManager {
     /// The trail that acts are noted in, where they are.
     #[must_use]
     pub fn audit(&self) -> Option<&AuditTrail> {
-        self.inner.audit.as_ref()
+        self.inner.authenticator.audit()
     }
 
     /// Which identifiers name users.
     #[must_use]
     pub fn user_ids(&self) -> UserIds {
-        self.inner.user_ids
+        self.inner.authenticator.user_ids()
     }
 
     /// Who acts.
@@ -305,22 +317,25 @@ impl KeyManager {
         let Some(counts) = &self.inner.counts else {
             return Ok(UsageByHour::default());
         };
-        let mut reading = self.usage.reading();
+        let mut reading = self.inner.authenticator.usage().reading();
         loop {
             let mut usage = counts.usage_by_hour(id, from, to).await?;
             if let Some(unwritten) = reading.unwritten([id]) {
-                for delta in unwritten.into_iter().flatten() {
-                    add_hour(&mut usage.hours, &delta, from, to);
-                }
-                usage.corrupt = self.left_out(usage.corrupt);
-                return Ok(usage);
+                unwritten
+                    .iter()
+                    .flatten()
+                    .for_each(|delta| usage.add(delta));
+                // What is not written yet may be of another hour than was asked for.
+                let mut within = usage.between(from, to);
+                within.corrupt = self.left_out(usage.corrupt);
+                return Ok(within);
             }
         }
     }
 
     /// How keys have been used, with the uses that are not written yet.
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
-        let mut reading = self.usage.reading();
+        let mut reading = self.inner.authenticator.usage().reading();
         loop {
             let mut usage = match &self.inner.counts {
                 Some(counts) if !ids.is_empty() => counts.usage_of(ids).await?,
@@ -406,7 +421,12 @@ impl KeyManager {
     fn managed(&self, record: Arc<KeyRecord>, usage: Usage, primary: bool) -> ManagedKey {
         // What has ended or has a successor needs no rotation any more.
         let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
-        let due = self.inner.rules.rotate_every.filter(|_| may_rotate);
+        let due = self
+            .inner
+            .settings
+            .rules
+            .rotate_every
+            .filter(|_| may_rotate);
         let rotation_due = due.and_then(|every| later(record.created_at, every));
         ManagedKey {
             record,
@@ -416,10 +436,16 @@ impl KeyManager {
         }
     }
 
+    /// Where the manager's time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.authenticator.clock()
+    }
+
     /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.
     #[must_use]
     pub fn now(&self) -> SystemTime {
-        to_the_millisecond(self.inner.clock.now())
+        to_the_millisecond(self.inner.authenticator.clock().now())
     }
 }
 
@@ -428,18 +454,6 @@ fn readable(record: &KeyRecord) -> Result<(), ManageError> {
     match record.needs() {
         Some(needs) => Err(ManageError::Newer { needs }),
         None => Ok(()),
-    }
-}
-
-/// Adds uses to their hour, as a store does that is given them.
-fn add_hour(hours: &mut Vec<HourOfUse>, delta: &UsageDelta, from: SystemTime, to: SystemTime) {
-    let start = HourOfUse::start_of(delta.last_used_at);
-    if start < HourOfUse::start_of(from) || start >= to {
-        return;
-    }
-    match hours.binary_search_by_key(&start, |hour| hour.start) {
-        Ok(place) => hours[place].count = hours[place].count.saturating_add(delta.count),
-        Err(place) => hours.insert(place, HourOfUse::new(start, delta.count)),
     }
 }
 

@@ -15,8 +15,8 @@ pub(super) type Precondition = dyn Fn(Option<u64>) -> bool + Send + Sync;
 
 /// The result of a write under a precondition that nothing else refused.
 pub(super) enum Applied {
-    /// The store made the changes.
-    Done,
+    /// The store made the changes; where other nodes could not be told of them yet, why.
+    Done(Option<StoreError>),
     /// The precondition does not hold: nothing was changed.
     Unmet,
 }
@@ -63,8 +63,12 @@ impl KeyManager {
         added: i64,
     ) -> Result<Applied, StoreError> {
         if holds {
-            self.inner.store.apply(batch).await?;
-            return Ok(Applied::Done);
+            let untold = match self.inner.store.apply(batch).await {
+                Ok(()) => None,
+                Err(error) if error.is_untold() => Some(error),
+                Err(error) => return Err(error),
+            };
+            return Ok(Applied::Done(untold));
         }
         self.rehearse(batch).await?;
         self.would_fit(batch, added).await?;
@@ -119,13 +123,13 @@ impl KeyManager {
 }
 
 impl Applied {
-    /// Whether the changes were made.
+    /// That the changes were made, and why other nodes were not told of them, where that is so.
     ///
     /// # Errors
-    /// [`ManageError::PreconditionFailed`] if they were not.
-    pub(super) fn done(self) -> Result<(), ManageError> {
+    /// [`ManageError::PreconditionFailed`] if they were not made.
+    pub(super) fn done(self) -> Result<Option<StoreError>, ManageError> {
         match self {
-            Self::Done => Ok(()),
+            Self::Done(untold) => Ok(untold),
             Self::Unmet => Err(ManageError::PreconditionFailed),
         }
     }

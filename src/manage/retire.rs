@@ -21,6 +21,7 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
     /// a reason that is too long or cannot be read as it is stored, or the store giving no answer.
+    /// [`ManageError::Untold`] where it is revoked, and other nodes follow later.
     pub async fn revoke(
         &self,
         id: &KeyId,
@@ -30,7 +31,7 @@ impl KeyManager {
         let revoked = self.try_revoke(id, reason, &mut watch).await;
         watch.ended(revoked.as_ref().map(|key| &*key.record), || {
             reason.map(|why| self.harmless(why.trim()))
-        });
+        })?;
         revoked
     }
 
@@ -63,7 +64,7 @@ impl KeyManager {
                     });
                 match self.apply(&again, holds, 0).await {
                     Ok(applied) => {
-                        applied.done()?;
+                        watch.narrowed(applied.done()?);
                         return Ok(self.done_to(found, false).await);
                     }
                     Err(error) if matches!(error.as_rejected(), Some(Rejected::Version { .. })) => {
@@ -87,7 +88,8 @@ impl KeyManager {
                 .change(forget)
                 .change(pin);
             match self.apply(&batch, holds, 0).await {
-                Ok(Applied::Done) => {
+                Ok(Applied::Done(untold)) => {
+                    watch.narrowed(untold);
                     record.version += 1;
                     return Ok(self.done_to(record, false).await);
                 }
@@ -105,11 +107,12 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Conflict`] for the primary key of an owner who has another active one,
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
-    /// or the store giving no answer.
+    /// or the store giving no answer. [`ManageError::Untold`] where it is deleted, and other nodes
+    /// follow later.
     pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
         let mut watch = self.watch(Action::KeyDelete);
         let deleted = self.try_delete(id, &mut watch).await;
-        watch.ended(deleted.as_deref(), || None);
+        watch.ended(deleted.as_deref(), || None)?;
         deleted.map(drop)
     }
 
@@ -148,7 +151,8 @@ impl KeyManager {
             let added = -i64::from(found.counts_as_active(now));
             match self.apply(&batch, holds, added).await {
                 Ok(applied) => {
-                    return applied.done().map(|()| found);
+                    watch.narrowed(applied.done()?);
+                    return Ok(found);
                 }
                 Err(error) => match error.as_rejected() {
                     Some(Rejected::TooManyActive { .. }) => {
@@ -173,7 +177,7 @@ impl KeyManager {
     pub async fn make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyMakePrimary);
         let made = self.try_make_primary(id, &mut watch).await;
-        watch.ended(made.as_ref().map(|key| &*key.record), || None);
+        watch.note_end(made.as_ref().map(|key| &*key.record), || None);
         made
     }
 

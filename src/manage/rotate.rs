@@ -84,7 +84,7 @@ impl KeyManager {
                 rotated.as_ref().ok()?.record.id
             ))
         };
-        watch.ended(rotated.as_ref().map(|rotated| &*rotated.old), successor);
+        watch.note_end(rotated.as_ref().map(|rotated| &*rotated.old), successor);
         rotated
     }
 
@@ -95,7 +95,7 @@ impl KeyManager {
         request: Option<Idempotency>,
         watch: &mut Watch<'_>,
     ) -> Result<Rotated, ManageError> {
-        let stay = self.inner.rules.rotated_keys_stay;
+        let stay = self.inner.settings.rules.rotated_keys_stay;
         if stay && grace.is_some() {
             return Err(ManageError::invalid(
                 "grace_seconds",
@@ -163,7 +163,7 @@ impl KeyManager {
                     old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
                 }
             }
-            let digest = self.inner.hasher.digest(key.as_str());
+            let digest = self.inner.authenticator.hasher().digest(key.as_str());
             let insertion = self.insertion(&record, digest, self.signing_of(&record, &key), now);
             // Pinned before, so that nothing but the end of the old key gives its place away; then
             // to the successor.
@@ -203,7 +203,7 @@ impl KeyManager {
             let added = i64::from(old.counts_as_active(now));
             match self.apply(&batch, holds, added).await {
                 Ok(Applied::Unmet) => return Err(ManageError::PreconditionFailed),
-                Ok(Applied::Done) => {
+                Ok(Applied::Done(_)) => {
                     old.version += 1;
                     return Ok(Rotated {
                         key,

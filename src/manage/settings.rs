@@ -8,9 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{Denied, KeyChange, KeyManager, ManageError, NewKey, OperatorPolicy, Place, Setting};
 use crate::actor::UserRef;
-use crate::authenticator::Authenticator;
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{Access, Delegation, KeyKind, KeyRecord, PlanName, TenantId, UserId};
+use crate::key::{Access, Delegation, KeyRecord, PlanName, TenantId, UserId};
 use crate::quota::Quotas;
 use crate::scope;
 use crate::scope::{Scope, ScopeSet};
@@ -23,7 +22,7 @@ impl KeyManager {
     pub(super) fn policy(&self) -> Option<&dyn OperatorPolicy> {
         match self.operator.place {
             Place::Host => None,
-            Place::Tenant(..) => Some(&*self.inner.policy),
+            Place::Tenant(..) => Some(&*self.inner.settings.operators),
         }
     }
 
@@ -41,7 +40,7 @@ impl KeyManager {
     /// tenant's.
     pub(super) async fn check_asked(&self, new: &mut NewKey) -> Result<(), ManageError> {
         // As it would be stored: a directory is asked for one spelling.
-        new.owner = self.inner.user_ids.owner(new.owner.clone());
+        new.owner = self.inner.authenticator.user_ids().owner(new.owner.clone());
         let tenant = &new.owner.tenant_id;
         if self.operator.tenant().is_some_and(|own| own != tenant) {
             return Err(Denied::because("This key would belong to another tenant").into());
@@ -49,7 +48,7 @@ impl KeyManager {
         if let Some(policy) = self.policy() {
             policy.admits(&self.operator)?;
         }
-        let plan = self.host_rules.plan_of(tenant).await?;
+        let plan = self.inner.settings.host_rules.plan_of(tenant).await?;
         match &new.plan {
             None => new.plan = plan,
             Some(asked) if plan.as_ref() == Some(asked) => {}
@@ -72,7 +71,12 @@ impl KeyManager {
         before: &KeyRecord,
     ) -> Result<(), ManageError> {
         if let Some(asked) = &mut change.plan {
-            let plan = self.host_rules.plan_of(&before.owner.tenant_id).await?;
+            let plan = self
+                .inner
+                .settings
+                .host_rules
+                .plan_of(&before.owner.tenant_id)
+                .await?;
             match asked {
                 None => *asked = plan,
                 Some(asked) if [&plan, &before.plan].contains(&&Some(asked.clone())) => {}
@@ -119,10 +123,7 @@ impl KeyManager {
     }
 
     fn default_quotas(&self) -> Quotas {
-        let authenticator = self.authenticator.as_ref();
-        authenticator.map_or_else(Quotas::default, |authenticator| {
-            authenticator.quotas().clone()
-        })
+        self.inner.authenticator.quotas().clone()
     }
 
     /// Whether a user is one of this tenant. Those of others are refused after the same work and in
@@ -131,8 +132,7 @@ impl KeyManager {
         if self.beyond(Setting::Owner, String::new).is_ok() {
             return Ok(());
         }
-        let directory = self.authenticator.as_ref().and_then(|own| own.directory());
-        let found = match directory {
+        let found = match self.inner.authenticator.directory() {
             Some(directory) => directory.resolve(tenant, &UserRef::Id(user.clone())).await,
             None => Ok(None),
         };
@@ -171,7 +171,7 @@ impl KeyManager {
         record: &KeyRecord,
         before: Option<&KeyRecord>,
     ) -> Result<(), ManageError> {
-        let given = self.inner.rules.delegation_of(record.kind);
+        let given = self.inner.settings.rules.delegation_of(record.kind);
         let ceilings = [Some(&given), before.map(|before| &before.delegation)];
         for ceiling in ceilings.into_iter().flatten() {
             let within = match (&record.delegation, ceiling) {
@@ -205,7 +205,7 @@ impl KeyManager {
         let (own, given) = (self.compile(own)?, self.compile(given)?);
         // Where keys have no scopes they may do everything.
         const EVERYTHING: &Scope = &scope!("*");
-        let unscoped = self.inner.rules.unscoped && record.kind != KeyKind::AccessToken;
+        let unscoped = self.inner.authenticator.is_unscoped(record.kind);
         let everything = (unscoped && before.is_none()).then_some(EVERYTHING);
         let beyond = |scope: &&Scope| !own.grants(scope) && !given.grants(scope);
         let exceeds = self
@@ -232,7 +232,7 @@ impl KeyManager {
             let end = before.expires_at;
             end.is_none_or(|end| !beyond(record.expires_at, end))
         });
-        match (longest, self.inner.rules.longest_lifetime) {
+        match (longest, self.inner.settings.rules.longest_lifetime) {
             (Some(latest), Some(longest)) if beyond(record.expires_at, latest) && !kept => {
                 Err(Denied::because(format!(
                     "expires_at: a key ends within {} seconds of its creation",
@@ -247,15 +247,14 @@ impl KeyManager {
     /// The latest end that the operator may give to a key which is made at this time, where there
     /// is one.
     pub(super) fn latest_end(&self, created_at: SystemTime) -> Option<SystemTime> {
-        let longest = self.inner.rules.longest_lifetime?;
+        let longest = self.inner.settings.rules.longest_lifetime?;
         let limited = self.beyond(Setting::Lifetime, String::new).is_err();
         limited.then(|| created_at.checked_add(longest)).flatten()
     }
 
     fn compile(&self, scopes: &[Scope]) -> Result<std::sync::Arc<dyn ScopeSet>, ManageError> {
-        let model = self.authenticator.as_ref().map(Authenticator::scope_model);
+        let model = self.inner.authenticator.scope_model();
         model
-            .unwrap_or(&*self.inner.scope_model)
             .compile(scopes)
             .map_err(|error| ManageError::invalid("scopes", error.to_string()))
     }

@@ -5,13 +5,13 @@ use super::KeyManager;
 use crate::key::{KeyKind, KeyRecord, PlaintextKey, SigningState};
 
 impl KeyManager {
-    /// The state that signs with a key, where the API signs events.
+    /// The state that signs with a key, where the API signs events and the store keeps states.
     pub(super) fn signing_of(
         &self,
         record: &KeyRecord,
         key: &PlaintextKey,
     ) -> Option<SigningState> {
-        let signs = self.inner.rules.sign_events && record.kind != KeyKind::AccessToken;
+        let signs = self.inner.settings.rules.sign_events && record.kind != KeyKind::AccessToken;
         signs.then(|| SigningState::of(key.as_str()))
     }
 
@@ -29,7 +29,8 @@ impl KeyManager {
         {
             return Ok(None);
         }
-        let owner = crate::store::OwnerRef::of(&self.inner.user_ids.owner(owner.clone()));
+        let owner =
+            crate::store::OwnerRef::of(&self.inner.authenticator.user_ids().owner(owner.clone()));
         for _ in 0..super::ATTEMPTS {
             let primary = self.inner.store.primary(&owner, at).await?;
             let Some(id) = primary else { return Ok(None) };

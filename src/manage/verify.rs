@@ -13,9 +13,9 @@ impl KeyManager {
         let watch = self.watch(Action::KeyVerify);
         let verified = self.try_verify(key).await;
         match &verified {
-            Ok(Some(found)) => watch.ended(Ok(&found.record), || None),
+            Ok(Some(found)) => watch.note_end(Ok(&found.record), || None),
             Ok(None) => watch.forget(),
-            Err(error) => watch.ended(Err(error), || None),
+            Err(error) => watch.note_end(Err(error), || None),
         }
         verified
     }
@@ -29,9 +29,16 @@ impl KeyManager {
         {
             return Ok(None);
         }
-        let hasher = &self.inner.hasher;
+        let hasher = self.inner.authenticator.hasher();
         let digests = hasher.candidates(key, hasher.digest(key));
-        let Some(stored) = self.inner.store.find(digests.as_slice()).await? else {
+        let found = match self.inner.store.find_now(digests.as_slice()) {
+            Some(found) => found,
+            None => {
+                let _turn = self.inner.authenticator.turn(digests.as_slice()).await?;
+                self.inner.store.find(digests.as_slice()).await
+            }
+        };
+        let Some(stored) = found? else {
             return Ok(None);
         };
         let matches = digests

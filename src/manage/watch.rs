@@ -4,11 +4,13 @@
 //! key, may be a secret that was written in the wrong place.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{KeyManager, MAX_TEXT_LENGTH, ManageError, ManagedKey};
 use crate::audit::{Action, AuditEvent, AuditOutcome, Party, shortened};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord};
+use crate::store::StoreError;
 
 /// The longest name of an operator that the audit shows, in bytes.
 const LONGEST_NAME: usize = 320;
@@ -23,10 +25,11 @@ impl KeyManager {
             asked: None,
             about: None,
             noted: false,
+            untold: None,
         }
     }
 
-    /// The key that somebody is about to do this to, before it is known what exactly: as
+    /// The key that somebody is about to read or to do this to, before it is known what exactly: as
     /// [`get`](Self::get), but that it is refused is noted as a refusal of the act.
     ///
     /// # Errors
@@ -39,7 +42,7 @@ impl KeyManager {
         };
         match &found {
             Ok(_) => watch.forget(),
-            Err(error) => watch.ended(Err(error), || None),
+            Err(error) => watch.note_end(Err(error), || None),
         }
         found
     }
@@ -53,6 +56,57 @@ impl KeyManager {
         watch.refused(why.code(), without_values(why));
     }
 
+    /// Whether anything was noted since this manager is in its operator's hands
+    /// ([`by`](Self::by)): whoever answers a call notes it otherwise.
+    #[must_use]
+    pub fn has_noted(&self) -> bool {
+        self.noted.load(Ordering::Relaxed)
+    }
+
+    /// Notes a call of the operator's that came to no act: one that was refused before the manager
+    /// was asked, or given up. `fill` adds what is known of the request, and nothing of what it
+    /// presents. Such calls are noted as often as failures of one source are
+    /// ([`AuditTrailBuilder::failures_per_source`](crate::audit::AuditTrailBuilder::failures_per_source)).
+    pub fn note_call(
+        &self,
+        action: Action,
+        outcome: AuditOutcome,
+        fill: impl FnOnce(&mut AuditEvent),
+    ) {
+        self.noted.store(true, Ordering::Relaxed);
+        let Some(trail) = self.audit() else {
+            return;
+        };
+        let operator = self.operator();
+        let mut event = trail.event(action, outcome);
+        self.sign(&mut event);
+        event.tenant_id = operator.tenant().cloned();
+        fill(&mut event);
+        let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
+        // No id of a key has a space in it.
+        let source = format!("{tenant} {}", shortened(&operator.name, LONGEST_NAME));
+        trail.note_refusal(Some(&source), event);
+    }
+
+    /// Notes a call that nobody is proven to make, as an act of nobody's on no tenant: only
+    /// operators who are confined to none see it. `fill` and how often such calls are noted are as
+    /// for [`note_call`](Self::note_call); the source is the client's address.
+    pub fn note_unproven(&self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
+        if let Some(trail) = self.audit() {
+            let mut event = trail.event(Action::Manage, outcome);
+            fill(&mut event);
+            trail.note_refusal(None, event);
+        }
+    }
+
+    /// Names the operator in an event, and the request that it makes.
+    fn sign(&self, event: &mut AuditEvent) {
+        let operator = self.operator();
+        event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
+        event.client_ip = operator.client_ip;
+        event.request_id.clone_from(&operator.request_id);
+    }
+
     /// Whether the operator may manage anything at all, to be asked before anything else is read.
     /// That it may not is noted.
     ///
@@ -64,7 +118,7 @@ impl KeyManager {
             None => Ok(()),
         };
         if let Err(error) = &admitted {
-            self.watch(Action::Manage).ended(Err(error), || None);
+            self.watch(Action::Manage).note_end(Err(error), || None);
         }
         admitted
     }
@@ -102,9 +156,15 @@ pub(super) struct Watch<'a> {
     /// The key that it is about, once that is known: there already, or to be made.
     about: Option<Arc<KeyRecord>>,
     noted: bool,
+    untold: Option<StoreError>,
 }
 
 impl Watch<'_> {
+    /// The act was done, and narrows a key; where other nodes could not be told of it, why.
+    pub(super) fn narrowed(&mut self, untold: Option<StoreError>) {
+        self.untold = untold;
+    }
+
     /// The key that the act is about, as far as the operator may know of it.
     pub(super) async fn find(&mut self, id: &KeyId) -> Result<Arc<KeyRecord>, ManageError> {
         self.asked = Some(id.clone());
@@ -123,7 +183,19 @@ impl Watch<'_> {
         self.about = Some(Arc::new(record.clone()));
     }
 
+    /// Notes how the act ended. What is returned is to be returned to whoever asked for it, although
+    /// it was done.
     pub(super) fn ended(
+        mut self,
+        done: Result<&KeyRecord, &ManageError>,
+        detail: impl FnOnce() -> Option<String>,
+    ) -> Result<(), ManageError> {
+        let untold = self.untold.take().filter(|_| done.is_ok());
+        self.note_end(done, detail);
+        untold.map_or(Ok(()), |error| Err(ManageError::Untold(error)))
+    }
+
+    pub(super) fn note_end(
         mut self,
         done: Result<&KeyRecord, &ManageError>,
         detail: impl FnOnce() -> Option<String>,
@@ -132,7 +204,7 @@ impl Watch<'_> {
             Ok(record) => {
                 self.note(AuditOutcome::Ok, |event| {
                     name(event, record);
-                    event.scopes = record.scopes.iter().map(ToString::to_string).collect();
+                    event.name_scopes(&record.scopes);
                     event.detail = detail();
                 });
             }
@@ -160,14 +232,13 @@ impl Watch<'_> {
 
     fn note(&mut self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
         self.noted = true;
+        self.manager.noted.store(true, Ordering::Relaxed);
         let Some(trail) = self.manager.audit().cloned() else {
             return;
         };
         let operator = self.manager.operator();
         let mut event = trail.event(self.action, outcome);
-        event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
-        event.client_ip = operator.client_ip;
-        event.request_id.clone_from(&operator.request_id);
+        self.manager.sign(&mut event);
         if let Some(record) = &self.about {
             name(&mut event, record);
         }
@@ -189,12 +260,13 @@ fn name(event: &mut AuditEvent, record: &KeyRecord) {
     event.key_id = Some(record.id.clone());
     event.tenant_id = Some(record.owner.tenant_id.clone());
     event.environment = Some(record.environment.clone());
-    event.workspaces.clone_from(&record.workspaces);
+    event.name_workspaces(record.workspaces.as_deref());
 }
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        if !self.noted {
+        // Who gives up reading has done nothing.
+        if !self.noted && self.action != Action::KeyRead {
             self.note(AuditOutcome::Abandoned, |_| {});
         }
     }

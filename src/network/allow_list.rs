@@ -11,7 +11,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::cidr::{Cidr, CidrError};
+use super::cidr::Cidr;
+use crate::text::ParseError;
 
 /// Addresses and ranges, at least one, each once. Cloning shares them.
 ///
@@ -36,21 +37,6 @@ struct Compiled {
     v6: Vec<(u128, u128)>,
 }
 
-/// Why a list cannot be set.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AllowListError {
-    /// It would allow nobody, or be taken for one that allows everybody.
-    #[error("an allow-list needs at least one entry")]
-    Empty,
-    /// It is too long to be checked on every request.
-    #[error("an allow-list takes at most {} entries", AllowList::MOST)]
-    TooLong,
-    /// An entry is none.
-    #[error(transparent)]
-    Entry(#[from] CidrError),
-}
-
 impl AllowList {
     /// The most entries of a list.
     pub const MOST: usize = 1000;
@@ -60,9 +46,7 @@ impl AllowList {
     /// # Errors
     /// The first entry that is none; a list without entries, or with more than
     /// [`MOST`](Self::MOST).
-    pub fn parse<T: AsRef<str>>(
-        entries: impl IntoIterator<Item = T>,
-    ) -> Result<Self, AllowListError> {
+    pub fn parse<T: AsRef<str>>(entries: impl IntoIterator<Item = T>) -> Result<Self, ParseError> {
         let entries: Vec<Cidr> = entries
             .into_iter()
             .take(Self::MOST + 1)
@@ -75,10 +59,16 @@ impl AllowList {
     ///
     /// # Errors
     /// A list without entries, or with more than [`MOST`](Self::MOST).
-    pub fn new(mut entries: Vec<Cidr>) -> Result<Self, AllowListError> {
+    pub fn new(mut entries: Vec<Cidr>) -> Result<Self, ParseError> {
         match entries.len() {
-            0 => return Err(AllowListError::Empty),
-            n if n > Self::MOST => return Err(AllowListError::TooLong),
+            0 => {
+                let why = "an allow-list needs at least one entry";
+                return Err(ParseError::new("allow-list", why));
+            }
+            n if n > Self::MOST => {
+                let why = format!("an allow-list takes at most {} entries", Self::MOST);
+                return Err(ParseError::new("allow-list", why));
+            }
             _ => {}
         }
         let mut seen = HashSet::new();
@@ -122,8 +112,8 @@ impl AllowList {
 }
 
 impl TryFrom<Vec<String>> for AllowList {
-    type Error = AllowListError;
-    fn try_from(entries: Vec<String>) -> Result<Self, AllowListError> {
+    type Error = ParseError;
+    fn try_from(entries: Vec<String>) -> Result<Self, ParseError> {
         Self::parse(entries)
     }
 }

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use crate::text::{ParseError, start};
+
 /// A network: `10.0.0.0/16`, `2001:db8::/32`, or one address.
 ///
 /// Bits beyond the prefix are cleared: `10.0.0.1/16` is `10.0.0.0/16`.
@@ -27,18 +29,15 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr(IpNet);
 
-/// A text that is no network.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an IP address nor a CIDR range")]
-pub struct CidrError(String);
-
 impl FromStr for Cidr {
-    type Err = CidrError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, CidrError> {
-        parse(text)
-            .map(Self)
-            .ok_or_else(|| CidrError(text.chars().take(64).collect()))
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse(text).map(Self).ok_or_else(|| {
+            let text = start(text, 64);
+            let why = format!("{text:?} is neither an IP address nor a CIDR range");
+            ParseError::new("network", why)
+        })
     }
 }
 

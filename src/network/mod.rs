@@ -11,7 +11,7 @@ mod client_ip;
 mod forwarded;
 mod transport;
 
-pub use allow_list::{AllowList, AllowListError};
-pub use cidr::{Cidr, CidrError};
+pub use allow_list::AllowList;
+pub use cidr::Cidr;
 pub use client_ip::{ClientIp, ForwardedHeader};
 pub use transport::Transport;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::principal::Principal;
-use super::requirement::{Node, Requirement, Way};
+use super::requirement::{Must, Node, Requirement, writes};
 use crate::error::ErrorCode;
 use crate::request::RequestHead;
 use crate::scope::ScopeExplanation;
@@ -36,14 +36,17 @@ impl Requirement {
         principal: &P,
         request: Option<&dyn RequestHead>,
     ) -> Explanation {
-        let writes =
-            request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
+        let writes = request.is_some_and(writes);
         let mut met = Vec::new();
         let missing = self.explain_in(principal, request, writes, &mut met);
         match (self.check(principal, request), missing) {
             (Ok(()), _) => Explanation::Met(met),
             (Err(error), Some(missing)) if error.code() != ErrorCode::ReadOnlyKey => {
                 Explanation::Missing(missing)
+            }
+            // It is met, but it says nothing about workspaces.
+            (Err(error), None) if error.code() == ErrorCode::WorkspaceForbidden => {
+                Explanation::Missing(Self(Node::WholeOrganization))
             }
             // Whatever else is missing: the method writes, and the key only reads.
             (Err(_), _) => Explanation::Missing(Self::writing()),
@@ -60,15 +63,11 @@ impl Requirement {
     ) -> Option<Self> {
         match &self.0 {
             Node::Any(alternatives) => {
-                let way = |alternative: &&Self| alternative.met(principal, request, writes).ok();
-                let says = alternatives
-                    .iter()
-                    .find(|alternative| way(alternative) == Some(Way::Said));
-                let first = says.or_else(|| {
-                    alternatives
-                        .iter()
-                        .find(|alternative| way(alternative).is_some())
-                });
+                let ways = |one: &&Self| one.met(principal, request, writes).ok();
+                let must = Must::of(principal, request);
+                let enough = |one: &&Self| ways(one).is_some_and(|ways| ways.suffice(must));
+                let first = alternatives.iter().find(enough);
+                let first = first.or_else(|| alternatives.iter().find(|one| ways(one).is_some()));
                 match first {
                     Some(first) => first.explain_in(principal, request, writes, met),
                     None => Some(self.clone()),
@@ -121,8 +120,9 @@ impl Requirement {
                 "the key reaches the whole organization".into()
             }
             Node::Organization => "the request only reads".into(),
+            Node::WholeOrganization => "the key reaches the whole organization".into(),
             Node::Plan(_) => format!("the plan is {}", principal.plan()?),
-            Node::Scopes(_) | Node::Any(_) | Node::All(_) => return None,
+            Node::AnyWorkspace | Node::Scopes(_) | Node::Any(_) | Node::All(_) => return None,
         })
     }
 }

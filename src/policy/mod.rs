@@ -30,7 +30,7 @@ mod requirement;
 mod workspace;
 
 pub use explain::Explanation;
-pub use plan::{AtLeast, PlanError, PlanOrder};
+pub use plan::PlanOrder;
 pub use principal::Principal;
 pub use requirement::Requirement;
 pub use workspace::WorkspaceOf;

@@ -4,33 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Requirement;
-use crate::key::{IdError, PlanName};
+use crate::key::PlanName;
+use crate::text::{ParseError, start};
 
 /// The plans of an API, the least first. Cloning shares them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanOrder(Arc<[PlanName]>);
-
-/// Why plans cannot be ordered, or a plan is not among them.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// A name is none.
-    #[error(transparent)]
-    Name(#[from] IdError),
-    /// A plan stands twice in the order.
-    #[error("plan {0} stands twice")]
-    Twice(PlanName),
-    /// There is no such plan.
-    #[error("there is no plan {0:?}")]
-    Unknown(String),
-}
 
 impl PlanOrder {
     /// An order of plans, the least first.
     ///
     /// # Errors
     /// A name that is none, or one that stands twice.
-    pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, PlanError> {
+    pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, ParseError> {
         let names = names
             .into_iter()
             .map(PlanName::new)
@@ -40,7 +26,10 @@ impl PlanOrder {
             .enumerate()
             .find(|(at, name)| names[..*at].contains(name))
         {
-            Some((_, name)) => Err(PlanError::Twice(name.clone())),
+            Some((_, name)) => {
+                let why = format!("plan {name} stands twice");
+                Err(ParseError::new("plans", why))
+            }
             None => Ok(Self(names.into())),
         }
     }
@@ -55,9 +44,12 @@ impl PlanOrder {
     ///
     /// # Errors
     /// Where there is no such plan.
-    pub fn at_least(&self, least: &str) -> Result<Requirement, PlanError> {
+    pub fn at_least(&self, least: &str) -> Result<Requirement, ParseError> {
         let rank = self.0.iter().position(|plan| plan.as_str() == least);
-        let rank = rank.ok_or_else(|| PlanError::Unknown(least.chars().take(40).collect()))?;
+        let rank = rank.ok_or_else(|| {
+            let why = format!("there is no plan {:?}", start(least, 40));
+            ParseError::new("plan", why)
+        })?;
         Ok(Requirement::plan(AtLeast {
             order: self.clone(),
             rank,
@@ -67,15 +59,14 @@ impl PlanOrder {
 
 /// A plan or a higher one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AtLeast {
+pub(super) struct AtLeast {
     order: PlanOrder,
     rank: usize,
 }
 
 impl AtLeast {
     /// Whether a plan is high enough. No plan, and one that is not in the order, are not.
-    #[must_use]
-    pub fn is_met_by(&self, plan: Option<&PlanName>) -> bool {
+    pub(super) fn is_met_by(&self, plan: Option<&PlanName>) -> bool {
         plan.is_some_and(|plan| {
             self.order
                 .0

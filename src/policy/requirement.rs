@@ -16,6 +16,12 @@ use crate::scope::{Scope, ScopeRequirement, write_all, write_any};
 /// A read-only key is refused on every method but `GET`, `HEAD` and `OPTIONS`, whatever else is
 /// required, unless the requirement says [`reading`](Self::reading).
 ///
+/// A key of some workspaces only is refused with 403 `WORKSPACE_FORBIDDEN` by every requirement that
+/// says nothing about workspaces, [`none`](Self::none) included: it would otherwise reach all of the
+/// organization there. [`workspace`](Self::workspace) names the one that a request is about,
+/// [`organization`](Self::organization) lets such keys read, and
+/// [`any_workspace`](Self::any_workspace) says that the handler looks after them itself.
+///
 /// ```
 /// use portunus::{Requirement, scope};
 ///
@@ -40,18 +46,75 @@ pub(super) enum Node {
     User,
     Workspace(WorkspaceOf),
     Organization,
+    AnyWorkspace,
+    /// Only missing, never stated: what a requirement wants that says nothing about workspaces.
+    WholeOrganization,
     Plan(AtLeast),
 }
 
-/// Whether the way on which a requirement is met says itself if the route reads or writes.
+/// The ways on which a requirement is met, by what each of them says: whether the route reads or
+/// writes, and about workspaces. One that says enough must be enough by itself: what different
+/// alternatives say never counts together.
+///
+/// There are four kinds of ways, so a set of them has four bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    Said,
-    Unsaid,
+pub(super) struct Ways(u8);
+
+impl Ways {
+    const NONE: Self = Self(0);
+    const SAYS_NOTHING: Self = Self(1);
+    const SAYS_ACCESS: Self = Self(1 << 1);
+    const SAYS_WORKSPACE: Self = Self(1 << 2);
+
+    /// Any of these or those: of alternatives.
+    const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Each of these with each of those: of parts.
+    fn and(self, other: Self) -> Self {
+        let kinds = |ways: Self| (0..4_u8).filter(move |kind| ways.0 & (1 << kind) != 0);
+        let both = kinds(self).flat_map(|one| kinds(other).map(move |two| 1 << (one | two)));
+        Self(both.fold(0, |all, kind| all | kind))
+    }
+
+    /// Whether one of them says what it must.
+    pub(super) fn suffice(self, must: Must) -> bool {
+        let says = |kind: u8| {
+            (kind & 1 != 0 || !must.say_access) && (kind & 2 != 0 || !must.say_workspace)
+        };
+        (0..4).any(|kind| self.0 & (1 << kind) != 0 && says(kind))
+    }
+}
+
+/// What a requirement must say to let a key pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Must {
+    /// That the route reads, or writes: the key only reads, and the method writes.
+    say_access: bool,
+    /// Which workspaces: the key reaches some of them only.
+    say_workspace: bool,
+}
+
+impl Must {
+    pub(super) fn of<P: Principal + ?Sized>(
+        principal: &P,
+        request: Option<&dyn RequestHead>,
+    ) -> Self {
+        Self {
+            say_access: request.is_some_and(writes) && principal.access() != Access::FullAccess,
+            say_workspace: request.is_some() && principal.workspaces().is_some(),
+        }
+    }
+}
+
+/// Whether a request writes, by its method.
+pub(super) fn writes(request: &dyn RequestHead) -> bool {
+    !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
 }
 
 impl Requirement {
-    /// Nothing but a valid key: a visible choice, never a default.
+    /// Nothing but a valid key of the whole organization: a visible choice, never a default.
     pub const fn none() -> Self {
         Self(Node::Scopes(ScopeRequirement::none()))
     }
@@ -88,8 +151,25 @@ impl Requirement {
         Self(Node::Organization)
     }
 
+    /// The same for keys of any workspaces: the route is about none of them, or its handler shows what
+    /// the caller [reaches](Principal::reaches). It requires nothing.
+    ///
+    /// ```
+    /// use portunus::{Requirement, scope};
+    ///
+    /// let mine = Requirement::scope(scope!("documents.read")).any_workspace();
+    /// assert_eq!(mine.to_string(), "documents.read");
+    /// ```
+    pub fn any_workspace(self) -> Self {
+        let said = Self(Node::AnyWorkspace);
+        if self == Self::none() {
+            return said;
+        }
+        Self(Node::All(vec![self, said]))
+    }
+
     /// A plan: made by [`PlanOrder::at_least`](super::PlanOrder::at_least).
-    pub const fn plan(least: AtLeast) -> Self {
+    pub(super) const fn plan(least: AtLeast) -> Self {
         Self(Node::Plan(least))
     }
 
@@ -102,7 +182,8 @@ impl Requirement {
         })
     }
 
-    /// All of these.
+    /// All of these. An empty list can never be met: it fails closed, and [`none`](Self::none) is how
+    /// to require nothing.
     pub fn all_of<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Self {
         let parts = parts.into_iter().map(Into::into).collect();
         Self(match of_scopes(parts) {
@@ -121,8 +202,9 @@ impl Requirement {
         Self::any_of([self, other.into()])
     }
 
-    /// Checks a principal on a request. Without the request, what needs one is not met, and the
-    /// method is not looked at. Allocates nothing where it is met.
+    /// Checks a principal on a request. Without the request, what needs one is not met; the method is
+    /// not looked at, nor whether anything is said about workspaces: the route's own requirement is
+    /// for that. Allocates nothing where it is met.
     ///
     /// # Errors
     /// What is missing: of several parts the first, of several alternatives the first, but of
@@ -132,16 +214,26 @@ impl Requirement {
         principal: &P,
         request: Option<&dyn RequestHead>,
     ) -> Result<(), AuthError> {
-        let by_method =
-            request.is_some_and(|request| !matches!(request.method(), "GET" | "HEAD" | "OPTIONS"));
-        let closed = by_method && principal.access() != Access::FullAccess;
-        if closed && !self.says_access() {
+        let must = Must::of(principal, request);
+        if must.say_access && !self.says_access() {
             return Err(AuthError::new(ErrorCode::ReadOnlyKey));
         }
-        // Of several alternatives only the one that says so itself opens a writing method.
-        match self.met(principal, request, by_method)? {
-            Way::Unsaid if closed => Err(AuthError::new(ErrorCode::ReadOnlyKey)),
-            Way::Unsaid | Way::Said => Ok(()),
+        // Of several alternatives only the one that says so itself opens a writing method, and a
+        // route to a key of some workspaces.
+        let ways = self.met(principal, request, request.is_some_and(writes))?;
+        let access_alone = Must {
+            say_workspace: false,
+            ..must
+        };
+        if ways.suffice(must) {
+            Ok(())
+        } else if ways.suffice(access_alone) {
+            Err(AuthError::with_detail(
+                ErrorCode::WorkspaceForbidden,
+                "The API key reaches some workspaces only, and this is about none of them",
+            ))
+        } else {
+            Err(AuthError::new(ErrorCode::ReadOnlyKey))
         }
     }
 
@@ -151,60 +243,74 @@ impl Requirement {
         principal: &P,
         request: Option<&dyn RequestHead>,
         writes: bool,
-    ) -> Result<Way, AuthError> {
-        let refused = match &self.0 {
+    ) -> Result<Ways, AuthError> {
+        let (says, refused) = match &self.0 {
             Node::Scopes(required) => {
                 return match required.is_met_by(principal.scopes()) {
-                    true => Ok(Way::Unsaid),
+                    true => Ok(Ways::SAYS_NOTHING),
                     false => Err(AuthError::insufficient_scope(required, principal.scopes())),
                 };
             }
             Node::Any(alternatives) => {
-                let (mut way, mut first) = (None, None);
+                let (mut ways, mut first) = (Ways::NONE, None);
                 for alternative in alternatives {
                     match alternative.met(principal, request, writes) {
-                        Ok(Way::Said) => return Ok(Way::Said),
-                        Ok(Way::Unsaid) => way = Some(Way::Unsaid),
+                        Ok(more) => ways = ways.or(more),
                         Err(error) => first = first.or(Some(error)),
                     }
                 }
-                return way
-                    .ok_or_else(|| first.unwrap_or_else(|| AuthError::new(ErrorCode::Forbidden)));
+                return match ways {
+                    Ways::NONE => {
+                        Err(first.unwrap_or_else(|| AuthError::new(ErrorCode::Forbidden)))
+                    }
+                    ways => Ok(ways),
+                };
             }
             Node::All(parts) => {
                 let writes = self.says_writes().unwrap_or(writes);
-                let mut way = Way::Unsaid;
+                let mut ways = Ways::SAYS_NOTHING;
                 for part in parts {
-                    if part.met(principal, request, writes)? == Way::Said {
-                        way = Way::Said;
-                    }
+                    ways = ways.and(part.met(principal, request, writes)?);
                 }
-                return Ok(way);
+                return Ok(ways);
             }
-            Node::Reading => return Ok(Way::Said),
-            Node::Writing if principal.access() == Access::FullAccess => return Ok(Way::Said),
-            Node::Writing => Some(ErrorCode::ReadOnlyKey),
+            Node::Reading => (Ways::SAYS_ACCESS, None),
+            Node::Writing => {
+                let closed = principal.access() != Access::FullAccess;
+                (Ways::SAYS_ACCESS, closed.then_some(ErrorCode::ReadOnlyKey))
+            }
             Node::User => {
                 let actor = principal.actor();
                 let somebody = actor.user_id.is_some() && actor.mode != ActorMode::App;
-                (!somebody).then_some(ErrorCode::ActorRequired)
+                let missing = (!somebody).then_some(ErrorCode::ActorRequired);
+                (Ways::SAYS_NOTHING, missing)
             }
             Node::Workspace(of) => {
                 let reached = request
                     .and_then(|request| of.find(request, |workspace| principal.reaches(workspace)));
-                (reached != Some(true)).then_some(ErrorCode::WorkspaceForbidden)
+                let missing = (reached != Some(true)).then_some(ErrorCode::WorkspaceForbidden);
+                (Ways::SAYS_WORKSPACE, missing)
             }
             Node::Organization => {
                 let reads = request.is_some() && !writes;
-                (principal.workspaces().is_some() && !reads)
-                    .then_some(ErrorCode::WorkspaceForbidden)
+                let closed = principal.workspaces().is_some() && !reads;
+                let missing = closed.then_some(ErrorCode::WorkspaceForbidden);
+                (Ways::SAYS_WORKSPACE, missing)
+            }
+            Node::AnyWorkspace => (Ways::SAYS_WORKSPACE, None),
+            Node::WholeOrganization => {
+                let some = principal.workspaces().is_some();
+                let missing = some.then_some(ErrorCode::WorkspaceForbidden);
+                (Ways::SAYS_WORKSPACE, missing)
             }
             Node::Plan(least) => {
-                (!least.is_met_by(principal.plan())).then_some(ErrorCode::PlanRequired)
+                let missing =
+                    (!least.is_met_by(principal.plan())).then_some(ErrorCode::PlanRequired);
+                (Ways::SAYS_NOTHING, missing)
             }
         };
         match refused {
-            None => Ok(Way::Unsaid),
+            None => Ok(says),
             Some(ErrorCode::PlanRequired) => Err(AuthError::with_detail(
                 ErrorCode::PlanRequired,
                 format!("This needs {self}"),
@@ -250,10 +356,20 @@ impl Requirement {
     fn is_several(&self) -> bool {
         match &self.0 {
             Node::Scopes(required) => required.is_several(),
-            Node::Any(several) | Node::All(several) => several.len() > 1,
+            Node::Any(several) => several.len() > 1,
+            Node::All(parts) => match shown(parts).as_slice() {
+                [one] => one.is_several(),
+                parts => parts.len() > 1,
+            },
             _ => false,
         }
     }
+}
+
+/// The parts that require something.
+fn shown(parts: &[Requirement]) -> Vec<&Requirement> {
+    let requires = |part: &&Requirement| part.0 != Node::AnyWorkspace;
+    parts.iter().filter(requires).collect()
 }
 
 /// Requirements that are all about scopes alone, as those; else as they are.
@@ -290,9 +406,11 @@ impl fmt::Display for Requirement {
             Node::User => f.write_str("a user"),
             Node::Workspace(_) => f.write_str("access to the workspace"),
             Node::Organization => f.write_str("access to the organization for writing"),
+            Node::AnyWorkspace => f.write_str("nothing"),
+            Node::WholeOrganization => f.write_str("access to the whole organization"),
             Node::Plan(least) => least.fmt(f),
             Node::Any(several) => write_any(f, several, Self::is_several),
-            Node::All(several) => write_all(f, several, Self::is_several),
+            Node::All(parts) => write_all(f, &shown(parts), |part| part.is_several()),
         }
     }
 }

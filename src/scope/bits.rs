@@ -8,17 +8,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::name::{Scope, ScopeError};
+use super::name::Scope;
 use super::set::{ScopeModel, ScopeSet};
 use super::vocabulary::Vocabulary;
+use crate::text::ParseError;
 
 const WORDS: usize = 4;
 const BITS: usize = WORDS * 64;
-
-/// Why a vocabulary does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} names and wildcards do not fit {BITS} bits")]
-pub struct BitModelError(usize);
 
 /// The numbering: every name and wildcard in the vocabulary, sorted.
 #[derive(Debug)]
@@ -30,7 +26,7 @@ impl Numbering {
     }
 }
 
-/// Compiles scopes into [`BitScopes`].
+/// Compiles scopes into sets of bits.
 #[derive(Debug, Clone)]
 pub struct BitModel {
     numbering: Arc<Numbering>,
@@ -41,7 +37,7 @@ impl BitModel {
     ///
     /// # Errors
     /// Where names and wildcards together are more than 256.
-    pub fn new(vocabulary: &Vocabulary) -> Result<Self, BitModelError> {
+    pub fn new(vocabulary: &Vocabulary) -> Result<Self, ParseError> {
         let mut all = vec![const { Scope::from_static("*") }];
         for name in vocabulary.names() {
             all.push(name.clone());
@@ -53,7 +49,8 @@ impl BitModel {
         all.sort();
         all.dedup();
         if all.len() > BITS {
-            return Err(BitModelError(all.len()));
+            let why = format!("{} names and wildcards do not fit {BITS} bits", all.len());
+            return Err(ParseError::new("vocabulary", why));
         }
         Ok(Self {
             numbering: Arc::new(Numbering(all.into())),
@@ -62,7 +59,7 @@ impl BitModel {
 }
 
 impl ScopeModel for BitModel {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ParseError> {
         let mut bits = [0_u64; WORDS];
         for (number, scope) in self.numbering.0.iter().enumerate() {
             if names.iter().any(|grant| grant.covers(scope)) {
@@ -81,7 +78,7 @@ impl ScopeModel for BitModel {
 
 /// Grants as bits of a fixed vocabulary.
 #[derive(Clone)]
-pub struct BitScopes {
+struct BitScopes {
     bits: [u64; WORDS],
     everything: bool,
     names: Box<[Scope]>,

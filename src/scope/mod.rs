@@ -13,7 +13,7 @@
 //! assert!(granted.grants(&scope!("document:read")));
 //! assert!(!granted.grants(&scope!("document")));
 //! assert!(!granted.grants(&scope!("document.read")));
-//! # Ok::<(), portunus::scope::ScopeError>(())
+//! # Ok::<(), portunus::ParseError>(())
 //! ```
 
 mod bits;
@@ -23,10 +23,10 @@ mod requirement;
 mod set;
 mod vocabulary;
 
-pub use bits::{BitModel, BitModelError, BitScopes};
+pub use bits::BitModel;
 pub use explain::ScopeExplanation;
-pub use name::{MAX_SCOPE_LENGTH, Scope, ScopeError};
+pub use name::{MAX_SCOPE_LENGTH, Scope};
 pub use requirement::ScopeRequirement;
 pub(crate) use requirement::{write_all, write_any};
 pub use set::{ScopeModel, ScopeSet, WildcardModel, WildcardScopes};
-pub use vocabulary::{UnknownScope, Vocabulary};
+pub use vocabulary::Vocabulary;

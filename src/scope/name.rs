@@ -9,16 +9,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::{ParseError, start};
+
 /// No scope is longer than this, in bytes.
 pub const MAX_SCOPE_LENGTH: usize = 128;
-
-/// Why a text is no scope.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no scope: {reason}")]
-pub struct ScopeError {
-    text: String,
-    reason: &'static str,
-}
 
 /// A scope, as granted to a key or required by a route.
 ///
@@ -66,16 +60,16 @@ impl Scope {
     /// # Errors
     /// Where the text is empty or over [`MAX_SCOPE_LENGTH`] bytes, has other than scope-token
     /// characters, an empty segment, or a `*` that is not its whole last segment.
-    pub fn new(text: &str) -> Result<Self, ScopeError> {
+    pub fn new(text: &str) -> Result<Self, ParseError> {
         match check(text.as_bytes()) {
             Ok(wildcard) => Ok(Self {
                 text: Text::Shared(text.into()),
                 wildcard,
             }),
-            Err(reason) => Err(ScopeError {
-                text: text.chars().take(64).collect(),
-                reason,
-            }),
+            Err(reason) => {
+                let why = format!("{:?} is no scope: {reason}", start(text, 64));
+                Err(ParseError::new("scope", why))
+            }
         }
     }
 
@@ -205,20 +199,20 @@ impl fmt::Debug for Scope {
     }
 }
 impl FromStr for Scope {
-    type Err = ScopeError;
-    fn from_str(text: &str) -> Result<Self, ScopeError> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         Self::new(text)
     }
 }
 impl TryFrom<&str> for Scope {
-    type Error = ScopeError;
-    fn try_from(text: &str) -> Result<Self, ScopeError> {
+    type Error = ParseError;
+    fn try_from(text: &str) -> Result<Self, ParseError> {
         Self::new(text)
     }
 }
 impl TryFrom<String> for Scope {
-    type Error = ScopeError;
-    fn try_from(text: String) -> Result<Self, ScopeError> {
+    type Error = ParseError;
+    fn try_from(text: String) -> Result<Self, ParseError> {
         Self::new(&text)
     }
 }

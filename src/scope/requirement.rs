@@ -17,7 +17,7 @@ use super::set::ScopeSet;
 /// let write = ScopeRequirement::any_of([scope!("document:write"), scope!("document:*")]);
 /// assert_eq!(write.to_string(), "any of document:write, document:*");
 /// assert!(write.is_met_by(&*WildcardModel.compile(&[scope!("*")])?));
-/// # Ok::<(), portunus::scope::ScopeError>(())
+/// # Ok::<(), portunus::ParseError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a requirement does nothing until a set is checked against it"]
@@ -48,9 +48,14 @@ impl ScopeRequirement {
         ))
     }
 
-    /// All of these.
+    /// All of these. An empty list can never be met: it fails closed, and [`none`](Self::none) is how
+    /// to require nothing.
     pub fn all_of<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Self {
-        Self(Node::All(parts.into_iter().map(Into::into).collect()))
+        let parts: Vec<_> = parts.into_iter().map(Into::into).collect();
+        Self(match parts.is_empty() {
+            true => Node::Any(parts),
+            false => Node::All(parts),
+        })
     }
 
     /// Whether the grants meet it. Allocates nothing.

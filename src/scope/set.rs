@@ -7,8 +7,9 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::name::{Scope, ScopeError};
+use super::name::Scope;
 use crate::pointer::to_the_pointee;
+use crate::text::ParseError;
 
 /// What a key was granted.
 ///
@@ -51,12 +52,12 @@ pub trait ScopeModel: Debug + Send + Sync + 'static {
     /// # Errors
     /// Where a name means nothing to the model. The key is refused then: a grant that cannot be
     /// understood is not guessed at.
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError>;
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ParseError>;
 }
 
 to_the_pointee! {
     ScopeModel {
-        fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError>;
+        fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ParseError>;
     }
     ScopeSet {
         fn grants(&self, required: &Scope) -> bool;
@@ -71,7 +72,7 @@ to_the_pointee! {
 pub struct WildcardModel;
 
 impl ScopeModel for WildcardModel {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ParseError> {
         Ok(Arc::new(names.iter().cloned().collect::<WildcardScopes>()))
     }
 }

@@ -1,6 +1,7 @@
 //! The scopes that a host knows, so that no key can be issued with a misspelt one.
 
 use super::name::Scope;
+use crate::text::ParseError;
 
 /// A declared list of scopes.
 ///
@@ -10,11 +11,6 @@ use super::name::Scope;
 pub struct Vocabulary {
     names: Vec<Scope>,
 }
-
-/// A scope that the host did not declare.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown scope {0:?}")]
-pub struct UnknownScope(pub String);
 
 impl FromIterator<Scope> for Vocabulary {
     fn from_iter<I: IntoIterator<Item = Scope>>(names: I) -> Self {
@@ -45,9 +41,12 @@ impl Vocabulary {
     ///
     /// # Errors
     /// The first scope that is not known.
-    pub fn check(&self, scopes: &[Scope]) -> Result<(), UnknownScope> {
+    pub fn check(&self, scopes: &[Scope]) -> Result<(), ParseError> {
         match scopes.iter().find(|scope| !self.knows(scope)) {
-            Some(scope) => Err(UnknownScope(scope.to_string())),
+            Some(scope) => Err(ParseError::new(
+                "scope",
+                format!("unknown scope {:?}", scope.as_str()),
+            )),
             None => Ok(()),
         }
     }

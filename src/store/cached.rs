@@ -18,27 +18,31 @@
 //! it: they tell the ids of what they change, and fingerprints of digests that come and go.
 
 mod answers;
+mod doubts;
 mod epochs;
 mod flights;
+mod outbox;
+mod settings;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use quick_cache::sync::Cache as Entries;
 
-use self::answers::{Known, Mark, Unknown};
+use self::answers::{BySize, Known, Mark, Unknown};
+use self::doubts::Doubts;
 use self::epochs::Epochs;
 use self::flights::{Flights, Joined};
+use self::outbox::Outbox;
+pub use self::settings::Cache;
 use super::{
-    Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery, OwnerRef,
-    Page, SigningStore, StoreError, StoredKey, UsageStore, WriteBatch,
+    BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery,
+    OwnerRef, Page, SigningStore, StoreError, StoredKey, UsageStore, WriteBatch,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, within};
 use crate::key::{KeyDigest, KeyId, KeyRecord};
 use crate::telemetry;
 
@@ -63,16 +67,16 @@ pub struct CachedStore {
 
 struct Shared {
     store: Arc<dyn KeyStore>,
-    known: Cache<KeyDigest, Known>,
-    unknown: Cache<KeyDigest, Unknown>,
+    known: Entries<KeyDigest, Known, BySize>,
+    unknown: Entries<KeyDigest, Unknown>,
     epochs: Epochs,
     flights: Flights,
     bus: Option<Arc<dyn InvalidationBus>>,
     /// Until when, by the monotonic clock in milliseconds, everything that was published is known
     /// to have been heard.
     healthy_until: AtomicU64,
-    /// What the bus could not be told yet, each with a number of its own.
-    untold: Mutex<VecDeque<(u64, Invalidation)>>,
+    outbox: Outbox,
+    doubts: Doubts,
     /// Numbers look-ups and what is to be told.
     numbers: AtomicU64,
     time_to_live: Duration,
@@ -80,14 +84,15 @@ struct Shared {
     clock: Arc<dyn Clock>,
 }
 
-/// No more than this waits to be told; beyond, it is that everything has changed.
-const MOST_UNTOLD: usize = 1000;
+/// How long a write waits until other nodes are told.
+const TELL_WITHIN: Duration = Duration::from_secs(2);
 
 /// Describes a [`CachedStore`].
 #[must_use = "a builder does nothing until build()"]
 pub struct CachedStoreBuilder {
     store: Arc<dyn KeyStore>,
     capacity: usize,
+    bytes: u64,
     unknown_capacity: usize,
     time_to_live: Duration,
     staleness: Duration,
@@ -101,6 +106,7 @@ impl CachedStore {
         CachedStoreBuilder {
             store: Arc::new(store),
             capacity: 100_000,
+            bytes: settings::BYTES,
             unknown_capacity: 10_000,
             time_to_live: Duration::from_secs(60),
             staleness: Duration::from_secs(2),
@@ -110,13 +116,43 @@ impl CachedStore {
     }
 
     /// Tells the bus what it could not be told before, or what a write left untold whose caller
-    /// went away. Call it on an interval, well below the bound on staleness; every write tries it
-    /// too.
+    /// went away. Every write tries it too, and so do a service's periodic jobs
+    /// ([`Portunus::maintain`](crate::Portunus::maintain)).
     ///
     /// # Errors
     /// Where the bus still cannot be told.
     pub async fn publish_untold(&self) -> Result<(), StoreError> {
-        self.shared.publish().await
+        let told = self.shared.publish().await;
+        told.map_err(StoreError::unavailable)
+    }
+
+    /// How many changes the bus could not be told yet.
+    pub(crate) fn untold(&self) -> usize {
+        self.shared.outbox.waiting()
+    }
+
+    /// How many changes the bus was told so far.
+    pub(crate) fn told(&self) -> u64 {
+        self.shared.outbox.told()
+    }
+
+    /// Frees what is too old to be used.
+    pub(crate) fn sweep(&self) {
+        let (shared, now) = (&self.shared, self.shared.clock.monotonic());
+        shared
+            .known
+            .retain(|_, known| shared.counts(known.mark(), now));
+        shared
+            .unknown
+            .retain(|_, unknown| shared.counts(unknown.mark(), now));
+    }
+
+    /// Forgets what is remembered of a key.
+    pub(crate) fn forget(&self, id: &KeyId) {
+        self.shared.invalidated(&Invalidation {
+            keys: vec![id.clone()],
+            ..Invalidation::default()
+        });
     }
 
     /// Forgets everything.
@@ -139,37 +175,6 @@ impl Shared {
 
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Keeps in mind what the bus is to be told.
-    fn is_to_be_told(&self, what: Invalidation) {
-        if self
-            .bus
-            .as_ref()
-            .is_none_or(InvalidationBus::is_told_by_the_store)
-            || what.is_empty()
-        {
-            return;
-        }
-        let mut untold = self.untold.lock();
-        if untold.len() >= MOST_UNTOLD {
-            untold.clear();
-            untold.push_back((self.number(), Invalidation::everything()));
-        }
-        untold.push_back((self.number(), what));
-    }
-
-    /// Tells the bus of all that it has not been told yet.
-    async fn publish(&self) -> Result<(), StoreError> {
-        let Some(bus) = &self.bus else { return Ok(()) };
-        loop {
-            let Some((number, next)) = self.untold.lock().front().cloned() else {
-                return Ok(());
-            };
-            bus.publish(&next).await.map_err(StoreError::unavailable)?;
-            // Somebody else may have told the same meanwhile; telling twice harms nobody.
-            self.untold.lock().retain(|(waiting, _)| *waiting != number);
-        }
     }
 }
 
@@ -197,12 +202,19 @@ impl InvalidationListener for Shared {
 struct ForgetAtLast<'a> {
     shared: &'a Shared,
     what: Invalidation,
+    /// Whether the write has ended, and nothing of it comes later.
+    ended: bool,
 }
 
 impl Drop for ForgetAtLast<'_> {
     fn drop(&mut self) {
-        self.shared.invalidated(&self.what);
-        self.shared.is_to_be_told(std::mem::take(&mut self.what));
+        let what = std::mem::take(&mut self.what);
+        if !self.ended {
+            // First the doubt: whoever looks up after what follows must not remember what it finds.
+            self.shared.doubt(what.clone());
+        }
+        self.shared.invalidated(&what);
+        self.shared.is_to_be_told(what);
     }
 }
 
@@ -245,9 +257,18 @@ impl KeyLookup for CachedStore {
         &self,
         digests: &[KeyDigest],
     ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        if digests.is_empty() {
+            // No other cache is needed in front of this one.
+            return Some(Ok(None));
+        }
         let remembered = self.shared.remembered(digests)?;
         telemetry::cache(telemetry::Cache::Keys, true);
         Some(Ok(remembered))
+    }
+
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        let known = &self.shared.known;
+        digests.iter().any(|digest| known.contains_key(digest))
     }
 
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
@@ -281,20 +302,29 @@ impl KeyStore for CachedStore {
         let mut forget = ForgetAtLast {
             shared: &self.shared,
             what: Invalidation::of(batch),
+            ended: false,
         };
+        let changes_keys = !forget.what.is_empty();
         let applied = self.shared.store.apply(batch).await;
-        if applied
-            .as_ref()
-            .is_err_and(|error| error.as_rejected().is_some())
-        {
+        match &applied {
+            Ok(()) => forget.ended = true,
+            Err(error) if error.is_untold() => forget.ended = true,
             // Nothing was changed.
-            forget.what = Invalidation::default();
+            Err(error) if error.as_rejected().is_some() => forget.what = Invalidation::default(),
+            // It may have been applied, or will be.
+            Err(_) => {}
         }
         drop(forget);
-        // Also where no answer came: it may have been applied.
-        let told = self.shared.publish().await;
+        let told = within(TELL_WITHIN, self.shared.publish()).await;
+        let told = told.unwrap_or_else(|| {
+            let silent = format!("the bus gave no answer within {TELL_WITHIN:?}");
+            Err(BusError::unavailable(silent))
+        });
         applied?;
-        told
+        match told {
+            Err(error) if changes_keys => Err(StoreError::untold(self.shared.time_to_live, error)),
+            _ => Ok(()),
+        }
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {
@@ -320,6 +350,12 @@ impl CachedStoreBuilder {
     /// How many keys are remembered; 100 000 unless set.
     pub fn capacity(mut self, keys: usize) -> Self {
         self.capacity = keys;
+        self
+    }
+
+    /// How many bytes the keys that are remembered may take, about; 256 MiB unless set.
+    pub fn bytes(mut self, most: u64) -> Self {
+        self.bytes = most;
         self
     }
 
@@ -359,15 +395,21 @@ impl CachedStoreBuilder {
     /// The cache.
     #[must_use]
     pub fn build(self) -> CachedStore {
+        let room = if self.capacity == 0 { 0 } else { self.bytes };
+        let share = room.checked_div(self.capacity as u64).unwrap_or(0);
+        let by_size = BySize {
+            least: share.max(1),
+        };
         let shared = Arc::new(Shared {
             store: self.store,
-            known: Cache::new(self.capacity),
-            unknown: Cache::new(self.unknown_capacity),
+            known: Entries::with_weighter(self.capacity, room, by_size),
+            unknown: Entries::new(self.unknown_capacity),
             epochs: Epochs::new(),
             flights: Flights::default(),
             bus: self.bus,
             healthy_until: AtomicU64::new(0),
-            untold: Mutex::default(),
+            outbox: Outbox::default(),
+            doubts: Doubts::default(),
             numbers: AtomicU64::new(0),
             time_to_live: self.time_to_live,
             staleness: self.staleness,

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Rejected;
 
@@ -18,6 +19,15 @@ enum Kind {
     Corrupt(String),
     #[error(transparent)]
     Rejected(Rejected),
+    #[error(
+        "the change is applied, but other nodes could not be told of it yet; they follow within {} \
+         seconds",
+        within.as_secs_f64()
+    )]
+    Untold {
+        within: Duration,
+        source: Box<dyn Error + Send + Sync>,
+    },
 }
 
 impl StoreError {
@@ -38,6 +48,14 @@ impl StoreError {
         Self(Kind::Rejected(condition))
     }
 
+    /// A batch is applied, but other nodes could not be told of it yet: they may use what they
+    /// remember for this long. For caches in front of a store; whoever sees this must not do the same
+    /// again under other conditions, because it is done.
+    pub fn untold(within: Duration, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let source = source.into();
+        Self(Kind::Untold { within, source })
+    }
+
     /// The same error, which several wait for.
     pub(crate) fn shared(error: Arc<Self>) -> Self {
         match Arc::try_unwrap(error) {
@@ -45,9 +63,15 @@ impl StoreError {
             Err(error) => match &error.0 {
                 Kind::Corrupt(what) => Self::corrupt(what.clone()),
                 Kind::Rejected(condition) => Self::rejected(condition.clone()),
-                Kind::Unavailable(_) => Self::unavailable(error),
+                Kind::Unavailable(_) | Kind::Untold { .. } => Self::unavailable(error),
             },
         }
+    }
+
+    /// Whether the batch is applied all the same, and only other nodes could not be told yet.
+    #[must_use]
+    pub const fn is_untold(&self) -> bool {
+        matches!(self.0, Kind::Untold { .. })
     }
 
     /// Whether what is stored cannot be understood.

@@ -1,5 +1,6 @@
 //! Lists of keys, page by page.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -30,6 +31,9 @@ pub struct ListQuery {
 impl ListQuery {
     /// The most records that a store looks at for one page.
     pub const MOST_SCANNED: usize = 10_000;
+
+    /// The most keys of one page.
+    const LONGEST: usize = 500;
 
     /// The first page of all records, 50 of them.
     #[must_use]
@@ -80,7 +84,35 @@ impl ListQuery {
     }
 }
 
-/// A place in the order of a list: newest first, then by id.
+impl ListQuery {
+    /// The page of these records, which come in the order of lists ([`Cursor`]) and may begin
+    /// anywhere: for a store that has them at hand, and cannot ask its database.
+    pub fn page(&self, records: impl IntoIterator<Item = Arc<KeyRecord>>) -> Page {
+        let limit = self.limit.clamp(1, Self::LONGEST);
+        let is_before = |record: &Arc<KeyRecord>| {
+            self.after
+                .as_ref()
+                .is_some_and(|after| Cursor::of(record) <= *after)
+        };
+        let (mut items, mut scanned, mut last) = (Vec::new(), 0, None);
+        for record in records.into_iter().skip_while(is_before) {
+            let is_selected = self.selects(&record);
+            if scanned == Self::MOST_SCANNED || (is_selected && items.len() == limit) {
+                return Page::new(items, last);
+            }
+            scanned += 1;
+            if is_selected || scanned == Self::MOST_SCANNED {
+                last = Some(Cursor::of(&record));
+            }
+            if is_selected {
+                items.push(record);
+            }
+        }
+        Page::new(items, None)
+    }
+}
+
+/// A place in the order of a list: newest first, then by id. Places are ordered as lists are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cursor {
@@ -95,6 +127,25 @@ impl Cursor {
     #[must_use]
     pub fn new(created_at: SystemTime, id: KeyId) -> Self {
         Self { created_at, id }
+    }
+
+    /// Where a record stands.
+    #[must_use]
+    pub fn of(record: &KeyRecord) -> Self {
+        Self::new(record.created_at, record.id.clone())
+    }
+}
+
+impl Ord for Cursor {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_age = other.created_at.cmp(&self.created_at);
+        by_age.then_with(|| self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Cursor {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

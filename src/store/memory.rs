@@ -1,12 +1,12 @@
 //! Keys in memory: for tests, demos, and services whose keys come from configuration.
 //!
 //! One mutex orders all writes; look-ups by digest go to a concurrent map and wait for nobody. A
-//! batch is checked against the state before anything is touched, so that it is applied whole or
-//! not at all.
+//! batch changes the rows in place, and is taken back where it fails.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -14,9 +14,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{
-    Change, Condition, Cursor, HourOfUse, KeyLookup, KeyStore, ListQuery, Match, OwnerRef, Page,
-    Rejected, SigningStore, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore,
-    WriteBatch,
+    Cursor, KeyLookup, KeyRow, KeyRows, KeyStore, ListQuery, Match, OwnerRef, Page, SigningStore,
+    StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
@@ -38,25 +37,13 @@ struct Shared {
 
 type ByDigest = papaya::HashMap<KeyDigest, Arc<StoredKey>, BuildHasherDefault<FirstWord>>;
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct State {
-    keys: HashMap<KeyId, Entry>,
-    // Newest first: the order of lists.
-    order: BTreeMap<(std::cmp::Reverse<SystemTime>, KeyId), ()>,
-    digests_ever: HashSet<KeyDigest>,
+    keys: HashMap<KeyId, KeyRow>,
+    /// The keys that are not deleted, in the order of lists.
+    order: BTreeSet<Cursor>,
+    digests_ever: HashMap<KeyDigest, KeyId>,
     primaries: HashMap<OwnerRef, KeyId>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    digest: KeyDigest,
-    /// The digests that it had before.
-    former: Vec<KeyDigest>,
-    record: Arc<KeyRecord>,
-    usage: Usage,
-    by_hour: BTreeMap<SystemTime, u64>,
-    signing: Option<SigningState>,
-    deleted: bool,
 }
 
 /// The hasher for digests, which are uniform already.
@@ -86,7 +73,6 @@ impl MemoryStore {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A batch is applied to a plan first, so that a panic cannot leave half of one behind.
         self.shared
             .state
             .lock()
@@ -116,152 +102,12 @@ impl MemoryStore {
 }
 
 impl State {
-    fn live(&self, id: &KeyId) -> Result<&Entry, Rejected> {
-        self.keys
-            .get(id)
-            .filter(|entry| !entry.deleted)
-            .ok_or_else(|| Rejected::Missing(id.clone()))
+    fn live(&self, id: &KeyId) -> Option<&KeyRow> {
+        self.keys.get(id).filter(|row| !row.deleted)
     }
 
-    fn live_mut(&mut self, id: &KeyId) -> Result<&mut Entry, Rejected> {
-        self.keys
-            .get_mut(id)
-            .filter(|entry| !entry.deleted)
-            .ok_or_else(|| Rejected::Missing(id.clone()))
-    }
-
-    /// The one that was set, if it still can be it, else the newest that can.
-    fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Option<&KeyId> {
-        let can = |entry: &&Entry| owner.includes(&entry.record) && entry.record.can_be_primary(at);
-        let set = self
-            .primaries
-            .get(owner)
-            .and_then(|id| self.live(id).ok())
-            .filter(can);
-        let newest = || {
-            self.order
-                .keys()
-                .filter_map(|(_, id)| self.live(id).ok())
-                .find(can)
-        };
-        set.or_else(newest).map(|entry| &entry.record.id)
-    }
-
-    fn check(&self, condition: &Condition) -> Result<(), Rejected> {
-        match condition {
-            Condition::Version { id, version } => match self.live(id)?.record.version {
-                stored if stored == *version => Ok(()),
-                stored => Err(Rejected::Version {
-                    id: id.clone(),
-                    expected: *version,
-                    stored,
-                }),
-            },
-            Condition::Primary { owner, key, at } if self.primary(owner, *at) == key.as_ref() => {
-                Ok(())
-            }
-            Condition::Primary { .. } => Err(Rejected::Primary),
-            Condition::ActiveKeysAtMost { owner, at, limit } => {
-                let counts = |entry: &&Entry| {
-                    !entry.deleted
-                        && owner.includes(&entry.record)
-                        && entry.record.counts_as_active(*at)
-                };
-                match self.keys.values().filter(counts).count() as u64 {
-                    active if active <= *limit => Ok(()),
-                    active => Err(Rejected::TooManyActive {
-                        active,
-                        limit: *limit,
-                    }),
-                }
-            }
-        }
-    }
-
-    /// Makes a change, and notes a digest that was not known before it.
-    fn make(&mut self, change: &Change, fresh: &mut Vec<KeyDigest>) -> Result<(), Rejected> {
-        match change {
-            Change::Insert { digest, record } => {
-                if self.keys.contains_key(&record.id) {
-                    return Err(Rejected::IdKnown(record.id.clone()));
-                }
-                if !self.digests_ever.insert(*digest) {
-                    return Err(Rejected::DigestKnown);
-                }
-                fresh.push(*digest);
-                self.order.insert(
-                    (std::cmp::Reverse(record.created_at), record.id.clone()),
-                    (),
-                );
-                let entry = Entry {
-                    digest: *digest,
-                    former: Vec::new(),
-                    record: Arc::new((**record).clone()),
-                    usage: Usage::default(),
-                    by_hour: BTreeMap::new(),
-                    signing: None,
-                    deleted: false,
-                };
-                self.keys.insert(record.id.clone(), entry);
-            }
-            Change::Replace(record) => {
-                let entry = self.live_mut(&record.id)?;
-                if !entry.record.is_of_the_same_owner(record) {
-                    return Err(Rejected::Owner(record.id.clone()));
-                }
-                let before = (
-                    std::cmp::Reverse(entry.record.created_at),
-                    record.id.clone(),
-                );
-                entry.record = Arc::new((**record).clone());
-                self.order.remove(&before);
-                self.order.insert(
-                    (std::cmp::Reverse(record.created_at), record.id.clone()),
-                    (),
-                );
-            }
-            Change::Rehash { id, from, to } => {
-                // First whether somebody else was quicker.
-                if self.live(id)?.digest != *from {
-                    return Err(Rejected::Missing(id.clone()));
-                }
-                if from != to && self.digests_ever.contains(to) {
-                    return Err(Rejected::DigestKnown);
-                }
-                let entry = self.live_mut(id)?;
-                if from != to {
-                    entry.former.push(*from);
-                }
-                entry.digest = *to;
-                if self.digests_ever.insert(*to) {
-                    fresh.push(*to);
-                }
-            }
-            Change::Delete(id) => {
-                let entry = self.live_mut(id)?;
-                entry.deleted = true;
-                entry.signing = None;
-                entry.by_hour.clear();
-                let place = (std::cmp::Reverse(entry.record.created_at), id.clone());
-                self.order.remove(&place);
-            }
-            Change::SetPrimary { owner, key } => {
-                if !owner.includes(&self.live(key)?.record) {
-                    return Err(Rejected::Owner(key.clone()));
-                }
-                self.primaries.insert(owner.clone(), key.clone());
-            }
-            Change::PinPrimary { owner, at } => match self.primary(owner, *at).cloned() {
-                Some(key) => {
-                    self.primaries.insert(owner.clone(), key);
-                }
-                None => {
-                    self.primaries.remove(owner);
-                }
-            },
-            Change::SetSigning { id, state } => self.live_mut(id)?.signing.clone_from(state),
-        }
-        Ok(())
+    fn live_mut(&mut self, id: &KeyId) -> Option<&mut KeyRow> {
+        self.keys.get_mut(id).filter(|row| !row.deleted)
     }
 }
 
@@ -283,36 +129,18 @@ impl KeyLookup for MemoryStore {
 impl KeyStore for MemoryStore {
     async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
         let state = self.state();
-        Ok(state.live(id).ok().map(|entry| Arc::clone(&entry.record)))
+        Ok(state.live(id).map(|row| Arc::clone(&row.record)))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let state = self.state();
-        let start = match &query.after {
-            Some(after) => {
-                std::ops::Bound::Excluded((std::cmp::Reverse(after.created_at), after.id.clone()))
-            }
-            None => std::ops::Bound::Unbounded,
-        };
-        let limit = query.limit.clamp(1, 500);
-        let place = |record: &KeyRecord| Cursor::new(record.created_at, record.id.clone());
-        let mut items = Vec::new();
-        let (mut scanned, mut last) = (0, None);
-        let rest = state.order.range((start, std::ops::Bound::Unbounded));
-        for entry in rest.filter_map(|((_, id), ())| state.live(id).ok()) {
-            let selected = query.selects(&entry.record);
-            if scanned == ListQuery::MOST_SCANNED || (selected && items.len() == limit) {
-                return Ok(Page::new(items, last));
-            }
-            scanned += 1;
-            if selected {
-                items.push(Arc::clone(&entry.record));
-            }
-            if selected || scanned == ListQuery::MOST_SCANNED {
-                last = Some(place(&entry.record));
-            }
-        }
-        Ok(Page::new(items, None))
+        let after = query
+            .after
+            .as_ref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = state.order.range((after, Bound::Unbounded));
+        let records = rest.filter_map(|place| Some(&state.live(&place.id)?.record));
+        Ok(query.page(records.map(Arc::clone)))
     }
 
     async fn primaries(
@@ -320,36 +148,20 @@ impl KeyStore for MemoryStore {
         owners: &[OwnerRef],
         at: SystemTime,
     ) -> Result<Vec<Option<KeyId>>, StoreError> {
-        let state = self.state();
-        let primary = |owner| state.primary(owner, at).cloned();
-        Ok(owners.iter().map(primary).collect())
+        Edit::of(&mut *self.state()).primaries(owners, at)
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         let mut state = self.state();
-        let (after, before): (Vec<_>, Vec<_>) = batch
-            .conditions()
-            .iter()
-            .partition(|c| matches!(c, Condition::ActiveKeysAtMost { .. }));
-        for condition in before {
-            state.check(condition).map_err(StoreError::rejected)?;
+        let mut edit = Edit::of(&mut state);
+        let applied = edit.apply(batch);
+        let undo = edit.undo;
+        match &applied {
+            // Published before the lock is given back and before the caller hears of it.
+            Ok(()) => undo.publish(&state, &self.shared),
+            Err(_) => undo.restore(&mut state),
         }
-        let mut undo = Undo::of(&state, batch);
-        let made = batch
-            .changes()
-            .iter()
-            .try_for_each(|change| state.make(change, &mut undo.fresh));
-        if let Err(rejected) = made.and_then(|()| {
-            after
-                .into_iter()
-                .try_for_each(|condition| state.check(condition))
-        }) {
-            undo.restore(&mut state);
-            return Err(StoreError::rejected(rejected));
-        }
-        // Published before the lock is given back and before the caller hears of it.
-        undo.publish(&state, &self.shared);
-        Ok(())
+        applied
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {
@@ -365,7 +177,7 @@ impl KeyStore for MemoryStore {
 impl SigningStore for MemoryStore {
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
         let state = self.state();
-        Ok(state.live(id).ok().and_then(|entry| entry.signing.clone()))
+        Ok(state.live(id).and_then(|row| row.signing.clone()))
     }
 }
 
@@ -374,13 +186,9 @@ impl UsageStore for MemoryStore {
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         let mut state = self.state();
         for delta in batch {
-            if let Ok(entry) = state.live_mut(&delta.id) {
-                entry.usage.add(delta);
-                let hour = entry
-                    .by_hour
-                    .entry(HourOfUse::start_of(delta.last_used_at))
-                    .or_default();
-                *hour = hour.saturating_add(delta.count);
+            if let Some(row) = state.live_mut(&delta.id) {
+                row.usage.add(delta);
+                Arc::make_mut(&mut row.by_hour).add(delta);
             }
         }
         Ok(())
@@ -388,11 +196,7 @@ impl UsageStore for MemoryStore {
 
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
         let state = self.state();
-        let usage = |id| {
-            state
-                .live(id)
-                .map_or_else(|_| Usage::default(), |entry| entry.usage)
-        };
+        let usage = |id| state.live(id).map(|row| row.usage).unwrap_or_default();
         Ok(ids.iter().map(usage).collect())
     }
 
@@ -403,75 +207,108 @@ impl UsageStore for MemoryStore {
         to: SystemTime,
     ) -> Result<UsageByHour, StoreError> {
         let state = self.state();
-        let hours = state.live(id).into_iter().flat_map(|entry| &entry.by_hour);
-        let within =
-            hours.filter(|(start, _)| **start >= HourOfUse::start_of(from) && **start < to);
-        let hours = within.map(|(start, count)| HourOfUse::new(*start, *count));
-        Ok(UsageByHour::new(hours.collect()))
+        let hours = state.live(id).map(|row| row.by_hour.between(from, to));
+        Ok(hours.unwrap_or_default())
     }
 
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
-        let mut forgotten = 0;
-        for entry in self.state().keys.values_mut() {
-            let known = entry.by_hour.len();
-            entry
-                .by_hour
-                .retain(|start, _| *start + HourOfUse::LENGTH >= before);
-            forgotten += (known - entry.by_hour.len()) as u64;
-        }
-        Ok(forgotten)
+        let mut state = self.state();
+        let rows = state.keys.values_mut();
+        Ok(rows
+            .map(|row| Arc::make_mut(&mut row.by_hour).forget_before(before))
+            .sum())
     }
 }
 
-/// What a batch touches, as it was before: enough to take the batch back, and to know what to
-/// publish.
+/// A batch at work.
+struct Edit<'a> {
+    state: &'a mut State,
+    undo: Undo,
+}
+
+impl<'a> Edit<'a> {
+    fn of(state: &'a mut State) -> Self {
+        let undo = Undo::default();
+        Self { state, undo }
+    }
+}
+
+impl KeyRows for Edit<'_> {
+    fn by_id(&self, id: &KeyId) -> Result<Option<KeyRow>, StoreError> {
+        Ok(self.state.keys.get(id).cloned())
+    }
+
+    fn by_digest(&self, digest: &KeyDigest) -> Result<Option<KeyRow>, StoreError> {
+        let id = self.state.digests_ever.get(digest);
+        id.map_or(Ok(None), |id| self.by_id(id))
+    }
+
+    fn records(&self, of: Option<&OwnerRef>) -> Result<Vec<Arc<KeyRecord>>, StoreError> {
+        let rows = self.state.keys.values().filter(|row| !row.deleted);
+        let records = rows.map(|row| &row.record);
+        let own = |record: &&Arc<KeyRecord>| of.is_none_or(|owner| owner.includes(record));
+        Ok(records.filter(own).map(Arc::clone).collect())
+    }
+
+    fn primary_set(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError> {
+        Ok(self.state.primaries.get(owner).cloned())
+    }
+
+    fn put(&mut self, row: KeyRow) -> Result<(), StoreError> {
+        let (state, id) = (&mut *self.state, row.record.id.clone());
+        let before = state.keys.remove(&id);
+        if let Some(before) = &before {
+            state.order.remove(&Cursor::of(&before.record));
+        }
+        if !row.deleted {
+            state.order.insert(Cursor::of(&row.record));
+        }
+        for digest in row.digests() {
+            if state.digests_ever.insert(*digest, id.clone()).is_none() {
+                self.undo.fresh.push(*digest);
+            }
+        }
+        state.keys.insert(id.clone(), row);
+        self.undo.rows.push((id, before));
+        Ok(())
+    }
+
+    fn put_primary(&mut self, owner: &OwnerRef, key: Option<KeyId>) -> Result<(), StoreError> {
+        let primaries = &mut self.state.primaries;
+        let before = match key {
+            Some(key) => primaries.insert(owner.clone(), key),
+            None => primaries.remove(owner),
+        };
+        self.undo.primaries.push((owner.clone(), before));
+        Ok(())
+    }
+}
+
+/// What a batch has changed, each time with what there was before: enough to take the batch back,
+/// and to know what to publish.
+#[derive(Default)]
 struct Undo {
-    entries: Vec<(KeyId, Option<Entry>)>,
+    rows: Vec<(KeyId, Option<KeyRow>)>,
     primaries: Vec<(OwnerRef, Option<KeyId>)>,
     /// Digests that the batch made known.
     fresh: Vec<KeyDigest>,
 }
 
 impl Undo {
-    fn of(state: &State, batch: &WriteBatch) -> Self {
-        let mut undo = Self {
-            entries: Vec::new(),
-            primaries: Vec::new(),
-            fresh: Vec::new(),
-        };
-        for change in batch.changes() {
-            let id = match change {
-                Change::Insert { record, .. } | Change::Replace(record) => &record.id,
-                Change::Rehash { id, .. } | Change::SetSigning { id, .. } | Change::Delete(id) => {
-                    id
-                }
-                Change::SetPrimary { owner, .. } | Change::PinPrimary { owner, .. } => {
-                    undo.primaries
-                        .push((owner.clone(), state.primaries.get(owner).cloned()));
-                    continue;
-                }
-            };
-            if undo.entries.iter().all(|(known, _)| known != id) {
-                undo.entries.push((id.clone(), state.keys.get(id).cloned()));
-            }
-        }
-        undo
-    }
-
+    /// The last change first.
     fn restore(self, state: &mut State) {
-        let place = |record: &KeyRecord| (std::cmp::Reverse(record.created_at), record.id.clone());
-        for (id, before) in self.entries {
+        for (id, before) in self.rows.into_iter().rev() {
             if let Some(after) = state.keys.remove(&id) {
-                state.order.remove(&place(&after.record));
+                state.order.remove(&Cursor::of(&after.record));
             }
             if let Some(before) = before {
                 if !before.deleted {
-                    state.order.insert(place(&before.record), ());
+                    state.order.insert(Cursor::of(&before.record));
                 }
                 state.keys.insert(id, before);
             }
         }
-        for (owner, before) in self.primaries {
+        for (owner, before) in self.primaries.into_iter().rev() {
             match before {
                 Some(key) => state.primaries.insert(owner, key),
                 None => state.primaries.remove(&owner),
@@ -484,32 +321,21 @@ impl Undo {
 
     fn publish(self, state: &State, shared: &Shared) {
         let (map, former) = (shared.by_digest.pin(), shared.former.pin());
-        let now = |id: &KeyId| state.keys.get(id).filter(|entry| !entry.deleted);
-        for (id, _) in &self.entries {
-            if let Some(entry) = now(id) {
-                map.insert(
-                    entry.digest,
-                    Arc::new(StoredKey::new(entry.digest, Arc::clone(&entry.record))),
-                );
-            }
-            let Some(entry) = state.keys.get(id) else {
+        for (id, _) in &self.rows {
+            let Some(row) = state.keys.get(id) else {
                 continue;
             };
-            let tenant = &entry.record.owner.tenant_id;
-            let own = Some(&entry.digest).filter(|_| entry.deleted);
-            for digest in entry.former.iter().chain(own) {
-                let is = if entry.deleted {
-                    Match::Deleted(Some(tenant.clone()))
-                } else {
-                    Match::Former(id.clone(), tenant.clone())
-                };
-                former.insert(*digest, is);
+            for digest in row.digests() {
+                match row.matched(digest) {
+                    Match::Key(key) => drop(map.insert(*digest, key)),
+                    other => drop(former.insert(*digest, other)),
+                }
             }
         }
         shared.generation.fetch_add(1, Ordering::SeqCst);
-        for (id, before) in &self.entries {
+        for (id, before) in &self.rows {
             if let Some(before) = before
-                && now(id).is_none_or(|now| now.digest != before.digest)
+                && state.live(id).is_none_or(|now| now.digest != before.digest)
             {
                 map.remove(&before.digest);
             }

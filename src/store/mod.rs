@@ -11,6 +11,7 @@ mod cached;
 mod error;
 mod list;
 mod memory;
+mod rows;
 mod secret;
 pub(crate) mod signing;
 mod stored;
@@ -25,10 +26,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus};
-pub use cached::{CachedStore, CachedStoreBuilder};
+pub use cached::{Cache, CachedStore, CachedStoreBuilder};
 pub use error::StoreError;
 pub use list::{Cursor, ListQuery, Page};
 pub use memory::MemoryStore;
+pub use rows::{KeyRow, KeyRows};
 pub use secret::Match;
 pub use stored::StoredKey;
 pub use usage::{HourOfUse, Usage, UsageByHour, UsageDelta};
@@ -77,6 +79,14 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
     ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         let _ = digests;
         None
+    }
+
+    /// Whether a key was found under one of these digests lately, by what is remembered of earlier
+    /// look-ups, however stale that is: such a key is looked up whatever its client's neighbours have
+    /// failed. `false`, the default, for stores that remember nothing.
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        let _ = digests;
+        false
     }
 
     /// A bus on which the changes of all nodes are heard, started for one cache; `None` (the default)
@@ -274,6 +284,7 @@ to_the_pointee! {
             &self,
             digests: &[KeyDigest],
         ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>>;
+        fn knows(&self, digests: &[KeyDigest]) -> bool;
         fn bus(&self) -> Option<Arc<dyn InvalidationBus>>;
     }
     KeyStore {

@@ -39,13 +39,14 @@ impl HourOfUse {
 }
 
 /// How often a key was used, hour by hour.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UsageByHour {
     /// The hours in which it was used, the oldest first.
     pub hours: Vec<HourOfUse>,
     /// The rows that cannot be read and were left out, as
     /// [`StoreError::corrupt`](super::StoreError::corrupt) names them.
+    #[serde(skip)]
     pub corrupt: Vec<String>,
 }
 
@@ -55,6 +56,34 @@ impl UsageByHour {
     pub fn new(hours: Vec<HourOfUse>) -> Self {
         let corrupt = Vec::new();
         Self { hours, corrupt }
+    }
+
+    /// Adds what was counted since, to the hour of its last use.
+    pub fn add(&mut self, delta: &UsageDelta) {
+        let start = HourOfUse::start_of(delta.last_used_at);
+        match self.hours.binary_search_by_key(&start, |hour| hour.start) {
+            Ok(at) => {
+                let count = &mut self.hours[at].count;
+                *count = count.saturating_add(delta.count);
+            }
+            Err(at) => self.hours.insert(at, HourOfUse::new(start, delta.count)),
+        }
+    }
+
+    /// The hours from the one of `from` to before `to`.
+    #[must_use]
+    pub fn between(&self, from: SystemTime, to: SystemTime) -> Self {
+        let from = HourOfUse::start_of(from);
+        let within = |hour: &&HourOfUse| hour.start >= from && hour.start < to;
+        Self::new(self.hours.iter().filter(within).copied().collect())
+    }
+
+    /// Forgets the hours that ended before this instant; returns how many.
+    pub fn forget_before(&mut self, before: SystemTime) -> u64 {
+        let known = self.hours.len();
+        self.hours
+            .retain(|hour| hour.start + HourOfUse::LENGTH >= before);
+        (known - self.hours.len()) as u64
     }
 }
 

@@ -84,7 +84,9 @@ pub enum Change {
         /// When.
         at: SystemTime,
     },
-    /// What a key signs events with, or nothing any more. Not a new version.
+    /// What a key signs events with, or nothing any more. Not a new version. A store that keeps no
+    /// states ([`KeyStore::signing`](super::KeyStore::signing)) is given none but `None`, and has
+    /// nothing to do then where the key is there.
     SetSigning {
         /// Which key.
         id: KeyId,

@@ -55,14 +55,15 @@ pub enum Point {
 /// ```
 /// use portunus::key::{Alphabet, KeyFormat};
 /// use portunus::testing::{Call, FaultyStore, Point, TestRequest};
-/// use portunus::{Authenticator, ErrorCode};
+/// use portunus::{ErrorCode, Portunus};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let format = KeyFormat::builder("test_").random(Alphabet::BASE62, 32).build()?;
 /// let request = TestRequest::get("/").bearer(&format.generate(None, None)?.reveal());
 /// let store = FaultyStore::new();
-/// let authenticator = Authenticator::builder(store.clone()).bearer([format]).build()?;
+/// let keys = Portunus::builder(format).store(store.clone()).build()?;
+/// let authenticator = keys.authenticator();
 /// let refusal = async || authenticator.authenticate(&request).await.err().map(|e| e.code());
 ///
 /// store.fail(Point::Before(Call::Find));
@@ -322,6 +323,10 @@ impl KeyLookup for FaultyStore {
             return None;
         }
         drop(rules);
+        if digests.is_empty() {
+            // Only whether it has to be awaited was asked.
+            return Some(Ok(None));
+        }
         let found = match (self.fault(before), self.always_found()) {
             (Err(error), _) => Err(error),
             (Ok(()), None) => self.found(self.inner.find_now(digests)?),
@@ -329,6 +334,10 @@ impl KeyLookup for FaultyStore {
         };
         self.shared.finds.fetch_add(1, SeqCst);
         Some(found.and_then(|found| self.fault(after).map(|()| found)))
+    }
+
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        self.inner.knows(digests)
     }
 
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {

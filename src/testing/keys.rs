@@ -3,11 +3,12 @@
 use futures_util::FutureExt;
 
 use super::{ManualClock, valid};
-use crate::authenticator::{Authenticator, AuthenticatorBuilder};
 use crate::clock::Clock;
+use crate::config::{Credentials, Limits};
 use crate::key::{Alphabet, KeyFormat, KeyId, Owner};
-use crate::manage::{Issued, KeyManager, KeyManagerBuilder, NewKey};
+use crate::manage::{Issued, KeyManager, NewKey};
 use crate::scope::Scope;
+use crate::service::{Portunus, PortunusBuilder};
 use crate::store::MemoryStore;
 use std::time::{Duration, SystemTime};
 
@@ -83,7 +84,7 @@ impl TestKeys {
         let mut new = NewKey::new("a key for tests", Owner::tenant(valid(tenant.parse())))
             .with_scopes(scopes);
         describe(&mut new);
-        valid(at_once(valid(self.manager().build()).issue(new)))
+        valid(at_once(self.manager().issue(new)))
     }
 
     /// The id of the key with this secret.
@@ -92,7 +93,7 @@ impl TestKeys {
     /// Where there is none.
     #[must_use]
     pub fn id_of(&self, key: &str) -> KeyId {
-        match at_once(valid(self.manager().build()).verify(key)) {
+        match at_once(self.manager().verify(key)) {
             Ok(Some(found)) => found.record.id.clone(),
             _ => panic!("this is none of the keys"),
         }
@@ -103,24 +104,21 @@ impl TestKeys {
     /// # Panics
     /// Where there is none.
     pub fn revoke(&self, key: &str) {
-        valid(at_once(
-            valid(self.manager().build()).revoke(&self.id_of(key), None),
-        ));
+        valid(at_once(self.manager().revoke(&self.id_of(key), None)));
     }
 
-    /// An authenticator of these keys, as Bearer and as Basic, by this clock: to be built as the
-    /// service's own is.
-    pub fn authenticator(&self) -> AuthenticatorBuilder {
+    /// The description of a service with these keys, as Bearer and as Basic, by this clock and without
+    /// limits: to be completed as the service's own is.
+    pub fn builder(&self) -> PortunusBuilder {
         let format = || [self.format.clone()];
-        Authenticator::builder(self.store.clone())
-            .bearer(format())
-            .basic(format())
+        Portunus::builder(Credentials::new().bearer(format()).basic(format()))
+            .store(self.store.clone())
+            .limits(Limits::none())
             .clock(self.clock.clone())
     }
 
-    /// A manager of these keys, by this clock.
-    pub fn manager(&self) -> KeyManagerBuilder {
-        KeyManager::builder(self.store.clone(), self.format.clone()).clock(self.clock.clone())
+    fn manager(&self) -> KeyManager {
+        valid(self.builder().build()).manager().clone()
     }
 
     /// The store.

@@ -37,7 +37,7 @@
 //! With actix-web it is the same: `request.extensions_mut().insert(principal)`.
 //!
 //! # The whole of it, with keys
-//! [`TestKeys`] is a store with a clock; its authenticator is built as the service's own is.
+//! [`TestKeys`] is a store with a clock; its service is described as the host's own is.
 //!
 #![cfg_attr(feature = "tower", doc = "```")]
 #![cfg_attr(not(feature = "tower"), doc = "```ignore (needs the feature tower)")]
@@ -51,7 +51,8 @@
 //! let key = keys.issue_with("acme", ["document:read"], |new| {
 //!     new.expires_at = Some(keys.in_the(Duration::from_secs(60)));
 //! });
-//! let authenticator = keys.authenticator().build()?;
+//! let service = keys.builder().build()?;
+//! let authenticator = service.authenticator();
 //! assert!(authenticator.authenticate(&TestRequest::get("/documents").bearer(&key)).await.is_ok());
 //! keys.clock().advance(Duration::from_secs(60));
 //! let refused = authenticator.authenticate(&TestRequest::get("/documents").bearer(&key)).await;

@@ -14,7 +14,8 @@ use crate::clock::Clock;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let (keys, audit) = (TestKeys::new(), RecordedAudit::new());
-/// let authenticator = keys.authenticator().audit(audit.trail()).build()?;
+/// let service = keys.builder().audit(audit.trail()).build()?;
+/// let authenticator = service.authenticator();
 /// let request = TestRequest::get("/documents");
 /// // What an adapter does:
 /// let witness = authenticator.witness(&request).ok_or("an audit was set")?;

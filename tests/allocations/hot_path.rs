@@ -7,15 +7,14 @@ use std::hint::black_box;
 
 use allocation_counter::measure;
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, Pepper};
-use portunus::manage::KeyManager;
 use portunus::policy::Requirement;
 use portunus::scope::{BitModel, Vocabulary};
 use portunus::store::MemoryStore;
 use portunus::{Admission, Attempt, Authenticator, Principal, RequestHead};
-use portunus_test_support::{Head, format, scope, stranger, with_last_character_wrong};
+use portunus_test_support::{Head, Setup, format, scope, stranger, with_last_character_wrong};
 
 /// The allocations of a hundred repetitions, after one that may warm up.
-fn allocations(mut act: impl FnMut()) -> u64 {
+pub(super) fn allocations(mut act: impl FnMut()) -> u64 {
     act();
     measure(|| (0..100).for_each(|_| act())).count_total
 }
@@ -30,12 +29,12 @@ fn passes(authenticator: &Authenticator, head: &dyn RequestHead) {
     ));
 }
 
-fn issue(store: &MemoryStore, hasher: &KeyHasher, scopes: &[&str]) -> String {
-    let manager = KeyManager::builder(store.clone(), format())
+pub(super) fn issue(store: &MemoryStore, hasher: &KeyHasher, scopes: &[&str]) -> String {
+    let manager = Setup::on(store.clone())
+        .bearer([format()])
         .environments([portunus_test_support::live()])
         .hasher(hasher.clone())
-        .build()
-        .unwrap();
+        .manager();
     let owner = portunus::key::Owner::tenant(portunus_test_support::tenant("acme"));
     let new = portunus::manage::NewKey::new("key", owner)
         .with_scopes(scopes.iter().map(|text| scope(text)));
@@ -55,7 +54,7 @@ fn the_counter_counts() {
 fn a_hit_by_bearer_allocates_nothing() {
     let (store, hasher) = (MemoryStore::new(), KeyHasher::sha256());
     let key = issue(&store, &hasher, &["document:read"]);
-    let authenticator = Authenticator::builder(store)
+    let authenticator = Setup::on(store)
         .bearer([format()])
         .environment(portunus_test_support::live())
         .build()
@@ -68,7 +67,7 @@ fn a_hit_by_bearer_allocates_nothing() {
 fn a_hit_by_basic_or_by_a_header_of_the_hosts_own_allocates_nothing() {
     let (store, hasher) = (MemoryStore::new(), KeyHasher::sha256());
     let key = issue(&store, &hasher, &[]);
-    let authenticator = Authenticator::builder(store)
+    let authenticator = Setup::on(store)
         .bearer([format()])
         .basic([format()])
         .header("x-api-key", [format()])
@@ -91,7 +90,7 @@ fn a_hit_under_a_pepper_among_several_allocates_nothing() {
     });
     let store = MemoryStore::new();
     let key = issue(&store, &hasher, &[]);
-    let authenticator = Authenticator::builder(store)
+    let authenticator = Setup::on(store)
         .bearer([format()])
         .hasher(hasher)
         .build()
@@ -115,11 +114,8 @@ fn a_requirement_that_is_met_allocates_nothing() {
         .collect();
     let requirement = Requirement::any_of([scope("nothing:here"), scope("document:write")])
         .and(scope("scope29:read"));
-    let wildcards = Authenticator::builder(store.clone())
-        .bearer([format()])
-        .build()
-        .unwrap();
-    let bits = Authenticator::builder(store)
+    let wildcards = Setup::on(store.clone()).bearer([format()]).build().unwrap();
+    let bits = Setup::on(store)
         .bearer([format()])
         .scope_model(BitModel::new(&vocabulary).unwrap())
         .build()
@@ -159,7 +155,7 @@ fn garbage_and_unknown_keys_allocate_nothing() {
         .random(Alphabet::BASE62, 40)
         .build()
         .unwrap();
-    let authenticator = Authenticator::builder(MemoryStore::new())
+    let authenticator = Setup::on(MemoryStore::new())
         .bearer([format(), loose.clone()])
         .basic([format()])
         .failure_quotas(None) // whose refusal is another answer, and says when to come back

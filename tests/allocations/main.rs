@@ -9,4 +9,6 @@
 )]
 
 mod hot_path;
+#[cfg(feature = "tower")]
+mod layer;
 mod limiter_memory;

@@ -16,7 +16,7 @@ use portunus::manage::{
 };
 use portunus::store::{KeyStore, ListQuery};
 use portunus::{AuthError, Clock, ErrorCode};
-use portunus_test_support::{APPLY, Call, Head, House, Point, format, live, scope, tenant};
+use portunus_test_support::{APPLY, Call, Head, House, Point, Setup, format, live, scope, tenant};
 
 struct Desk {
     house: House,
@@ -36,16 +36,13 @@ fn desk(capacity: usize) -> Desk {
 
 impl Desk {
     fn manager(&self) -> KeyManager {
-        let builder = KeyManager::builder(self.house.store.clone(), format())
+        let builder = Setup::on(self.house.store.clone())
+            .bearer([format()])
             .environments([live()])
             .clock(self.house.clock.clone());
         let mut rules = IssueRules::default();
         rules.active_keys = Some(3);
-        builder
-            .audit(self.trail.clone())
-            .rules(rules)
-            .build()
-            .unwrap()
+        builder.audit(self.trail.clone()).rules(rules).manager()
     }
     async fn events(&self) -> Vec<AuditEvent> {
         self.trail.flush().await.unwrap();

@@ -1,5 +1,8 @@
 //! The trail of the audit: what an event tells, and what is left out and said so.
 
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +14,12 @@ use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
 use portunus::network::{AllowList, Transport};
 use portunus::quota::{Quota, Quotas};
-use portunus::request::TlsVersion;
-use portunus::scope::{Scope, ScopeError, ScopeModel};
+use portunus::request::{FieldName, TlsVersion};
+use portunus::scope::{Scope, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
-use portunus::{
-    ActorMode, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Outcome, ScopeSet,
-};
+use portunus::{ActorMode, Authenticator, Clock, ErrorCode, Outcome, RequestHead, ScopeSet};
 use portunus_profiles::{Profile, RequestMetadata};
-use portunus_test_support::{FIND, Head, House, live, scope, stranger, tenant, test, user};
+use portunus_test_support::{FIND, Head, House, Setup, live, scope, stranger, tenant, test, user};
 
 fn per_minute(limit: u64) -> Quotas {
     Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap()
@@ -26,8 +27,9 @@ fn per_minute(limit: u64) -> Quotas {
 
 /// What a request comes to, told to a witness as an adapter does.
 async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
-    let mut witness = authenticator.witness(head).unwrap();
-    let outcome = authenticator.authenticate(head).await;
+    let begun = authenticator.begin(head);
+    let mut witness = begun.witness.unwrap();
+    let outcome = begun.attempt.outcome().await;
     match &outcome {
         Ok(admission) => {
             if let Some(principal) = &admission.principal {
@@ -77,6 +79,46 @@ fn texts(paths: impl IntoIterator<Item = u32>) -> Vec<String> {
 }
 
 // ---- what an event tells ----
+
+/// A head that counts how often the client's address is asked for.
+struct Addressed(Head, Cell<u32>);
+
+impl RequestHead for Addressed {
+    fn method(&self) -> &str {
+        self.0.method()
+    }
+    fn path(&self) -> &str {
+        self.0.path()
+    }
+    fn peer_ip(&self) -> Option<IpAddr> {
+        self.1.set(self.1.get() + 1);
+        self.0.peer_ip()
+    }
+    fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
+        self.0.visit(name, see);
+    }
+}
+
+#[tokio::test]
+async fn the_clients_address_is_resolved_once_for_the_request_and_its_audit() {
+    let house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    let (trail, log) = trail(&house, 10);
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let head = Addressed(Head::bearer(&key).from("192.0.2.7"), Cell::new(0));
+    let begun = authenticator.begin(&head);
+    let principal = begun.attempt.outcome().await.unwrap().into_principal();
+    let principal = principal.unwrap();
+    assert_eq!(principal.client_ip(), "192.0.2.7".parse().ok());
+    let mut witness = begun.witness.unwrap();
+    witness.admitted(&principal);
+    witness.answered(200, None);
+    assert_eq!(
+        written(&trail, &log).await[0].client_ip,
+        principal.client_ip()
+    );
+    assert_eq!(head.1.get(), 1);
+}
 
 #[tokio::test]
 async fn an_event_tells_who_did_what_with_which_key_from_where_and_when() {
@@ -193,7 +235,7 @@ async fn one_key(late: bool) -> (House, AuditTrail, MemoryAudit, String, portunu
     (house, trail, log, key, record.id.clone())
 }
 
-type Build = fn(AuthenticatorBuilder) -> AuthenticatorBuilder;
+type Build = fn(Setup) -> Setup;
 type Ask = fn(Head) -> Head;
 type Change = fn(&mut portunus::key::KeyRecord);
 
@@ -339,7 +381,7 @@ async fn a_key_that_used_up_its_quota_is_named() {
 struct Understands(&'static str);
 
 impl ScopeModel for Understands {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         Err(Scope::new(self.0).unwrap_err())
     }
 }
@@ -383,8 +425,11 @@ async fn where_no_real_key_was_presented_none_is_named() {
                 Head::bearer(&key).with("authorization", format!("Bearer {key}")),
             ),
             ("INVALID_KEY", Head::bearer(&wrong)),
-            ("INVALID_KEY", Head::bearer(&stranger())),
-            ("TOO_MANY_FAILURES", Head::bearer(&stranger())),
+            ("INVALID_KEY", Head::bearer(&stranger()).from("192.0.2.1")),
+            (
+                "TOO_MANY_FAILURES",
+                Head::bearer(&stranger()).from("192.0.2.1"),
+            ),
         ];
         for (_, head) in &heads {
             decide(&authenticator, head).await.unwrap_err();
@@ -417,18 +462,14 @@ async fn where_no_real_key_was_presented_none_is_named() {
 async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
     let house = House::new();
     let (trail, log) = trail(&house, 10);
-    let manager = Profile::AllSign
-        .manager(house.store.clone())
+    let manager = Setup::of(house.store.clone(), Profile::AllSign)
         .clock(house.clock.clone())
-        .build()
-        .unwrap();
+        .manager();
     let owner = Owner::user(tenant("acme"), user("platform")).with_email("platform@app.com");
     let new = NewKey::new("platform", owner)
         .with_scopes([scope("document:read"), scope("document:write")]);
     let key = manager.issue(new).await.unwrap().key.reveal();
-    let builder = Profile::AllSign
-        .authenticator(house.store.clone())
-        .clock(house.clock.clone());
+    let builder = Setup::of(house.store.clone(), Profile::AllSign).clock(house.clock.clone());
     let authenticator = builder
         .directory(People)
         .audit(trail.clone())
@@ -702,4 +743,108 @@ async fn a_witness_that_is_dropped_says_that_the_caller_went_away() {
         (event.outcome, event.key_id, event.status),
         (AuditOutcome::Abandoned, Some(id), None)
     );
+}
+// ---- what is never left out, and what is bounded ----
+
+#[tokio::test]
+async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refused() {
+    let house = House::new();
+    let (key, record) = house.issue(&[]).await;
+    let log = MemoryAudit::new(10_000);
+    let trail = AuditTrail::builder().sink(log.clone());
+    let trail = trail.clock(house.clock.clone()).build();
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    // The key's share of refusals is used up: its requests are let through, and refused by a route.
+    let forbidden = portunus::AuthError::new(ErrorCode::InsufficientScope);
+    let begin = async || {
+        let begun = authenticator.begin(&Head::bearer(&key));
+        let mut witness = begun.witness.unwrap();
+        let admission = begun.attempt.outcome().await.unwrap();
+        witness.admitted(&admission.into_principal().unwrap());
+        witness
+    };
+    for _ in 0..50 {
+        begin().await.answered(403, Some(&forbidden));
+        house.clock.advance(Duration::from_secs(2));
+    }
+    house.clock.advance(Duration::from_secs(3600));
+    for _ in 0..55 {
+        begin().await.answered(403, Some(&forbidden));
+        begin().await.answered(403, Some(&forbidden));
+        house.clock.advance(Duration::from_millis(1));
+        if trail.throttled() > 0 {
+            break;
+        }
+        house.clock.advance(Duration::from_millis(400));
+    }
+    let refused = trail.throttled();
+    // And closes the connection before there is an answer, or makes the handler fail.
+    for _ in 0..3 {
+        drop(begin().await);
+        begin().await.failed();
+    }
+    assert_eq!(trail.throttled(), refused, "only refusals are throttled");
+    let events = written(&trail, &log).await;
+    let of = |outcome| {
+        let of_key = |event: &&AuditEvent| event.key_id.as_ref() == Some(&record.id);
+        let events = events.iter().filter(of_key);
+        events.filter(|event| event.outcome == outcome).count()
+    };
+    assert_eq!(of(AuditOutcome::Abandoned), 3);
+    assert_eq!(of(AuditOutcome::Failed), 3);
+    // A caller who was never let through is one of many.
+    let unknown = || {
+        let head = Head::new().from("192.0.2.7");
+        drop(authenticator.begin(&head).witness.unwrap());
+    };
+    (0..150).for_each(|_| unknown());
+    assert_eq!(trail.throttled(), refused + 50);
+}
+
+#[tokio::test]
+async fn an_event_of_a_crafted_key_is_bounded_and_says_how_much_more_there_is() {
+    let house = House::new();
+    let name = |kind: &str, number: u32| format!("{kind}{number:0>100}");
+    let scopes: Vec<_> = (0..256).map(|number| name("scope", number)).collect();
+    let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+    let workspaces = (0..1000).map(|number| name("ws", number).parse().unwrap());
+    let workspaces: Vec<portunus::key::WorkspaceId> = workspaces.collect();
+    let mut new = NewKey::new("crafted", Owner::tenant(tenant("acme")));
+    new.scopes = scopes.iter().map(|text| scope(text)).collect();
+    new.workspaces = Some(workspaces.clone());
+    let issued = house.manager().issue(new).await.unwrap();
+    let key = issued.key.reveal();
+    let (trail, log) = trail(&house, 100);
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    decide(&authenticator, &Head::bearer(&key)).await.unwrap();
+    let event = written(&trail, &log).await.remove(0);
+    let json = serde_json::to_string(&event).unwrap();
+    assert!(json.len() < 12_000, "{}", json.len());
+    assert_eq!(event.scopes.len() as u64 + event.more_scopes, 256);
+    let named = event.workspaces.as_ref().unwrap();
+    assert_eq!(named.len() as u64 + event.more_workspaces, 1000);
+    assert!(event.scopes.len() > 30 && named.len() > 30);
+    assert_eq!(serde_json::from_str::<AuditEvent>(&json).unwrap(), event);
+    // Whoever is confined to the workspaces that are named must not see what reaches further.
+    let mut query = portunus::audit::EventQuery::new();
+    query.within_workspaces = Some(named.clone());
+    assert!(!query.selects(&event));
+    query.within_workspaces = None;
+    assert!(query.selects(&event));
+}
+
+#[tokio::test]
+async fn an_event_of_an_ordinary_key_names_everything() {
+    let house = House::new();
+    let names: Vec<_> = (0..40)
+        .map(|number| format!("resource{number}:read"))
+        .collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let (key, _) = house.issue(&names).await;
+    let (trail, log) = trail(&house, 100);
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    decide(&authenticator, &Head::bearer(&key)).await.unwrap();
+    let event = written(&trail, &log).await.remove(0);
+    assert_eq!((event.scopes.len(), event.more_scopes), (40, 0));
+    assert!(!serde_json::to_string(&event).unwrap().contains("more_"));
 }

@@ -16,8 +16,8 @@ use portunus::adapter::tower::{AuthLayer, HttpHead, into_response};
 use portunus::audit::{AuditEvent, AuditOutcome, AuditTrail, MemoryAudit, RequestId};
 use portunus::key::{Delegation, KeyRecord, Owner, TenantId};
 use portunus::manage::NewKey;
-use portunus::{AuthError, AuthenticatorBuilder, KeyPrincipal, Principal, Requirement};
-use portunus_test_support::{House, scope, stranger, tenant, user};
+use portunus::{AuthError, KeyPrincipal, Principal, Requirement};
+use portunus_test_support::{House, Setup, scope, stranger, tenant, user};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 struct Door {
@@ -52,7 +52,7 @@ async fn door(late: bool) -> Door {
 }
 
 impl Door {
-    fn builder(&self) -> AuthenticatorBuilder {
+    fn builder(&self) -> Setup {
         self.house
             .bearer()
             .directory(People)

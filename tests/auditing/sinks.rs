@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::Authenticator;
@@ -125,15 +126,15 @@ async fn a_sink_that_fails_keeps_no_other_from_its_events_and_gets_its_own_later
         for round in 0..3 {
             desk.note(round * 10..round * 10 + 10);
             let begun = (round as usize + 1) * 10;
-            assert_eq!(desk.trail.pending().await, begun);
+            assert_eq!(desk.trail.pending(), begun);
             desk.trail.flush().await.unwrap_err();
-            assert_eq!(desk.trail.pending().await, begun);
+            assert_eq!(desk.trail.pending(), begun);
             assert_eq!(good.routes(), (0..round * 10 + 10).collect::<Vec<_>>());
         }
         assert_eq!(bad.kept(), []);
         bad.fail(false);
         desk.trail.flush().await.unwrap();
-        assert_eq!(desk.trail.pending().await, 0);
+        assert_eq!(desk.trail.pending(), 0);
         assert_eq!(bad.kept(), good.kept());
         assert_eq!((bad.kept().len(), desk.trail.dropped()), (30, 0));
         good.kept.lock().unwrap().clear();
@@ -322,6 +323,78 @@ async fn many_threads_note_while_others_flush_and_nothing_is_lost_or_doubled() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 8000);
+}
+
+#[tokio::test]
+async fn what_is_old_is_forgotten_and_pages_that_follow_show_the_rest_once() {
+    let (log, events) = filled(100, 20).await;
+    let mut query = EventQuery::new();
+    query.limit = 5;
+    let first = log.events(&query).await.unwrap();
+    // By the time that an event tells, wherever it stands.
+    let at = events[0].at + Duration::from_secs(1);
+    let mut fresh = filled(100, 3).await.1;
+    fresh.iter_mut().for_each(|event| event.at = at);
+    log.record(&fresh).await.unwrap();
+    assert_eq!(log.forget_before(events[0].at).await.unwrap(), 0);
+    assert_eq!(log.forget_before(at).await.unwrap(), 20);
+    assert_eq!(log.all(), fresh);
+    query.before = first.next;
+    assert_eq!(log.events(&query).await.unwrap().items, []);
+    // One that was forgotten and is given again is kept again.
+    log.record(&events[..1]).await.unwrap();
+    assert_eq!(log.all().len(), 4);
+}
+
+#[tokio::test]
+async fn events_that_wait_are_bounded_by_their_size_too() {
+    let sink = Moody::new();
+    let trail = AuditTrail::builder()
+        .sink(sink.clone())
+        .bytes(20_000)
+        .failures_per_source(None)
+        .build();
+    let house = House::new();
+    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let desk = Desk {
+        trail,
+        authenticator,
+    };
+    desk.note(0..1000);
+    let waiting = desk.trail.pending() as u64;
+    assert!((5..50).contains(&waiting), "{waiting}");
+    assert_eq!(desk.trail.dropped(), 1000 - waiting);
+    sink.fail(true);
+    for _ in 0..5 {
+        desk.trail.flush().await.unwrap_err();
+        desk.note(0..1000);
+    }
+    assert!(desk.trail.pending() < 100, "{}", desk.trail.pending());
+    sink.fail(false);
+    desk.trail.flush().await.unwrap();
+    let kept = sink.routes().len() as u64;
+    assert_eq!(kept + sink.told_missing(), 6000);
+}
+
+#[tokio::test]
+async fn a_sink_that_hangs_keeps_no_other_from_its_events() {
+    let (good, bad) = (Moody::new(), Moody::new());
+    for sinks in [[&good, &bad], [&bad, &good]] {
+        let desk = desk(&sinks, 100);
+        bad.gate.forget_permits(usize::MAX);
+        desk.note(0..10);
+        let trail = desk.trail.clone();
+        let flush = tokio::spawn(async move { trail.flush().await });
+        settle().await;
+        assert_eq!(good.routes(), (0..10).collect::<Vec<_>>());
+        assert!(!flush.is_finished());
+        assert_eq!(desk.trail.pending(), 10);
+        bad.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+        flush.await.unwrap().unwrap();
+        assert_eq!(bad.routes(), good.routes());
+        good.kept.lock().unwrap().clear();
+        bad.kept.lock().unwrap().clear();
+    }
 }
 
 // ---- asking for a flush ----

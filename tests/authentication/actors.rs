@@ -24,13 +24,13 @@ use portunus::key::{
 use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
 use portunus::quota::{Quota, Quotas};
-use portunus::scope::{ScopeError, ScopeModel, WildcardModel};
+use portunus::scope::{ScopeModel, WildcardModel};
 use portunus::testing::ManualClock;
 use portunus::{
-    ActorMode, Admission, Attempt, AuthError, Authenticator, AuthenticatorBuilder, Clock,
-    ErrorCode, KeyPrincipal, Principal, Requirement, Scope, ScopeSet,
+    ActorMode, Admission, Attempt, AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal,
+    Principal, Requirement, Scope, ScopeSet,
 };
-use portunus_test_support::{Head, House, live, scope, stranger, tenant, test, user};
+use portunus_test_support::{Head, House, Setup, live, scope, stranger, tenant, test, user};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tokio::sync::Semaphore;
@@ -209,7 +209,7 @@ async fn with_owner(owner: Owner, kind: KeyKind, scopes: &[&str]) -> Platform {
 }
 
 impl Platform {
-    fn builder(&self) -> AuthenticatorBuilder {
+    fn builder(&self) -> Setup {
         self.house.bearer().directory(self.people.clone())
     }
     fn head(&self, name: &str, value: impl AsRef<[u8]>) -> Head {
@@ -965,7 +965,7 @@ async fn scopes_of_a_user_that_mean_nothing_are_an_outage_and_not_nothing_or_eve
     #[derive(Debug)]
     struct Picky;
     impl ScopeModel for Picky {
-        fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+        fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
             match names.iter().any(|name| name.as_str() == "strange") {
                 true => Err(Scope::new("").unwrap_err()),
                 false => WildcardModel.compile(names),

@@ -7,20 +7,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use portunus::key::{
     Alphabet, Checksum, DigestScheme, Environment, KeyFormat, KeyHasher, KeyKind, KeyRecord, Owner,
     Pepper, Revocation,
 };
 use portunus::manage::NewKey;
-use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeRequirement, ScopeSet, WildcardModel};
+use portunus::scope::{Scope, ScopeModel, ScopeRequirement, ScopeSet, WildcardModel};
 use portunus::store::{Change, KeyStore, StoredKey, WriteBatch};
 use portunus::{
     ActorMode, Admission, Attempt, AuthError, Authenticator, BuildError, Clock, ErrorCode,
-    KeyPrincipal, PendingAttempt, Principal, Requirement, UsageRecorder,
+    KeyPrincipal, PendingAttempt, Principal, Requirement,
 };
 use portunus_test_support::{
-    APPLY, Call, FIND, Head, House, Point, base64, corrupt, format, live, scope, stranger, tenant,
-    test, used, user, with_last_character_wrong,
+    APPLY, Call, FIND, Head, House, Point, Setup, base64, corrupt, format, live, scope, stranger,
+    tenant, test, used, user, with_last_character_wrong,
 };
 
 async fn accepted(authenticator: &Authenticator, head: &Head) -> KeyPrincipal {
@@ -466,9 +467,9 @@ async fn a_last_character_that_is_wrong_is_answered_like_a_key_nobody_has() {
         .random(Alphabet::BASE62, 32)
         .build()
         .unwrap();
-    let manager = portunus::manage::KeyManager::builder(house.store.clone(), format.clone())
-        .build()
-        .unwrap();
+    let manager = Setup::on(house.store.clone())
+        .bearer([format.clone()])
+        .manager();
     let real = manager
         .issue(NewKey::new("key", Owner::tenant(tenant("acme"))))
         .await
@@ -1218,6 +1219,7 @@ async fn a_key_is_stored_under_the_current_scheme_at_its_next_use() {
             accepted(&authenticator, &Head::bearer(&key)).await.key_id(),
             &record.id
         );
+        assert_eq!(authenticator.write_rehashes().await, 1);
         let stored = house
             .store
             .find(&[house.hasher.digest(&key)])
@@ -1249,6 +1251,7 @@ async fn once_a_key_is_rehashed_nothing_more_is_written() {
     let before = house.store.writes();
     for _ in 0..10 {
         accepted(&authenticator, &Head::bearer(&key)).await;
+        authenticator.write_rehashes().await;
     }
     assert_eq!(house.store.writes(), before + 1);
     assert!(
@@ -1281,12 +1284,12 @@ async fn a_key_that_is_refused_is_not_rehashed() {
     let (key, record) = house.issue(&[]).await;
     house.manager().revoke(&record.id, None).await.unwrap();
     house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
-    let before = house.store.writes();
+    let authenticator = house.bearer().build().unwrap();
     assert_eq!(
-        code(&house.bearer().build().unwrap(), &Head::bearer(&key)).await,
+        code(&authenticator, &Head::bearer(&key)).await,
         ErrorCode::KeyRevoked
     );
-    assert_eq!(house.store.writes(), before);
+    assert_eq!(authenticator.pending_rehashes(), 0);
 }
 
 #[tokio::test]
@@ -1299,15 +1302,17 @@ async fn a_rehash_that_cannot_be_written_lets_the_request_pass_and_is_tried_agai
     let before = house.store.writes();
     for _ in 0..5 {
         accepted(&authenticator, &Head::bearer(&key)).await;
+        assert_eq!(authenticator.write_rehashes().await, 0);
     }
     assert_eq!(
         house.store.writes(),
         before + 1,
-        "a store that cannot write is not asked by every request"
+        "a store that cannot write is not asked again and again"
     );
-    house.clock.advance(Duration::from_secs(61));
     house.store.recover();
-    accepted(&authenticator, &Head::bearer(&key)).await;
+    assert_eq!(authenticator.write_rehashes().await, 0);
+    house.clock.advance(Duration::from_secs(61));
+    assert_eq!(authenticator.write_rehashes().await, 1);
     assert_eq!(house.store.writes(), before + 2);
     assert!(
         house
@@ -1328,7 +1333,9 @@ async fn rolling_a_pepper_back_does_not_write_on_every_request() {
     house.hasher = KeyHasher::hmac_sha256(pepper(2))
         .accept_pepper(pepper(1))
         .unwrap();
-    accepted(&house.bearer().build().unwrap(), &Head::bearer(&key)).await;
+    let with_two = house.bearer().build().unwrap();
+    accepted(&with_two, &Head::bearer(&key)).await;
+    assert_eq!(with_two.write_rehashes().await, 1);
     house.hasher = KeyHasher::hmac_sha256(pepper(1))
         .accept_pepper(pepper(2))
         .unwrap();
@@ -1336,12 +1343,76 @@ async fn rolling_a_pepper_back_does_not_write_on_every_request() {
     let before = house.store.writes();
     for _ in 0..10 {
         accepted(&authenticator, &Head::bearer(&key)).await;
+        authenticator.write_rehashes().await;
     }
     assert!(
         house.store.writes() <= before + 1,
         "{} writes for ten requests",
         house.store.writes() - before
     );
+}
+
+#[tokio::test]
+async fn a_writer_that_hangs_holds_up_no_request() {
+    let mut house = House::new();
+    let (key, _) = house.issue(&[]).await;
+    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = house.bearer().build().unwrap();
+    house.store.hold(APPLY);
+    accepted(&authenticator, &Head::bearer(&key)).await;
+    let mut writing = std::pin::pin!(authenticator.write_rehashes());
+    assert!(writing.as_mut().now_or_never().is_none(), "it hangs");
+    for _ in 0..1000 {
+        let attempt = authenticator.attempt(&Head::bearer(&key));
+        assert!(matches!(attempt, Attempt::Ready(Ok(_))), "{attempt:?}");
+    }
+    assert_eq!(authenticator.pending_rehashes(), 1, "one per key");
+    house.store.release(APPLY);
+    assert_eq!((writing.await, authenticator.pending_rehashes()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_write_of_rehashes_that_is_dropped_loses_none() {
+    let mut house = House::new();
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        keys.push(house.issue(&[]).await.0);
+    }
+    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = house.bearer().build().unwrap();
+    for key in &keys {
+        accepted(&authenticator, &Head::bearer(key)).await;
+    }
+    for point in [APPLY, Point::After(Call::Apply)] {
+        house.store.hold(point);
+        assert!(authenticator.write_rehashes().now_or_never().is_none());
+        house.store.release(point);
+        assert_eq!(authenticator.pending_rehashes(), 3, "{point:?}");
+    }
+    authenticator.write_rehashes().await;
+    assert_eq!(authenticator.pending_rehashes(), 0);
+    for key in &keys {
+        let stored = house.store.find(&[house.hasher.digest(key)]).await;
+        assert!(stored.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_keys_are_noted_and_no_more() {
+    let mut house = House::new();
+    let mut keys = Vec::new();
+    for _ in 0..1_010 {
+        keys.push(house.issue(&[]).await.0);
+    }
+    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = house.bearer().build().unwrap();
+    for round in [1_000, 10, 0] {
+        for key in &keys {
+            accepted(&authenticator, &Head::bearer(key)).await;
+        }
+        assert_eq!(authenticator.pending_rehashes(), round);
+        assert_eq!(authenticator.write_rehashes().await, round);
+    }
 }
 
 // ---- two authenticators on one store ----
@@ -1351,7 +1422,7 @@ async fn rolling_a_pepper_back_does_not_write_on_every_request() {
 struct NothingModel;
 
 impl ScopeModel for NothingModel {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         WildcardModel.compile(&[])
     }
 }
@@ -1361,7 +1432,7 @@ impl ScopeModel for NothingModel {
 struct UnreadableModel;
 
 impl ScopeModel for UnreadableModel {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         Err(Scope::new("not a scope").unwrap_err())
     }
 }
@@ -1554,15 +1625,14 @@ async fn counts_survive_a_change_of_the_record_between_uses() {
 }
 
 #[tokio::test]
-async fn two_authenticators_may_share_a_recorder() {
+async fn an_authenticator_for_optional_keys_counts_in_the_same_place() {
     let house = House::new();
     let (key, record) = house.issue(&[]).await;
-    let usage = UsageRecorder::default();
-    let one = house.bearer().usage(usage.clone()).build().unwrap();
-    let other = house.bearer().usage(usage.clone()).build().unwrap();
+    let one = house.bearer().build().unwrap();
+    let other = one.optional_key();
     accepted(&one, &Head::bearer(&key)).await;
     accepted(&other, &Head::bearer(&key)).await;
-    usage.flush(&house.store).await.unwrap();
+    one.usage().flush(&house.store).await.unwrap();
     assert_eq!(used(&house.store, &record.id).await.count, 2);
 }
 

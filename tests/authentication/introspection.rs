@@ -15,12 +15,10 @@ use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::store::{Change, KeyStore, WriteBatch};
 use portunus::testing::TestRequest;
-use portunus::{
-    Authenticator, AuthenticatorBuilder, Clock, ErrorCode, Introspection, Principal, Requirement,
-    Verdict,
-};
+use portunus::{Authenticator, Clock, ErrorCode, Introspection, Principal, Requirement, Verdict};
 use portunus_test_support::{
-    FIND, House, format, live, scope, stranger, tenant, test, used, user, with_last_character_wrong,
+    FIND, House, Setup, format, live, scope, stranger, tenant, test, used, user,
+    with_last_character_wrong,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -129,6 +127,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
         Requirement::writing(),
         Requirement::user(),
         Requirement::organization(),
+        Requirement::none().any_workspace(),
         plans.at_least("standard").unwrap(),
         Requirement::workspace(WorkspaceOf::parameter("ws")),
     ];
@@ -287,7 +286,7 @@ impl Case {
                 .requirement
                 .clone()
                 .and(Requirement::workspace(WorkspaceOf::parameter("ws"))),
-            None => self.requirement.clone(),
+            None => self.requirement.clone().any_workspace(),
         };
         let refused = route.check(&admission.principal.unwrap(), Some(&request));
         refused.err().map(|error| error.code())
@@ -335,7 +334,7 @@ proptest! {
     }
 }
 
-async fn verdict(builder: AuthenticatorBuilder, key: &str, asked: Introspection) -> Verdict {
+async fn verdict(builder: Setup, key: &str, asked: Introspection) -> Verdict {
     let authenticator = builder.build().unwrap();
     authenticator.verify(key, &asked).await.unwrap().unwrap()
 }

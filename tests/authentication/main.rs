@@ -11,6 +11,7 @@
 mod actors;
 mod authenticator;
 mod introspection;
+mod lookups;
 mod own_store_and_scopes;
 mod policies;
 mod testing;

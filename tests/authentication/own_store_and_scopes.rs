@@ -20,7 +20,7 @@ use portunus::key::{
 };
 use portunus::manage::{IssueRules, KeyManager, ManageError, NewKey};
 use portunus::policy::Requirement;
-use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet};
+use portunus::scope::{Scope, ScopeModel, ScopeSet};
 use portunus::store::{
     Change, Condition, Cursor, HourOfUse, KeyLookup, KeyStore, ListQuery, Match, OwnerRef, Page,
     Rejected, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
@@ -28,7 +28,7 @@ use portunus::store::{
 use portunus::testing::ManualClock;
 use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
 use portunus_test_support::{
-    Head, format, live, scope, stranger, tenant, test, with_last_character_wrong,
+    Head, Setup, format, live, scope, stranger, tenant, test, with_last_character_wrong,
 };
 
 // ---- the store ----
@@ -546,7 +546,7 @@ impl ScopeSet for Held {
 }
 
 impl ScopeModel for Roles {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         let known = |name: &Scope| ROLES.iter().find(|role| role.name == name.as_str());
         let held: Option<Vec<_>> = names.iter().map(known).collect();
         match held {
@@ -577,17 +577,17 @@ impl Host {
     fn manager(&self) -> KeyManager {
         let mut rules = IssueRules::default();
         rules.active_keys = Some(4);
-        KeyManager::builder(self.store.clone(), format())
+        Setup::on(self.store.clone())
+            .bearer([format()])
             .environments([live(), test()])
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
             .rules(rules)
-            .build()
-            .unwrap()
+            .manager()
     }
 
     fn authenticator(&self) -> Authenticator {
-        Authenticator::builder(self.store.clone())
+        Setup::on(self.store.clone())
             .bearer([format()])
             .environment(live())
             .hasher(self.hasher.clone())
@@ -841,6 +841,7 @@ async fn a_pepper_that_is_introduced_later_reaches_the_log() {
                 .key_id(),
             &record.id
         );
+        authenticator.write_rehashes().await;
     }
     assert_eq!(
         host.store
@@ -940,8 +941,8 @@ async fn arcs_and_boxes_of_a_store_and_of_a_model_are_as_good_as_they_are() {
     ];
     let [one, other] = models;
     for builder in [
-        Authenticator::builder(arc).scope_model(one),
-        Authenticator::builder(boxed).scope_model(other),
+        Setup::on(arc).scope_model(one),
+        Setup::on(boxed).scope_model(other),
     ] {
         let authenticator = builder
             .bearer([format()])

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portunus::actor::User;
 use portunus::audit::{Action, AuditOutcome};
+use portunus::config::Responses;
 use portunus::key::{Access, Alphabet, KeyFormat, KeyKind, Owner};
 use portunus::policy::{PlanOrder, WorkspaceOf};
 use portunus::request::TlsVersion;
@@ -16,9 +17,10 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 async fn admitted(keys: &TestKeys, key: &str) -> KeyPrincipal {
     let request = TestRequest::get("/documents").bearer(key).peer("192.0.2.7");
-    keys.authenticator()
+    keys.builder()
         .build()
         .unwrap()
+        .authenticator()
         .authenticate(&request)
         .await
         .unwrap()
@@ -133,13 +135,13 @@ fn a_principal_made_by_hand_acts_for_a_user_with_what_both_may() {
 
 #[test]
 fn a_refusal_is_worded_as_the_services_own() {
-    let authenticator = TestKeys::new()
-        .authenticator()
-        .realm("acme documents")
+    let keys = TestKeys::new()
+        .builder()
+        .responses(Responses::new().realm("acme documents"))
         .build()
         .unwrap();
     let caller = TestPrincipal::app("acme")
-        .dialect_of(&authenticator)
+        .dialect_of(keys.authenticator())
         .build();
     let refusal = caller.require(&scope!("document:read").into()).unwrap_err();
     let answer = caller
@@ -169,7 +171,8 @@ async fn keys_are_ready_at_once_and_end_by_the_clock_or_by_hand() {
         new.expires_at = Some(keys.in_the(Duration::from_secs(60)));
     });
     assert!(key.starts_with("acme_") && key.len() == 45, "{key}");
-    let authenticator = keys.authenticator().build().unwrap();
+    let service = keys.builder().build().unwrap();
+    let authenticator = service.authenticator();
     let code = async |request: TestRequest| {
         authenticator
             .authenticate(&request)
@@ -205,7 +208,8 @@ async fn keys_are_ready_at_once_and_end_by_the_clock_or_by_hand() {
 async fn every_event_is_recorded_however_many_there_are() {
     let (keys, clock) = (TestKeys::new(), ManualClock::new());
     let audit = RecordedAudit::by(clock.clone());
-    let authenticator = keys.authenticator().audit(audit.trail()).build().unwrap();
+    let service = keys.builder().audit(audit.trail()).build().unwrap();
+    let authenticator = service.authenticator();
     for _ in 0..1_000 {
         let request = TestRequest::get("/documents").peer("192.0.2.7");
         let refusal = authenticator.authenticate(&request).await.unwrap_err();
@@ -214,10 +218,8 @@ async fn every_event_is_recorded_however_many_there_are() {
             .unwrap()
             .answered(refusal.status(), Some(&refusal));
     }
-    keys.manager()
-        .audit(audit.trail())
-        .build()
-        .unwrap()
+    service
+        .manager()
         .revoke(&"nobody".parse().unwrap(), None)
         .await
         .unwrap_err();

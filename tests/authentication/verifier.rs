@@ -14,15 +14,15 @@ use portunus::adapter::axum::RequireExt;
 use portunus::adapter::tower::AuthLayer;
 use portunus::audit::{AuditTrail, MemoryAudit};
 use portunus::key::{Access, Alphabet, KeyFormat, KeyId, KeyKind, Owner, PlanName, WorkspaceId};
-use portunus::limit::LocalLimiter;
+use portunus::limit::{LocalLimiter, LookupBudget};
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
 use portunus::{
-    ActorMode, AuthenticatorBuilder, BuildError, Clock, ErrorCode, Outcome, Principal,
-    TokenVerifier, VerifiedToken, VerifierError,
+    ActorMode, BuildError, Clock, ErrorCode, Outcome, Principal, Requirement, TokenVerifier,
+    VerifiedToken, VerifierError,
 };
 use portunus_test_support::{
-    FIND, Head, House, live, scope, stranger, tenant, test, user, with_last_character_wrong,
+    FIND, Head, House, Setup, live, scope, stranger, tenant, test, user, with_last_character_wrong,
 };
 use tower::ServiceExt;
 
@@ -79,7 +79,7 @@ impl TokenVerifier for Issuer {
 const GOOD: &str = "eyJ.good.c2ln";
 const BAD: &str = "eyJ.bad.c2ln";
 
-async fn ask(builder: AuthenticatorBuilder, head: &Head) -> Outcome {
+async fn ask(builder: Setup, head: &Head) -> Outcome {
     builder.build().unwrap().authenticate(head).await
 }
 
@@ -336,6 +336,9 @@ fn per_minute(limit: u64) -> Quotas {
 
 #[tokio::test]
 async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_verifier() {
+    let mut budget = LookupBudget::default();
+    budget.failures = Some(per_minute(3));
+    budget.per_second_past_failures = 0;
     for late in [false, true] {
         let (house, issuer) = (House::new(), Issuer::of(token()));
         if late {
@@ -343,7 +346,7 @@ async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_v
         }
         let builder = house
             .bearer()
-            .failure_quotas(Some(per_minute(3)))
+            .lookup_budget(budget.clone())
             .token_verifier(issuer.clone());
         let authenticator = builder.build().unwrap();
         let ask = async |token: &str, ip: &str| {
@@ -391,7 +394,7 @@ async fn the_rest_of_the_path_applies_to_a_verified_token() {
     let house = House::new();
     let now = house.clock.now();
     type Change = fn(&mut VerifiedToken);
-    type Build = fn(AuthenticatorBuilder) -> AuthenticatorBuilder;
+    type Build = fn(Setup) -> Setup;
     let cases: Vec<(&str, Change, Build, Head)> = vec![
         (
             "WRONG_ENVIRONMENT",
@@ -514,6 +517,7 @@ async fn tokens_of_one_id_share_a_quota_and_their_own_comes_first() {
     let mut other = token();
     other.id = KeyId::new("grant-2").unwrap();
     *issuer.token.lock().unwrap() = Some(other);
+    house.clock.advance(Duration::from_secs(2));
     for _ in 0..5 {
         assert!(ask("a").await.is_ok());
     }
@@ -547,12 +551,18 @@ async fn routes_see_what_the_token_says() {
     );
     let routes = routing::get(|| async {})
         .post(|| async {})
-        .require(scope("a"));
+        .require(Requirement::from(scope("a")).any_workspace());
     let app: Router = Router::new()
         .route("/a", routes)
-        .route("/b", routing::get(|| async {}).require(scope("b")));
+        .route("/b", routing::get(|| async {}).require(scope("b")))
+        .route("/c", routing::get(|| async {}).require(scope("a")));
     let app = app.route_layer(layer);
-    for (method, path, expected) in [("GET", "/a", 200), ("POST", "/a", 403), ("GET", "/b", 403)] {
+    for (method, path, expected) in [
+        ("GET", "/a", 200),
+        ("POST", "/a", 403),
+        ("GET", "/b", 403),
+        ("GET", "/c", 403),
+    ] {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -584,6 +594,7 @@ async fn a_token_is_audited_by_its_id_and_its_text_is_shown_nowhere() {
     let mut shown = String::new();
     for (token, down) in [(GOOD, false), (BAD, false), (GOOD, true)] {
         *issuer.down.lock().unwrap() = down;
+        house.clock.advance(Duration::from_secs(2));
         let request = Request::builder()
             .uri("/")
             .header("authorization", format!("Bearer {token}"));
@@ -658,4 +669,95 @@ async fn verifiers_in_pointers_are_verifiers() {
             .await
             .is_ok()
     );
+}
+
+// ---- what the verifier has answered ----
+
+#[tokio::test]
+async fn an_answer_about_a_token_is_used_for_two_seconds_and_no_longer() {
+    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let authenticator = house.bearer().token_verifier(issuer.clone());
+    let authenticator = authenticator.build().unwrap();
+    let ask = async |token: &str| authenticator.authenticate(&Head::bearer(token)).await;
+    for asked in 1..4 {
+        for _ in 0..5 {
+            assert!(ask(GOOD).await.is_ok());
+        }
+        house.clock.advance(Duration::from_millis(1_999));
+        assert!(ask(GOOD).await.is_ok());
+        assert_eq!(issuer.asked(), asked);
+        house.clock.advance(Duration::from_millis(1));
+    }
+    // Refusals and outages are not remembered, and a token that was refused is known no more.
+    *issuer.token.lock().unwrap() = None;
+    assert_eq!(code(&ask(GOOD).await), ErrorCode::InvalidKey);
+    assert_eq!(code(&ask(GOOD).await), ErrorCode::InvalidKey);
+    *issuer.down.lock().unwrap() = true;
+    assert_eq!(code(&ask(GOOD).await), ErrorCode::VerifierUnavailable);
+    *issuer.down.lock().unwrap() = false;
+    *issuer.token.lock().unwrap() = Some(token());
+    assert!(ask(GOOD).await.is_ok());
+    assert_eq!(issuer.asked(), 7);
+}
+
+#[tokio::test]
+async fn an_answer_about_a_token_is_not_used_past_its_expiry() {
+    let house = House::new();
+    let issuer = Issuer::of(token().until(house.clock.now() + Duration::from_secs(1)));
+    let authenticator = house.bearer().token_verifier(issuer.clone());
+    let authenticator = authenticator.build().unwrap();
+    let ask = async || authenticator.authenticate(&Head::bearer(GOOD)).await;
+    assert!(ask().await.is_ok());
+    house.clock.advance(Duration::from_millis(999));
+    assert!(ask().await.is_ok());
+    house.clock.advance(Duration::from_millis(1));
+    assert_eq!(code(&ask().await), ErrorCode::KeyExpired);
+    assert_eq!(issuer.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_was_good_is_verified_again_whatever_its_neighbours_have_failed() {
+    let mut budget = LookupBudget::default();
+    budget.per_second_past_failures = 0;
+    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let builder = house.bearer().lookup_budget(budget);
+    let authenticator = builder.token_verifier(issuer.clone()).build().unwrap();
+    let ask = async |token: &str| {
+        let head = Head::bearer(token).from("192.0.2.1");
+        authenticator.authenticate(&head).await
+    };
+    assert!(ask(GOOD).await.is_ok());
+    for _ in 0..100 {
+        assert_eq!(code(&ask(BAD).await), ErrorCode::InvalidKey);
+    }
+    house.clock.advance(Duration::from_secs(10));
+    assert!(ask(GOOD).await.is_ok());
+    for token in ["eyJ.good.never-seen", BAD] {
+        assert_eq!(code(&ask(token).await), ErrorCode::TooManyFailures);
+    }
+    assert_eq!(issuer.asked(), 102);
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_tokens_is_bounded_by_their_number_and_by_their_size() {
+    for (scopes, asked, most) in [(1, 12_000, 10_000), (1_000, 200, 130)] {
+        let mut big = token();
+        big.scopes = (0..scopes)
+            .map(|number| scope(&format!("scope{number}:{}", "x".repeat(40))))
+            .collect();
+        let (house, issuer) = (House::new(), Issuer::of(big));
+        let authenticator = house.bearer().token_verifier(issuer.clone());
+        let authenticator = authenticator.build().unwrap();
+        for number in 0..asked {
+            let head = Head::bearer(&format!("eyJ.good.{number}"));
+            assert!(authenticator.authenticate(&head).await.is_ok());
+        }
+        assert_eq!(issuer.asked(), asked);
+        for number in 0..asked {
+            let head = Head::bearer(&format!("eyJ.good.{number}"));
+            assert!(authenticator.authenticate(&head).await.is_ok());
+        }
+        let remembered = 2 * asked - issuer.asked();
+        assert!(remembered <= most, "{remembered} of {asked}");
+    }
 }

@@ -19,6 +19,7 @@ enum Tree {
     Writing,
     User,
     Organization,
+    AnyWorkspace,
     Plan(usize),
 }
 
@@ -36,6 +37,7 @@ impl Tree {
             Self::Writing => Requirement::writing(),
             Self::User => Requirement::user(),
             Self::Organization => Requirement::organization(),
+            Self::AnyWorkspace => Requirement::none().any_workspace(),
             Self::Plan(at) => PlanOrder::new(PLANS).unwrap().at_least(PLANS[*at]).unwrap(),
         }
     }
@@ -55,6 +57,7 @@ impl Tree {
     fn ways(&self, writes: bool) -> Vec<Vec<(&Self, bool)>> {
         match self {
             Self::Any(several) => several.iter().flat_map(|tree| tree.ways(writes)).collect(),
+            Self::All(parts) if parts.is_empty() => Vec::new(),
             Self::All(parts) => {
                 let writes = self.says().unwrap_or(writes);
                 parts.iter().fold(vec![Vec::new()], |ways, part| {
@@ -115,7 +118,7 @@ impl Somebody {
     fn holds(&self, single: &Tree, writes: bool, request: bool) -> bool {
         match single {
             Tree::Scope(at) => self.scopes.grants(&scope(SCOPES[*at])),
-            Tree::Reading => true,
+            Tree::Reading | Tree::AnyWorkspace => true,
             Tree::Writing => self.access == Access::FullAccess,
             Tree::User => self.user.is_some(),
             Tree::Organization => self.workspaces.is_none() || (request && !writes),
@@ -135,7 +138,11 @@ impl Somebody {
             let says = way
                 .iter()
                 .any(|(single, _)| matches!(single, Tree::Reading | Tree::Writing));
+            let of_workspaces = way
+                .iter()
+                .any(|(single, _)| matches!(single, Tree::Organization | Tree::AnyWorkspace));
             (says || !closed)
+                && (of_workspaces || method.is_none() || self.workspaces.is_none())
                 && way
                     .iter()
                     .all(|(single, writes)| self.holds(single, *writes, method.is_some()))
@@ -150,6 +157,7 @@ fn trees() -> impl Strategy<Value = Tree> {
         1 => Just(Tree::Writing),
         1 => Just(Tree::User),
         1 => Just(Tree::Organization),
+        1 => Just(Tree::AnyWorkspace),
         1 => (0..PLANS.len()).prop_map(Tree::Plan),
     ];
     single.prop_recursive(3, 12, 3, |inner| {
@@ -224,7 +232,10 @@ proptest! {
                 prop_assert!(expected);
                 // What it names is enough, and is all true.
                 let by_method = method.is_some_and(|method| matches!(method, "POST" | "DELETE"));
-                let named = |single: &Tree| met.iter().any(|(part, _)| *part == single.requirement());
+                let named = |single: &Tree| {
+                    matches!(single, Tree::AnyWorkspace)
+                        || met.iter().any(|(part, _)| *part == single.requirement())
+                };
                 let ways = tree.ways(by_method);
                 let enough = ways.iter().any(|way| way.iter().all(|(single, _)| named(single)));
                 prop_assert!(enough, "{:?} is not why", met);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use portunus::key::{
     Access, Alphabet, Checksum, DigestScheme, Environment, FormatError, FormatMismatch, KeyDigest,
     KeyFormat, KeyFormatBuilder, KeyHasher, KeyId, KeyKind, KeyRecord, KeyStatus, MAX_KEY_LENGTH,
-    Metadata, Owner, Pepper, PepperError, Revocation, TenantId, UserId,
+    Metadata, Owner, Pepper, Revocation, TenantId, UserId,
 };
 use proptest::prelude::*;
 
@@ -626,8 +626,8 @@ fn a_scheme_is_read_back_from_its_name_and_nothing_else_is() {
 #[test]
 fn a_short_pepper_is_refused() {
     assert_eq!(
-        Pepper::new(1, &[7; 31]).unwrap_err(),
-        PepperError::TooShort(31)
+        Pepper::new(1, &[7; 31]).unwrap_err().to_string(),
+        "a pepper is 32 bytes or more from a random source; this one has 31"
     );
     assert!(Pepper::new(1, &[7; 32]).is_ok());
 }
@@ -637,14 +637,17 @@ fn a_pepper_version_stands_once_and_eight_schemes_are_the_most() {
     let pepper =
         |version: u32| Pepper::new(version, &[u8::try_from(version).unwrap(); 32]).unwrap();
     let twice = KeyHasher::hmac_sha256(pepper(1)).accept_pepper(pepper(1));
-    assert_eq!(twice.unwrap_err(), PepperError::VersionTwice(1));
+    assert_eq!(
+        twice.unwrap_err().to_string(),
+        "pepper version 1 is configured twice"
+    );
     let mut hasher = KeyHasher::hmac_sha256(pepper(1));
     for version in 2..=8 {
         hasher = hasher.accept_pepper(pepper(version)).unwrap();
     }
     assert_eq!(
-        hasher.accept_pepper(pepper(9)).unwrap_err(),
-        PepperError::TooMany
+        hasher.accept_pepper(pepper(9)).unwrap_err().to_string(),
+        "at most 8 schemes and peppers can be accepted at once"
     );
 }
 

@@ -15,11 +15,13 @@ use source::{Found, Token, paths, tokens};
 /// Every module of `src`, from the top down: each may use those below it, and none above it.
 const MODULES: &[&str] = &[
     "guide",
-    "adapter",
     "testing",
+    "service",
+    "adapter",
     "events",
     "manage",
     "authenticator",
+    "config",
     "audit",
     "principal",
     "usage",

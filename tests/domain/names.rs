@@ -134,7 +134,8 @@ async fn the_short_ways_do_what_the_long_ones_do() {
     assert_eq!(refusal.code(), ErrorCode::InsufficientScope);
 
     let keys = TestKeys::new();
-    let authenticator: Authenticator = keys.authenticator().optional().build().unwrap();
+    let service = keys.builder().build().unwrap();
+    let authenticator: Authenticator = service.authenticator().optional_key();
     let nobody = authenticator
         .authenticate(&TestRequest::get("/"))
         .await

@@ -6,7 +6,7 @@ use portunus::policy::Requirement;
 use portunus::scope::{Scope, ScopeModel, ScopeRequirement, WildcardModel};
 use portunus::{AuthError, Authenticator, Clock, ErrorCode, Principal};
 use portunus_profiles::Profile;
-use portunus_test_support::{Head, House, scope, tenant, user};
+use portunus_test_support::{Head, House, Setup, scope, tenant, user};
 
 /// Everything that a profile can generate: each environment and kind that its formats write.
 fn all_keys(profile: Profile) -> Vec<(KeyFormat, Environment, KeyKind)> {
@@ -96,17 +96,14 @@ fn allsign_accepts_random_parts_of_16_to_64_characters() {
 }
 
 fn manager(profile: Profile, house: &House) -> KeyManager {
-    profile
-        .manager(house.store.clone())
+    Setup::of(house.store.clone(), profile)
         .clock(house.clock.clone())
-        .build()
-        .unwrap()
+        .manager()
 }
 
 fn authenticator(profile: Profile, house: &House) -> Authenticator {
     // IUSign's demand for TLS 1.3 has tests of its own.
-    profile
-        .authenticator(house.store.clone())
+    Setup::of(house.store.clone(), profile)
         .clock(house.clock.clone())
         .transport(None)
         .build()
@@ -367,7 +364,7 @@ async fn yousign_issues_two_hundred_active_keys_over_all_environments() {
 // ---- dialects ----
 
 fn body(profile: Profile, error: &AuthError) -> (String, String) {
-    let authenticator = profile.authenticator(House::new().store).build().unwrap();
+    let authenticator = Setup::of(House::new().store, profile).build().unwrap();
     let answer = authenticator.responder().answer(error, &Head::new());
     (
         answer.fields[0].1.to_string(),
@@ -547,7 +544,7 @@ fn the_realm_and_the_schemes_of_challenges_are_the_profiles() {
             ],
         ),
     ] {
-        let authenticator = profile.authenticator(House::new().store).build().unwrap();
+        let authenticator = Setup::of(House::new().store, profile).build().unwrap();
         let answer = authenticator
             .responder()
             .answer(&AuthError::new(ErrorCode::MissingKey), &Head::new());

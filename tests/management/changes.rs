@@ -258,7 +258,7 @@ async fn scopes_are_held_to_the_vocabulary_when_issued_and_when_changed() {
     let known: Vocabulary = [scope("document:read"), scope("document:write")]
         .into_iter()
         .collect();
-    let manager = desk.builder().vocabulary(known).build().unwrap();
+    let manager = desk.builder().vocabulary(known).manager();
     let (_, record) = issue(&manager, with_scopes(&["document:*", "*"])).await;
     for unknown in ["documents:read", "document", "user:*", "document.read"] {
         assert_eq!(
@@ -281,7 +281,7 @@ async fn scopes_are_held_to_the_vocabulary_when_issued_and_when_changed() {
 async fn delegated_scopes_are_held_to_the_vocabulary_and_to_a_bound_as_well() {
     let desk = Desk::new();
     let known: Vocabulary = [scope("document:read")].into_iter().collect();
-    let manager = desk.builder().vocabulary(known).build().unwrap();
+    let manager = desk.builder().vocabulary(known).manager();
     let (_, record) = issue(&manager, with_scopes(&["document:read"])).await;
     let many = (0..10_000)
         .map(|number| scope(&format!("s{number}")))

@@ -10,7 +10,7 @@ use portunus::key::{KeyKind, KeyRecord, Owner, SigningState};
 use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey, Role};
 use portunus::store::{KeyStore, WriteBatch};
 use portunus_profiles::Profile;
-use portunus_test_support::{Call, Point, scope, tenant, user};
+use portunus_test_support::{Call, Point, Setup, scope, tenant, user};
 use sha2::Sha256;
 
 const TYPE: &str = "account_confirmed";
@@ -32,11 +32,9 @@ fn signing(desk: &Desk) -> KeyManager {
 }
 
 fn dropbox(desk: &Desk) -> KeyManager {
-    Profile::DropboxSign
-        .manager(desk.store.clone())
+    Setup::of(desk.store.clone(), Profile::DropboxSign)
         .clock(desk.clock.clone())
-        .build()
-        .unwrap()
+        .manager()
 }
 
 fn signed_by(event: &SignedEvent, key: &str) -> bool {

@@ -71,7 +71,7 @@ fn from_anywhere() -> KeyChange {
 async fn rules_see_the_version_that_is_changed() {
     let desk = Desk::new();
     let rules = Arc::new(WritersHaveAddresses::default());
-    let manager = desk.host().with_host_rules(Arc::clone(&rules));
+    let manager = desk.builder().host_rules(Arc::clone(&rules)).manager();
     // Each of the two changes is allowed on the first version, and none of them after the other.
     for (first, second) in [(writing(), from_anywhere()), (from_anywhere(), writing())] {
         let mut new = named("key");
@@ -143,8 +143,9 @@ impl HostRules for First {
 async fn what_was_done_before_is_recognized_before_any_rule() {
     let desk = Desk::new();
     let manager = desk
-        .host()
-        .with_host_rules(Box::new(First(AtomicUsize::new(1))));
+        .builder()
+        .host_rules(Box::new(First(AtomicUsize::new(1))))
+        .manager();
     let issue_once = async |manager: &KeyManager| {
         let mut new = named("key");
         let request = Idempotency::new("olga", "issue", "1", b"{}").unwrap();

@@ -10,7 +10,7 @@ use portunus::manage::{ImportedDigest, ManageError, NewImport, NewKey};
 use portunus::store::KeyLookup;
 use portunus::store::ListQuery;
 use portunus_profiles::Profile;
-use portunus_test_support::{base64, format, live, scope, stranger, user};
+use portunus_test_support::{Setup, base64, format, live, scope, stranger, user};
 use sha2::{Digest, Sha256, Sha512};
 
 const PEPPER: [u8; 32] = [7; 32];
@@ -369,11 +369,9 @@ async fn what_is_shown_of_an_imported_key_is_one_line() {
 #[tokio::test]
 async fn imported_keys_of_an_api_that_never_expires_do_not_either() {
     let desk = Desk::new();
-    let manager = Profile::DropboxSign
-        .manager(desk.store.clone())
+    let manager = Setup::of(desk.store.clone(), Profile::DropboxSign)
         .clock(desk.clock.clone())
-        .build()
-        .unwrap();
+        .manager();
     let taken = ImportedDigest::new("sha256", &[1; 32]).unwrap();
     assert_eq!(
         field(

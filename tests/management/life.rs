@@ -12,14 +12,13 @@ use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit};
 use portunus::key::{KeyHasher, KeyId, KeyRecord, Owner, TenantId};
 use portunus::manage::{
-    IssueRules, Issued, KeyChange, KeyManager, KeyManagerBuilder, ManageError, ManagedKey, NewKey,
-    Operator, Role,
+    IssueRules, Issued, KeyChange, KeyManager, ManageError, ManagedKey, NewKey, Operator, Role,
 };
 use portunus::store::{KeyStore, ListQuery, OwnerRef};
 use portunus::testing::ManualClock;
 use portunus::{Authenticator, Clock, ErrorCode};
 
-use portunus_test_support::{FaultyStore, Head, format, live, scope, tenant, test, user};
+use portunus_test_support::{FaultyStore, Head, Setup, format, live, scope, tenant, test, user};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -78,8 +77,13 @@ impl Desk {
         }
     }
 
-    pub(crate) fn builder(&self) -> KeyManagerBuilder {
-        KeyManager::builder(self.store.clone(), format())
+    pub(crate) fn builder(&self) -> Setup {
+        self.without_people().directory(People)
+    }
+
+    pub(crate) fn without_people(&self) -> Setup {
+        Setup::on(self.store.clone())
+            .bearer([format()])
             .environments([live(), test()])
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
@@ -88,8 +92,7 @@ impl Desk {
 
     /// The service's own manager, with rules.
     pub(crate) fn manager(&self, set: impl FnOnce(&mut IssueRules)) -> KeyManager {
-        let manager = self.builder().rules(rules(set)).build().unwrap();
-        manager.with_authenticator(&self.authenticator())
+        self.builder().rules(rules(set)).manager()
     }
 
     pub(crate) fn host(&self) -> KeyManager {
@@ -97,14 +100,7 @@ impl Desk {
     }
 
     pub(crate) fn authenticator(&self) -> Authenticator {
-        Authenticator::builder(self.store.clone())
-            .bearer([format()])
-            .hasher(self.hasher.clone())
-            .clock(self.clock.clone())
-            .audit(self.trail.clone())
-            .directory(People)
-            .build()
-            .unwrap()
+        self.builder().build().unwrap()
     }
 
     pub(crate) fn now(&self) -> SystemTime {
@@ -153,11 +149,10 @@ impl Desk {
 
     /// What a request with this secret is refused with; `None` where it is let through.
     pub(crate) async fn refusal(&self, secret: &str) -> Option<ErrorCode> {
-        self.authenticator()
-            .authenticate(&Head::bearer(secret))
-            .await
-            .err()
-            .map(|error| error.code())
+        let authenticator = self.authenticator();
+        let outcome = authenticator.authenticate(&Head::bearer(secret)).await;
+        authenticator.write_rehashes().await;
+        outcome.err().map(|error| error.code())
     }
 }
 

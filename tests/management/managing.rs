@@ -2,11 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use portunus::BuildError;
 use portunus::Clock;
-use portunus::key::{Access, Environment, FormatError, KeyKind, KeyStatus, Metadata, Owner};
+use portunus::key::{
+    Access, Alphabet, Environment, FormatError, KeyFormat, KeyKind, KeyStatus, Metadata, Owner,
+};
 use portunus::manage::{KeyManager, ManageError, NewKey};
 use portunus::store::{KeyStore, ListQuery};
-use portunus_test_support::{APPLY, House, format, live, scope, tenant, test, user};
+use portunus_test_support::{APPLY, House, Setup, format, live, scope, tenant, test, user};
 
 fn new_key() -> NewKey {
     NewKey::new("key", Owner::tenant(tenant("acme")))
@@ -169,19 +172,36 @@ async fn names_of_1_and_of_1000_characters_are_names() {
 
 #[tokio::test]
 async fn a_manager_cannot_be_built_for_an_environment_that_its_format_cannot_write() {
-    let built = KeyManager::builder(House::new().store, format())
+    let built = Setup::on(House::new().store)
+        .bearer([format()])
         .environments([Environment::new("staging").unwrap()])
         .build();
     assert_eq!(
         built.unwrap_err(),
-        FormatError::Environment("staging".into())
+        BuildError::Format(FormatError::Environment("staging".into()))
     );
-    let built = KeyManager::builder(House::new().store, format()).build();
-    assert_eq!(
-        built.unwrap_err(),
-        FormatError::Environment("production".into()),
-        "nor for the default"
-    );
+}
+
+#[tokio::test]
+async fn unless_said_keys_are_issued_for_the_environments_that_their_format_writes() {
+    let issue = async |setup: Setup, environment: Option<Environment>| {
+        let mut new = new_key();
+        new.environment = environment;
+        let issued = setup.manager().issue(new).await;
+        issued
+            .map(|issued| issued.record.environment.to_string())
+            .ok()
+    };
+    let setup = || Setup::on(House::new().store).bearer([format()]);
+    assert_eq!(issue(setup(), None).await.as_deref(), Some("live"));
+    assert_eq!(issue(setup(), Some(test())).await.as_deref(), Some("test"));
+    let bound = || setup().environment(test());
+    assert_eq!(issue(bound(), None).await.as_deref(), Some("test"));
+    // A format that writes none.
+    let any = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
+    let setup = || Setup::on(House::new().store).bearer([any.clone().build().unwrap()]);
+    assert_eq!(issue(setup(), None).await.as_deref(), Some("production"));
+    assert_eq!(issue(setup(), Some(live())).await, None);
 }
 
 #[tokio::test]

@@ -13,11 +13,11 @@ use portunus::manage::{
     ByRole, Denied, ImportedDigest, KeyChange, KeyManager, ManageError, NewImport, NewKey,
     Operator, OperatorPolicy, Role, Setting,
 };
-use portunus::scope::{ScopeError, ScopeModel};
+use portunus::scope::ScopeModel;
 use portunus::store::ListQuery;
 use portunus::{ErrorCode, Scope, ScopeSet};
 use portunus_profiles::Profile;
-use portunus_test_support::{scope, tenant};
+use portunus_test_support::{Setup, scope, tenant};
 
 fn workspace(name: &str) -> WorkspaceId {
     WorkspaceId::new(name).unwrap()
@@ -368,11 +368,9 @@ async fn no_key_grants_more_than_its_issuer_has() {
 #[tokio::test]
 async fn an_unscoped_key_grants_everything_and_so_needs_an_issuer_who_has_it() {
     let desk = Desk::new();
-    let manager = Profile::DropboxSign
-        .manager(desk.store.clone())
+    let manager = Setup::of(desk.store.clone(), Profile::DropboxSign)
         .clock(desk.clock.clone())
-        .build()
-        .unwrap();
+        .manager();
     let limited =
         manager.by(operator("olga", "acme", Role::Owner).with_authority([scope("account_access")]));
     // The authenticator of this API grants everything to API keys.
@@ -436,11 +434,7 @@ async fn a_policy_of_the_hosts_own_forbids_what_it_forbids_and_nothing_else() {
     ] {
         let desk = Desk::new();
         let (_, key) = issue(&desk.host(), named("key")).await;
-        let manager = desk
-            .builder()
-            .policy(Arc::new(Never(never)))
-            .build()
-            .unwrap();
+        let manager = desk.builder().policy(Arc::new(Never(never))).manager();
         let manager = manager.by(operator("olga", "acme", Role::Member).with_authority([]));
         for (action, code) in every_act(&manager, &key.id, desk.now()).await {
             let expected = match (action, never) {
@@ -458,11 +452,7 @@ async fn a_policy_of_the_hosts_own_forbids_what_it_forbids_and_nothing_else() {
 async fn an_operator_who_may_act_but_not_read_is_not_told_that_the_act_was_refused() {
     let desk = Desk::new();
     let (_, key) = issue(&desk.host(), named("key")).await;
-    let manager = desk
-        .builder()
-        .policy(Never(Action::KeyRead))
-        .build()
-        .unwrap();
+    let manager = desk.builder().policy(Never(Action::KeyRead)).manager();
     let revoked = manager
         .by(operator("olga", "acme", Role::Owner))
         .revoke(&key.id, Some("leaked"))
@@ -481,11 +471,7 @@ async fn an_operator_who_may_act_but_not_read_is_not_told_that_the_act_was_refus
 #[tokio::test]
 async fn a_policy_that_forbids_to_enable_is_not_passed_by_changing_something_else_too() {
     let desk = Desk::new();
-    let manager = desk
-        .builder()
-        .policy(Never(Action::KeyEnable))
-        .build()
-        .unwrap();
+    let manager = desk.builder().policy(Never(Action::KeyEnable)).manager();
     let manager = manager.by(operator("olga", "acme", Role::Owner));
     let (_, key) = issue(&manager, named("key")).await;
     manager.disable(&key.id).await.unwrap();
@@ -510,8 +496,7 @@ async fn a_policy_may_grant_more_than_the_issuer_has_but_never_another_tenant() 
     let manager = desk
         .builder()
         .policy(Box::new(Never(Action::KeyDelete)))
-        .build()
-        .unwrap();
+        .manager();
     let manager = manager.by(operator("olga", "acme", Role::Member).with_authority([]));
     let (_, key) = issue(&manager, with_scopes(&["*"])).await;
     assert_eq!(
@@ -548,7 +533,7 @@ impl ScopeSet for Held {
 }
 
 impl ScopeModel for Roles {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         Ok(Arc::new(Held(names.to_vec())))
     }
 }
@@ -556,7 +541,7 @@ impl ScopeModel for Roles {
 #[tokio::test]
 async fn what_an_operator_may_grant_is_understood_by_the_hosts_own_model() {
     let desk = Desk::new();
-    let host = desk.builder().scope_model(Roles).build().unwrap();
+    let host = desk.builder().scope_model(Roles).manager();
     for (own, granted, allowed) in [
         ("editor", "reader", true),
         ("editor", "editor", true),
@@ -663,8 +648,7 @@ async fn quotas_are_the_profiles_unless_the_tenant_has_its_own() {
         .rules(rules(|rules| rules.active_keys = Some(2)));
     let manager = manager
         .active_keys_of(|of| (of.as_str() == "globex").then_some(3))
-        .build()
-        .unwrap();
+        .manager();
     for (owner, most) in [(acme(), 2), (globex(), 3)] {
         for _ in 0..most {
             manager

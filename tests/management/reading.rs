@@ -7,19 +7,21 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use portunus::audit::{Action, AuditError, AuditReader, EventPage, EventQuery};
-use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, WorkspaceId};
+use portunus::key::{
+    Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, WorkspaceId,
+};
 use portunus::manage::{ByRole, Denied, KeyManager, NewKey, Operator, OperatorPolicy, Role};
 use portunus::store::{Change, HourOfUse, KeyStore, ListQuery, Usage, WriteBatch};
-use portunus::testing::{Call, Point};
+use portunus::testing::{Call, FaultyStore, Point};
 
-use portunus_test_support::{Head, live, tenant, test};
+use portunus_test_support::{Head, Setup, live, tenant, test};
 
 use crate::life::{Desk, HOUR, SECOND, acme, issue, named, operator};
 
 /// A manager and an authenticator of one node, and a key that was used three times.
 async fn used(desk: &Desk) -> (KeyManager, portunus::Authenticator, KeyId, String) {
-    let authenticator = desk.authenticator();
-    let manager = desk.host().with_authenticator(&authenticator);
+    let keys = desk.builder().keys();
+    let (manager, authenticator) = (keys.manager().clone(), keys.authenticator().clone());
     let issued = manager
         .issue(NewKey::new(
             "key",
@@ -207,8 +209,8 @@ async fn rows_that_cannot_be_read_are_named_to_the_host_and_to_operators_who_see
     let desk = Desk::new();
     let (_, key) = issue(&desk.host(), named("key")).await;
     desk.store.spoil(&key.id);
-    let by_role = desk.builder().build().unwrap();
-    let only_test = desk.builder().policy(OnlyTest).build().unwrap();
+    let by_role = desk.builder().manager();
+    let only_test = desk.builder().policy(OnlyTest).manager();
     let of = |role| operator("olga", "acme", role);
     let workspace = WorkspaceId::new("w1").unwrap();
     for (manager, is_told) in [
@@ -289,4 +291,31 @@ async fn a_short_page_is_passed_on_with_its_place_and_asked_for_once() {
         let rest = manager.list(query).await.unwrap();
         assert_eq!((rest.items.len(), rest.next), (1, None));
     }
+}
+
+#[tokio::test]
+async fn keys_that_operators_ask_about_are_looked_up_in_turn() {
+    let store = FaultyStore::new();
+    store.answer_late(1);
+    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
+    let keys = Setup::on(store.clone())
+        .bearer([format.build().unwrap()])
+        .keys();
+    let find = Point::Before(Call::Find);
+    store.hold(find);
+    let verify = |number: u32| {
+        let (manager, key) = (keys.manager().clone(), format!("acme_{number:032}"));
+        tokio::spawn(async move { manager.verify(&key).await })
+    };
+    let asked: Vec<_> = (0..100).map(verify).collect();
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    // The quarter that is reserved for addresses without failures is not theirs.
+    assert_eq!(store.in_flight(), 48);
+    store.release(find);
+    for asked in asked {
+        assert!(asked.await.unwrap().unwrap().is_none());
+    }
+    assert_eq!(store.finds(), 100);
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::life::{
     DAY, Desk, HOUR, SECOND, acme, ann, change, ending, field, issue, named, refused, with_scopes,
 };
+use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome};
 use portunus::key::{Access, Delegation, KeyKind, Metadata, Owner, PlanName, WorkspaceId};
 use portunus::limit::LocalLimiter;
@@ -13,9 +14,8 @@ use portunus::manage::{ManageError, NewKey};
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
 use portunus::store::Usage;
-use portunus::{Authenticator, ErrorCode, UsageRecorder};
 use portunus_profiles::Profile;
-use portunus_test_support::{APPLY, Call, Head, Point, scope, tenant, test, user};
+use portunus_test_support::{APPLY, Call, Head, Point, Setup, scope, tenant, test, user};
 
 /// 9999-12-31T23:59:59.999Z, which every storage can hold.
 fn latest() -> SystemTime {
@@ -475,11 +475,9 @@ async fn the_successor_counts_against_the_quota_while_the_old_key_does() {
 #[tokio::test]
 async fn access_tokens_are_not_rotated() {
     let desk = Desk::new();
-    let manager = Profile::DropboxSign
-        .manager(desk.store.clone())
+    let manager = Setup::of(desk.store.clone(), Profile::DropboxSign)
         .clock(desk.clock.clone())
-        .build()
-        .unwrap();
+        .manager();
     let mut new = NewKey::new("token", Owner::user(tenant("acme"), user("ann")))
         .with_scopes([scope("account_access")]);
     new.kind = KeyKind::AccessToken;
@@ -496,11 +494,9 @@ async fn access_tokens_are_not_rotated() {
 #[tokio::test]
 async fn keys_of_dropbox_sign_stay_beside_their_successors_without_a_grace() {
     let desk = Desk::new();
-    let manager = Profile::DropboxSign
-        .manager(desk.store.clone())
+    let manager = Setup::of(desk.store.clone(), Profile::DropboxSign)
         .clock(desk.clock.clone())
-        .build()
-        .unwrap();
+        .manager();
     let (_, old) = issue(&manager, named("key")).await;
     for grace in [Duration::ZERO, HOUR] {
         assert_eq!(
@@ -543,11 +539,9 @@ async fn a_rotation_is_due_when_the_profile_says_and_enforced_by_nothing() {
     ];
     for (profile, days) in periods {
         let desk = Desk::new();
-        let manager = profile
-            .manager(desk.store.clone())
+        let manager = Setup::of(desk.store.clone(), profile)
             .clock(desk.clock.clone())
-            .build()
-            .unwrap();
+            .manager();
         let (_, key) = issue(&manager, named("key")).await;
         let due = days.map(|days| key.created_at + days * DAY);
         assert_eq!(
@@ -599,7 +593,7 @@ async fn no_rotation_is_due_for_a_key_that_has_ended() {
 async fn a_family_has_one_quota_of_requests() {
     let desk = Desk::new();
     let (secret, old) = issue(&desk.host(), named("key")).await;
-    let limited = Authenticator::builder(desk.store.clone())
+    let limited = Setup::on(desk.store.clone())
         .bearer([portunus_test_support::format()])
         .clock(desk.clock.clone())
         .limiter(LocalLimiter::builder().clock(desk.clock.clone()).build())
@@ -639,11 +633,9 @@ async fn use_of_the_old_key_is_seen_during_its_grace_and_after_it() {
         .await
         .unwrap()
         .record;
-    let usage = UsageRecorder::default();
-    let authenticator = Authenticator::builder(desk.store.clone())
+    let authenticator = Setup::on(desk.store.clone())
         .bearer([portunus_test_support::format()])
         .clock(desk.clock.clone())
-        .usage(usage.clone())
         .audit(desk.trail.clone())
         .build()
         .unwrap();
@@ -660,7 +652,7 @@ async fn use_of_the_old_key_is_seen_during_its_grace_and_after_it() {
             .unwrap(),
     );
     witness.answered(200, None);
-    usage.flush(&desk.store).await.unwrap();
+    authenticator.usage().flush(&desk.store).await.unwrap();
     let listed: Usage = portunus_test_support::used(&desk.store, &old.id).await;
     assert_eq!((listed.last_used_at, listed.count), (Some(during), 1));
     let event = desk.last_event().await;

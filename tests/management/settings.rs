@@ -14,7 +14,7 @@ use portunus::manage::{
 };
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
-use portunus::scope::{Scope, ScopeError, ScopeModel, ScopeSet, WildcardModel};
+use portunus::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
 use portunus::store::ListQuery;
 use portunus::{AuthError, ErrorCode};
 
@@ -362,10 +362,7 @@ fn manager(desk: &Desk, lifted: Option<Setting>) -> KeyManager {
         rules.longest_lifetime = Some(DAY);
     });
     let builder = desk.builder().rules(rules).policy(Arc::new(Lifted(lifted)));
-    let manager = builder.build().unwrap();
-    manager
-        .with_authenticator(&desk.authenticator())
-        .with_host_rules(Plans)
+    builder.host_rules(Plans).manager()
 }
 
 /// How a change is asked for that makes a key which is there like one that is new.
@@ -500,7 +497,7 @@ async fn what_a_key_had_before_may_stay_and_become_less() {
 async fn users_that_are_unknown_and_those_of_other_tenants_are_refused_alike() {
     let desk = Desk::new();
     let with = desk.host().by(olga());
-    let without = desk.builder().build().unwrap().by(olga());
+    let without = desk.without_people().manager().by(olga());
     let owned = |id: &str| NewKey::new("key", Owner::user(tenant("acme"), user(id)));
     let mut texts = Vec::new();
     for (manager, id) in [
@@ -549,7 +546,7 @@ async fn a_tenant_without_a_plan_can_be_given_none() {
 struct AllIsReadAndWrite;
 
 impl ScopeModel for AllIsReadAndWrite {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ScopeError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
         let all = names.contains(&scope("all"));
         let more = all.then(|| [scope("read"), scope("write")]);
         let names: Vec<_> = names
@@ -564,12 +561,7 @@ impl ScopeModel for AllIsReadAndWrite {
 #[tokio::test]
 async fn authority_is_understood_by_the_hosts_own_model() {
     let desk = Desk::new();
-    let authenticator = portunus::Authenticator::builder(desk.store.clone())
-        .bearer([portunus_test_support::format()])
-        .scope_model(AllIsReadAndWrite)
-        .build()
-        .unwrap();
-    let manager = desk.host().with_authenticator(&authenticator);
+    let manager = desk.builder().scope_model(AllIsReadAndWrite).manager();
     let all = manager.by(olga().with_authority([scope("all")]));
     all.issue(named("key").with_scopes([scope("read"), scope("write")]))
         .await

@@ -7,7 +7,7 @@ use portunus::key::{Environment, KeyKind, Owner, UserId};
 use portunus::manage::{ImportedDigest, KeyManager, ManageError, NewImport, NewKey};
 use portunus::store::MemoryStore;
 use portunus_profiles::Profile;
-use portunus_test_support::{tenant, user};
+use portunus_test_support::{Setup, tenant, user};
 
 const LOWER: &str = "550e8400-e29b-41d4-a716-446655440000";
 
@@ -21,7 +21,7 @@ fn manager(desk: &Desk, ids: UserIds) -> KeyManager {
         rules.active_keys_per_owner = Some(2);
         rules.sign_events = true;
     });
-    desk.builder().rules(rules).user_ids(ids).build().unwrap()
+    desk.builder().rules(rules).user_ids(ids).manager()
 }
 
 fn of(id: &str) -> NewKey {
@@ -93,17 +93,14 @@ async fn of_the_five_apis_allsign_says_that_its_ids_are_uuids() {
             Profile::AllSign => UserIds::Uuid,
             _ => UserIds::Any,
         };
-        let manager = profile.manager(MemoryStore::new()).build().unwrap();
+        let manager = Setup::of(MemoryStore::new(), *profile).manager();
         assert_eq!(
             (profile.user_ids(), manager.user_ids()),
             (expected, expected),
             "{profile}"
         );
     }
-    let manager = Profile::AllSign
-        .manager(MemoryStore::new())
-        .build()
-        .unwrap();
+    let manager = Setup::of(MemoryStore::new(), Profile::AllSign).manager();
     let mut new = of(&upper());
     new.environment = Some(Environment::new("live").unwrap());
     let issued = manager.issue(new).await.unwrap();

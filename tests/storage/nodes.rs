@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use portunus::audit::{AuditOutcome, AuditTrail, MemoryAudit};
 use portunus::key::{KeyDigest, KeyRecord, Owner, Revocation};
-use portunus::manage::KeyManager;
+use portunus::manage::{ImportedDigest, KeyChange, ManageError, NewImport, NewKey};
 use portunus::network::AllowList;
 use portunus::store::{
     BusError, CachedStore, CachedStoreBuilder, Change, Invalidation, InvalidationBus,
@@ -19,7 +20,7 @@ use portunus::store::{
 };
 use portunus::testing::ManualClock;
 use portunus_test_support::gated::{begin, digest, insert, record, revoke, soon, stands};
-use portunus_test_support::{scope, tenant};
+use portunus_test_support::{Setup, scope, tenant};
 use proptest::prelude::*;
 use tokio::sync::watch;
 
@@ -527,9 +528,10 @@ async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere
     nodes.beat();
     nodes.one.apply(&insert(1)).await.unwrap();
     stands(&nodes.other, 1).await;
-    let manager = KeyManager::builder(nodes.one.clone(), portunus_test_support::format())
+    let manager = Setup::on(nodes.one.clone())
+        .bearer([portunus_test_support::format()])
         .environments([portunus_test_support::live()]);
-    let manager = manager.clock(nodes.clock.clone()).build().unwrap();
+    let manager = manager.clock(nodes.clock.clone()).manager();
     nodes.link.break_down(true);
     assert!(manager.revoke(&record(1).id, None).await.is_err());
     nodes.link.break_down(false);
@@ -649,4 +651,88 @@ proptest! {
             }
         });
     }
+}
+
+// ---- applied, and not told yet ----
+
+#[tokio::test]
+async fn a_bus_that_is_down_makes_no_issue_import_or_rotation_fail() {
+    let nodes = Nodes::new();
+    let log = MemoryAudit::new(100);
+    let trail = AuditTrail::new([log.clone()]);
+    let manager = Setup::on(nodes.one.clone())
+        .bearer([portunus_test_support::format()])
+        .environments([portunus_test_support::live()])
+        .audit(trail.clone());
+    let manager = manager.clock(nodes.clock.clone()).manager();
+    let new = || NewKey::new("a key", Owner::tenant(tenant("acme")));
+    nodes.link.break_down(true);
+    let issued = manager.issue(new()).await.unwrap();
+    let digest = ImportedDigest::new("sha256", &[7; 32]).unwrap();
+    let imported = manager.import(NewImport::new(digest, new())).await.unwrap();
+    let rotated = manager.rotate(&issued.record.id, None).await.unwrap();
+    assert!(rotated.old.revoked.is_some());
+    let id = rotated.record.id.clone();
+    manager.make_primary(&id).await.unwrap();
+    // What does not narrow a key is done.
+    let mut wider = KeyChange::new();
+    wider.name = Some("another name".into());
+    wider.scopes = Some(vec![scope("document:read")]);
+    manager.update(&id, wider, None).await.unwrap();
+    // What narrows one is done, and says that other nodes follow.
+    let mut narrower = KeyChange::new();
+    narrower.scopes = Some(Vec::new());
+    let mut results = vec![manager.update(&id, narrower, None).await.map(drop)];
+    results.push(manager.disable(&id).await.map(drop));
+    manager.enable(&id).await.unwrap();
+    results.push(manager.revoke(&id, None).await.map(drop));
+    results.push(manager.revoke(&id, None).await.map(drop));
+    results.push(manager.delete(&id).await);
+    results.push(manager.delete(&imported.record.id).await);
+    for result in results {
+        let error = result.unwrap_err();
+        assert!(matches!(error, ManageError::Untold(_)), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "the change is applied, but other nodes could not be told of it yet; they follow within \
+             60 seconds"
+        );
+    }
+    assert!(nodes.store.get(&id).await.unwrap().is_none(), "it was done");
+    trail.flush().await.unwrap();
+    let outcomes = log.all().into_iter().map(|event| event.outcome);
+    let outcomes: Vec<_> = outcomes.collect();
+    assert_eq!(outcomes, vec![AuditOutcome::Ok; outcomes.len()]);
+    assert_eq!(outcomes.len(), 12);
+    // As soon as the bus works, the same again tells all of it.
+    nodes.link.break_down(false);
+    nodes.one.publish_untold().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bus_that_hangs_makes_no_write_wait_for_ever() {
+    let nodes = Nodes::new();
+    nodes.link.hold_returns(true);
+    let began = std::time::Instant::now();
+    let error = nodes.one.apply(&insert(1)).await.unwrap_err();
+    assert!(error.is_untold(), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!(stands(&nodes.one, 1).await, Some(true));
+}
+
+#[tokio::test]
+async fn what_waits_to_be_told_is_bounded_and_becomes_everything() {
+    let nodes = Nodes::new();
+    nodes.link.break_down(true);
+    for number in 0..1500 {
+        nodes.one.apply(&insert(number)).await.unwrap_err();
+    }
+    nodes.link.break_down(false);
+    nodes.one.publish_untold().await.unwrap();
+    let published = nodes.link.0.published.lock().unwrap();
+    assert!(
+        published.len() <= 1000 && published[0].everything,
+        "{}",
+        published.len()
+    );
 }

@@ -11,16 +11,16 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use portunus::Clock;
 use portunus::key::Owner;
 use portunus::store::{
     CachedStore, Change, KeyStore, LocalBus, MemoryStore, StoreError, WriteBatch,
 };
-use portunus::{Authenticator, Clock};
 use portunus_test_support::gated::{
     Node, PATIENCE, READ, WRITTEN, begin, digest, insert, record, revoke, soon, stands,
 };
 use portunus_test_support::wait::until;
-use portunus_test_support::{APPLY, FIND, FaultyStore, corrupt, format, tenant};
+use portunus_test_support::{APPLY, FIND, FaultyStore, Setup, corrupt, format, tenant};
 
 // ---- look-ups against writes ----
 
@@ -223,7 +223,7 @@ async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass()
     let node = Node::new();
     let new = portunus::manage::NewKey::new("key", Owner::tenant(tenant("acme")));
     let key = node.manager().issue(new).await.unwrap().key.reveal();
-    let authenticator = Authenticator::builder(node.cache.clone())
+    let authenticator = Setup::on(node.cache.clone())
         .bearer([format()])
         .build()
         .unwrap();
@@ -568,6 +568,85 @@ async fn a_rejected_write_is_told_as_such_and_leaves_the_answer_true() {
         (Some(true), Some(true))
     );
     assert!(node.store.finds() - before <= 1);
+}
+
+// ---- writes that are committed after nobody waits any more ----
+
+#[tokio::test]
+async fn a_write_that_is_cancelled_and_committed_later_holds_for_the_next_request() {
+    for cancelled in [true, false] {
+        let (node, neighbour) = two_who_know_a_key().await;
+        // The write is on its way to the database when its caller goes away, or hears nothing.
+        if cancelled {
+            node.store.hold(APPLY);
+            drop(begin(node.cache.apply(&revoke(1))));
+            node.store.release(APPLY);
+        } else {
+            node.store.fail(APPLY);
+            assert!(node.cache.apply(&revoke(1)).await.is_err());
+            node.store.recover();
+        }
+        node.cache.publish_untold().await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(
+                stands(&node.cache, 1).await,
+                Some(true),
+                "not committed yet"
+            );
+            assert_eq!(stands(&neighbour, 1).await, Some(true));
+        }
+        node.clock.advance(Duration::from_millis(1500));
+        node.store.inner().apply(&revoke(1)).await.unwrap();
+        assert_eq!(stands(&node.cache, 1).await, Some(false), "committed now");
+        // Other nodes hear of it by the next chance.
+        node.cache.publish_untold().await.unwrap();
+        assert_eq!(stands(&neighbour, 1).await, Some(false));
+    }
+}
+
+#[tokio::test]
+async fn a_key_in_doubt_is_looked_up_until_the_doubt_is_over_and_others_are_remembered() {
+    let node = Node::new();
+    for number in [1, 2] {
+        node.cache.apply(&insert(number)).await.unwrap();
+    }
+    node.store.hold(APPLY);
+    drop(begin(node.cache.apply(&revoke(1))));
+    let looked_up = async |number| {
+        let before = node.store.finds();
+        for _ in 0..3 {
+            assert_eq!(stands(&node.cache, number).await, Some(true));
+        }
+        node.store.finds() - before
+    };
+    assert_eq!((looked_up(1).await, looked_up(2).await), (3, 1));
+    for _ in 0..59 {
+        node.clock.advance(Duration::from_secs(1));
+        assert_eq!(looked_up(1).await, 3);
+    }
+    // A look-up that began in the doubt is not remembered after it.
+    node.store.hold(READ);
+    let early = begin(stands(&node.cache, 1));
+    node.clock.advance(Duration::from_secs(2));
+    node.store.release(READ);
+    assert_eq!(early.await, Some(true));
+    assert!(node.cache.find_now(&[digest(1)]).is_none());
+    assert_eq!(looked_up(1).await, 1, "the doubt is over");
+}
+
+#[tokio::test]
+async fn a_write_that_ended_leaves_no_doubt() {
+    let node = Node::new();
+    node.cache.apply(&insert(1)).await.unwrap();
+    let mut wrong = record(1);
+    wrong.version = 9;
+    let rejected = WriteBatch::new().update(wrong);
+    node.cache.apply(&rejected).await.unwrap_err();
+    let before = node.store.finds();
+    for _ in 0..3 {
+        stands(&node.cache, 1).await;
+    }
+    assert_eq!(node.store.finds() - before, 1);
 }
 
 // ---- many threads ----

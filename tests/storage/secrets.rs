@@ -6,16 +6,16 @@ use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portunus::ErrorCode;
 use portunus::key::{DigestScheme, KeyDigest, KeyHasher, Owner, Pepper, Revocation};
-use portunus::manage::{ImportedDigest, KeyManager, NewImport, NewKey};
+use portunus::manage::{ImportedDigest, NewImport, NewKey};
 use portunus::store::{
     CachedStore, Change, Invalidation, InvalidationListener, KeyStore, LocalBus, MemoryStore,
     StoreError, StoredKey, WriteBatch,
 };
 use portunus::testing::ManualClock;
-use portunus::{Authenticator, ErrorCode};
 use portunus_test_support::gated::{Node, READ, begin, record};
-use portunus_test_support::{Head, format, live, tenant};
+use portunus_test_support::{Head, Setup, format, live, tenant};
 
 /// The digests of one secret, the newest scheme first.
 fn secret() -> [KeyDigest; 3] {
@@ -396,15 +396,15 @@ async fn a_request_is_refused_once_its_tenant_has_ended_its_secret_under_an_olde
         .unwrap();
     for deletes in [false, true] {
         let Nodes { one, other, .. } = Nodes::new();
-        let manager = KeyManager::builder(one.clone(), format())
+        let manager = Setup::on(one.clone())
+            .bearer([format()])
             .environments([live()])
             .hasher(hasher.clone())
-            .build()
-            .unwrap();
+            .manager();
         let new = || NewKey::new("key", Owner::tenant(tenant("acme")));
         let secret = manager.issue(new()).await.unwrap().key.reveal();
         let authenticators = [one, other].map(|node| {
-            let builder = Authenticator::builder(node).hasher(hasher.clone());
+            let builder = Setup::on(node).hasher(hasher.clone());
             builder.bearer([format()]).build().unwrap()
         });
         let refusals = async || {

@@ -3,13 +3,16 @@
 use std::error::Error;
 use std::fmt;
 
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, Request, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::adapter::tower::{HttpHead, into_response};
 use portunus::manage::ManageError;
 use portunus::respond::Responder;
 use portunus::{AuthError, ErrorCode};
+
+use crate::{Proven, Shared};
 
 /// A refusal.
 #[derive(Debug)]
@@ -74,6 +77,12 @@ impl From<ManageError> for Fault {
         match error {
             ManageError::NotFound(_) => Self::not_found(),
             ManageError::Refused(error) => error.into(),
+            ManageError::Untold(_) => {
+                let detail = sentence(&error.to_string());
+                AuthError::with_detail(ErrorCode::StoreUnavailable, detail)
+                    .caused_by(error)
+                    .into()
+            }
             ManageError::Store(_) | ManageError::Generate(_) | ManageError::Log(_) => {
                 Self::store(error)
             }
@@ -82,10 +91,19 @@ impl From<ManageError> for Fault {
     }
 }
 
+/// A text with a capital at its beginning.
+fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(rest).collect()
+}
+
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let mut answer =
-            Responder::default().answer(&self.error, &HttpHead::new(&Request::new(()), None));
+        let mut answer = Responder::default().answer(
+            &self.error,
+            &HttpHead::new(&axum::http::Request::new(()), None),
+        );
         // A challenge is for credentials; what else is wrong with a request is none of its
         // business.
         if self.error.code() == ErrorCode::InvalidRequest {
@@ -104,12 +122,23 @@ impl IntoResponse for Fault {
 }
 
 /// There is nothing at this path.
-pub(crate) async fn unknown() -> Fault {
-    AuthError::new(ErrorCode::NotFound).into()
+pub(crate) async fn unknown(State(shared): State<Shared>, request: Request) -> Fault {
+    let too_many = too_many(&shared, request).await;
+    too_many.unwrap_or_else(|| AuthError::new(ErrorCode::NotFound).into())
+}
+
+/// A call that is none counts as one: for the operator, or for the client who makes it without.
+async fn too_many(shared: &Shared, request: Request) -> Option<Fault> {
+    let (mut parts, _) = request.into_parts();
+    let proven = Proven::from_request_parts(&mut parts, shared).await;
+    proven.err().filter(|fault| fault.error.status() == 429)
 }
 
 /// There is something, but not for this method; axum adds which there are.
-pub(crate) async fn method_not_allowed() -> Response {
+pub(crate) async fn method_not_allowed(State(shared): State<Shared>, request: Request) -> Response {
+    if let Some(too_many) = too_many(&shared, request).await {
+        return too_many.into_response();
+    }
     let body = concat!(
         r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"#,
         r#""detail":"This path has other methods"}"#

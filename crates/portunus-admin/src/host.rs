@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::http::HeaderValue;
+use axum::http::header::{AUTHORIZATION, COOKIE, GetAll};
 use axum::http::request::Parts;
 use portunus::AuthError;
 use portunus::audit::AuditEvent;
@@ -29,8 +31,21 @@ pub trait OperatorProof: fmt::Debug + Send + Sync + 'static {
     /// The operator who makes this request.
     ///
     /// # Errors
-    /// How a request without a valid proof is refused: `MISSING_KEY` or `INVALID_KEY` for 401.
+    /// How a request without a valid proof is refused: `MISSING_KEY` or `INVALID_KEY` for 401. Each
+    /// counts for the client's address ([how](crate#calls-that-fail)), except a 5xx: that the proof
+    /// gives no answer is nobody's failure. A proof that takes over ten seconds is 503.
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError>;
+
+    /// What the request presents as a proof, to tell it from what others present:
+    /// `Authorization` and `Cookie` unless said. A host whose operators prove themselves otherwise,
+    /// as by a certificate, names that. Requests that present what was proven in the last five
+    /// minutes go before others while somebody floods this API. Only a keyed hash is kept, and the
+    /// proof is asked all the same.
+    fn credentials<'r>(&self, request: &'r Parts) -> Vec<&'r [u8]> {
+        let lines = [AUTHORIZATION, COOKIE].map(|name| request.headers.get_all(name));
+        let lines = lines.iter().flat_map(GetAll::iter);
+        lines.map(HeaderValue::as_bytes).collect()
+    }
 }
 
 #[async_trait]
@@ -38,12 +53,20 @@ impl<T: OperatorProof + ?Sized> OperatorProof for Arc<T> {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
         (**self).prove(request).await
     }
+
+    fn credentials<'r>(&self, request: &'r Parts) -> Vec<&'r [u8]> {
+        (**self).credentials(request)
+    }
 }
 
 #[async_trait]
 impl<T: OperatorProof + ?Sized> OperatorProof for Box<T> {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
         (**self).prove(request).await
+    }
+
+    fn credentials<'r>(&self, request: &'r Parts) -> Vec<&'r [u8]> {
+        (**self).credentials(request)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::body::{Whole, private, read, read_whole};
 use crate::content::Content;
 use crate::query::{limit, parameters};
 use crate::time::{parse_time, time_text};
-use crate::{Fault, Proven, record};
+use crate::{Fault, Proven, name_of, record};
 
 impl Proven {
     /// A key as it is shown.
@@ -41,11 +41,7 @@ impl Proven {
         let text = value.to_str().ok().filter(|_| values.next().is_none());
         let text = text
             .ok_or_else(|| Fault::bad("Idempotency-Key: one value of visible ASCII characters"))?;
-        let tenant = self
-            .operator()
-            .tenant()
-            .map_or("", |tenant| tenant.as_str());
-        let who = format!("{tenant} {}", self.operator().name);
+        let who = name_of(self.operator());
         Ok(Some(Idempotency::new(&who, call, text, body)?))
     }
 
@@ -161,7 +157,7 @@ fn read_cursor(text: &str) -> Option<Cursor> {
 }
 
 pub(crate) async fn show(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
-    let key = proven.manager.get(&id).await?;
+    let key = proven.manager.get_for(Action::KeyRead, &id).await?;
     let version = Some(key.record.version);
     if !proven.conditions.matches(version) {
         return Err(ManageError::PreconditionFailed.into());
@@ -180,8 +176,9 @@ struct RevokeBody {
 
 pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Content) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
-    proven.manager.get_for(Action::KeyRevoke, &id).await?;
-    let asked = read::<RevokeBody>(body).await?;
+    let act = Action::KeyRevoke;
+    let before = proven.manager.get_for(act, &id).await?.record;
+    let asked = proven.noted(act, Some(&before), read::<RevokeBody>(body).await)?;
     let revoked = proven.manager.revoke(&id, asked.reason.as_deref()).await?;
     Ok(with_etag(&revoked, proven.shown(&revoked)))
 }
@@ -198,9 +195,12 @@ pub(crate) async fn rotate(
     headers: HeaderMap,
     body: Content,
 ) -> Result<Response, Fault> {
-    proven.manager.get_for(Action::KeyRotate, &id).await?;
-    let (asked, bytes) = read_whole::<RotateBody>(body).await?;
-    let request = proven.idempotency(&headers, &format!("rotate {id}"), &bytes)?;
+    let act = Action::KeyRotate;
+    let before = proven.manager.get_for(act, &id).await?.record;
+    let read = read_whole::<RotateBody>(body).await;
+    let (asked, bytes) = proven.noted(act, Some(&before), read)?;
+    let request = proven.idempotency(&headers, &format!("rotate {id}"), &bytes);
+    let request = proven.noted(act, Some(&before), request)?;
     let grace = asked
         .grace_seconds
         .map(|Whole(seconds)| Duration::from_secs(seconds));
@@ -223,15 +223,17 @@ pub(crate) async fn make_primary(
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {
-    proven.manager.get_for(Action::KeyMakePrimary, &id).await?;
-    body.ignored().await?;
+    let act = Action::KeyMakePrimary;
+    let before = proven.manager.get_for(act, &id).await?.record;
+    proven.noted(act, Some(&before), body.ignored().await)?;
     let primary = proven.manager.make_primary(&id).await?;
     Ok(with_etag(&primary, proven.shown(&primary)))
 }
 
 pub(crate) async fn delete(proven: Proven, Id(id): Id, body: Content) -> Result<Response, Fault> {
-    proven.manager.get_for(Action::KeyDelete, &id).await?;
-    body.ignored().await?;
+    let act = Action::KeyDelete;
+    let before = proven.manager.get_for(act, &id).await?.record;
+    proven.noted(act, Some(&before), body.ignored().await)?;
     proven.manager.delete(&id).await?;
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
 }
@@ -266,7 +268,7 @@ pub(crate) async fn usage(
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
         return Err(Fault::bad("from, to: at most 366 days at once"));
     }
-    let key = proven.manager.get(&id).await?;
+    let key = proven.manager.get_for(Action::KeyRead, &id).await?;
     let used = proven
         .manager
         .usage_by_hour(&key.record.id, from, to)

@@ -21,6 +21,27 @@
 //! to know all of it asks [`Authenticator::verify`] with the route's own
 //! [`Requirement`](portunus::Requirement).
 //!
+//! # Calls that fail
+//! Every refused call is an event of the audit, without anything of what it presented, as often as
+//! refusals of one source are noted
+//! ([`failures_per_source`](portunus::audit::AuditTrailBuilder::failures_per_source)).
+//!
+//! - A call that nobody is proven to make (a failed proof, a write from a page of another site, a
+//!   path or method that there is not) counts for the client's address, IPv6 by /64, /56 and /48:
+//!   100 a minute ([`Admin::failures`]), then 429. Its event names no tenant, so that only operators
+//!   who are confined to none see it. Without an address, and where the proof itself gives no
+//!   answer (5xx), nothing is counted.
+//! - The proof is asked before a client's failures say no, as a working proof is found out in no
+//!   other way: an operator works beside neighbours who fail. So that it is not flooded, 16 proofs
+//!   are asked for at once for one client and 64 on a node, 16 of these only for clients that have
+//!   not failed lately; more wait for a second and get 503. Whoever fails ten times the allowed
+//!   number has four proofs a second and gets 429 beyond. Credentials that were proven in the last
+//!   minutes ([`OperatorProof::credentials`]) are under none of these limits.
+//! - Whatever a proven operator does wrong counts against its own number of requests
+//!   ([`Admin::quotas`]) and nothing else. Secrets that `POST /verify` does not know are counted for
+//!   the operator, 1000 a minute ([`Admin::failed_verifications`]), then 429 in the place of
+//!   `"active": false`; known ones are shown all the same.
+//!
 //! Answers are JSON with `Cache-Control: no-store`, refusals are problem documents (RFC 9457) with
 //! a stable `code`. Fields that are not known are errors, so that nobody believes a restriction was
 //! taken that was not.
@@ -29,8 +50,8 @@
 //! use axum::http::request::Parts;
 //! use portunus::ErrorCode;
 //! use portunus::key::TenantId;
-//! use portunus::manage::{KeyManager, Operator, Role};
-//! use portunus::{AuthError, Authenticator, RateLimiter};
+//! use portunus::manage::{Operator, Role};
+//! use portunus::{AuthError, Portunus};
 //! use portunus_admin::{Admin, OperatorProof};
 //!
 //! #[derive(Debug)]
@@ -45,16 +66,18 @@
 //!     }
 //! }
 //!
-//! # fn with(manager: KeyManager, authenticator: Authenticator) {
+//! # fn with(keys: &Portunus) {
 //! let app: axum::Router =
-//!     axum::Router::new().nest("/admin", Admin::new(manager, authenticator, Sessions).into_router());
+//!     axum::Router::new().nest("/admin", Admin::new(keys, Sessions).into_router());
 //! # }
 //! ```
 
 mod body;
+mod call;
 mod conditions;
 mod content;
 mod events;
+mod failures;
 mod fault;
 mod host;
 mod import;
@@ -64,6 +87,8 @@ mod keys;
 mod limits;
 mod openapi;
 mod origin;
+mod proofs;
+mod proven;
 mod query;
 mod record;
 mod security;
@@ -77,19 +102,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::ConnectInfo;
 use axum::http::Extensions;
-use axum::http::request::Parts;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use portunus::adapter::tower::HttpHead;
-use portunus::audit::{Action, AuditReader, AuditTrail};
-use portunus::key::KeyRecord;
+use portunus::audit::{AuditReader, AuditTrail};
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter};
 use portunus::manage::{KeyManager, Operator};
 use portunus::quota::{Quota, Quotas};
-use portunus::{AuthError, Authenticator, RateLimiter};
+use portunus::{AuthError, Authenticator, Portunus, RateLimiter};
 
-use conditions::Conditions;
+use proofs::Proofs;
+use proven::Proven;
 
 pub use fault::Fault;
 pub use host::{EventView, OperatorProof};
@@ -113,51 +137,50 @@ pub struct Admin {
 struct Shared {
     manager: KeyManager,
     authenticator: Authenticator,
-    proof: Arc<dyn OperatorProof>,
+    proofs: Arc<Proofs>,
     events: Option<Arc<dyn AuditReader>>,
     event_view: Option<EventView>,
     peer_of: Arc<PeerOf>,
     limiter: LocalLimiter,
     quotas: Option<Quotas>,
+    /// Secrets that `POST /verify` did not know, by operator.
+    unknown: LocalLimiter,
+    unknown_quotas: Option<Quotas>,
     trusted_origins: Arc<[Origin]>,
 }
 
 impl Admin {
-    /// An API over the keys of this manager. The authenticator is asked for clients' addresses, and
-    /// what it has counted is shown beside what is stored. What operators may set follows it too
-    /// ([`KeyManager::with_authenticator`]).
+    /// The management API of a service's keys. Its operators are proven by the host.
     ///
     /// Reading writes nothing. `GET /events` asks the task that flushes the audit trail
     /// ([`AuditTrail::flush_requested`]), waits half a second for it at most, and shows what is
     /// stored then.
-    #[allow(clippy::needless_pass_by_value, reason = "it owns what it is made of")]
-    pub fn new(
-        manager: KeyManager,
-        authenticator: Authenticator,
-        proof: impl OperatorProof,
-    ) -> Self {
+    pub fn new(keys: &Portunus, proof: impl OperatorProof) -> Self {
+        let per_minute = |limit| {
+            Quota::per_minute(limit)
+                .and_then(|quota| Quotas::new([quota]))
+                .ok()
+        };
+        let manager = keys.manager().clone();
+        let by_operator = || {
+            let clock = Arc::clone(manager.clock());
+            LocalLimiter::builder().most_buckets(10_000).clock(clock)
+        };
         Self {
             shared: Shared {
-                manager: manager.with_authenticator(&authenticator),
-                authenticator,
-                proof: Arc::new(proof),
+                proofs: Arc::new(Proofs::new(proof, manager.clock())),
+                unknown: by_operator().build(),
+                unknown_quotas: per_minute(1000),
+                limiter: by_operator().build(),
+                manager,
+                authenticator: keys.authenticator().clone(),
                 events: None,
                 event_view: None,
                 peer_of: Arc::new(default_peer),
-                limiter: LocalLimiter::builder().most_buckets(10_000).build(),
-                quotas: Quota::per_minute(6000)
-                    .and_then(|quota| Quotas::new([quota]))
-                    .ok(),
+                quotas: per_minute(6000),
                 trusted_origins: Arc::new([]),
             },
         }
-    }
-
-    /// What the host adds to what is asked for, or refuses; what the manager has unless set
-    /// ([`KeyManager::with_host_rules`]).
-    pub fn rules(mut self, rules: impl HostRules) -> Self {
-        self.shared.manager = self.shared.manager.with_host_rules(rules);
-        self
     }
 
     /// The log that `GET /events` reads; without one there is no such path.
@@ -186,6 +209,32 @@ impl Admin {
     pub fn quotas(mut self, quotas: Option<Quotas>) -> Self {
         self.shared.quotas = quotas;
         self
+    }
+
+    /// How many calls a client may make without a proven operator: failed proofs, writes from pages
+    /// of other sites, paths and methods that there are not. 100 a minute unless set, `None` for any
+    /// number; beyond, they get 429. They are counted by address; a network /56 has four times and
+    /// a /48 sixteen times as many as a /64. An operator who is proven is not kept out by them
+    /// ([how](crate#calls-that-fail)).
+    #[allow(clippy::needless_pass_by_value, reason = "as `quotas` takes it")]
+    pub fn failures(mut self, quotas: Option<Quotas>) -> Self {
+        self.shared.proofs = Arc::new(self.shared.proofs.with_failures(quotas.as_ref()));
+        self
+    }
+
+    /// How many secrets that are no key of its tenant an operator may ask `POST /verify` about;
+    /// 1000 a minute unless set, `None` for any number.
+    pub fn failed_verifications(mut self, quotas: Option<Quotas>) -> Self {
+        self.shared.unknown_quotas = quotas;
+        self
+    }
+
+    /// The host's proof under the limits of this API, for routes of the host's own that its operators
+    /// call: a failure there counts and is noted as one here. To be taken after
+    /// [`peer`](Self::peer) and [`failures`](Self::failures) are set.
+    #[must_use]
+    pub fn limited_proof(&self) -> Arc<dyn OperatorProof> {
+        Arc::new(call::LimitedProof(self.shared.clone()))
     }
 
     /// Other sites whose pages may write; none unless set. A page on one of them can do whatever
@@ -237,6 +286,7 @@ impl Admin {
         router
             .fallback(fault::unknown)
             .method_not_allowed_fallback(fault::method_not_allowed)
+            .layer(from_fn_with_state(self.shared.clone(), call::observe))
             .with_state(self.shared)
     }
 }
@@ -273,12 +323,12 @@ impl Shared {
         let _ = tokio::time::timeout(LONGEST_WAIT, all_ended).await;
     }
 
+    /// Counts a request of the operator's.
     fn limit(&self, operator: &Operator) -> Result<(), AuthError> {
         let Some(quotas) = &self.quotas else {
             return Ok(());
         };
-        let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
-        let name = format!("{tenant} {}", operator.name);
+        let name = name_of(operator);
         let bucket = LimitBucket::new(BucketId::Custom(&name), quotas);
         match self.limiter.try_acquire(&LimitRequest::new(&[bucket], 1)) {
             Some(Ok(decision)) if !decision.is_admitted() => Err(AuthError::rate_limited(decision)),
@@ -286,59 +336,21 @@ impl Shared {
             Some(_) | None => Ok(()),
         }
     }
-}
 
-/// The manager in the hands of the proven operator.
-struct Proven {
-    shared: Shared,
-    /// Its acts are under the conditions of the request.
-    manager: KeyManager,
-    conditions: Conditions,
-}
-
-impl Proven {
-    fn operator(&self) -> &Operator {
-        self.manager.operator()
-    }
-
-    /// Notes an act that came to nothing before the manager was asked.
-    fn noted<T>(
-        &self,
-        action: Action,
-        about: Option<&KeyRecord>,
-        done: Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        done.inspect_err(|fault| self.manager.refused(action, about, fault.error()))
+    /// Counts a secret that the operator asked about and that is no key of its tenant.
+    fn count_unknown(&self, operator: &Operator) -> Result<(), AuthError> {
+        let Some(quotas) = &self.unknown_quotas else {
+            return Ok(());
+        };
+        match failures::take(&self.unknown, &name_of(operator), quotas) {
+            Ok(Some(wait)) => Err(AuthError::too_many_failures(wait)),
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 }
 
-impl FromRequestParts<Shared> for Proven {
-    type Rejection = Fault;
-
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Fault> {
-        // Before the proof: what a browser adds to a request of another site proves nothing.
-        origin::check(parts, &shared.trusted_origins)?;
-        let mut operator = shared.proof.prove(parts).await?;
-        shared.limit(&operator)?;
-        let head = HttpHead::of_parts(parts, (shared.peer_of)(&parts.extensions));
-        operator.client_ip = operator
-            .client_ip
-            .or_else(|| shared.authenticator.client_ip(&head));
-        operator.request_id = operator
-            .request_id
-            .or_else(|| shared.authenticator.request_id(&head));
-        let conditions = Conditions::of(&parts.headers);
-        let demanded = conditions.clone();
-        let manager = shared
-            .manager
-            .by(operator)
-            .only_if(move |version| demanded.hold(version));
-        // Before a body is read: who may do nothing sends none.
-        manager.admitted()?;
-        Ok(Self {
-            shared: shared.clone(),
-            manager,
-            conditions,
-        })
-    }
+/// An operator, told apart from those of other tenants.
+fn name_of(operator: &Operator) -> String {
+    let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
+    format!("{tenant} {}", operator.name)
 }

@@ -7,7 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use portunus::quota::{Quota, QuotaError, Quotas};
+use portunus::ParseError;
+use portunus::quota::{Quota, Quotas};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -64,7 +65,7 @@ impl RateLimitBody {
         if self.0.is_empty() {
             return Ok(own.cloned());
         }
-        let invalid = |error: QuotaError| Fault::invalid("rate_limit_config", error);
+        let invalid = |error: ParseError| Fault::invalid("rate_limit_config", error);
         let mut quotas = own.unwrap_or(default).as_slice().to_vec();
         for (name, limit) in &self.0 {
             let place = quotas.iter().position(|quota| quota.name() == name);

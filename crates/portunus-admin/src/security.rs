@@ -20,24 +20,23 @@ use utoipa::openapi::{Components, Content, OpenApi, RefOr, Response, ResponseBui
 /// the operation's description.
 ///
 /// ```
-/// use portunus::adapter::axum::{ProtectedRouter, get};
-/// use portunus::adapter::tower::AuthLayer;
+/// use portunus::adapter::axum::get;
 /// # use portunus::key::{Alphabet, KeyFormat};
 /// # use portunus::store::MemoryStore;
-/// use portunus::{Authenticator, scope};
+/// use portunus::{Portunus, scope};
 /// use portunus_admin::ApiSecurity;
 /// use utoipa::openapi::path::{HttpMethod, OperationBuilder};
 /// use utoipa::openapi::{InfoBuilder, OpenApiBuilder, PathsBuilder, PathItem};
 ///
 /// # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-/// # let authenticator = Authenticator::builder(MemoryStore::new()).bearer([format]).build()?;
+/// # let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
 /// // Usually utoipa's macros write the document.
 /// let list = PathItem::new(HttpMethod::Get, OperationBuilder::new().summary(Some("All documents")));
 /// let mut document = OpenApiBuilder::new().paths(PathsBuilder::new().path("/documents", list)).build();
 ///
-/// let router = ProtectedRouter::<()>::new(AuthLayer::new(authenticator.clone()))
+/// let router = keys.router::<()>()
 ///     .route("/documents", get(|| async { "[]" }).require(scope!("document:read")));
-/// ApiSecurity::of(&authenticator).describe(&mut document, router.demands())?;
+/// ApiSecurity::of(keys.authenticator()).describe(&mut document, router.demands())?;
 ///
 /// let list = document.paths.paths["/documents"].get.as_ref().unwrap();
 /// assert_eq!(serde_json::to_value(&list.security)?, serde_json::json!([{ "bearer": ["document:read"] }]));
@@ -138,7 +137,8 @@ impl ApiSecurity {
         let Some(requirement) = requirement else {
             return;
         };
-        if *requirement != Requirement::none() {
+        let any_key = [Requirement::none(), Requirement::none().any_workspace()];
+        if !any_key.contains(requirement) {
             let words = format!("Requires {requirement}.");
             operation.description = Some(match operation.description.take() {
                 Some(description) => format!("{description}\n\n{words}"),

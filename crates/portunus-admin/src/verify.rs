@@ -99,7 +99,10 @@ pub(crate) async fn verify(proven: Proven, body: Content) -> Result<Response, Fa
     };
     let answer = match verdict {
         // Not a word about why.
-        None => json!({ "active": false }),
+        None => {
+            proven.shared.count_unknown(proven.operator())?;
+            json!({ "active": false })
+        }
         Some((key, verdict)) => shown(&proven, &key, &verdict),
     };
     if !proven.manager.precondition_holds(None) {

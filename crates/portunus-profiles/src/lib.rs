@@ -29,16 +29,17 @@ use std::time::Duration;
 pub use allsign::RequestMetadata;
 
 use portunus::actor::UserIds;
+use portunus::config::{Actors, Credentials, Policy, Responses};
 use portunus::key::{
     Alphabet, Delegation, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind,
 };
-use portunus::manage::{IssueRules, KeyManager, KeyManagerBuilder};
+use portunus::manage::{IssueRules, Management};
 use portunus::network::Transport;
+use portunus::quota::Quota;
 use portunus::request::TlsVersion;
 use portunus::respond::{ProblemDetails, RejectionRenderer};
 use portunus::scope::{Scope, Vocabulary};
-use portunus::store::KeyStore;
-use portunus::{Authenticator, AuthenticatorBuilder};
+use portunus::{Limits, Portunus, PortunusBuilder};
 
 /// One of the five APIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -157,7 +158,6 @@ impl Profile {
             Self::Yousign => rules.active_keys = Some(200),
             Self::DropboxSign => {
                 rules.active_keys = Some(4);
-                rules.unscoped = true;
                 rules.never_expire = true;
                 rules.rotated_keys_stay = true;
                 rules.sign_events = true;
@@ -183,39 +183,77 @@ impl Profile {
         }
     }
 
-    /// Starts an authenticator as the API's: formats, schemes, identifiers of users, dialect and
-    /// realm are set.
-    pub fn authenticator(self, store: impl KeyStore) -> AuthenticatorBuilder {
-        let store = Arc::new(store);
-        let builder = Authenticator::builder(Arc::clone(&store))
-            .rehash_in(store)
-            .user_ids(self.user_ids())
-            .realm(self.name())
-            .renderer(self.renderer());
+    /// The description of a service that is called as this API is. It lacks a store; a host that
+    /// needs more in one of the groups starts from the profile's own.
+    ///
+    /// ```
+    /// use portunus::store::MemoryStore;
+    /// use portunus_profiles::Profile;
+    ///
+    /// let profile = Profile::AllSign;
+    /// let live = profile.environments().remove(0);
+    /// let keys = profile
+    ///     .builder()
+    ///     .store(MemoryStore::new())
+    ///     .policy(profile.policy().serve_only(live))
+    ///     .build()?;
+    /// # Ok::<(), portunus::BuildError>(())
+    /// ```
+    pub fn builder(self) -> PortunusBuilder {
+        Portunus::builder(self.credentials())
+            .limits(self.limits())
+            .actors(self.actors())
+            .policy(self.policy())
+            .management(self.management())
+            .responses(self.responses())
+    }
+
+    /// The formats of keys, and how they are presented.
+    pub fn credentials(self) -> Credentials {
         match self.access_token_format() {
-            Some(token) => builder
+            Some(token) => Credentials::new()
                 .basic([self.key_format()])
-                .bearer([token])
-                .grant_everything_to([KeyKind::App, KeyKind::User]),
-            None if self == Self::IuSign => builder
-                .bearer([self.key_format()])
-                .transport(Some(Transport::tls(TlsVersion::V1_3))),
-            None => builder.bearer([self.key_format()]),
+                .bearer([token.clone()])
+                .issue([KeyKind::AccessToken], token),
+            None => self.key_format().into(),
         }
     }
 
-    /// Starts a manager of the API's keys: formats, environments, vocabulary, rules and identifiers
-    /// of users are set.
-    pub fn manager(self, store: impl KeyStore) -> KeyManagerBuilder {
-        let builder = KeyManager::builder(store, self.key_format())
+    /// The limits that the API documents (AllSign: 60 a minute and 1000 an hour), else the library's.
+    pub fn limits(self) -> Limits {
+        match self {
+            Self::AllSign => Limits::per_key([Quota::per_minute(60), Quota::per_hour(1000)]),
+            _ => Limits::default(),
+        }
+    }
+
+    /// What the API's user ids look like.
+    pub fn actors(self) -> Actors {
+        Actors::new().user_ids(self.user_ids())
+    }
+
+    /// Where keys work: IUSign demands TLS 1.3, and Dropbox Sign's API keys have no scopes.
+    pub fn policy(self) -> Policy {
+        match self {
+            Self::IuSign => Policy::new().transport(Some(Transport::tls(TlsVersion::V1_3))),
+            Self::DropboxSign => Policy::new().unscoped([KeyKind::App, KeyKind::User]),
+            _ => Policy::new(),
+        }
+    }
+
+    /// What keys may be like: environments, vocabulary and rules.
+    pub fn management(self) -> Management {
+        Management::new()
             .environments(self.environments())
             .vocabulary(self.vocabulary())
             .rules(self.rules())
-            .user_ids(self.user_ids());
-        match self.access_token_format() {
-            Some(token) => builder.format_for([KeyKind::AccessToken], token),
-            None => builder,
-        }
+    }
+
+    /// The dialect of refusals, and the realm.
+    pub fn responses(self) -> Responses {
+        Responses::new()
+            .realm(self.name())
+            .renderer(self.renderer())
     }
 
     /// The dialect of refusals.

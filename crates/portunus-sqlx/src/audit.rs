@@ -41,15 +41,17 @@ impl<D: Database> Store<D> {
     }
 }
 
-#[expect(private_bounds, reason = "there are two databases, and hosts add none")]
-impl<D: Database> Audit<D> {
-    /// Forgets the events of before an instant, by the time that they tell; returns how many. Two
-    /// thousand at a time, so that writers need not wait for long.
-    ///
-    /// # Errors
-    /// Where the database gave no answer. Some may be forgotten already; it goes on when it is
-    /// called again.
-    pub async fn forget_events_before(&self, at: SystemTime) -> Result<u64, AuditError> {
+#[async_trait]
+impl<D: Database> AuditSink for Audit<D> {
+    async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        Ok(self.0.write(RecordEvents(events)).await?)
+    }
+
+    /// Two thousand at a time, so that writers need not wait for long.
+    async fn forget_before(&self, at: SystemTime) -> Result<u64, AuditError> {
         let mut all = 0;
         loop {
             let (forgotten, more) = self.0.write(ForgetEvents(at)).await?;
@@ -59,16 +61,6 @@ impl<D: Database> Audit<D> {
             }
             tokio::time::sleep(FORGET_PAUSE).await;
         }
-    }
-}
-
-#[async_trait]
-impl<D: Database> AuditSink for Audit<D> {
-    async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        Ok(self.0.write(RecordEvents(events)).await?)
     }
 }
 

@@ -4,22 +4,23 @@
 //! # #[cfg(feature = "sqlite")]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use portunus::key::{Alphabet, Environment, KeyFormat, KeyKind, Owner, TenantId};
-//! use portunus::manage::{KeyManager, NewKey};
+//! use portunus::Portunus;
+//! use portunus::key::{Alphabet, KeyFormat, KeyKind, Owner, TenantId};
+//! use portunus::manage::NewKey;
 //! use portunus_sqlx::SqliteStore;
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("keys.db");
 //! let store = SqliteStore::open(path).await?;
 //!
-//! let live = Environment::new("live")?;
 //! let format = KeyFormat::builder("acme_")
-//!     .environment("live", live.clone())
+//!     .environment("live", "live".parse()?)
 //!     .kind("sk", KeyKind::App)
 //!     .random(Alphabet::BASE62, 32)
 //!     .build()?;
-//! let manager = KeyManager::builder(store.clone(), format).environments([live]).build()?;
-//! let issued = manager.issue(NewKey::new("billing", Owner::tenant(TenantId::new("acme")?))).await?;
+//! let keys = Portunus::builder(format).store(store).build()?;
+//! let new = NewKey::new("billing", Owner::tenant(TenantId::new("acme")?));
+//! let issued = keys.manager().issue(new).await?;
 //! assert!(issued.key.reveal().starts_with("acme_live_sk_"));
 //! # Ok(())
 //! # }
@@ -55,31 +56,9 @@
 //!
 //! # Events
 //! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an
-//! [`AuditReader`](portunus::audit::AuditReader) on the same database. Events and hourly usage grow
-//! until the host forgets what is old, in a task of its own:
-//!
-//! ```no_run
-//! # #[cfg(feature = "sqlite")]
-//! # async fn run(store: portunus_sqlx::SqliteStore) {
-//! use std::time::{Duration, SystemTime};
-//!
-//! use portunus::store::KeyStore;
-//!
-//! const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-//! let mut hourly = tokio::time::interval(Duration::from_secs(60 * 60));
-//! loop {
-//!     hourly.tick().await;
-//!     let now = SystemTime::now();
-//!     // What fails is tried again in an hour; say so in the log.
-//!     if let Err(error) = store.audit().forget_events_before(now - 400 * DAY).await {
-//!         eprintln!("old events were not forgotten: {error}");
-//!     }
-//!     if let Err(error) = store.forget_usage_before(now - 90 * DAY).await {
-//!         eprintln!("old usage was not forgotten: {error}");
-//!     }
-//! }
-//! # }
-//! ```
+//! [`AuditReader`](portunus::audit::AuditReader) on the same database. Events and hourly usage grow;
+//! the periodic jobs of a service ([`Portunus::run`](portunus::Portunus), or `maintain`) delete what is
+//! older than its retention, 90 days unless it is set.
 //!
 //! # Several nodes
 //! Where answers are cached, a node must hear what another one changed. [`PostgresStore::bus`] and

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use crate::Setup;
 use futures_util::FutureExt;
 use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation};
 use portunus::manage::KeyManager;
@@ -66,11 +67,11 @@ impl Node {
     }
 
     pub fn manager(&self) -> KeyManager {
-        KeyManager::builder(self.cache.clone(), format())
+        Setup::on(self.cache.clone())
+            .bearer([format()])
             .environments([live()])
             .clock(self.clock.clone())
-            .build()
-            .unwrap()
+            .manager()
     }
 }
 

@@ -19,6 +19,7 @@ pub mod postgres;
 #[cfg(unix)]
 pub mod proxy;
 pub mod random;
+pub mod setup;
 pub mod text;
 pub mod wait;
 
@@ -35,7 +36,8 @@ use portunus::request::FieldName;
 use portunus::store::{KeyStore, StoreError, Usage, UsageStore, WriteBatch};
 use portunus::testing::ManualClock;
 pub use portunus::testing::{Call, FaultyStore, Point};
-use portunus::{Authenticator, AuthenticatorBuilder, RequestHead, Scope};
+use portunus::{RequestHead, Scope};
+pub use setup::Setup;
 
 /// Where a look-up by digest fails, or a write, that never reaches the store.
 pub const FIND: Point = Point::Before(Call::Find);
@@ -203,23 +205,22 @@ impl House {
     }
 
     pub fn manager(&self) -> KeyManager {
-        KeyManager::builder(self.store.clone(), format())
+        Setup::on(self.store.clone())
+            .bearer([format()])
             .environments([live(), test()])
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
-            .build()
-            .unwrap()
+            .manager()
     }
 
     /// An authenticator's builder without a way to present a key.
-    pub fn bare(&self) -> AuthenticatorBuilder {
-        Authenticator::builder(self.store.clone())
-            .rehash_in(self.store.clone())
+    pub fn bare(&self) -> Setup {
+        Setup::on(self.store.clone())
             .hasher(self.hasher.clone())
             .clock(self.clock.clone())
     }
 
-    pub fn bearer(&self) -> AuthenticatorBuilder {
+    pub fn bearer(&self) -> Setup {
         self.bare().bearer([format()])
     }
 

@@ -2,25 +2,22 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::{Extensions, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::{any, put};
+use axum::routing::put;
 use axum::{Json, Router};
-use portunus::KeyStore;
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::audit::{AuditReader, AuditTrail, TracingAudit};
 use portunus::key::KeyHasher;
-use portunus::limit::LocalLimiter;
 use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
 use portunus::respond::Answer;
-use portunus::{AuthError, Authenticator, ErrorCode, Requirement};
-use portunus_admin::{Admin, Fault, Origin};
+use portunus::{AuthError, Authenticator, ErrorCode, Portunus, Requirement};
+use portunus_admin::{Admin, Origin};
 use portunus_profiles::Profile;
 use tracing::warn;
 
@@ -28,26 +25,21 @@ use crate::api::{self, Shelves};
 use crate::cli::{Flags, Limiter};
 use crate::directory::DemoDirectory;
 use crate::operators::Operators;
-use crate::storage::{Chain, Storage};
+use crate::storage::Storage;
 use crate::tls::Peer;
-use crate::unwritten::Unwritten;
 use crate::{admin, on_axum, operators};
 
 /// What all handlers share. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) profile: Profile,
+    pub(crate) keys: Portunus,
     pub(crate) authenticator: Authenticator,
     pub(crate) manager: KeyManager,
-    store: Arc<dyn KeyStore>,
     pub(crate) operators: Arc<Operators>,
     pub(crate) shelves: Arc<Shelves>,
     pub(crate) directory: DemoDirectory,
-    trail: AuditTrail,
-    /// How many events that were dropped a warning has told of.
-    dropped_told: Arc<AtomicU64>,
     events: Arc<dyn AuditReader>,
-    pub(crate) plans: PlanOrder,
     pub(crate) standard_plan: Requirement,
     /// Other sites whose pages may write to the management API and read its answers.
     pub(crate) trusted_origins: Arc<[Origin]>,
@@ -59,63 +51,63 @@ impl App {
         storage: &Storage,
         operators: Operators,
     ) -> Result<Self, Box<dyn Error>> {
-        let store = Arc::clone(&storage.keys);
         let profile = flags.profile;
         let directory = DemoDirectory::new(profile)?;
         let plans = PlanOrder::new(operators::PLANS.iter().copied())?;
-        let limiter = match flags.limiter {
-            Limiter::Local => LocalLimiter::default(),
-        };
-        let mut authenticator = profile
-            .authenticator(Arc::clone(&store))
-            .owner_standing(directory.clone())
-            .directory(directory.clone())
-            .client_ip(flags.client_ip())
-            .limiter(limiter)
-            .on_limiter_outage(flags.on_limiter_outage.into());
+        let standard_plan = plans.at_least(operators::TENANTS_PLAN)?;
         let trail = AuditTrail::builder()
             .sink(Arc::clone(&storage.sink))
             .sink(TracingAudit::new())
             .build();
-        // Keys that are imported may come as SHA-512.
-        let hasher = KeyHasher::sha256().accept_sha512()?;
-        authenticator = authenticator.hasher(hasher.clone()).audit(trail.clone());
-        let mut manager = profile
-            .manager(store)
-            .hasher(hasher)
-            .policy(operators::DemoPolicy)
-            .audit(trail.clone());
+        // There is one limiter to choose so far: in this process.
+        let Limiter::Local = flags.limiter;
+        let limits = profile.limits().on_outage(flags.on_limiter_outage.into());
+        let mut policy = profile.policy().client_ip(flags.client_ip());
         if flags.tls_cert.is_none() {
             if profile == Profile::IuSign {
                 warn!(
                     "this API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it"
                 );
             }
-            authenticator = authenticator.transport(None);
+            policy = policy.transport(None);
         }
+        let mut management = profile
+            .management()
+            .operators(operators::DemoPolicy)
+            .host_rules(admin::DemoRules { profile, plans });
         if let Some(bound) = &flags.environment {
-            authenticator = authenticator.environment(bound.clone());
+            policy = policy.serve_only(bound.clone());
             // Serving is bound, issuing is not: the bound one is the default, the others can be
             // asked for.
             let others = profile
                 .environments()
                 .into_iter()
                 .filter(|other| other != bound);
-            manager = manager.environments(std::iter::once(bound.clone()).chain(others));
+            management = management.environments(std::iter::once(bound.clone()).chain(others));
         }
+        // Keys that are imported may come as SHA-512.
+        let hasher = KeyHasher::sha256().accept_sha512()?;
+        let actors = profile.actors().directory(directory.clone());
+        let keys = Portunus::builder(profile.credentials().hasher(hasher))
+            .store(Arc::clone(&storage.keys))
+            .cache(storage.cache.clone())
+            .limits(limits)
+            .actors(actors.standing(directory.clone()))
+            .policy(policy)
+            .management(management)
+            .responses(profile.responses())
+            .audit(trail)
+            .build()?;
         Ok(Self {
             profile,
-            authenticator: authenticator.build()?,
-            manager: manager.build()?,
-            store: Arc::clone(&storage.keys),
+            authenticator: keys.authenticator().clone(),
+            manager: keys.manager().clone(),
+            keys,
             operators: Arc::new(operators),
             shelves: Arc::default(),
             directory,
-            trail,
-            dropped_told: Arc::default(),
             events: Arc::clone(&storage.events),
-            standard_plan: plans.at_least(operators::TENANTS_PLAN)?,
-            plans,
+            standard_plan,
             trusted_origins: flags.trusted_origin.as_slice().into(),
         })
     }
@@ -150,33 +142,29 @@ impl App {
 
     /// The routes that operators' tokens open, whichever framework serves the others.
     pub(crate) fn management(&self) -> Router<Self> {
+        let admin = self.admin();
+        // Who fails there has failed here.
+        let proof = Extension(admin.limited_proof());
+        let admin = admin.into_router();
+        let users = put(admin::change_user).layer(proof);
         Router::new()
-            .nest("/admin", self.admin().into_router())
-            .route(
-                "/admin/",
-                any(|| async { Fault::from(AuthError::new(ErrorCode::NotFound)) }),
-            )
-            .route("/demo/users/{id}", put(admin::change_user))
+            .nest("/admin", admin.clone())
+            .route_service("/admin/", admin.with_state(self.clone()))
+            .route("/demo/users/{id}", users)
     }
 
     /// The management API, with the demo's rules.
     fn admin(&self) -> Admin {
-        let (profile, plans) = (self.profile, self.plans.clone());
         let peer = |extensions: &Extensions| {
             extensions
                 .get::<ConnectInfo<Peer>>()
                 .map(|ConnectInfo(peer)| peer.address.ip())
         };
-        let admin = Admin::new(
-            self.manager.clone(),
-            self.authenticator.clone(),
-            Arc::clone(&self.operators),
-        )
-        .rules(admin::DemoRules { profile, plans })
-        .events(Arc::clone(&self.events))
-        .trusted_origins(self.trusted_origins.iter().cloned())
-        .peer(peer);
-        if profile == Profile::AllSign {
+        let admin = Admin::new(&self.keys, Arc::clone(&self.operators))
+            .events(Arc::clone(&self.events))
+            .trusted_origins(self.trusted_origins.iter().cloned())
+            .peer(peer);
+        if self.profile == Profile::AllSign {
             admin.event_view(admin::allsign_view)
         } else {
             admin
@@ -195,59 +183,9 @@ impl App {
         portunus::adapter::tower::into_response(self.answer(error), error)
     }
 
-    /// Waits until somebody wants to read the events that were noted.
-    pub(crate) async fn events_requested(&self) {
-        self.trail.flush_requested().await;
-    }
-
-    /// Writes the events that were noted; whether they could be written.
-    pub(crate) async fn flush_events(&self) -> bool {
-        let written = self.trail.flush().await;
-        if let Err(error) = &written {
-            warn!(error = %Chain(error), "events could not be written; they are kept for the next time");
-        }
-        let dropped = self.dropped();
-        if self.dropped_told.swap(dropped, Ordering::Relaxed) < dropped {
-            warn!(dropped, "events were lost: there were too many to keep");
-        }
-        written.is_ok()
-    }
-
     /// How many events were left out so far, because they could not be written in time.
     pub(crate) fn dropped(&self) -> u64 {
-        self.trail.dropped()
-    }
-
-    /// Writes the usage that was counted, and the events that were noted; whether they could be
-    /// written.
-    pub(crate) async fn flush(&self) -> bool {
-        let events = self.flush_events().await;
-        let usage = self.authenticator.usage();
-        let written = match self.store.usage() {
-            Some(counts) => usage.flush(&*counts).await,
-            None => Ok(()),
-        };
-        if let Err(error) = &written {
-            warn!(error = %Chain(error), "usage could not be written; it is kept for the next time");
-        }
-        events && written.is_ok()
-    }
-
-    /// Whether something was counted or noted that is not written yet.
-    pub(crate) async fn has_unwritten(&self) -> bool {
-        self.trail.pending().await > 0 || self.authenticator.usage().pending() > 0
-    }
-
-    /// What is lost if the process ends now, where so many events had been dropped before it was
-    /// told to stop.
-    pub(crate) async fn unwritten(&self, dropped_before: u64) -> Unwritten {
-        let waiting = u64::try_from(self.trail.pending().await).unwrap_or(u64::MAX);
-        let dropped_since = self.dropped().saturating_sub(dropped_before);
-        Unwritten {
-            events: waiting.saturating_add(dropped_since),
-            uses: self.authenticator.usage().pending(),
-            dropped_before,
-        }
+        self.keys.audit().map_or(0, AuditTrail::dropped)
     }
 
     /// Where the demo's own key belongs.

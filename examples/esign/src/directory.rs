@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use portunus::ParseError;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
-use portunus::key::{IdError, Owner, TenantId, UserId};
+use portunus::key::{Owner, TenantId, UserId};
 use portunus_profiles::Profile;
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +51,7 @@ pub(crate) struct DemoDirectory {
 }
 
 impl DemoDirectory {
-    pub(crate) fn new(profile: Profile) -> Result<Self, IdError> {
+    pub(crate) fn new(profile: Profile) -> Result<Self, ParseError> {
         let users = [
             (
                 "550e8400-e29b-41d4-a716-446655440000",
@@ -87,7 +88,7 @@ impl DemoDirectory {
                 suspended: false,
             })
         });
-        let users = users.collect::<Result<Vec<_>, IdError>>()?;
+        let users = users.collect::<Result<Vec<_>, ParseError>>()?;
         Ok(Self {
             users: Arc::new(Mutex::new(users)),
             needs_role: profile == Profile::IuSign,

@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use portunus::request::TlsVersion;
 use tokio::net::TcpListener;
-use tokio::time::MissedTickBehavior;
 use tokio_rustls::rustls::ServerConfig;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -38,15 +37,6 @@ use crate::operators::Operators;
 use crate::storage::Storage;
 use crate::tls::TlsListener;
 use crate::unwritten::Unwritten;
-
-/// How often usage is written while serving, and events after a failure.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
-
-/// How often events are written: whoever reads them waits half a second at most.
-const EVENTS_EVERY: Duration = Duration::from_millis(200);
-
-/// How often what is too old is forgotten.
-const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// How long requests that were begun may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -60,8 +50,9 @@ fn main() -> ExitCode {
     };
     // Unless asked, errors, and what the demo itself warns of, such as writes that failed. To
     // actix-web a client's bad bytes are an error.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("error,esign=warn,portunus_sqlx=warn,actix_http=off"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("error,esign=warn,portunus=warn,portunus_sqlx=warn,actix_http=off")
+    });
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
@@ -116,11 +107,10 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
     info!(profile = %flags.profile, %address, "serving");
 
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
-    let flusher = tokio::spawn(flush_on_interval(
-        app.clone(),
-        storage.clone(),
-        stopped.clone(),
-    ));
+    let (served, all_served) = tokio::sync::oneshot::channel::<()>();
+    let jobs = tokio::spawn(app.keys.run(async move {
+        let _ = all_served.await;
+    }));
     let told_to_stop = async move {
         told_to_stop.await;
         let _ = stop.send(true);
@@ -145,16 +135,12 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
         tokio::time::sleep(SETTLE).await;
     }
     let dropped_before = app.dropped();
-    let last_flush = async {
-        let _ = flusher.await;
-        // A request that was ended by the stop may be noted while the others are written.
-        while app.flush().await && app.has_unwritten().await {}
-    };
-    if tokio::time::timeout(DRAIN, last_flush).await.is_err() {
-        warn!("the storage did not take the last usage and events in time");
-    }
+    let _ = served.send(());
+    let done = jobs
+        .await
+        .map_err(|error| format!("the periodic jobs ended: {error}"))?;
     info!("stopped");
-    Ok(app.unwritten(dropped_before).await)
+    Ok(Unwritten::of(&done, dropped_before))
 }
 
 async fn on_axum(
@@ -188,37 +174,6 @@ async fn on_actix(
     }
     // Told while the server is polled, which is what ends it.
     tokio::join!(server, handle.stop(true)).0
-}
-
-async fn flush_on_interval(
-    app: App,
-    storage: Storage,
-    mut stopped: tokio::sync::watch::Receiver<bool>,
-) {
-    let every = |period| {
-        let mut interval = tokio::time::interval(period);
-        // After a write that took long there is nothing to catch up with.
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        interval
-    };
-    let (mut tick, mut events) = (every(FLUSH_EVERY), every(EVENTS_EVERY));
-    let mut forget = every(FORGET_EVERY);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {
-                app.flush().await;
-                storage.publish().await;
-            }
-            _ = events.tick() => if !app.flush_events().await {
-                events.reset_after(FLUSH_EVERY);
-            },
-            () = app.events_requested() => {
-                app.flush_events().await;
-            }
-            _ = forget.tick() => storage.forget().await,
-            _ = stopped.changed() => return,
-        }
-    }
 }
 
 /// Ctrl-C, or `SIGTERM` where there is such a thing: heard from now on.

@@ -4,19 +4,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use portunus::KeyStore;
 use portunus::actor::UserIds;
 use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
-use portunus::store::{CachedStore, MemoryStore, StoreError};
-use portunus_sqlx::{
-    OpenError, PostgresAudit, PostgresBus, PostgresStore, SqliteAudit, SqliteStore,
-};
+use portunus::store::{Cache, MemoryStore, StoreError};
+use portunus_sqlx::{OpenError, PostgresBus, PostgresStore, SqliteStore};
 use tracing::warn;
-
-/// How long events and hours of use are kept.
-const RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// How old what a node remembers may be while it does not know that it hears everything. No request
 /// shall be let through by a key two seconds after that was revoked elsewhere: what is left of them
@@ -86,16 +81,9 @@ fn file(text: &str) -> Result<PathBuf, String> {
 #[derive(Clone)]
 pub(crate) struct Storage {
     pub(crate) keys: Arc<dyn KeyStore>,
+    pub(crate) cache: Cache,
     pub(crate) sink: Arc<dyn AuditSink>,
     pub(crate) events: Arc<dyn AuditReader>,
-    cache: Option<CachedStore>,
-    log: Option<Log>,
-}
-
-#[derive(Clone)]
-enum Log {
-    Sqlite(SqliteAudit),
-    Postgres(PostgresAudit),
 }
 
 impl Storage {
@@ -115,18 +103,7 @@ impl Storage {
         match place {
             Place::Memory => {
                 let log = MemoryAudit::new(EVENTS_IN_MEMORY);
-                let (keys, sink, events) = (
-                    Arc::new(MemoryStore::new()),
-                    Arc::new(log.clone()),
-                    Arc::new(log),
-                );
-                Ok(Self {
-                    keys,
-                    sink,
-                    events,
-                    cache: None,
-                    log: None,
-                })
+                Ok(Self::with(MemoryStore::new(), Cache::new(), log))
             }
             Place::Sqlite(path) => {
                 let unusable =
@@ -139,11 +116,7 @@ impl Storage {
                         .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
-                let cache = CachedStore::builder(store.clone())
-                    .staleness(STALENESS)
-                    .bus(store.watch())
-                    .build();
-                Ok(Self::cached(cache, log.clone(), Log::Sqlite(log)))
+                Ok(Self::with(store, Cache::new().staleness(STALENESS), log))
             }
             Place::Postgres(address) => {
                 // The address may hold a password.
@@ -158,51 +131,18 @@ impl Storage {
                         .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
-                let cache = CachedStore::builder(store.clone())
-                    .staleness(STALENESS)
-                    .bus(bus)
-                    .build();
-                Ok(Self::cached(cache, log.clone(), Log::Postgres(log)))
+                let cache = Cache::new().staleness(STALENESS).bus(bus);
+                Ok(Self::with(store, cache, log))
             }
         }
     }
 
-    fn cached(cache: CachedStore, log: impl AuditSink + AuditReader + Clone, kind: Log) -> Self {
+    fn with(keys: impl KeyStore, cache: Cache, log: impl AuditSink + AuditReader + Clone) -> Self {
         Self {
-            keys: Arc::new(cache.clone()),
+            keys: Arc::new(keys),
+            cache,
             sink: Arc::new(log.clone()),
             events: Arc::new(log),
-            cache: Some(cache),
-            log: Some(kind),
-        }
-    }
-
-    /// Tells other nodes what they could not be told before.
-    pub(crate) async fn publish(&self) {
-        if let Some(cache) = &self.cache
-            && let Err(error) = cache.publish_untold().await
-        {
-            warn!(error = %Chain(&error), "other nodes could not be told of a change yet");
-        }
-    }
-
-    /// Forgets what is older than the retention.
-    pub(crate) async fn forget(&self) {
-        let before = SystemTime::now()
-            .checked_sub(RETENTION)
-            .unwrap_or(SystemTime::UNIX_EPOCH);
-        if let Some(usage) = self.keys.usage()
-            && let Err(error) = usage.forget_usage_before(before).await
-        {
-            warn!(error = %Chain(&error), "old usage could not be forgotten");
-        }
-        let forgotten = match &self.log {
-            None => return,
-            Some(Log::Sqlite(log)) => log.forget_events_before(before).await,
-            Some(Log::Postgres(log)) => log.forget_events_before(before).await,
-        };
-        if let Err(error) = forgotten {
-            warn!(error = %Chain(&error), "old events could not be forgotten");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a process that ends has not written, and how it says so.
 
+use portunus::Maintenance;
+
 /// How many events and uses of keys no storage has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unwritten {
@@ -12,6 +14,16 @@ pub(crate) struct Unwritten {
 }
 
 impl Unwritten {
+    /// What the last round of the periodic jobs has left, where so many events had been dropped
+    /// before the process was told to stop.
+    pub(crate) fn of(done: &Maintenance, dropped_before: u64) -> Self {
+        Self {
+            events: done.events_waiting + done.events_lost.saturating_sub(dropped_before),
+            uses: done.uses_waiting,
+            dropped_before,
+        }
+    }
+
     /// Whether anything is lost with the process.
     pub(crate) const fn is_a_loss(self) -> bool {
         self.events > 0 || self.uses > 0

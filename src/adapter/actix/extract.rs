@@ -3,7 +3,7 @@
 //!
 //! actix-web makes `Option<…>` of each: `None` where the extractor would refuse.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 
@@ -11,36 +11,15 @@ use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError};
 
-use super::{answer, check, into_response, principal};
-use crate::adapter::caller::{Caller, Demand, Granted, no_such_caller};
+use super::{ActixHead, into_response};
+use crate::adapter::caller::{Caller, Demand, Granted, Rejection, no_such_caller};
+use crate::adapter::inside::{check, principal};
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
-use crate::respond::Answer;
 
-/// Why an extractor refused: the error, and the answer in the API's dialect.
-#[derive(Debug)]
-pub struct Rejection {
-    error: AuthError,
-    answer: Answer,
-}
-
-impl Rejection {
-    fn new(error: AuthError, request: &HttpRequest) -> Self {
-        let answer = answer(&error, request);
-        Self { error, answer }
-    }
-
-    /// The error.
-    #[must_use]
-    pub fn error(&self) -> &AuthError {
-        &self.error
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
+fn rejection(error: AuthError, request: &HttpRequest) -> Rejection {
+    let head = ActixHead::new(request, None);
+    Rejection::new(error, request, &head)
 }
 
 impl ResponseError for Rejection {
@@ -58,7 +37,8 @@ impl FromRequest for KeyPrincipal {
     type Future = Ready<Result<Self, Rejection>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(principal(request).map_err(|error| Rejection::new(error, request)))
+        let caller = principal(request).map(Cow::into_owned);
+        ready(caller.map_err(|error| rejection(error, request)))
     }
 }
 
@@ -70,7 +50,7 @@ impl<T: 'static> FromRequest for Caller<T> {
         let caller = request.extensions().get::<Arc<T>>().cloned();
         ready(caller.map(Self).ok_or_else(|| {
             let error = principal(request).err().unwrap_or_else(no_such_caller);
-            Rejection::new(error, request)
+            rejection(error, request)
         }))
     }
 }
@@ -80,10 +60,9 @@ impl<D: Demand> FromRequest for Granted<D> {
     type Future = Ready<Result<Self, Rejection>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(
-            check(D::requirement(), request)
-                .map(Self::new)
-                .map_err(|error| Rejection::new(error, request)),
-        )
+        let head = ActixHead::new(request, None);
+        let caller = check(D::requirement(), request, &head).map(Cow::into_owned);
+        let granted = caller.map(Self::new);
+        ready(granted.map_err(|error| rejection(error, request)))
     }
 }

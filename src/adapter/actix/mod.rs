@@ -1,31 +1,33 @@
-//! actix-web 4 (feature `actix-web`): middleware that authenticates, requirements on resources and
-//! scopes, and extractors.
+//! actix-web 4 (feature `actix-web`): middleware that authenticates, a router that denies by default,
+//! requirements on resources and scopes, and extractors.
 //!
-//! [`Auth`] authenticates and puts the [`KeyPrincipal`] into the request's extensions; [`require`]
-//! demands something of it. Both go around an `App`, a scope, a resource or a route. A handler
-//! takes [`KeyPrincipal`] itself, `Option<KeyPrincipal>` where authentication is optional,
-//! [`Granted<D>`](Granted) where the argument itself shall demand something, or [`Caller<T>`] for a
-//! type of the host's own.
+//! [`Auth`] authenticates and puts the principal into the request's extensions; [`require`] demands
+//! something of it. Both go around an `App`, a scope, a resource or a route. In a
+//! [`ProtectedRouter`] every route names what it requires, and forgetting it does not compile.
+//!
+//! A handler takes [`KeyPrincipal`](crate::KeyPrincipal) itself, `Option<KeyPrincipal>` where
+//! authentication is optional, [`Granted<D>`](Granted) where the argument itself shall demand
+//! something, or [`Caller<T>`] for a type of the host's own.
 //!
 //! ```
 //! use actix_web::{App, web};
-//! use portunus::adapter::actix::{Auth, require_scope};
+//! use portunus::adapter::actix::require;
 //! # use portunus::key::{Alphabet, KeyFormat};
 //! # use portunus::store::MemoryStore;
-//! use portunus::{Authenticator, KeyPrincipal, Principal, scope};
+//! use portunus::{KeyPrincipal, Portunus, Principal, scope};
 //!
 //! async fn documents(caller: KeyPrincipal) -> String {
 //!     format!("documents of {}", caller.owner().tenant_id)
 //! }
 //!
 //! # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-//! # let store = MemoryStore::new();
+//! # let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
 //! // Once, outside of the closure: every worker gets a clone, and all clones share caches and limits.
-//! let auth = Auth::new(Authenticator::builder(store).bearer([format]).build()?);
+//! let auth = keys.middleware();
 //! let app = move || {
 //!     App::new().service(
 //!         web::resource("/documents")
-//!             .route(web::get().to(documents).wrap(require_scope(scope!("document:read"))))
+//!             .route(web::get().to(documents).wrap(require(scope!("document:read"))))
 //!             .wrap(auth.clone()),
 //!     )
 //! };
@@ -46,62 +48,25 @@
 //! A body is not touched before there is a principal. actix-web asks for a body that a client has
 //! announced with `Expect: 100-continue` before any middleware runs; that is the server's setting.
 
+mod answers;
+mod auth;
+mod carrier;
 mod extract;
 mod head;
-mod require;
+mod mappings;
+mod methods;
+mod paths;
+mod request_head;
 mod response;
+mod router;
 mod service;
-mod transform;
+mod table;
 
-pub use super::caller::{Caller, Demand, Granted};
-pub use extract::Rejection;
+pub use super::caller::{Caller, Demand, Granted, Rejection};
+pub use super::require::{Require, require};
+pub use super::routes::RouteDemand;
+pub use auth::Auth;
 pub use head::ActixHead;
-pub use require::{Require, RequireFuture, RequireMiddleware, require, require_scope};
+pub use methods::{any, delete, get, head, options, patch, post, put};
 pub use response::into_response;
-pub use service::{AuthFuture, AuthMiddleware};
-pub use transform::Auth;
-
-use actix_web::{HttpMessage, HttpRequest};
-
-use super::nobody::{Anonymous, no_principal};
-use crate::error::AuthError;
-use crate::policy::Requirement;
-use crate::principal::KeyPrincipal;
-use crate::respond::{Answer, Responder};
-
-/// The principal of a request, or the error that there is none.
-fn principal(request: &HttpRequest) -> Result<KeyPrincipal, AuthError> {
-    let extensions = request.extensions();
-    extensions
-        .get::<KeyPrincipal>()
-        .cloned()
-        .ok_or_else(|| no_principal(extensions.contains::<Anonymous>()))
-}
-
-/// Whether a request has passed as nobody.
-fn is_nobody(request: &HttpRequest) -> bool {
-    let extensions = request.extensions();
-    !extensions.contains::<KeyPrincipal>() && extensions.contains::<Anonymous>()
-}
-
-/// Checks a requirement against the principal of a request. The extensions are free while it is
-/// looked at: it may run the host's code.
-fn check(requirement: &Requirement, request: &HttpRequest) -> Result<KeyPrincipal, AuthError> {
-    let principal = principal(request)?;
-    requirement.check(&principal, Some(&ActixHead::new(request, None)))?;
-    Ok(principal)
-}
-
-/// Answers a refused request in the dialect of the authenticator that saw it.
-fn answer(error: &AuthError, request: &HttpRequest) -> Answer {
-    let head = ActixHead::new(request, None);
-    let principal = request.extensions().get::<KeyPrincipal>().cloned();
-    if let Some(principal) = principal {
-        return principal.responder().answer(error, &head);
-    }
-    let anonymous = request.extensions().get::<Anonymous>().cloned();
-    match anonymous {
-        Some(Anonymous(responder)) => responder.answer(error, &head),
-        None => Responder::default().answer(error, &head),
-    }
-}
+pub use router::ProtectedRouter;

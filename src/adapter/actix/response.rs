@@ -1,23 +1,16 @@
-//! Answers as actix-web's responses, and what is told of every answer, whoever made it.
+//! Answers as actix-web's responses, and errors of middleware further in as answers with fields.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
-use actix_web::dev::ServiceResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpResponse, ResponseError};
 
-use crate::audit::{RequestId, Witness};
+use crate::adapter::exchange::ResponseFields;
 use crate::error::AuthError;
-use crate::key::{KeyId, UserId};
-use crate::limit::Decision;
-use crate::policy::Principal;
-use crate::principal::KeyPrincipal;
-use crate::respond::{Answer, Responder};
-use crate::telemetry;
+use crate::respond::Answer;
 
 /// An answer as a response. The error goes along in the response's extensions, for middleware
 /// further out.
@@ -42,23 +35,19 @@ pub fn into_response(answer: Answer, error: &AuthError) -> HttpResponse {
     response
 }
 
-/// Marks an answer that was counted, so that middleware further out does not count it again.
-struct Counted;
-
-/// Counts an answer, once.
-pub(super) fn count<B>(response: &mut HttpResponse<B>, key: Option<&KeyId>) {
-    if telemetry::ON && !response.extensions().contains::<Counted>() {
-        telemetry::answered(response.extensions().get(), key);
-        response.extensions_mut().insert(Counted);
+/// An error that actix-web makes an answer of further out: that answer has the fields, too.
+pub(super) fn with_fields(error: Error, fields: &ResponseFields) -> Error {
+    let mut map = HeaderMap::new();
+    fields.each(&mut |name, value| {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+            map.insert(HeaderName::from_static(name), value);
+        }
+    });
+    if map.is_empty() {
+        error
+    } else {
+        WithFields { error, fields: map }.into()
     }
-}
-
-/// The head of the answer is there: the request's id goes along with it, for middleware further
-/// out.
-pub(super) fn saw<B>(witness: Witness, response: &mut HttpResponse<B>) {
-    let id: Option<RequestId> = witness.request_id().cloned();
-    witness.answered(response.status().as_u16(), response.extensions().get());
-    id.map(|id| response.extensions_mut().insert(id));
 }
 
 /// An error of middleware further in, with the fields that its answer shall have.
@@ -90,57 +79,5 @@ impl ResponseError for WithFields {
             response.headers_mut().insert(name.clone(), value.clone());
         }
         response
-    }
-}
-
-/// What the answer tells, whoever makes it: how the windows stand, and the id of the user named by
-/// e-mail; and who is told of the answer.
-pub(super) struct Told {
-    pub(super) responder: Arc<Responder>,
-    pub(super) limits: Option<Decision>,
-    pub(super) user: Option<UserId>,
-    /// Whose request it was, where somebody listens.
-    pub(super) key: Option<KeyPrincipal>,
-    pub(super) witness: Option<Witness>,
-}
-
-impl Told {
-    /// There is an answer.
-    pub(super) fn tell<B>(self, response: &mut ServiceResponse<B>) {
-        let response = response.response_mut();
-        self.add_fields(response.headers_mut());
-        count(response, self.key.as_ref().map(Principal::key_id));
-        if let Some(witness) = self.witness {
-            saw(witness, response);
-        }
-    }
-
-    /// There is none yet: middleware further in failed, and actix-web makes an answer of its error
-    /// further out. That answer has the fields, too.
-    pub(super) fn failed(self, error: Error) -> Error {
-        let mut fields = HeaderMap::new();
-        self.add_fields(&mut fields);
-        if let Some(witness) = self.witness {
-            witness.failed();
-        }
-        if fields.is_empty() {
-            error
-        } else {
-            WithFields { error, fields }.into()
-        }
-    }
-
-    fn add_fields(&self, headers: &mut HeaderMap) {
-        let mut add = |name: &'static str, value: String| {
-            if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        };
-        if let Some(limits) = &self.limits {
-            self.responder.limit_fields(limits, &mut add);
-        }
-        if let Some(user) = &self.user {
-            add("x-user-id", user.to_string());
-        }
     }
 }

@@ -7,34 +7,20 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
-use crate::adapter::caller::{Caller, Demand, Granted, no_such_caller};
-use crate::adapter::tower::{HttpHead, check, principal, refuse};
+use crate::adapter::caller::{Caller, Demand, Granted, Rejection, no_such_caller};
+use crate::adapter::inside::{check, principal};
+use crate::adapter::tower::{HttpHead, into_response};
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
 
-/// Why an extractor refused: the error, and the answer in the API's dialect.
-#[derive(Debug)]
-pub struct Rejection {
-    error: AuthError,
-    response: Response,
-}
-
-impl Rejection {
-    fn new(error: AuthError, parts: &Parts) -> Self {
-        let response = refuse(&error, &HttpHead::of_parts(parts, None), &parts.extensions);
-        Self { error, response }
-    }
-
-    /// The error.
-    #[must_use]
-    pub fn error(&self) -> &AuthError {
-        &self.error
-    }
+fn rejection(error: AuthError, parts: &Parts) -> Rejection {
+    let head = HttpHead::of_parts(parts, None);
+    Rejection::new(error, &parts.extensions, &head)
 }
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        self.response
+        into_response(self.answer, &self.error)
     }
 }
 
@@ -43,8 +29,8 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPrincipal {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         match principal(&parts.extensions) {
-            Ok(principal) => Ok(principal.clone()),
-            Err(error) => Err(Rejection::new(error, parts)),
+            Ok(principal) => Ok(principal.into_owned()),
+            Err(error) => Err(rejection(error, parts)),
         }
     }
 }
@@ -68,7 +54,7 @@ impl<S: Send + Sync, T: Send + Sync + 'static> FromRequestParts<S> for Caller<T>
         let error = principal(&parts.extensions)
             .err()
             .unwrap_or_else(no_such_caller);
-        Err(Rejection::new(error, parts))
+        Err(rejection(error, parts))
     }
 }
 
@@ -89,11 +75,9 @@ impl<S: Send + Sync, D: Demand> FromRequestParts<S> for Granted<D> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         let head = HttpHead::of_parts(parts, None);
-        match check(&parts.extensions, D::requirement(), &head)
-            .and_then(|()| principal(&parts.extensions))
-        {
-            Ok(principal) => Ok(Self::new(principal.clone())),
-            Err(error) => Err(Rejection::new(error, parts)),
+        match check(D::requirement(), &parts.extensions, &head) {
+            Ok(principal) => Ok(Self::new(principal.into_owned())),
+            Err(error) => Err(rejection(error, parts)),
         }
     }
 }

@@ -14,15 +14,14 @@
 //! something, or [`Caller<T>`] for a type of the host's own.
 
 mod extract;
+mod methods;
 mod require;
 mod router;
 
-pub use super::caller::{Caller, Demand, Granted};
-pub use extract::Rejection;
-pub use require::RequireExt;
+pub use super::caller::{Caller, Demand, Granted, Rejection};
+pub use super::routes::RouteDemand;
 // So that one import is enough.
-pub use crate::adapter::tower::AuthLayer;
-pub use router::{
-    Guarded, ProtectedRouter, RouteDemand, Unguarded, any, delete, get, guard, head, options,
-    patch, post, put,
-};
+pub use super::tower::AuthLayer;
+pub use methods::{any, delete, get, guard, head, options, patch, post, put};
+pub use require::RequireExt;
+pub use router::ProtectedRouter;

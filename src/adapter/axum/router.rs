@@ -3,26 +3,29 @@
 //! A path with a keyed method wants a key before any method is looked at; an unknown path is 404
 //! with or without one.
 
+use std::fmt;
+
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{self, MethodRouter};
+use axum::routing::MethodRouter;
 
-use crate::adapter::tower::{AuthLayer, require};
-use crate::policy::Requirement;
+use super::methods::{Handlers, path};
+use crate::adapter::routes::{Guarded, RouteDemand, nested};
+use crate::adapter::tower::AuthLayer;
 
 /// Routes that all name what they require.
 ///
 /// ```
-/// use portunus::{Authenticator, KeyPrincipal};
-/// use portunus::adapter::axum::{ProtectedRouter, get, post};
-/// use portunus::adapter::tower::AuthLayer;
+/// use portunus::{KeyPrincipal, Portunus};
+/// use portunus::adapter::axum::{get, post};
 /// # use portunus::key::{Alphabet, KeyFormat};
 /// use portunus::scope;
 /// # use portunus::store::MemoryStore;
 ///
 /// # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-/// # let authenticator = Authenticator::builder(MemoryStore::new()).bearer([format]).build()?;
-/// let app: axum::Router = ProtectedRouter::new(AuthLayer::new(authenticator))
+/// # let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
+/// let app: axum::Router = keys
+///     .router()
 ///     .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
 ///     .route("/documents", post(|| async { "{}" }).require(scope!("document:write")))
 ///     .route("/whoami", get(|| async { "you" }).any_key())
@@ -41,197 +44,10 @@ use crate::policy::Requirement;
 #[must_use = "a router does nothing until into_router()"]
 pub struct ProtectedRouter<S = ()> {
     auth: AuthLayer,
-    routes: Vec<(String, Guarded<S>)>,
+    routes: Vec<(String, Guarded<Handlers<S>>)>,
     demands: Vec<RouteDemand>,
     rest: Router<S>,
     method_not_allowed: Option<MethodRouter<S>>,
-}
-
-/// What a route of a [`ProtectedRouter`] demands: for documents of an API, which are made of what
-/// is enforced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RouteDemand {
-    /// The path, as axum writes it.
-    pub path: String,
-    /// The method; `None` for every method that the path has no other route for. `GET` is `HEAD`
-    /// too.
-    pub method: Option<&'static str>,
-    /// What is required; `None` where the route is public.
-    pub requirement: Option<Requirement>,
-    /// Whether a request that sends no credentials passes, too.
-    pub key_optional: bool,
-}
-
-/// Handlers that have not said yet what they require.
-#[must_use = "say what it requires: require(), any_key(), optional_key() or public()"]
-pub struct Unguarded<S = ()> {
-    router: MethodRouter<S>,
-    method: Option<&'static str>,
-    reach: Reach,
-}
-
-/// What of a method router a requirement is put on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    /// The methods; there is no fallback but the empty 405.
-    Methods,
-    /// Everything: there may be a fallback of the host's, and it must not stay open.
-    Fallback,
-}
-
-/// Handlers that have said what they require.
-#[must_use = "a guarded route does nothing until a ProtectedRouter takes it"]
-pub struct Guarded<S = ()> {
-    keyed: Option<MethodRouter<S>>,
-    key_optional: Option<MethodRouter<S>>,
-    public: Option<MethodRouter<S>>,
-    /// Of each route; the path is not known yet.
-    demands: Vec<RouteDemand>,
-    reach: Reach,
-}
-
-macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident = $method:literal),* $(,)?) => {$(
-        $(#[$doc])*
-        pub fn $name<H, T, S>(handler: H) -> Unguarded<S>
-        where
-            H: Handler<T, S>,
-            T: 'static,
-            S: Clone + Send + Sync + 'static,
-        {
-            Unguarded { router: routing::$name(handler), method: Some($method), reach: Reach::Methods }
-        }
-    )*};
-}
-
-methods! {
-    /// A handler for `GET` and, without its body, for `HEAD`.
-    get = "GET",
-    /// A handler for `POST`.
-    post = "POST",
-    /// A handler for `PUT`.
-    put = "PUT",
-    /// A handler for `PATCH`.
-    patch = "PATCH",
-    /// A handler for `DELETE`.
-    delete = "DELETE",
-    /// A handler for `HEAD`.
-    head = "HEAD",
-    /// A handler for `OPTIONS`.
-    options = "OPTIONS",
-}
-
-/// A handler for every method.
-pub fn any<H, T, S>(handler: H) -> Unguarded<S>
-where
-    H: Handler<T, S>,
-    T: 'static,
-    S: Clone + Send + Sync + 'static,
-{
-    guard(routing::any(handler))
-}
-
-/// A whole method router of axum's, its fallback included.
-pub fn guard<S>(router: MethodRouter<S>) -> Unguarded<S> {
-    Unguarded {
-        router,
-        method: None,
-        reach: Reach::Fallback,
-    }
-}
-
-impl<S: Clone + Send + Sync + 'static> Unguarded<S> {
-    /// Only for keys that meet the requirement.
-    pub fn require(self, requirement: impl Into<Requirement>) -> Guarded<S> {
-        let requirement = requirement.into();
-        let mut guarded = Guarded::saying(self.method, Some(requirement.clone()), self.reach);
-        let demand = require(requirement);
-        guarded.keyed = Some(match self.reach {
-            Reach::Methods => self.router.route_layer(demand),
-            Reach::Fallback => self.router.layer(demand),
-        });
-        guarded
-    }
-
-    /// For every valid key.
-    pub fn any_key(self) -> Guarded<S> {
-        self.require(Requirement::none())
-    }
-
-    /// For every valid key, and for requests that send no credentials at all: the handler takes
-    /// `Option<KeyPrincipal>`. A wrong or revoked key is refused.
-    pub fn optional_key(self) -> Guarded<S> {
-        let mut guarded = Guarded::saying(self.method, Some(Requirement::none()), self.reach);
-        guarded
-            .demands
-            .iter_mut()
-            .for_each(|demand| demand.key_optional = true);
-        // A key that is there is judged as by `any_key()`.
-        let demand = require(Requirement::none()).optional_key();
-        guarded.key_optional = Some(match self.reach {
-            Reach::Methods => self.router.route_layer(demand),
-            Reach::Fallback => self.router.layer(demand),
-        });
-        guarded
-    }
-
-    /// For everybody, without a look at any key.
-    pub fn public(self) -> Guarded<S> {
-        let mut guarded = Guarded::saying(self.method, None, self.reach);
-        guarded.public = Some(self.router);
-        guarded
-    }
-}
-
-impl<S> Guarded<S> {
-    /// No handler yet, and what it will demand.
-    fn saying(
-        method: Option<&'static str>,
-        requirement: Option<Requirement>,
-        reach: Reach,
-    ) -> Self {
-        let demand = RouteDemand {
-            path: String::new(),
-            method,
-            requirement,
-            key_optional: false,
-        };
-        Self {
-            keyed: None,
-            key_optional: None,
-            public: None,
-            demands: vec![demand],
-            reach,
-        }
-    }
-}
-
-impl<S: Clone + Send + Sync + 'static> Guarded<S> {
-    /// These methods and those of another, each with its own requirement.
-    ///
-    /// # Panics
-    /// Where both have a handler for one method, as axum does.
-    pub fn and(mut self, other: Self) -> Self {
-        if other.reach == Reach::Fallback {
-            self.reach = Reach::Fallback;
-        }
-        self.demands.extend(other.demands);
-        self.keyed = merge(self.keyed, other.keyed);
-        self.key_optional = merge(self.key_optional, other.key_optional);
-        self.public = merge(self.public, other.public);
-        self
-    }
-}
-
-fn merge<S: Clone + Send + Sync + 'static>(
-    one: Option<MethodRouter<S>>,
-    other: Option<MethodRouter<S>>,
-) -> Option<MethodRouter<S>> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.merge(other)),
-        (one, other) => one.or(other),
-    }
 }
 
 impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
@@ -250,12 +66,8 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     ///
     /// # Panics
     /// Where a path has two handlers for one method, or is malformed, as axum does.
-    pub fn route(mut self, path: &str, route: Guarded<S>) -> Self {
-        self.demands
-            .extend(route.demands.iter().map(|demand| RouteDemand {
-                path: path.to_owned(),
-                ..demand.clone()
-            }));
+    pub fn route(mut self, path: &str, route: Guarded<Handlers<S>>) -> Self {
+        self.demands.extend(route.demands(path));
         // Taken out and put back: `and` takes both by value.
         let known = self.routes.iter().position(|(known, _)| known == path);
         match known.map(|place| self.routes.remove(place)) {
@@ -270,18 +82,11 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// # Panics
     /// Where paths clash, as axum does.
     pub fn nest(mut self, prefix: &str, router: Self) -> Self {
-        let within = prefix.strip_suffix('/').unwrap_or(prefix);
-        self.demands.extend(router.demands.iter().map(|demand| {
-            let path = if demand.path == "/" {
-                prefix.to_owned()
-            } else {
-                format!("{within}{}", demand.path)
-            };
-            RouteDemand {
-                path,
+        self.demands
+            .extend(router.demands.iter().map(|demand| RouteDemand {
+                path: nested(prefix, &demand.path),
                 ..demand.clone()
-            }
-        }));
+            }));
         self.rest = self.rest.nest(prefix, router.into_router());
         self
     }
@@ -318,60 +123,21 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// The axum router.
     ///
     /// # Panics
-    /// Where paths clash or are malformed, as axum does.
+    /// Where paths clash or are malformed, or a path has two handlers for one method, as axum does.
     pub fn into_router(self) -> Router<S> {
-        let optional_key = self.auth.clone().optional_key();
-        let mut router = self.rest;
-        for (path, guarded) in self.routes {
-            let Guarded {
-                mut keyed,
-                mut key_optional,
-                mut public,
-                ..
-            } = guarded;
-            // Whoever brought a fallback keeps it. It wants what the strictest method wants.
-            let wanted = self
-                .method_not_allowed
-                .clone()
-                .filter(|_| guarded.reach == Reach::Methods);
-            if keyed.is_some() {
-                keyed = merge(keyed, wanted);
-            } else if key_optional.is_some() {
-                key_optional = merge(key_optional, wanted);
-            } else {
-                public = merge(public, wanted);
-            }
-            let keyed = keyed.map(|keyed| keyed.layer(self.auth.clone()));
-            let key_optional = key_optional.map(|methods| methods.layer(optional_key.clone()));
-            // The strictest last: merging keeps the fallback of the second.
-            let methods = merge(merge(public, key_optional), keyed);
-            if let Some(methods) = methods {
-                router = router.route(&path, methods);
-            }
-        }
-        router
+        let not_allowed = self.method_not_allowed.as_ref();
+        let routes = self.routes.into_iter();
+        routes.fold(self.rest, |router, (known, guarded)| {
+            router.route(&known, path(guarded, &self.auth, not_allowed))
+        })
     }
 }
 
-impl<S> std::fmt::Debug for ProtectedRouter<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<S> fmt::Debug for ProtectedRouter<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let paths: Vec<_> = self.routes.iter().map(|(path, _)| path).collect();
         f.debug_struct("ProtectedRouter")
             .field("routes", &paths)
             .finish_non_exhaustive()
-    }
-}
-impl<S> std::fmt::Debug for Unguarded<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Unguarded")
-    }
-}
-impl<S> std::fmt::Debug for Guarded<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guarded")
-            .field("keyed", &self.keyed.is_some())
-            .field("key_optional", &self.key_optional.is_some())
-            .field("public", &self.public.is_some())
-            .finish()
     }
 }

@@ -1,43 +1,14 @@
-//! Response bodies that a refusal can be put into.
+//! The body of services whose own is none that a refusal can be put into.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, combinators};
+use http_body_util::Full;
 use pin_project_lite::pin_project;
 
-/// A body that can hold the text of a refusal.
-pub trait RejectionBody {
-    /// A body of these bytes.
-    fn from_rejection(bytes: Bytes) -> Self;
-}
-
-impl RejectionBody for Full<Bytes> {
-    fn from_rejection(bytes: Bytes) -> Self {
-        Self::new(bytes)
-    }
-}
-
-impl<E> RejectionBody for combinators::BoxBody<Bytes, E> {
-    fn from_rejection(bytes: Bytes) -> Self {
-        Self::new(Full::new(bytes).map_err(|never| match never {}))
-    }
-}
-
-impl<E> RejectionBody for combinators::UnsyncBoxBody<Bytes, E> {
-    fn from_rejection(bytes: Bytes) -> Self {
-        Self::new(Full::new(bytes).map_err(|never| match never {}))
-    }
-}
-
-#[cfg(feature = "axum")]
-impl RejectionBody for axum::body::Body {
-    fn from_rejection(bytes: Bytes) -> Self {
-        Self::from(bytes)
-    }
-}
+use super::RejectionBody;
 
 pin_project! {
     /// Either the service's own body or a refusal: for services whose body is none that

@@ -1,9 +1,9 @@
 //! A tower layer (feature `tower`): for axum, hyper, tonic and everything else that is a
 //! `Service<http::Request<_>>`.
 //!
-//! [`AuthLayer`] authenticates and puts the [`KeyPrincipal`] into the request's extensions.
-//! [`RequireLayer`] demands scopes of it. The futures are not boxed; a request whose key needs a
-//! look-up that must be awaited is parked on the heap together with the service that was ready for
+//! [`AuthLayer`] authenticates and puts the [`KeyPrincipal`](crate::KeyPrincipal) into the request's
+//! extensions. [`require`] demands scopes of it. The futures are not boxed; a request whose key needs
+//! a look-up that must be awaited is parked on the heap together with the service that was ready for
 //! it.
 //!
 //! # The order of layers
@@ -20,7 +20,7 @@
 //! 5. a limit of time (`TimeoutLayer`): out here it bounds the look-up of the key too, and what it
 //!    cuts off is audited as abandoned. Further in it bounds the handler, and its answer is audited
 //!    as any other;
-//! 6. [`AuthLayer`], then [`RequireLayer`] or [`GrpcMethods`];
+//! 6. [`AuthLayer`], then [`require`] or [`GrpcMethods`];
 //! 7. limits of bodies, decompression and all that reads a body: until the key is known, no byte of
 //!    it is asked for.
 //!
@@ -39,91 +39,26 @@
 //! tonic's body is one of those that need `map_response`:
 //! [`protect_grpc`](crate::guide::protect_grpc) shows a whole program.
 //!
-//! A handler finds the [`KeyPrincipal`] in `request.extensions()`. One service alone is wrapped
+//! A handler finds the principal in `request.extensions()`. One service alone is wrapped
 //! with tonic's `LayerExt::named_layer`; `Routes::into_axum_router` gives an axum router, whose
 //! body needs no wrapping. gRPC-Web is translated further out: tonic-web's layer outside of this
 //! one.
 
 mod auth;
 mod body;
+mod carrier;
 mod head;
+mod mappings;
 mod methods;
-mod require;
+mod request_head;
+mod response;
+#[cfg(feature = "axum")]
+mod routed;
 mod service;
 
+pub use super::require::{Require, require};
 pub use auth::AuthLayer;
-pub use body::{EitherBody, RejectionBody};
+pub use body::EitherBody;
 pub use head::HttpHead;
-pub use methods::{GrpcMethods, GrpcMethodsError, GrpcMethodsLayer, GrpcMethodsService};
-pub use require::{RequireFuture, RequireLayer, RequireService, require, require_scope};
-pub use service::{AuthFuture, AuthService};
-
-use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
-use http::{Extensions, Response, StatusCode};
-
-use crate::adapter::nobody::{Anonymous, no_principal};
-use crate::error::AuthError;
-use crate::policy::Requirement;
-use crate::principal::KeyPrincipal;
-use crate::respond::{Answer, Responder};
-use std::borrow::Cow;
-
-/// The principal of a request, or the error that there is none.
-pub(crate) fn principal(extensions: &Extensions) -> Result<&KeyPrincipal, AuthError> {
-    extensions
-        .get::<KeyPrincipal>()
-        .ok_or_else(|| no_principal(extensions.get::<Anonymous>().is_some()))
-}
-
-/// Whether a request has passed as nobody.
-pub(crate) fn is_nobody(extensions: &Extensions) -> bool {
-    extensions.get::<KeyPrincipal>().is_none() && extensions.get::<Anonymous>().is_some()
-}
-
-/// Checks a requirement against the principal of a request.
-pub(crate) fn check(
-    extensions: &Extensions,
-    requirement: &Requirement,
-    head: &HttpHead<'_>,
-) -> Result<(), AuthError> {
-    requirement.check(principal(extensions)?, Some(head))
-}
-
-/// Answers a refused request in the dialect of the authenticator that saw it.
-pub(crate) fn refuse<R: RejectionBody>(
-    error: &AuthError,
-    head: &HttpHead<'_>,
-    extensions: &Extensions,
-) -> Response<R> {
-    if let Some(principal) = extensions.get::<KeyPrincipal>() {
-        return into_response(principal.responder().answer(error, head), error);
-    }
-    match extensions.get::<Anonymous>() {
-        Some(Anonymous(responder)) => into_response(responder.answer(error, head), error),
-        None => into_response(Responder::default().answer(error, head), error),
-    }
-}
-
-/// An answer as a response. The error goes along in the response's extensions, for middleware
-/// further out.
-#[must_use]
-pub fn into_response<R: RejectionBody>(answer: Answer, error: &AuthError) -> Response<R> {
-    let body = match answer.body {
-        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
-        Cow::Owned(bytes) => Bytes::from(bytes),
-    };
-    let mut response = Response::new(R::from_rejection(body));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
-    for (name, value) in answer.fields {
-        // A renderer's media type that cannot be a field value is left out; the library's own
-        // always can.
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response
-                .headers_mut()
-                .append(HeaderName::from_static(name), value);
-        }
-    }
-    response.extensions_mut().insert(error.clone());
-    response
-}
+pub use methods::{GrpcMethods, GrpcMethodsError, GrpcMethodsLayer};
+pub use response::{RejectionBody, into_response};

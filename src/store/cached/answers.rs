@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quick_cache::Weighter;
+
 use super::Shared;
 use crate::key::{KeyDigest, KeyId};
 use crate::store::{Invalidation, StoredKey};
@@ -23,6 +25,32 @@ pub(super) struct Unknown {
     /// All that was asked for together, in its order, where it was more than one: perhaps nothing
     /// was found because one of them was a key's that is deleted.
     asked: Option<Arc<[KeyDigest]>>,
+}
+
+/// Bounds keys by number and by size: none counts for less than its share of the bytes.
+#[derive(Clone)]
+pub(super) struct BySize {
+    pub(super) least: u64,
+}
+
+impl Weighter<KeyDigest, Known> for BySize {
+    fn weight(&self, _: &KeyDigest, known: &Known) -> u64 {
+        let stored = known.stored.record().bytes() + size_of_val(known.stored.others());
+        let bytes = size_of::<Known>() + size_of::<StoredKey>() + stored;
+        (bytes as u64 + size_of_val(&*known.asked) as u64).max(self.least)
+    }
+}
+
+impl Known {
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+}
+
+impl Unknown {
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
 }
 
 /// When a look-up began, and how much had been invalidated by then.
@@ -94,6 +122,9 @@ impl Shared {
         mark: Mark,
         answer: Option<&Arc<StoredKey>>,
     ) {
+        if !self.is_certain(asked, answer) {
+            return;
+        }
         match answer {
             Some(stored) => {
                 // One that took longer does not take the place of what was learned since.
@@ -114,6 +145,9 @@ impl Shared {
             None => {
                 let several = (asked.len() > 1).then(|| Arc::clone(asked));
                 for digest in asked.iter() {
+                    // No key's any more, unless that was learned since.
+                    let older = |known: &Known| known.mark.number < mark.number;
+                    self.known.remove_if(digest, older);
                     let asked = several.clone();
                     self.unknown.insert(*digest, Unknown { mark, asked });
                 }

@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../../../examples/own_store.rs"]
+mod own_store;
 mod small;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use portunus_conformance::{self as conformance, Violation, Violations};
 use small::How::{self, *};
@@ -19,6 +23,23 @@ async fn a_small_store_that_is_right_passes() {
     conformance::key_store(|| async { Small::new(Right) })
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_of_the_example_keeps_what_a_store_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let number = AtomicUsize::new(0);
+    let fresh = || {
+        let number = number.fetch_add(1, Ordering::Relaxed);
+        let opened = own_store::FileStore::open(&folder.path().join(format!("{number}.json")));
+        std::future::ready(opened.unwrap())
+    };
+    conformance::key_store(fresh).await.unwrap();
+}
+
+#[test]
+fn the_example_of_a_store_runs() {
+    own_store::main().unwrap();
 }
 
 /// Each wrong store, and the one check that tells of it: whatever else its fault breaks rests on

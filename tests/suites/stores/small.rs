@@ -83,7 +83,6 @@ pub(crate) enum How {
     RejectedIsUnavailable,
     HalfRead,
     Panics,
-    Hangs,
 }
 
 use How::*;
@@ -683,9 +682,6 @@ impl KeyStore for Small {
 #[async_trait]
 impl SigningStore for Small {
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        if self.how == Hangs {
-            std::future::pending::<()>().await;
-        }
         let state = self.state.lock().unwrap();
         let row = state
             .rows

@@ -73,7 +73,8 @@ const REFUSALS: &[Refusal] = &[
         429,
         "TooManyRequests",
         "Too Many Requests",
-        "The operator made too many requests.",
+        "The operator made too many requests or asked about too many unknown keys, or too many calls \
+         without a proven operator came from the client's address.",
     ),
     Refusal(
         503,

@@ -8,9 +8,11 @@ use axum::Router;
 use portunus::Authenticator;
 use portunus::audit::{AuditError, AuditEvent, AuditSink, AuditTrail, MemoryAudit};
 use portunus::key::{Alphabet, KeyFormat, Owner, TenantId};
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
+use portunus::store::StoreError;
 use portunus::testing::{Call, FaultyStore, Point, TestRequest};
 use portunus_admin::Admin;
+use portunus_test_support::Setup;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -58,24 +60,23 @@ impl Node {
             .random(Alphabet::BASE62, 32)
             .build()
             .unwrap();
-        let manager = KeyManager::builder(store.clone(), format.clone())
-            .audit(trail.clone())
-            .build()
-            .unwrap();
-        let authenticator = Authenticator::builder(store.clone())
+        let keys = Setup::on(store.clone())
             .bearer([format])
             .audit(trail.clone())
-            .build()
-            .unwrap();
+            .keys();
         let owner = Owner::tenant(TenantId::new("tenant_ours").unwrap());
-        let issued = manager.issue(NewKey::new("key", owner)).await.unwrap();
-        let admin = Admin::new(manager, authenticator.clone(), Names).events(sink.kept.clone());
+        let issued = keys
+            .manager()
+            .issue(NewKey::new("key", owner))
+            .await
+            .unwrap();
+        let admin = Admin::new(&keys, Names).events(sink.kept.clone());
         Self {
             router: Router::new().nest(NEST, admin.into_router()),
             store,
             sink,
             trail,
-            authenticator,
+            authenticator: keys.authenticator().clone(),
             id: issued.record.id.to_string(),
             secret: issued.key.reveal(),
         }
@@ -194,4 +195,30 @@ async fn whoever_gives_up_reading_loses_nobodys_events_and_counts() {
     assert_eq!(shown["request_count"], 1);
     node.authenticator.usage().flush(&node.store).await.unwrap();
     assert_eq!(node.get("/keys/{id}").await.json()["request_count"], 1);
+}
+
+/// What is done although other nodes cannot be told of it yet.
+#[tokio::test]
+async fn a_change_that_other_nodes_could_not_be_told_of_is_done_and_the_answer_says_so() {
+    let node = Node::new().await;
+    let untold = || StoreError::untold(Duration::from_secs(60), "the bus is down");
+    node.store.fail_with(Point::After(Call::Apply), untold);
+    // A secret is not lost for it.
+    let body = serde_json::json!({"name": "another", "owner": {"tenant_id": "tenant_ours"}});
+    let issued = send(&node.router, &Ask::new("POST", "/keys").json(&body)).await;
+    assert_eq!(issued.status, 201, "{}", issued.json());
+    assert!(issued.json()["key"].is_string());
+    let rotate = Ask::new("POST", "/keys/{id}/rotate").of(&node.id);
+    assert_eq!(send(&node.router, &rotate).await.status, 201);
+    for (method, path) in [("POST", "/keys/{id}/revoke"), ("DELETE", "/keys/{id}")] {
+        let answer = send(&node.router, &Ask::new(method, path).of(&node.id)).await;
+        assert_eq!(answer.status, 503, "{method}");
+        let told = answer.json();
+        assert_eq!(told["code"], "STORE_UNAVAILABLE");
+        let detail = "The change is applied, but other nodes could not be told of it yet; they \
+                      follow within 60 seconds";
+        assert_eq!(told["detail"], detail);
+    }
+    let gone = send(&node.router, &Ask::new("GET", "/keys/{id}").of(&node.id)).await;
+    assert_eq!(gone.status, 404);
 }

@@ -7,8 +7,9 @@ use portunus::key::{Alphabet, KeyFormat};
 use portunus::policy::WorkspaceOf;
 use portunus::respond::{ErrorBody, from_error};
 use portunus::store::MemoryStore;
-use portunus::{AuthError, Authenticator, AuthenticatorBuilder, Requirement, scope};
+use portunus::{AuthError, Authenticator, Requirement, scope};
 use portunus_admin::ApiSecurity;
+use portunus_test_support::Setup;
 use serde_json::{Value, json};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder};
 use utoipa::openapi::{OpenApi, OpenApiBuilder, PathItem, PathsBuilder, ResponseBuilder};
@@ -20,8 +21,8 @@ fn format() -> KeyFormat {
         .unwrap()
 }
 
-fn three_ways() -> AuthenticatorBuilder {
-    Authenticator::builder(MemoryStore::new())
+fn three_ways() -> Setup {
+    Setup::on(MemoryStore::new())
         .bearer([format()])
         .basic([format()])
         .header("X-Api-Key", [format()])
@@ -91,7 +92,7 @@ fn where_a_key_is_optional_no_credentials_are_a_choice_too() {
 
 #[test]
 fn a_choice_of_scopes_is_a_choice_of_security_requirements() {
-    let authenticator = Authenticator::builder(MemoryStore::new())
+    let authenticator = Setup::on(MemoryStore::new())
         .bearer([format()])
         .build()
         .unwrap();
@@ -304,7 +305,8 @@ fn nested_and_merged_routers_bring_their_demands() {
             ("/b", post)
         ]
     );
-    assert_eq!(all.demands()[0].requirement, Some(Requirement::none()));
+    let any_key = Requirement::none().any_workspace();
+    assert_eq!(all.demands()[0].requirement, Some(any_key));
     assert_eq!(all.demands()[1].requirement, None);
     assert_eq!(
         serde_json::to_value(all.demands().len()).unwrap(),

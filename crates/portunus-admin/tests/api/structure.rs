@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::Router;
 use portunus::audit::MemoryAudit;
+use portunus_test_support::Setup;
 use serde_json::{Value, json};
 
 use crate::world::{Ask, NEST, World, send};
@@ -278,22 +279,14 @@ async fn a_path_answers_exactly_the_methods_that_are_documented_and_head() {
 #[tokio::test]
 async fn what_the_host_leaves_out_or_adds_is_left_out_of_the_document_or_added() {
     use portunus::key::{Alphabet, KeyFormat};
-    use portunus::manage::KeyManager;
     use portunus::store::MemoryStore;
     use portunus_admin::Admin;
     let format = KeyFormat::builder("k_")
         .random(Alphabet::BASE62, 32)
         .build()
         .unwrap();
-    let store = MemoryStore::default();
-    let manager = KeyManager::builder(store.clone(), format.clone())
-        .build()
-        .unwrap();
-    let authenticator = portunus::Authenticator::builder(store)
-        .bearer([format])
-        .build()
-        .unwrap();
-    let admin = || Admin::new(manager.clone(), authenticator.clone(), crate::world::Names);
+    let keys = Setup::on(MemoryStore::new()).bearer([format]).keys();
+    let admin = || Admin::new(&keys, crate::world::Names);
     let read = |text: String| serde_json::from_str::<Value>(&text).unwrap();
     let without = read(admin().openapi("https://keys.example.com/v1"));
     assert_eq!(

@@ -11,6 +11,7 @@ use portunus::store::MemoryStore;
 use portunus::testing::TestRequest;
 use portunus::{Authenticator, ErrorCode, Requirement, scope};
 use portunus_admin::Admin;
+use portunus_test_support::Setup;
 use serde_json::{Value, json};
 
 use crate::world::{Answer, Ask, NEST, Names, send};
@@ -43,20 +44,16 @@ impl Service {
         let store = MemoryStore::default();
         let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
         let format = format.build().unwrap();
-        let manager = KeyManager::builder(store.clone(), format.clone())
-            .environments(["live", "test"].map(|name| Environment::new(name).unwrap()))
-            .build()
-            .unwrap();
-        let authenticator = Authenticator::builder(store)
+        let keys = Setup::on(store)
             .bearer([format])
+            .environments(["live", "test"].map(|name| Environment::new(name).unwrap()))
             .environment(Environment::new("live").unwrap())
             .owner_standing(Owners)
-            .build()
-            .unwrap();
-        let admin = Admin::new(manager.clone(), authenticator.clone(), Names).quotas(None);
+            .keys();
+        let admin = Admin::new(&keys, Names).quotas(None);
         Self {
-            manager,
-            authenticator,
+            manager: keys.manager().clone(),
+            authenticator: keys.authenticator().clone(),
             router: Router::new().nest(NEST, admin.into_router()),
         }
     }
@@ -93,6 +90,8 @@ impl Service {
         if let Some(workspace) = text("workspace") {
             request = request.parameter("ws", workspace);
             route = route.and(Requirement::workspace(WorkspaceOf::parameter("ws")));
+        } else {
+            route = route.any_workspace();
         }
         let admission = match self.authenticator.authenticate(&request).await {
             Ok(admission) => admission,

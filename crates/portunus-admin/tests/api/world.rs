@@ -20,12 +20,13 @@ use portunus::key::{
     Alphabet, DigestScheme, Environment, KeyDigest, KeyFormat, KeyId, KeyRecord, PlanName,
     TenantId, WorkspaceId,
 };
-use portunus::manage::{HostRules, IssueRules, KeyManager, Operator, Role};
+use portunus::manage::{HostRules, IssueRules, Operator, Role};
 use portunus::quota::{Quota, Quotas};
 use portunus::store::{Change, KeyStore, Rejected, StoreError, UsageDelta, WriteBatch};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
-use portunus::{AuthError, Authenticator, ErrorCode, Scope};
+use portunus::{AuthError, ErrorCode, Scope};
 use portunus_admin::{Admin, OperatorProof, Origin};
+use portunus_test_support::Setup;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -252,21 +253,17 @@ impl World {
             .unwrap();
         let mut rules = IssueRules::default();
         rules.rotate_every = Some(Duration::from_secs(90 * 86_400));
-        let manager = KeyManager::builder(store.clone(), format.clone())
+        let keys = Setup::on(store.clone())
+            .bearer([format])
             .environments(environments)
             .rules(rules)
+            .host_rules(Plans)
             .active_keys_of(|tenant| (tenant.as_str() == "tenant_crowded").then_some(2))
-            .clock(clock.clone())
-            .audit(trail.clone())
-            .build()
-            .unwrap();
-        let authenticator = Authenticator::builder(store.clone())
-            .bearer([format])
             .quotas(quotas)
             .directory(People)
             .clock(clock.clone())
-            .audit(trail);
-        let authenticator = authenticator.build().unwrap();
+            .audit(trail)
+            .keys();
         let (kept, down) = (log.clone(), Arc::new(AtomicBool::new(false)));
         let reader = Log {
             kept,
@@ -275,9 +272,8 @@ impl World {
         let admin = |quota: u64| {
             let quotas = Quotas::new([Quota::per_minute(quota).unwrap()]).unwrap();
             let trusted = TRUSTED.map(|origin| origin.parse::<Origin>().unwrap());
-            Admin::new(manager.clone(), authenticator.clone(), Names)
+            Admin::new(&keys, Names)
                 .trusted_origins(trusted)
-                .rules(Plans)
                 .events(reader.clone())
                 .quotas(Some(quotas))
         };

@@ -19,8 +19,9 @@ use axum::routing::get;
 use portunus::key::{Alphabet, KeyFormat, KeyRecord, Owner, TenantId};
 use portunus::manage::{KeyManager, NewKey, Operator, Role};
 use portunus::store::{ListQuery, MemoryStore};
-use portunus::{AuthError, Authenticator, ErrorCode};
+use portunus::{AuthError, ErrorCode};
 use portunus_admin::{Admin, OperatorProof, Origin};
+use portunus_test_support::Setup;
 
 /// How long a write may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,16 +76,11 @@ impl Host {
             .random(Alphabet::BASE62, 32)
             .build()
             .unwrap();
-        let store = MemoryStore::new();
-        let manager = KeyManager::builder(store.clone(), format.clone())
-            .build()
-            .unwrap();
-        let authenticator = Authenticator::builder(store).bearer([format]);
+        let keys = Setup::on(MemoryStore::new()).bearer([format]).keys();
         let trusted = trusted
             .iter()
             .map(|origin| origin.parse::<Origin>().unwrap());
-        let admin = Admin::new(manager.clone(), authenticator.build().unwrap(), Session)
-            .trusted_origins(trusted);
+        let admin = Admin::new(&keys, Session).trusted_origins(trusted);
         let noted = Noted::default();
         let app = Router::new()
             .nest("/admin", admin.into_router())
@@ -99,7 +95,7 @@ impl Host {
         tokio::spawn(async move { axum::serve(listener, app).await });
         Self {
             port,
-            manager,
+            manager: keys.manager().clone(),
             noted,
         }
     }

@@ -9,11 +9,13 @@ use tokio::task::JoinSet;
 
 use super::tools::{Store, all, at, environment, stored, tenant, used as used_by};
 use crate::report::{Checked, Failure, valid};
+use portunus::config::Credentials;
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, KeyRecord, Owner, Pepper};
-use portunus::manage::{IssueRules, Issued, KeyManager, ManageError, NewKey};
+use portunus::manage::{IssueRules, Issued, KeyManager, ManageError, Management, NewKey};
 use portunus::request::FieldName;
+use portunus::store::Cache;
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
-use portunus::{Authenticator, ErrorCode, RequestHead};
+use portunus::{Authenticator, ErrorCode, Limits, Portunus, RequestHead};
 
 checks!(CHECKS: Store {
     "an issued key is accepted by the next request, and a stranger's is not"
@@ -76,19 +78,27 @@ impl House {
         }
     }
 
-    fn manager(&self) -> KeyManager {
+    fn keys(&self, hasher: KeyHasher) -> Portunus {
         let mut rules = IssueRules::default();
         rules.active_keys = Some(4);
-        let builder = KeyManager::builder(self.store.clone(), self.format.clone())
-            .environments([environment("live")]);
-        valid(builder.rules(rules).clock(self.clock.clone()).build())
+        let live = [environment("live")];
+        let credentials = Credentials::new().bearer([self.format.clone()]);
+        let built = Portunus::builder(credentials.hasher(hasher))
+            .store(self.store.clone())
+            .cache(Cache::none())
+            .limits(Limits::none())
+            .management(Management::new().environments(live).rules(rules))
+            .clock(self.clock.clone())
+            .build();
+        valid(built)
+    }
+
+    fn manager(&self) -> KeyManager {
+        self.keys(KeyHasher::default()).manager().clone()
     }
 
     fn authenticator(&self, hasher: KeyHasher) -> Authenticator {
-        let builder = Authenticator::builder(self.store.clone())
-            .rehash_in(self.store.clone())
-            .bearer([self.format.clone()]);
-        valid(builder.hasher(hasher).clock(self.clock.clone()).build())
+        self.keys(hasher).authenticator().clone()
     }
 
     async fn issue(&self) -> Result<(String, Arc<KeyRecord>), Failure> {
@@ -273,13 +283,16 @@ async fn rehash_lost(store: Store) -> Checked {
             None,
             "what refuses the key, {point:?}"
         );
+        authenticator.write_rehashes().await;
         house.store.recover();
         for _ in 0..2 {
+            let again = house.authenticator(both.clone());
             ensure_eq!(
-                refused(&house.authenticator(both.clone()), &key).await,
+                refused(&again, &key).await,
                 None,
                 "what refuses it later, {point:?}"
             );
+            again.write_rehashes().await;
         }
         let peppered = house.authenticator(KeyHasher::hmac_sha256(pepper()));
         ensure_eq!(

@@ -11,7 +11,7 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::{DefaultHeaders, Logger};
 use actix_web::{App, Error, HttpResponse, HttpServer, body, web};
 use futures_util::{StreamExt, future, stream};
-use portunus::adapter::actix::{Auth, require_scope};
+use portunus::adapter::actix::{Auth, require};
 use portunus::limit::LocalLimiter;
 use portunus::network::Transport;
 use portunus::quota::{Quota, Quotas};
@@ -306,7 +306,7 @@ async fn an_endless_answer_is_passed_on_piece_by_piece() {
         App::new().service(
             web::resource("/")
                 .get(events)
-                .wrap(require_scope(scope("a")))
+                .wrap(require(scope("a")))
                 .wrap(auth.clone()),
         )
     });
@@ -501,11 +501,7 @@ async fn middleware_further_out_sees_refusals_and_answers_preflights() {
             .allow_any_header()
             .expose_headers(["www-authenticate"]);
         App::new()
-            .service(
-                web::resource("/")
-                    .get(whoami)
-                    .wrap(require_scope(scope("b"))),
-            )
+            .service(web::resource("/").get(whoami).wrap(require(scope("b"))))
             .wrap(auth.clone())
             .wrap(cors)
             .wrap(DefaultHeaders::new().add(("x-outer", "seen")))

@@ -10,17 +10,16 @@ use crate::wire::{Reply, Wire, serve};
 use axum::Router;
 use http::header::{AUTHORIZATION, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
-use portunus::Authenticator;
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::AuthLayer;
 use portunus::audit::{AuditEvent, AuditOutcome, AuditTrail, MemoryAudit, RequestId};
 use portunus::key::Owner;
 use portunus::limit::LocalLimiter;
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
 use portunus::quota::{Quota, Quotas};
 use portunus::testing::ManualClock;
 use portunus_test_support::gated::READ;
-use portunus_test_support::{FaultyStore, format, live, scope, stranger, tenant};
+use portunus_test_support::{FaultyStore, Setup, format, live, scope, stranger, tenant};
 use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
@@ -78,10 +77,11 @@ async fn site(limit: Duration) -> Site {
         MemoryAudit::new(100),
     );
     store.answer_late(1);
-    let manager = KeyManager::builder(store.clone(), format())
+    let manager = Setup::on(store.clone())
+        .bearer([format()])
         .environments([live()])
         .clock(clock.clone());
-    let manager = manager.build().unwrap();
+    let manager = manager.manager();
     let issue = async |scopes: &[&str]| {
         let new = NewKey::new("key", Owner::tenant(tenant("acme")))
             .with_scopes(scopes.iter().map(|text| scope(text)));
@@ -92,7 +92,7 @@ async fn site(limit: Duration) -> Site {
         .sink(log.clone())
         .clock(clock.clone())
         .build();
-    let authenticator = Authenticator::builder(store.clone())
+    let authenticator = Setup::on(store.clone())
         .bearer([format()])
         .limiter(LocalLimiter::builder().clock(clock.clone()).build())
         .quotas(Quotas::new([Quota::per_minute(3).unwrap()]).unwrap())

@@ -13,6 +13,7 @@ mod mapping_and_demands;
 mod on_actix;
 mod on_axum;
 mod outside;
+mod protected_on_actix;
 mod real_clients;
 mod real_wire;
 mod telemetry;

@@ -20,11 +20,9 @@ use portunus::manage::NewKey;
 use portunus::policy::PlanOrder;
 use portunus::quota::{Quota, Quotas};
 use portunus::respond::{ErrorBody, from_error};
-use portunus::{
-    ActorMode, AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement,
-};
+use portunus::{ActorMode, AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
 use portunus_test_support::wait::soon;
-use portunus_test_support::{House, scope, tenant, user};
+use portunus_test_support::{House, Setup, scope, tenant, user};
 use tower::ServiceExt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +91,7 @@ async fn door(late: bool) -> Door {
 
 impl Door {
     /// With a quota, a directory, a trail and words of its own.
-    fn builder(&self) -> AuthenticatorBuilder {
+    fn builder(&self) -> Setup {
         let limiter = LocalLimiter::builder()
             .clock(self.house.clock.clone())
             .build();

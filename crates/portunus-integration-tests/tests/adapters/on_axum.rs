@@ -12,7 +12,7 @@ use http::header::{ALLOW, CACHE_CONTROL, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use portunus::adapter::axum::{
-    Caller, Guarded, ProtectedRouter, RequireExt, any, delete, get, guard, head, post, put,
+    Caller, ProtectedRouter, RequireExt, any, delete, get, guard, head, post, put,
 };
 use portunus::adapter::tower::AuthLayer;
 use portunus::respond::{ErrorBody, from_error};
@@ -522,7 +522,7 @@ async fn a_fallback_that_came_with_a_method_router_is_not_left_open() {
 #[tokio::test]
 async fn nested_and_merged_routers_keep_their_own_layer() {
     let (one, other) = (door().await, door().await);
-    let route = || -> Guarded { get(|| async { "in" }).require(scope("a")) };
+    let route = || get(|| async { "in" }).require(scope("a"));
     let app: Router = one
         .router()
         .route("/own", route())

@@ -21,8 +21,8 @@ use portunus::key::{Delegation, Owner};
 use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
 use portunus::quota::{Quota, Quotas};
-use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal};
-use portunus_test_support::{FIND, House, base64, format, scope, stranger, tenant};
+use portunus::{AuthError, ErrorCode, KeyPrincipal};
+use portunus_test_support::{FIND, House, Setup, base64, format, scope, stranger, tenant};
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -133,7 +133,7 @@ async fn door(late: bool) -> Door {
     }
 }
 
-fn app(builder: AuthenticatorBuilder) -> Router {
+fn app(builder: Setup) -> Router {
     let routes: Router = Router::new()
         .route("/a/{id}", routing::get(|| async {}).require(scope("a")))
         .route("/b", routing::get(|| async {}).require(scope("b")))
@@ -499,6 +499,22 @@ fn a_refusal_by_a_route_tells_the_key_too() {
         line.contains("code=\"INSUFFICIENT_SCOPE\"") && line.contains(&format!("key_id={id}")),
         "{line}"
     );
+}
+
+#[test]
+fn that_requests_have_no_client_address_is_said_once() {
+    for late in [false, true] {
+        let log = logged(async {
+            let door = door(late).await;
+            let app = app(door.house.bearer());
+            for _ in 0..3 {
+                let unknown = bearer(&portunus_test_support::stranger());
+                ask(&app, "/a/1", &[("authorization", &unknown)]).await;
+            }
+        });
+        assert_eq!(log.matches("has no client address").count(), 1, "{log}");
+        assert!(log.contains(" WARN "), "{log}");
+    }
 }
 
 #[test]

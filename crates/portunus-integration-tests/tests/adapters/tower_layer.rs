@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE}
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full};
-use portunus::adapter::tower::{AuthLayer, EitherBody, RejectionBody, require, require_scope};
+use portunus::adapter::tower::{AuthLayer, EitherBody, RejectionBody, require};
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
 use portunus_test_support::{FIND, House, format, scope, stranger};
@@ -129,7 +129,7 @@ async fn only_the_service_that_was_polled_ready_is_called() {
         let (inner, calls) = OnePlace::new();
         let layers = (
             AuthLayer::new(house.bearer().build().unwrap()),
-            require_scope(scope("a")),
+            require(scope("a")),
         );
         let mut service = ServiceBuilder::new().layer(layers).service(inner);
         for call in 1..=3 {
@@ -265,7 +265,7 @@ async fn a_request_body_needs_neither_clone_nor_sync() {
         });
         let layers = (
             AuthLayer::new(house.bearer().build().unwrap()),
-            require_scope(scope("a")),
+            require(scope("a")),
         );
         let mut service = ServiceBuilder::new().layer(layers).service(inner);
         let request = bearer(&key).map(|()| Unshared(Cell::new(b'x')));
@@ -600,7 +600,7 @@ async fn a_key_that_was_looked_up_for_one_route_is_refused_on_another() {
     let route = |name: &str| {
         ServiceBuilder::new()
             .layer(auth.clone())
-            .layer(require_scope(scope(name)))
+            .layer(require(scope(name)))
             .service(service_fn(whoami))
     };
     for _ in 0..3 {

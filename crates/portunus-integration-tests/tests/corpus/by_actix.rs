@@ -1,11 +1,11 @@
-//! The site on actix-web, with its middleware around each resource.
+//! The site on actix-web, by the router that denies by default.
 
 use std::net::SocketAddr;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
-use portunus::adapter::actix::{Auth, require};
-use portunus::{Authenticator, KeyPrincipal, Requirement};
+use portunus::adapter::actix::{Auth, ProtectedRouter, any, get};
+use portunus::{Authenticator, KeyPrincipal};
 
 use crate::configuration::{customer, is_mapped, serves_grpc};
 use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
@@ -27,38 +27,23 @@ pub(crate) fn start(
         auth
     };
     let site = move |site: &mut web::ServiceConfig| {
+        let mut routes = ProtectedRouter::new(auth.clone())
+            .route(GET_ONLY, get(handler).any_key())
+            .route(PUBLIC, get(|| async { "ok" }).public());
         for (path, demand) in demands() {
-            site.service(
-                web::resource(path)
-                    .to(handler)
-                    .wrap(require(demand))
-                    .wrap(auth.clone()),
-            );
+            routes = routes.route(path, any(handler).require(demand));
         }
-        let mut nest = web::scope(NEST);
+        let mut nest = ProtectedRouter::new(auth.clone());
         for (path, demand) in nested() {
-            nest = nest.service(
-                web::resource(path)
-                    .to(handler)
-                    .wrap(require(demand))
-                    .wrap(auth.clone()),
-            );
+            nest = nest.route(path, any(handler).require(demand));
         }
-        site.service(nest);
         site.service(
-            web::resource(PERHAPS)
-                .to(perhaps)
-                .wrap(require(Requirement::none()).optional_key())
-                .wrap(auth.clone().optional_key()),
+            routes
+                .nest(NEST, nest)
+                .route(PERHAPS, any(perhaps).optional_key()),
         );
-        let any_key = require(Requirement::none());
-        site.service(
-            web::resource(GET_ONLY)
-                .route(web::get().to(handler).wrap(any_key))
-                .wrap(auth.clone()),
-        );
+        // What nobody may see too is no route of a router that denies by default.
         site.service(web::resource(MAYBE).to(perhaps).wrap(auth.clone()));
-        site.service(web::resource(PUBLIC).route(web::get().to(|| async { "ok" })));
     };
     let server = HttpServer::new(move || App::new().configure(site.clone()))
         .workers(1)

@@ -65,7 +65,9 @@ async fn site(
     }
     if request.uri().path() == PERHAPS {
         let inner = service_fn(|request: Asked| handler(&request));
-        let inner = require(Requirement::none()).optional_key().layer(inner);
+        let inner = require(Requirement::none().any_workspace())
+            .optional_key()
+            .layer(inner);
         return layer.optional_key().layer(inner).oneshot(request).await;
     }
     let inner = service_fn(move |request: Asked| {

@@ -17,13 +17,13 @@ use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::respond::ProblemDetails;
 use portunus::{
-    AuthError, Authenticator, AuthenticatorBuilder, Clock, ErrorCode, KeyPrincipal, Principal,
-    TokenVerifier, VerifiedToken, VerifierError,
+    AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, TokenVerifier,
+    VerifiedToken, VerifierError,
 };
 use portunus_profiles::Profile;
 
 use crate::house::{House, USER};
-use portunus_test_support::{format, live, scope, tenant, user};
+use portunus_test_support::{Setup, format, live, scope, tenant, user};
 
 /// What the name of a configuration begins with whose host declares that it serves gRPC.
 pub(crate) const SERVES_GRPC: &str = "grpc and ";
@@ -39,17 +39,17 @@ pub(crate) fn authenticator(name: &str, house: &House) -> Authenticator {
         .unwrap()
 }
 
-fn builder(name: &str, house: &House) -> AuthenticatorBuilder {
-    let bare = || Authenticator::builder(house.store.clone());
+fn builder(name: &str, house: &House) -> Setup {
+    let bare = || Setup::on(house.store.clone());
     let neutral = || bare().bearer([format()]);
     let behind = |header| neutral().client_ip(ClientIp::behind([proxy()], header));
-    let limited = |builder: AuthenticatorBuilder| {
+    let limited = |builder: Setup| {
         builder
             .limiter(limiter(house))
             .on_limiter_outage(OnOutage::Closed)
     };
     let few = || Quotas::new([Quota::per_minute(3).unwrap(), Quota::per_hour(5).unwrap()]).unwrap();
-    let profile = |profile: Profile| limited(profile.authenticator(house.store.clone()));
+    let profile = |profile: Profile| limited(Setup::of(house.store.clone(), profile));
     let directory = || People(Arc::clone(&house.directory_down));
     match name {
         // What a host gets that chooses nothing.
@@ -108,22 +108,19 @@ fn builder(name: &str, house: &House) -> AuthenticatorBuilder {
         "allsign-live" => profile(Profile::AllSign).environment(live()),
         "allsign-proxied" => profile(Profile::AllSign)
             .client_ip(ClientIp::behind([proxy()], ForwardedHeader::XForwardedFor)),
-        "insigner" => Profile::InSigner.authenticator(house.store.clone()),
+        "insigner" => Setup::of(house.store.clone(), Profile::InSigner),
         "insigner-limited" => profile(Profile::InSigner).quotas(few()),
-        "yousign" => Profile::Yousign.authenticator(house.store.clone()),
-        "yousign-production" => Profile::Yousign
-            .authenticator(house.store.clone())
+        "yousign" => Setup::of(house.store.clone(), Profile::Yousign),
+        "yousign-production" => Setup::of(house.store.clone(), Profile::Yousign)
             .environment(Environment::new("production").unwrap()),
         // Behind a proxy that ends TLS and says which version it was.
-        "iusign" => Profile::IuSign
-            .authenticator(house.store.clone())
+        "iusign" => Setup::of(house.store.clone(), Profile::IuSign)
             .transport(tls())
             .owner_standing(Owners),
-        "iusign-production" => Profile::IuSign
-            .authenticator(house.store.clone())
+        "iusign-production" => Setup::of(house.store.clone(), Profile::IuSign)
             .transport(tls())
             .environment(Environment::new("production").unwrap()),
-        "dropbox-sign" => Profile::DropboxSign.authenticator(house.store.clone()),
+        "dropbox-sign" => Setup::of(house.store.clone(), Profile::DropboxSign),
         "dropbox-sign-limited" => profile(Profile::DropboxSign).quotas(few()),
         _ => panic!("no configuration {name:?}"),
     }

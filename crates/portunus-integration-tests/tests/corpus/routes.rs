@@ -11,7 +11,9 @@ pub(crate) fn demands() -> Vec<(&'static str, Requirement)> {
     let plans = PlanOrder::new(["free", "standard", "enterprise"]).unwrap();
     let standard = || plans.at_least("standard").unwrap();
     vec![
-        ("/any", Requirement::none()),
+        ("/any", Requirement::none().any_workspace()),
+        ("/none", Requirement::none()),
+        ("/read-any-workspace", one("document:read").any_workspace()),
         ("/read", one("document:read")),
         ("/write-one", one("document:write")),
         (

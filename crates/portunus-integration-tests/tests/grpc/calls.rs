@@ -15,11 +15,11 @@ use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
-use portunus::{AuthError, AuthenticatorBuilder, ErrorCode, KeyPrincipal, Principal, Requirement};
+use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
 use portunus_profiles::Profile;
 use portunus_test_support::wait::{eventually_async, soon};
 use portunus_test_support::{
-    FIND, House, base64, scope, stranger, tenant, with_last_character_wrong,
+    FIND, House, Setup, base64, scope, stranger, tenant, with_last_character_wrong,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -123,7 +123,7 @@ async fn serve(layer: AuthLayer, methods: GrpcMethodsLayer) -> Site {
     Site { address, called }
 }
 
-async fn site(builder: AuthenticatorBuilder) -> Site {
+async fn site(builder: Setup) -> Site {
     serve(AuthLayer::new(builder.build().unwrap()).grpc(), methods()).await
 }
 
@@ -424,23 +424,16 @@ async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
 async fn a_profile_decides_over_grpc_as_over_http() {
     let house = House::new();
     let profile = Profile::DropboxSign;
-    let manager = profile
-        .manager(house.store.clone())
+    let manager = Setup::of(house.store.clone(), profile)
         .clock(house.clock.clone())
-        .build()
-        .unwrap();
+        .manager();
     let key = manager
         .issue(NewKey::new("key", Owner::tenant(tenant("acme"))))
         .await
         .unwrap()
         .key
         .reveal();
-    let site = site(
-        profile
-            .authenticator(house.store.clone())
-            .clock(house.clock.clone()),
-    )
-    .await;
+    let site = site(Setup::of(house.store.clone(), profile).clock(house.clock.clone())).await;
     let basic = |pair: String| format!("Basic {}", base64(pair.as_bytes()));
     site.check(&basic(format!("{key}:"))).await.unwrap();
     site.check(&basic(format!("{key}:")).replace("Basic", "bAsIc"))

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use portunus::audit::AuditTrail;
 use portunus::key::{Alphabet, KeyFormat};
 use portunus::manage::{KeyManager, NewKey};
+use portunus_test_support::Setup;
 
 use super::*;
 
@@ -17,11 +18,11 @@ pub(crate) async fn no_dump_holds_a_key<H: Home>(home: &H) {
         .build()
         .unwrap();
     let trail = AuditTrail::new([H::audit(&store)]);
-    let manager = KeyManager::builder(store.clone(), format)
+    let manager = Setup::on(store.clone())
+        .bearer([format])
         .environments([live()])
         .audit(trail.clone())
-        .build()
-        .unwrap();
+        .manager();
     let (mut keys, mut last) = (Vec::new(), None);
     for _ in 0..10 {
         let issued = manager

@@ -48,7 +48,7 @@ pub(crate) async fn everything(store: &PostgresStore, round: u32) {
     let event = AuditEvent::new(event_id, at(1), Action::Request, AuditOutcome::Ok);
     audit.record(&[event]).await.unwrap();
     assert!(!audit.events(&query).await.unwrap().items.is_empty());
-    assert!(audit.forget_events_before(at(2)).await.unwrap() > 0);
+    assert!(audit.forget_before(at(2)).await.unwrap() > 0);
     let hours = store
         .usage_by_hour(&id(&name), at(0), at(20_000))
         .await

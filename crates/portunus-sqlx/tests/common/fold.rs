@@ -3,6 +3,7 @@
 use portunus::actor::UserIds;
 use portunus::key::{Alphabet, KeyFormat};
 use portunus::manage::{KeyChange, KeyManager, ManageError, NewKey};
+use portunus_test_support::Setup;
 
 use super::*;
 
@@ -171,10 +172,10 @@ pub(crate) async fn keys_that_are_managed_meanwhile_end_up_with_one_owner(home: 
     let store = home.open().await;
     let manager = |ids| {
         let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
-        KeyManager::builder(store.clone(), format.build().unwrap())
+        Setup::on(store.clone())
+            .bearer([format.build().unwrap()])
             .user_ids(ids)
-            .build()
-            .unwrap()
+            .manager()
     };
     // Nodes of before and of now.
     let (before, now) = (manager(UserIds::Any), manager(UserIds::Uuid));

@@ -24,6 +24,7 @@ pub(crate) mod model;
 pub(crate) mod newer;
 pub(crate) mod primaries;
 pub(crate) mod secrets;
+pub(crate) mod unread_counts;
 pub(crate) mod usage;
 pub(crate) mod written;
 
@@ -138,7 +139,7 @@ impl Home for SqliteHome {
     }
 
     async fn forget(audit: &SqliteAudit, before: SystemTime) -> Result<u64, AuditError> {
-        audit.forget_events_before(before).await
+        audit.forget_before(before).await
     }
 
     async fn open(&self) -> SqliteStore {
@@ -245,7 +246,7 @@ impl Home for PostgresHome {
     }
 
     async fn forget(audit: &PostgresAudit, before: SystemTime) -> Result<u64, AuditError> {
-        audit.forget_events_before(before).await
+        audit.forget_before(before).await
     }
 
     async fn open(&self) -> PostgresStore {
@@ -508,6 +509,7 @@ macro_rules! every_case {
             corrupt::no_column_can_be_changed_unnoticed
             corrupt::no_part_of_a_record_can_be_lost_unnoticed
             corrupt::broken_schemes_states_and_usage_are_told_with_row_and_column
+            unread_counts::counts_that_cannot_be_read_stop_no_list_and_keep_no_key_from_being_ended
             corrupt::a_row_is_named_to_a_tenant_only_where_it_is_surely_its_own
             audit::random_pages_agree_with_the_log_in_memory
             audit::an_event_given_twice_is_kept_once

@@ -4,6 +4,7 @@ use portunus::key::{Alphabet, KeyFormat, KeyHasher, KeyStatus};
 use portunus::manage::{KeyChange, KeyManager, ManageError, NewKey};
 use portunus::{Attempt, Authenticator, ErrorCode};
 use portunus_test_support::Head;
+use portunus_test_support::Setup;
 
 use super::*;
 
@@ -31,14 +32,11 @@ pub(crate) async fn a_record_of_a_newer_version_is_refused_and_can_only_be_ended
         .random(Alphabet::BASE62, 32)
         .build()
         .unwrap();
-    let manager = KeyManager::builder(store.clone(), format.clone())
+    let manager = Setup::on(store.clone())
+        .bearer([format.clone()])
         .environments([live()])
-        .build()
-        .unwrap();
-    let authenticator = Authenticator::builder(store.clone())
-        .bearer([format])
-        .build()
-        .unwrap();
+        .manager();
+    let authenticator = Setup::on(store.clone()).bearer([format]).build().unwrap();
     let ask = async |key: &str| {
         let head = Head::bearer(key);
         let outcome = match authenticator.attempt(&head) {

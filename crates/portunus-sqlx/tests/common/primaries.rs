@@ -2,6 +2,7 @@
 
 use portunus::manage::{KeyManager, NewKey};
 use portunus::store::{CachedStore, LocalBus, MemoryStore};
+use portunus_test_support::Setup;
 
 use super::*;
 
@@ -181,8 +182,8 @@ pub(crate) async fn a_key_that_cannot_be_read_keeps_no_other_one_from_being_ende
     home: &impl Home,
 ) {
     let store = home.open().await;
-    let manager = KeyManager::builder(store.clone(), portunus_test_support::format());
-    let manager = manager.environments([live()]).build().unwrap();
+    let manager = Setup::on(store.clone()).bearer([portunus_test_support::format()]);
+    let manager = manager.environments([live()]).manager();
     let mut keys = Vec::new();
     for number in 0..6 {
         let owner = Owner::tenant(tenant("acme"));

@@ -13,6 +13,7 @@ mod addresses;
 mod common;
 mod conformance;
 mod lanes;
+mod own_table;
 mod places;
 mod pooler;
 mod postgres;

@@ -12,9 +12,10 @@ use crate::common::{
 };
 use portunus::audit::{AuditReader, EventQuery};
 use portunus::key::Owner;
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
 use portunus::store::{KeyStore, ListQuery, StoreError, UsageStore};
 use portunus_sqlx::{PostgresStore, SqliteStore};
+use portunus_test_support::Setup;
 use portunus_test_support::postgres::Postgres;
 use portunus_test_support::wait::eventually_async;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -75,8 +76,10 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
 
     // Whoever ends or changes a key waits for none of them.
     let format = portunus_test_support::format();
-    let manager = KeyManager::builder(store.clone(), format).environments([live()]);
-    let manager = manager.build().unwrap();
+    let manager = Setup::on(store.clone())
+        .bearer([format])
+        .environments([live()]);
+    let manager = manager.manager();
     let asked = Instant::now();
     let mut issued = Vec::new();
     for _ in 0..4 {

@@ -103,7 +103,7 @@ async fn what_changes_no_key_is_not_told() {
         .unwrap();
         ear.wait_for_proof().await;
     }
-    here.audit().forget_events_before(at(100)).await.unwrap();
+    here.audit().forget_before(at(100)).await.unwrap();
     ear.wait_for_proof().await;
     assert_eq!(ear.changes(), []);
     let (new, moved) = (

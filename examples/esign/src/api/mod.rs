@@ -28,7 +28,8 @@ pub(crate) fn routes(app: &App) -> Vec<Route> {
         Profile::IuSign => iusign::routes(&app.standard_plan),
         _ => Vec::new(),
     };
-    routes.push(route::get("/whoami", Requirement::none(), |call| {
+    let any_key = Requirement::none().any_workspace();
+    routes.push(route::get("/whoami", any_key, |call| {
         Ok(Reply::Ok(describe(&call.caller)))
     }));
     routes

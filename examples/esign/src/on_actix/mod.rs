@@ -13,13 +13,15 @@ use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
-use actix_web::dev::{AppConfig, HttpServiceFactory, Server, Service};
-use actix_web::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use actix_web::http::{Method as HttpMethod, StatusCode};
+use actix_web::dev::{AppConfig, Server};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Bytes};
 use actix_web::{App as ActixApp, FromRequest, HttpRequest, HttpResponse, guard};
-use portunus::adapter::actix::{Auth, into_response, require};
+use portunus::adapter::actix::{
+    Auth, ProtectedRouter, delete, get, into_response, patch, post, put,
+};
 use portunus::request::TlsVersion;
 use portunus::{AuthError, ErrorCode, KeyPrincipal};
 use serde_json::Value;
@@ -45,7 +47,7 @@ pub(crate) fn server(
     let version = tls.is_some().then_some(TlsVersion::V1_3);
     // Made once: all workers share its limits and caches.
     let auth = Auth::new(app.authenticator.clone()).tls(move |_| version);
-    let paths = by_path(api::routes(app));
+    let routes: Vec<_> = api::routes(app).into_iter().map(Arc::new).collect();
     let management = app.management().with_state(app.clone());
     let app = app.clone();
     let serve = move || {
@@ -57,15 +59,15 @@ pub(crate) fn server(
         };
         let bridge =
             move |request, payload| bridge::call(management.clone(), version, request, payload);
-        let mut routes = ActixApp::new().service(health());
+        let mut site = ActixApp::new();
         for path in ["/admin", "/admin/{rest:.*}", "/demo/users/{id}"] {
             let behind = web::resource(path).guard(as_it_stands(path.into()));
-            routes = routes.service(behind.to(bridge.clone()));
+            site = site.service(behind.to(bridge.clone()));
         }
-        for handlers in &paths {
-            routes = routes.service(resource(&app, &auth, handlers));
-        }
-        routes
+        let health = || std::future::ready(json(StatusCode::OK, &api::health()));
+        let open = ProtectedRouter::new(auth.clone()).route("/healthz", get(health).public());
+        let add = |router, route| add(router, &app, route);
+        site.service(routes.iter().fold(open, add))
             .default_service(web::to(not_found))
             .wrap(from_fn(move |request, next| {
                 cors::outermost(Arc::clone(&trusted), request, next)
@@ -103,77 +105,20 @@ pub(crate) fn server(
     Ok(server.run())
 }
 
-/// The routes of each path together, in their order.
-fn by_path(routes: Vec<Route>) -> Vec<Vec<Arc<Route>>> {
-    let mut paths: Vec<Vec<Arc<Route>>> = Vec::new();
-    for route in routes.into_iter().map(Arc::new) {
-        match paths
-            .iter_mut()
-            .find(|known| known.iter().any(|other| other.path == route.path))
-        {
-            Some(known) => known.push(route),
-            None => paths.push(vec![route]),
-        }
-    }
-    paths
-}
-
-/// A path with its methods, each behind what it demands, all behind a key.
-fn resource(app: &App, auth: &Auth, handlers: &[Arc<Route>]) -> impl HttpServiceFactory + use<> {
-    let path = handlers
-        .first()
-        .map_or_else(String::new, |route| route.path.clone());
-    let mut resource = web::resource(path.as_str());
-    for route in handlers {
-        let (app, shared) = (app.clone(), Arc::clone(route));
-        let answer = move |caller: KeyPrincipal, request: HttpRequest, payload: web::Payload| {
-            answer(Arc::clone(&shared), app.clone(), caller, request, payload)
-        };
-        let guarded = web::route().guard(of_method(route.method)).to(answer);
-        resource = resource.route(guarded.wrap(require(route.demand.clone())));
-    }
-    let methods = Methods::of(handlers.iter().map(|route| route.method));
-    resource
-        .guard(as_it_stands(path))
-        .wrap(auth.clone())
-        .wrap_fn(move |request, service| {
-            let allow = methods.lacks(request.method());
-            let answer = service.call(request);
-            async move { answer.await.map(|answer| telling(allow, answer)) }
-        })
-}
-
-/// What everybody may ask.
-fn health() -> impl HttpServiceFactory {
-    let methods = Methods::of([Method::Get].into_iter());
-    let answer = || std::future::ready(json(StatusCode::OK, &api::health()));
-    let healthy =
-        web::resource("/healthz").route(web::route().guard(of_method(Method::Get)).to(answer));
-    healthy
-        .guard(as_it_stands("/healthz".into()))
-        .wrap_fn(move |request, service| {
-            let allow = methods.lacks(request.method());
-            let answer = service.call(request);
-            async move { answer.await.map(|answer| telling(allow, answer)) }
-        })
-}
-
-/// As axum's router has it: `HEAD` is a `GET` without the body of its answer.
-fn of_method(method: Method) -> impl guard::Guard {
-    guard::fn_guard(move |context| {
-        let asked = &context.head().method;
-        asked.as_str() == name(method) || (method == Method::Get && *asked == HttpMethod::HEAD)
-    })
-}
-
-const fn name(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Patch => "PATCH",
-        Method::Delete => "DELETE",
-    }
+/// Adds a route.
+fn add(router: ProtectedRouter, app: &App, route: &Arc<Route>) -> ProtectedRouter {
+    let (app, shared) = (app.clone(), Arc::clone(route));
+    let answer = move |caller: KeyPrincipal, request: HttpRequest, payload: web::Payload| {
+        answer(Arc::clone(&shared), app.clone(), caller, request, payload)
+    };
+    let handler = match route.method {
+        Method::Get => get(answer),
+        Method::Post => post(answer),
+        Method::Put => put(answer),
+        Method::Patch => patch(answer),
+        Method::Delete => delete(answer),
+    };
+    router.route(&route.path, handler.require(route.demand.clone()))
 }
 
 /// As axum's router has it: a path that is percent-encoded where the pattern is literal is another
@@ -184,40 +129,6 @@ fn as_it_stands(pattern: String) -> impl guard::Guard {
         path.zip(pattern)
             .all(|(asked, literal)| literal.starts_with('{') || asked == literal)
     })
-}
-
-/// The methods of a path, as `Allow` lists them.
-#[derive(Clone)]
-struct Methods {
-    names: Vec<&'static str>,
-    listed: HeaderValue,
-}
-
-impl Methods {
-    fn of(methods: impl Iterator<Item = Method>) -> Self {
-        let names = methods.flat_map(|method| match method {
-            Method::Get => vec!["GET", "HEAD"],
-            method => vec![name(method)],
-        });
-        let names: Vec<_> = names.collect();
-        let listed =
-            HeaderValue::from_str(&names.join(",")).unwrap_or(HeaderValue::from_static(""));
-        Self { names, listed }
-    }
-
-    /// What is told to whoever asks by another method.
-    fn lacks(&self, method: &HttpMethod) -> Option<HeaderValue> {
-        (!self.names.contains(&method.as_str())).then(|| self.listed.clone())
-    }
-}
-
-type Answer<B> = actix_web::dev::ServiceResponse<B>;
-
-fn telling<B>(allow: Option<HeaderValue>, mut answer: Answer<B>) -> Answer<B> {
-    if let Some(allow) = allow {
-        answer.headers_mut().insert(ALLOW, allow);
-    }
-    answer
 }
 
 /// Reads what the handler looks at, and gives its answer.

@@ -18,6 +18,7 @@ mod cross_site;
 mod delegation;
 mod events;
 mod events_written;
+mod failing;
 mod framing;
 mod heads;
 mod importing;

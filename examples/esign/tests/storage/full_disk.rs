@@ -131,7 +131,7 @@ fn told_to_stop_on_a_full_disk_it_says_what_is_lost() {
         // What is left of the room goes with what is counted.
         until("nothing can be written", || {
             assert_eq!(status(&server, &issued), 200);
-            server.log().contains("events could not be written")
+            server.log().contains("write the events of audit sink 1")
         });
         let log = server.log();
         assert!(

@@ -482,7 +482,7 @@ fn what_a_full_disk_did_not_take_is_told_with_exit_code_3() {
     until("both warnings", || {
         assert_eq!(status(&server, &issued), 200);
         let log = server.log();
-        log.contains("events could not be written") && log.contains("usage could not be written")
+        log.contains("write the events of audit sink 1") && log.contains("write usage")
     });
     assert_eq!(status(&server, &issued), 200);
     let ended = server.stop();

@@ -4,13 +4,12 @@
 
 use std::error::Error;
 
-use actix_web::{App, HttpServer, web};
-use portunus::adapter::actix::{Auth, require_scope};
+use actix_web::{App, HttpServer};
+use portunus::adapter::actix::{ProtectedRouter, get, post};
 use portunus::key::{Alphabet, KeyFormat, Owner};
-use portunus::limit::LocalLimiter;
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
 use portunus::store::MemoryStore;
-use portunus::{Authenticator, KeyPrincipal, Principal, scope};
+use portunus::{KeyPrincipal, Portunus, Principal, scope};
 
 async fn documents(caller: KeyPrincipal) -> String {
     format!("documents of {}\n", caller.owner().tenant_id)
@@ -27,39 +26,30 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let format = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 32)
         .build()?;
-    let store = MemoryStore::new();
+    let keys = Portunus::builder(format)
+        .store(MemoryStore::new())
+        .build()?;
 
     // A key for a customer, who may read. Its secret is shown this once; the store gets a digest.
-    let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
         .with_scopes([scope!("document:read")]);
-    let key = manager.issue(new).await?.key.reveal();
+    let key = keys.manager().issue(new).await?.key.reveal();
 
     // Made once: the clones in all workers share its limits.
-    let auth = Auth::new(
-        Authenticator::builder(store)
-            .bearer([format])
-            .limiter(LocalLimiter::default())
-            .build()?,
-    );
-    let app = move || {
-        App::new()
-            .service(
-                web::resource("/documents")
-                    .route(
-                        web::get()
-                            .to(documents)
-                            .wrap(require_scope(scope!("document:read"))),
-                    )
-                    .route(
-                        web::post()
-                            .to(new_document)
-                            .wrap(require_scope(scope!("document:write"))),
-                    )
-                    .wrap(auth.clone()),
+    let auth = keys.middleware();
+    let routes = move || {
+        ProtectedRouter::new(auth.clone())
+            .route(
+                "/documents",
+                get(documents).require(scope!("document:read")),
             )
-            .route("/healthz", web::get().to(async || "ok"))
+            .route(
+                "/documents",
+                post(new_document).require(scope!("document:write")),
+            )
+            .route("/healthz", get(async || "ok").public())
     };
+    let app = move || App::new().service(routes());
 
     println!("curl -i http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");
     println!("curl -i -X POST http://127.0.0.1:3000/documents -H 'Authorization: Bearer {key}'");

@@ -5,11 +5,11 @@
 use std::error::Error;
 
 use http::Response;
-use portunus::adapter::tower::{AuthLayer, EitherBody, GrpcMethods};
+use portunus::adapter::tower::{EitherBody, GrpcMethods};
 use portunus::key::{Alphabet, KeyFormat, Owner};
-use portunus::manage::{KeyManager, NewKey};
+use portunus::manage::NewKey;
 use portunus::store::MemoryStore;
-use portunus::{Authenticator, scope};
+use portunus::{Portunus, scope};
 use tonic::body::Body;
 use tonic::transport::Server;
 use tonic::transport::server::TcpConnectInfo;
@@ -21,18 +21,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let format = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 32)
         .build()?;
-    let store = MemoryStore::new();
-    let manager = KeyManager::builder(store.clone(), format.clone()).build()?;
+    let keys = Portunus::builder(format)
+        .store(MemoryStore::new())
+        .build()?;
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
         .with_scopes([scope!("health:read")]);
-    let key = manager.issue(new).await?.key.reveal();
+    let key = keys.manager().issue(new).await?.key.reveal();
 
     // What has no entry may not be called.
     let methods = GrpcMethods::new()
         .method("/grpc.health.v1.Health/Check", scope!("health:read"))
         .method("/grpc.health.v1.Health/Watch", scope!("health:watch"))
         .build()?;
-    let auth = AuthLayer::new(Authenticator::builder(store).bearer([format]).build()?)
+    let auth = keys
+        .layer()
         .grpc()
         .peer(|extensions| Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip()));
     let layers = ServiceBuilder::new()

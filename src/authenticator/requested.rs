@@ -17,20 +17,19 @@ const FIELDS: [FieldName<'static>; 3] = [
 
 /// Whom a request names.
 #[derive(Debug, Clone)]
-pub(super) enum Wanted {
+pub(super) enum RequestedActor {
     /// Nobody: the key acts for itself.
     Owner,
     /// A user, in this way.
     User(ActorMode, UserRef),
 }
 
-impl Wanted {
-    /// Reads the fields. Two of them, or one twice, or an empty one: the caller's mind cannot be
-    /// known.
+impl RequestedActor {
+    /// Reads the fields. Several of them, a repeated one and an empty one are ambiguous, and refused.
     pub(super) fn read(head: &dyn RequestHead, ids: UserIds) -> Result<Self, AuthError> {
-        let mut wanted = Self::Owner;
+        let mut requested = Self::Owner;
         if !head.may_have_any(&FIELDS) {
-            return Ok(wanted);
+            return Ok(requested);
         }
         for name in FIELDS {
             let value = match head.single(name) {
@@ -38,7 +37,7 @@ impl Wanted {
                 Single::Repeated => return Err(unclear(name, "stands more than once")),
                 Single::One(value) => value.trim_ascii(),
             };
-            if !matches!(wanted, Self::Owner) {
+            if !matches!(requested, Self::Owner) {
                 return Err(unclear(name, "stands beside another that names a user"));
             }
             let text = std::str::from_utf8(value).ok();
@@ -62,20 +61,20 @@ impl Wanted {
             } else {
                 ActorMode::AppUser
             };
-            wanted = Self::User(mode, user);
+            requested = Self::User(mode, user);
         }
-        Ok(wanted)
+        Ok(requested)
     }
 }
 
 /// The user, as a refusal tells the audit.
-pub(super) fn named((mode, user): &(ActorMode, UserRef)) -> NamedUser {
+pub(super) fn named(mode: ActorMode, user: &UserRef) -> NamedUser {
     let (id, email) = match user.clone() {
         UserRef::Id(id) => (Some(id), None),
         UserRef::Email(email) => (None, Some(email)),
     };
     NamedUser {
-        on_behalf: *mode == ActorMode::Delegated,
+        on_behalf: mode == ActorMode::Delegated,
         id,
         email,
     }

@@ -1,0 +1,100 @@
+//! The extensions of actix-web carry the values of requests and answers.
+//!
+//! They are never borrowed while code of the host's runs: values are cloned out of them, and what
+//! was there before is dropped when they are free again.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::web::Bytes;
+use actix_web::{HttpMessage, HttpRequest};
+
+use super::ActixHead;
+use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
+use crate::adapter::exchange::Mapped;
+use crate::request::{RequestHead, TlsVersion};
+
+impl<T: Clone + 'static> Holds<T> for HttpRequest {
+    fn look(&self) -> Option<Cow<'_, T>> {
+        self.extensions().get().cloned().map(Cow::Owned)
+    }
+    fn put(&mut self, value: T) {
+        let before = self.extensions_mut().insert(value);
+        drop(before);
+    }
+    fn remove(&mut self) {
+        let before = self.extensions_mut().remove::<T>();
+        drop(before);
+    }
+}
+
+impl Carrier for HttpRequest {
+    type FieldName = HeaderName;
+    type Mapping = Box<dyn Mapped<Self>>;
+}
+
+impl Incoming for ServiceRequest {
+    type Carrier = HttpRequest;
+
+    fn carrier(&self) -> &HttpRequest {
+        self.request()
+    }
+
+    fn carrier_mut(&mut self) -> &mut HttpRequest {
+        self.parts_mut().0
+    }
+
+    /// All lines, as a refused request is still seen by middleware further out.
+    fn hide(&mut self, names: &[HeaderName]) {
+        for name in names {
+            let headers = self.headers_mut();
+            if headers.get_all(name).nth(1).is_some() {
+                for mut value in headers.remove(name).collect::<smallvec::SmallVec<[_; 2]>>() {
+                    value.set_sensitive(true);
+                    headers.append(name.clone(), value);
+                }
+            } else if let Some(value) = headers.get_mut(name) {
+                value.set_sensitive(true);
+            }
+        }
+    }
+
+    fn head(
+        &self,
+        peer: Option<IpAddr>,
+        tls: Option<TlsVersion>,
+        serves_grpc: bool,
+    ) -> impl RequestHead {
+        ActixHead::new(self.request(), peer)
+            .with_tls(tls)
+            .with_grpc(serves_grpc)
+    }
+}
+
+impl<B, T: Clone + 'static> Holds<T> for ServiceResponse<B> {
+    fn look(&self) -> Option<Cow<'_, T>> {
+        let extensions = self.response().extensions();
+        extensions.get().cloned().map(Cow::Owned)
+    }
+    fn put(&mut self, value: T) {
+        self.response_mut().extensions_mut().insert(value);
+    }
+    fn remove(&mut self) {
+        self.response_mut().extensions_mut().remove::<T>();
+    }
+}
+
+impl<B> Reply for ServiceResponse<B> {
+    fn status_code(&self) -> u16 {
+        self.status().as_u16()
+    }
+
+    fn set_field(&mut self, name: &'static str, value: String) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+            self.headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+    }
+}

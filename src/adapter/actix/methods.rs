@@ -1,0 +1,119 @@
+//! Handlers for the methods of a path, as a [`ProtectedRouter`](super::ProtectedRouter) takes them.
+
+use std::cmp::Reverse;
+
+use actix_web::http::header::HeaderValue;
+use actix_web::middleware::from_fn;
+use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
+
+use super::answers::by_method;
+use super::{Auth, require};
+use crate::adapter::routes::{Door, RouteDemand, Unguarded};
+
+/// Makes a route of a handler, as often as there are methods that it answers.
+pub(super) type MakeRoute = Box<dyn Fn() -> Route>;
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident = $method:expr),* $(,)?) => {$(
+        $(#[$doc])*
+        pub fn $name<F, Args>(handler: F) -> Unguarded<MakeRoute>
+        where
+            F: Handler<Args>,
+            Args: FromRequest + 'static,
+            F::Output: Responder + 'static,
+        {
+            Unguarded::new($method, Box::new(move || web::to(handler.clone())))
+        }
+    )*};
+}
+
+methods! {
+    /// A handler for `GET` and, without its body, for `HEAD`.
+    get = Some("GET"),
+    /// A handler for `POST`.
+    post = Some("POST"),
+    /// A handler for `PUT`.
+    put = Some("PUT"),
+    /// A handler for `PATCH`.
+    patch = Some("PATCH"),
+    /// A handler for `DELETE`.
+    delete = Some("DELETE"),
+    /// A handler for `HEAD`.
+    head = Some("HEAD"),
+    /// A handler for `OPTIONS`.
+    options = Some("OPTIONS"),
+    /// A handler for every method that the path has no other handler for.
+    any = None,
+}
+
+/// A handler of a path, with its demand and who is asked for the key.
+pub(super) struct Handled {
+    pub(super) demand: RouteDemand,
+    pub(super) make: MakeRoute,
+    pub(super) auth: Auth,
+    /// How many routers it has been taken over from.
+    pub(super) depth: usize,
+}
+
+impl Handled {
+    /// What the handler answers to one method, or to all, behind what it demands.
+    fn behind(&self, method: Option<&'static str>) -> Route {
+        let asked = guard::fn_guard(move |context| {
+            method.is_none_or(|method| context.head().method.as_str() == method)
+        });
+        let mut route = (self.make)().guard(asked);
+        if let Some(requirement) = self.demand.requirement.clone() {
+            route = match self.demand.door() {
+                Door::KeyOptional => route
+                    .wrap(require(requirement).optional_key())
+                    .wrap(self.auth.clone().optional_key()),
+                _ => route.wrap(require(requirement)).wrap(self.auth.clone()),
+            };
+        }
+        match method {
+            None | Some("HEAD") => {
+                route.wrap(from_fn(|request, next| by_method(None, request, next)))
+            }
+            Some(_) => route,
+        }
+    }
+
+    /// The methods that it answers; none stands for all.
+    fn methods(&self, head_is_taken: bool) -> Vec<&'static str> {
+        match self.demand.method {
+            Some("GET") if !head_is_taken => vec!["GET", "HEAD"],
+            method => method.into_iter().collect(),
+        }
+    }
+}
+
+/// All handlers of a path. `not_allowed` answers other methods, behind the strictest door.
+pub(super) fn resource(path: &str, mut handled: Vec<Handled>, not_allowed: Route) -> Resource {
+    let head_is_taken = handled.iter().any(|one| one.demand.method == Some("HEAD"));
+    // In the order in which axum lists them; a handler for every method comes last.
+    handled.sort_by_key(|one| {
+        let (of_every_method, depth) = (one.demand.method.is_none(), Reverse(one.depth));
+        (of_every_method, depth, one.demand.door())
+    });
+    let listed = handled.iter().flat_map(|one| one.methods(head_is_taken));
+    let listed: Vec<_> = listed.collect();
+    let strictest = handled.iter().max_by_key(|one| one.demand.door());
+    let not_allowed = match strictest.map(|one| (one.demand.door(), one.auth.clone())) {
+        Some((Door::Keyed, auth)) => not_allowed.wrap(auth),
+        Some((Door::KeyOptional, auth)) => not_allowed.wrap(auth.optional_key()),
+        _ => not_allowed,
+    };
+    let allow = HeaderValue::from_str(&listed.join(",")).unwrap_or(HeaderValue::from_static(""));
+    let not_allowed = not_allowed.wrap(from_fn(move |request, next| {
+        by_method(Some(allow.clone()), request, next)
+    }));
+    let routes = handled.iter().flat_map(|one| {
+        let methods = match one.methods(head_is_taken) {
+            all if all.is_empty() => vec![None],
+            some => some.into_iter().map(Some).collect(),
+        };
+        methods.into_iter().map(|method| one.behind(method))
+    });
+    let resource = web::resource(path).default_service(not_allowed);
+    routes.fold(resource, Resource::route)
+}

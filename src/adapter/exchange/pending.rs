@@ -1,0 +1,138 @@
+//! A request that waits: for the authenticator, then for one mapping after the other.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::Exchange;
+use super::future::ExchangeFuture;
+use crate::adapter::carrier::{Carrier, Incoming, Inward};
+use crate::adapter::exchange::Mapped;
+use crate::audit::Witness;
+use crate::authenticator::{Admission, Outcome, PendingAttempt};
+use crate::error::AuthError;
+use crate::key::KeyRecord;
+
+/// What a request waits for. It owns its data, and is `Send` where the mappings are.
+pub(super) struct Pending<C: Carrier> {
+    /// `None` once it is decided.
+    attempt: Option<PendingAttempt>,
+    /// Who is admitted, should all mappings agree.
+    admission: Option<Admission>,
+    running: Option<C::Mapping>,
+    done: Vec<C::Mapping>,
+    audit: Option<Witness>,
+}
+
+impl<C: Carrier> Pending<C> {
+    /// Waits for the authenticator, then for the mappings.
+    pub(super) fn of_attempt(attempt: PendingAttempt, audit: Option<Witness>) -> Self {
+        Self {
+            attempt: Some(attempt),
+            admission: None,
+            running: None,
+            done: Vec::new(),
+            audit,
+        }
+    }
+
+    /// Waits for the mappings only.
+    pub(super) fn of_mappings(admission: Admission, audit: Option<Witness>) -> Self {
+        let mut pending = Self {
+            attempt: None,
+            admission: None,
+            running: None,
+            done: Vec::new(),
+            audit,
+        };
+        pending.admit(admission);
+        pending
+    }
+
+    /// Whoever goes away from here on was let through.
+    fn admit(&mut self, admission: Admission) {
+        if let (Some(audit), Some(principal)) = (&mut self.audit, &admission.principal) {
+            audit.admitted(principal);
+        }
+        self.admission = Some(admission);
+    }
+
+    /// Whether it is decided.
+    fn poll(&mut self, exchange: &Exchange<C>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if let Some(attempt) = &mut self.attempt {
+            let outcome = ready!(Pin::new(attempt).poll(cx));
+            self.attempt = None;
+            self.admit(outcome?);
+        }
+        ready!(self.poll_mappings(exchange, cx))?;
+        let admission = self.admission.take();
+        // Polled again after it was decided, it never is.
+        admission.map_or(Poll::Pending, |admission| Poll::Ready(Ok(admission)))
+    }
+
+    /// Whether all mappings are done, one after the other, or one refuses.
+    fn poll_mappings(
+        &mut self,
+        exchange: &Exchange<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), AuthError>> {
+        let Some(admission) = &self.admission else {
+            return Poll::Ready(Ok(()));
+        };
+        let Some(principal) = &admission.principal else {
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            let next = || exchange.mappings.begin(self.done.len(), principal);
+            let Some(mut mapping) = self.running.take().or_else(next) else {
+                return Poll::Ready(Ok(()));
+            };
+            match mapping.poll(cx) {
+                Poll::Ready(Ok(())) => self.done.push(mapping),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(told(error, admission, principal.record_arc())));
+                }
+                Poll::Pending => {
+                    self.running = Some(mapping);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// The error of a mapping, with what is known of the request that it refuses.
+fn told(error: AuthError, admission: &Admission, record: &Arc<KeyRecord>) -> AuthError {
+    error
+        .with_limits(admission.limits.clone())
+        .presenting(record, None)
+}
+
+/// A request that waits, with the service that is ready for it.
+pub(super) struct Parked<S, Q: Incoming> {
+    pub(super) pending: Pending<Q::Carrier>,
+    /// `None` once it has gone on.
+    pub(super) request: Option<Q>,
+    pub(super) service: S,
+    pub(super) exchange: Arc<Exchange<Q::Carrier>>,
+}
+
+impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
+    /// What comes next, once it is decided.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeFuture<S, Q>> {
+        let outcome = ready!(self.pending.poll(&self.exchange, cx));
+        let Some(request) = self.request.take() else {
+            return Poll::Pending;
+        };
+        let audit = self.pending.audit.take();
+        let mapped = std::mem::take(&mut self.pending.done);
+        Poll::Ready(match outcome {
+            Ok(admission) => {
+                self.exchange
+                    .pass(admission, mapped, audit, request, &mut self.service)
+            }
+            Err(error) => self.exchange.refuse(&error, audit, request),
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! The extensions of `http` carry the values of requests and answers.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{Extensions, Request, Response};
+
+use super::HttpHead;
+use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
+use crate::adapter::exchange::Mapped;
+use crate::request::{RequestHead, TlsVersion};
+
+impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
+    fn look(&self) -> Option<Cow<'_, T>> {
+        self.get().map(Cow::Borrowed)
+    }
+    fn put(&mut self, value: T) {
+        self.insert(value);
+    }
+    fn remove(&mut self) {
+        self.remove::<T>();
+    }
+}
+
+impl Carrier for Extensions {
+    type FieldName = HeaderName;
+    type Mapping = Box<dyn Mapped<Self> + Send>;
+}
+
+impl<B> Incoming for Request<B> {
+    type Carrier = Extensions;
+
+    fn carrier(&self) -> &Extensions {
+        self.extensions()
+    }
+
+    fn carrier_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+
+    /// The first line is enough: a request that repeats such a field goes no further than this.
+    fn hide(&mut self, names: &[HeaderName]) {
+        for name in names {
+            if let Some(value) = self.headers_mut().get_mut(name) {
+                value.set_sensitive(true);
+            }
+        }
+    }
+
+    fn head(
+        &self,
+        peer: Option<IpAddr>,
+        tls: Option<TlsVersion>,
+        serves_grpc: bool,
+    ) -> impl RequestHead {
+        HttpHead::new(self, peer)
+            .with_tls(tls)
+            .with_grpc(serves_grpc)
+    }
+}
+
+impl<R, T: Clone + Send + Sync + 'static> Holds<T> for Response<R> {
+    fn look(&self) -> Option<Cow<'_, T>> {
+        self.extensions().look()
+    }
+    fn put(&mut self, value: T) {
+        self.extensions_mut().put(value);
+    }
+    fn remove(&mut self) {
+        Holds::<T>::remove(self.extensions_mut());
+    }
+}
+
+impl<R> Reply for Response<R> {
+    fn status_code(&self) -> u16 {
+        self.status().as_u16()
+    }
+
+    fn set_field(&mut self, name: &'static str, value: String) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+            self.headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Ids of events that no other process makes: 64 random bits, and a count.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use rand::TryRng;
+
+use super::EventId;
+
+pub(super) struct Ids {
+    process: u64,
+    count: AtomicU64,
+}
+
+impl Ids {
+    pub(super) fn new() -> Self {
+        let mut bytes = [0; 8];
+        // Uniqueness, not secrecy: where the system has no randomness, keys cannot be issued
+        // either, and this must not keep a service from starting.
+        let random = rand::rngs::SysRng.try_fill_bytes(&mut bytes).is_ok();
+        let clock = || {
+            SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_nanos()
+        };
+        let process = if random {
+            u64::from_le_bytes(bytes)
+        } else {
+            u64::try_from(clock()).unwrap_or_default()
+        };
+        Self {
+            process,
+            count: AtomicU64::new(1),
+        }
+    }
+
+    pub(super) fn next(&self) -> EventId {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        EventId::new(u128::from(self.process) << 64 | u128::from(count))
+    }
+}

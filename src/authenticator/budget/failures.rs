@@ -1,0 +1,255 @@
+//! How often the look-ups of clients have found nothing, by address prefix.
+//!
+//! An IPv6 address is counted in its /64, its /56 and its /48, each with a quota of its own. What is
+//! told apart is bounded; where there is no room, the prefix that failed the longest time ago is
+//! forgotten, and nobody is refused for it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::limit::{LookupBudget, Recorder, nanos};
+
+/// No more prefixes are told apart at once.
+const MOST_PREFIXES: usize = 50_000;
+
+/// For how long a failure makes an address one that failed.
+const MINUTE: u64 = 60_000_000_000;
+
+/// The length of the window of look-ups past the failures.
+const SECOND: u64 = 1_000_000_000;
+
+/// What clients are told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Prefix {
+    kind: Kind,
+    bits: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Kind {
+    V4,
+    V6By64,
+    V6By56,
+    V6By48,
+}
+
+impl Prefix {
+    /// The narrowest: what counts as one address.
+    pub(super) fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self {
+                kind: Kind::V4,
+                bits: ip.to_bits().into(),
+            },
+            IpAddr::V6(ip) => Self {
+                kind: Kind::V6By64,
+                bits: u64::try_from(ip.to_bits() >> 64).unwrap_or(u64::MAX),
+            },
+        }
+    }
+
+    /// All in which an address is counted, the narrowest first.
+    fn all(ip: IpAddr) -> SmallVec<[Self; 3]> {
+        let own = Self::of(ip);
+        let mut all = SmallVec::from_slice(&[own]);
+        if own.kind == Kind::V6By64 {
+            for (kind, shorter) in [(Kind::V6By56, 8), (Kind::V6By48, 16)] {
+                let bits = own.bits >> shorter;
+                all.push(Self { kind, bits });
+            }
+        }
+        all
+    }
+}
+
+pub(super) struct Failures {
+    /// Length and limit of each window, for one address.
+    windows: Vec<(u64, u64)>,
+    widest: u64,
+    factor_56: u64,
+    factor_48: u64,
+    past: u64,
+    prefixes: HashMap<Prefix, Count>,
+    /// All prefixes, the one that was touched the longest time ago first.
+    by_touch: BTreeMap<u64, Prefix>,
+    touches: u64,
+    now: u64,
+}
+
+/// What is remembered of one prefix.
+struct Count {
+    failures: SmallVec<[Recorder; 1]>,
+    /// The look-ups that were made although its failures were used up.
+    past: Option<Box<Recorder>>,
+    failed_at: u64,
+    touch: u64,
+}
+
+impl Failures {
+    pub(super) fn new(settings: &LookupBudget) -> Self {
+        let quotas = settings.failures.as_ref();
+        let quotas = quotas.map_or(&[][..], |quotas| quotas.as_slice());
+        let window = |quota: &crate::quota::Quota| (nanos(quota.window()), quota.limit());
+        let windows: Vec<_> = quotas.iter().map(window).collect();
+        let widest = windows.iter().map(|(length, _)| *length).max();
+        Self {
+            widest: widest.unwrap_or(0).max(MINUTE),
+            windows,
+            factor_56: settings.factor_56.max(1).into(),
+            factor_48: settings.factor_48.max(1).into(),
+            past: settings.per_second_past_failures.into(),
+            prefixes: HashMap::new(),
+            by_touch: BTreeMap::new(),
+            touches: 0,
+            now: 0,
+        }
+    }
+
+    fn factor(&self, prefix: Prefix) -> u64 {
+        match prefix.kind {
+            Kind::V4 | Kind::V6By64 => 1,
+            Kind::V6By56 => self.factor_56,
+            Kind::V6By48 => self.factor_48,
+        }
+    }
+
+    /// The time to go on with: never before one that was seen.
+    fn at(&mut self, now: u64) -> u64 {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// How long until a prefix has not used up its failures; 0 where it has not.
+    fn wait_of(&mut self, prefix: Prefix, now: u64) -> u64 {
+        let factor = self.factor(prefix);
+        let Some(count) = self.prefixes.get_mut(&prefix) else {
+            return 0;
+        };
+        let windows = count.failures.iter_mut().zip(&self.windows);
+        let waits = windows.map(|(recorder, (_, limit))| {
+            recorder.advance(now);
+            recorder.wait(now, 1, limit.saturating_mul(factor))
+        });
+        waits.max().unwrap_or(0)
+    }
+
+    /// How long until a prefix that has used up its failures may look up one more key; 0 for now.
+    fn wait_past(&mut self, prefix: Prefix, now: u64) -> u64 {
+        let most = self.past;
+        match self.prefixes.get_mut(&prefix).map(|count| &mut count.past) {
+            _ if most == 0 => u64::MAX,
+            Some(Some(past)) => {
+                past.advance(now);
+                past.wait(now, 1, most)
+            }
+            _ => 0,
+        }
+    }
+
+    /// How long until none of the client's prefixes has used up its failures.
+    pub(super) fn exhausted(&mut self, client: IpAddr, now: u64) -> Option<Duration> {
+        let now = self.at(now);
+        let prefixes = Prefix::all(client).into_iter();
+        told(prefixes.map(|prefix| self.wait_of(prefix, now)).max())
+    }
+
+    /// How long until the client may look up an unknown key, be it past its failures.
+    pub(super) fn wait(&mut self, client: IpAddr, now: u64) -> Option<Duration> {
+        let now = self.at(now);
+        let prefixes = Prefix::all(client).into_iter();
+        let waits = prefixes.map(|prefix| match self.wait_of(prefix, now) {
+            0 => 0,
+            wait => wait.min(self.wait_past(prefix, now)),
+        });
+        told(waits.max())
+    }
+
+    /// Lets the client look up an unknown key, or says how long it must wait.
+    pub(super) fn admit(&mut self, client: IpAddr, now: u64) -> Result<(), Duration> {
+        if let Some(wait) = self.wait(client, now) {
+            return Err(wait);
+        }
+        let (now, most) = (self.now, self.past);
+        for prefix in Prefix::all(client) {
+            if self.wait_of(prefix, now) == 0 {
+                continue;
+            }
+            if let Some(count) = self.prefixes.get_mut(&prefix) {
+                let new = || Box::new(Recorder::new(SECOND, most));
+                count.past.get_or_insert_with(new).remember(now, 1);
+            }
+            self.touch(prefix);
+        }
+        Ok(())
+    }
+
+    /// Counts a failure.
+    pub(super) fn record(&mut self, client: IpAddr, now: u64) {
+        let now = self.at(now);
+        for prefix in Prefix::all(client) {
+            self.make_room(prefix, now);
+            let windows = &self.windows;
+            let count = self.prefixes.entry(prefix).or_insert_with(|| Count {
+                // They grow: most prefixes fail once.
+                failures: windows
+                    .iter()
+                    .map(|(length, _)| Recorder::new(*length, 1))
+                    .collect(),
+                past: None,
+                failed_at: now,
+                touch: u64::MAX,
+            });
+            count.failed_at = now;
+            for recorder in &mut count.failures {
+                recorder.advance(now);
+                recorder.remember(now, 1);
+            }
+            self.touch(prefix);
+        }
+    }
+
+    /// Whether an address has failed in the last minute, or a prefix that it is in too often.
+    pub(super) fn is_suspect(&mut self, client: IpAddr, now: u64) -> bool {
+        let now = self.at(now);
+        let own = self.prefixes.get(&Prefix::of(client));
+        own.is_some_and(|own| now.saturating_sub(own.failed_at) < MINUTE)
+            || self.exhausted(client, now).is_some()
+    }
+
+    fn touch(&mut self, prefix: Prefix) {
+        if let Some(count) = self.prefixes.get_mut(&prefix) {
+            self.by_touch.remove(&count.touch);
+            self.touches += 1;
+            count.touch = self.touches;
+            self.by_touch.insert(count.touch, prefix);
+        }
+    }
+
+    /// Forgets some of what is past, and of what is not where there is no room for one more.
+    fn make_room(&mut self, newcomer: Prefix, now: u64) {
+        for _ in 0..2 {
+            let full =
+                self.prefixes.len() >= MOST_PREFIXES && !self.prefixes.contains_key(&newcomer);
+            let Some(oldest) = self.by_touch.first_entry() else {
+                return;
+            };
+            let idle_since = self
+                .prefixes
+                .get(oldest.get())
+                .map_or(0, |count| count.failed_at);
+            let past =
+                now.saturating_sub(idle_since) > self.widest.saturating_add(self.widest / 256);
+            if !full && !past {
+                return;
+            }
+            self.prefixes.remove(&oldest.remove());
+        }
+    }
+}
+
+fn told(wait: Option<u64>) -> Option<Duration> {
+    wait.filter(|wait| *wait > 0).map(Duration::from_nanos)
+}

@@ -1,0 +1,127 @@
+//! Tokens that somebody else issued: which verifier is asked, and what it answered a moment ago.
+//!
+//! An answer is used again for [`FRESH`] at most, counted from when the verifier was asked, and
+//! never past the token's expiry. It stays known for longer: a token that was good is verified again
+//! without a place in the queue, whatever the client's neighbours have failed. What is remembered is
+//! bounded by count and by size; that a token is not valid is never remembered.
+
+use std::fmt;
+use std::mem::size_of;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::Inner;
+use super::facts::Facts;
+use super::path::Progress;
+use super::wait::Wait;
+use crate::error::{AuthError, ErrorCode};
+use crate::key::KeyDigest;
+use crate::principal::KeyEntry;
+use crate::telemetry::{self, Step};
+use crate::verifier::TokenVerifier;
+
+/// How long an answer is used.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// About how many tokens are remembered, and how many bytes of them.
+const MOST_TOKENS: usize = 10_000;
+const MOST_BYTES: u64 = 16 << 20;
+
+pub(super) struct Tokens {
+    pub(super) verifier: Arc<dyn TokenVerifier>,
+    known: Cache<KeyDigest, Known, BySize>,
+}
+
+#[derive(Clone)]
+struct Known {
+    entry: Arc<KeyEntry>,
+    asked_at: Duration,
+}
+
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<KeyDigest, Known> for BySize {
+    fn weight(&self, _: &KeyDigest, known: &Known) -> u64 {
+        // No token counts for less than its share of the bytes: that bounds their number.
+        (known.entry.record.bytes() as u64 + size_of::<KeyEntry>() as u64)
+            .max(MOST_BYTES / MOST_TOKENS as u64)
+    }
+}
+
+impl Tokens {
+    pub(super) fn new(verifier: Arc<dyn TokenVerifier>) -> Self {
+        Self {
+            verifier,
+            known: Cache::with_weighter(MOST_TOKENS, MOST_BYTES, BySize),
+        }
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("verifier", &self.verifier)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(super) fn verifier(&self) -> Option<&Arc<dyn TokenVerifier>> {
+        self.tokens.as_ref().map(|tokens| &tokens.verifier)
+    }
+
+    fn known_token(&self, facts: &Facts) -> Option<Known> {
+        let digest = self.hasher.digest(facts.token.as_deref()?);
+        self.tokens.as_ref()?.known.get(&digest)
+    }
+
+    /// Whose token it is, as the verifier has said a moment ago.
+    pub(super) fn verified(
+        &self,
+        facts: &Facts,
+    ) -> Option<Result<Option<Arc<KeyEntry>>, AuthError>> {
+        let known = self.known_token(facts)?;
+        let age = self.clock.monotonic().saturating_sub(known.asked_at);
+        (age < FRESH).then_some(Ok(Some(known.entry)))
+    }
+
+    /// How the verifier is asked; not at all for a client that has failed too often.
+    pub(super) fn verification(&self, facts: &Facts, so_far: &Progress) -> Result<Wait, AuthError> {
+        let known = self.known_token(facts).is_some();
+        if !known && so_far.place.is_none() {
+            self.check_budget(facts)?;
+        }
+        Ok(Wait::Token { known })
+    }
+
+    /// Asks the verifier, and remembers whom it vouched for.
+    pub(super) async fn verify_token(
+        &self,
+        facts: &Facts,
+    ) -> Result<Option<Arc<KeyEntry>>, AuthError> {
+        let (Some(tokens), Some(token)) = (&self.tokens, &facts.token) else {
+            return Ok(None);
+        };
+        let asked_at = self.clock.monotonic();
+        let answer = telemetry::awaited(Step::Verifier, tokens.verifier.verify(token)).await;
+        let verified = answer
+            .map_err(|error| AuthError::unavailable(ErrorCode::VerifierUnavailable, error))?;
+        let digest = self.hasher.digest(token);
+        let Some(mut verified) = verified else {
+            tokens.known.remove(&digest);
+            return Ok(None);
+        };
+        verified.owner = self.user_ids.owner(verified.owner);
+        let entry = self.compile(&verified.into_record(self.clock.now()))?;
+        let known = Known {
+            entry: Arc::clone(&entry),
+            asked_at,
+        };
+        tokens.known.insert(digest, known);
+        Ok(Some(entry))
+    }
+}

@@ -1,0 +1,184 @@
+//! The builder of a service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::jobs::{self, Jobs, Retention};
+use super::lookup_only::LookupOnly;
+use super::{Parts, Portunus};
+use crate::audit::AuditTrail;
+use crate::authenticator::{Authenticator, AuthenticatorParts};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
+use crate::manage::{KeyManager, Management};
+use crate::store::{Cache, KeyLookup, KeyStore};
+
+/// Builder for [`Portunus`].
+///
+/// Only credentials and a store are needed. Each method states a whole group; a second call replaces
+/// the first.
+#[must_use = "a builder does nothing until build()"]
+pub struct PortunusBuilder {
+    credentials: Credentials,
+    /// Where keys are kept, and whether they can be managed there.
+    store: Option<(Arc<dyn KeyStore>, bool)>,
+    cache: Cache,
+    limits: Limits,
+    actors: Actors,
+    policy: Policy,
+    management: Management,
+    responses: Responses,
+    audit: Option<AuditTrail>,
+    retention: Retention,
+    clock: Arc<dyn Clock>,
+}
+
+impl PortunusBuilder {
+    pub(super) fn new(credentials: Credentials) -> Self {
+        Self {
+            credentials,
+            store: None,
+            cache: Cache::new(),
+            limits: Limits::default(),
+            actors: Actors::new(),
+            policy: Policy::new(),
+            management: Management::new(),
+            responses: Responses::new(),
+            audit: None,
+            retention: Retention::default(),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+
+    /// Sets where keys are kept. A store that must be awaited gets a [cache](Self::cache), which
+    /// hears of changes on other nodes through the store's own [bus](KeyLookup::bus).
+    pub fn store(mut self, store: impl KeyStore) -> Self {
+        self.store = Some((Arc::new(store), true));
+        self
+    }
+
+    /// Sets where keys are found, for a service that only authenticates: its keys are managed
+    /// elsewhere, and usage is not counted. Answers that must be awaited are cached for at most 2
+    /// seconds, unless the host calls [`Portunus::forget`].
+    pub fn lookup(mut self, lookup: impl KeyLookup) -> Self {
+        self.store = Some((Arc::new(LookupOnly(Arc::new(lookup))), false));
+        self
+    }
+
+    /// Sets how much is cached, for how long, and which bus tells of changes on other nodes.
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Sets how many requests may pass. The default is 60 a minute and 1000 an hour for each key.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets who may act with a key. By default a key acts for its owner only.
+    pub fn actors(mut self, actors: Actors) -> Self {
+        self.actors = actors;
+        self
+    }
+
+    /// Sets where keys work: environment, transport, client addresses, scope model.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets what keys may be like, and what operators may do with them.
+    pub fn management(mut self, management: Management) -> Self {
+        self.management = management;
+        self
+    }
+
+    /// Sets the format of refusals and the fields of responses.
+    pub fn responses(mut self, responses: Responses) -> Self {
+        self.responses = responses;
+        self
+    }
+
+    /// Records requests and acts of management here. By default nothing is recorded.
+    pub fn audit(mut self, trail: AuditTrail) -> Self {
+        self.audit = Some(trail);
+        self
+    }
+
+    /// Sets how long the counts of use by the hour are kept, and how long audit events are, where their
+    /// sinks can forget; `None` for good. The default is 90 days each.
+    pub fn retention(mut self, usage: Option<Duration>, events: Option<Duration>) -> Self {
+        self.retention = Retention { usage, events };
+        self
+    }
+
+    /// Sets the clock of all parts. The default is the system's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Builds the service.
+    ///
+    /// # Errors
+    /// Where the description contradicts itself, or would let requests pass unchecked; the error
+    /// says what to change.
+    pub fn build(self) -> Result<Portunus, BuildError> {
+        let (store, managed) = self.store.ok_or(BuildError::NoStore)?;
+        // A store that answers without a digest never needs to be awaited.
+        let waits = store.find_now(&[]).is_none();
+        let cache = (waits && !self.cache.is_off()).then(|| {
+            self.cache
+                .around(Arc::clone(&store), Arc::clone(&self.clock))
+        });
+        let store = match &cache {
+            Some(cache) => Arc::new(cache.clone()),
+            None => store,
+        };
+        let formats = self.credentials.formats();
+        let authenticator = Authenticator::new(AuthenticatorParts {
+            credentials: self.credentials,
+            rehash_in: managed.then(|| Arc::clone(&store)),
+            store: Arc::clone(&store) as Arc<dyn KeyLookup>,
+            limits: self.limits,
+            actors: self.actors,
+            policy: self.policy,
+            responses: self.responses,
+            audit: self.audit.clone(),
+            clock: Arc::clone(&self.clock),
+        })?;
+        let jobs = Jobs::new(jobs::Parts {
+            counts: store.usage(),
+            usage: authenticator.usage().clone(),
+            cache: cache.clone(),
+            trail: self.audit,
+            authenticator: Some(authenticator.clone()),
+            retention: self.retention,
+            clock: self.clock,
+        });
+        let manager = KeyManager::new(authenticator.clone(), store, formats, self.management)?;
+        Ok(Portunus {
+            parts: Arc::new(Parts {
+                authenticator,
+                manager,
+                cache,
+                jobs,
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for PortunusBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortunusBuilder")
+            .field("credentials", &self.credentials)
+            .field("store", &self.store)
+            .field("limits", &self.limits)
+            .field("policy", &self.policy)
+            .field("management", &self.management)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,77 @@
+//! A cached request through the layer: it allocates what the first value in a request's extensions
+//! allocates, and nothing else.
+
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Extensions, Request, Response};
+use http_body_util::Full;
+use portunus::adapter::tower::{AuthLayer, require};
+use portunus::key::KeyHasher;
+use portunus::store::MemoryStore;
+use portunus::{KeyPrincipal, scope};
+use portunus_test_support::{Setup, format};
+use tower::{Layer, Service};
+
+use super::hot_path::{allocations, issue};
+
+/// Whether answers are counted: what counts them is reported, and marks them.
+const TELEMETRY: bool = cfg!(any(feature = "metrics", feature = "tracing"));
+
+#[derive(Clone)]
+struct Handler;
+
+impl Service<Request<()>> for Handler {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        assert!(request.extensions().get::<KeyPrincipal>().is_some());
+        ready(Ok(Response::new(Full::default())))
+    }
+}
+
+fn answered<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("a hit is answered at once"),
+    }
+}
+
+#[test]
+fn a_hit_through_the_layer_and_a_requirement_allocates_one_first_insert() {
+    let (store, hasher) = (MemoryStore::new(), KeyHasher::sha256());
+    let key = issue(&store, &hasher, &["document:read"]);
+    let authenticator = Setup::on(store).bearer([format()]).build().unwrap();
+    let request = || {
+        let value = format!("Bearer {key}");
+        Request::get("/")
+            .header("authorization", value)
+            .body(())
+            .unwrap()
+    };
+    let mut service =
+        AuthLayer::new(authenticator).layer(require(scope!("document:read")).layer(Handler));
+    let first_insert = allocations(|| {
+        let mut extensions = Extensions::new();
+        extensions.insert(0_u64);
+        black_box(extensions);
+    });
+    let asking = allocations(|| drop(black_box(request())));
+    let through = allocations(|| {
+        let response = answered(service.call(request())).unwrap();
+        assert_eq!(response.status(), 200);
+    });
+    // A hundred reports, and a hundred first values in the extensions of answers.
+    let counting = if TELEMETRY { 100 + first_insert } else { 0 };
+    assert_eq!(through - asking, first_insert + counting);
+}
