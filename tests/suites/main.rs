@@ -10,6 +10,7 @@
 
 mod buses;
 mod directories;
+mod hanging;
 mod limiters;
 mod stores;
 mod stores_and_limiters;

@@ -31,6 +31,7 @@ mod bus;
 mod directory;
 mod limiter;
 mod random;
+mod runner;
 mod store;
 
 pub use bus::{BusNodes, invalidation_bus};

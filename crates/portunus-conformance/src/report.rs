@@ -1,30 +1,21 @@
-//! What a suite found: each check that failed, by its sentence, with what was seen.
-//!
-//! A check runs in a task of its own and has a time limit, so that one that panics or hangs is a
-//! violation and stops no other.
+//! What a suite found: each root cause once, by the sentence of the check that shows it.
 
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
-
-/// How long one check may take.
-const TIME_LIMIT: Duration = Duration::from_secs(30);
-
-/// No more of what was seen is shown.
-const MOST_SHOWN: usize = 3_000;
 
 /// What an implementation does otherwise than promised.
 ///
 /// `Display` and `Debug` show the same list, so that `suite.await.unwrap()` in a test is readable.
 pub struct Violations {
-    subject: &'static str,
-    checks: usize,
-    failed: Vec<Violation>,
+    pub(crate) subject: &'static str,
+    pub(crate) checks: usize,
+    pub(crate) failed: Vec<Violation>,
+    pub(crate) unjudged: Vec<Unjudged>,
 }
 
-/// One check that failed.
+/// One check that failed: a root cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     check: String,
@@ -32,26 +23,54 @@ pub struct Violation {
 }
 
 impl Violation {
+    pub(crate) const fn new(check: String, seen: String) -> Self {
+        Self { check, seen }
+    }
+
     /// The promise, as a sentence.
     #[must_use]
     pub fn check(&self) -> &str {
         &self.check
     }
 
-    /// What was seen instead.
+    /// What was seen instead: at most 1000 characters, of each value at most 200. What may be a
+    /// whole digest or secret is masked.
     #[must_use]
     pub fn seen(&self) -> &str {
         &self.seen
     }
 }
 
+/// A check that was not judged, and why.
+#[derive(Debug)]
+pub(crate) struct Unjudged {
+    pub(crate) sentence: String,
+    pub(crate) why: String,
+}
+
 impl Violations {
-    /// The checks that failed, in the order in which they ran.
+    pub(crate) const fn new(subject: &'static str) -> Self {
+        Self {
+            subject,
+            checks: 0,
+            failed: Vec::new(),
+            unjudged: Vec::new(),
+        }
+    }
+
+    /// The checks that failed, in the order in which they ran: one for each root cause.
     pub fn iter(&self) -> impl Iterator<Item = &Violation> {
         self.failed.iter()
     }
 
-    /// How many checks there were, failed or not.
+    /// The checks that were not judged, each with the reason: `rests on …` names the check that
+    /// failed or the call that gives no answer, `not run: …` says that nothing more was tried.
+    pub fn not_judged(&self) -> impl Iterator<Item = (&str, &str)> {
+        let unjudged = self.unjudged.iter();
+        unjudged.map(|Unjudged { sentence, why }| (sentence.as_str(), why.as_str()))
+    }
+
+    /// How many checks there are, judged or not.
     #[must_use]
     pub const fn checks(&self) -> usize {
         self.checks
@@ -60,20 +79,27 @@ impl Violations {
 
 impl fmt::Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} of {} checks of this {} failed:",
-            self.failed.len(),
-            self.checks,
-            self.subject
-        )?;
-        for violation in &self.failed {
+        let (failed, checks, subject) = (self.failed.len(), self.checks, self.subject);
+        write!(f, "{failed} of {checks} checks of this {subject} failed:")?;
+        for Violation { check, seen } in &self.failed {
+            write!(f, "\n- {check}\n  {}", seen.replace('\n', "\n  "))?;
+        }
+        let mut reasons: Vec<(&str, usize)> = Vec::new();
+        for (_, why) in self.not_judged() {
+            match reasons.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, count)) => *count += 1,
+                None => reasons.push((why, 1)),
+            }
+        }
+        if !reasons.is_empty() {
             write!(
                 f,
-                "\n- {}\n  {}",
-                violation.check,
-                violation.seen.replace('\n', "\n  ")
+                "\n{} further checks were not judged:",
+                self.unjudged.len()
             )?;
+        }
+        for (why, count) in reasons {
+            write!(f, "\n- {count}: {why}")?;
         }
         Ok(())
     }
@@ -91,29 +117,34 @@ impl Error for Violations {}
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) seen: String,
+    /// The error that it is, if it is one: the same error elsewhere has the same cause.
+    pub(super) error: Option<String>,
 }
 
 pub(super) type Checked = Result<(), Failure>;
 pub(super) type Checking = Pin<Box<dyn Future<Output = Checked> + Send>>;
 
-/// A promise, and how it is tried on a fresh subject.
-pub(super) type Check<T> = (&'static str, fn(T) -> Checking);
-
 impl Failure {
     pub(super) fn new(seen: impl Into<String>) -> Self {
-        Self { seen: seen.into() }
+        Self {
+            seen: seen.into(),
+            error: None,
+        }
     }
 }
 
 impl<E: Error> From<E> for Failure {
     fn from(error: E) -> Self {
-        let mut seen = format!("an error: {error}");
+        let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
-            seen.push_str(&format!(": {cause}"));
+            text.push_str(&format!(": {cause}"));
             source = cause.source();
         }
-        Self { seen }
+        Self {
+            seen: format!("an error: {text}"),
+            error: Some(text),
+        }
     }
 }
 
@@ -130,84 +161,30 @@ macro_rules! ensure {
 macro_rules! ensure_eq {
     ($seen:expr, $expected:expr, $($what:tt)+) => {
         match (&$seen, &$expected) {
-            (seen, expected) => ensure!(
-                *seen == *expected,
-                "{}:\nexpected {expected:?}\n    seen {seen:?}",
-                format_args!($($what)+)
-            ),
+            (seen, expected) => if *seen != *expected {
+                let [expected, seen] = $crate::runner::compared(expected, seen);
+                return Err($crate::report::Failure::new(format!(
+                    "{}:\nexpected {expected}\n    seen {seen}",
+                    format_args!($($what)+)
+                )));
+            },
         }
     };
 }
 
-/// The checks of a module: each a sentence and the function that tries it.
+/// The checks of a module: each a sentence, the function that tries it, and the functions of
+/// earlier checks on which it rests.
 macro_rules! checks {
-    ($subject:ty { $($sentence:literal => $check:expr,)+ }) => {
-        pub(super) const CHECKS: &[$crate::report::Check<$subject>] =
-            &[$(($sentence, |subject| Box::pin($check(subject)))),+];
+    ($checks:ident: $subject:ty {
+        $($sentence:literal => $check:ident $(rests on [$($ground:ident),+])?,)+
+    }) => {
+        pub(super) const $checks: &[$crate::runner::Check<$subject>] = &[$($crate::runner::Check {
+            name: stringify!($check),
+            sentence: $sentence,
+            rests_on: &[$($(stringify!($ground)),+)?],
+            run: |subject| Box::pin($check(subject)),
+        }),+];
     };
-}
-
-/// Runs checks one after the other and collects what failed.
-pub(super) struct Suite(Violations);
-
-impl Suite {
-    pub(super) fn new(subject: &'static str) -> Self {
-        Self(Violations {
-            subject,
-            checks: 0,
-            failed: Vec::new(),
-        })
-    }
-
-    pub(super) async fn check(
-        &mut self,
-        sentence: impl Into<String>,
-        check: impl Future<Output = Checked> + Send + 'static,
-    ) {
-        let mut task = tokio::spawn(check);
-        let seen = match tokio::time::timeout(TIME_LIMIT, &mut task).await {
-            Ok(Ok(Ok(()))) => None,
-            Ok(Ok(Err(Failure { seen }))) => Some(seen),
-            Ok(Err(ended)) => Some(how_it_ended(ended)),
-            Err(_) => {
-                task.abort();
-                Some(format!(
-                    "it was not done after {} seconds",
-                    TIME_LIMIT.as_secs()
-                ))
-            }
-        };
-        self.0.checks += 1;
-        if let Some(mut seen) = seen {
-            if let Some((end, _)) = seen.char_indices().nth(MOST_SHOWN) {
-                seen.truncate(end);
-                seen.push('…');
-            }
-            self.0.failed.push(Violation {
-                check: sentence.into(),
-                seen,
-            });
-        }
-    }
-
-    pub(super) fn finish(self) -> Result<(), Violations> {
-        if self.0.failed.is_empty() {
-            Ok(())
-        } else {
-            Err(self.0)
-        }
-    }
-}
-
-fn how_it_ended(ended: tokio::task::JoinError) -> String {
-    match ended.try_into_panic() {
-        Ok(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            format!("a panic: {}", text.unwrap_or("without a message"))
-        }
-        Err(ended) => format!("it was cancelled: {ended}"),
-    }
 }
 
 /// What the suites write themselves is valid. Were it not, the check would say so by a panic.

@@ -83,7 +83,6 @@ pub(crate) enum How {
     RejectedIsUnavailable,
     HalfRead,
     Panics,
-    Hangs,
 }
 
 use How::*;
@@ -229,7 +228,11 @@ impl State {
                 .map(|row| row.record.id.clone());
         }
         let can = |record: &KeyRecord| match how {
-            TokensPrimary => record.may_be_primary && record.revoked.is_none(),
+            TokensPrimary => {
+                record.may_be_primary
+                    && record.revoked.is_none()
+                    && record.expires_at.is_none_or(|end| at < end)
+            }
             _ => record.can_be_primary(at),
         };
         let mut able: Vec<_> = self
@@ -679,9 +682,6 @@ impl KeyStore for Small {
 #[async_trait]
 impl SigningStore for Small {
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
-        if self.how == Hangs {
-            std::future::pending::<()>().await;
-        }
         let state = self.state.lock().unwrap();
         let row = state
             .rows

@@ -11,10 +11,12 @@ use crate::report::{Checked, Failure};
 use portunus::key::{KeyDigest, Revocation};
 use portunus::store::{CachedStore, KeyStore, WriteBatch};
 
-checks!(BusNodes {
-    "a key that is revoked on one node is refused on the other within the bound" => revoked,
+checks!(CHECKS: BusNodes {
+    "a key that is revoked on one node is refused on the other within the bound"
+        => revoked_elsewhere rests on [by_everybody],
     "a key that was unknown on one node is found there within the bound after it came on the \
-     other" => inserted,
+     other"
+        => inserted_elsewhere rests on [by_everybody, exactly],
 });
 
 const ROUNDS: u64 = 8;
@@ -91,7 +93,7 @@ pub(super) async fn revoke(cache: &CachedStore, name: &str) -> Result<Instant, F
     Ok(Instant::now())
 }
 
-async fn revoked(nodes: BusNodes) -> Checked {
+async fn revoked_elsewhere(nodes: BusNodes) -> Checked {
     let [here, there] = caches(&nodes).await;
     for number in 0..ROUNDS {
         let (writer, reader) = if number % 2 == 0 {
@@ -117,7 +119,7 @@ async fn revoked(nodes: BusNodes) -> Checked {
     Ok(())
 }
 
-async fn inserted(nodes: BusNodes) -> Checked {
+async fn inserted_elsewhere(nodes: BusNodes) -> Checked {
     let [here, there] = caches(&nodes).await;
     for number in 0..ROUNDS {
         let (writer, reader) = if number % 2 == 0 {

@@ -8,12 +8,16 @@ use super::nodes::{BusNodes, all_hear, digest, insert};
 use crate::report::Checked;
 use portunus::store::{KeyStore, WriteBatch};
 
-checks!(BusNodes {
-    "a node that is cut off does not go on saying that it has heard all" => silent,
+checks!(CHECKS: BusNodes {
+    "a node that is cut off does not go on saying that it has heard all"
+        => silent rests on [truth],
     "what is changed while a node is cut off is heard there, or everything is, before it is well \
-     again" => made_up,
-    "what a node that is cut off changes is heard by the others, or is an error" => said,
-    "a node that is cut off refuses a revoked key within the bound" => refused,
+     again"
+        => made_up rests on [by_everybody],
+    "what a node that is cut off changes is heard by the others, or is an error"
+        => said rests on [by_everybody],
+    "a node that is cut off refuses a revoked key within the bound"
+        => refused_while_cut rests on [silent, revoked_elsewhere],
 });
 
 async fn silent(nodes: BusNodes) -> Checked {
@@ -71,7 +75,7 @@ async fn said(nodes: BusNodes) -> Checked {
     Ok(())
 }
 
-async fn refused(nodes: BusNodes) -> Checked {
+async fn refused_while_cut(nodes: BusNodes) -> Checked {
     let [here, there] = caches(&nodes).await;
     here.apply(&WriteBatch::new().change(insert(1, "key1")))
         .await?;

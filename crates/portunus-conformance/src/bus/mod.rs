@@ -11,8 +11,11 @@ mod nodes;
 mod promises;
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::report::{Suite, Violations};
+use super::report::Violations;
+use super::runner::{Calls, Suite};
 pub use nodes::BusNodes;
 
 /// Tries an [`InvalidationBus`](portunus::store::InvalidationBus) against all that the trait promises.
@@ -51,15 +54,30 @@ where
     Fut: Future<Output = BusNodes>,
 {
     let mut suite = Suite::new("invalidation bus");
-    for (sentence, check) in promises::CHECKS.iter().chain(caches::CHECKS) {
-        suite.check(*sentence, check(make().await)).await;
-    }
-    for (sentence, check) in faults::CHECKS {
-        let nodes = make().await;
-        if !nodes.can_fail() {
-            break;
+    let can_fail = Arc::new(AtomicBool::new(false));
+    let mut fresh = |calls: Calls| {
+        let (making, can_fail) = (make(), Arc::clone(&can_fail));
+        async move {
+            let nodes = making.await;
+            can_fail.store(nodes.can_fail(), Ordering::Relaxed);
+            nodes.watched(&calls)
         }
-        suite.check(*sentence, check(nodes)).await;
+    };
+    for group in [promises::CHECKS, caches::CHECKS] {
+        suite.run(group, &mut fresh).await;
+    }
+    if can_fail.load(Ordering::Relaxed) {
+        suite.run(faults::CHECKS, &mut fresh).await;
     }
     suite.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+        crate::runner::assert_grounds(&[promises::CHECKS, caches::CHECKS, faults::CHECKS]);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::ear::{Change, Ear};
 use crate::random::Random;
 use crate::report::{Checked, Failure, valid};
+use crate::runner::{Calls, Watched};
 use portunus::key::{
     DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, TenantId,
 };
@@ -78,6 +79,14 @@ impl BusNodes {
             cut: Box::new(move || Box::pin(cut())),
             restore: Box::new(move || Box::pin(restore())),
         });
+        self
+    }
+
+    /// The same with calls that are watched.
+    pub(super) fn watched(mut self, calls: &Calls) -> Self {
+        for node in [&mut self.here, &mut self.there] {
+            node.bus = Arc::new(Watched::new(Arc::clone(&node.bus), calls.clone()));
+        }
         self
     }
 

@@ -16,16 +16,25 @@ pub(super) struct Tried {
     pub(super) facts: DirectoryFacts,
 }
 
-checks!(Tried {
-    "a user is found by id from the own tenant" => by_id,
-    "a user is found by e-mail address, whatever its case" => by_email,
-    "an e-mail address is not normalized further" => not_normalized,
-    "users that are unknown and users of another tenant are both no one" => foreign,
-    "a collaborator is found from the tenant that was granted it, and told as one" => collaborator,
-    "a suspended user is told as one" => suspended,
-    "hostile identifiers are those of no one, and no error" => hostile,
-    "many may ask at once" => concurrent,
-    "the same is answered however often it is asked" => again,
+checks!(CHECKS: Tried {
+    "a user is found by id from the own tenant"
+        => by_id,
+    "the same is answered however often it is asked"
+        => again rests on [by_id],
+    "a user is found by e-mail address, whatever its case"
+        => by_email rests on [again],
+    "users that are unknown and users of another tenant are both no one"
+        => foreign rests on [again],
+    "an e-mail address is not normalized further"
+        => not_normalized rests on [by_email, foreign],
+    "a collaborator is found from the tenant that was granted it, and told as one"
+        => collaborator rests on [again],
+    "a suspended user is told as one"
+        => suspended rests on [again],
+    "hostile identifiers are those of no one, and no error"
+        => hostile rests on [foreign],
+    "many may ask at once"
+        => concurrent rests on [foreign],
 });
 
 impl Tried {
@@ -340,7 +349,10 @@ async fn no_one(tried: &Tried, tenant: &TenantId, user: &UserRef) -> Checked {
             "{user:?} from {tenant:?} is {}",
             found.id
         ))),
-        Err(Failure { seen }) => Err(Failure::new(format!("{user:?} from {tenant:?}: {seen}"))),
+        Err(Failure { seen, error }) => Err(Failure {
+            seen: format!("{user:?} from {tenant:?}: {seen}"),
+            error,
+        }),
     }
 }
 

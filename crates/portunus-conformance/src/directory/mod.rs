@@ -7,7 +7,8 @@ mod checks;
 
 use std::sync::Arc;
 
-use super::report::{Suite, Violations, valid};
+use super::report::{Violations, valid};
+use super::runner::{Calls, Suite, Watched};
 use checks::{CHECKS, Tried};
 use portunus::actor::Directory;
 use portunus::key::{TenantId, UserId};
@@ -138,12 +139,23 @@ impl DirectoryFacts {
 /// Every check that failed, with what was seen.
 pub async fn directory(directory: impl Directory, facts: DirectoryFacts) -> Result<(), Violations> {
     let mut suite = Suite::new("directory");
-    let tried = Tried {
-        directory: Arc::new(directory),
-        facts,
+    let directory: Arc<dyn Directory> = Arc::new(directory);
+    let mut tried = |calls: Calls| {
+        std::future::ready(Tried {
+            directory: Arc::new(Watched::new(Arc::clone(&directory), calls)),
+            facts: facts.clone(),
+        })
     };
-    for (sentence, check) in CHECKS {
-        suite.check(*sentence, check(tried.clone())).await;
-    }
+    suite.run(CHECKS, &mut tried).await;
     suite.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+        crate::runner::assert_grounds(&[CHECKS]);
+    }
 }

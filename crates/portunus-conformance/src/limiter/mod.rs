@@ -10,7 +10,8 @@ mod walks;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::report::{Suite, Violations};
+use super::report::{Checking, Violations};
+use super::runner::{Calls, Suite, Watched};
 use portunus::limit::RateLimiter;
 use portunus::testing::ManualClock;
 use tools::Tried;
@@ -47,29 +48,28 @@ where
     Fut: Future<Output = L>,
 {
     let mut suite = Suite::new("rate limiter");
-    let fresh = async || {
+    let mut fresh = |calls: Calls| {
         let clock = ManualClock::new();
-        Tried {
-            limiter: Arc::new(make(clock.clone()).await),
-            clock,
+        let making = make(clock.clone());
+        async move {
+            let limiter = Arc::new(Watched::new(making.await, calls));
+            Tried { limiter, clock }
         }
     };
-    for (sentence, check) in promises::CHECKS.iter().chain(over_time::CHECKS) {
-        suite.check(*sentence, check(fresh().await)).await;
+    for group in [promises::CHECKS, over_time::CHECKS] {
+        suite.run(group, &mut fresh).await;
     }
     for seed in 1..=walks::WALKS {
         let sentence = format!(
             "a random walk of one bucket keeps every interval and tells what is so, from seed {seed}"
         );
-        suite
-            .check(sentence, walks::one_bucket(fresh().await, seed))
-            .await;
+        let walk = |tried| Box::pin(walks::one_bucket(tried, seed)) as Checking;
+        suite.walk(sentence, &mut fresh, walk).await;
         let sentence = format!(
             "a random walk of several buckets counts in all of them or in none, from seed {seed}"
         );
-        suite
-            .check(sentence, walks::several_buckets(fresh().await, seed))
-            .await;
+        let walk = |tried| Box::pin(walks::several_buckets(tried, seed)) as Checking;
+        suite.walk(sentence, &mut fresh, walk).await;
     }
     suite.finish()
 }
@@ -100,13 +100,29 @@ where
     Fut: Future<Output = L>,
 {
     let mut suite = Suite::new("rate limiter");
-    for (sentence, check) in promises::CHECKS.iter().chain(real_time::CHECKS) {
-        // Nobody looks at this clock.
-        let tried = Tried {
-            limiter: Arc::new(make().await),
-            clock: ManualClock::new(),
-        };
-        suite.check(*sentence, check(tried)).await;
+    let mut fresh = |calls: Calls| {
+        let making = make();
+        async move {
+            Tried {
+                limiter: Arc::new(Watched::new(making.await, calls)),
+                // Nobody looks at this clock.
+                clock: ManualClock::new(),
+            }
+        }
+    };
+    for group in [promises::CHECKS, real_time::CHECKS] {
+        suite.run(group, &mut fresh).await;
     }
     suite.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+        crate::runner::assert_grounds(&[promises::CHECKS, over_time::CHECKS]);
+        crate::runner::assert_grounds(&[promises::CHECKS, real_time::CHECKS]);
+    }
 }

@@ -8,17 +8,27 @@ use crate::report::Checked;
 use portunus::Clock;
 use portunus::limit::{BucketId, LimitBucket};
 
-checks!(Tried {
-    "no interval as long as a window admits more than its limit, wherever it begins" => every_interval,
-    "a burst and a flood after it admit the limit in one window" => flood,
-    "a refusal changes no window" => refusals,
-    "a lone retry passes when its wait is over, and not a millisecond before" => exact_wait,
-    "remaining units and resets are what is the case" => told,
-    "units come back one by one, as each is older than the window" => one_by_one,
-    "after a quiet window all units are there again" => quiet,
-    "nothing is forgotten within a long window, whatever else is asked" => long_memory,
-    "steps of the time of day change nothing" => wall_clock,
-    "other quotas find what was admitted as far back as the former window reached" => other_quotas,
+checks!(CHECKS: Tried {
+    "after a quiet window all units are there again"
+        => quiet rests on [limit],
+    "no interval as long as a window admits more than its limit, wherever it begins"
+        => every_interval rests on [limit],
+    "a burst and a flood after it admit the limit in one window"
+        => flood rests on [every_interval],
+    "a refusal changes no window"
+        => refusals rests on [quiet],
+    "units come back one by one, as each is older than the window"
+        => one_by_one rests on [every_interval],
+    "a lone retry passes when its wait is over, and not a millisecond before"
+        => exact_wait rests on [flood],
+    "remaining units and resets are what is the case"
+        => told rests on [exact_wait],
+    "nothing is forgotten within a long window, whatever else is asked"
+        => long_memory rests on [quiet],
+    "steps of the time of day change nothing"
+        => wall_clock rests on [quiet],
+    "other quotas find what was admitted as far back as the former window reached"
+        => quotas_over_time rests on [other_quotas, long_memory],
 });
 
 async fn every_interval(tried: Tried) -> Checked {
@@ -264,7 +274,7 @@ async fn wall_clock(tried: Tried) -> Checked {
     Ok(())
 }
 
-async fn other_quotas(tried: Tried) -> Checked {
+async fn quotas_over_time(tried: Tried) -> Checked {
     let (minute, second, hour) = (
         quotas([(3, seconds(60))]),
         quotas([(3, seconds(1))]),

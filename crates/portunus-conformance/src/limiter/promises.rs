@@ -12,17 +12,27 @@ use portunus::key::{KeyFamily, TenantId};
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError, LimiterSlot};
 use portunus::quota::{Quota, Quotas};
 
-checks!(Tried {
-    "a bucket admits its limit and no more" => limit,
-    "a request is counted in all of its buckets or in none" => all_or_none,
-    "buckets of other names and of other kinds are apart" => apart,
-    "a request takes as many units as it costs, or none" => costs,
-    "a request of no cost or above a quota is an error of its cost, and changes nothing" => cost_errors,
-    "a decision tells of each bucket and window in the order of the request" => order,
-    "of many concurrent requests exactly as many pass as the limit says" => concurrent,
-    "what try_acquire admits counts for acquire and the other way round" => either_way,
-    "a bucket counts alike with a slot, without one, and with one that another limiter filled" => slots,
-    "other quotas find what was admitted under the former ones" => other_quotas,
+checks!(CHECKS: Tried {
+    "a bucket admits its limit and no more"
+        => limit,
+    "a request is counted in all of its buckets or in none"
+        => all_or_none rests on [limit],
+    "buckets of other names and of other kinds are apart"
+        => apart rests on [limit],
+    "a request takes as many units as it costs, or none"
+        => costs rests on [limit],
+    "a request of no cost or above a quota is an error of its cost, and changes nothing"
+        => cost_errors rests on [limit],
+    "a decision tells of each bucket and window in the order of the request"
+        => order rests on [limit],
+    "of many concurrent requests exactly as many pass as the limit says"
+        => concurrent rests on [limit, apart],
+    "what try_acquire admits counts for acquire and the other way round"
+        => either_way rests on [limit],
+    "a bucket counts alike with a slot, without one, and with one that another limiter filled"
+        => slots rests on [limit],
+    "other quotas find what was admitted under the former ones"
+        => other_quotas rests on [limit],
 });
 
 fn per_minute(limit: u64) -> Quotas {

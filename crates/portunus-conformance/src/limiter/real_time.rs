@@ -15,11 +15,15 @@ use super::tools::{Tried, late, quotas, seconds, wait};
 use crate::report::{Checked, Failure};
 use portunus::quota::Quotas;
 
-checks!(Tried {
-    "under a flood no second admits more than its limit, and none is refused too early" => flood,
-    "bursts within a second admit its limit in all, wherever a limiter begins its windows" => bursts,
-    "a lone retry passes when its wait is over, and not well before" => exact_wait,
-    "a refusal changes no window" => refusals,
+checks!(CHECKS: Tried {
+    "bursts within a second admit its limit in all, wherever a limiter begins its windows"
+        => bursts rests on [limit],
+    "under a flood no second admits more than its limit, and none is refused too early"
+        => real_flood rests on [bursts],
+    "a lone retry passes when its wait is over, and not well before"
+        => real_wait rests on [real_flood],
+    "a refusal changes no window"
+        => real_refusals rests on [limit],
 });
 
 /// How well two computers' clocks agree about a second.
@@ -51,7 +55,7 @@ async fn ask(
     ))
 }
 
-async fn flood(tried: Tried) -> Checked {
+async fn real_flood(tried: Tried) -> Checked {
     const LIMIT: usize = 5;
     let (quotas, window) = (quotas([(LIMIT as u64, seconds(1))]), seconds(1));
     let (all, end) = (
@@ -141,7 +145,7 @@ fn certainly_fewer_than(count: usize, admitted: &[Asked]) -> Checked {
     Ok(())
 }
 
-async fn exact_wait(tried: Tried) -> Checked {
+async fn real_wait(tried: Tried) -> Checked {
     for (name, limit, window) in [("retry 1", 1, 1), ("retry 3", 3, 2), ("retry 70", 70, 1)] {
         let quotas = quotas([(limit, seconds(window))]);
         let begun = Instant::now();
@@ -176,7 +180,7 @@ async fn exact_wait(tried: Tried) -> Checked {
     Ok(())
 }
 
-async fn refusals(tried: Tried) -> Checked {
+async fn real_refusals(tried: Tried) -> Checked {
     let quotas = quotas([(2, seconds(1)), (5, seconds(60))]);
     let mut passed = 0;
     for _ in 0..4 {

@@ -6,20 +6,34 @@ use super::tools::{
     stored, tenant, update, user,
 };
 use crate::report::{Checked, valid};
+use crate::runner::shown;
 use portunus::key::{KeyFamily, Owner, Revocation};
 use portunus::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
-checks!(Store {
-    "a batch whose last change fails changes nothing and burns no id and no digest" => late_change,
-    "a batch whose last condition fails changes nothing and burns no id and no digest" => late_condition,
-    "a batch whose version is another one changes nothing" => early_condition,
-    "versions and primaries are looked at before the changes" => before_changes,
-    "the number of active keys is looked at after the changes" => after_changes,
-    "an update at another version is rejected and says both versions" => versions,
-    "whatever is asked of a key that is not there is rejected as missing" => missing,
-    "owner and family of a key never change, the owner's address may" => owner_and_family,
-    "an empty batch does nothing and still checks its conditions" => empty,
-    "a retry of what was applied is rejected and harms nothing" => retries,
+checks!(FIRST: Store {
+    "versions and primaries are looked at before the changes"
+        => before_changes rests on [what_is_known],
+    "an update at another version is rejected and says both versions"
+        => versions rests on [before_changes],
+});
+
+checks!(CHECKS: Store {
+    "whatever is asked of a key that is not there is rejected as missing"
+        => missing rests on [deleted, versions],
+    "a batch whose version is another one changes nothing"
+        => early_condition rests on [versions],
+    "a batch whose last change fails changes nothing and burns no id and no digest"
+        => late_change rests on [missing, early_condition],
+    "the number of active keys is looked at after the changes"
+        => after_changes rests on [late_change, read_your_writes],
+    "a batch whose last condition fails changes nothing and burns no id and no digest"
+        => late_condition rests on [after_changes],
+    "owner and family of a key never change, the owner's address may"
+        => owner_and_family rests on [versions],
+    "an empty batch does nothing and still checks its conditions"
+        => empty rests on [versions],
+    "a retry of what was applied is rejected and harms nothing"
+        => retries rests on [versions, rehash_rejected],
 });
 
 /// Changes of every kind, none of which may be left behind when the batch fails.
@@ -164,24 +178,6 @@ async fn before_changes(store: Store) -> Checked {
         Some(id("b")),
         "the primary key after the swap"
     );
-    let mut second = record("a");
-    second.version = 2;
-    let both = WriteBatch::new()
-        .update(record("a"))
-        .require(Condition::Version {
-            id: id("a"),
-            version: 2,
-        });
-    let why = rejected(&store, &both).await?;
-    ensure_eq!(
-        why,
-        Rejected::Version {
-            id: id("a"),
-            expected: 2,
-            stored: 1
-        },
-        "the version that the batch makes"
-    );
     Ok(())
 }
 
@@ -228,6 +224,22 @@ async fn after_changes(store: Store) -> Checked {
 
 async fn versions(store: Store) -> Checked {
     put_a(&store).await?;
+    let both = WriteBatch::new()
+        .update(record("a"))
+        .require(Condition::Version {
+            id: id("a"),
+            version: 2,
+        });
+    let why = rejected(&store, &both).await?;
+    ensure_eq!(
+        why,
+        Rejected::Version {
+            id: id("a"),
+            expected: 2,
+            stored: 1
+        },
+        "the version that the batch makes"
+    );
     let named = |name: &str| {
         let mut record = record("a");
         record.name = name.into();
@@ -280,7 +292,8 @@ async fn missing(store: Store) -> Checked {
             ensure_eq!(
                 rejected(&store, &batch).await?,
                 Rejected::Missing(id(name)),
-                "{batch:?}"
+                "{}",
+                shown(&batch)
             );
         }
     }

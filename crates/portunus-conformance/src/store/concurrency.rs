@@ -13,15 +13,23 @@ use crate::report::{Checked, Failure};
 use portunus::key::{DigestScheme, KeyDigest, Revocation};
 use portunus::store::{Condition, Rejected, WriteBatch};
 
-checks!(Store {
-    "of many concurrent updates of one version exactly one succeeds" => one_winner,
-    "no concurrent update that was acknowledged is lost" => no_lost_update,
-    "of 200 concurrent insertions under a quota of 4 exactly 4 succeed" => quota,
-    "of many concurrent insertions of one digest exactly one succeeds" => one_digest,
-    "of many concurrent swaps of one primary key exactly one succeeds" => one_primary,
-    "no revocation that was acknowledged is lost among concurrent updates" => revocations,
-    "no reader sees half of a batch" => no_half,
-    "a key is found at every moment of its rehash" => while_rehashed,
+checks!(CHECKS: Store {
+    "of many concurrent updates of one version exactly one succeeds"
+        => one_winner rests on [versions],
+    "no concurrent update that was acknowledged is lost"
+        => no_lost_update rests on [one_winner],
+    "of 200 concurrent insertions under a quota of 4 exactly 4 succeed"
+        => concurrent_quota rests on [after_changes, active],
+    "of many concurrent insertions of one digest exactly one succeeds"
+        => one_digest rests on [what_is_known],
+    "of many concurrent swaps of one primary key exactly one succeeds"
+        => one_primary rests on [before_changes, newest],
+    "no revocation that was acknowledged is lost among concurrent updates"
+        => revocations rests on [one_winner, revoked],
+    "no reader sees half of a batch"
+        => no_half rests on [deleted],
+    "a key is found at every moment of its rehash"
+        => while_rehashed rests on [candidates, rehashed],
 });
 
 /// What came of batches that were applied at once; anything but success and this kind of rejection
@@ -113,7 +121,7 @@ async fn no_lost_update(store: Store) -> Checked {
     Ok(())
 }
 
-async fn quota(store: Store) -> Checked {
+async fn concurrent_quota(store: Store) -> Checked {
     let insertions = (0..200).map(|number| {
         let limit = Condition::ActiveKeysAtMost {
             owner: acme(),

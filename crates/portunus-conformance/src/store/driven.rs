@@ -17,15 +17,23 @@ use portunus::store::Cache;
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 use portunus::{Authenticator, ErrorCode, Limits, Portunus, RequestHead};
 
-checks!(Store {
-    "an issued key is accepted by the next request, and a stranger's is not" => issued,
-    "a revocation that was acknowledged holds for the next request" => revoked,
-    "a revocation whose answer was lost is retried without harm, and holds" => revoked_again,
-    "a look-up without an answer refuses with 503, never with 401 and never lets pass" => no_answer,
-    "a write that did not arrive changed nothing" => not_arrived,
-    "a rehash whose answer was lost costs no request its answer" => rehash_lost,
-    "of concurrent issues under a quota no more succeed than it allows" => quota,
-    "usage that did not arrive is counted by the next flush" => usage,
+checks!(CHECKS: Store {
+    "an issued key is accepted by the next request, and a stranger's is not"
+        => issued rests on [read_your_writes, other_scheme],
+    "a revocation that was acknowledged holds for the next request"
+        => revocation_holds rests on [issued, revoked],
+    "a revocation whose answer was lost is retried without harm, and holds"
+        => revoked_again rests on [revocation_holds],
+    "a look-up without an answer refuses with 503, never with 401 and never lets pass"
+        => no_answer rests on [revocation_holds],
+    "a write that did not arrive changed nothing"
+        => not_arrived rests on [issued],
+    "a rehash whose answer was lost costs no request its answer"
+        => rehash_lost rests on [issued, candidates, rehashed, while_rehashed],
+    "of concurrent issues under a quota no more succeed than it allows"
+        => quota_of_issues rests on [issued, concurrent_quota, no_half],
+    "usage that did not arrive is counted by the next flush"
+        => usage_flushed rests on [issued, adds_up],
 });
 
 /// What is lost of a write: it never arrives, or it is applied and nobody hears of it.
@@ -137,7 +145,7 @@ async fn issued(store: Store) -> Checked {
     Ok(())
 }
 
-async fn revoked(store: Store) -> Checked {
+async fn revocation_holds(store: Store) -> Checked {
     let house = House::new(store);
     let authenticator = house.authenticator(KeyHasher::sha256());
     for _ in 0..20 {
@@ -306,7 +314,7 @@ async fn rehash_lost(store: Store) -> Checked {
     Ok(())
 }
 
-async fn quota(store: Store) -> Checked {
+async fn quota_of_issues(store: Store) -> Checked {
     let house = House::new(Arc::clone(&store));
     let mut tasks = JoinSet::new();
     for _ in 0..40 {
@@ -340,7 +348,7 @@ async fn quota(store: Store) -> Checked {
     Ok(())
 }
 
-async fn usage(store: Store) -> Checked {
+async fn usage_flushed(store: Store) -> Checked {
     let house = House::new(Arc::clone(&store));
     let authenticator = house.authenticator(KeyHasher::sha256());
     let (key, record) = house.issue().await?;

@@ -7,15 +7,23 @@ use crate::report::{Checked, Failure, valid};
 use portunus::key::{KeyRecord, KeyStatus, Revocation, WorkspaceId};
 use portunus::store::ListQuery;
 
-checks!(Store {
-    "a list is filtered by tenant" => by_tenant,
-    "a list is filtered by status at an instant" => by_status,
-    "a list is filtered by environment" => by_environment,
-    "a list within workspaces leaves out whoever reaches another one" => by_workspaces,
-    "a text is found in name, description and mask, in any case" => by_text,
-    "a text to be found is taken as it stands, whatever characters it has" => text_is_literal,
-    "the case of ASCII letters alone is no matter in a text" => ascii_case,
-    "filters combine" => together,
+checks!(CHECKS: Store {
+    "a list is filtered by tenant"
+        => by_tenant rests on [whole_list],
+    "a list is filtered by status at an instant"
+        => by_status rests on [whole_list],
+    "a list is filtered by environment"
+        => by_environment rests on [whole_list],
+    "a list within workspaces leaves out whoever reaches another one"
+        => by_workspaces rests on [whole_list],
+    "a text is found in name, description and mask, in any case"
+        => by_text rests on [whole_list],
+    "a text to be found is taken as it stands, whatever characters it has"
+        => text_is_literal rests on [by_text],
+    "the case of ASCII letters alone is no matter in a text"
+        => ascii_case rests on [by_text],
+    "filters combine"
+        => together rests on [by_tenant, by_status, by_environment, by_workspaces, by_text],
 });
 
 async fn put(store: &Store, records: Vec<KeyRecord>) -> Result<Vec<KeyRecord>, Failure> {

@@ -8,20 +8,37 @@ use crate::report::{Checked, Failure};
 use portunus::key::{DigestScheme, KeyDigest, Revocation};
 use portunus::store::Rejected;
 
-checks!(Store {
-    "a key is found by its whole digest and by nothing like it" => whole_digest,
-    "a digest of another scheme is another digest" => other_scheme,
-    "a key is found under any of the candidates of one look-up" => candidates,
-    "a secret that was ended under one of its digests is ended under all candidates of one look-up" => ended,
-    "the newest digest of a secret decides, and nothing that another tenant did to an older one" => foreign,
-    "a key that is found names the other keys on which it depends that its secret has it" => others,
-    "a revoked key is found and says so" => revoked,
-    "a deleted key is neither found nor listed nor primary" => deleted,
-    "the id and every digest of a deleted key stay known for good" => tombstones,
-    "a rehashed key is found under its new digest only, and has no new version" => rehashed,
-    "a key cannot be rehashed from a digest that is no longer its own, nor onto a known one" =>
-        rehash_rejected,
-    "every read sees the writes that were acknowledged before it" => read_your_writes,
+checks!(FIRST: Store {
+    "a key is found by its whole digest and by nothing like it"
+        => whole_digest,
+    "an id or a digest that is taken is rejected, and not told as an outage"
+        => what_is_known rests on [whole_digest],
+});
+
+checks!(CHECKS: Store {
+    "a deleted key is neither found nor listed nor primary"
+        => deleted rests on [what_is_known],
+    "every read sees the writes that were acknowledged before it"
+        => read_your_writes rests on [deleted, versions],
+    "a revoked key is found and says so"
+        => revoked rests on [read_your_writes],
+    "a digest of another scheme is another digest"
+        => other_scheme rests on [read_your_writes],
+    "a key is found under any of the candidates of one look-up"
+        => candidates rests on [other_scheme],
+    "a secret that was ended under one of its digests is ended under all candidates of one \
+     look-up"
+        => ended rests on [candidates, revoked],
+    "the newest digest of a secret decides, and nothing that another tenant did to an older one"
+        => foreign rests on [ended],
+    "a key that is found names the other keys on which it depends that its secret has it"
+        => others rests on [foreign],
+    "a rehashed key is found under its new digest only, and has no new version"
+        => rehashed rests on [other_scheme],
+    "the id and every digest of a deleted key stay known for good"
+        => tombstones rests on [rehashed],
+    "a key cannot be rehashed from a digest that is no longer its own, nor onto a known one"
+        => rehash_rejected rests on [tombstones],
 });
 
 async fn whole_digest(store: Store) -> Checked {
@@ -64,6 +81,23 @@ async fn whole_digest(store: Store) -> Checked {
         found_id(&store, digest(1)).await?,
         Some(id("a")),
         "beside its neighbours"
+    );
+    Ok(())
+}
+
+async fn what_is_known(store: Store) -> Checked {
+    put_a(&store).await?;
+    let same_id = rejected(&store, &batch([insert(2, record("a"))])).await?;
+    ensure_eq!(
+        same_id,
+        Rejected::IdKnown(id("a")),
+        "its id under another digest"
+    );
+    let same_digest = rejected(&store, &batch([insert(1, record("b"))])).await?;
+    ensure_eq!(
+        same_digest,
+        Rejected::DigestKnown,
+        "its digest under another id"
     );
     Ok(())
 }

@@ -18,8 +18,10 @@ mod walk;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::report::{Suite, Violations};
+use super::report::{Checking, Violations};
+use super::runner::{Calls, Check, Suite, Watched};
 use portunus::store::KeyStore;
 use tools::Store;
 
@@ -54,9 +56,42 @@ where
     Fut: Future<Output = S>,
 {
     let mut suite = Suite::new("key store");
-    let groups = [
+    let [has_usage, has_signing] = [false; 2].map(AtomicBool::new).map(Arc::new);
+    let mut fresh = |calls: Calls| {
+        let (making, usage, signing) = (make(), Arc::clone(&has_usage), Arc::clone(&has_signing));
+        async move {
+            let store = making.await;
+            usage.store(store.usage().is_some(), Ordering::Relaxed);
+            signing.store(store.signing().is_some(), Ordering::Relaxed);
+            Arc::new(Watched::new(store, calls)) as Store
+        }
+    };
+    for group in groups() {
+        suite.run(group, &mut fresh).await;
+    }
+    // What a store does not keep, it promises nothing of.
+    if has_signing.load(Ordering::Relaxed) {
+        suite.run(signing::CHECKS, &mut fresh).await;
+    }
+    if has_usage.load(Ordering::Relaxed) {
+        suite.run(usage::CHECKS, &mut fresh).await;
+    }
+    for seed in 1..=walk::WALKS {
+        let sentence = format!("random batches do what a slow model does, from seed {seed}");
+        let walk = |store| Box::pin(walk::walk(store, seed)) as Checking;
+        suite.walk(sentence, &mut fresh, walk).await;
+    }
+    suite.finish()
+}
+
+/// All checks but the walks, in their order: what others rest on comes first.
+fn groups() -> [&'static [Check<Store>]; 12] {
+    [
+        lookup::FIRST,
+        batches::FIRST,
         lookup::CHECKS,
         batches::CHECKS,
+        primaries::FIRST,
         quotas::CHECKS,
         concurrency::CHECKS,
         primaries::CHECKS,
@@ -64,20 +99,17 @@ where
         paging::CHECKS,
         filters::CHECKS,
         driven::CHECKS,
-    ];
-    // What a store does not keep, it promises nothing of.
-    let offered: Store = Arc::new(make().await);
-    let usage = offered.usage().map(|_| usage::CHECKS);
-    let signing = offered.signing().map(|_| signing::CHECKS);
-    let groups = groups.into_iter().chain(usage).chain(signing);
-    for (sentence, check) in groups.flatten() {
-        let store: Store = Arc::new(make().await);
-        suite.check(*sentence, check(store)).await;
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+        let groups: Vec<_> = groups().into_iter().collect();
+        let all = [&groups[..], &[signing::CHECKS, usage::CHECKS]].concat();
+        crate::runner::assert_grounds(&all);
     }
-    for seed in 1..=walk::WALKS {
-        let store: Store = Arc::new(make().await);
-        let sentence = format!("random batches do what a slow model does, from seed {seed}");
-        suite.check(sentence, walk::walk(store, seed)).await;
-    }
-    suite.finish()
 }

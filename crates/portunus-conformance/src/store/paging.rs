@@ -9,15 +9,22 @@ use crate::report::{Checked, Failure};
 use portunus::key::KeyId;
 use portunus::store::{Cursor, ListQuery};
 
-checks!(Store {
-    "pages put together are the whole list, newest first and then by id" => whole_list,
-    "an empty list is one page without a next" => empty,
-    "a page has 1 to 500 keys, whatever limit is asked for" => limits,
-    "keys that come and go between pages skip and repeat nobody else" => while_changing,
-    "a place at which no key stands still divides the list" => between,
-    "keys that were made in one second are told apart by the millisecond" => milliseconds,
-    "keys of one instant are in the order of their ids' bytes, and no nanosecond makes a page lose or \
-     repeat one" => instants,
+checks!(CHECKS: Store {
+    "an empty list is one page without a next"
+        => empty_list rests on [whole_digest],
+    "pages put together are the whole list, newest first and then by id"
+        => whole_list rests on [whole_digest],
+    "a page has 1 to 500 keys, whatever limit is asked for"
+        => limits rests on [whole_list],
+    "keys that come and go between pages skip and repeat nobody else"
+        => while_changing rests on [whole_list, deleted],
+    "a place at which no key stands still divides the list"
+        => between rests on [while_changing],
+    "keys that were made in one second are told apart by the millisecond"
+        => milliseconds rests on [whole_list, times],
+    "keys of one instant are in the order of their ids' bytes, and no nanosecond makes a page \
+     lose or repeat one"
+        => instants rests on [between, milliseconds],
 });
 
 /// 57 keys, several of them made at the same instant, in no order. Returns their ids in the order
@@ -73,7 +80,7 @@ async fn whole_list(store: Store) -> Checked {
     Ok(())
 }
 
-async fn empty(store: Store) -> Checked {
+async fn empty_list(store: Store) -> Checked {
     let page = store.list(&ListQuery::new(at(1_000))).await?;
     ensure_eq!(
         (page.items.len(), page.next),

@@ -9,20 +9,34 @@ use crate::report::{Checked, Failure};
 use portunus::key::{KeyId, KeyKind, KeyRecord, Revocation};
 use portunus::store::{Change, OwnerRef, Rejected};
 
-checks!(Store {
+checks!(FIRST: Store {
     "without a key that was set the newest that can be is primary, of equally new ones the first \
-     by id" => newest,
-    "a key that was set is primary whatever comes after it" => set,
-    "a primary key that expires gives way to the newest at that very instant" => expired,
+     by id"
+        => newest rests on [what_is_known],
+});
+
+checks!(CHECKS: Store {
+    "a key that was set is primary whatever comes after it"
+        => set rests on [newest, versions],
+    "a primary key that expires gives way to the newest at that very instant"
+        => expired rests on [set],
     "a primary key that is revoked, deleted or may no longer be primary gives way to the newest \
-     that can be" => gone,
-    "a disabled key and one whose time has not come stay primary" => disabled,
-    "a pinned successor stays primary, and an unpinned one gives way to a newer key" => pinned,
-    "a primary key is pinned as the changes before leave it" => pinned_in_order,
-    "a key of another owner cannot be set as primary" => foreign,
-    "each kind of owner has a primary key of its own" => owners,
-    "access tokens and keys that may not be primary never are" => never,
-    "primary keys are told alike for one owner and for many" => many,
+     that can be"
+        => given_way rests on [expired, deleted],
+    "a disabled key and one whose time has not come stay primary"
+        => disabled rests on [set],
+    "a pinned successor stays primary, and an unpinned one gives way to a newer key"
+        => pinned rests on [expired],
+    "a primary key is pinned as the changes before leave it"
+        => pinned_in_order rests on [pinned],
+    "a key of another owner cannot be set as primary"
+        => foreign_primary rests on [set],
+    "each kind of owner has a primary key of its own"
+        => owners rests on [set],
+    "access tokens and keys that may not be primary never are"
+        => never rests on [expired],
+    "primary keys are told alike for one owner and for many"
+        => many rests on [owners],
 });
 
 /// The keys `a`, `b` and `c`, each a second newer than the one before.
@@ -126,7 +140,7 @@ async fn expired(store: Store) -> Checked {
     Ok(())
 }
 
-async fn gone(store: Store) -> Checked {
+async fn given_way(store: Store) -> Checked {
     three(&store).await?;
     apply(&store, [insert(4, made_at("d", 1_500)), set_primary("a")]).await?;
     update(&store, "a", |record| record.may_be_primary = false).await?;
@@ -242,7 +256,7 @@ async fn pinned_in_order(store: Store) -> Checked {
     Ok(())
 }
 
-async fn foreign(store: Store) -> Checked {
+async fn foreign_primary(store: Store) -> Checked {
     apply(
         &store,
         [

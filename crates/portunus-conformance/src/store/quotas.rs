@@ -5,9 +5,11 @@ use crate::report::Checked;
 use portunus::key::{KeyKind, Revocation};
 use portunus::store::{Condition, OwnerRef, Rejected, WriteBatch};
 
-checks!(Store {
-    "revoked and expired keys and access tokens do not count as active, disabled ones do" => active,
-    "a quota counts the keys of its owner only" => whose_quota,
+checks!(CHECKS: Store {
+    "revoked and expired keys and access tokens do not count as active, disabled ones do"
+        => active rests on [after_changes],
+    "a quota counts the keys of its owner only"
+        => whose_quota rests on [active],
 });
 
 async fn active(store: Store) -> Checked {

@@ -17,12 +17,17 @@ use portunus::quota::{Quota, Quotas};
 use portunus::scope::{MAX_SCOPE_LENGTH, Scope};
 use portunus::store::{ListQuery, WriteBatch};
 
-checks!(Store {
-    "a record comes back as it was inserted, with every field at its extreme" => inserted,
-    "a record comes back as it was replaced, with every field at its extreme" => replaced,
-    "an empty list or text comes back as empty and an absent one as absent" => empty_or_absent,
-    "texts come back as they were given, whatever characters they have" => texts,
-    "times come back to the millisecond" => times,
+checks!(CHECKS: Store {
+    "times come back to the millisecond"
+        => times rests on [revoked],
+    "an empty list or text comes back as empty and an absent one as absent"
+        => empty_or_absent rests on [revoked],
+    "texts come back as they were given, whatever characters they have"
+        => texts rests on [revoked],
+    "a record comes back as it was inserted, with every field at its extreme"
+        => inserted rests on [times, empty_or_absent, texts],
+    "a record comes back as it was replaced, with every field at its extreme"
+        => replaced rests on [inserted, read_your_writes],
 });
 
 /// Visible ASCII of this length, beginning with all that databases and query languages know as

@@ -9,10 +9,13 @@ use crate::report::{Checked, valid};
 use portunus::key::SigningState;
 use portunus::store::Change;
 
-checks!(Store {
-    "a signing state is kept as it was given until it is taken away" => round_trip,
-    "a signing state is gone with its key" => gone,
-    "neither a signing state nor a digest shows in what a store returns or in its Debug" => secret,
+checks!(CHECKS: Store {
+    "a signing state is kept as it was given until it is taken away"
+        => signing_kept rests on [versions, rehashed],
+    "a signing state is gone with its key"
+        => signing_gone rests on [signing_kept, deleted],
+    "neither a signing state nor a digest shows in what a store returns or in its Debug"
+        => secret rests on [whole_digest],
 });
 
 fn set(name: &str, state: Option<SigningState>) -> Change {
@@ -33,7 +36,7 @@ fn random_state(seed: u64) -> SigningState {
     valid(SigningState::from_bytes(&bytes))
 }
 
-async fn round_trip(store: Store) -> Checked {
+async fn signing_kept(store: Store) -> Checked {
     apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
     ensure_eq!(
         states(&store)?.signing_state(&id("a")).await?,
@@ -78,7 +81,7 @@ async fn round_trip(store: Store) -> Checked {
     Ok(())
 }
 
-async fn gone(store: Store) -> Checked {
+async fn signing_gone(store: Store) -> Checked {
     put_a(&store).await?;
     apply(&store, [set("a", Some(signing(9)))]).await?;
     apply(&store, [delete("a")]).await?;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::random::Random;
 use crate::report::{Checked, Failure, valid};
+use crate::runner::shown;
 use portunus::events::SigningStore;
 use portunus::key::{
     DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, SigningState, TenantId,
@@ -142,7 +143,8 @@ pub(super) async fn put_a(store: &Store) -> Checked {
 pub(super) async fn rejected(store: &Store, batch: &WriteBatch) -> Result<Rejected, Failure> {
     match store.apply(batch).await {
         Ok(()) => Err(Failure::new(format!(
-            "this was applied and had to be rejected: {batch:?}"
+            "this was applied and had to be rejected: {}",
+            shown(batch)
         ))),
         Err(error) => match error.as_rejected() {
             Some(why) => Ok(why.clone()),

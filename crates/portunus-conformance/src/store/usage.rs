@@ -14,16 +14,25 @@ use super::tools::{
 use crate::report::{Checked, Failure};
 use portunus::store::{Condition, HourOfUse, Usage, UsageDelta};
 
-checks!(Store {
-    "usage adds up, and its time never moves back" => adds_up,
-    "a count that would overflow stays at its most" => saturates,
-    "usage of keys that are not there is skipped, and that of others kept" => skips,
-    "usage outlives updates and rehashes, and is no new version" => outlives,
-    "usage is told alike of one key and of several" => alike,
-    "no usage is lost when many record it at once" => concurrent,
-    "usage is told by the hour, the oldest first, without the hours of no use" => by_hour,
-    "hours are forgotten and totals stay" => forgotten,
-    "the hours of a deleted key are gone with it" => gone,
+checks!(CHECKS: Store {
+    "usage adds up, and its time never moves back"
+        => adds_up rests on [whole_digest],
+    "a count that would overflow stays at its most"
+        => saturates rests on [adds_up],
+    "usage of keys that are not there is skipped, and that of others kept"
+        => skips rests on [adds_up],
+    "usage outlives updates and rehashes, and is no new version"
+        => outlives rests on [adds_up, versions, rehashed],
+    "usage is told alike of one key and of several"
+        => alike rests on [adds_up],
+    "no usage is lost when many record it at once"
+        => concurrent_usage rests on [adds_up],
+    "usage is told by the hour, the oldest first, without the hours of no use"
+        => by_hour rests on [adds_up],
+    "hours are forgotten and totals stay"
+        => forgotten rests on [by_hour],
+    "the hours of a deleted key are gone with it"
+        => hours_gone rests on [by_hour, deleted, early_condition],
 });
 
 const HOUR: u64 = 3600;
@@ -189,7 +198,7 @@ async fn alike(store: Store) -> Checked {
     Ok(())
 }
 
-async fn concurrent(store: Store) -> Checked {
+async fn concurrent_usage(store: Store) -> Checked {
     apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
     let mut tasks = JoinSet::new();
     for node in 0..8_u64 {
@@ -304,7 +313,7 @@ async fn forgotten(store: Store) -> Checked {
     Ok(())
 }
 
-async fn gone(store: Store) -> Checked {
+async fn hours_gone(store: Store) -> Checked {
     const DAYS: u64 = 366;
     apply(&store, [insert(1, record("a")), insert(2, record("b"))]).await?;
     let mut deltas: Vec<_> = (0..DAYS)

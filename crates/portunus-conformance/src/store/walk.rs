@@ -11,6 +11,7 @@ use super::tools::{
 };
 use crate::random::Random;
 use crate::report::{Checked, Failure};
+use crate::runner::shown;
 use portunus::key::{KeyDigest, KeyKind, KeyRecord, Revocation};
 use portunus::store::{Change, Condition, OwnerRef, UsageDelta, WriteBatch};
 
@@ -25,7 +26,12 @@ pub(super) async fn walk(store: Store, seed: u64) -> Checked {
     for step in 0..STEPS {
         let batch = some_batch(&mut random, &model);
         let (applied, expected) = (store.apply(&batch).await, model.apply(&batch));
-        let context = || format!("step {step} of the walk with seed {seed}: {batch:?}");
+        let context = || {
+            format!(
+                "step {step} of the walk with seed {seed}: {}",
+                shown(&batch)
+            )
+        };
         match applied {
             Ok(()) => ensure!(
                 expected,
@@ -59,7 +65,7 @@ pub(super) async fn walk(store: Store, seed: u64) -> Checked {
         };
         agreed
             .await
-            .map_err(|Failure { seen }| Failure::new(format!("{}\n{seen}", context())))?;
+            .map_err(|failure: Failure| Failure::new(format!("{}\n{}", context(), failure.seen)))?;
     }
     Ok(())
 }

@@ -1,0 +1,206 @@
+//! Subjects whose calls are watched: each call has a limit of time, and one that hangs or panics
+//! ends the check by its name.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use portunus::actor::{Directory, DirectoryError, User, UserRef};
+use portunus::events::SigningStore;
+use portunus::key::{KeyDigest, KeyId, KeyRecord, SigningState, TenantId};
+use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
+use portunus::store::{
+    BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery,
+    OwnerRef, Page, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
+};
+
+use super::Calls;
+
+/// A subject that makes its calls by [`Calls`].
+pub(crate) struct Watched<T> {
+    subject: T,
+    calls: Calls,
+}
+
+impl<T> Watched<T> {
+    pub(crate) const fn new(subject: T, calls: Calls) -> Self {
+        Self { subject, calls }
+    }
+}
+
+/// The subject's own: it must show no secrets, which is tried.
+impl<T: fmt::Debug> fmt::Debug for Watched<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.subject.fmt(f)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: KeyLookup> KeyLookup for Watched<T> {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        self.calls.call("find", self.subject.find(digests)).await
+    }
+
+    fn find_now(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        let call = || self.subject.find_now(digests);
+        self.calls.now("find_now", call).flatten()
+    }
+
+    fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
+        self.calls.now("bus", || self.subject.bus()).flatten()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: KeyStore> KeyStore for Watched<T> {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        self.calls.call("get", self.subject.get(id)).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        self.calls.call("list", self.subject.list(query)).await
+    }
+
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        let call = self.subject.primaries(owners, at);
+        self.calls.call("primaries", call).await
+    }
+
+    async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
+        self.calls
+            .call("primary", self.subject.primary(owner, at))
+            .await
+    }
+
+    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        self.calls.call("apply", self.subject.apply(batch)).await
+    }
+
+    fn usage(&self) -> Option<Arc<dyn UsageStore>> {
+        let usage = self.calls.now("usage", || self.subject.usage()).flatten()?;
+        Some(Arc::new(Watched::new(usage, self.calls.clone())))
+    }
+
+    fn signing(&self) -> Option<Arc<dyn SigningStore>> {
+        let signing = self
+            .calls
+            .now("signing", || self.subject.signing())
+            .flatten()?;
+        Some(Arc::new(Watched::new(signing, self.calls.clone())))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: UsageStore> UsageStore for Watched<T> {
+    async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
+        let call = self.subject.record_usage(batch);
+        self.calls.call("record_usage", call).await
+    }
+
+    async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        self.calls
+            .call("usage_of", self.subject.usage_of(ids))
+            .await
+    }
+
+    async fn usage_by_hour(
+        &self,
+        id: &KeyId,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Result<UsageByHour, StoreError> {
+        let call = self.subject.usage_by_hour(id, from, to);
+        self.calls.call("usage_by_hour", call).await
+    }
+
+    async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let call = self.subject.forget_usage_before(before);
+        self.calls.call("forget_usage_before", call).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: SigningStore> SigningStore for Watched<T> {
+    async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
+        self.calls
+            .call("signing_state", self.subject.signing_state(id))
+            .await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: RateLimiter> RateLimiter for Watched<T> {
+    async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        self.calls
+            .call("acquire", self.subject.acquire(request))
+            .await
+    }
+
+    fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
+        let call = || self.subject.try_acquire(request);
+        self.calls.now("try_acquire", call).flatten()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: Directory> Directory for Watched<T> {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        let call = self.subject.resolve(tenant, user);
+        self.calls.call("resolve", call).await
+    }
+
+    fn resolve_now(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
+        let call = || self.subject.resolve_now(tenant, user);
+        self.calls.now("resolve_now", call).flatten()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: InvalidationBus> InvalidationBus for Watched<T> {
+    fn subscribe(&self, listener: Weak<dyn InvalidationListener>) {
+        self.calls
+            .now("subscribe", || self.subject.subscribe(listener));
+    }
+
+    async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
+        // One that is cut off may wait until it is not, and a listener may panic.
+        self.calls
+            .free_call("publish", self.subject.publish(what))
+            .await
+    }
+
+    fn is_told_by_the_store(&self) -> bool {
+        let call = || self.subject.is_told_by_the_store();
+        self.calls
+            .now("is_told_by_the_store", call)
+            .unwrap_or_default()
+    }
+
+    fn never_misses(&self) -> bool {
+        let call = || self.subject.never_misses();
+        self.calls.now("never_misses", call).unwrap_or_default()
+    }
+}
