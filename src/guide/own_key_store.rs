@@ -119,8 +119,11 @@
 //! }
 //! ```
 //!
-//! What failed is told by its sentence and by what was seen instead, and random walks by their
-//! seed. What no suite can try from outside is left to your own tests:
+//! Each check is printed when it ends (`cargo test -- --nocapture` shows it always). What failed is
+//! told by its sentence and by what was seen instead, each root cause once: a check that builds upon
+//! a failed one is not judged. The suite ends within 5 minutes, also where every call hangs.
+//! `key_lookup` tries a look-up alone, `usage_store` and `signing_store` what stands beside the keys.
+//! What no suite can try from outside is left to your own tests:
 //! the documentation of `portunus_conformance::key_store` lists it.
 //!
 //! # Traps

@@ -123,6 +123,9 @@
 //! }
 //! ```
 //!
+//! Each check is printed when it ends, a root cause is reported once, and the suite ends within 5
+//! minutes, also where every call hangs.
+//!
 //! It is plugged in by `Limits::per_key(…).limiter(limiter)`.
 //!
 //! # Traps

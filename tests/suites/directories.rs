@@ -245,7 +245,7 @@ async fn each_wrong_directory_fails_by_one_root_cause_alone() {
         (NowKnowsNobody, "a user is found by id from the own tenant"),
         (
             EverySecondAnswer,
-            "the same is answered however often it is asked",
+            "a user is found by id from the own tenant",
         ),
         (
             AnyoneById,

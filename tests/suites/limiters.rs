@@ -199,7 +199,7 @@ impl Log {
                 let key = match self.how {
                     ForgetsQuotas => format!("{id} {}", bucket.quotas),
                     ByNameOfQuota => format!("{id} {}", quota.name()),
-                    EachWindowAlone | FixedWindow => format!("{id} {:?}", quota.window()),
+                    EachWindowAlone => format!("{id} {:?}", quota.window()),
                     _ => id,
                 };
                 keys.push((key, quota));
@@ -324,22 +324,14 @@ async fn a_log_of_all_that_was_admitted_passes() {
 async fn each_wrong_limiter_fails_by_one_root_cause_alone() {
     const INTERVAL: &str =
         "no interval as long as a window admits more than its limit, wherever it begins";
+    const ALL_OR_NONE: &str = "a request is counted in all of its buckets or in none";
     let cases = [
         (FixedWindow, INTERVAL),
         (SlidingCounter, INTERVAL),
-        (
-            Gcra,
-            "a burst and a flood after it admit the limit in one window",
-        ),
-        (CountsRefused, "a refusal changes no window"),
-        (
-            EachBucketAlone,
-            "a request is counted in all of its buckets or in none",
-        ),
-        (
-            EachWindowAlone,
-            "a request is counted in all of its buckets or in none",
-        ),
+        (Gcra, INTERVAL),
+        (CountsRefused, ALL_OR_NONE),
+        (EachBucketAlone, ALL_OR_NONE),
+        (EachWindowAlone, ALL_OR_NONE),
         (
             CostIsOne,
             "a request takes as many units as it costs, or none",

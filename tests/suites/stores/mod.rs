@@ -7,6 +7,8 @@
 mod own_store;
 mod small;
 
+use std::future::ready;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use portunus_conformance::{self as conformance, Violation, Violations};
@@ -35,6 +37,77 @@ async fn the_store_of_the_example_keeps_what_a_store_promises() {
         std::future::ready(opened.unwrap())
     };
     conformance::key_store(fresh).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_stands_beside_keys_has_suites_of_its_own() {
+    let right = || async { Small::new(Right) };
+    conformance::usage_store(right).await.unwrap();
+    conformance::signing_store(right).await.unwrap();
+    for (how, expected) in [
+        (
+            UsageMovesBack,
+            "usage adds up, and its time never moves back",
+        ),
+        (UsageWraps, "a count that would overflow stays at its most"),
+        (TotalsForgotten, "hours are forgotten and totals stay"),
+    ] {
+        let found = conformance::usage_store(|| async move { Small::new(how) }).await;
+        let violations = found.unwrap_err();
+        let told: Vec<_> = violations.iter().map(Violation::check).collect();
+        assert_eq!(told, [expected], "{how:?}: {violations}");
+    }
+    let found = conformance::signing_store(|| async { Small::new(SigningOutlives) }).await;
+    let violations = found.unwrap_err();
+    let told: Vec<_> = violations.iter().map(Violation::check).collect();
+    assert_eq!(
+        told,
+        ["a signing state is gone with its key"],
+        "{violations}"
+    );
+}
+
+async fn looked_up(how: How) -> Result<(), Violations> {
+    let put = |small: Arc<Small>, digest, record| ready(small.put(digest, record));
+    conformance::key_lookup(|| async move { Small::new(how) }, put).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_look_up_alone_has_a_suite_of_its_own() {
+    const WHOLE: &str = "a key is found by its whole digest and by nothing like it";
+    const SEES: &str = "every look-up sees what was written before it";
+    const ENDED: &str = "a secret that was ended under one of its digests is ended under all \
+                         candidates of one look-up";
+    const NEWEST: &str = "the newest digest of a secret decides, and nothing that another tenant \
+                          did to an older one";
+    const OTHERS: &str =
+        "a key that is found names the other keys on which it depends that its secret has it";
+    const RECORD: &str = "a record comes back as it was written";
+    const SHOWN: &str = "no digest shows in what a look-up returns or in its Debug";
+    looked_up(Right).await.unwrap();
+    for (how, expected) in [
+        (DigestPrefix, WHOLE),
+        (StaleHit, SEES),
+        (StaleMiss, SEES),
+        (StaleFindNow, SEES),
+        (RevokedHidden, SEES),
+        (AnyScheme, "a digest of another scheme is another digest"),
+        (
+            FirstCandidate,
+            "a key is found under any of the candidates of one look-up",
+        ),
+        (OtherLife, ENDED),
+        (ForeignRevocation, NEWEST),
+        (NamesNoOthers, OTHERS),
+        (NoExpiry, RECORD),
+        (WholeSeconds, RECORD),
+        (EmptyIsAbsent, RECORD),
+        (DigestShown, SHOWN),
+    ] {
+        let violations = looked_up(how).await.unwrap_err();
+        let told: Vec<_> = violations.iter().map(Violation::check).collect();
+        assert_eq!(told, [expected], "{how:?}: {violations}");
+    }
 }
 
 #[test]
@@ -136,7 +209,7 @@ const CAUSES: &[(&[How], &str)] = &[
     ),
     (&[SigningOutlives], "a signing state is gone with its key"),
     (
-        &[SigningShown],
+        &[SigningShown, DigestShown],
         "neither a signing state nor a digest shows in what a store returns or in its Debug",
     ),
     (

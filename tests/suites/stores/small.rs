@@ -54,6 +54,7 @@ pub(crate) enum How {
     TokensPrimary,
     SigningOutlives,
     SigningShown,
+    DigestShown,
     NoExpiry,
     WholeSeconds,
     EmptyIsAbsent,
@@ -445,6 +446,24 @@ impl Small {
         }
     }
 
+    /// Writes a record as it is, in the place of the one with its id.
+    pub(crate) fn put(&self, digest: KeyDigest, record: KeyRecord) {
+        let mut state = self.state.lock().unwrap();
+        state.digests_ever.push((digest, record.id.clone()));
+        if let Ok(row) = state.row(&record.id) {
+            (row.digest, row.record) = (digest, record);
+            return;
+        }
+        state.rows.push(Row {
+            digest,
+            record,
+            usage: Usage::default(),
+            by_hour: BTreeMap::new(),
+            signing: None,
+            deleted: false,
+        });
+    }
+
     fn selects(&self, query: &ListQuery, record: &KeyRecord) -> bool {
         let Some(part) = &query.text else {
             return query.selects(record);
@@ -651,7 +670,7 @@ impl KeyStore for Small {
                     .unwrap()
                     .make(self.how, change)
                     .map_err(StoreError::rejected)?;
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             return Ok(());
         }
@@ -757,7 +776,10 @@ impl fmt::Debug for Small {
             .iter()
             .filter_map(|row| Some(row.signing.as_ref()?.as_bytes()))
             .collect();
-        if self.how == SigningShown {
+        let digests = state.rows.iter().map(|row| row.digest.to_bytes());
+        if self.how == DigestShown {
+            write!(f, "{:?}", digests.collect::<Vec<_>>())
+        } else if self.how == SigningShown {
             write!(f, "{signing:?}")
         } else {
             write!(f, "Small({} rows)", state.rows.len())

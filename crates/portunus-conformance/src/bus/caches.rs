@@ -13,10 +13,10 @@ use portunus::store::{CachedStore, KeyStore, WriteBatch};
 
 checks!(CHECKS: BusNodes {
     "a key that is revoked on one node is refused on the other within the bound"
-        => revoked_elsewhere rests on [by_everybody],
+        => revoked_elsewhere rests on [truth],
     "a key that was unknown on one node is found there within the bound after it came on the \
      other"
-        => inserted_elsewhere rests on [by_everybody, exactly],
+        => inserted_elsewhere rests on [truth, exactly],
 });
 
 const ROUNDS: u64 = 8;

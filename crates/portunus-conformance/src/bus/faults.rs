@@ -13,9 +13,9 @@ checks!(CHECKS: BusNodes {
         => silent rests on [truth],
     "what is changed while a node is cut off is heard there, or everything is, before it is well \
      again"
-        => made_up rests on [by_everybody],
+        => made_up rests on [silent],
     "what a node that is cut off changes is heard by the others, or is an error"
-        => said rests on [by_everybody],
+        => said rests on [truth],
     "a node that is cut off refuses a revoked key within the bound"
         => refused_while_cut rests on [silent, revoked_elsewhere],
 });

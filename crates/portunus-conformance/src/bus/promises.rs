@@ -16,20 +16,20 @@ checks!(CHECKS: BusNodes {
         => again_and_again,
     "what is changed on any node is heard by every listener of every node"
         => by_everybody rests on [again_and_again],
+    "who is told that all was heard has heard it"
+        => truth rests on [by_everybody],
     "keys and fingerprints arrive whole, by themselves or as everything, and no others do"
         => exactly rests on [by_everybody],
     "a change of thousands of keys arrives whole"
         => large rests on [exactly],
     "of many concurrent changes on several nodes none is lost"
-        => concurrent rests on [exactly],
-    "who is told that all was heard has heard it"
-        => truth rests on [again_and_again],
+        => concurrent rests on [exactly, truth],
     "a listener that comes late is told the truth from the beginning"
         => late rests on [truth],
     "a listener that is dropped is let go, and harms no other"
-        => dropped rests on [by_everybody],
+        => dropped rests on [truth],
     "a listener that panics makes no other trust what it has not heard"
-        => panics rests on [by_everybody],
+        => panics rests on [truth],
 });
 
 async fn by_everybody(nodes: BusNodes) -> Checked {

@@ -19,20 +19,20 @@ pub(super) struct Tried {
 checks!(CHECKS: Tried {
     "a user is found by id from the own tenant"
         => by_id,
-    "the same is answered however often it is asked"
-        => again rests on [by_id],
-    "a user is found by e-mail address, whatever its case"
-        => by_email rests on [again],
     "users that are unknown and users of another tenant are both no one"
-        => foreign rests on [again],
-    "an e-mail address is not normalized further"
-        => not_normalized rests on [by_email, foreign],
-    "a collaborator is found from the tenant that was granted it, and told as one"
-        => collaborator rests on [again],
-    "a suspended user is told as one"
-        => suspended rests on [again],
+        => foreign rests on [by_id],
+    "a user is found by e-mail address, whatever its case"
+        => by_email rests on [by_id],
     "hostile identifiers are those of no one, and no error"
         => hostile rests on [foreign],
+    "an e-mail address is not normalized further"
+        => not_normalized rests on [by_email, hostile],
+    "a collaborator is found from the tenant that was granted it, and told as one"
+        => collaborator rests on [by_id],
+    "a suspended user is told as one"
+        => suspended rests on [by_id],
+    "the same is answered however often it is asked"
+        => again rests on [foreign, by_email],
     "many may ask at once"
         => concurrent rests on [foreign],
 });

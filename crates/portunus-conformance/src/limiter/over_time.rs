@@ -9,22 +9,22 @@ use portunus::Clock;
 use portunus::limit::{BucketId, LimitBucket};
 
 checks!(CHECKS: Tried {
-    "after a quiet window all units are there again"
-        => quiet rests on [limit],
     "no interval as long as a window admits more than its limit, wherever it begins"
-        => every_interval rests on [limit],
+        => every_interval rests on [all_or_none],
+    "after a quiet window all units are there again"
+        => quiet rests on [every_interval],
     "a burst and a flood after it admit the limit in one window"
         => flood rests on [every_interval],
-    "a refusal changes no window"
-        => refusals rests on [quiet],
-    "units come back one by one, as each is older than the window"
-        => one_by_one rests on [every_interval],
-    "a lone retry passes when its wait is over, and not a millisecond before"
-        => exact_wait rests on [flood],
-    "remaining units and resets are what is the case"
-        => told rests on [exact_wait],
     "nothing is forgotten within a long window, whatever else is asked"
         => long_memory rests on [quiet],
+    "units come back one by one, as each is older than the window"
+        => one_by_one rests on [flood, quiet],
+    "a lone retry passes when its wait is over, and not a millisecond before"
+        => exact_wait rests on [flood, long_memory],
+    "a refusal changes no window"
+        => refusals rests on [exact_wait],
+    "remaining units and resets are what is the case"
+        => told rests on [exact_wait],
     "steps of the time of day change nothing"
         => wall_clock rests on [quiet],
     "other quotas find what was admitted as far back as the former window reached"

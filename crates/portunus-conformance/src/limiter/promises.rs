@@ -20,11 +20,11 @@ checks!(CHECKS: Tried {
     "buckets of other names and of other kinds are apart"
         => apart rests on [limit],
     "a request takes as many units as it costs, or none"
-        => costs rests on [limit],
+        => costs rests on [all_or_none],
     "a request of no cost or above a quota is an error of its cost, and changes nothing"
         => cost_errors rests on [limit],
     "a decision tells of each bucket and window in the order of the request"
-        => order rests on [limit],
+        => order rests on [all_or_none],
     "of many concurrent requests exactly as many pass as the limit says"
         => concurrent rests on [limit, apart],
     "what try_acquire admits counts for acquire and the other way round"

@@ -19,7 +19,7 @@ checks!(CHECKS: Tried {
     "bursts within a second admit its limit in all, wherever a limiter begins its windows"
         => bursts rests on [limit],
     "under a flood no second admits more than its limit, and none is refused too early"
-        => real_flood rests on [bursts],
+        => real_flood rests on [limit],
     "a lone retry passes when its wait is over, and not well before"
         => real_wait rests on [real_flood],
     "a refusal changes no window"

@@ -96,3 +96,33 @@ async fn first_of<T>(one: impl Future<Output = T>, other: impl Future<Output = T
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::calls::Hangs;
+    use super::*;
+
+    /// The thread of the check stays blocked; neither the suite nor the runtime waits for it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_call_that_blocks_its_thread_is_named_and_stops_no_other_check() {
+        let limit = Duration::from_millis(50);
+        let calls = Calls::new(&Hangs::default());
+        let blocking = calls.clone();
+        let check = Box::pin(async move {
+            blocking
+                .call("find", async { thread::sleep(Duration::MAX) })
+                .await;
+            Ok(())
+        });
+        assert!(matches!(ended(check, &calls, limit).await, Ended::Late));
+        assert_eq!(calls.running(limit), Some("find"));
+        let next = Box::pin(async { Ok(()) });
+        let next = ended(
+            next,
+            &Calls::new(&Hangs::default()),
+            Duration::from_secs(30),
+        )
+        .await;
+        assert!(matches!(next, Ended::Done(Ok(()))));
+    }
+}

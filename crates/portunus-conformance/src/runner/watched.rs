@@ -153,6 +153,10 @@ impl<T: RateLimiter> RateLimiter for Watched<T> {
         let call = || self.subject.try_acquire(request);
         self.calls.now("try_acquire", call).flatten()
     }
+
+    fn sweep(&self) {
+        self.calls.now("sweep", || self.subject.sweep());
+    }
 }
 
 #[async_trait]

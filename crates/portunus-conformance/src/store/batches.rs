@@ -11,6 +11,8 @@ use portunus::key::{KeyFamily, Owner, Revocation};
 use portunus::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
 checks!(FIRST: Store {
+    "an id or a digest that is taken is rejected, and not told as an outage"
+        => what_is_known rests on [whole_digest],
     "versions and primaries are looked at before the changes"
         => before_changes rests on [what_is_known],
     "an update at another version is rejected and says both versions"
@@ -132,6 +134,23 @@ async fn late_condition(store: Store) -> Checked {
         limit: 2,
     };
     changes_nothing(store, batch(everything()).require(limit)).await
+}
+
+async fn what_is_known(store: Store) -> Checked {
+    put_a(&store).await?;
+    let same_id = rejected(&store, &batch([insert(2, record("a"))])).await?;
+    ensure_eq!(
+        same_id,
+        Rejected::IdKnown(id("a")),
+        "its id under another digest"
+    );
+    let same_digest = rejected(&store, &batch([insert(1, record("b"))])).await?;
+    ensure_eq!(
+        same_digest,
+        Rejected::DigestKnown,
+        "its digest under another id"
+    );
+    Ok(())
 }
 
 async fn early_condition(store: Store) -> Checked {

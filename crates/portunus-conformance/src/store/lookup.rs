@@ -11,8 +11,6 @@ use portunus::store::Rejected;
 checks!(FIRST: Store {
     "a key is found by its whole digest and by nothing like it"
         => whole_digest,
-    "an id or a digest that is taken is rejected, and not told as an outage"
-        => what_is_known rests on [whole_digest],
 });
 
 checks!(CHECKS: Store {
@@ -81,23 +79,6 @@ async fn whole_digest(store: Store) -> Checked {
         found_id(&store, digest(1)).await?,
         Some(id("a")),
         "beside its neighbours"
-    );
-    Ok(())
-}
-
-async fn what_is_known(store: Store) -> Checked {
-    put_a(&store).await?;
-    let same_id = rejected(&store, &batch([insert(2, record("a"))])).await?;
-    ensure_eq!(
-        same_id,
-        Rejected::IdKnown(id("a")),
-        "its id under another digest"
-    );
-    let same_digest = rejected(&store, &batch([insert(1, record("b"))])).await?;
-    ensure_eq!(
-        same_digest,
-        Rejected::DigestKnown,
-        "its digest under another id"
     );
     Ok(())
 }

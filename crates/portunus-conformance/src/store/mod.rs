@@ -6,6 +6,7 @@ mod concurrency;
 mod driven;
 mod filters;
 mod lookup;
+mod lookups;
 mod model;
 mod paging;
 mod primaries;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::report::{Checking, Violations};
 use super::runner::{Calls, Check, Suite, Watched};
+pub use lookups::key_lookup;
 use portunus::store::KeyStore;
 use tools::Store;
 
@@ -29,8 +31,9 @@ use tools::Store;
 ///
 /// `make` returns an empty store each time: a fresh database, schema or table. It is called once
 /// for each of about a hundred checks, which run one after the other; what a check does at once, it
-/// does in tasks of its own. Run the suite on a runtime with several threads and with time enabled,
-/// so that races can happen and a store that hangs is told: a check takes at most 30 seconds.
+/// does in tasks of its own. Usage and signing states are tried where the store has them
+/// ([`usage`](KeyStore::usage), [`signing`](KeyStore::signing)). How each check ended is printed, and
+/// the suite ends within 5 minutes, as [the crate](crate) says.
 ///
 /// ```
 /// # async fn run() {
@@ -81,6 +84,59 @@ where
         let walk = |store| Box::pin(walk::walk(store, seed)) as Checking;
         suite.walk(sentence, &mut fresh, walk).await;
     }
+    suite.finish()
+}
+
+/// Tries a [`UsageStore`](portunus::store::UsageStore) against all that the trait promises.
+///
+/// `make` returns an empty store of keys each time, whose [`usage`](KeyStore::usage) is what is tried:
+/// counts stand beside keys, and are gone with them. [`key_store`] tries the same of a store that
+/// has it.
+///
+/// # Errors
+/// Every root cause of checks that failed, with what was seen.
+pub async fn usage_store<S, F, Fut>(make: F) -> Result<(), Violations>
+where
+    S: KeyStore,
+    F: Fn() -> Fut,
+    Fut: Future<Output = S>,
+{
+    beside_keys("usage store", usage::CHECKS, make).await
+}
+
+/// Tries a [`SigningStore`](portunus::events::SigningStore) against all that the trait promises.
+///
+/// `make` returns an empty store of keys each time, whose [`signing`](KeyStore::signing) is what is
+/// tried: it reads what [`Change::SetSigning`](portunus::store::Change::SetSigning) writes.
+/// [`key_store`] tries the same of a store that has it.
+///
+/// # Errors
+/// Every root cause of checks that failed, with what was seen.
+pub async fn signing_store<S, F, Fut>(make: F) -> Result<(), Violations>
+where
+    S: KeyStore,
+    F: Fn() -> Fut,
+    Fut: Future<Output = S>,
+{
+    beside_keys("signing store", signing::CHECKS, make).await
+}
+
+async fn beside_keys<S, F, Fut>(
+    subject: &'static str,
+    checks: &'static [Check<Store>],
+    make: F,
+) -> Result<(), Violations>
+where
+    S: KeyStore,
+    F: Fn() -> Fut,
+    Fut: Future<Output = S>,
+{
+    let mut suite = Suite::new(subject);
+    let mut fresh = |calls: Calls| {
+        let making = make();
+        async move { Arc::new(Watched::new(making.await, calls)) as Store }
+    };
+    suite.run(checks, &mut fresh).await;
     suite.finish()
 }
 
