@@ -213,10 +213,7 @@ const CALLS: [&str; 10] = [
 async fn a_store_of_which_every_call_hangs_is_told_so_within_5_minutes() {
     let (violations, took) = tried(How::Hangs, None).await;
     assert!(took < FIVE_MINUTES, "{took:?}");
-    let causes: Vec<_> = violations
-        .iter()
-        .map(|violation| violation.seen())
-        .collect();
+    let causes: Vec<_> = violations.iter().map(Violation::seen).collect();
     assert_eq!(causes, ["`apply` did not answer within 15 seconds"]);
     let whys: Vec<_> = violations.not_judged().map(|(_, why)| why).collect();
     assert_eq!(whys.len() + causes.len(), violations.checks());
@@ -227,10 +224,7 @@ async fn each_call_that_hangs_is_the_one_cause_and_costs_no_check_that_makes_it_
     for call in CALLS.into_iter().chain(["signing_state"]) {
         let (violations, took) = tried(How::Hangs, Some(call)).await;
         assert!(took < FIVE_MINUTES, "{call}: {took:?}");
-        let causes: Vec<_> = violations
-            .iter()
-            .map(|violation| violation.seen())
-            .collect();
+        let causes: Vec<_> = violations.iter().map(Violation::seen).collect();
         assert_eq!(
             causes,
             [format!("`{call}` did not answer within 15 seconds")],
@@ -243,10 +237,7 @@ async fn each_call_that_hangs_is_the_one_cause_and_costs_no_check_that_makes_it_
 async fn each_call_that_panics_is_the_one_cause() {
     for call in CALLS.into_iter().chain(["signing_state", "find_now"]) {
         let (violations, _) = tried(How::Panics, Some(call)).await;
-        let causes: Vec<_> = violations
-            .iter()
-            .map(|violation| violation.seen())
-            .collect();
+        let causes: Vec<_> = violations.iter().map(Violation::seen).collect();
         let number = if call == "find_now" { 1 } else { call.len() };
         assert_eq!(
             causes,
@@ -273,10 +264,7 @@ async fn a_store_that_cannot_be_made_is_one_cause() {
     let found = conformance::key_store(pending::<MemoryStore>).await;
     assert!(began.elapsed() < FIVE_MINUTES);
     let violations = found.unwrap_err();
-    let causes: Vec<_> = violations
-        .iter()
-        .map(|violation| violation.seen())
-        .collect();
+    let causes: Vec<_> = violations.iter().map(Violation::seen).collect();
     assert_eq!(causes, ["no fresh key store was made within 60 seconds"]);
     for (_, why) in violations.not_judged() {
         assert_eq!(why, "not run: no fresh key store was made");
@@ -320,10 +308,7 @@ async fn limiters_directories_and_buses_that_hang_are_told_within_5_minutes() {
         (bus, "`publish` did not answer within 30 seconds"),
     ] {
         let violations = found.unwrap_err();
-        let causes: Vec<_> = violations
-            .iter()
-            .map(|violation| violation.seen())
-            .collect();
+        let causes: Vec<_> = violations.iter().map(Violation::seen).collect();
         assert_eq!(causes, [expected], "{violations}");
     }
 }

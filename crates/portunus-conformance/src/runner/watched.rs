@@ -51,6 +51,11 @@ impl<T: KeyLookup> KeyLookup for Watched<T> {
         self.calls.now("find_now", call).flatten()
     }
 
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        let known = self.calls.now("knows", || self.subject.knows(digests));
+        known.unwrap_or_default()
+    }
+
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
         self.calls.now("bus", || self.subject.bus()).flatten()
     }
@@ -178,6 +183,10 @@ impl<T: Directory> Directory for Watched<T> {
     ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         let call = || self.subject.resolve_now(tenant, user);
         self.calls.now("resolve_now", call).flatten()
+    }
+
+    fn sweep(&self) {
+        self.calls.now("sweep", || self.subject.sweep());
     }
 }
 

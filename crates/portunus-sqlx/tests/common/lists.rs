@@ -294,7 +294,7 @@ pub(crate) async fn every_filter_agrees_with_the_definition(home: &impl Home) {
             Some("DELTA".into()),
         ]);
         query.within_workspaces = random.one_in(4).then(Vec::new);
-        let expected: Vec<_> = whole.iter().filter(|item| query.selects(&item)).collect();
+        let expected: Vec<_> = whole.iter().filter(|item| query.selects(item)).collect();
         let expected: Vec<_> = expected.iter().map(|item| item.id.to_string()).collect();
         assert_eq!(
             pages(&store, query.clone()).await.concat(),
