@@ -1,0 +1,359 @@
+//! What one call does, loses and reports, whatever hangs, fails or goes away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use portunus::audit::{AuditTrail, AuditTrailBuilder, MemoryAudit};
+use portunus::config::{Credentials, Limits};
+use portunus::key::{KeyHasher, KeyKind, Owner};
+use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
+use portunus::manage::{ImportedDigest, NewImport, NewKey};
+use portunus::store::MemoryStore;
+use portunus::testing::{Call, ManualClock, Point};
+use portunus::{Clock, Portunus, PortunusBuilder};
+use portunus_test_support::{Head, format, live};
+use sha2::{Digest, Sha512};
+
+use crate::desk::{Desk, RECORD, Remote, names, poll, until};
+
+// ---- one call ----
+
+#[tokio::test]
+async fn one_call_writes_usage_and_events_and_says_how_much() {
+    let sink = Remote::default();
+    let desk = Desk::new(&[&sink]).await;
+    desk.note(0..3);
+    desk.count(2).await;
+    let done = desk.keys.maintain().await;
+    assert_eq!((done.uses_written, done.events_written), (2, 3));
+    assert_eq!((done.uses_waiting, done.events_waiting), (0, 0));
+    assert_eq!(names(&done), [""; 0]);
+    assert_eq!((desk.used().await, sink.events()), (2, vec![0, 1, 2]));
+    let nothing = desk.next().await;
+    assert_eq!((nothing.uses_written, nothing.events_written), (0, 0));
+}
+
+#[tokio::test]
+async fn a_call_does_only_what_is_due() {
+    let sink = Remote::default();
+    let desk = Desk::new(&[&sink]).await;
+    desk.keys.maintain().await;
+    desk.count(1).await;
+    desk.note([1]);
+    // The time of day says nothing about what is due.
+    desk.clock
+        .step_to(desk.clock.now() + Duration::from_secs(60));
+    let done = desk.keys.maintain().await;
+    assert_eq!((done.uses_written, done.events_written), (0, 0));
+    assert_eq!((done.uses_waiting, done.events_waiting), (1, 1));
+    desk.clock.advance(Duration::from_millis(200));
+    assert_eq!(desk.keys.maintain().await.events_written, 1);
+    desk.clock.advance(Duration::from_millis(300));
+    assert_eq!(desk.keys.maintain().await.uses_written, 1);
+}
+
+#[tokio::test]
+async fn a_flush_that_somebody_asked_for_is_done_by_the_next_call() {
+    let sink = Remote::default();
+    let desk = Desk::new(&[&sink]).await;
+    desk.keys.maintain().await;
+    desk.note([1]);
+    let asked = tokio::spawn(desk.trail.request_flush());
+    assert_eq!(desk.keys.maintain().await.events_written, 1);
+    asked.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_old_is_deleted_once_an_hour() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let log = MemoryAudit::new(100);
+    let also = |trail: AuditTrailBuilder| trail.sink(log.clone());
+    let kept = |keys: PortunusBuilder| keys.retention(Some(day), Some(90 * day));
+    let desk = Desk::with(&[], also, kept).await;
+    desk.count(1).await;
+    desk.note([1]);
+    desk.next().await;
+    desk.clock.advance(day * 2);
+    desk.count(1).await;
+    desk.note([2]);
+    let done = desk.next().await;
+    assert_eq!((done.hours_deleted, done.events_deleted), (1, 0));
+    desk.clock.advance(day * 89);
+    let done = desk.next().await;
+    assert_eq!((done.hours_deleted, done.events_deleted), (1, 1));
+    assert_eq!(log.all().len(), 1);
+    // Within the hour nobody asks again.
+    desk.store.fail(Point::Before(Call::ForgetUsageBefore));
+    assert_eq!(names(&desk.next().await), [""; 0]);
+    desk.clock.advance(Duration::from_secs(3600));
+    assert_eq!(names(&desk.next().await), ["delete old usage"]);
+}
+
+#[tokio::test]
+async fn what_has_no_retention_is_kept_for_good() {
+    let log = MemoryAudit::new(100);
+    let also = |trail: AuditTrailBuilder| trail.sink(log.clone());
+    let desk = Desk::with(&[], also, |keys| keys.retention(None, None)).await;
+    desk.count(1).await;
+    desk.note([1]);
+    desk.next().await;
+    desk.clock.advance(Duration::from_secs(1_000_000_000));
+    let done = desk.next().await;
+    assert_eq!((done.hours_deleted, done.events_deleted), (0, 0));
+    assert_eq!(log.all().len(), 1);
+}
+
+#[derive(Debug, Clone, Default)]
+struct Swept(Arc<AtomicU64>);
+
+#[async_trait]
+impl RateLimiter for Swept {
+    async fn acquire(&self, _: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        Ok(Decision::admitted())
+    }
+    fn sweep(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_service_runs_the_jobs_of_all_its_parts() {
+    let (sink, limiter, clock) = (MemoryAudit::new(100), Swept::default(), ManualClock::new());
+    let trail = AuditTrail::builder()
+        .sink(sink.clone())
+        .clock(clock.clone());
+    let (store, newer) = (MemoryStore::new(), KeyHasher::sha256());
+    let keys = |credentials: Credentials| {
+        Portunus::builder(credentials)
+            .store(store.clone())
+            .limits(Limits::default().limiter(limiter.clone()))
+            .clock(clock.clone())
+    };
+    let old = newer.clone().accept_sha512().unwrap();
+    let credentials = || Credentials::from(format()).hasher(old.clone());
+    let keys = keys(credentials()).audit(trail.build()).build().unwrap();
+    // A key whose digest comes from elsewhere, under an older scheme.
+    let secret = format()
+        .generate(Some(&live()), Some(KeyKind::App))
+        .unwrap()
+        .reveal();
+    let digest = Sha512::digest(secret.as_bytes());
+    let digest = ImportedDigest::new("sha512", &digest).unwrap();
+    let new = NewKey::new("first", Owner::tenant("tenant".parse().unwrap()));
+    let import = NewImport::new(digest, new);
+    let id = keys
+        .manager()
+        .import(import)
+        .await
+        .unwrap()
+        .record
+        .id
+        .clone();
+    let request = Head::bearer(&secret);
+    keys.authenticator().authenticate(&request).await.unwrap();
+    let done = keys.maintain().await;
+    assert_eq!(
+        (done.uses_written, done.rehashes_written),
+        (1, 1),
+        "{done:?}"
+    );
+    assert_eq!(done.events_written, 1, "{done:?}");
+    assert_eq!(keys.manager().get(&id).await.unwrap().usage.count, 1);
+    for _ in 0..60 {
+        clock.advance(Duration::from_secs(1));
+        keys.maintain().await;
+    }
+    assert_eq!(limiter.0.load(Ordering::SeqCst), 3, "twice a minute");
+}
+
+// ---- what hangs or fails ----
+
+#[tokio::test]
+async fn a_sink_that_hangs_and_a_store_that_hangs_stop_nothing_else() {
+    let (good, bad) = (Remote::default(), Remote::default());
+    for sinks in [[&good, &bad], [&bad, &good]] {
+        let desk = Desk::new(&sinks).await;
+        bad.hang(true);
+        desk.store.hold(RECORD);
+        desk.note(0..2);
+        desk.count(1).await;
+        let began = Instant::now();
+        let done = desk.next().await;
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert_eq!(done.events_written, 2);
+        assert_eq!(done.uses_waiting, 1);
+        assert_eq!(done.events_waiting, 2, "one sink has them to come");
+        let mut failed = names(&done);
+        failed.sort_unstable();
+        let sink = if std::ptr::eq(sinks[0], &raw const bad) {
+            1
+        } else {
+            2
+        };
+        let of_sink = format!("write the events of audit sink {sink}");
+        assert_eq!(failed, [of_sink.as_str(), "write usage"]);
+        bad.hang(false);
+        desk.store.release(RECORD);
+        let done = desk.next().await;
+        assert_eq!((done.uses_written, done.events_waiting), (1, 0));
+        assert_eq!((bad.events(), good.events()), (vec![0, 1], vec![0, 1]));
+        bad.clear();
+        good.clear();
+    }
+}
+
+#[tokio::test]
+async fn what_becomes_due_while_another_job_hangs_is_done_meanwhile() {
+    let (good, bad) = (Remote::default(), Remote::default());
+    let desk = Arc::new(Desk::new(&[&bad, &good]).await);
+    bad.hang(true);
+    desk.note([1]);
+    let call = tokio::spawn({
+        let desk = Arc::clone(&desk);
+        async move { desk.keys.maintain().await }
+    });
+    until(|| good.events() == [1]).await;
+    desk.note([2]);
+    desk.clock.advance(Duration::from_millis(200));
+    until(|| good.events() == [1, 2]).await;
+    // And what somebody asks for, at once.
+    desk.note([3]);
+    let asked = tokio::spawn(desk.trail.request_flush());
+    until(|| good.events() == [1, 2, 3]).await;
+    assert!(!call.is_finished(), "the other one hangs");
+    assert_eq!(names(&call.await.unwrap()).len(), 1);
+    bad.hang(false);
+    desk.next().await;
+    asked.await.unwrap();
+    assert_eq!(bad.events(), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_job_that_fails_says_why_and_is_tried_again() {
+    let sink = Remote::default();
+    let desk = Desk::new(&[&sink]).await;
+    sink.fail(true);
+    desk.store.fail(RECORD);
+    desk.note([1]);
+    desk.count(1).await;
+    let done = desk.next().await;
+    let why: Vec<_> = done
+        .failures
+        .iter()
+        .map(|(_, why)| why.to_string())
+        .collect();
+    assert_eq!(why.len(), 2, "{why:?}");
+    assert!(
+        why.contains(&"the audit log gave no answer".to_owned()),
+        "{why:?}"
+    );
+    sink.fail(false);
+    desk.store.recover();
+    let done = desk.next().await;
+    assert_eq!((done.uses_written, done.events_written), (1, 1));
+    assert_eq!(names(&done), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_a_hanging_sink_leaves_waiting_is_bounded_and_told() {
+    let sink = Remote::default();
+    let desk = Desk::with(&[&sink], |trail| trail.capacity(50), |keys| keys).await;
+    sink.hang(true);
+    let mut lost = 0;
+    for round in 0..40 {
+        desk.note(round * 100..round * 100 + 100);
+        lost += poll(desk.next(), 50).map_or(0, |done| done.events_lost);
+        assert!(desk.trail.pending() <= 150, "{}", desk.trail.pending());
+    }
+    sink.hang(false);
+    let done = desk.next().await;
+    lost += done.events_lost;
+    assert_eq!(done.events_waiting, 0);
+    let kept = u64::try_from(sink.events().len()).unwrap();
+    assert!(lost > 3000 && kept > 40, "{lost}");
+    assert_eq!((kept + lost, sink.missing()), (4000, lost));
+}
+
+// ---- calls that are dropped, and calls at once ----
+
+#[tokio::test]
+async fn a_call_that_is_dropped_at_any_await_loses_nothing() {
+    for times in 0.. {
+        let sink = Remote::default();
+        let desk = Desk::new(&[&sink]).await;
+        desk.bus.fail(true);
+        desk.issue().await;
+        desk.bus.fail(false);
+        desk.store.answer_late(3);
+        desk.note(0..3);
+        desk.count(4).await;
+        let asked = desk.trail.request_flush();
+        let ended = poll(desk.keys.maintain(), times);
+        let told = ended.as_ref().map_or(0, |done| done.uses_written);
+        let done = desk.next().await;
+        assert_eq!(names(&done), [""; 0], "after {times}");
+        assert_eq!((done.uses_waiting, done.events_waiting), (0, 0));
+        assert_eq!((done.changes_waiting, desk.bus.heard() > 0), (0, true));
+        assert!(desk.used().await >= 4, "after {times}");
+        assert!(
+            told + done.uses_written >= 4,
+            "the work of a dropped call is told"
+        );
+        // Given again after it was broken off: sinks know them by their ids.
+        let mut kept = sink.events();
+        kept.sort_unstable();
+        kept.dedup();
+        assert_eq!(kept, [0, 1, 2], "after {times}");
+        asked.await;
+        if ended.is_some() {
+            assert!(times > 3, "there are awaits to be dropped at");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_job_runs_twice_at_once_and_no_call_waits_for_another() {
+    let sink = Remote::default();
+    let desk = Arc::new(Desk::new(&[&sink]).await);
+    sink.hang(true);
+    desk.note([1]);
+    let first = tokio::spawn({
+        let desk = Arc::clone(&desk);
+        async move { desk.keys.maintain().await }
+    });
+    until(|| sink.calls() == 1).await;
+    desk.count(1).await;
+    for _ in 0..3 {
+        desk.clock.advance(Duration::from_secs(1));
+        let second = desk.keys.maintain();
+        let second = tokio::time::timeout(Duration::from_secs(2), second);
+        assert_eq!(names(&second.await.unwrap()), [""; 0]);
+    }
+    assert_eq!((desk.used().await, sink.calls()), (1, 1));
+    assert_eq!(first.await.unwrap().failures.len(), 1);
+    sink.hang(false);
+    let all = (0..8).map(|_| desk.next());
+    join_all(all).await;
+    assert_eq!(sink.most_at_once(), 1);
+    assert_eq!(sink.events(), [1]);
+}
+
+// ---- telling other nodes ----
+
+#[tokio::test]
+async fn what_the_bus_could_not_be_told_is_told_by_the_next_call() {
+    let desk = Desk::new(&[]).await;
+    desk.bus.fail(true);
+    desk.issue().await;
+    let done = desk.next().await;
+    assert_eq!(names(&done), ["tell other nodes of changes"]);
+    assert_eq!((done.changes_published, done.changes_waiting), (0, 1));
+    desk.bus.fail(false);
+    let done = desk.next().await;
+    assert_eq!((done.changes_published, done.changes_waiting), (1, 0));
+    assert_eq!(desk.bus.heard(), 1);
+}

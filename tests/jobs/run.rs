@@ -1,0 +1,73 @@
+//! The jobs as a task: until it is told to stop, and the last round.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portunus::Maintenance;
+
+use crate::desk::{Desk, RECORD, Remote, names, until};
+
+fn start(
+    desk: &Arc<Desk>,
+) -> (
+    tokio::sync::oneshot::Sender<()>,
+    tokio::task::JoinHandle<Maintenance>,
+) {
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let desk = Arc::clone(desk);
+    let run = async move { desk.keys.run(async move { drop(stopped.await) }).await };
+    (stop, tokio::spawn(run))
+}
+
+#[tokio::test]
+async fn it_writes_when_it_is_due_and_at_once_when_it_is_asked() {
+    let sink = Remote::default();
+    let desk = Arc::new(Desk::new(&[&sink]).await);
+    let (stop, run) = start(&desk);
+    desk.note([1]);
+    until(|| sink.events() == [1]).await;
+    desk.note([2]);
+    // Nothing is due while the clock stands still, but somebody asks.
+    desk.trail.request_flush().await;
+    assert_eq!(sink.events(), [1, 2]);
+    desk.note([3]);
+    desk.clock.advance(Duration::from_secs(1));
+    until(|| sink.events() == [1, 2, 3]).await;
+    drop(stop);
+    assert_eq!(run.await.unwrap().events_written, 3);
+}
+
+#[tokio::test]
+async fn it_ends_with_all_that_waits_due_or_not() {
+    let sink = Remote::default();
+    let desk = Arc::new(Desk::new(&[&sink]).await);
+    let (stop, run) = start(&desk);
+    desk.note([1]);
+    until(|| sink.events() == [1]).await;
+    desk.note(2..1000);
+    desk.count(7).await;
+    drop(stop);
+    let done = run.await.unwrap();
+    assert_eq!((done.uses_written, done.events_written), (7, 999));
+    assert_eq!((done.uses_waiting, done.events_waiting), (0, 0));
+    assert_eq!(desk.used().await, 7);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_at_the_end_is_told_as_lost_within_the_limit() {
+    let (good, bad) = (Remote::default(), Remote::default());
+    let desk = Arc::new(Desk::new(&[&bad, &good]).await);
+    bad.hang(true);
+    desk.store.hold(RECORD);
+    let (stop, run) = start(&desk);
+    desk.note(0..5);
+    desk.count(3).await;
+    drop(stop);
+    let done = tokio::time::timeout(Duration::from_secs(20), run)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((done.uses_waiting, done.events_waiting), (3, 5));
+    assert_eq!(good.events(), [0, 1, 2, 3, 4]);
+    assert_eq!(names(&done).len(), 2, "{done:?}");
+}
