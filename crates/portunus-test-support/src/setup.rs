@@ -332,6 +332,9 @@ impl Setup {
     }
 
     /// The service's authenticator alone.
+    ///
+    /// # Errors
+    /// As the service's builder.
     pub fn build(self) -> Result<Authenticator, BuildError> {
         Ok(self.builder().build()?.authenticator().clone())
     }
