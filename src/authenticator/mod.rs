@@ -299,7 +299,7 @@ impl Authenticator {
     /// Frees what the directory remembers and does not use any more.
     pub(crate) fn sweep_directory(&self) {
         let directory = self.inner.directory.iter();
-        directory.for_each(|directory| directory.sweep());
+        directory.for_each(Directory::sweep);
     }
 
     /// How many requests the limiter gave no answer for.

@@ -148,7 +148,7 @@ impl KeyStore for MemoryStore {
         owners: &[OwnerRef],
         at: SystemTime,
     ) -> Result<Vec<Option<KeyId>>, StoreError> {
-        Edit::of(&mut *self.state()).primaries(owners, at)
+        Edit::of(&mut self.state()).primaries(owners, at)
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {

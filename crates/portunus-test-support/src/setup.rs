@@ -332,6 +332,9 @@ impl Setup {
     }
 
     /// The service's authenticator alone.
+    ///
+    /// # Errors
+    /// Where what was set does not build.
     pub fn build(self) -> Result<Authenticator, BuildError> {
         Ok(self.builder().build()?.authenticator().clone())
     }
