@@ -16,7 +16,7 @@ use portunus::store::{
     LocalBus, MemoryStore, OwnerRef, Page, StoreError, StoredKey, Usage, UsageByHour, UsageDelta,
     UsageStore, WriteBatch,
 };
-use portunus_conformance::{self as conformance, BusNodes, DirectoryFacts, Violations};
+use portunus_conformance::{self as conformance, BusNodes, DirectoryFacts, Violation, Violations};
 use tokio::time::{Instant, sleep};
 
 const FIVE_MINUTES: Duration = Duration::from_secs(300);

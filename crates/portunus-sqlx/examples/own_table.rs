@@ -29,12 +29,12 @@ impl KeyLookup for Accounts {
 }
 
 #[tokio::main]
+#[allow(clippy::print_stdout, reason = "the program's output")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let accounts = Accounts(SqlitePool::connect("sqlite:accounts.db").await?);
     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
     let keys = Portunus::builder(format.build()?).lookup(accounts);
     let request = TestRequest::get("/").bearer(&std::env::args().nth(1).ok_or("own_table KEY")?);
-    let caller = keys.build()?.authenticator().authenticate(&request).await;
-    println!("{caller:?}");
+    println!("{:?}", keys.build()?.authenticator().authenticate(&request).await);
     Ok(())
 }

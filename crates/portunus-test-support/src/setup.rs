@@ -334,7 +334,7 @@ impl Setup {
     /// The service's authenticator alone.
     ///
     /// # Errors
-    /// As the service's builder.
+    /// Where what was set does not build.
     pub fn build(self) -> Result<Authenticator, BuildError> {
         Ok(self.builder().build()?.authenticator().clone())
     }
