@@ -179,6 +179,10 @@ impl<T: Directory> Directory for Watched<T> {
         let call = || self.subject.resolve_now(tenant, user);
         self.calls.now("resolve_now", call).flatten()
     }
+
+    fn sweep(&self) {
+        self.calls.now("sweep", || self.subject.sweep());
+    }
 }
 
 #[async_trait]
