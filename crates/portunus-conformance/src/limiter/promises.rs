@@ -26,13 +26,13 @@ checks!(CHECKS: Tried {
     "a decision tells of each bucket and window in the order of the request"
         => order rests on [all_or_none],
     "of many concurrent requests exactly as many pass as the limit says"
-        => concurrent rests on [limit, apart],
+        => concurrent rests on [all_or_none, apart],
     "what try_acquire admits counts for acquire and the other way round"
-        => either_way rests on [limit],
+        => either_way rests on [all_or_none],
     "a bucket counts alike with a slot, without one, and with one that another limiter filled"
-        => slots rests on [limit],
+        => slots rests on [all_or_none],
     "other quotas find what was admitted under the former ones"
-        => other_quotas rests on [limit],
+        => other_quotas rests on [all_or_none],
 });
 
 fn per_minute(limit: u64) -> Quotas {
