@@ -75,11 +75,11 @@
 pub mod actor;
 pub mod adapter;
 pub mod audit;
-mod authenticator;
-mod clock;
+pub mod authenticator;
+pub mod clock;
 pub mod config;
 mod credential;
-mod error;
+pub mod error;
 pub mod events;
 #[cfg(any(doc, doctest))]
 pub mod guide;
@@ -102,26 +102,20 @@ pub mod telemetry;
 pub mod testing;
 mod text;
 mod usage;
-mod verifier;
+pub mod verifier;
 
-pub use actor::{Actor, ActorMode};
-pub use authenticator::{
-    Admission, Attempt, Authenticator, Begun, Introspection, Outcome, PendingAttempt, Verdict,
-};
-pub use clock::{Clock, SystemClock};
+pub use authenticator::Authenticator;
+pub use clock::Clock;
 pub use config::{BuildError, Limits};
-pub use credential::{MAX_CREDENTIAL_LENGTH, Presentation};
-pub use error::{AuthError, ErrorCode, MissingScope};
+pub use error::{AuthError, ErrorCode};
 pub use limit::RateLimiter;
 pub use policy::{Principal, Requirement};
 pub use principal::KeyPrincipal;
 pub use request::RequestHead;
 pub use scope::{Scope, ScopeSet};
 pub use service::{Maintenance, Portunus, PortunusBuilder};
-pub use store::{KeyLookup, KeyStore, UsageStore};
-pub use text::ParseError;
-pub use usage::UsageRecorder;
-pub use verifier::{TokenVerifier, VerifiedToken, VerifierError};
+pub use store::{KeyLookup, KeyStore};
+pub use verifier::TokenVerifier;
 
 /// The README's programs are compiled with the documentation's.
 #[cfg(all(doctest, feature = "axum"))]

@@ -133,7 +133,7 @@ impl From<Quota> for Plain {
 /// let quotas = Quotas::new([Quota::per_minute(60)?, Quota::per_hour(1000)?])?;
 /// assert_eq!(quotas, Quotas::default());
 /// assert_eq!(quotas.to_string(), r#""minute";q=60;w=60, "hour";q=1000;w=3600"#);
-/// # Ok::<(), portunus::ParseError>(())
+/// # Ok::<(), portunus::error::ParseError>(())
 /// ```
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Quota>", into = "Vec<Quota>")]

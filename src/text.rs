@@ -9,7 +9,8 @@ use std::fmt;
 /// Its text says what was given, shortened, and what would be accepted. It never carries a secret.
 ///
 /// ```
-/// use portunus::{ParseError, Scope};
+/// use portunus::error::ParseError;
+/// use portunus::Scope;
 ///
 /// let error: ParseError = Scope::new("document:").unwrap_err();
 /// assert_eq!(error.what(), "scope");

@@ -33,7 +33,7 @@ impl UserIds {
     ///     "550e8400-e29b-41d4-a716-446655440000"
     /// );
     /// assert_eq!(UserIds::Any.canonical(upper.clone()), upper);
-    /// # Ok::<(), portunus::ParseError>(())
+    /// # Ok::<(), portunus::error::ParseError>(())
     /// ```
     #[must_use]
     pub fn canonical(self, id: UserId) -> UserId {

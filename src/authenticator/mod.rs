@@ -34,7 +34,7 @@ use std::sync::atomic::Ordering;
 use crate::actor::{Directory, OwnerStanding, UserIds};
 use crate::audit::{AuditTrail, RequestId, Witness};
 use crate::clock::Clock;
-use crate::credential::{Accepted, Presentation, Scheme};
+use crate::credential::{Accepted, Scheme};
 use crate::error::AuthError;
 use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord};
 use crate::network::{ClientIp, Transport};
@@ -43,7 +43,6 @@ use crate::request::RequestHead;
 use crate::respond::Responder;
 use crate::scope::{ScopeModel, ScopeSet};
 use crate::store::{KeyLookup, KeyStore};
-use crate::usage::UsageRecorder;
 
 pub use attempt::{Admission, Attempt, Begun, Outcome, PendingAttempt};
 use budget::Budget;
@@ -52,6 +51,9 @@ use limits::Limiting;
 use rehash::Rehashes;
 use tokens::Tokens;
 pub use verify::{Introspection, Verdict};
+
+pub use crate::credential::{MAX_CREDENTIAL_LENGTH, Presentation};
+pub use crate::usage::UsageRecorder;
 
 /// Authenticates requests. Cloning shares everything.
 ///

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 mod code;
 
+pub use crate::text::ParseError;
 pub(crate) use code::ChallengeError;
 pub use code::ErrorCode;
 

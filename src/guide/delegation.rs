@@ -2,7 +2,7 @@
 //!
 //! An integration has one key, and many people use it. Three fields say for whom a request is made:
 //!
-//! | field | whom it names | [mode](crate::ActorMode) |
+//! | field | whom it names | [mode](crate::actor::ActorMode) |
 //! |---|---|---|
 //! | `X-User-Id` | a user by id | `app_user` |
 //! | `X-On-Behalf-Of` | a user by id or e-mail address; both are to be seen in the audit | `delegated` |
@@ -25,7 +25,8 @@
 //! use portunus::config::Actors;
 //! use portunus::key::{Delegation, TenantId};
 //! use portunus::testing::{TestKeys, TestRequest};
-//! use portunus::{ActorMode, ErrorCode, Principal, scope};
+//! use portunus::actor::ActorMode;
+//! use portunus::{ErrorCode, Principal, scope};
 //!
 //! /// In a service: a query. Ann reads, and belongs to Acme.
 //! #[derive(Debug)]

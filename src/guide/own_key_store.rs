@@ -39,7 +39,7 @@
 //!
 //! [`KeyLookup`]: crate::KeyLookup#what-an-implementation-promises
 //! [`KeyStore`]: crate::KeyStore#what-an-implementation-promises
-//! [`UsageStore`]: crate::UsageStore#what-an-implementation-promises
+//! [`UsageStore`]: crate::store::UsageStore#what-an-implementation-promises
 //! [`SigningStore`]: crate::events::SigningStore#what-an-implementation-promises
 //! [`find`]: crate::KeyLookup::find
 //! [`find_now`]: crate::KeyLookup::find_now
@@ -49,10 +49,10 @@
 //! [`primaries`]: crate::KeyStore::primaries
 //! [`primary`]: crate::KeyStore::primary
 //! [`apply`]: crate::KeyStore::apply
-//! [`record_usage`]: crate::UsageStore::record_usage
-//! [`usage_of`]: crate::UsageStore::usage_of
-//! [`usage_by_hour`]: crate::UsageStore::usage_by_hour
-//! [`forget_usage_before`]: crate::UsageStore::forget_usage_before
+//! [`record_usage`]: crate::store::UsageStore::record_usage
+//! [`usage_of`]: crate::store::UsageStore::usage_of
+//! [`usage_by_hour`]: crate::store::UsageStore::usage_by_hour
+//! [`forget_usage_before`]: crate::store::UsageStore::forget_usage_before
 //! [`signing_state`]: crate::events::SigningStore::signing_state
 //!
 //! # Rows at hand

@@ -206,7 +206,7 @@ impl Method {
 /// let hasher = KeyHasher::hmac_sha256(Pepper::new(2, &this_year)?)
 ///     .accept_pepper(Pepper::new(1, &last_year)?)? // rotated out, still accepted
 ///     .accept_sha256()?; // from before there was a pepper
-/// # Ok::<(), portunus::ParseError>(())
+/// # Ok::<(), portunus::error::ParseError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct KeyHasher {

@@ -25,7 +25,7 @@ use crate::request::{FieldName, RequestHead, Single};
 ///     ["198.51.100.0/24".parse()?],
 ///     ForwardedHeader::single("CF-Connecting-IP"),
 /// );
-/// # Ok::<(), portunus::ParseError>(())
+/// # Ok::<(), portunus::error::ParseError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct ClientIp(Strategy);

@@ -15,7 +15,7 @@ use crate::request::{FieldName, RequestHead, Single, TlsVersion};
 /// let ended_here = Transport::tls(TlsVersion::V1_3);
 /// let ended_at_a_proxy =
 ///     Transport::tls(TlsVersion::V1_2).or_proven_by(["10.0.0.0/8".parse()?], "X-TLS-Version");
-/// # Ok::<(), portunus::ParseError>(())
+/// # Ok::<(), portunus::error::ParseError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Transport {

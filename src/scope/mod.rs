@@ -13,7 +13,7 @@
 //! assert!(granted.grants(&scope!("document:read")));
 //! assert!(!granted.grants(&scope!("document")));
 //! assert!(!granted.grants(&scope!("document.read")));
-//! # Ok::<(), portunus::ParseError>(())
+//! # Ok::<(), portunus::error::ParseError>(())
 //! ```
 
 mod bits;

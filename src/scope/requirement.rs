@@ -17,7 +17,7 @@ use super::set::ScopeSet;
 /// let write = ScopeRequirement::any_of([scope!("document:write"), scope!("document:*")]);
 /// assert_eq!(write.to_string(), "any of document:write, document:*");
 /// assert!(write.is_met_by(&*WildcardModel.compile(&[scope!("*")])?));
-/// # Ok::<(), portunus::ParseError>(())
+/// # Ok::<(), portunus::error::ParseError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a requirement does nothing until a set is checked against it"]

@@ -6,11 +6,12 @@
 use std::hint::black_box;
 
 use allocation_counter::measure;
+use portunus::authenticator::{Admission, Attempt};
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, Pepper};
 use portunus::policy::Requirement;
 use portunus::scope::{BitModel, Vocabulary};
 use portunus::store::MemoryStore;
-use portunus::{Admission, Attempt, Authenticator, Principal, RequestHead};
+use portunus::{Authenticator, Principal, RequestHead};
 use portunus_test_support::{Head, Setup, format, scope, stranger, with_last_character_wrong};
 
 /// The allocations of a hundred repetitions, after one that may warm up.

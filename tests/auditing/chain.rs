@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
+use portunus::ErrorCode;
+use portunus::actor::ActorMode;
 use portunus::audit::{
     Action, AuditEvent, AuditOutcome, AuditSink, ChainHead, ChainKey, JsonLines, RequestId,
     VerifyError, verify,
 };
 use portunus::key::TenantId;
-use portunus::{ActorMode, ErrorCode};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;

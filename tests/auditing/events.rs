@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use portunus::actor::ActorMode;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditTrail, MemoryAudit};
+use portunus::authenticator::Outcome;
 use portunus::key::{Delegation, KeyDigest, KeyKind, Owner, TenantId};
 use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
@@ -17,7 +19,7 @@ use portunus::quota::{Quota, Quotas};
 use portunus::request::{FieldName, TlsVersion};
 use portunus::scope::{Scope, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
-use portunus::{ActorMode, Authenticator, Clock, ErrorCode, Outcome, RequestHead, ScopeSet};
+use portunus::{Authenticator, Clock, ErrorCode, RequestHead, ScopeSet};
 use portunus_profiles::{Profile, RequestMetadata};
 use portunus_test_support::{FIND, Head, House, Setup, live, scope, stranger, tenant, test, user};
 
@@ -381,7 +383,7 @@ async fn a_key_that_used_up_its_quota_is_named() {
 struct Understands(&'static str);
 
 impl ScopeModel for Understands {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::error::ParseError> {
         Err(Scope::new(self.0).unwrap_err())
     }
 }

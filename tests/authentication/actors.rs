@@ -14,10 +14,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use portunus::actor::ActorMode;
 use portunus::actor::{
     CachedDirectory, Directory, DirectoryError, OwnerStanding, Standing, User, UserIds, UserRef,
 };
 use portunus::adapter::tower::AuthLayer;
+use portunus::authenticator::{Admission, Attempt};
 use portunus::key::{
     Access, Delegation, KeyKind, KeyRecord, Owner, Revocation, TenantId, WorkspaceId,
 };
@@ -27,8 +29,8 @@ use portunus::quota::{Quota, Quotas};
 use portunus::scope::{ScopeModel, WildcardModel};
 use portunus::testing::ManualClock;
 use portunus::{
-    ActorMode, Admission, Attempt, AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal,
-    Principal, Requirement, Scope, ScopeSet,
+    AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, Requirement, Scope,
+    ScopeSet,
 };
 use portunus_test_support::{Head, House, Setup, live, scope, stranger, tenant, test, user};
 use proptest::prelude::*;
@@ -965,7 +967,10 @@ async fn scopes_of_a_user_that_mean_nothing_are_an_outage_and_not_nothing_or_eve
     #[derive(Debug)]
     struct Picky;
     impl ScopeModel for Picky {
-        fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
+        fn compile(
+            &self,
+            names: &[Scope],
+        ) -> Result<Arc<dyn ScopeSet>, portunus::error::ParseError> {
             match names.iter().any(|name| name.as_str() == "strange") {
                 true => Err(Scope::new("").unwrap_err()),
                 false => WildcardModel.compile(names),

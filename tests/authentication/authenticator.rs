@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use portunus::actor::ActorMode;
+use portunus::authenticator::{Admission, Attempt, PendingAttempt};
 use portunus::key::{
     Alphabet, Checksum, DigestScheme, Environment, KeyFormat, KeyHasher, KeyKind, KeyRecord, Owner,
     Pepper, Revocation,
@@ -16,8 +18,7 @@ use portunus::manage::NewKey;
 use portunus::scope::{Scope, ScopeModel, ScopeRequirement, ScopeSet, WildcardModel};
 use portunus::store::{Change, KeyStore, StoredKey, WriteBatch};
 use portunus::{
-    ActorMode, Admission, Attempt, AuthError, Authenticator, BuildError, Clock, ErrorCode,
-    KeyPrincipal, PendingAttempt, Principal, Requirement,
+    AuthError, Authenticator, BuildError, Clock, ErrorCode, KeyPrincipal, Principal, Requirement,
 };
 use portunus_test_support::{
     APPLY, Call, FIND, Head, House, Point, Setup, base64, corrupt, format, live, scope, stranger,
@@ -1422,7 +1423,7 @@ async fn a_thousand_keys_are_noted_and_no_more() {
 struct NothingModel;
 
 impl ScopeModel for NothingModel {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::error::ParseError> {
         WildcardModel.compile(&[])
     }
 }
@@ -1432,7 +1433,7 @@ impl ScopeModel for NothingModel {
 struct UnreadableModel;
 
 impl ScopeModel for UnreadableModel {
-    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
+    fn compile(&self, _: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::error::ParseError> {
         Err(Scope::new("not a scope").unwrap_err())
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::actor::{DirectoryError, OwnerStanding, Standing};
+use portunus::authenticator::{Introspection, Verdict};
 use portunus::key::{Access, KeyId, KeyKind, KeyRecord, Owner, PlanName, Revocation, WorkspaceId};
 use portunus::limit::LocalLimiter;
 use portunus::network::{AllowList, Transport};
@@ -15,7 +16,7 @@ use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::store::{Change, KeyStore, WriteBatch};
 use portunus::testing::TestRequest;
-use portunus::{Authenticator, Clock, ErrorCode, Introspection, Principal, Requirement, Verdict};
+use portunus::{Authenticator, Clock, ErrorCode, Principal, Requirement};
 use portunus_test_support::{
     FIND, House, Setup, format, live, scope, stranger, tenant, test, used, user,
     with_last_character_wrong,

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use portunus::authenticator::Outcome;
 use portunus::limit::LookupBudget;
 use portunus::store::{CachedStore, LocalBus};
-use portunus::{Authenticator, ErrorCode, Outcome};
+use portunus::{Authenticator, ErrorCode};
 use portunus_test_support::random::Random;
 use portunus_test_support::{FIND, Head, House, Setup, stranger};
 

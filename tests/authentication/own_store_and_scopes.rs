@@ -13,6 +13,7 @@ use std::task::{Context, Waker};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use portunus::authenticator::Attempt;
 use portunus::events::SigningStore;
 use portunus::key::{
     DigestScheme, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Owner, Pepper, SigningState,
@@ -26,7 +27,7 @@ use portunus::store::{
     Rejected, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 use portunus::testing::ManualClock;
-use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
+use portunus::{Authenticator, Clock, ErrorCode, Principal};
 use portunus_test_support::{
     Head, Setup, format, live, scope, stranger, tenant, test, with_last_character_wrong,
 };
@@ -546,7 +547,7 @@ impl ScopeSet for Held {
 }
 
 impl ScopeModel for Roles {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::error::ParseError> {
         let known = |name: &Scope| ROLES.iter().find(|role| role.name == name.as_str());
         let held: Option<Vec<_>> = names.iter().map(known).collect();
         match held {
@@ -970,7 +971,7 @@ async fn a_principal_of_the_hosts_own_is_checked_like_the_librarys() {
         fn owner(&self) -> &Owner {
             self.0.owner()
         }
-        fn actor(&self) -> portunus::Actor<'_> {
+        fn actor(&self) -> portunus::actor::Actor<'_> {
             self.0.actor()
         }
         fn environment(&self) -> &portunus::key::Environment {

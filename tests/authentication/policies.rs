@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::routing;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use portunus::actor::Actor;
 use portunus::adapter::axum::{ProtectedRouter, RequireExt, any, delete, get, post};
 use portunus::adapter::tower::AuthLayer;
 use portunus::key::{
@@ -25,8 +26,8 @@ use portunus::request::{FieldName, TlsVersion};
 use portunus::scope::WildcardScopes;
 use portunus::testing::TestRequest;
 use portunus::{
-    Actor, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement,
-    Scope, ScopeSet,
+    Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement, Scope,
+    ScopeSet,
 };
 use portunus_test_support::{Head, House, scope, stranger, tenant, test};
 use tower::ServiceExt;

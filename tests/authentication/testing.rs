@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use portunus::actor::ActorMode;
 use portunus::actor::User;
 use portunus::audit::{Action, AuditOutcome};
 use portunus::config::Responses;
@@ -11,7 +12,7 @@ use portunus::key::{Access, Alphabet, KeyFormat, KeyKind, Owner};
 use portunus::policy::{PlanOrder, WorkspaceOf};
 use portunus::request::TlsVersion;
 use portunus::testing::{ManualClock, RecordedAudit, TestKeys, TestPrincipal, TestRequest};
-use portunus::{ActorMode, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement, scope};
+use portunus::{ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement, scope};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 

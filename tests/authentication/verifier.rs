@@ -9,18 +9,18 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::{Router, routing};
 use http::Request;
+use portunus::actor::ActorMode;
 use portunus::actor::UserIds;
 use portunus::adapter::axum::RequireExt;
 use portunus::adapter::tower::AuthLayer;
 use portunus::audit::{AuditTrail, MemoryAudit};
+use portunus::authenticator::Outcome;
 use portunus::key::{Access, Alphabet, KeyFormat, KeyId, KeyKind, Owner, PlanName, WorkspaceId};
 use portunus::limit::{LocalLimiter, LookupBudget};
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
-use portunus::{
-    ActorMode, BuildError, Clock, ErrorCode, Outcome, Principal, Requirement, TokenVerifier,
-    VerifiedToken, VerifierError,
-};
+use portunus::verifier::{VerifiedToken, VerifierError};
+use portunus::{BuildError, Clock, ErrorCode, Principal, Requirement, TokenVerifier};
 use portunus_test_support::{
     FIND, Head, House, Setup, live, scope, stranger, tenant, test, user, with_last_character_wrong,
 };

@@ -2,11 +2,12 @@
 //! with a slow model.
 
 use http::Request;
+use portunus::actor::{Actor, ActorMode};
 use portunus::adapter::tower::HttpHead;
 use portunus::key::{Access, Environment, KeyId, Owner, PlanName, WorkspaceId};
 use portunus::policy::{Explanation, PlanOrder};
 use portunus::scope::WildcardScopes;
-use portunus::{Actor, ActorMode, ErrorCode, KeyPrincipal, Principal, Requirement, ScopeSet};
+use portunus::{ErrorCode, KeyPrincipal, Principal, Requirement, ScopeSet};
 use portunus_test_support::{House, live, scope, user};
 use proptest::prelude::*;
 

@@ -13,8 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use portunus::ParseError;
 use portunus::adapter::tower::AuthLayer;
+use portunus::authenticator::Admission;
+use portunus::error::ParseError;
 use portunus::key::{KeyFamily, Owner, TenantId};
 use portunus::limit::{
     BucketId, Decision, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot,
@@ -23,7 +24,7 @@ use portunus::limit::{
 use portunus::manage::NewKey;
 use portunus::network::{ClientIp, ForwardedHeader};
 use portunus::quota::{Quota, Quotas};
-use portunus::{Admission, AuthError, Authenticator, Clock, ErrorCode, RequestHead};
+use portunus::{AuthError, Authenticator, Clock, ErrorCode, RequestHead};
 use portunus_test_support::random::Random;
 use portunus_test_support::{Head, House, Setup, stranger, tenant};
 use tower::{Layer, Service, service_fn};

@@ -533,7 +533,7 @@ impl ScopeSet for Held {
 }
 
 impl ScopeModel for Roles {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::error::ParseError> {
         Ok(Arc::new(Held(names.to_vec())))
     }
 }

@@ -546,7 +546,7 @@ async fn a_tenant_without_a_plan_can_be_given_none() {
 struct AllIsReadAndWrite;
 
 impl ScopeModel for AllIsReadAndWrite {
-    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::ParseError> {
+    fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, portunus::error::ParseError> {
         let all = names.contains(&scope("all"));
         let more = all.then(|| [scope("read"), scope("write")]);
         let names: Vec<_> = names

@@ -5,6 +5,7 @@ use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portunus::authenticator::Attempt;
 use portunus::key::{DigestScheme, KeyDigest, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, Pepper};
 use portunus::limit::LocalLimiter;
 use portunus::manage::{ImportedDigest, KeyChange, KeyManager, NewImport, NewKey};
@@ -13,7 +14,7 @@ use portunus::quota::{Quota, Quotas};
 use portunus::store::{
     CachedStore, CachedStoreBuilder, Change, KeyStore, ListQuery, LocalBus, StoredKey, WriteBatch,
 };
-use portunus::{Attempt, Authenticator, Clock, ErrorCode, Principal};
+use portunus::{Authenticator, Clock, ErrorCode, Principal};
 use portunus_test_support::{
     FIND, FaultyStore, Head, House, Setup, corrupt, format, live, scope, stranger, tenant, used,
 };

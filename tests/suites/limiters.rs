@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use portunus::Clock;
+use portunus::clock::SystemClock;
 use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter, WindowState};
 use portunus::quota::Quota;
 use portunus::testing::ManualClock;
-use portunus::{Clock, SystemClock};
 use portunus_conformance::{self as conformance, Violation, Violations};
 
 /// In which way the log is wrong, if it is.

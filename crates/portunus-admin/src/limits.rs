@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use portunus::ParseError;
+use portunus::error::ParseError;
 use portunus::quota::{Quota, Quotas};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};

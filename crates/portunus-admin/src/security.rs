@@ -6,7 +6,8 @@ use std::fmt;
 use axum::http::Request;
 use portunus::adapter::axum::RouteDemand;
 use portunus::adapter::tower::HttpHead;
-use portunus::{AuthError, Authenticator, ErrorCode, Presentation, Requirement};
+use portunus::authenticator::Presentation;
+use portunus::{AuthError, Authenticator, ErrorCode, Requirement};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,

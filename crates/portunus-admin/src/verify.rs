@@ -3,9 +3,10 @@
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use portunus::Requirement;
+use portunus::authenticator::{Introspection, Verdict};
 use portunus::key::WorkspaceId;
 use portunus::manage::{ManageError, ManagedKey};
-use portunus::{Introspection, Requirement, Verdict};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

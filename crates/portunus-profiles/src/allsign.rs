@@ -4,11 +4,12 @@ use serde::Serialize;
 
 use portunus::actor::ActorMode;
 use portunus::audit::{AuditEvent, Party};
+use portunus::error::MissingScope;
 use portunus::request::RequestHead;
 use portunus::respond::{ErrorBody, RejectionRenderer};
 use portunus::scope;
 use portunus::scope::Scope;
-use portunus::{AuthError, ErrorCode, MissingScope};
+use portunus::{AuthError, ErrorCode};
 
 pub(super) const SCOPES: &[Scope] = &[
     scope!("document:read"),

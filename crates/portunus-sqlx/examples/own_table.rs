@@ -35,6 +35,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
     let keys = Portunus::builder(format.build()?).lookup(accounts);
     let request = TestRequest::get("/").bearer(&std::env::args().nth(1).ok_or("own_table KEY")?);
-    println!("{:?}", keys.build()?.authenticator().authenticate(&request).await);
+    println!(
+        "{:?}",
+        keys.build()?.authenticator().authenticate(&request).await
+    );
     Ok(())
 }

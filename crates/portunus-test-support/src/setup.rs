@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use portunus::ParseError;
 use portunus::actor::{Directory, OwnerStanding, UserIds};
 use portunus::audit::AuditTrail;
 use portunus::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
+use portunus::error::ParseError;
 use portunus::key::{Environment, KeyFormat, KeyHasher, KeyKind, TenantId};
 use portunus::limit::{LimitFields, LookupBudget, OnOutage};
 use portunus::manage::{HostRules, IssueRules, KeyManager, Management, OperatorPolicy};

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use portunus::ParseError;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
+use portunus::error::ParseError;
 use portunus::key::{Owner, TenantId, UserId};
 use portunus_profiles::Profile;
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,8 @@ use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, 
 use portunus::audit::{AuditError, AuditEvent, AuditSink};
 use portunus::key::{Owner, TenantId};
 use portunus::limit::{Decision, LimitRequest, LimiterError};
-use portunus::{RateLimiter, TokenVerifier, VerifiedToken, VerifierError};
+use portunus::verifier::{VerifiedToken, VerifierError};
+use portunus::{RateLimiter, TokenVerifier};
 
 use portunus_test_support::{live, tenant, user};
 

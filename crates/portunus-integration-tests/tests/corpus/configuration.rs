@@ -16,9 +16,9 @@ use portunus::network::{Cidr, ClientIp, ForwardedHeader, Transport};
 use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::respond::ProblemDetails;
+use portunus::verifier::{VerifiedToken, VerifierError};
 use portunus::{
     AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, TokenVerifier,
-    VerifiedToken, VerifierError,
 };
 use portunus_profiles::Profile;
 

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use portunus::Clock;
+use portunus::clock::SystemClock;
 use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener};
-use portunus::{Clock, SystemClock};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio::sync::watch;

@@ -11,8 +11,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use portunus::Clock;
+use portunus::clock::SystemClock;
 use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener};
-use portunus::{Clock, SystemClock};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::time::{MissedTickBehavior, interval, timeout};

@@ -1,8 +1,9 @@
 //! Records that a newer version wrote.
 
+use portunus::authenticator::Attempt;
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, KeyStatus};
 use portunus::manage::{KeyChange, KeyManager, ManageError, NewKey};
-use portunus::{Attempt, Authenticator, ErrorCode};
+use portunus::{Authenticator, ErrorCode};
 use portunus_test_support::Head;
 use portunus_test_support::Setup;
 
