@@ -21,8 +21,8 @@ pub(super) struct Facts {
     /// Whether the connection is as secure as demanded.
     pub(super) secure: bool,
     pub(super) requested: Result<RequestedActor, AuthError>,
-    /// The digests of the key, where the text has the shape of one.
-    pub(super) digests: Option<Candidates>,
+    /// The digests of the key; none, where the text has not the shape of one.
+    pub(super) digests: Candidates,
     /// The text, where it may be a token of the verifier's.
     pub(super) token: Option<Zeroizing<String>>,
     pub(super) cost: u64,
@@ -46,7 +46,7 @@ impl Facts {
             client_ip,
             secure: true,
             requested: Ok(RequestedActor::Owner),
-            digests: None,
+            digests: Candidates::NONE,
             token: None,
             cost: 1,
             bucket: None,
@@ -54,7 +54,7 @@ impl Facts {
     }
 
     pub(super) fn digests(&self) -> &[KeyDigest] {
-        self.digests.as_ref().map_or(&[], Candidates::as_slice)
+        self.digests.as_slice()
     }
 }
 
@@ -105,7 +105,7 @@ impl Inner {
 
     /// Under all accepted schemes, at each use: the same secret may have been ended under an older
     /// one a moment ago.
-    pub(super) fn digests(&self, key: &str) -> Candidates {
-        self.hasher.candidates(key, self.hasher.digest(key))
+    pub(super) fn digest(&self, key: &str, facts: &mut Facts) {
+        self.hasher.candidates(key, &mut facts.digests);
     }
 }

@@ -84,7 +84,7 @@ impl Inner {
         };
         // 2. shape and 3. digest
         let mut facts = Facts::new(Purpose::Request, client_ip);
-        let digest = |key: &str| facts.digests = Some(self.digests(key));
+        let digest = |key: &str| self.digest(key, &mut facts);
         let shape = credential::with_key(way, value, digest);
         facts.token = self.external_token(way, value);
         if let (Err(error), None) = (shape, &facts.token) {
@@ -134,7 +134,7 @@ impl Inner {
     fn steps(&self, facts: &Facts, so_far: &mut Progress, mut answer: Option<Answer>) -> Advance {
         let mut step = match &answer {
             Some(answer) => answer.step(),
-            None if facts.digests.is_some() => Step::Lookup,
+            None if !facts.digests().is_empty() => Step::Lookup,
             None => Step::ExternalToken,
         };
         // At each start: a key may expire while something is awaited.

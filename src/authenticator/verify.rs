@@ -161,7 +161,7 @@ impl Authenticator {
             return Ok(None);
         }
         let mut facts = Facts::new(Purpose::Verification, asked.client_ip);
-        facts.digests = Some(self.inner.digests(key));
+        self.inner.digest(key, &mut facts);
         let mut so_far = Progress::default();
         let outcome = match self.inner.advance(&facts, &mut so_far, None) {
             Ok(None) => so_far.outcome(&facts),

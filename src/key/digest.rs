@@ -305,18 +305,15 @@ impl KeyHasher {
         self.current.digest(key.as_bytes())
     }
 
-    /// The digests that the key may be stored under, in the order of their schemes, `current`
-    /// first.
-    pub(crate) fn candidates(&self, key: &str, current: KeyDigest) -> Candidates {
-        let mut all = Candidates {
-            digests: [current; MAX_SCHEMES],
-            count: 1,
-        };
+    /// The digests that the key may be stored under, in the order of their schemes, the current one
+    /// first: written in place, for they are large.
+    pub(crate) fn candidates(&self, key: &str, all: &mut Candidates) {
+        all.digests[0] = self.digest(key);
+        all.count = 1;
         for (place, method) in all.digests[1..].iter_mut().zip(&self.older) {
             *place = method.digest(key.as_bytes());
             all.count += 1;
         }
-        all
     }
 }
 
@@ -328,6 +325,14 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
+    pub(crate) const NONE: Self = Self {
+        digests: [KeyDigest {
+            scheme: DigestScheme::Sha256,
+            words: [0; 4],
+        }; MAX_SCHEMES],
+        count: 0,
+    };
+
     pub(crate) fn as_slice(&self) -> &[KeyDigest] {
         &self.digests[..self.count]
     }

@@ -2,6 +2,7 @@
 
 use super::{KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
+use crate::key::Candidates;
 
 impl KeyManager {
     /// The key that this is the secret of, whatever its state; `None` for a text that is no key, an
@@ -30,7 +31,8 @@ impl KeyManager {
             return Ok(None);
         }
         let hasher = self.inner.authenticator.hasher();
-        let digests = hasher.candidates(key, hasher.digest(key));
+        let mut digests = Candidates::NONE;
+        hasher.candidates(key, &mut digests);
         let found = match self.inner.store.find_now(digests.as_slice()) {
             Some(found) => found,
             None => {
