@@ -92,7 +92,7 @@ async fn first_of<T>(one: impl Future<Output = T>, other: impl Future<Output = T
     let (mut one, mut other) = (pin!(one), pin!(other));
     poll_fn(|context| match one.as_mut().poll(context) {
         Poll::Pending => other.as_mut().poll(context),
-        ready => ready,
+        ready @ Poll::Ready(_) => ready,
     })
     .await
 }

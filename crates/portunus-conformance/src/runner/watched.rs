@@ -51,6 +51,11 @@ impl<T: KeyLookup> KeyLookup for Watched<T> {
         self.calls.now("find_now", call).flatten()
     }
 
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        let call = || self.subject.knows(digests);
+        self.calls.now("knows", call).unwrap_or_default()
+    }
+
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
         self.calls.now("bus", || self.subject.bus()).flatten()
     }
