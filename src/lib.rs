@@ -42,7 +42,7 @@
 //! | trait | for |
 //! |---|---|
 //! | [`KeyLookup`] | finding keys: all that authentication needs |
-//! | [`KeyStore`], [`UsageStore`], [`events::SigningStore`] | keeping keys, their counts, and what signs events |
+//! | [`KeyStore`], [`store::UsageStore`], [`events::SigningStore`] | keeping keys, their counts, and what signs events |
 //! | [`ScopeSet`], [`scope::ScopeModel`] | another idea of what a key may do |
 //! | [`RateLimiter`] | counting requests elsewhere |
 //! | [`actor::Directory`], [`actor::OwnerStanding`] | the host's users, and how owners stand |

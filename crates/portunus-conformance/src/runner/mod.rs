@@ -115,9 +115,13 @@ impl Suite {
             }
             let calls = Calls::new(&self.hangs);
             let making = make(calls.clone());
-            let making = async move { (check.run)(making.await) };
-            self.check(check.name, check.sentence.to_owned(), calls, making)
-                .await;
+            self.check(
+                check.name,
+                check.sentence.to_owned(),
+                calls,
+                (making, check.run),
+            )
+            .await;
         }
     }
 
@@ -140,19 +144,18 @@ impl Suite {
         }
         let calls = Calls::new(&self.hangs);
         let making = make(calls.clone());
-        let making = async move { walk(making.await) };
-        self.check("", sentence, calls, making).await;
+        self.check("", sentence, calls, (making, walk)).await;
     }
 
-    async fn check(
+    async fn check<T>(
         &mut self,
         name: &'static str,
         sentence: String,
         calls: Calls,
-        making: impl Future<Output = Checking>,
+        (making, run): (impl Future<Output = T>, impl FnOnce(T) -> Checking),
     ) {
         let began = Instant::now();
-        let outcome = self.outcome_of(calls, making).await;
+        let outcome = self.outcome_of(calls, making, run).await;
         self.took = began.elapsed();
         self.ended(name, sentence, outcome);
     }
@@ -217,17 +220,18 @@ impl Suite {
         Some(format!("rests on {ground}"))
     }
 
-    async fn outcome_of(
+    async fn outcome_of<T>(
         &mut self,
         calls: Calls,
-        making: impl Future<Output = Checking>,
+        making: impl Future<Output = T>,
+        run: impl FnOnce(T) -> Checking,
     ) -> Outcome {
         let left = SUITE_LIMIT.saturating_sub(self.began.elapsed());
         if left.is_zero() {
             return Outcome::Unjudged(self.ends("the 5 minutes of a suite are over"));
         }
         let made = tokio::time::timeout(MAKE_LIMIT.min(left), making).await;
-        let Ok(checking) = made else {
+        let Ok(subject) = made else {
             let subject = self.found.subject;
             self.ends(&format!("no fresh {subject} was made"));
             let limit = MAKE_LIMIT.min(left).as_secs();
@@ -236,7 +240,7 @@ impl Suite {
         };
         let left = SUITE_LIMIT.saturating_sub(self.began.elapsed());
         let limit = CHECK_LIMIT.min(left);
-        match ended(checking, &calls, limit).await {
+        match ended(run(subject), &calls, limit).await {
             Ended::Done(Ok(())) => Outcome::Kept,
             Ended::Done(Err(Failure { seen, error: None })) => Outcome::Failed(seen, None),
             Ended::Done(Err(Failure {

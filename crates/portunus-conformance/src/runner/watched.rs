@@ -52,8 +52,8 @@ impl<T: KeyLookup> KeyLookup for Watched<T> {
     }
 
     fn knows(&self, digests: &[KeyDigest]) -> bool {
-        let known = self.calls.now("knows", || self.subject.knows(digests));
-        known.unwrap_or_default()
+        let call = || self.subject.knows(digests);
+        self.calls.now("knows", call).unwrap_or_default()
     }
 
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
