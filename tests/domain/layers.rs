@@ -152,8 +152,6 @@ fn upward(file: &str, source: &str, exported: &BTreeMap<String, String>) -> Vec<
         let line = found.line;
         match (place(&own), place(module)) {
             (Some(here), Some(there)) if there >= here => None,
-            // Unit tests in a file of their own may use the doubles that hosts test with.
-            _ if module == "testing" && file.ends_with("/tests.rs") => None,
             (Some(_), Some(_)) => Some(format!("src/{file}:{line}: {own} depends on {module}")),
             (_, None) => Some(format!(
                 "src/{file}:{line}: {own} uses {name}, of no known module"
