@@ -93,10 +93,6 @@ impl Suite {
     }
 
     /// Runs checks in their order, each on a fresh subject that makes its calls by what it is given.
-    #[expect(
-        clippy::async_yields_async,
-        reason = "the check is begun when its subject is there"
-    )]
     pub(crate) async fn run<T, Fut>(
         &mut self,
         checks: &'static [Check<T>],
@@ -126,10 +122,6 @@ impl Suite {
     }
 
     /// Runs a check of which there are many, each of another seed, if nothing failed so far.
-    #[expect(
-        clippy::async_yields_async,
-        reason = "the walk is begun when its subject is there"
-    )]
     pub(crate) async fn walk<T, Fut>(
         &mut self,
         sentence: String,
