@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_queue::ArrayQueue;
@@ -44,14 +44,20 @@ struct Shared {
     /// Held while events are moved from the queue to the sinks, so that they stay in their order.
     taking: Mutex<()>,
     successes: bool,
-    throttle: Option<Throttle>,
-    clock: Arc<dyn Clock>,
+    failures: Option<Quotas>,
+    timed: OnceLock<Timed>,
     ids: Ids,
     requests: Arc<FlushRequests>,
     /// Events for which the queue had no place, and those that some sink took none of for too long.
     dropped: AtomicU64,
     given_up: AtomicU64,
     throttled: AtomicU64,
+}
+
+/// What depends on the clock: the service's, or the system's for a trail without a service.
+struct Timed {
+    clock: Arc<dyn Clock>,
+    throttle: Option<Throttle>,
 }
 
 #[derive(Default)]
@@ -83,7 +89,6 @@ pub struct AuditTrailBuilder {
     bounds: Bounds,
     successes: bool,
     failures: Option<Quotas>,
-    clock: Arc<dyn Clock>,
 }
 
 impl AuditTrail {
@@ -108,8 +113,14 @@ impl AuditTrail {
             failures: Quota::per_minute(100)
                 .and_then(|quota| Quotas::new([quota]))
                 .ok(),
-            clock: Arc::new(SystemClock::default()),
         }
+    }
+
+    /// Takes the time from a service's clock, unless another service gave its own before.
+    pub(crate) fn keep_time(&self, clock: &Arc<dyn Clock>) {
+        self.shared
+            .timed
+            .get_or_init(|| self.shared.by(Arc::clone(clock)));
     }
 
     /// Writes what was noted so far to all sinks at once, and waits until each has taken it: also
@@ -263,7 +274,7 @@ impl AuditTrail {
     /// Whether a refusal of this source is to be kept: of the key or the operator where one is
     /// known, else of the client.
     pub(super) fn keeps_refusal(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
-        let throttle = self.shared.throttle.as_ref();
+        let throttle = self.shared.timed().throttle.as_ref();
         let kept = throttle.is_none_or(|throttle| throttle.admits(known, client));
         if !kept {
             self.shared.throttled.fetch_add(1, Ordering::Relaxed);
@@ -277,7 +288,7 @@ impl AuditTrail {
     }
 
     pub(super) fn now(&self) -> SystemTime {
-        to_the_millisecond(self.shared.clock.now())
+        to_the_millisecond(self.shared.timed().clock.now())
     }
 
     pub(super) fn next_id(&self) -> EventId {
@@ -378,7 +389,10 @@ impl Shared {
         let full = self.dropped_by_the_queue();
         let throttled = self.throttled.load(Ordering::Relaxed);
         let of_lost = |missing: u64, untold: u64| {
-            let (id, at) = (self.ids.next(), to_the_millisecond(self.clock.now()));
+            let (id, at) = (
+                self.ids.next(),
+                to_the_millisecond(self.timed().clock.now()),
+            );
             let mut event = AuditEvent::new(id, at, Action::EventsLost, AuditOutcome::Ok);
             event.count = Some(untold);
             let dropped = missing - throttled;
@@ -388,6 +402,19 @@ impl Shared {
             event
         };
         outlet.tell_missing(full + throttled, of_lost).await
+    }
+
+    fn timed(&self) -> &Timed {
+        let system = || self.by(Arc::new(SystemClock::default()));
+        self.timed.get_or_init(system)
+    }
+
+    fn by(&self, clock: Arc<dyn Clock>) -> Timed {
+        let throttle = self.failures.clone();
+        Timed {
+            throttle: throttle.map(|quotas| Throttle::new(quotas, &clock)),
+            clock,
+        }
     }
 
     fn dropped_by_the_queue(&self) -> u64 {
@@ -440,12 +467,6 @@ impl AuditTrailBuilder {
         self
     }
 
-    /// Where the time comes from; the system's clock unless set.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
     /// The trail.
     #[must_use]
     pub fn build(self) -> AuditTrail {
@@ -459,10 +480,8 @@ impl AuditTrailBuilder {
                 outlets: self.sinks.into_iter().map(Outlet::new).collect(),
                 taking: Mutex::default(),
                 successes: self.successes,
-                throttle: self
-                    .failures
-                    .map(|quotas| Throttle::new(quotas, &self.clock)),
-                clock: self.clock,
+                failures: self.failures,
+                timed: OnceLock::new(),
                 ids: Ids::new(),
                 requests: Arc::new(FlushRequests::of(sinks)),
                 dropped: AtomicU64::new(0),

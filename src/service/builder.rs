@@ -102,7 +102,8 @@ impl PortunusBuilder {
         self
     }
 
-    /// Records requests and acts of management here. By default nothing is recorded.
+    /// Records requests and acts of management here, by the service's [clock](Self::clock). By default
+    /// nothing is recorded.
     pub fn audit(mut self, trail: AuditTrail) -> Self {
         self.audit = Some(trail);
         self
@@ -141,6 +142,9 @@ impl PortunusBuilder {
             Some(cache) => Arc::new(cache.clone()),
             None => store,
         };
+        if let Some(trail) = &self.audit {
+            trail.keep_time(&self.clock);
+        }
         let formats = self.credentials.formats();
         let authenticator = Authenticator::new(AuthenticatorParts {
             credentials: self.credentials,

@@ -2,7 +2,6 @@
 
 use super::valid;
 use crate::audit::{AuditEvent, AuditTrail, MemoryAudit};
-use crate::clock::Clock;
 
 /// Keeps every event, whatever their number. Cloning shares them.
 ///
@@ -38,16 +37,10 @@ impl Default for RecordedAudit {
 }
 
 impl RecordedAudit {
-    /// An audit by the system's clock.
+    /// An audit by the clock of the service that it is given to.
     #[must_use]
     pub fn new() -> Self {
         Self::with(AuditTrail::builder())
-    }
-
-    /// An audit by a clock of the test's.
-    #[must_use]
-    pub fn by(clock: impl Clock) -> Self {
-        Self::with(AuditTrail::builder().clock(clock))
     }
 
     fn with(builder: crate::audit::AuditTrailBuilder) -> Self {

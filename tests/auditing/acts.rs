@@ -29,7 +29,6 @@ fn desk(capacity: usize) -> Desk {
     let trail = AuditTrail::builder()
         .sink(log.clone())
         .capacity(capacity)
-        .clock(house.clock.clone())
         .build();
     Desk { house, trail, log }
 }

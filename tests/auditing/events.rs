@@ -45,12 +45,9 @@ async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
 }
 
 /// A trail into memory, by the house's clock.
-fn trail(house: &House, capacity: usize) -> (AuditTrail, MemoryAudit) {
+fn trail(capacity: usize) -> (AuditTrail, MemoryAudit) {
     let log = MemoryAudit::new(10_000);
-    let trail = AuditTrail::builder()
-        .sink(log.clone())
-        .capacity(capacity)
-        .clock(house.clock.clone());
+    let trail = AuditTrail::builder().sink(log.clone()).capacity(capacity);
     (trail.failures_per_source(None).build(), log)
 }
 
@@ -105,7 +102,7 @@ impl RequestHead for Addressed {
 async fn the_clients_address_is_resolved_once_for_the_request_and_its_audit() {
     let house = House::new();
     let (key, _) = house.issue(&[]).await;
-    let (trail, log) = trail(&house, 10);
+    let (trail, log) = trail(10);
     let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
     let head = Addressed(Head::bearer(&key).from("192.0.2.7"), Cell::new(0));
     let begun = authenticator.begin(&head);
@@ -125,7 +122,7 @@ async fn the_clients_address_is_resolved_once_for_the_request_and_its_audit() {
 #[tokio::test]
 async fn an_event_tells_who_did_what_with_which_key_from_where_and_when() {
     let house = House::new();
-    let (trail, log) = trail(&house, 10);
+    let (trail, log) = trail(10);
     let mut new = NewKey::new(
         "key",
         Owner::user(tenant("acme"), user("u1")).with_email("u1@acme.com"),
@@ -227,7 +224,7 @@ impl portunus::RateLimiter for NoLimiter {
 /// A key that may act for users, on a house whose store answers late or not.
 async fn one_key(late: bool) -> (House, AuditTrail, MemoryAudit, String, portunus::key::KeyId) {
     let house = House::new();
-    let (trail, log) = trail(&house, 100);
+    let (trail, log) = trail(100);
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     new.delegation = Some(Delegation::On);
     let (key, record) = house.issue_new(new).await;
@@ -463,7 +460,7 @@ async fn where_no_real_key_was_presented_none_is_named() {
 #[tokio::test]
 async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
     let house = House::new();
-    let (trail, log) = trail(&house, 10);
+    let (trail, log) = trail(10);
     let manager = Setup::of(house.store.clone(), Profile::AllSign)
         .clock(house.clock.clone())
         .manager();
@@ -562,7 +559,7 @@ async fn a_key_found_under_no_digest_of_its_own_names_nobody() {
 #[tokio::test]
 async fn what_the_queue_cannot_take_is_counted_and_told_once() {
     let house = House::new();
-    let (trail, log) = trail(&house, 3);
+    let (trail, log) = trail(3);
     let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
     note(&authenticator, 0..5).await;
     assert_eq!(trail.dropped(), 2);
@@ -592,9 +589,7 @@ async fn what_the_queue_cannot_take_is_counted_and_told_once() {
 async fn a_source_that_fails_again_and_again_is_noted_so_often_and_no_more() {
     let house = House::new();
     let log = MemoryAudit::new(1000);
-    let builder = AuditTrail::builder()
-        .sink(log.clone())
-        .clock(house.clock.clone());
+    let builder = AuditTrail::builder().sink(log.clone());
     let trail = builder.failures_per_source(Some(per_minute(3))).build();
     let (one, first) = house.issue(&[]).await;
     let (two, second) = house.issue(&[]).await;
@@ -662,7 +657,6 @@ async fn a_flood_from_everywhere_does_not_hide_what_a_real_key_does() {
     let trail = AuditTrail::builder()
         .sink(log.clone())
         .capacity(100_000)
-        .clock(house.clock.clone())
         .build();
     let (key, record) = house.issue(&[]).await;
     house.manager().revoke(&record.id, None).await.unwrap();
@@ -754,7 +748,7 @@ async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refus
     let (key, record) = house.issue(&[]).await;
     let log = MemoryAudit::new(10_000);
     let trail = AuditTrail::builder().sink(log.clone());
-    let trail = trail.clock(house.clock.clone()).build();
+    let trail = trail.build();
     let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
     // The key's share of refusals is used up: its requests are let through, and refused by a route.
     let forbidden = portunus::AuthError::new(ErrorCode::InsufficientScope);
@@ -816,7 +810,7 @@ async fn an_event_of_a_crafted_key_is_bounded_and_says_how_much_more_there_is() 
     new.workspaces = Some(workspaces.clone());
     let issued = house.manager().issue(new).await.unwrap();
     let key = issued.key.reveal();
-    let (trail, log) = trail(&house, 100);
+    let (trail, log) = trail(100);
     let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
     decide(&authenticator, &Head::bearer(&key)).await.unwrap();
     let event = written(&trail, &log).await.remove(0);
@@ -843,7 +837,7 @@ async fn an_event_of_an_ordinary_key_names_everything() {
         .collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let (key, _) = house.issue(&names).await;
-    let (trail, log) = trail(&house, 100);
+    let (trail, log) = trail(100);
     let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
     decide(&authenticator, &Head::bearer(&key)).await.unwrap();
     let event = written(&trail, &log).await.remove(0);

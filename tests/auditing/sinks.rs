@@ -74,8 +74,7 @@ fn desk(sinks: &[&Moody], capacity: usize) -> Desk {
     let house = House::new();
     let builder = AuditTrail::builder()
         .capacity(capacity)
-        .failures_per_source(None)
-        .clock(house.clock.clone());
+        .failures_per_source(None);
     let trail = sinks
         .iter()
         .fold(builder, |builder, sink| builder.sink((*sink).clone()))

@@ -208,7 +208,7 @@ async fn keys_are_ready_at_once_and_end_by_the_clock_or_by_hand() {
 #[tokio::test]
 async fn every_event_is_recorded_however_many_there_are() {
     let (keys, clock) = (TestKeys::new(), ManualClock::new());
-    let audit = RecordedAudit::by(clock.clone());
+    let audit = RecordedAudit::new();
     let service = keys.builder().audit(audit.trail()).build().unwrap();
     let authenticator = service.authenticator();
     for _ in 0..1_000 {

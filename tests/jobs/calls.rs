@@ -122,9 +122,7 @@ impl RateLimiter for Swept {
 #[tokio::test]
 async fn a_service_runs_the_jobs_of_all_its_parts() {
     let (sink, limiter, clock) = (MemoryAudit::new(100), Swept::default(), ManualClock::new());
-    let trail = AuditTrail::builder()
-        .sink(sink.clone())
-        .clock(clock.clone());
+    let trail = AuditTrail::builder().sink(sink.clone());
     let (store, newer) = (MemoryStore::new(), KeyHasher::sha256());
     let keys = |credentials: Credentials| {
         Portunus::builder(credentials)

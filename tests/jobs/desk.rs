@@ -147,7 +147,7 @@ impl Desk {
     ) -> Self {
         let (clock, store, bus) = (ManualClock::new(), FaultyStore::new(), Remote::default());
         store.answer_late(1);
-        let trail = AuditTrail::builder().clock(clock.clone());
+        let trail = AuditTrail::builder();
         let trail = sinks
             .iter()
             .fold(trail, |trail, sink| trail.sink((*sink).clone()));

@@ -64,10 +64,7 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new() -> Self {
         let (clock, log) = (ManualClock::new(), MemoryAudit::new(100_000));
-        let trail = AuditTrail::builder()
-            .sink(log.clone())
-            .clock(clock.clone())
-            .build();
+        let trail = AuditTrail::builder().sink(log.clone()).build();
         Self {
             store: FaultyStore::new(),
             clock,

@@ -81,10 +81,7 @@ impl Fixture {
 
     pub(crate) fn with(set: impl FnOnce(Admin) -> Admin) -> Self {
         let (clock, log) = (ManualClock::new(), MemoryAudit::new(100_000));
-        let trail = AuditTrail::builder()
-            .sink(log.clone())
-            .clock(clock.clone())
-            .build();
+        let trail = AuditTrail::builder().sink(log.clone()).build();
         let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
         let keys = Setup::on(MemoryStore::new())
             .bearer([format.build().unwrap()])

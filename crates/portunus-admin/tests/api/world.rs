@@ -233,10 +233,7 @@ impl World {
             FaultyStore::new(),
         );
         store.answer_late(1);
-        let trail = AuditTrail::builder()
-            .sink(log.clone())
-            .clock(clock.clone())
-            .build();
+        let trail = AuditTrail::builder().sink(log.clone()).build();
         let flushed = trail.clone();
         tokio::spawn(async move {
             loop {

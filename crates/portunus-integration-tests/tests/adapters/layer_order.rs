@@ -88,10 +88,7 @@ async fn site(limit: Duration) -> Site {
         manager.issue(new).await.unwrap().key.reveal()
     };
     let (key, weak) = (issue(&["a"]).await, issue(&[]).await);
-    let trail = AuditTrail::builder()
-        .sink(log.clone())
-        .clock(clock.clone())
-        .build();
+    let trail = AuditTrail::builder().sink(log.clone()).build();
     let authenticator = Setup::on(store.clone())
         .bearer([format()])
         .limiter(LocalLimiter::builder().clock(clock.clone()).build())

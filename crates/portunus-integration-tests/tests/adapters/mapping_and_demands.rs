@@ -71,10 +71,7 @@ struct Door {
 
 async fn door(late: bool) -> Door {
     let (house, log) = (House::new(), MemoryAudit::new(100));
-    let trail = AuditTrail::builder()
-        .sink(log.clone())
-        .clock(house.clock.clone())
-        .build();
+    let trail = AuditTrail::builder().sink(log.clone()).build();
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     new.delegation = Some(Delegation::On);
     let (key, record) = house.issue_new(new).await;

@@ -41,10 +41,7 @@ struct Door {
 /// A house, once with a store that answers at once, once with one that must be awaited.
 async fn door(late: bool) -> Door {
     let (house, log) = (House::new(), MemoryAudit::new(100));
-    let trail = AuditTrail::builder()
-        .sink(log.clone())
-        .clock(house.clock.clone())
-        .build();
+    let trail = AuditTrail::builder().sink(log.clone()).build();
     let new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     let (key, record) = house.issue_new(new).await;
     if late {

@@ -322,10 +322,7 @@ fn limits_outages_directories_and_verifiers_are_measured_as_documented() {
 fn events_that_were_not_kept_are_counted_by_the_reason() {
     let all = measured(async {
         let door = door(false).await;
-        let trail = AuditTrail::builder()
-            .sink(Full)
-            .capacity(2)
-            .clock(door.house.clock.clone());
+        let trail = AuditTrail::builder().sink(Full).capacity(2);
         let trail = trail.failures_per_source(Some(per_minute(3))).build();
         let audited = app(door.house.bearer().audit(trail.clone()));
         for _ in 0..5 {
@@ -615,10 +612,7 @@ async fn every_path() -> Shown {
             .sink(TracingAudit::new())
             .sink(Full)
             .capacity(12);
-        let trail = trail
-            .clock(door.house.clock.clone())
-            .failures_per_source(Some(per_minute(5)))
-            .build();
+        let trail = trail.failures_per_source(Some(per_minute(5))).build();
         let limiter = LocalLimiter::builder()
             .clock(door.house.clock.clone())
             .build();

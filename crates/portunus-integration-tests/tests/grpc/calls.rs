@@ -532,15 +532,9 @@ async fn event(trail: &AuditTrail, log: &MemoryAudit) -> AuditEvent {
     eventually_async(look).await.expect("an event")
 }
 
-fn audited(house: &House) -> (AuditTrail, MemoryAudit) {
+fn audited() -> (AuditTrail, MemoryAudit) {
     let log = MemoryAudit::new(100);
-    (
-        AuditTrail::builder()
-            .sink(log.clone())
-            .clock(house.clock.clone())
-            .build(),
-        log,
-    )
+    (AuditTrail::builder().sink(log.clone()).build(), log)
 }
 
 #[tokio::test]
@@ -548,7 +542,7 @@ async fn a_call_that_its_caller_gives_up_is_audited_as_abandoned() {
     for by_deadline in [false, true] {
         let house = House::new();
         let (key, record) = house.issue(&[]).await;
-        let (trail, log) = audited(&house);
+        let (trail, log) = audited();
         let site = site(house.bearer().audit(trail.clone())).await;
         let mut client = site.client().await;
         let mut hanging = request(&bearer(&key), "hangs");
@@ -578,7 +572,7 @@ async fn a_call_that_its_caller_gives_up_is_audited_as_abandoned() {
 #[tokio::test]
 async fn a_refused_call_is_audited_with_the_status_of_the_same_refusal_over_http() {
     let house = House::new();
-    let (trail, log) = audited(&house);
+    let (trail, log) = audited();
     let site = site(house.bearer().audit(trail.clone())).await;
     site.check("").await.unwrap_err();
     let event = event(&trail, &log).await;
