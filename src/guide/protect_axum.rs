@@ -111,10 +111,11 @@
 //!
 //! # Traps
 //! - **The peer's address must be there.** `axum::serve(listener, app)` alone does not tell it.
-//!   Without it, a key with an allow-list is refused, and all clients are counted as one: after a
-//!   hundred unknown keys in a minute, whoever sent them, keys that must be looked up are refused
-//!   with 429. Serve `app.into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy, read
-//!   [that guide](super::behind_a_proxy) too.
+//!   Without it, a key with an allow-list is refused, and nobody can be told apart by failures: the
+//!   number of look-ups in flight alone bounds those who try keys out
+//!   ([`LookupBudget`](crate::limit::LookupBudget)). Serve
+//!   `app.into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy, read [that
+//!   guide](super::behind_a_proxy) too.
 //! - **On a router of your own, order matters.** A route that is added after `route_layer` is open.
 //!   With a `ProtectedRouter`, so is a route that is added to what `into_router()` returned.
 //! - **`layer` is not `route_layer`.** With `layer`, unknown paths are 401 in place of 404.

@@ -18,7 +18,7 @@ use portunus::request::TlsVersion;
 use portunus::respond::ProblemDetails;
 use portunus::verifier::{VerifiedToken, VerifierError};
 use portunus::{
-    AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, TokenVerifier,
+    AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal, Portunus, Principal, TokenVerifier,
 };
 use portunus_profiles::Profile;
 
@@ -33,10 +33,20 @@ const PROXY: &str = "127.0.0.2/32";
 
 /// The authenticator of a configuration. Each has limits of its own.
 pub(crate) fn authenticator(name: &str, house: &House) -> Authenticator {
-    builder(name.strip_prefix(SERVES_GRPC).unwrap_or(name), house)
-        .clock(house.clock.clone())
-        .build()
-        .unwrap()
+    match name.strip_prefix(SERVES_GRPC).unwrap_or(name) {
+        // What a host gets that gives a format and a store and says nothing else.
+        "default" => Portunus::builder(format())
+            .store(house.store.clone())
+            .clock(house.clock.clone())
+            .build()
+            .unwrap()
+            .authenticator()
+            .clone(),
+        name => builder(name, house)
+            .clock(house.clock.clone())
+            .build()
+            .unwrap(),
+    }
 }
 
 fn builder(name: &str, house: &House) -> Setup {
@@ -52,7 +62,7 @@ fn builder(name: &str, house: &House) -> Setup {
     let profile = |profile: Profile| limited(Setup::of(house.store.clone(), profile));
     let directory = || People(Arc::clone(&house.directory_down));
     match name {
-        // What a host gets that chooses nothing.
+        // Nothing chosen, and nothing limited.
         "neutral" | "mapped" => neutral(),
         "ways" => bare()
             .bearer([format()])
