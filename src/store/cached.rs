@@ -42,7 +42,7 @@ use super::{
     BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery,
     OwnerRef, Page, SigningStore, StoreError, StoredKey, UsageStore, WriteBatch,
 };
-use crate::clock::{Clock, SystemClock, within};
+use crate::clock::{Clock, within};
 use crate::key::{KeyDigest, KeyId, KeyRecord};
 use crate::telemetry;
 
@@ -52,13 +52,14 @@ use crate::telemetry;
 ///
 /// ```
 /// use std::time::Duration;
-/// use portunus::store::{CachedStore, LocalBus, MemoryStore};
+/// use portunus::clock::SystemClock;
+/// use portunus::store::{Cache, LocalBus, MemoryStore};
 ///
 /// # let database = MemoryStore::new();
 /// // One process, and nobody else writes to the database:
-/// let alone = CachedStore::builder(database.clone()).bus(LocalBus::new()).build();
+/// let alone = Cache::new().bus(LocalBus::new()).around(database.clone(), SystemClock::default());
 /// // Several nodes without a bus: a revocation is seen everywhere within two seconds.
-/// let several = CachedStore::builder(database).staleness(Duration::from_secs(2)).build();
+/// let several = Cache::new().staleness(Duration::from_secs(2)).around(database, SystemClock::default());
 /// ```
 #[derive(Clone)]
 pub struct CachedStore {
@@ -87,32 +88,37 @@ struct Shared {
 /// How long a write waits until other nodes are told.
 const TELL_WITHIN: Duration = Duration::from_secs(2);
 
-/// Describes a [`CachedStore`].
-#[must_use = "a builder does nothing until build()"]
-pub struct CachedStoreBuilder {
-    store: Arc<dyn KeyStore>,
-    capacity: usize,
-    bytes: u64,
-    unknown_capacity: usize,
-    time_to_live: Duration,
-    staleness: Duration,
-    bus: Option<Arc<dyn InvalidationBus>>,
-    clock: Arc<dyn Clock>,
-}
-
 impl CachedStore {
-    /// A cache in front of this store.
-    pub fn builder(store: impl KeyStore) -> CachedStoreBuilder {
-        CachedStoreBuilder {
-            store: Arc::new(store),
-            capacity: 100_000,
-            bytes: settings::BYTES,
-            unknown_capacity: 10_000,
-            time_to_live: Duration::from_secs(60),
-            staleness: Duration::from_secs(2),
-            bus: None,
-            clock: Arc::new(SystemClock::default()),
+    fn of(settings: Cache, store: Arc<dyn KeyStore>, clock: Arc<dyn Clock>) -> Self {
+        let room = if settings.capacity == 0 {
+            0
+        } else {
+            settings.bytes
+        };
+        let share = room.checked_div(settings.capacity as u64).unwrap_or(0);
+        let by_size = BySize {
+            least: share.max(1),
+        };
+        let shared = Arc::new(Shared {
+            bus: settings.bus.or_else(|| store.bus()),
+            store,
+            known: Entries::with_weighter(settings.capacity, room, by_size),
+            unknown: Entries::new(settings.unknown_capacity),
+            epochs: Epochs::new(),
+            flights: Flights::default(),
+            healthy_until: AtomicU64::new(0),
+            outbox: Outbox::default(),
+            doubts: Doubts::default(),
+            numbers: AtomicU64::new(0),
+            time_to_live: settings.time_to_live,
+            staleness: settings.staleness,
+            clock,
+        });
+        if let Some(bus) = &shared.bus {
+            let listener: Weak<Shared> = Arc::downgrade(&shared);
+            bus.subscribe(listener);
         }
+        Self { shared }
     }
 
     /// Tells the bus what it could not be told before, or what a write left untold whose caller
@@ -342,91 +348,6 @@ impl fmt::Debug for CachedStore {
             .field("store", &self.shared.store)
             .field("known", &self.shared.known.len())
             .field("unknown", &self.shared.unknown.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl CachedStoreBuilder {
-    /// How many keys are remembered; 100 000 unless set.
-    pub fn capacity(mut self, keys: usize) -> Self {
-        self.capacity = keys;
-        self
-    }
-
-    /// How many bytes the keys that are remembered may take, about; 256 MiB unless set.
-    pub fn bytes(mut self, most: u64) -> Self {
-        self.bytes = most;
-        self
-    }
-
-    /// How many unknown digests are remembered; 10 000 unless set.
-    pub fn unknown_capacity(mut self, digests: usize) -> Self {
-        self.unknown_capacity = digests;
-        self
-    }
-
-    /// How long an answer is used at most while the bus is healthy; a minute unless set.
-    pub fn time_to_live(mut self, longest: Duration) -> Self {
-        self.time_to_live = longest;
-        self
-    }
-
-    /// The bound on staleness: how long an answer is used at most while the bus is not known to be
-    /// healthy, and without one; two seconds unless set. No request that begins later is let
-    /// through by it; where also the answers must have been given by then, leave some time for
-    /// them.
-    pub fn staleness(mut self, bound: Duration) -> Self {
-        self.staleness = bound;
-        self
-    }
-
-    /// How changes of other nodes are heard.
-    pub fn bus(mut self, bus: impl InvalidationBus) -> Self {
-        self.bus = Some(Arc::new(bus));
-        self
-    }
-
-    /// Where the time comes from; the system's clock unless set.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// The cache.
-    #[must_use]
-    pub fn build(self) -> CachedStore {
-        let room = if self.capacity == 0 { 0 } else { self.bytes };
-        let share = room.checked_div(self.capacity as u64).unwrap_or(0);
-        let by_size = BySize {
-            least: share.max(1),
-        };
-        let shared = Arc::new(Shared {
-            store: self.store,
-            known: Entries::with_weighter(self.capacity, room, by_size),
-            unknown: Entries::new(self.unknown_capacity),
-            epochs: Epochs::new(),
-            flights: Flights::default(),
-            bus: self.bus,
-            healthy_until: AtomicU64::new(0),
-            outbox: Outbox::default(),
-            doubts: Doubts::default(),
-            numbers: AtomicU64::new(0),
-            time_to_live: self.time_to_live,
-            staleness: self.staleness,
-            clock: self.clock,
-        });
-        if let Some(bus) = &shared.bus {
-            let listener: Weak<Shared> = Arc::downgrade(&shared);
-            bus.subscribe(listener);
-        }
-        CachedStore { shared }
-    }
-}
-
-impl fmt::Debug for CachedStoreBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CachedStoreBuilder")
-            .field("store", &self.store)
             .finish_non_exhaustive()
     }
 }

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus};
-pub use cached::{Cache, CachedStore, CachedStoreBuilder};
+pub use cached::{Cache, CachedStore};
 pub use error::StoreError;
 pub use list::{Cursor, ListQuery, Page};
 pub use memory::MemoryStore;

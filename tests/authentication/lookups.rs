@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use portunus::authenticator::Outcome;
 use portunus::limit::LookupBudget;
-use portunus::store::{CachedStore, LocalBus};
+use portunus::store::{Cache, LocalBus};
 use portunus::{Authenticator, ErrorCode};
 use portunus_test_support::random::Random;
 use portunus_test_support::{FIND, Head, House, Setup, stranger};
@@ -35,10 +35,9 @@ impl Node {
 
     /// A node that was just started: it knows no key.
     fn started(house: &House, budget: LookupBudget) -> Self {
-        let cache = CachedStore::builder(house.store.clone())
+        let cache = Cache::new()
             .bus(LocalBus::new())
-            .clock(house.clock.clone())
-            .build();
+            .around(house.store.clone(), house.clock.clone());
         let authenticator = Setup::on(cache)
             .bearer([portunus_test_support::format()])
             .clock(house.clock.clone())
@@ -53,8 +52,8 @@ impl Node {
     fn forgetful() -> Self {
         let house = House::new();
         house.store.answer_late(1);
-        let cache = CachedStore::builder(house.store.clone()).clock(house.clock.clone());
-        let authenticator = Setup::on(cache.build())
+        let cache = Cache::new().around(house.store.clone(), house.clock.clone());
+        let authenticator = Setup::on(cache)
             .bearer([portunus_test_support::format()])
             .clock(house.clock.clone());
         Self {
@@ -250,8 +249,7 @@ async fn a_key_that_was_deleted_is_known_no_more() {
     budget.per_second_past_failures = 0;
     let house = House::new();
     house.store.answer_late(1);
-    let cache = CachedStore::builder(house.store.clone()).clock(house.clock.clone());
-    let cache = cache.build();
+    let cache = Cache::new().around(house.store.clone(), house.clock.clone());
     let authenticator = Setup::on(cache.clone())
         .bearer([portunus_test_support::format()])
         .clock(house.clock.clone())

@@ -12,7 +12,7 @@ use portunus::manage::{ImportedDigest, KeyChange, KeyManager, NewImport, NewKey}
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
 use portunus::store::{
-    CachedStore, CachedStoreBuilder, Change, KeyStore, ListQuery, LocalBus, StoredKey, WriteBatch,
+    Cache, CachedStore, Change, KeyStore, ListQuery, LocalBus, StoredKey, WriteBatch,
 };
 use portunus::{Authenticator, Clock, ErrorCode, Principal};
 use portunus_test_support::{
@@ -32,10 +32,9 @@ impl Cached {
         Self::with(House::new(), |cache| cache.bus(LocalBus::new()))
     }
 
-    fn with(house: House, set: impl FnOnce(CachedStoreBuilder) -> CachedStoreBuilder) -> Self {
+    fn with(house: House, set: impl FnOnce(Cache) -> Cache) -> Self {
         house.store.answer_late(1);
-        let cache =
-            set(CachedStore::builder(house.store.clone()).clock(house.clock.clone())).build();
+        let cache = set(Cache::new()).around(house.store.clone(), house.clock.clone());
         Self { house, cache }
     }
 
@@ -474,7 +473,7 @@ async fn a_cache_without_room_is_no_cache_and_no_panic() {
 #[tokio::test]
 async fn a_time_to_live_shorter_than_the_bound_on_staleness_is_kept() {
     for time_to_live in [Duration::ZERO, Duration::from_secs(1)] {
-        let set = |cache: CachedStoreBuilder| cache.bus(LocalBus::new()).time_to_live(time_to_live);
+        let set = |cache: Cache| cache.bus(LocalBus::new()).time_to_live(time_to_live);
         let cached = Cached::with(House::new(), set);
         let (known, unknown) = (
             digest(DigestScheme::Sha256, 1),
@@ -716,11 +715,7 @@ async fn all_else_is_the_stores_and_nothing_shows_a_digest() {
             .id,
         record.id
     );
-    let shown = format!(
-        "{:?} {:?}",
-        cached.cache,
-        CachedStore::builder(cached.cache.clone())
-    );
+    let shown = format!("{:?} {:?}", cached.cache, Cache::new());
     let hex: String = cached
         .house
         .hasher

@@ -15,8 +15,8 @@ use portunus::key::{KeyDigest, KeyRecord, Owner, Revocation};
 use portunus::manage::{ImportedDigest, KeyChange, ManageError, NewImport, NewKey};
 use portunus::network::AllowList;
 use portunus::store::{
-    BusError, CachedStore, CachedStoreBuilder, Change, Invalidation, InvalidationBus,
-    InvalidationListener, KeyStore, LocalBus, MemoryStore, WriteBatch,
+    BusError, Cache, CachedStore, Change, Invalidation, InvalidationBus, InvalidationListener,
+    KeyStore, LocalBus, MemoryStore, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus_test_support::gated::{begin, digest, insert, record, revoke, soon, stands};
@@ -133,10 +133,9 @@ impl Nodes {
     fn new() -> Self {
         let (clock, store, (link, others)) = (ManualClock::new(), MemoryStore::new(), Link::two());
         let node = |bus: &Link| {
-            CachedStore::builder(store.clone())
-                .clock(clock.clone())
+            Cache::new()
                 .bus(bus.clone())
-                .build()
+                .around(store.clone(), clock.clone())
         };
         let (one, other) = (node(&link), node(&others));
         Self {
@@ -157,10 +156,9 @@ impl Nodes {
 fn local_nodes(store: &MemoryStore, clock: &ManualClock) -> (CachedStore, CachedStore) {
     let bus = LocalBus::new();
     let node = || {
-        CachedStore::builder(store.clone())
-            .clock(clock.clone())
+        Cache::new()
             .bus(bus.clone())
-            .build()
+            .around(store.clone(), clock.clone())
     };
     (node(), node())
 }
@@ -267,10 +265,9 @@ async fn a_bus_across_processes_tells_both_nodes() {
 #[tokio::test]
 async fn without_a_bus_every_answer_lives_as_long_as_the_bound_and_no_longer() {
     let (store, clock) = (MemoryStore::new(), ManualClock::new());
-    let node = CachedStore::builder(store.clone())
-        .clock(clock.clone())
+    let node = Cache::new()
         .staleness(Duration::from_secs(5))
-        .build();
+        .around(store.clone(), clock.clone());
     store.apply(&insert(1)).await.unwrap();
     assert_eq!(
         (
@@ -368,13 +365,11 @@ async fn reconnecting_forgets_what_was_learned_while_nothing_was_heard() {
 #[tokio::test]
 async fn a_bound_without_an_end_is_a_bound() {
     let (clock, link) = (ManualClock::new(), Link::default());
-    let node = CachedStore::builder(MemoryStore::new())
-        .clock(clock.clone())
-        .bus(link.clone());
-    let node = node
+    let node = Cache::new()
+        .bus(link.clone())
         .staleness(Duration::MAX)
         .time_to_live(Duration::MAX)
-        .build();
+        .around(MemoryStore::new(), clock.clone());
     link.listener().heard_all(Duration::ZERO);
     assert!(node.is_healthy());
     node.apply(&insert(1)).await.unwrap();
@@ -386,16 +381,11 @@ async fn a_bound_without_an_end_is_a_bound() {
 #[tokio::test]
 async fn where_nothing_may_be_stale_nothing_is_remembered_unless_the_bus_is_healthy() {
     let clock = ManualClock::new();
-    let node = |builder: CachedStoreBuilder| {
-        builder
-            .clock(clock.clone())
-            .staleness(Duration::ZERO)
-            .build()
+    let node = |cache: Cache| {
+        let cache = cache.staleness(Duration::ZERO);
+        cache.around(MemoryStore::new(), clock.clone())
     };
-    let (deaf, hearing) = (
-        node(CachedStore::builder(MemoryStore::new())),
-        node(CachedStore::builder(MemoryStore::new()).bus(LocalBus::new())),
-    );
+    let (deaf, hearing) = (node(Cache::new()), node(Cache::new().bus(LocalBus::new())));
     for (store, remembers) in [(&deaf, false), (&hearing, true)] {
         store.apply(&insert(1)).await.unwrap();
         assert_eq!(

@@ -5,6 +5,7 @@
 //! The store here reads when a look-up begins and answers when it is released, as a database over a
 //! slow wire does: so each order of events is played, not hoped for.
 
+use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,7 +15,7 @@ use futures_util::future::join_all;
 use portunus::Clock;
 use portunus::key::Owner;
 use portunus::store::{
-    CachedStore, Change, KeyStore, LocalBus, MemoryStore, StoreError, WriteBatch,
+    Cache, CachedStore, Change, KeyStore, LocalBus, MemoryStore, StoreError, WriteBatch,
 };
 use portunus_test_support::gated::{
     Node, PATIENCE, READ, WRITTEN, begin, digest, insert, record, revoke, soon, stands,
@@ -266,10 +267,9 @@ impl Clock for StoppingClock {
 #[tokio::test]
 async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_its_own() {
     let (clock, store) = (StoppingClock::default(), FaultyStore::new());
-    let cache = CachedStore::builder(store.clone())
-        .clock(clock.clone())
+    let cache = Cache::new()
         .bus(LocalBus::new())
-        .build();
+        .around(store.clone(), clock.clone());
     cache.apply(&insert(1)).await.unwrap();
     store.hold(READ);
     let first = begin(stands(&cache, 1));
@@ -654,11 +654,11 @@ async fn a_write_that_ended_leaves_no_doubt() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn no_request_that_begins_after_a_revocation_was_acknowledged_is_let_in() {
     const ROUNDS: u64 = 10_000;
-    let cache = CachedStore::builder(MemoryStore::new())
+    let cache = Cache::new()
         .bus(LocalBus::new())
         .capacity(1000)
         .unknown_capacity(100)
-        .build();
+        .around(MemoryStore::new(), SystemClock::default());
     let revoked_below = Arc::new(AtomicUsize::new(0));
     let over = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..2_u64)

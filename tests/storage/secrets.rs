@@ -2,6 +2,7 @@
 //! deleted or given another digest, the next request on every node is answered as the bare store
 //! would answer it, whatever that node remembers.
 
+use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use portunus::ErrorCode;
 use portunus::key::{DigestScheme, KeyDigest, KeyHasher, Owner, Pepper, Revocation};
 use portunus::manage::{ImportedDigest, NewImport, NewKey};
 use portunus::store::{
-    CachedStore, Change, Invalidation, InvalidationListener, KeyStore, LocalBus, MemoryStore,
-    StoreError, StoredKey, WriteBatch,
+    Cache, CachedStore, Change, Invalidation, InvalidationListener, KeyStore, LocalBus,
+    MemoryStore, StoreError, StoredKey, WriteBatch,
 };
 use portunus::testing::ManualClock;
 use portunus_test_support::gated::{Node, READ, begin, record};
@@ -83,8 +84,8 @@ impl Nodes {
     fn new() -> Self {
         let (store, clock, bus) = (MemoryStore::new(), ManualClock::new(), LocalBus::new());
         let node = || {
-            let cache = CachedStore::builder(store.clone()).clock(clock.clone());
-            cache.bus(bus.clone()).build()
+            let cache = Cache::new().bus(bus.clone());
+            cache.around(store.clone(), clock.clone())
         };
         let (one, other) = (node(), node());
         Self { store, one, other }
@@ -369,9 +370,9 @@ async fn what_a_node_of_the_version_before_says_is_enough() {
     }
     let bus = Arc::new(Hears(std::sync::Mutex::default()));
     let store = MemoryStore::new();
-    let cache = CachedStore::builder(store.clone())
+    let cache = Cache::new()
         .bus(Arc::clone(&bus))
-        .build();
+        .around(store.clone(), SystemClock::default());
     let listener = bus.0.lock().unwrap().take().unwrap().upgrade().unwrap();
     listener.heard_all(Duration::ZERO);
     let [newest, _, oldest] = secret();

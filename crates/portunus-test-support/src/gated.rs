@@ -9,7 +9,7 @@ use crate::Setup;
 use futures_util::FutureExt;
 use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyKind, KeyRecord, Owner, Revocation};
 use portunus::manage::KeyManager;
-use portunus::store::{CachedStore, Change, KeyStore, LocalBus, WriteBatch};
+use portunus::store::{Cache, CachedStore, Change, KeyStore, LocalBus, WriteBatch};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 
 use crate::{format, live, tenant};
@@ -32,10 +32,9 @@ pub struct Node {
 impl Node {
     pub fn new() -> Self {
         let (clock, store, bus) = (ManualClock::new(), FaultyStore::new(), LocalBus::new());
-        let cache = CachedStore::builder(store.clone())
-            .clock(clock.clone())
+        let cache = Cache::new()
             .bus(bus.clone())
-            .build();
+            .around(store.clone(), clock.clone());
         Self {
             clock,
             store,
@@ -47,9 +46,7 @@ impl Node {
     /// Without a bus: others may write, and nobody tells.
     pub fn deaf() -> Self {
         let (clock, store) = (ManualClock::new(), FaultyStore::new());
-        let cache = CachedStore::builder(store.clone())
-            .clock(clock.clone())
-            .build();
+        let cache = Cache::new().around(store.clone(), clock.clone());
         Self {
             clock,
             store,
@@ -60,10 +57,9 @@ impl Node {
 
     /// Another node on the same store and bus.
     pub fn neighbour(&self) -> CachedStore {
-        CachedStore::builder(self.store.inner().clone())
-            .clock(self.clock.clone())
+        Cache::new()
             .bus(self.bus.clone())
-            .build()
+            .around(self.store.inner().clone(), self.clock.clone())
     }
 
     pub fn manager(&self) -> KeyManager {

@@ -4,23 +4,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CachedStore, CachedStoreBuilder};
+use super::CachedStore;
 use crate::clock::Clock;
 use crate::store::{InvalidationBus, KeyStore};
 
 /// How many bytes the cached keys take at most, unless it is set.
-pub(super) const BYTES: u64 = 256 << 20;
+const BYTES: u64 = 256 << 20;
 
 /// Settings of the cache in front of a store that must be awaited.
 #[derive(Clone)]
 #[must_use = "settings do nothing until they are given to a builder"]
 pub struct Cache {
-    capacity: usize,
-    bytes: u64,
-    unknown_capacity: usize,
-    time_to_live: Duration,
-    staleness: Duration,
-    bus: Option<Arc<dyn InvalidationBus>>,
+    pub(super) capacity: usize,
+    pub(super) bytes: u64,
+    pub(super) unknown_capacity: usize,
+    pub(super) time_to_live: Duration,
+    pub(super) staleness: Duration,
+    pub(super) bus: Option<Arc<dyn InvalidationBus>>,
     off: bool,
 }
 
@@ -94,18 +94,8 @@ impl Cache {
     ///
     /// [`PortunusBuilder::store`]: crate::PortunusBuilder::store
     #[must_use]
-    pub fn around(self, store: Arc<dyn KeyStore>, clock: Arc<dyn Clock>) -> CachedStore {
-        let builder = CachedStoreBuilder {
-            bus: self.bus.or_else(|| store.bus()),
-            store,
-            capacity: self.capacity,
-            bytes: self.bytes,
-            unknown_capacity: self.unknown_capacity,
-            time_to_live: self.time_to_live,
-            staleness: self.staleness,
-            clock,
-        };
-        builder.build()
+    pub fn around(self, store: impl KeyStore, clock: impl Clock) -> CachedStore {
+        CachedStore::of(self, Arc::new(store), Arc::new(clock))
     }
 }
 

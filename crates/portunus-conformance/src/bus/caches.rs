@@ -1,6 +1,7 @@
 //! What a bus is for: what is changed through the cache of one node, the cache of the other one
 //! knows within the bound.
 
+use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +10,7 @@ use super::ear::EVERY;
 use super::nodes::{BusNodes, digest, id, insert};
 use crate::report::{Checked, Failure};
 use portunus::key::{KeyDigest, Revocation};
-use portunus::store::{CachedStore, KeyStore, WriteBatch};
+use portunus::store::{Cache, CachedStore, KeyStore, WriteBatch};
 
 checks!(CHECKS: BusNodes {
     "a key that is revoked on one node is refused on the other within the bound"
@@ -25,10 +26,10 @@ const ROUNDS: u64 = 8;
 pub(super) async fn caches(nodes: &BusNodes) -> [CachedStore; 2] {
     let [here, there] = nodes.stores();
     let cache = |store: Arc<dyn KeyStore>, bus| {
-        CachedStore::builder(store)
+        Cache::new()
             .bus(bus)
             .staleness(nodes.bound)
-            .build()
+            .around(store, SystemClock::default())
     };
     let caches = [
         cache(here, Arc::clone(&nodes.here.bus)),

@@ -1,7 +1,8 @@
 //! The primary keys of many owners, asked for at once and one by one.
 
+use portunus::clock::SystemClock;
 use portunus::manage::{KeyManager, NewKey};
-use portunus::store::{CachedStore, LocalBus, MemoryStore};
+use portunus::store::{Cache, CachedStore, LocalBus, MemoryStore};
 use portunus_test_support::Setup;
 
 use super::*;
@@ -94,9 +95,9 @@ async fn one_by_one(store: &impl KeyStore, at: SystemTime) -> Vec<Option<KeyId>>
 
 pub(crate) async fn the_primary_keys_of_many_owners_are_those_that_each_has(home: &impl Home) {
     let (store, memory) = (home.open().await, MemoryStore::new());
-    let cached = CachedStore::builder(store.clone())
+    let cached = Cache::new()
         .bus(LocalBus::new())
-        .build();
+        .around(store.clone(), SystemClock::default());
     for batch in batches() {
         memory.apply(&batch).await.unwrap();
         cached.apply(&batch).await.unwrap();

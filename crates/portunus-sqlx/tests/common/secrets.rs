@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use portunus::clock::SystemClock;
 use portunus::key::KeyHasher;
-use portunus::store::{CachedStore, InvalidationBus, StoredKey};
+use portunus::store::{Cache, CachedStore, InvalidationBus, StoredKey};
 
 use super::ear::Ear;
 use super::*;
@@ -76,8 +77,8 @@ pub(crate) async fn whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cac
 {
     let nodes = nodes.map(|(store, bus)| {
         let ear = Ear::on(&bus);
-        let cache = CachedStore::builder(store.clone()).bus(bus);
-        let cache = cache.time_to_live(NEVER).staleness(NEVER).build();
+        let cache = Cache::new().bus(bus).time_to_live(NEVER).staleness(NEVER);
+        let cache = cache.around(store.clone(), SystemClock::default());
         Node { store, cache, ear }
     });
     for node in &nodes {

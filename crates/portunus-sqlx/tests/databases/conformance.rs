@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::common::{Home, PostgresHome, written};
+use portunus::clock::SystemClock;
 use portunus::store::{
-    CachedStore, Change, KeyStore, ListQuery, LocalBus, MemoryStore, UsageStore, WriteBatch,
+    Cache, CachedStore, Change, KeyStore, ListQuery, LocalBus, MemoryStore, UsageStore, WriteBatch,
 };
 use portunus_conformance::{self as conformance, BusNodes};
 use portunus_sqlx::{PostgresStore, SqliteStore};
@@ -59,7 +60,9 @@ async fn emptied<S: KeyStore + UsageStore>(store: S) -> S {
 }
 
 fn cached(store: impl KeyStore) -> CachedStore {
-    CachedStore::builder(store).bus(LocalBus::new()).build()
+    Cache::new()
+        .bus(LocalBus::new())
+        .around(store, SystemClock::default())
 }
 
 /// A folder of SQLite files.

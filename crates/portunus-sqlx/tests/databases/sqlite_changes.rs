@@ -1,5 +1,6 @@
 //! Which keys the caches on one SQLite file forget, and when they forget all.
 
+use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::common::{
     rejected, secrets,
 };
 use portunus::key::{KeyDigest, KeyHasher, Revocation};
-use portunus::store::{CachedStore, Change, Invalidation, KeyStore, WriteBatch};
+use portunus::store::{Cache, CachedStore, Change, Invalidation, KeyStore, WriteBatch};
 use portunus_sqlx::SqliteStore;
 use portunus_test_support::wait::until_async;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
@@ -39,7 +40,9 @@ async fn a_write_of_another_store_takes_its_own_key_out_of_a_cache_and_no_other(
     let home = SqliteHome::new();
     let (here, there) = (three_keys(&home).await, home.open().await);
     let watch = here.watch();
-    let cache = CachedStore::builder(here).bus(watch.clone()).build();
+    let cache = Cache::new()
+        .bus(watch.clone())
+        .around(here, SystemClock::default());
     let ear = Ear::awake_on(&watch).await;
     let mut revoked = get(&there, "a").await;
     revoked.revoked = Some(Revocation::new(at(2_000), None));
