@@ -139,7 +139,8 @@
 //!   does not know it must refuse, and never skip.
 //! - **Time and order.** The manager gives whole milliseconds; a column of whole seconds loses the
 //!   order of pages. Compare ids by their bytes (in SQL: `COLLATE "C"`, `BINARY`).
-//! - **Each look-up is a trip.** Put a [`CachedStore`](crate::store::CachedStore) in front, for the
-//!   authenticator and the manager both, and keys in use cost none. A store that keeps records in
-//!   memory answers by [`find_now`](crate::KeyLookup::find_now) instead, and hands out the same
-//!   `Arc<StoredKey>` until the key changes.
+//! - **Each look-up is a trip,** but for the cache that [`Portunus::builder`](crate::Portunus::builder)
+//!   puts in front of a store that must be awaited: keys in use cost none, and an answer is used for
+//!   two seconds at most unless [`bus`](crate::KeyLookup::bus) tells of changes. A store that keeps
+//!   records in memory answers by [`find_now`](crate::KeyLookup::find_now) instead, also where it is
+//!   given no digest, and hands out the same `Arc<StoredKey>` until the key changes.
