@@ -462,7 +462,9 @@ async fn each_wrong_bus_fails_by_one_root_cause_alone() {
     for (how, expected, outcome) in tasks.join_all().await {
         let violations = outcome.expect_err(&format!("{how:?} passes"));
         let told: Vec<_> = violations.iter().map(Violation::check).collect();
-        if told != [expected] {
+        // It never proves anything: on a loaded machine, who comes late may be told so as well.
+        let late = how == SaysNeverMisses && told == [LATE, expected];
+        if told != [expected] && !late {
             wrong.push(format!(
                 "{how:?} had to fail by {expected:?} alone: {violations}"
             ));
