@@ -287,7 +287,10 @@ impl Jobs {
         loop {
             let seen = self.flushes_requested();
             for (place, job) in self.jobs.iter().enumerate() {
-                let may = begins || (!first.is_empty() && !failed.contains(&place));
+                // The last round does each job once: done again and again, those without work would
+                // never let this task rest, and tokio gives a task that does not rest nothing more.
+                let again = which == Which::Due && !first.is_empty() && !failed.contains(&place);
+                let may = begins || again;
                 if let Some(turn) = may.then(|| self.begin(job, which)).flatten() {
                     if begins {
                         first.insert(place);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use portunus::Maintenance;
+use portunus::audit::{AuditError, AuditEvent, AuditSink, MemoryAudit};
 
 use crate::desk::{Desk, RECORD, Remote, names, until};
 
@@ -70,4 +72,31 @@ async fn what_cannot_be_written_at_the_end_is_told_as_lost_within_the_limit() {
     assert_eq!((done.uses_waiting, done.events_waiting), (3, 5));
     assert_eq!(good.events(), [0, 1, 2, 3, 4]);
     assert_eq!(names(&done).len(), 2, "{done:?}");
+}
+
+/// A sink that waits by the runtime's own timer, as those of databases do.
+#[derive(Debug)]
+struct ByTimer(MemoryAudit);
+
+#[async_trait]
+impl AuditSink for ByTimer {
+    async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.0.record(events).await
+    }
+}
+
+#[tokio::test]
+async fn the_last_round_leaves_the_runtime_time_for_what_it_waits_for() {
+    let log = MemoryAudit::new(10);
+    let (quick, slow) = (Remote::default(), ByTimer(log.clone()));
+    let desk = Desk::with(&[&quick], |trail| trail.sink(slow), |keys| keys).await;
+    let desk = Arc::new(desk);
+    let (stop, run) = start(&desk);
+    desk.note([1, 2, 3]);
+    drop(stop);
+    let done = run.await.unwrap();
+    assert_eq!(done.events_waiting, 0, "{done:?}");
+    assert!(done.failures.is_empty(), "{done:?}");
+    assert_eq!(log.all().len(), 3);
 }
