@@ -460,8 +460,7 @@ impl AuditTrailBuilder {
     }
 
     /// How many refusals of one source (a key or an operator, else a client's address, IPv6 by /64)
-    /// are noted; 100 a minute unless set, `None` for all. What was let through is never left out by
-    /// this, however it ended.
+    /// are noted; 100 a minute unless set, `None` for all. What was let through is never left out.
     pub fn failures_per_source(mut self, quotas: Option<Quotas>) -> Self {
         self.failures = quotas;
         self

@@ -111,8 +111,8 @@ impl Inner {
     }
 
     /// Writes what is noted, one key after the other, unless a write has failed a moment ago.
-    /// Returns how many keys it has written, and the failure that ended it. Dropping it loses nothing: what may have been written
-    /// is written again, which harms nobody.
+    /// Returns how many keys it has written, and the failure that ended it. Dropping it loses
+    /// nothing: what may have been written is written again, which harms nobody.
     pub(super) async fn write_rehashes(&self) -> (usize, Result<(), StoreError>) {
         let (queue, mut written) = (&self.rehashes, 0);
         let Some(store) = &self.rehash_in else {
