@@ -154,17 +154,14 @@ impl PortunusBuilder {
             actors: self.actors,
             policy: self.policy,
             responses: self.responses,
-            audit: self.audit.clone(),
-            clock: Arc::clone(&self.clock),
+            audit: self.audit,
+            clock: self.clock,
         })?;
         let jobs = Jobs::new(jobs::Parts {
             counts: store.usage(),
-            usage: authenticator.usage().clone(),
             cache: cache.clone(),
-            trail: self.audit,
-            authenticator: Some(authenticator.clone()),
+            authenticator: authenticator.clone(),
             retention: self.retention,
-            clock: self.clock,
         });
         let manager = KeyManager::new(authenticator.clone(), store, formats, self.management)?;
         Ok(Portunus {

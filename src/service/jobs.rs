@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use super::Maintenance;
 use crate::audit::AuditTrail;
 use crate::authenticator::Authenticator;
-use crate::clock::{Clock, within};
+use crate::clock::within;
 use crate::store::{CachedStore, UsageStore};
 use crate::telemetry;
 use crate::usage::UsageRecorder;
@@ -66,13 +66,23 @@ impl Default for Retention {
 pub(crate) struct Parts {
     /// Where usage is written.
     pub(crate) counts: Option<Arc<dyn UsageStore>>,
-    pub(crate) usage: UsageRecorder,
     pub(crate) cache: Option<CachedStore>,
-    pub(crate) trail: Option<AuditTrail>,
-    /// Whose new digests are written, and whose limiter and directory are swept.
-    pub(crate) authenticator: Option<Authenticator>,
+    /// Whose usage, events and new digests are written, and whose limiter and directory are swept.
+    pub(crate) authenticator: Authenticator,
     pub(crate) retention: Retention,
-    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Parts {
+    fn usage(&self) -> &UsageRecorder {
+        self.authenticator.usage()
+    }
+    fn trail(&self) -> Option<&AuditTrail> {
+        self.authenticator.audit()
+    }
+
+    fn now(&self) -> Duration {
+        self.authenticator.clock().monotonic()
+    }
 }
 
 /// All periodic jobs of one service.
@@ -198,14 +208,11 @@ impl Jobs {
     pub(crate) fn new(parts: Parts) -> Self {
         let mut work = Vec::new();
         let mut add = |all: &mut dyn Iterator<Item = Work>| work.extend(all);
-        let sinks = parts.trail.as_ref().map_or(0, AuditTrail::sinks);
+        let sinks = parts.trail().map_or(0, AuditTrail::sinks);
         add(&mut parts.counts.iter().map(|_| Work::Usage));
         add(&mut (0..sinks).map(Work::Events));
         add(&mut parts.cache.iter().map(|_| Work::Publish));
-        if parts.authenticator.is_some() {
-            work.extend([Work::Rehash, Work::SweepLimiter]);
-        }
-        work.push(Work::SweepCaches);
+        work.extend([Work::Rehash, Work::SweepLimiter, Work::SweepCaches]);
         if parts.counts.is_some() && parts.retention.usage.is_some() {
             work.push(Work::DeleteUsage);
         }
@@ -216,7 +223,7 @@ impl Jobs {
             work,
             slot: Mutex::default(),
         };
-        parts.usage.await_jobs(&parts.clock);
+        parts.usage().await_jobs(parts.authenticator.clock());
         Self {
             jobs: work.into_iter().map(job).collect(),
             parts,
@@ -232,7 +239,7 @@ impl Jobs {
     /// It returns within ten seconds, whatever hangs, and passes over what another call is doing.
     /// Dropping the future loses nothing: what was not done is due at the next call.
     pub(crate) async fn maintain(&self) -> Maintenance {
-        self.parts.usage.jobs_are_run();
+        self.parts.usage().jobs_are_run();
         let mut failures = Vec::new();
         self.round(Which::Due, &mut failures).await;
         self.log_losses();
@@ -248,7 +255,7 @@ impl Jobs {
     #[cfg(feature = "tokio")]
     pub(crate) async fn run(&self, shutdown: impl Future<Output = ()>) -> Maintenance {
         let (since, mut shutdown) = (self.totals(), pin!(shutdown));
-        self.parts.usage.jobs_are_run();
+        self.parts.usage().jobs_are_run();
         loop {
             let (seen, mut failures) = (self.flushes_requested(), Vec::new());
             let next = async {
@@ -320,13 +327,13 @@ impl Jobs {
         let wanted = match job.work {
             Work::Events(sink) => {
                 let wanted = |trail: &AuditTrail| trail.is_flush_wanted(sink);
-                self.parts.trail.as_ref().is_some_and(wanted)
+                self.parts.trail().is_some_and(wanted)
             }
             _ => false,
         };
         let mut slot = job.slot.lock();
         let due = match which {
-            Which::Due => wanted || slot.due <= self.parts.clock.monotonic(),
+            Which::Due => wanted || slot.due <= self.parts.now(),
             #[cfg(feature = "tokio")]
             Which::Last => job.work.saves(),
         };
@@ -338,7 +345,7 @@ impl Jobs {
     /// Does a job within its limit of time, and says when it is due again.
     async fn perform(&self, turn: Turn<'_>) -> Result<(), Failure> {
         let Job { work, slot } = turn.0;
-        let done = match (*work, &self.parts.trail) {
+        let done = match (*work, self.parts.trail()) {
             // Who waits for a flush must be told that it was given up.
             (Work::Events(sink), Some(trail)) => {
                 let flushed = trail.flush_sink(sink, LIMIT).await;
@@ -349,7 +356,7 @@ impl Jobs {
                 done.unwrap_or_else(|| Err(no_end(LIMIT)))
             }
         };
-        let now = self.parts.clock.monotonic();
+        let now = self.parts.now();
         let (every, again) = work.every();
         let mut slot = slot.lock();
         slot.due = now.saturating_add(if done.is_ok() { every } else { again });
@@ -369,13 +376,13 @@ impl Jobs {
     async fn work(&self, work: Work) -> Result<(), Failure> {
         let parts = &self.parts;
         let before = |kept: Option<Duration>| {
-            let at = kept.and_then(|kept| parts.clock.now().checked_sub(kept));
+            let at = kept.and_then(|kept| parts.authenticator.clock().now().checked_sub(kept));
             at.unwrap_or(SystemTime::UNIX_EPOCH)
         };
         match work {
             Work::Usage => {
                 if let Some(store) = &parts.counts {
-                    parts.usage.flush(&**store).await?;
+                    parts.usage().flush(&**store).await?;
                 }
             }
             Work::Publish => {
@@ -384,18 +391,12 @@ impl Jobs {
                 }
             }
             Work::Rehash => {
-                if let Some(authenticator) = &parts.authenticator {
-                    authenticator.try_write_rehashes().await?;
-                }
+                parts.authenticator.try_write_rehashes().await?;
             }
-            Work::SweepLimiter => {
-                let authenticator = parts.authenticator.iter();
-                authenticator.for_each(Authenticator::sweep_limiter);
-            }
+            Work::SweepLimiter => parts.authenticator.sweep_limiter(),
             Work::SweepCaches => {
                 parts.cache.iter().for_each(CachedStore::sweep);
-                let authenticator = parts.authenticator.iter();
-                authenticator.for_each(Authenticator::sweep_directory);
+                parts.authenticator.sweep_directory();
             }
             Work::DeleteUsage => {
                 if let Some(store) = &parts.counts {
@@ -405,7 +406,7 @@ impl Jobs {
                 }
             }
             Work::DeleteEvents(sink) => {
-                if let Some(trail) = &parts.trail {
+                if let Some(trail) = parts.trail() {
                     let before = before(parts.retention.events);
                     let deleted = trail.forget_before(sink, before).await?;
                     self.deleted.events.fetch_add(deleted, Ordering::Relaxed);
@@ -417,12 +418,12 @@ impl Jobs {
     }
 
     fn flushes_requested(&self) -> u64 {
-        let trail = self.parts.trail.as_ref();
+        let trail = self.parts.trail();
         trail.map_or(0, AuditTrail::flushes_requested)
     }
 
     async fn flush_requested_since(&self, requests: u64) {
-        match &self.parts.trail {
+        match self.parts.trail() {
             Some(trail) => trail.flush_requested_since(requests).await,
             None => pending().await,
         }
@@ -437,7 +438,7 @@ impl Jobs {
 
     /// Says in the log how much was lost since it said so.
     fn log_losses(&self) {
-        let (totals, now) = (self.totals(), self.parts.clock.monotonic());
+        let (totals, now) = (self.totals(), self.parts.now());
         let mut logged = self.logged.lock();
         let (before, at) = *logged;
         let losses = [
@@ -454,16 +455,15 @@ impl Jobs {
 
     fn totals(&self) -> Totals {
         let parts = &self.parts;
-        let of_trail = |count: fn(&AuditTrail) -> u64| parts.trail.as_ref().map_or(0, count);
-        let authenticator = parts.authenticator.as_ref();
+        let of_trail = |count: fn(&AuditTrail) -> u64| parts.trail().map_or(0, count);
         Totals {
-            uses: parts.usage.flushed(),
+            uses: parts.usage().flushed(),
             events: of_trail(AuditTrail::written),
             changes: parts.cache.as_ref().map_or(0, CachedStore::told),
-            rehashes: authenticator.map_or(0, Authenticator::written_rehashes),
+            rehashes: parts.authenticator.written_rehashes(),
             hours_deleted: self.deleted.hours.load(Ordering::Relaxed),
             events_deleted: self.deleted.events.load(Ordering::Relaxed),
-            uses_lost: parts.usage.lost(),
+            uses_lost: parts.usage().lost(),
             events_lost: of_trail(AuditTrail::dropped),
             events_throttled: of_trail(AuditTrail::throttled),
         }
@@ -483,8 +483,8 @@ impl Jobs {
             uses_lost: now.uses_lost - since.uses_lost,
             events_lost: now.events_lost - since.events_lost,
             events_throttled: now.events_throttled - since.events_throttled,
-            uses_waiting: parts.usage.pending(),
-            events_waiting: count(parts.trail.as_ref().map_or(0, AuditTrail::pending)),
+            uses_waiting: parts.usage().pending(),
+            events_waiting: count(parts.trail().map_or(0, AuditTrail::pending)),
             changes_waiting: count(parts.cache.as_ref().map_or(0, CachedStore::untold)),
             failures,
         }

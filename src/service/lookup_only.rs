@@ -22,6 +22,7 @@ fn refused<T>() -> Result<T, StoreError> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl KeyLookup for LookupOnly {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         self.0.find(digests).await
@@ -32,6 +33,10 @@ impl KeyLookup for LookupOnly {
         digests: &[KeyDigest],
     ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         self.0.find_now(digests)
+    }
+
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        self.0.knows(digests)
     }
 
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {

@@ -3,16 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use portunus::authenticator::Outcome;
+use portunus::key::{KeyDigest, KeyHasher, Owner};
 use portunus::limit::LookupBudget;
-use portunus::store::{Cache, LocalBus};
-use portunus::{Authenticator, ErrorCode};
+use portunus::manage::NewKey;
+use portunus::quota::{Quota, Quotas};
+use portunus::store::{Cache, KeyLookup, LocalBus, MemoryStore, StoreError, StoredKey};
+use portunus::{Authenticator, ErrorCode, Limits, Portunus};
 use portunus_test_support::random::Random;
-use portunus_test_support::{FIND, Head, House, Setup, stranger};
+use portunus_test_support::{FIND, Head, House, Setup, stranger, tenant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -500,4 +505,52 @@ async fn a_store_that_answers_at_once_is_asked_whatever_has_failed_and_whatever_
         assert_eq!(ask(&stranger()).await, "TOO_MANY_FAILURES");
         assert_eq!(ask(&key).await, "OK");
     }
+}
+
+/// A look-up of the host's own that must be awaited, and knows one key from before.
+#[derive(Debug)]
+struct Remembers {
+    store: MemoryStore,
+    known: KeyDigest,
+}
+
+#[async_trait]
+impl KeyLookup for Remembers {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        self.store.find(digests).await
+    }
+
+    fn knows(&self, digests: &[KeyDigest]) -> bool {
+        digests.contains(&self.known)
+    }
+}
+
+#[tokio::test]
+async fn what_a_look_up_of_the_host_knows_is_asked_for_whatever_its_neighbours_failed() {
+    let format = portunus_test_support::format();
+    let store = MemoryStore::new();
+    let issuing = Portunus::builder(format.clone()).store(store.clone());
+    let issuing = issuing.build().unwrap();
+    let mut keys = Vec::new();
+    for name in ["known", "new"] {
+        let new = NewKey::new(name, Owner::tenant(tenant("acme")));
+        keys.push(issuing.manager().issue(new).await.unwrap().key.reveal());
+    }
+    let known = KeyHasher::sha256().digest(&keys[0]);
+    let mut budget = LookupBudget::default();
+    budget.failures = Quotas::new([Quota::per_minute(1).unwrap()]).ok();
+    budget.per_second_past_failures = 0;
+    let service = Portunus::builder(format)
+        .lookup(Remembers { store, known })
+        .cache(Cache::none())
+        .limits(Limits::none().lookups(budget))
+        .build()
+        .unwrap();
+    let ask = async |key: &str| {
+        let head = Head::bearer(key).from("192.0.2.1");
+        told(&service.authenticator().authenticate(&head).await)
+    };
+    assert_eq!(ask(&stranger()).await, "INVALID_KEY");
+    assert_eq!(ask(&keys[1]).await, "TOO_MANY_FAILURES");
+    assert_eq!(ask(&keys[0]).await, "OK");
 }

@@ -34,8 +34,8 @@
 //! - The proof is asked before a client's failures say no, as a working proof is found out in no
 //!   other way: an operator works beside neighbours who fail. So that it is not flooded, 16 proofs
 //!   are asked for at once for one client and 64 on a node, 16 of these only for clients that have
-//!   not failed lately; more wait for a second and get 503. Whoever fails ten times the allowed
-//!   number has four proofs a second and gets 429 beyond. Credentials that were proven in the last
+//!   not failed lately; more wait for a second and get 503. A client that fails ten times the
+//!   allowed number has four proofs a second and gets 429 beyond. Credentials that were proven in the last
 //!   minutes ([`OperatorProof::credentials`]) are under none of these limits.
 //! - Whatever a proven operator does wrong counts against its own number of requests
 //!   ([`Admin::quotas`]) and nothing else. Secrets that `POST /verify` does not know are counted for
@@ -106,7 +106,7 @@ use axum::extract::ConnectInfo;
 use axum::http::Extensions;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use portunus::audit::{AuditReader, AuditTrail};
+use portunus::audit::AuditReader;
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter};
 use portunus::manage::{KeyManager, Operator};
 use portunus::quota::{Quota, Quotas};
@@ -152,9 +152,8 @@ struct Shared {
 impl Admin {
     /// The management API of a service's keys. Its operators are proven by the host.
     ///
-    /// Reading writes nothing. `GET /events` asks the task that flushes the audit trail
-    /// ([`AuditTrail::flush_requested`]), waits half a second for it at most, and shows what is
-    /// stored then.
+    /// Reading writes nothing. `GET /events` asks the periodic jobs ([`Portunus::maintain`]) to write
+    /// what was noted, waits half a second for it at most, and shows what is stored then.
     pub fn new(keys: &Portunus, proof: impl OperatorProof) -> Self {
         let per_minute = |limit| {
             Quota::per_minute(limit)
@@ -308,19 +307,10 @@ fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
 impl Shared {
     /// Asks for what was noted so far to be written, and waits for it; not for long.
     async fn events_written(&self) {
-        let trails = [self.authenticator.audit(), self.manager.audit()];
-        let asked: Vec<_> = trails
-            .into_iter()
-            .flatten()
-            .map(AuditTrail::request_flush)
-            .collect();
-        let all_ended = async {
-            for asked in asked {
-                asked.await;
-            }
-        };
-        // A sink that is slow or hangs keeps nobody from reading what is stored.
-        let _ = tokio::time::timeout(LONGEST_WAIT, all_ended).await;
+        if let Some(trail) = self.authenticator.audit() {
+            // A sink that is slow or hangs keeps nobody from reading what is stored.
+            let _ = tokio::time::timeout(LONGEST_WAIT, trail.request_flush()).await;
+        }
     }
 
     /// Counts a request of the operator's.

@@ -129,7 +129,7 @@ impl Lookups {
         verdict
     }
 
-    /// Whoever had this turn is gone.
+    /// The holder of this turn is gone.
     pub(super) fn give_up(&mut self, ticket: Ticket) {
         match self.verdicts.remove(&ticket.number) {
             Some(Verdict::Admitted { suspect }) => self.leave(ticket.address, suspect),
