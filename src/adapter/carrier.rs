@@ -60,7 +60,7 @@ pub trait Incoming {
     fn carrier(&self) -> &Self::Carrier;
     /// Its values, to be changed.
     fn carrier_mut(&mut self) -> &mut Self::Carrier;
-    /// Marks fields as sensitive, for whoever logs the request.
+    /// Marks fields as sensitive, so that request logs redact them.
     fn hide(&mut self, names: &[<Self::Carrier as Carrier>::FieldName]);
     /// The view of it that the authenticator has.
     fn head(
@@ -75,7 +75,7 @@ pub trait Incoming {
     }
 }
 
-/// An answer, whoever made it.
+/// An answer, from the service or a refusal.
 pub trait Reply: Holds<AuthError> + Holds<Counted> + Holds<RequestId> {
     /// Its status.
     fn status_code(&self) -> u16;

@@ -192,7 +192,7 @@ impl Outlet {
         backlog.bound(bounds)
     }
 
-    /// Writes what waits now, in batches. Whoever calls this has the turn.
+    /// Writes what waits now, in batches. The caller holds the turn.
     pub(super) async fn write(&self) -> Result<(), AuditError> {
         let mut left = self.waiting();
         while left > 0 {
@@ -220,7 +220,7 @@ impl Outlet {
     }
 
     /// Tells how many events are missing here, so many of which no sink got, where that was not told
-    /// yet. Whoever calls this has the turn.
+    /// yet. The caller holds the turn.
     pub(super) async fn tell_missing(
         &self,
         everywhere: u64,

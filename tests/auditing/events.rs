@@ -821,7 +821,7 @@ async fn an_event_of_a_crafted_key_is_bounded_and_says_how_much_more_there_is() 
     assert_eq!(named.len() as u64 + event.more_workspaces, 1000);
     assert!(event.scopes.len() > 30 && named.len() > 30);
     assert_eq!(serde_json::from_str::<AuditEvent>(&json).unwrap(), event);
-    // Whoever is confined to the workspaces that are named must not see what reaches further.
+    // An operator confined to the named workspaces must not see what reaches further.
     let mut query = portunus::audit::EventQuery::new();
     query.within_workspaces = Some(named.clone());
     assert!(!query.selects(&event));

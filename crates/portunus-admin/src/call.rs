@@ -26,7 +26,7 @@ pub(crate) struct Call {
     /// What it asks for, and where that is. Nothing that the client wrote.
     action: Action,
     route: Option<&'static str>,
-    /// The manager in the hands of whoever is proven to make it.
+    /// The manager, acting for the proven operator.
     manager: OnceLock<KeyManager>,
 }
 

@@ -95,7 +95,7 @@ impl Proofs {
         } else {
             Some(self.turn(client).await?)
         };
-        // Whoever goes away before there is a proof has failed.
+        // A client that goes away before its proof is decided has failed.
         let attempt = Attempt {
             proofs: self,
             client,

@@ -189,7 +189,7 @@ impl Database for Sqlite {
     }
 
     fn listen(store: &SqliteStore) -> Option<Arc<dyn InvalidationBus>> {
-        // Whoever watches needs a runtime, as every read does.
+        // Watching needs a runtime, as every read does.
         Handle::try_current().ok()?;
         Some(Arc::new(store.watch()))
     }

@@ -417,7 +417,7 @@ async fn so_many_proofs_are_asked_for_at_once_and_known_operators_wait_for_none(
     call(HERE, "owner");
     settle().await;
     assert_eq!(api.asked(), 1, "of a known operator");
-    // Whoever has waited for a second is sent away.
+    // After a second of waiting, a call is sent away.
     let mut statuses = Vec::new();
     while statuses.len() < 136 {
         statuses.push(calls.join_next().await.unwrap().unwrap());
