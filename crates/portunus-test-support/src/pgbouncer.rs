@@ -2,6 +2,7 @@
 //! its defaults: each transaction may have another connection of the server.
 
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -82,7 +83,11 @@ impl PgBouncer {
             port,
             keeper,
         };
-        let up = eventually_within(PATIENCE, || TcpStream::connect(("127.0.0.1", port)).ok());
+        // The socket in its own folder is that of no other pooler.
+        let up = eventually_within(PATIENCE, || {
+            UnixStream::connect(pooler.socket()).ok()?;
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
         assert!(up.is_some(), "pgbouncer does not answer: {}", pooler.log());
         pooler
     }

@@ -4,7 +4,8 @@
 //! Every call blocks until it is done. [`Postgres::sql`] reaches whatever has no call of its own:
 //! roles, settings, other databases.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ wait $server"#
 const OWNER: &str = "tester";
 /// Where a server listens that is not reached by TCP: part of the name of its socket only.
 const USUAL_PORT: u16 = 5432;
+/// The ports that tests give their servers.
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 8_000;
 
 /// A server of databases.
 #[derive(Debug)]
@@ -306,10 +310,27 @@ fn output(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-/// A port of 127.0.0.1 that nobody listens on.
+/// A port of 127.0.0.1 for a server of this process alone: no other test is given it, and no
+/// outgoing connection, since it is below the range that Linux takes those from.
+///
+/// The UDP socket of the same number, kept for the life of the process, marks it as taken.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let first = RandomState::new().hash_one(std::process::id());
+    for step in 0..u64::from(PORTS) {
+        let port = FIRST_PORT + ((first % u64::from(PORTS) + step) % u64::from(PORTS)) as u16;
+        let Ok(mark) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else {
+            continue;
+        };
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            TAKEN.lock().unwrap().push(mark);
+            return port;
+        }
+    }
+    panic!(
+        "no port from {FIRST_PORT} to {} is free",
+        FIRST_PORT + PORTS - 1
+    );
 }
 
 fn children_of(parent: u32) -> Vec<u32> {
