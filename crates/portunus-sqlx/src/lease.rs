@@ -41,6 +41,11 @@ const PATIENT_FOR: Duration = Duration::from_millis(100);
 /// How often the server is asked that at most, however many wait.
 const ASKED_EVERY: Duration = Duration::from_millis(250);
 
+/// Begins whatever is sent through a pooler. Some other client may have left the connection of the
+/// server listening; sqlx takes a notification that it did not ask for as a broken answer. Where
+/// nothing listens, the server does nothing.
+pub(crate) const UNLISTEN: &str = "UNLISTEN *; ";
+
 /// The fault of a connection that gave no answer.
 pub(crate) fn lost() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
@@ -125,7 +130,8 @@ pub(crate) async fn keeps_its_server(
 
 /// The process of the server that answers.
 async fn process(connection: &mut PgConnection) -> Result<i32, Fault> {
-    let asked = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection);
+    let ask = AssertSqlSafe(format!("{UNLISTEN}SELECT pg_backend_pid()"));
+    let asked = sqlx::raw_sql(ask).fetch_one(connection);
     Ok(sqlx::Row::try_get(&asked.await?, 0)?)
 }
 
@@ -412,7 +418,7 @@ impl Session for On<'_> {
 /// server makes of it. The values are digests, so that all that is added are hexadecimal digits.
 fn inlined(sql: &'static str, values: &[Value]) -> Result<String, Fault> {
     const LIMITS: &str = "SET LOCAL statement_timeout = '3s'; SET LOCAL lock_timeout = '3s'; ";
-    let mut text = format!("{LIMITS}{sql}");
+    let mut text = format!("{UNLISTEN}{LIMITS}{sql}");
     for (number, value) in (1..=9).zip(values) {
         let Value::Bytes(Some(bytes)) = value else {
             return Err(Refusal::Unknown("look-up").into());

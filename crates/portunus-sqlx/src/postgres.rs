@@ -71,7 +71,7 @@ macro_rules! begin {
             pooled: concat!(
                 "BEGIN ISOLATION LEVEL ",
                 $mode,
-                "; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; \
+                "; UNLISTEN *; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; \
                  SET LOCAL idle_in_transaction_session_timeout = '30s'; \
                  SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
                  SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \

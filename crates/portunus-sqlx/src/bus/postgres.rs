@@ -16,7 +16,7 @@ use portunus::Clock;
 use portunus::clock::SystemClock;
 use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -24,7 +24,7 @@ use super::Task;
 use super::listeners::Listeners;
 use super::message::{self, CHANNEL, Message};
 use crate::fault::{Fault, OpenError};
-use crate::lease::{self, CONNECT_LIMIT, lost};
+use crate::lease::{self, CONNECT_LIMIT, UNLISTEN, lost};
 use crate::operation::Operation;
 use crate::sql::NOTIFY;
 use crate::store::Database;
@@ -37,8 +37,12 @@ const BEAT_EVERY: Duration = Duration::from_millis(250);
 const MOST_WAITING: usize = 4;
 /// The longest that sending a heartbeat may take.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
-/// The longest that a bus may take until it hears what it says.
-const CHECK_LIMIT: Duration = Duration::from_secs(2);
+/// A bus that lost so many pairs of connections because no heartbeat came back hears nothing: two
+/// seconds and a little. They are counted, so that a process that stands still for a while is not
+/// taken for deaf.
+const MOST_DEAF: usize = 2;
+/// The longest that a bus may take until it is known whether it hears what it says.
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before connecting again: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -80,8 +84,8 @@ enum Hearing {
     NotYet,
     /// It cannot connect.
     Cannot(String),
-    /// It has connected, and waits for its first heartbeat.
-    Waits,
+    /// No heartbeat comes back.
+    Nothing,
     Does,
 }
 
@@ -127,31 +131,24 @@ impl PostgresStore {
 }
 
 impl PostgresBus {
-    /// Waits until this bus hears what its store writes, for two seconds at most once it has
-    /// connected. To be called at the start: later, whoever caches notices by itself when nothing
-    /// is heard.
+    /// Waits until this bus hears what its store writes, or eight heartbeats did not come back, which
+    /// takes two seconds and a little; ten seconds at most. To be called at the start: later, the
+    /// cache notices by itself when nothing is heard.
     ///
     /// # Errors
     /// The cause, where it cannot connect; else that nothing is heard: the address is that of a
     /// pooler, or of another database.
     pub async fn check(&self) -> Result<(), OpenError> {
         let mut hearing = self.hearing.clone();
-        let has_tried = |hearing: &Hearing| *hearing != Hearing::NotYet;
-        let mut now = hearing.wait_for(has_tried).await.map(|now| now.clone());
-        if matches!(now, Ok(Hearing::Waits)) {
-            let does = hearing.wait_for(|hearing| *hearing == Hearing::Does);
-            now = match timeout(CHECK_LIMIT, does).await {
-                Ok(does) => does.map(|now| now.clone()),
-                Err(_) => Ok(Hearing::Waits),
-            };
-        }
+        let is_known = |hearing: &Hearing| *hearing != Hearing::NotYet;
+        let now = timeout(CHECK_LIMIT, hearing.wait_for(is_known)).await;
+        let now = now.ok().and_then(|now| Some(now.ok()?.clone()));
         let cause = match now {
-            Ok(Hearing::Does) => return Ok(()),
-            Ok(Hearing::Cannot(cause)) => format!("the bus cannot connect: {cause}"),
-            _ => format!(
-                "the bus heard nothing of what the store says within {CHECK_LIMIT:?}: it must \
-                 listen on the same database, at the server's own address and not at a pooler's"
-            ),
+            Some(Hearing::Does) => return Ok(()),
+            Some(Hearing::Cannot(cause)) => format!("the bus cannot connect: {cause}"),
+            _ => "the bus heard nothing of what the store says: it must listen on the same \
+                  database, at the server's own address and not at a pooler's"
+                .to_owned(),
         };
         Err(OpenError::Unavailable { cause })
     }
@@ -209,12 +206,12 @@ impl fmt::Debug for PostgresBus {
 async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<Hearing>) {
     let (shortest, longest) = PAUSES;
     let mut pause = shortest;
+    let mut deaf = 0;
     loop {
         let heartbeats = Heartbeats::new();
         // Nobody hears `heard_all` until it works again.
         match connect(&places).await {
-            Ok((listener, sender)) => {
-                hearing.send_replace(Hearing::Waits);
+            Ok(Some((listener, sender))) => {
                 // From here on everything is heard; what was said before is not.
                 listeners.invalidated(&Invalidation::everything());
                 // Why it ends changes nothing.
@@ -222,7 +219,15 @@ async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<H
                     ended = hear(listener, &listeners, &heartbeats, &hearing) => ended,
                     ended = send(sender, &heartbeats) => ended,
                 };
-                hearing.send_replace(Hearing::NotYet);
+                deaf = if heartbeats.all_wait() { deaf + 1 } else { 0 };
+                hearing.send_replace(if deaf >= MOST_DEAF {
+                    Hearing::Nothing
+                } else {
+                    Hearing::NotYet
+                });
+            }
+            Ok(None) => {
+                hearing.send_replace(Hearing::Nothing);
             }
             Err(fault) => {
                 hearing.send_replace(Hearing::Cannot(fault.causes()));
@@ -237,15 +242,17 @@ async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<H
     }
 }
 
-/// A connection that listens, and one to send on.
-async fn connect(places: &Places) -> Result<(PgListener, PgConnection), Fault> {
+/// A connection that listens, and one to send on. `None` where listening would go through a pooler
+/// in transaction mode: there it would be some connection of the pool that listens from then on, and
+/// whoever is given that one next hears what it did not ask for.
+async fn connect(places: &Places) -> Result<Option<(PgListener, PgConnection)>, Fault> {
     let sender = lease::connect(&places.speak).await?;
-    if let Some(options) = &places.listen {
-        // A pool would try again until its time is up, and then not say why.
-        let connection = lease::connect(options).await?;
-        let _ = timeout(SEND_LIMIT, connection.close()).await;
-    }
     let options = places.listen.as_ref().unwrap_or(&places.speak);
+    // A pool would try again until its time is up, and then not say why.
+    let connection = lease::connect(options).await?;
+    if !lease::keeps_its_server(connection, options).await? {
+        return Ok(None);
+    }
     let listen = async {
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -259,7 +266,7 @@ async fn connect(places: &Places) -> Result<(PgListener, PgConnection), Fault> {
         Ok::<_, sqlx::Error>(listener)
     };
     let listener = timeout(CONNECT_LIMIT, listen).await.map_err(|_| lost())??;
-    Ok((listener, sender))
+    Ok(Some((listener, sender)))
 }
 
 /// Hears until the connection is lost. One that is only silent is left to the system, which gives
@@ -301,7 +308,7 @@ async fn send(mut sender: PgConnection, heartbeats: &Heartbeats) -> Result<(), F
         }
         // Of hexadecimal digits, and in one message: through a pooler, two may go to two connections.
         let beat = message::beat(heartbeats.node, heartbeats.next());
-        let notify = AssertSqlSafe(format!("NOTIFY {CHANNEL}, '{beat}'"));
+        let notify = AssertSqlSafe(format!("{UNLISTEN}NOTIFY {CHANNEL}, '{beat}'"));
         let sent = timeout(SEND_LIMIT, sqlx::raw_sql(notify).execute(&mut sender)).await;
         sent.map_err(|_| lost())??;
     }
@@ -377,6 +384,11 @@ impl Heartbeats {
     /// How many have not come back.
     fn waiting(&self) -> usize {
         self.lock().waiting.len()
+    }
+
+    /// Whether as many wait as may, and none came back.
+    fn all_wait(&self) -> bool {
+        self.waiting() >= MOST_WAITING && !self.came_back()
     }
 
     /// Whether any came back.

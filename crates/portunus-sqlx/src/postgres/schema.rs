@@ -21,7 +21,7 @@ const LOOK_AFTER_EVERY: Duration = Duration::from_secs(5);
 const TURN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Begins a change of the schema, which may take longer than any write.
-const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; UNLISTEN *; \
      SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
      SET LOCAL idle_in_transaction_session_timeout = 0";
 

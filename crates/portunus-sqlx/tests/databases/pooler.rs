@@ -21,6 +21,7 @@ use portunus_test_support::pgbouncer::PgBouncer;
 use portunus_test_support::postgres::{Postgres, free_port};
 use portunus_test_support::proxy::{Failing, Proxy, Which};
 use portunus_test_support::wait::eventually_async;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Row};
 
 /// A server whose databases are made without waiting for the disk.
@@ -326,4 +327,48 @@ async fn a_bus_that_hears_nothing_of_its_store_says_so() {
     );
     let bus = store.bus_on(&server.address(&home.name)).unwrap();
     bus.check().await.unwrap();
+}
+
+/// A client that listens through a pooler leaves a connection of the server that listens. Whoever is
+/// given that one next must neither fail nor take what was done for undone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_a_pooler_that_another_client_left_listening_do_no_harm() {
+    let (server, pooler) = pooled("default_pool_size = 2");
+    let home = PostgresHome::new(&server);
+    let address = pooler.address(&home.name);
+    let listen = async || {
+        let mut clients = Vec::new();
+        // Each transaction holds a connection of its own: both of the pool listen.
+        for _ in 0..2 {
+            let options = address.parse::<PgConnectOptions>().unwrap();
+            let options = options.extra_float_digits(None);
+            let mut client = PgConnection::connect_with(&options).await.unwrap();
+            let listen = "BEGIN; LISTEN portunus_changes";
+            sqlx::raw_sql(listen).execute(&mut client).await.unwrap();
+            clients.push(client);
+        }
+        for mut client in clients {
+            sqlx::raw_sql("COMMIT").execute(&mut client).await.unwrap();
+            client.close().await.unwrap();
+        }
+    };
+    listen().await;
+    let store = through(&pooler, &home).await;
+    for round in 0..10 {
+        listen().await;
+        everything(&store, round).await;
+        listen().await;
+        let bus = store.bus_on(&server.address(&home.name)).unwrap();
+        bus.check().await.unwrap();
+        listen().await;
+        let error = PostgresStore::connect(&address).await.unwrap_err();
+        assert!(error.to_string().contains("pooler"), "{error}");
+    }
+    // Whoever cannot hear through a pooler leaves nothing there.
+    let deaf = store.bus_on(&address).unwrap();
+    assert!(deaf.check().await.is_err());
+    let mut client = home.connection().await;
+    let listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'";
+    let count = sqlx::raw_sql(listening).fetch_one(&mut client).await;
+    assert_eq!(count.unwrap().get::<i64, _>(0), 0);
 }
