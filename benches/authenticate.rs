@@ -21,7 +21,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{Request, Response};
 use http_body_util::Full;
 use portunus::adapter::tower::{AuthLayer, HttpHead, require};
-use portunus::authenticator::{Admission, Attempt};
+use portunus::authenticator::{Attempt, Authenticated};
 use portunus::key::{KeyHasher, Owner, Pepper};
 use portunus::limit::LocalLimiter;
 use portunus::manage::NewKey;
@@ -119,7 +119,7 @@ fn attempts(c: &mut Criterion) {
             b.iter(|| {
                 turn = (turn + 1) % requests.len();
                 match auth.attempt(&HttpHead::new(&requests[turn], None)) {
-                    Attempt::Ready(Ok(Admission {
+                    Attempt::Ready(Ok(Authenticated {
                         principal: Some(principal),
                         ..
                     })) => principal.require(&needed).is_ok(),

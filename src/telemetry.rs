@@ -63,11 +63,11 @@ fn record(step: Step, told: &'static str, took: std::time::Duration) {
 }
 
 /// How an answer is called in metrics.
-pub(crate) trait Told {
+pub(crate) trait Labeled {
     fn told(&self) -> &'static str;
 }
 
-impl<T, E> Told for Result<Option<T>, E> {
+impl<T, E> Labeled for Result<Option<T>, E> {
     fn told(&self) -> &'static str {
         match self {
             Ok(Some(_)) => "found",
@@ -77,7 +77,7 @@ impl<T, E> Told for Result<Option<T>, E> {
     }
 }
 
-impl<E> Told for Result<crate::limit::Decision, E> {
+impl<E> Labeled for Result<crate::limit::Decision, E> {
     fn told(&self) -> &'static str {
         match self {
             Ok(decision) if decision.is_admitted() => "admitted",
@@ -88,7 +88,7 @@ impl<E> Told for Result<crate::limit::Decision, E> {
 }
 
 /// Measures an answer that is given at once.
-pub(crate) fn timed<T: Told>(step: Step, ask: impl FnOnce() -> Option<T>) -> Option<T> {
+pub(crate) fn timed<T: Labeled>(step: Step, ask: impl FnOnce() -> Option<T>) -> Option<T> {
     #[cfg(feature = "metrics")]
     {
         let began = std::time::Instant::now();
@@ -106,7 +106,7 @@ pub(crate) fn timed<T: Told>(step: Step, ask: impl FnOnce() -> Option<T>) -> Opt
 }
 
 /// Measures an answer that is awaited.
-pub(crate) async fn awaited<T: Told>(step: Step, ask: impl Future<Output = T>) -> T {
+pub(crate) async fn awaited<T: Labeled>(step: Step, ask: impl Future<Output = T>) -> T {
     #[cfg(feature = "tracing")]
     let ask = tracing::Instrument::instrument(
         ask,

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use crate::key::{Access, Owner, TenantId, UserId, WorkspaceId};
 use crate::pointer::to_the_pointee;
 use crate::scope::Scope;
-use crate::telemetry::Told;
+use crate::telemetry::Labeled;
 
 /// Finds users. `Arc` and `Box` of a directory are directories.
 ///
@@ -170,7 +170,7 @@ pub enum Standing {
     RoleLost,
 }
 
-impl<E> Told for Result<Standing, E> {
+impl<E> Labeled for Result<Standing, E> {
     fn told(&self) -> &'static str {
         if self.is_ok() { "found" } else { "failed" }
     }

@@ -25,6 +25,7 @@ mod ids;
 mod json_lines;
 mod memory;
 mod outlet;
+mod request_audit;
 mod request_id;
 mod requests;
 mod sink;
@@ -32,7 +33,6 @@ mod sink;
 mod spans;
 mod throttle;
 mod trail;
-mod witness;
 
 pub use event::{
     Action, AuditEvent, AuditOutcome, EventId, ParseActionError, ParseEventIdError,
@@ -42,10 +42,10 @@ pub use json_lines::{
     Altered, ChainHead, ChainKey, JsonLines, ParseChainHeadError, VerifyError, verify,
 };
 pub use memory::MemoryAudit;
+pub use request_audit::RequestAudit;
+pub(crate) use request_audit::shortened;
 pub use request_id::RequestId;
 pub use sink::{AuditError, AuditReader, AuditSink, EventPage, EventQuery};
 #[cfg(feature = "tracing")]
 pub use spans::TracingAudit;
 pub use trail::{AuditTrail, AuditTrailBuilder};
-pub use witness::Witness;
-pub(crate) use witness::shortened;

@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 
 use super::ids::Ids;
 use super::outlet::{Bounds, Kept, Outlet};
+use super::request_audit::PendingEvent;
 use super::requests::FlushRequests;
 use super::throttle::Throttle;
-use super::witness::Noted;
 use super::{Action, AuditError, AuditEvent, AuditOutcome, AuditSink, EventId, RequestId};
 use crate::clock::{Clock, SystemClock, within};
 use crate::quota::{Quota, Quotas};
@@ -67,7 +67,7 @@ struct Overflow {
 }
 
 enum Waiting {
-    Request(Box<Noted>),
+    Request(Box<PendingEvent>),
     /// A call of management that came to no act.
     Refusal(Box<AuditEvent>),
     Act(Box<AuditEvent>),
@@ -259,7 +259,7 @@ impl AuditTrail {
         }
     }
 
-    pub(super) fn note(&self, noted: Box<Noted>) {
+    pub(super) fn note(&self, noted: Box<PendingEvent>) {
         if self.sinks() > 0 {
             self.push(Waiting::Request(noted));
         }

@@ -5,19 +5,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::audit::Witness;
+use crate::audit::RequestAudit;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
 use crate::limit::Decision;
 use crate::principal::KeyPrincipal;
 
 /// What came of a request.
-pub type Outcome = Result<Admission, AuthError>;
+pub type Outcome = Result<Authenticated, AuthError>;
 
 /// A request that may pass.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Admission {
+pub struct Authenticated {
     /// Who makes it; nobody, where authentication is optional.
     pub principal: Option<KeyPrincipal>,
     /// How the windows stand, where it was counted.
@@ -27,7 +27,7 @@ pub struct Admission {
     pub canonical_user: Option<UserId>,
 }
 
-impl Admission {
+impl Authenticated {
     /// Who makes the request, where it must be somebody.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ pub struct Begun {
     /// Whether the request may pass.
     pub attempt: Attempt,
     /// Who watches it for the audit; `None` where nothing is audited.
-    pub witness: Option<Witness>,
+    pub request_audit: Option<RequestAudit>,
 }
 
 /// The answer to an attempt.

@@ -26,7 +26,7 @@ impl Inner {
         self.accepted
             .iter()
             .flat_map(|way| &way.formats)
-            .any(|format| format.gives_away(text))
+            .any(|format| format.looks_like_key(text))
     }
 
     pub(super) fn scopes_of(&self, record: &KeyRecord) -> Result<Arc<dyn ScopeSet>, AuthError> {

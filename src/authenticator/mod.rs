@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::actor::{Directory, OwnerStanding, UserIds};
-use crate::audit::{AuditTrail, RequestId, Witness};
+use crate::audit::{AuditTrail, RequestAudit, RequestId};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::error::AuthError;
@@ -44,7 +44,7 @@ use crate::respond::Responder;
 use crate::scope::{ScopeModel, ScopeSet};
 use crate::store::{KeyLookup, KeyStore};
 
-pub use attempt::{Admission, Attempt, Begun, Outcome, PendingAttempt};
+pub use attempt::{Attempt, Authenticated, Begun, Outcome, PendingAttempt};
 use budget::Budget;
 pub(crate) use builder::AuthenticatorParts;
 use limits::Limiting;
@@ -106,7 +106,7 @@ impl Authenticator {
     pub fn begin(&self, head: &dyn RequestHead) -> Begun {
         let client_ip = self.client_ip(head);
         Begun {
-            witness: self.watch(head, client_ip),
+            request_audit: self.watch(head, client_ip),
             attempt: self.attempt_from(head, client_ip),
         }
     }
@@ -167,16 +167,16 @@ impl Authenticator {
     }
 
     /// Begins to watch a request for the audit; `None` where nothing is audited. An adapter tells
-    /// the witness who was let through and how the request was answered.
+    /// the request_audit who was let through and how the request was answered.
     #[must_use]
-    pub fn witness(&self, head: &dyn RequestHead) -> Option<Witness> {
+    pub fn request_audit(&self, head: &dyn RequestHead) -> Option<RequestAudit> {
         self.watch(head, self.client_ip(head))
     }
 
-    fn watch(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Option<Witness> {
+    fn watch(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Option<RequestAudit> {
         let trail = self.inner.audit.as_ref()?;
         let is_key = |text: &str| self.inner.looks_like_key(text);
-        Some(Witness::new(
+        Some(RequestAudit::new(
             trail,
             head,
             client_ip,

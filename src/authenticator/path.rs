@@ -15,7 +15,7 @@ use super::rules::{
     check_owner, may_act_for, may_delegate, network, owner_is_requested, standing, transport,
 };
 use super::wait::{Answer, Wait, answered};
-use super::{Admission, Anonymous, Attempt, Inner, Outcome, PendingAttempt};
+use super::{Anonymous, Attempt, Authenticated, Inner, Outcome, PendingAttempt};
 use crate::actor::{self, ActorMode, Directory, DirectoryError, User, UserRef};
 use crate::credential::{self, Credential};
 use crate::error::{AuthError, ErrorCode};
@@ -77,7 +77,7 @@ impl Inner {
         let (way, value) = match credential::read(head, &self.accepted) {
             Ok(Credential::Presented(way, value)) => (way, value),
             Ok(absent) if self.is_anonymous(&absent, anonymous) => {
-                return Attempt::Ready(Ok(Admission::nobody()));
+                return Attempt::Ready(Ok(Authenticated::nobody()));
             }
             Ok(_) => return Attempt::Ready(Err(AuthError::new(ErrorCode::MissingKey))),
             Err(error) => return Attempt::Ready(Err(error)),
@@ -309,7 +309,7 @@ impl Progress {
             Some(acts) => (acts.mode, Some(acts.acting), acts.canonical_user),
             None => (own_mode, None, None),
         };
-        Ok(Admission {
+        Ok(Authenticated {
             principal: Some(KeyPrincipal::new(entry, mode, acting, facts.client_ip)),
             limits: self.limits.take(),
             canonical_user,

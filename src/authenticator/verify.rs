@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::facts::{Facts, Purpose};
 use super::path::Progress;
 use super::rules::network;
-use super::{Admission, Authenticator, Inner};
+use super::{Authenticated, Authenticator, Inner};
 use crate::actor;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyDigest, KeyId, KeyRecord, WorkspaceId};
@@ -169,7 +169,10 @@ impl Authenticator {
             Err(error) => Err(error),
         };
         let verdict = |entry, admitted| Ok(Some(self.inner.judge(entry, admitted, asked)));
-        match (outcome.and_then(Admission::into_principal), so_far.entry) {
+        match (
+            outcome.and_then(Authenticated::into_principal),
+            so_far.entry,
+        ) {
             (Err(error), _) if error.status() == 503 => Err(error),
             // It works for nothing, or is no key.
             (Err(error), _)

@@ -244,7 +244,7 @@ impl KeyFormat {
     /// Whether a text must be taken to have a key in it, whatever stands around: the prefix and
     /// something long enough after it; where there is no prefix, any run of its characters that is
     /// long enough.
-    pub(crate) fn gives_away(&self, text: &str) -> bool {
+    pub(crate) fn looks_like_key(&self, text: &str) -> bool {
         let shortest = *self.accepted.start();
         if text.len() < self.prefix.len() + shortest {
             return false;

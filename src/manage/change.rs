@@ -162,7 +162,7 @@ impl KeyManager {
     /// [`ManageError::PreconditionFailed`], [`ManageError::Conflict`] for a revoked key,
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::Refused`],
     /// [`ManageError::QuotaExceeded`] where
-    /// it would be active again, or the store giving no answer. [`ManageError::Untold`] where the key
+    /// it would be active again, or the store giving no answer. [`ManageError::NotPublished`] where the key
     /// is changed and may do less than before, and other nodes follow later.
     pub async fn update(
         &self,
@@ -294,8 +294,8 @@ impl KeyManager {
                 i64::from(record.counts_as_active(now)) - i64::from(before.counts_as_active(now));
             let batch = batch.update(record.clone()).change(pin);
             match self.apply(&batch, holds, added).await {
-                Ok(Applied::Done(untold)) => {
-                    watch.narrowed(untold.filter(|_| narrows(before, &record)));
+                Ok(Applied::Done(unpublished)) => {
+                    watch.narrowed(unpublished.filter(|_| narrows(before, &record)));
                     record.version += 1;
                     return Ok((self.done(record).await, change));
                 }

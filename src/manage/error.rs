@@ -7,7 +7,7 @@ use crate::key::{GenerateError, KeyId};
 use crate::store::{Rejected, StoreError};
 
 /// Why a management act was not done. Nothing was changed then, but where the store gave no answer,
-/// and for [`Untold`](Self::Untold), which was done.
+/// and for [`NotPublished`](Self::NotPublished), which was done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManageError {
@@ -82,7 +82,7 @@ pub enum ManageError {
     /// doing the same again is harmless, and tells them too. A key that was issued, imported or
     /// rotated is returned all the same, without this error.
     #[error(transparent)]
-    Untold(StoreError),
+    NotPublished(StoreError),
     /// The log of events gave no answer.
     #[error(transparent)]
     Log(AuditError),
@@ -104,7 +104,7 @@ impl ManageError {
             | Self::DoneBefore(_)
             | Self::Contended => ErrorCode::Conflict,
             Self::Changed { .. } | Self::PreconditionFailed => ErrorCode::PreconditionFailed,
-            Self::Generate(_) | Self::Store(_) | Self::Untold(_) | Self::Log(_) => {
+            Self::Generate(_) | Self::Store(_) | Self::NotPublished(_) | Self::Log(_) => {
                 ErrorCode::StoreUnavailable
             }
         }

@@ -39,7 +39,7 @@ pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use issue::{Issued, NewKey};
 pub use management::Management;
-pub use operator::{ByRole, Denied, Operator, OperatorPolicy, Place, Role, Setting};
+pub use operator::{ByRole, Denied, Operator, OperatorPolicy, OperatorScope, Role, Setting};
 pub use rotate::Rotated;
 pub use rules::IssueRules;
 pub use text::MAX_TEXT_LENGTH;

@@ -33,7 +33,7 @@ pub struct Operator {
     /// How the audit names it.
     pub name: String,
     /// Where it may act at all.
-    pub place: Place,
+    pub scope: OperatorScope,
     /// The workspaces it belongs to; none unless set.
     pub workspaces: Vec<WorkspaceId>,
     /// What it may itself: no key that it issues grants more, unless the policy says so. Unset, the
@@ -50,7 +50,7 @@ pub struct Operator {
 /// Where an operator may act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Place {
+pub enum OperatorScope {
     /// Everywhere: the service itself.
     Host,
     /// In this tenant, with this role.
@@ -62,19 +62,19 @@ impl Operator {
     /// narrowed; no policy is asked about it.
     #[must_use]
     pub fn host() -> Self {
-        Self::at("host", Place::Host)
+        Self::at("host", OperatorScope::Host)
     }
 
     /// Somebody with a role in a tenant.
     #[must_use]
     pub fn new(name: impl Into<String>, tenant: TenantId, role: Role) -> Self {
-        Self::at(name, Place::Tenant(tenant, role))
+        Self::at(name, OperatorScope::Tenant(tenant, role))
     }
 
-    fn at(name: impl Into<String>, place: Place) -> Self {
+    fn at(name: impl Into<String>, scope: OperatorScope) -> Self {
         Self {
             name: name.into(),
-            place,
+            scope,
             workspaces: Vec::new(),
             authority: None,
             access: Access::FullAccess,
@@ -121,18 +121,18 @@ impl Operator {
     /// The tenant that it is confined to.
     #[must_use]
     pub fn tenant(&self) -> Option<&TenantId> {
-        match &self.place {
-            Place::Host => None,
-            Place::Tenant(tenant, _) => Some(tenant),
+        match &self.scope {
+            OperatorScope::Host => None,
+            OperatorScope::Tenant(tenant, _) => Some(tenant),
         }
     }
 
     /// Its role; the service itself has an owner's.
     #[must_use]
     pub fn role(&self) -> Role {
-        match self.place {
-            Place::Host => Role::Owner,
-            Place::Tenant(_, role) => role,
+        match self.scope {
+            OperatorScope::Host => Role::Owner,
+            OperatorScope::Tenant(_, role) => role,
         }
     }
 

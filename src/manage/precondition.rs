@@ -63,12 +63,12 @@ impl KeyManager {
         added: i64,
     ) -> Result<Applied, StoreError> {
         if holds {
-            let untold = match self.inner.store.apply(batch).await {
+            let unpublished = match self.inner.store.apply(batch).await {
                 Ok(()) => None,
-                Err(error) if error.is_untold() => Some(error),
+                Err(error) if error.is_not_published() => Some(error),
                 Err(error) => return Err(error),
             };
-            return Ok(Applied::Done(untold));
+            return Ok(Applied::Done(unpublished));
         }
         self.rehearse(batch).await?;
         self.would_fit(batch, added).await?;
@@ -129,7 +129,7 @@ impl Applied {
     /// [`ManageError::PreconditionFailed`] if they were not made.
     pub(super) fn done(self) -> Result<Option<StoreError>, ManageError> {
         match self {
-            Self::Done(untold) => Ok(untold),
+            Self::Done(unpublished) => Ok(unpublished),
             Self::Unmet => Err(ManageError::PreconditionFailed),
         }
     }

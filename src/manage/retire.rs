@@ -21,7 +21,7 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
     /// a reason that is too long or cannot be read as it is stored, or the store giving no answer.
-    /// [`ManageError::Untold`] where it is revoked, and other nodes follow later.
+    /// [`ManageError::NotPublished`] where it is revoked, and other nodes follow later.
     pub async fn revoke(
         &self,
         id: &KeyId,
@@ -88,8 +88,8 @@ impl KeyManager {
                 .change(forget)
                 .change(pin);
             match self.apply(&batch, holds, 0).await {
-                Ok(Applied::Done(untold)) => {
-                    watch.narrowed(untold);
+                Ok(Applied::Done(unpublished)) => {
+                    watch.narrowed(unpublished);
                     record.version += 1;
                     return Ok(self.done_to(record, false).await);
                 }
@@ -107,7 +107,7 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Conflict`] for the primary key of an owner who has another active one,
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
-    /// or the store giving no answer. [`ManageError::Untold`] where it is deleted, and other nodes
+    /// or the store giving no answer. [`ManageError::NotPublished`] where it is deleted, and other nodes
     /// follow later.
     pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
         let mut watch = self.watch(Action::KeyDelete);

@@ -6,7 +6,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Denied, KeyChange, KeyManager, ManageError, NewKey, OperatorPolicy, Place, Setting};
+use super::{
+    Denied, KeyChange, KeyManager, ManageError, NewKey, OperatorPolicy, OperatorScope, Setting,
+};
 use crate::actor::UserRef;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Access, Delegation, KeyRecord, PlanName, TenantId, UserId};
@@ -20,9 +22,9 @@ const NOT_YOUR_USER: &str = "Keys can be issued for users of your own tenant onl
 impl KeyManager {
     /// The policy, for whom it is about: nobody is above it but the host itself.
     pub(super) fn policy(&self) -> Option<&dyn OperatorPolicy> {
-        match self.operator.place {
-            Place::Host => None,
-            Place::Tenant(..) => Some(&*self.inner.settings.operators),
+        match self.operator.scope {
+            OperatorScope::Host => None,
+            OperatorScope::Tenant(..) => Some(&*self.inner.settings.operators),
         }
     }
 
@@ -196,10 +198,10 @@ impl KeyManager {
         record: &KeyRecord,
         before: Option<&KeyRecord>,
     ) -> Result<(), ManageError> {
-        let own = match (&self.operator.authority, &self.operator.place) {
+        let own = match (&self.operator.authority, &self.operator.scope) {
             (Some(own), _) => own.as_slice(),
-            (None, Place::Host) => return Ok(()),
-            (None, Place::Tenant(..)) => &[],
+            (None, OperatorScope::Host) => return Ok(()),
+            (None, OperatorScope::Tenant(..)) => &[],
         };
         let given = before.map_or(&[][..], |before| &before.scopes);
         let (own, given) = (self.compile(own)?, self.compile(given)?);

@@ -25,7 +25,7 @@ impl KeyManager {
             asked: None,
             about: None,
             noted: false,
-            untold: None,
+            unpublished: None,
         }
     }
 
@@ -129,7 +129,7 @@ impl KeyManager {
             .inner
             .formats
             .iter()
-            .any(|(_, format)| format.gives_away(text))
+            .any(|(_, format)| format.looks_like_key(text))
         {
             return "[redacted]".to_owned();
         }
@@ -156,13 +156,13 @@ pub(super) struct Watch<'a> {
     /// The key that it is about, once that is known: there already, or to be made.
     about: Option<Arc<KeyRecord>>,
     noted: bool,
-    untold: Option<StoreError>,
+    unpublished: Option<StoreError>,
 }
 
 impl Watch<'_> {
     /// The act was done, and narrows a key; where other nodes could not be told of it, why.
-    pub(super) fn narrowed(&mut self, untold: Option<StoreError>) {
-        self.untold = untold;
+    pub(super) fn narrowed(&mut self, unpublished: Option<StoreError>) {
+        self.unpublished = unpublished;
     }
 
     /// The key that the act is about, as far as the operator may know of it.
@@ -190,9 +190,9 @@ impl Watch<'_> {
         done: Result<&KeyRecord, &ManageError>,
         detail: impl FnOnce() -> Option<String>,
     ) -> Result<(), ManageError> {
-        let untold = self.untold.take().filter(|_| done.is_ok());
+        let unpublished = self.unpublished.take().filter(|_| done.is_ok());
         self.note_end(done, detail);
-        untold.map_or(Ok(()), |error| Err(ManageError::Untold(error)))
+        unpublished.map_or(Ok(()), |error| Err(ManageError::NotPublished(error)))
     }
 
     pub(super) fn note_end(

@@ -111,7 +111,7 @@ pub struct Answer {
     pub body: Cow<'static, [u8]>,
 }
 
-/// Turns errors into answers: the renderer for words, and what the protocol demands.
+/// WriteQueue errors into answers: the renderer for words, and what the protocol demands.
 pub struct Responder {
     renderer: Arc<dyn RejectionRenderer>,
     challenges: Challenges,

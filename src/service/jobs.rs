@@ -387,7 +387,7 @@ impl Jobs {
             }
             Work::Publish => {
                 if let Some(cache) = &parts.cache {
-                    cache.publish_untold().await?;
+                    cache.publish_outbox().await?;
                 }
             }
             Work::Rehash => {
@@ -485,7 +485,7 @@ impl Jobs {
             events_throttled: now.events_throttled - since.events_throttled,
             uses_waiting: parts.usage().pending(),
             events_waiting: count(parts.trail().map_or(0, AuditTrail::pending)),
-            changes_waiting: count(parts.cache.as_ref().map_or(0, CachedStore::untold)),
+            changes_waiting: count(parts.cache.as_ref().map_or(0, CachedStore::outbox_len)),
             failures,
         }
     }

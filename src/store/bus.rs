@@ -87,17 +87,17 @@ pub trait InvalidationListener: Send + Sync + 'static {
     /// Everything that was published more than `age` ago has been heard: what is now known to be
     /// healthy stays so for the bus's own deadline. A bus says so again and again while it is, and
     /// proves it by a message of its own that came back; one that [never
-    /// misses](InvalidationBus::never_misses) anything, once.
-    fn heard_all(&self, age: Duration);
+    /// misses](InvalidationBus::is_lossless) anything, once.
+    fn caught_up(&self, age: Duration);
 }
 
 /// Tells all nodes what changed. `Arc` and `Box` of a bus are buses.
 ///
 /// # What an implementation promises
 /// - Whatever was published, on any node, is heard by every listener, also on the node that
-///   published it, or the bus stops saying [`heard_all`](InvalidationListener::heard_all) there.
+///   published it, or the bus stops saying [`caught_up`](InvalidationListener::caught_up) there.
 /// - After messages may have been missed (a connection was made anew), listeners hear
-///   [`Invalidation::everything`] before the next `heard_all`.
+///   [`Invalidation::everything`] before the next `caught_up`.
 #[async_trait]
 pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
     /// Lets a listener hear from now on, until it is dropped. Where something may be missed before
@@ -113,13 +113,13 @@ pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the store tells every node in the transaction of each write, so that nothing is
     /// published besides; `false` unless this is said.
-    fn is_told_by_the_store(&self) -> bool {
+    fn store_publishes(&self) -> bool {
         false
     }
 
     /// Whether nothing can ever be missed, so that one proof of health is enough for good; `false`
     /// unless this is said.
-    fn never_misses(&self) -> bool {
+    fn is_lossless(&self) -> bool {
         false
     }
 }
@@ -155,7 +155,7 @@ impl InvalidationBus for LocalBus {
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>) {
         if let Some(listener) = listener.upgrade() {
             // Within one process nothing is ever missed.
-            listener.heard_all(Duration::ZERO);
+            listener.caught_up(Duration::ZERO);
         }
         let mut listeners = self.listeners.lock();
         listeners.retain(|known| known.strong_count() > 0);
@@ -175,7 +175,7 @@ impl InvalidationBus for LocalBus {
         Ok(())
     }
 
-    fn never_misses(&self) -> bool {
+    fn is_lossless(&self) -> bool {
         true
     }
 }
@@ -190,7 +190,7 @@ to_the_pointee! {
     InvalidationBus {
         async fn publish(&self, what: &Invalidation) -> Result<(), BusError>;
         fn subscribe(&self, listener: Weak<dyn InvalidationListener>);
-        fn is_told_by_the_store(&self) -> bool;
-        fn never_misses(&self) -> bool;
+        fn store_publishes(&self) -> bool;
+        fn is_lossless(&self) -> bool;
     }
 }

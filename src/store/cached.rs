@@ -20,9 +20,9 @@
 mod answers;
 mod doubts;
 mod epochs;
-mod flights;
 mod outbox;
 mod settings;
+mod single_flight;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,9 +35,9 @@ use quick_cache::sync::Cache as Entries;
 use self::answers::{BySize, Known, Mark, Unknown};
 use self::doubts::Doubts;
 use self::epochs::Epochs;
-use self::flights::{Flights, Joined};
 use self::outbox::Outbox;
 pub use self::settings::Cache;
+use self::single_flight::{Joined, SingleFlight};
 use super::{
     BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery,
     OwnerRef, Page, SigningStore, StoreError, StoredKey, UsageStore, WriteBatch,
@@ -71,7 +71,7 @@ struct Shared {
     known: Entries<KeyDigest, Known, BySize>,
     unknown: Entries<KeyDigest, Unknown>,
     epochs: Epochs,
-    flights: Flights,
+    single_flight: SingleFlight,
     bus: Option<Arc<dyn InvalidationBus>>,
     /// Until when, by the monotonic clock in milliseconds, everything that was published is known
     /// to have been heard.
@@ -105,7 +105,7 @@ impl CachedStore {
             known: Entries::with_weighter(settings.capacity, room, by_size),
             unknown: Entries::new(settings.unknown_capacity),
             epochs: Epochs::new(),
-            flights: Flights::default(),
+            single_flight: SingleFlight::default(),
             healthy_until: AtomicU64::new(0),
             outbox: Outbox::default(),
             doubts: Doubts::default(),
@@ -127,13 +127,13 @@ impl CachedStore {
     ///
     /// # Errors
     /// Where the bus still cannot be told.
-    pub async fn publish_untold(&self) -> Result<(), StoreError> {
+    pub async fn publish_outbox(&self) -> Result<(), StoreError> {
         let told = self.shared.publish().await;
         told.map_err(StoreError::unavailable)
     }
 
     /// How many changes the bus could not be told yet.
-    pub(crate) fn untold(&self) -> usize {
+    pub(crate) fn outbox_len(&self) -> usize {
         self.shared.outbox.waiting()
     }
 
@@ -189,11 +189,11 @@ impl InvalidationListener for Shared {
         self.epochs.invalidate(what);
     }
 
-    fn heard_all(&self, age: Duration) {
+    fn caught_up(&self, age: Duration) {
         // A proof of health is as old as the message that came back, and is good for less than the
         // bound on staleness: what is not heard for that long is found out before it matters.
         let proven = self.clock.monotonic().saturating_sub(age);
-        let until = if self.bus.as_ref().is_some_and(InvalidationBus::never_misses) {
+        let until = if self.bus.as_ref().is_some_and(InvalidationBus::is_lossless) {
             u64::MAX
         } else {
             let deadline = self.staleness / 4 * 3;
@@ -239,7 +239,7 @@ impl KeyLookup for CachedStore {
         // Whoever asks now must not hear what was true before a change, or longer ago than the
         // bound.
         let may_join = |began: Mark| began.epoch == mark.epoch && shared.counts(began, mark.began);
-        let joined = shared.flights.join(
+        let joined = shared.single_flight.join(
             digests,
             mark,
             may_join,
@@ -314,7 +314,7 @@ impl KeyStore for CachedStore {
         let applied = self.shared.store.apply(batch).await;
         match &applied {
             Ok(()) => forget.ended = true,
-            Err(error) if error.is_untold() => forget.ended = true,
+            Err(error) if error.is_not_published() => forget.ended = true,
             // Nothing was changed.
             Err(error) if error.as_rejected().is_some() => forget.what = Invalidation::default(),
             // It may have been applied, or will be.
@@ -328,7 +328,9 @@ impl KeyStore for CachedStore {
         });
         applied?;
         match told {
-            Err(error) if changes_keys => Err(StoreError::untold(self.shared.time_to_live, error)),
+            Err(error) if changes_keys => {
+                Err(StoreError::not_published(self.shared.time_to_live, error))
+            }
             _ => Ok(()),
         }
     }

@@ -24,7 +24,7 @@ enum Kind {
          seconds",
         within.as_secs_f64()
     )]
-    Untold {
+    NotPublished {
         within: Duration,
         source: Box<dyn Error + Send + Sync>,
     },
@@ -51,9 +51,12 @@ impl StoreError {
     /// A batch is applied, but other nodes could not be told of it yet: they may use what they
     /// remember for this long. For caches in front of a store; whoever sees this must not do the same
     /// again under other conditions, because it is done.
-    pub fn untold(within: Duration, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub fn not_published(
+        within: Duration,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
         let source = source.into();
-        Self(Kind::Untold { within, source })
+        Self(Kind::NotPublished { within, source })
     }
 
     /// The same error, which several wait for.
@@ -63,15 +66,15 @@ impl StoreError {
             Err(error) => match &error.0 {
                 Kind::Corrupt(what) => Self::corrupt(what.clone()),
                 Kind::Rejected(condition) => Self::rejected(condition.clone()),
-                Kind::Unavailable(_) | Kind::Untold { .. } => Self::unavailable(error),
+                Kind::Unavailable(_) | Kind::NotPublished { .. } => Self::unavailable(error),
             },
         }
     }
 
     /// Whether the batch is applied all the same, and only other nodes could not be told yet.
     #[must_use]
-    pub const fn is_untold(&self) -> bool {
-        matches!(self.0, Kind::Untold { .. })
+    pub const fn is_not_published(&self) -> bool {
+        matches!(self.0, Kind::NotPublished { .. })
     }
 
     /// Whether what is stored cannot be understood.

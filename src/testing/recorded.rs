@@ -17,9 +17,9 @@ use crate::audit::{AuditEvent, AuditTrail, MemoryAudit};
 /// let authenticator = service.authenticator();
 /// let request = TestRequest::get("/documents");
 /// // What an adapter does:
-/// let witness = authenticator.witness(&request).ok_or("an audit was set")?;
+/// let request_audit = authenticator.request_audit(&request).ok_or("an audit was set")?;
 /// let refused = authenticator.authenticate(&request).await.err().ok_or("there is no key")?;
-/// witness.answered(401, Some(&refused));
+/// request_audit.answered(401, Some(&refused));
 /// assert_eq!(audit.events().await[0].outcome, AuditOutcome::Refused(ErrorCode::MissingKey));
 /// # Ok(())
 /// # }

@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use allocation_counter::measure;
-use portunus::authenticator::{Admission, Attempt};
+use portunus::authenticator::{Attempt, Authenticated};
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, Pepper};
 use portunus::policy::Requirement;
 use portunus::scope::{BitModel, Vocabulary};
@@ -23,7 +23,7 @@ pub(super) fn allocations(mut act: impl FnMut()) -> u64 {
 fn passes(authenticator: &Authenticator, head: &dyn RequestHead) {
     assert!(matches!(
         black_box(authenticator.attempt(head)),
-        Attempt::Ready(Ok(Admission {
+        Attempt::Ready(Ok(Authenticated {
             principal: Some(_),
             ..
         }))
@@ -122,7 +122,7 @@ fn a_requirement_that_is_met_allocates_nothing() {
         .build()
         .unwrap();
     for authenticator in [wildcards, bits] {
-        let Attempt::Ready(Ok(Admission {
+        let Attempt::Ready(Ok(Authenticated {
             principal: Some(principal),
             ..
         })) = authenticator.attempt(&Head::bearer(&key))

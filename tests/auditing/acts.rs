@@ -16,29 +16,35 @@ use portunus::manage::{
 };
 use portunus::store::{KeyStore, ListQuery};
 use portunus::{AuthError, Clock, ErrorCode};
-use portunus_test_support::{APPLY, Call, Head, House, Point, Setup, format, live, scope, tenant};
+use portunus_test_support::{
+    APPLY, Call, Fixture, Head, Point, Setup, format, live, scope, tenant,
+};
 
 struct Desk {
-    house: House,
+    fixture: Fixture,
     trail: AuditTrail,
     log: MemoryAudit,
 }
 
 fn desk(capacity: usize) -> Desk {
-    let (house, log) = (House::new(), MemoryAudit::new(1000));
+    let (fixture, log) = (Fixture::new(), MemoryAudit::new(1000));
     let trail = AuditTrail::builder()
         .sink(log.clone())
         .capacity(capacity)
         .build();
-    Desk { house, trail, log }
+    Desk {
+        fixture,
+        trail,
+        log,
+    }
 }
 
 impl Desk {
     fn manager(&self) -> KeyManager {
-        let builder = Setup::on(self.house.store.clone())
+        let builder = Setup::on(self.fixture.store.clone())
             .bearer([format()])
             .environments([live()])
-            .clock(self.house.clock.clone());
+            .clock(self.fixture.clock.clone());
         let mut rules = IssueRules::default();
         rules.active_keys = Some(3);
         builder.audit(self.trail.clone()).rules(rules).manager()
@@ -56,14 +62,14 @@ impl Desk {
     /// Fills the queue.
     fn flood(&self, count: u32) {
         let authenticator = self
-            .house
+            .fixture
             .bearer()
             .audit(self.trail.clone())
             .build()
             .unwrap();
         for _ in 0..count {
-            let witness = authenticator.witness(&Head::new()).unwrap();
-            witness.answered(401, Some(&AuthError::new(ErrorCode::MissingKey)));
+            let request_audit = authenticator.request_audit(&Head::new()).unwrap();
+            request_audit.answered(401, Some(&AuthError::new(ErrorCode::MissingKey)));
         }
     }
 }
@@ -116,7 +122,7 @@ async fn every_act_that_is_done_is_one_event() {
         );
         assert_eq!(
             (event.detail, event.at),
-            (detail, desk.house.clock.now()),
+            (detail, desk.fixture.clock.now()),
             "{action}"
         );
     };
@@ -150,7 +156,7 @@ async fn every_act_that_is_done_is_one_event() {
     check(Action::KeyImport, &imported, None, 8).await;
     manager.get(&imported).await.unwrap();
     manager
-        .list(ListQuery::new(desk.house.clock.now()))
+        .list(ListQuery::new(desk.fixture.clock.now()))
         .await
         .unwrap();
     assert_eq!(desk.events().await.len(), 9, "looking is not noted");
@@ -160,7 +166,7 @@ async fn every_act_that_is_done_is_one_event() {
 async fn every_act_that_is_refused_is_one_event_of_the_operators_tenant() {
     let desk = desk(100);
     let id = desk
-        .house
+        .fixture
         .manager()
         .issue(new_key())
         .await
@@ -249,7 +255,7 @@ async fn acts_that_the_state_forbids_are_noted_with_their_codes() {
         .unwrap_err();
     manager.issue(new_key()).await.unwrap();
     manager.issue(new_key()).await.unwrap_err();
-    desk.house.store.fail(APPLY);
+    desk.fixture.store.fail(APPLY);
     manager.revoke(&id, None).await.unwrap_err();
     let events = desk.events().await;
     let told: Vec<_> = events.iter().map(|event| event.outcome.as_str()).collect();
@@ -342,7 +348,7 @@ async fn acts_are_kept_however_long_a_sink_fails() {
 #[tokio::test]
 async fn an_act_whose_operator_goes_away_is_noted() {
     let desk = desk(100);
-    desk.house.store.hold(Point::Before(Call::Primary));
+    desk.fixture.store.hold(Point::Before(Call::Primary));
     let manager = desk.manager().by(alice());
     let new = new_key();
     // The client of a management API hangs up: its server drops the future.
@@ -353,7 +359,7 @@ async fn an_act_whose_operator_goes_away_is_noted() {
     issue.abort();
     issue.await.unwrap_err();
     let keys = desk
-        .house
+        .fixture
         .store
         .list(&ListQuery::new(SystemTime::UNIX_EPOCH))
         .await
@@ -370,11 +376,11 @@ async fn an_act_whose_operator_goes_away_is_noted() {
 #[tokio::test]
 async fn an_act_that_was_done_before_the_store_failed_names_its_key() {
     let desk = desk(100);
-    desk.house.store.fail(Point::Before(Call::Primary));
+    desk.fixture.store.fail(Point::Before(Call::Primary));
     let manager = desk.manager().by(alice());
     let issued = manager.issue(new_key()).await;
     let keys = desk
-        .house
+        .fixture
         .store
         .list(&ListQuery::new(SystemTime::UNIX_EPOCH))
         .await
@@ -407,7 +413,7 @@ async fn an_event_of_an_act_carries_no_secret_and_no_digest() {
         let key = key.reveal();
         canaries.extend([
             portunus_test_support::base64(key.as_bytes()),
-            digits(desk.house.hasher.digest(&key).to_bytes()),
+            digits(desk.fixture.hasher.digest(&key).to_bytes()),
             key,
         ]);
     }
@@ -425,7 +431,13 @@ async fn an_event_of_an_act_carries_no_secret_and_no_digest() {
 async fn what_the_host_refused_itself_names_the_key_and_not_what_stood_in_the_request() {
     let desk = desk(100);
     let manager = desk.manager().by(alice());
-    let record = desk.house.manager().issue(new_key()).await.unwrap().record;
+    let record = desk
+        .fixture
+        .manager()
+        .issue(new_key())
+        .await
+        .unwrap()
+        .record;
     let secret = portunus_test_support::stranger();
     let forbidden = AuthError::with_detail(ErrorCode::Forbidden, "Only the owner may set a plan");
     let about_a_key = AuthError::with_detail(ErrorCode::Forbidden, format!("{secret} is no plan"));

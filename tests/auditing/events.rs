@@ -21,25 +21,27 @@ use portunus::scope::{Scope, ScopeModel};
 use portunus::store::{KeyStore, StoredKey};
 use portunus::{Authenticator, Clock, ErrorCode, RequestHead, ScopeSet};
 use portunus_profiles::{Profile, RequestMetadata};
-use portunus_test_support::{FIND, Head, House, Setup, live, scope, stranger, tenant, test, user};
+use portunus_test_support::{
+    FIND, Fixture, Head, Setup, live, scope, stranger, tenant, test, user,
+};
 
 fn per_minute(limit: u64) -> Quotas {
     Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap()
 }
 
-/// What a request comes to, told to a witness as an adapter does.
+/// What a request comes to, told to a request_audit as an adapter does.
 async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
     let begun = authenticator.begin(head);
-    let mut witness = begun.witness.unwrap();
+    let mut request_audit = begun.request_audit.unwrap();
     let outcome = begun.attempt.outcome().await;
     match &outcome {
         Ok(admission) => {
             if let Some(principal) = &admission.principal {
-                witness.admitted(principal);
+                request_audit.admitted(principal);
             }
-            witness.answered(200, None);
+            request_audit.answered(200, None);
         }
-        Err(error) => witness.answered(error.status(), Some(error)),
+        Err(error) => request_audit.answered(error.status(), Some(error)),
     }
     outcome
 }
@@ -100,18 +102,18 @@ impl RequestHead for Addressed {
 
 #[tokio::test]
 async fn the_clients_address_is_resolved_once_for_the_request_and_its_audit() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
     let (trail, log) = trail(10);
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     let head = Addressed(Head::bearer(&key).from("192.0.2.7"), Cell::new(0));
     let begun = authenticator.begin(&head);
     let principal = begun.attempt.outcome().await.unwrap().into_principal();
     let principal = principal.unwrap();
     assert_eq!(principal.client_ip(), "192.0.2.7".parse().ok());
-    let mut witness = begun.witness.unwrap();
-    witness.admitted(&principal);
-    witness.answered(200, None);
+    let mut request_audit = begun.request_audit.unwrap();
+    request_audit.admitted(&principal);
+    request_audit.answered(200, None);
     assert_eq!(
         written(&trail, &log).await[0].client_ip,
         principal.client_ip()
@@ -121,7 +123,7 @@ async fn the_clients_address_is_resolved_once_for_the_request_and_its_audit() {
 
 #[tokio::test]
 async fn an_event_tells_who_did_what_with_which_key_from_where_and_when() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let (trail, log) = trail(10);
     let mut new = NewKey::new(
         "key",
@@ -129,9 +131,9 @@ async fn an_event_tells_who_did_what_with_which_key_from_where_and_when() {
     );
     new = new.with_scopes([scope("document:read"), scope("a")]);
     new.kind = KeyKind::User;
-    let (key, record) = house.issue_new(new).await;
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
-    house.clock.advance(Duration::from_nanos(1_234_567_890));
+    let (key, record) = fixture.issue_new(new).await;
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
+    fixture.clock.advance(Duration::from_nanos(1_234_567_890));
     let head = Head::bearer(&key)
         .at("/a/b")
         .from("203.0.113.7")
@@ -222,16 +224,24 @@ impl portunus::RateLimiter for NoLimiter {
 }
 
 /// A key that may act for users, on a house whose store answers late or not.
-async fn one_key(late: bool) -> (House, AuditTrail, MemoryAudit, String, portunus::key::KeyId) {
-    let house = House::new();
+async fn one_key(
+    late: bool,
+) -> (
+    Fixture,
+    AuditTrail,
+    MemoryAudit,
+    String,
+    portunus::key::KeyId,
+) {
+    let fixture = Fixture::new();
     let (trail, log) = trail(100);
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     new.delegation = Some(Delegation::On);
-    let (key, record) = house.issue_new(new).await;
+    let (key, record) = fixture.issue_new(new).await;
     if late {
-        house.store.answer_late(1);
+        fixture.store.answer_late(1);
     }
-    (house, trail, log, key, record.id.clone())
+    (fixture, trail, log, key, record.id.clone())
 }
 
 type Build = fn(Setup) -> Setup;
@@ -322,9 +332,11 @@ async fn a_real_key_that_is_refused_is_named_whatever_the_reason_and_however_lat
     ];
     for (code, (build, ask, change)) in cases {
         for late in [false, true] {
-            let (house, trail, log, key, id) = one_key(late).await;
-            house.change(&id, change).await;
-            let authenticator = build(house.bearer().audit(trail.clone())).build().unwrap();
+            let (fixture, trail, log, key, id) = one_key(late).await;
+            fixture.change(&id, change).await;
+            let authenticator = build(fixture.bearer().audit(trail.clone()))
+                .build()
+                .unwrap();
             let error = decide(&authenticator, &ask(Head::bearer(&key)).from("203.0.113.7"))
                 .await
                 .unwrap_err();
@@ -356,9 +368,9 @@ async fn a_real_key_that_is_refused_is_named_whatever_the_reason_and_however_lat
 
 #[tokio::test]
 async fn a_key_that_used_up_its_quota_is_named() {
-    let (house, trail, log, key, id) = one_key(false).await;
-    let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
-    let authenticator = house
+    let (fixture, trail, log, key, id) = one_key(false).await;
+    let limiter = LocalLimiter::builder().clock(fixture.clock.clone()).build();
+    let authenticator = fixture
         .bearer()
         .audit(trail.clone())
         .limiter(limiter)
@@ -387,8 +399,8 @@ impl ScopeModel for Understands {
 
 #[tokio::test]
 async fn a_key_whose_grants_cannot_be_understood_is_named() {
-    let (house, trail, log, key, id) = one_key(false).await;
-    let authenticator = house
+    let (fixture, trail, log, key, id) = one_key(false).await;
+    let authenticator = fixture
         .bearer()
         .audit(trail.clone())
         .scope_model(Understands(""))
@@ -408,8 +420,8 @@ async fn a_key_whose_grants_cannot_be_understood_is_named() {
 #[tokio::test]
 async fn where_no_real_key_was_presented_none_is_named() {
     for late in [false, true] {
-        let (house, trail, log, key, _) = one_key(late).await;
-        let authenticator = house
+        let (fixture, trail, log, key, _) = one_key(late).await;
+        let authenticator = fixture
             .bearer()
             .audit(trail.clone())
             .failure_quotas(Some(per_minute(1)))
@@ -433,8 +445,8 @@ async fn where_no_real_key_was_presented_none_is_named() {
         for (_, head) in &heads {
             decide(&authenticator, head).await.unwrap_err();
         }
-        let open = house.bearer().audit(trail.clone()).build().unwrap();
-        house.store.fail(FIND);
+        let open = fixture.bearer().audit(trail.clone()).build().unwrap();
+        fixture.store.fail(FIND);
         decide(&open, &Head::bearer(&key)).await.unwrap_err();
         let events = written(&trail, &log).await;
         let codes: Vec<_> = events.iter().map(|event| event.outcome.as_str()).collect();
@@ -459,16 +471,16 @@ async fn where_no_real_key_was_presented_none_is_named() {
 
 #[tokio::test]
 async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let (trail, log) = trail(10);
-    let manager = Setup::of(house.store.clone(), Profile::AllSign)
-        .clock(house.clock.clone())
+    let manager = Setup::of(fixture.store.clone(), Profile::AllSign)
+        .clock(fixture.clock.clone())
         .manager();
     let owner = Owner::user(tenant("acme"), user("platform")).with_email("platform@app.com");
     let new = NewKey::new("platform", owner)
         .with_scopes([scope("document:read"), scope("document:write")]);
     let key = manager.issue(new).await.unwrap().key.reveal();
-    let builder = Setup::of(house.store.clone(), Profile::AllSign).clock(house.clock.clone());
+    let builder = Setup::of(fixture.store.clone(), Profile::AllSign).clock(fixture.clock.clone());
     let authenticator = builder
         .directory(People)
         .audit(trail.clone())
@@ -537,13 +549,13 @@ async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
 #[tokio::test]
 async fn a_key_found_under_no_digest_of_its_own_names_nobody() {
     // A store that answers with somebody else's key must not put that key into the event.
-    let (house, trail, log, _, id) = one_key(false).await;
-    let record = house.store.get(&id).await.unwrap().unwrap();
-    let digest: KeyDigest = house.hasher.digest("another");
-    house
+    let (fixture, trail, log, _, id) = one_key(false).await;
+    let record = fixture.store.get(&id).await.unwrap().unwrap();
+    let digest: KeyDigest = fixture.hasher.digest("another");
+    fixture
         .store
         .always_find(Arc::new(StoredKey::new(digest, record)));
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     decide(&authenticator, &Head::bearer(&stranger()))
         .await
         .unwrap_err();
@@ -558,9 +570,9 @@ async fn a_key_found_under_no_digest_of_its_own_names_nobody() {
 
 #[tokio::test]
 async fn what_the_queue_cannot_take_is_counted_and_told_once() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let (trail, log) = trail(3);
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     note(&authenticator, 0..5).await;
     assert_eq!(trail.dropped(), 2);
     let events = written(&trail, &log).await;
@@ -570,7 +582,7 @@ async fn what_the_queue_cannot_take_is_counted_and_told_once() {
         (lost.action, lost.count, lost.outcome),
         (Action::EventsLost, Some(2), AuditOutcome::Ok)
     );
-    assert_eq!(lost.at, house.clock.now());
+    assert_eq!(lost.at, fixture.clock.now());
     assert_eq!(written(&trail, &log).await.len(), 4, "it is said once");
     note(&authenticator, 5..9).await;
     let events = written(&trail, &log).await;
@@ -587,16 +599,16 @@ async fn what_the_queue_cannot_take_is_counted_and_told_once() {
 
 #[tokio::test]
 async fn a_source_that_fails_again_and_again_is_noted_so_often_and_no_more() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let log = MemoryAudit::new(1000);
     let builder = AuditTrail::builder().sink(log.clone());
     let trail = builder.failures_per_source(Some(per_minute(3))).build();
-    let (one, first) = house.issue(&[]).await;
-    let (two, second) = house.issue(&[]).await;
+    let (one, first) = fixture.issue(&[]).await;
+    let (two, second) = fixture.issue(&[]).await;
     for id in [&first.id, &second.id] {
-        house.manager().revoke(id, None).await.unwrap();
+        fixture.manager().revoke(id, None).await.unwrap();
     }
-    let authenticator = house
+    let authenticator = fixture
         .bearer()
         .audit(trail.clone())
         .failure_quotas(None)
@@ -639,7 +651,7 @@ async fn a_source_that_fails_again_and_again_is_noted_so_often_and_no_more() {
     );
     assert_eq!(events.last().unwrap().count, Some(2 * count as u64));
     assert_eq!(trail.dropped(), 0);
-    house.clock.advance(Duration::from_secs(61));
+    fixture.clock.advance(Duration::from_secs(61));
     decide(&authenticator, &of("203.0.113.1"))
         .await
         .unwrap_err();
@@ -652,15 +664,15 @@ async fn a_source_that_fails_again_and_again_is_noted_so_often_and_no_more() {
 
 #[tokio::test]
 async fn a_flood_from_everywhere_does_not_hide_what_a_real_key_does() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let log = MemoryAudit::new(10);
     let trail = AuditTrail::builder()
         .sink(log.clone())
         .capacity(100_000)
         .build();
-    let (key, record) = house.issue(&[]).await;
-    house.manager().revoke(&record.id, None).await.unwrap();
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let (key, record) = fixture.issue(&[]).await;
+    fixture.manager().revoke(&record.id, None).await.unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     for network in 0..50_100_u32 {
         let ip = format!("2001:db8:{:x}:{:x}::1", network >> 16, network & 0xffff);
         decide(&authenticator, &Head::new().from(&ip))
@@ -682,12 +694,12 @@ async fn a_flood_from_everywhere_does_not_hide_what_a_real_key_does() {
 
 #[tokio::test]
 async fn successes_are_left_out_where_a_host_says_so() {
-    let (house, _, log, key, _) = one_key(false).await;
+    let (fixture, _, log, key, _) = one_key(false).await;
     let trail = AuditTrail::builder()
         .sink(log.clone())
         .successes(false)
         .build();
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     decide(&authenticator, &Head::bearer(&key)).await.unwrap();
     decide(&authenticator, &Head::new()).await.unwrap_err();
     let events = written(&trail, &log).await;
@@ -707,8 +719,8 @@ async fn successes_are_left_out_where_a_host_says_so() {
 
 #[tokio::test]
 async fn nobody_who_was_let_through_as_nobody_is_no_event() {
-    let (house, trail, log, ..) = one_key(false).await;
-    let authenticator = house
+    let (fixture, trail, log, ..) = one_key(false).await;
+    let authenticator = fixture
         .bearer()
         .optional()
         .audit(trail.clone())
@@ -720,11 +732,11 @@ async fn nobody_who_was_let_through_as_nobody_is_no_event() {
 
 #[tokio::test]
 async fn a_witness_that_is_dropped_says_that_the_caller_went_away() {
-    let (house, trail, log, key, id) = one_key(false).await;
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let (fixture, trail, log, key, id) = one_key(false).await;
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     let head = Head::bearer(&key);
-    let mut witness = authenticator.witness(&head).unwrap();
-    witness.admitted(
+    let mut request_audit = authenticator.request_audit(&head).unwrap();
+    request_audit.admitted(
         authenticator
             .authenticate(&head)
             .await
@@ -733,7 +745,7 @@ async fn a_witness_that_is_dropped_says_that_the_caller_went_away() {
             .as_ref()
             .unwrap(),
     );
-    drop(witness);
+    drop(request_audit);
     let event = written(&trail, &log).await.pop().unwrap();
     assert_eq!(
         (event.outcome, event.key_id, event.status),
@@ -744,34 +756,34 @@ async fn a_witness_that_is_dropped_says_that_the_caller_went_away() {
 
 #[tokio::test]
 async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refused() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
     let log = MemoryAudit::new(10_000);
     let trail = AuditTrail::builder().sink(log.clone());
     let trail = trail.build();
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     // The key's share of refusals is used up: its requests are let through, and refused by a route.
     let forbidden = portunus::AuthError::new(ErrorCode::InsufficientScope);
     let begin = async || {
         let begun = authenticator.begin(&Head::bearer(&key));
-        let mut witness = begun.witness.unwrap();
+        let mut request_audit = begun.request_audit.unwrap();
         let admission = begun.attempt.outcome().await.unwrap();
-        witness.admitted(&admission.into_principal().unwrap());
-        witness
+        request_audit.admitted(&admission.into_principal().unwrap());
+        request_audit
     };
     for _ in 0..50 {
         begin().await.answered(403, Some(&forbidden));
-        house.clock.advance(Duration::from_secs(2));
+        fixture.clock.advance(Duration::from_secs(2));
     }
-    house.clock.advance(Duration::from_secs(3600));
+    fixture.clock.advance(Duration::from_secs(3600));
     for _ in 0..55 {
         begin().await.answered(403, Some(&forbidden));
         begin().await.answered(403, Some(&forbidden));
-        house.clock.advance(Duration::from_millis(1));
+        fixture.clock.advance(Duration::from_millis(1));
         if trail.throttled() > 0 {
             break;
         }
-        house.clock.advance(Duration::from_millis(400));
+        fixture.clock.advance(Duration::from_millis(400));
     }
     let refused = trail.throttled();
     // And closes the connection before there is an answer, or makes the handler fail.
@@ -791,7 +803,7 @@ async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refus
     // A caller who was never let through is one of many.
     let unknown = || {
         let head = Head::new().from("192.0.2.7");
-        drop(authenticator.begin(&head).witness.unwrap());
+        drop(authenticator.begin(&head).request_audit.unwrap());
     };
     (0..150).for_each(|_| unknown());
     assert_eq!(trail.throttled(), refused + 50);
@@ -799,7 +811,7 @@ async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refus
 
 #[tokio::test]
 async fn an_event_of_a_crafted_key_is_bounded_and_says_how_much_more_there_is() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let name = |kind: &str, number: u32| format!("{kind}{number:0>100}");
     let scopes: Vec<_> = (0..256).map(|number| name("scope", number)).collect();
     let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
@@ -808,10 +820,10 @@ async fn an_event_of_a_crafted_key_is_bounded_and_says_how_much_more_there_is() 
     let mut new = NewKey::new("crafted", Owner::tenant(tenant("acme")));
     new.scopes = scopes.iter().map(|text| scope(text)).collect();
     new.workspaces = Some(workspaces.clone());
-    let issued = house.manager().issue(new).await.unwrap();
+    let issued = fixture.manager().issue(new).await.unwrap();
     let key = issued.key.reveal();
     let (trail, log) = trail(100);
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     decide(&authenticator, &Head::bearer(&key)).await.unwrap();
     let event = written(&trail, &log).await.remove(0);
     let json = serde_json::to_string(&event).unwrap();
@@ -831,14 +843,14 @@ async fn an_event_of_a_crafted_key_is_bounded_and_says_how_much_more_there_is() 
 
 #[tokio::test]
 async fn an_event_of_an_ordinary_key_names_everything() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let names: Vec<_> = (0..40)
         .map(|number| format!("resource{number}:read"))
         .collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let (key, _) = house.issue(&names).await;
+    let (key, _) = fixture.issue(&names).await;
     let (trail, log) = trail(100);
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     decide(&authenticator, &Head::bearer(&key)).await.unwrap();
     let event = written(&trail, &log).await.remove(0);
     assert_eq!((event.scopes.len(), event.more_scopes), (40, 0));

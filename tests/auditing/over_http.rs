@@ -17,11 +17,11 @@ use portunus::audit::{AuditEvent, AuditOutcome, AuditTrail, MemoryAudit, Request
 use portunus::key::{Delegation, KeyRecord, Owner, TenantId};
 use portunus::manage::NewKey;
 use portunus::{AuthError, KeyPrincipal, Principal, Requirement};
-use portunus_test_support::{House, Setup, scope, stranger, tenant, user};
+use portunus_test_support::{Fixture, Setup, scope, stranger, tenant, user};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 struct Door {
-    house: House,
+    fixture: Fixture,
     trail: AuditTrail,
     log: MemoryAudit,
     /// Has the scope `a`, and may act for users.
@@ -31,16 +31,16 @@ struct Door {
 
 /// A house, once with a store that answers at once, once with one that must be awaited.
 async fn door(late: bool) -> Door {
-    let (house, log) = (House::new(), MemoryAudit::new(1000));
+    let (fixture, log) = (Fixture::new(), MemoryAudit::new(1000));
     let trail = AuditTrail::builder().sink(log.clone()).build();
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     new.delegation = Some(Delegation::On);
-    let (key, record) = house.issue_new(new).await;
+    let (key, record) = fixture.issue_new(new).await;
     if late {
-        house.store.answer_late(1);
+        fixture.store.answer_late(1);
     }
     Door {
-        house,
+        fixture,
         trail,
         log,
         key,
@@ -50,7 +50,7 @@ async fn door(late: bool) -> Door {
 
 impl Door {
     fn builder(&self) -> Setup {
-        self.house
+        self.fixture
             .bearer()
             .directory(People)
             .audit(self.trail.clone())
@@ -486,10 +486,10 @@ async fn a_route_that_refuses_a_delegated_request_names_user_and_platform() {
 #[tokio::test]
 async fn of_nested_layers_each_tells_of_its_own_key_under_one_request_id() {
     let door = door(false).await;
-    let (other, record) = door.house.issue(&[]).await;
+    let (other, record) = door.fixture.issue(&[]).await;
     let format = portunus_test_support::format();
     let by_header = door
-        .house
+        .fixture
         .bare()
         .header("x-api-key", [format])
         .audit(door.trail.clone())
@@ -536,13 +536,13 @@ async fn an_inner_refusal_of_a_real_key_is_not_the_outer_layers_when_it_let_nobo
     // Two layers, two trails of two tenants: the outer one admitted nobody, so it knows no key.
     let (outer, inner) = (door(false).await, door(false).await);
     inner
-        .house
+        .fixture
         .manager()
         .revoke(&inner.record.id, None)
         .await
         .unwrap();
     let by_header = inner
-        .house
+        .fixture
         .bare()
         .header("x-api-key", [portunus_test_support::format()])
         .audit(inner.trail.clone());

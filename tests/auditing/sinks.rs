@@ -10,7 +10,7 @@ use portunus::Authenticator;
 use portunus::audit::{
     AuditError, AuditEvent, AuditReader, AuditSink, AuditTrail, EventQuery, MemoryAudit,
 };
-use portunus_test_support::{Head, House};
+use portunus_test_support::{Fixture, Head};
 use tokio::sync::Semaphore;
 
 /// A sink that fails or waits when it is told to, and keeps what it is given, as it is given.
@@ -71,7 +71,7 @@ struct Desk {
 }
 
 fn desk(sinks: &[&Moody], capacity: usize) -> Desk {
-    let house = House::new();
+    let fixture = Fixture::new();
     let builder = AuditTrail::builder()
         .capacity(capacity)
         .failures_per_source(None);
@@ -79,7 +79,7 @@ fn desk(sinks: &[&Moody], capacity: usize) -> Desk {
         .iter()
         .fold(builder, |builder, sink| builder.sink((*sink).clone()))
         .build();
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     Desk {
         trail,
         authenticator,
@@ -90,11 +90,11 @@ impl Desk {
     /// Notes one event for each of these.
     fn note(&self, routes: impl IntoIterator<Item = u32>) {
         for route in routes {
-            let witness = self
+            let request_audit = self
                 .authenticator
-                .witness(&Head::new().at(&route.to_string()))
+                .request_audit(&Head::new().at(&route.to_string()))
                 .unwrap();
-            witness.answered(
+            request_audit.answered(
                 401,
                 Some(&portunus::AuthError::new(portunus::ErrorCode::MissingKey)),
             );
@@ -353,8 +353,8 @@ async fn events_that_wait_are_bounded_by_their_size_too() {
         .bytes(20_000)
         .failures_per_source(None)
         .build();
-    let house = House::new();
-    let authenticator = house.bearer().audit(trail.clone()).build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
     let desk = Desk {
         trail,
         authenticator,

@@ -19,7 +19,7 @@ use portunus::actor::{
     CachedDirectory, Directory, DirectoryError, OwnerStanding, Standing, User, UserIds, UserRef,
 };
 use portunus::adapter::tower::AuthLayer;
-use portunus::authenticator::{Admission, Attempt};
+use portunus::authenticator::{Attempt, Authenticated};
 use portunus::key::{
     Access, Delegation, KeyKind, KeyRecord, Owner, Revocation, TenantId, WorkspaceId,
 };
@@ -32,7 +32,7 @@ use portunus::{
     AuthError, Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, Requirement, Scope,
     ScopeSet,
 };
-use portunus_test_support::{Head, House, Setup, live, scope, stranger, tenant, test, user};
+use portunus_test_support::{Fixture, Head, Setup, live, scope, stranger, tenant, test, user};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tokio::sync::Semaphore;
@@ -178,17 +178,17 @@ fn platform(scopes: &[&str], delegation: Delegation) -> NewKey {
 
 /// A house with a directory, and the platform's key that may act for users.
 struct Platform {
-    house: House,
+    fixture: Fixture,
     people: People,
     key: String,
     record: Arc<KeyRecord>,
 }
 
 async fn with_platform(scopes: &[&str], delegation: Delegation) -> Platform {
-    let house = House::new();
-    let (key, record) = house.issue_new(platform(scopes, delegation)).await;
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue_new(platform(scopes, delegation)).await;
     Platform {
-        house,
+        fixture,
         people: People::new(),
         key,
         record,
@@ -197,13 +197,15 @@ async fn with_platform(scopes: &[&str], delegation: Delegation) -> Platform {
 
 /// A key of somebody else's than the platform's, whose record then says whatever it is made to say.
 async fn with_owner(owner: Owner, kind: KeyKind, scopes: &[&str]) -> Platform {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = platform(scopes, Delegation::Off);
     new.owner = owner;
-    let (key, record) = house.issue_new(new).await;
-    house.change(&record.id, |record| record.kind = kind).await;
+    let (key, record) = fixture.issue_new(new).await;
+    fixture
+        .change(&record.id, |record| record.kind = kind)
+        .await;
     Platform {
-        house,
+        fixture,
         people: People::new(),
         key,
         record,
@@ -212,14 +214,14 @@ async fn with_owner(owner: Owner, kind: KeyKind, scopes: &[&str]) -> Platform {
 
 impl Platform {
     fn builder(&self) -> Setup {
-        self.house.bearer().directory(self.people.clone())
+        self.fixture.bearer().directory(self.people.clone())
     }
     fn head(&self, name: &str, value: impl AsRef<[u8]>) -> Head {
         Head::bearer(&self.key).with(name, value)
     }
 }
 
-async fn admit(authenticator: &Authenticator, head: &Head) -> Admission {
+async fn admit(authenticator: &Authenticator, head: &Head) -> Authenticated {
     authenticator
         .authenticate(head)
         .await
@@ -284,7 +286,7 @@ async fn access_and_workspaces_are_those_that_both_the_key_and_the_user_have() {
         for late in [false, true] {
             let at = with_platform(&["document:*"], Delegation::On).await;
             at.people.clone().late(late);
-            at.house
+            at.fixture
                 .change(&at.record.id, |record| {
                     (record.access, record.workspaces) = of_key.clone();
                 })
@@ -633,7 +635,11 @@ async fn a_directory_that_gives_no_answer_is_503_and_neither_a_refusal_nor_a_pas
 async fn a_key_without_the_permission_acts_for_nobody_and_asks_nobody() {
     let at = with_platform(&["*"], Delegation::Off).await;
     let authenticator = at.builder().build().unwrap();
-    let on = at.house.issue_new(platform(&["*"], Delegation::On)).await.0;
+    let on = at
+        .fixture
+        .issue_new(platform(&["*"], Delegation::On))
+        .await
+        .0;
     let unknown = refused(
         &authenticator,
         &Head::bearer(&on).with("X-User-Id", "nobody"),
@@ -661,7 +667,7 @@ async fn a_key_without_the_permission_acts_for_nobody_and_asks_nobody() {
 #[tokio::test]
 async fn without_a_directory_a_wish_to_act_for_somebody_is_refused_and_not_ignored() {
     let at = with_platform(&["*"], Delegation::On).await;
-    let authenticator = at.house.bearer().build().unwrap();
+    let authenticator = at.fixture.bearer().build().unwrap();
     for name in FIELDS {
         let value = if name == "X-On-Behalf-Email" {
             "ann@example.com"
@@ -688,7 +694,7 @@ async fn keys_of_users_and_access_tokens_act_for_nobody_but_their_own_user() {
         let ann = Owner::user(tenant("acme"), user(ANN)).with_email("ann@example.com");
         let at = with_owner(ann, kind, &["*"]).await;
         // Even where a record says that such a key may delegate.
-        at.house
+        at.fixture
             .change(&at.record.id, |record| record.delegation = Delegation::On)
             .await;
         let authenticator = at.builder().build().unwrap();
@@ -933,13 +939,13 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let delegation = of_delegation.clone().map_or(Delegation::On, Delegation::Only);
-            let house = House::new();
+            let fixture = Fixture::new();
             let mut new = platform(&[], delegation);
             new.scopes.clone_from(&of_key);
-            let (key, _) = house.issue_new(new).await;
+            let (key, _) = fixture.issue_new(new).await;
             let people = People::new();
             people.change(ANN, |ann| ann.scopes.clone_from(&of_user));
-            let authenticator = house.bearer().directory(people).build().unwrap();
+            let authenticator = fixture.bearer().directory(people).build().unwrap();
             let acting = principal(&authenticator, &Head::bearer(&key).with(name, ANN)).await;
             let grants = |set: &Vec<Scope>, wanted: &Scope| set.iter().any(|grant| grant.covers(wanted));
             let told: Vec<_> = acting.scopes().names().iter().map(|text| scope(text)).collect();
@@ -1151,7 +1157,7 @@ async fn a_wish_is_not_answered_before_the_key_is() {
         let wrong = refused(&authenticator, &Head::bearer(&stranger).with(name, value)).await;
         assert_eq!(wrong.code(), ErrorCode::InvalidKey);
     }
-    at.house
+    at.fixture
         .change(&at.record.id, |record| record.enabled = false)
         .await;
     assert_eq!(
@@ -1170,7 +1176,7 @@ async fn the_limit_is_taken_before_the_directory_is_asked_and_told_on_every_answ
         at.people.clone().late(late);
         let quotas = Quotas::new([Quota::per_minute(5).unwrap()]).unwrap();
         let limiter = LocalLimiter::builder()
-            .clock(at.house.clock.clone())
+            .clock(at.fixture.clock.clone())
             .build();
         let authenticator = at
             .builder()
@@ -1238,7 +1244,7 @@ async fn the_limit_is_taken_before_the_directory_is_asked_and_told_on_every_answ
 async fn a_key_that_may_not_delegate_is_told_its_limits_too() {
     let at = with_platform(&[], Delegation::Off).await;
     let limiter = LocalLimiter::builder()
-        .clock(at.house.clock.clone())
+        .clock(at.fixture.clock.clone())
         .build();
     let authenticator = at.builder().limiter(limiter).build().unwrap();
     let error = refused(&authenticator, &at.head("X-User-Id", ANN)).await;
@@ -1526,9 +1532,9 @@ async fn an_answer_that_was_on_its_way_when_all_was_cleared_is_not_remembered() 
 #[tokio::test]
 async fn a_remembered_user_is_acted_for_without_waiting() {
     let at = with_platform(&["*"], Delegation::On).await;
-    let directory = Arc::new(remembering(&at.people, &at.house.clock, 100, MINUTE));
+    let directory = Arc::new(remembering(&at.people, &at.fixture.clock, 100, MINUTE));
     let authenticator = at
-        .house
+        .fixture
         .bearer()
         .directory(Arc::clone(&directory))
         .build()
@@ -1569,7 +1575,7 @@ async fn arcs_and_boxes_of_a_directory_are_as_good_as_it_is() {
         let at = with_platform(&[], Delegation::On).await;
         let people = at.people.clone().late(late);
         let boxed: Box<dyn Directory> = Box::new(Arc::new(people) as Arc<dyn Directory>);
-        let authenticator = at.house.bearer().directory(boxed).build().unwrap();
+        let authenticator = at.fixture.bearer().directory(boxed).build().unwrap();
         let head = at.head("X-User-Id", ANN);
         let attempt = authenticator.attempt(&head);
         assert_eq!(matches!(attempt, Attempt::Pending(_)), late);
@@ -1709,15 +1715,15 @@ async fn the_owners_standing_is_told_to_nobody_but_who_holds_a_key_that_works_ot
     ]) {
         assert_eq!(code(&authenticator, head).await, expected);
     }
-    at.house
+    at.fixture
         .change(&at.record.id, |record| record.enabled = false)
         .await;
     assert_eq!(
         code(&authenticator, &Head::bearer(&at.key)).await,
         ErrorCode::KeyDisabled
     );
-    let now = at.house.clock.now();
-    at.house
+    let now = at.fixture.clock.now();
+    at.fixture
         .change(&at.record.id, |record| {
             record.revoked = Some(Revocation::new(now, None));
         })
@@ -1736,7 +1742,7 @@ async fn who_is_refused_for_the_owner_takes_no_limit_and_asks_no_directory() {
         let owners = Owners::stand(Standing::Suspended, late);
         let quotas = Quotas::new([Quota::per_minute(1).unwrap()]).unwrap();
         let limiter = LocalLimiter::builder()
-            .clock(at.house.clock.clone())
+            .clock(at.fixture.clock.clone())
             .build();
         let authenticator = at
             .builder()
@@ -1789,7 +1795,7 @@ async fn everything_may_have_to_be_awaited_in_one_attempt() {
         Delegation::Only(vec![scope("document:read")]),
     )
     .await;
-    at.house.store.answer_late(1);
+    at.fixture.store.answer_late(1);
     at.people.clone().late(true);
     let owners = Owners::stand(Standing::Good, true);
     let authenticator = at
@@ -1806,7 +1812,7 @@ async fn everything_may_have_to_be_awaited_in_one_attempt() {
     );
     assert_eq!(
         (
-            at.house.store.finds(),
+            at.fixture.store.finds(),
             owners.asked().len(),
             at.people.asked().len()
         ),
@@ -1838,7 +1844,7 @@ async fn a_route_that_needs_a_user_is_told_of_one_by_any_mode_but_app() {
         (ErrorCode::ActorRequired, 400),
         "whoever owns an application's key"
     );
-    at.house
+    at.fixture
         .change(&at.record.id, |record| record.kind = KeyKind::User)
         .await;
     assert!(as_user(Head::bearer(&at.key)).await.is_ok());
@@ -1849,8 +1855,12 @@ async fn whose_key_cannot_act_is_not_counted_as_used() {
     let at = with_platform(&[], Delegation::On).await;
     let authenticator = at.builder().build().unwrap();
     let used = async || {
-        authenticator.usage().flush(&at.house.store).await.unwrap();
-        at.house
+        authenticator
+            .usage()
+            .flush(&at.fixture.store)
+            .await
+            .unwrap();
+        at.fixture
             .manager()
             .get(&at.record.id)
             .await

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use portunus::actor::ActorMode;
-use portunus::authenticator::{Admission, Attempt, PendingAttempt};
+use portunus::authenticator::{Attempt, Authenticated, PendingAttempt};
 use portunus::key::{
     Alphabet, Checksum, DigestScheme, Environment, KeyFormat, KeyHasher, KeyKind, KeyRecord, Owner,
     Pepper, Revocation,
@@ -21,7 +21,7 @@ use portunus::{
     AuthError, Authenticator, BuildError, Clock, ErrorCode, KeyPrincipal, Principal, Requirement,
 };
 use portunus_test_support::{
-    APPLY, Call, FIND, Head, House, Point, Setup, base64, corrupt, format, live, scope, stranger,
+    APPLY, Call, FIND, Fixture, Head, Point, Setup, base64, corrupt, format, live, scope, stranger,
     tenant, test, used, user, with_last_character_wrong,
 };
 
@@ -58,10 +58,10 @@ fn pepper(version: u32) -> Pepper {
 
 #[tokio::test]
 async fn a_real_key_is_accepted_and_known_for_what_it_is() {
-    let house = House::new();
-    let (key, record) = house.issue(&["document:read"]).await;
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&["document:read"]).await;
     let principal = accepted(
-        &house.bearer().build().unwrap(),
+        &fixture.bearer().build().unwrap(),
         &Head::bearer(&key).from("192.0.2.1"),
     )
     .await;
@@ -85,9 +85,9 @@ async fn a_real_key_is_accepted_and_known_for_what_it_is() {
 
 #[tokio::test]
 async fn the_scheme_may_be_written_in_any_case_and_followed_by_many_spaces() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     for value in [
         format!("Bearer {key}"),
         format!("bearer {key}"),
@@ -102,9 +102,9 @@ async fn the_scheme_may_be_written_in_any_case_and_followed_by_many_spaces() {
 
 #[tokio::test]
 async fn what_is_no_credential_of_an_accepted_scheme_is_a_missing_key() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let mut heads = vec![Head::new()];
     for value in [
         "".to_owned(),
@@ -128,14 +128,14 @@ async fn what_is_no_credential_of_an_accepted_scheme_is_a_missing_key() {
             "{head:?}"
         );
     }
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 #[tokio::test]
 async fn a_bearer_value_that_is_no_token_is_a_bad_request() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let mut values: Vec<Vec<u8>> = [
         "Bearer".to_owned(),
         "Bearer ".to_owned(),
@@ -167,14 +167,14 @@ async fn a_bearer_value_that_is_no_token_is_a_bad_request() {
             "{value:?}"
         );
     }
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 #[tokio::test]
 async fn a_token_of_another_shape_is_a_wrong_format_and_reaches_no_store() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     for wrong in [
         "a".to_owned(),
         "a==".to_owned(),
@@ -190,14 +190,14 @@ async fn a_token_of_another_shape_is_a_wrong_format_and_reaches_no_store() {
             "{wrong}"
         );
     }
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 #[tokio::test]
 async fn a_repeated_field_is_a_bad_request_even_where_both_say_the_same() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().basic([format()]).build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().basic([format()]).build().unwrap();
     let bearer = format!("Bearer {key}");
     for second in [
         bearer.clone(),
@@ -216,14 +216,14 @@ async fn a_repeated_field_is_a_bad_request_even_where_both_say_the_same() {
             );
         }
     }
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 #[tokio::test]
 async fn a_huge_token_is_refused_without_a_look_up() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture
         .bearer()
         .basic([format()])
         .header("X-API-Key", [format()])
@@ -241,14 +241,14 @@ async fn a_huge_token_is_refused_without_a_look_up() {
             assert_eq!(refused(&authenticator, &head).await.status(), 401, "{size}");
         }
     }
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 #[tokio::test]
 async fn a_key_elsewhere_than_in_its_field_is_never_read() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let elsewhere = Head::new()
         .at(&format!("/documents?api_key={key}&access_token={key}"))
         .with("x-api-key", &key)
@@ -259,16 +259,16 @@ async fn a_key_elsewhere_than_in_its_field_is_never_read() {
         code(&authenticator, &elsewhere).await,
         ErrorCode::MissingKey
     );
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 // ---- Basic ----
 
 #[tokio::test]
 async fn malformed_basic_credentials_are_a_wrong_format() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bare().basic([format()]).build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bare().basic([format()]).build().unwrap();
     let pair = |text: String| Head::basic(text.as_bytes());
     let whole = base64(format!("{key}:").as_bytes());
     for (what, head) in [
@@ -317,18 +317,18 @@ async fn malformed_basic_credentials_are_a_wrong_format() {
             "{what}"
         );
     }
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 #[tokio::test]
 async fn each_scheme_takes_its_own_formats_only() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
     let token = KeyFormat::builder("")
         .random(Alphabet::URL_SAFE, 43)
         .build()
         .unwrap();
-    let authenticator = house
+    let authenticator = fixture
         .bare()
         .basic([format()])
         .bearer([token])
@@ -339,16 +339,16 @@ async fn each_scheme_takes_its_own_formats_only() {
         code(&authenticator, &Head::bearer(&key)).await,
         ErrorCode::InvalidFormat
     );
-    assert_eq!(house.store.finds(), 1);
+    assert_eq!(fixture.store.finds(), 1);
 }
 
 // ---- a header of the host's own ----
 
 #[tokio::test]
 async fn a_header_of_the_hosts_own_carries_a_key_where_the_host_says_so() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture
         .bearer()
         .header("X-API-Key", [format()])
         .build()
@@ -380,9 +380,9 @@ async fn a_header_of_the_hosts_own_carries_a_key_where_the_host_says_so() {
 
 #[tokio::test]
 async fn two_ways_at_once_or_one_twice_are_a_bad_request() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture
         .bearer()
         .header("X-API-Key", [format()])
         .header("X-Other-Key", [format()])
@@ -403,12 +403,12 @@ async fn two_ways_at_once_or_one_twice_are_a_bad_request() {
             "{head:?}"
         );
     }
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 #[tokio::test]
 async fn fields_that_mean_something_else_cannot_carry_a_key() {
-    let house = House::new();
+    let fixture = Fixture::new();
     for name in [
         "Authorization",
         "X-User-Id",
@@ -422,21 +422,21 @@ async fn fields_that_mean_something_else_cannot_carry_a_key() {
         "a:b",
         "x\u{e9}",
     ] {
-        let built = house.bare().header(name, [format()]).build();
+        let built = fixture.bare().header(name, [format()]).build();
         assert!(matches!(built, Err(BuildError::Header(_))), "{name:?}");
     }
 }
 
 #[tokio::test]
 async fn an_authenticator_without_a_format_cannot_be_built() {
-    let house = House::new();
-    assert_eq!(house.bare().build().unwrap_err(), BuildError::NoFormat);
+    let fixture = Fixture::new();
+    assert_eq!(fixture.bare().build().unwrap_err(), BuildError::NoFormat);
     assert_eq!(
-        house.bare().bearer([]).build().unwrap_err(),
+        fixture.bare().bearer([]).build().unwrap_err(),
         BuildError::NoFormat
     );
     assert_eq!(
-        house.bearer().basic([]).build().unwrap_err(),
+        fixture.bearer().basic([]).build().unwrap_err(),
         BuildError::NoFormat
     );
 }
@@ -445,9 +445,9 @@ async fn an_authenticator_without_a_format_cannot_be_built() {
 
 #[tokio::test]
 async fn a_wrong_checksum_is_an_invalid_key_and_reaches_no_store() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().basic([format()]).build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().basic([format()]).build().unwrap();
     let typo = with_last_character_wrong(&key);
     assert_eq!(
         code(&authenticator, &Head::bearer(&typo)).await,
@@ -457,18 +457,18 @@ async fn a_wrong_checksum_is_an_invalid_key_and_reaches_no_store() {
         code(&authenticator, &Head::basic(format!("{typo}:").as_bytes())).await,
         ErrorCode::InvalidKey
     );
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
 }
 
 #[tokio::test]
 async fn a_last_character_that_is_wrong_is_answered_like_a_key_nobody_has() {
     // A format without a checksum, so that the look-up decides.
-    let house = House::new();
+    let fixture = Fixture::new();
     let format = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 32)
         .build()
         .unwrap();
-    let manager = Setup::on(house.store.clone())
+    let manager = Setup::on(fixture.store.clone())
         .bearer([format.clone()])
         .manager();
     let real = manager
@@ -477,18 +477,18 @@ async fn a_last_character_that_is_wrong_is_answered_like_a_key_nobody_has() {
         .unwrap()
         .key
         .reveal();
-    let authenticator = house.bare().bearer([format.clone()]).build().unwrap();
+    let authenticator = fixture.bare().bearer([format.clone()]).build().unwrap();
     accepted(&authenticator, &Head::bearer(&real)).await;
     let mut answers = Vec::new();
     for wrong in [
         with_last_character_wrong(&real),
         format.generate(None, None).unwrap().reveal(),
     ] {
-        let before = house.store.finds();
+        let before = fixture.store.finds();
         let head = Head::bearer(&wrong);
         let error = refused(&authenticator, &head).await;
         assert_eq!(error.code(), ErrorCode::InvalidKey);
-        assert_eq!(house.store.finds(), before + 1, "the same work");
+        assert_eq!(fixture.store.finds(), before + 1, "the same work");
         answers.push(answer(&authenticator, &error, &head));
     }
     assert_eq!(answers[0], answers[1]);
@@ -496,11 +496,11 @@ async fn a_last_character_that_is_wrong_is_answered_like_a_key_nobody_has() {
 
 #[tokio::test]
 async fn a_deleted_key_is_answered_like_a_key_nobody_has() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     accepted(&authenticator, &Head::bearer(&key)).await;
-    house
+    fixture
         .store
         .apply(&WriteBatch::new().change(Change::Delete(record.id.clone())))
         .await
@@ -518,18 +518,18 @@ async fn a_deleted_key_is_answered_like_a_key_nobody_has() {
 
 #[tokio::test]
 async fn a_store_that_finds_another_key_than_was_presented_lets_nobody_in() {
-    let house = House::new();
-    let (key, record) = house.issue(&["*"]).await;
-    let authenticator = house.bearer().build().unwrap();
-    let digest = house.hasher.digest(&key);
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&["*"]).await;
+    let authenticator = fixture.bearer().build().unwrap();
+    let digest = fixture.hasher.digest(&key);
     let mut nearly = digest.to_bytes();
     nearly[31] ^= 1;
     for wrong in [
         portunus::key::KeyDigest::new(DigestScheme::Sha256, nearly),
         portunus::key::KeyDigest::new(DigestScheme::HmacSha256 { pepper: 1 }, digest.to_bytes()),
-        house.hasher.digest(&stranger()),
+        fixture.hasher.digest(&stranger()),
     ] {
-        house
+        fixture
             .store
             .always_find(Arc::new(StoredKey::new(wrong, Arc::clone(&record))));
         assert_eq!(
@@ -537,7 +537,7 @@ async fn a_store_that_finds_another_key_than_was_presented_lets_nobody_in() {
             ErrorCode::InvalidKey
         );
     }
-    house
+    fixture
         .store
         .always_find(Arc::new(StoredKey::new(digest, record)));
     accepted(&authenticator, &Head::bearer(&key)).await;
@@ -545,12 +545,12 @@ async fn a_store_that_finds_another_key_than_was_presented_lets_nobody_in() {
 
 #[tokio::test]
 async fn no_error_and_no_answer_repeats_what_was_presented() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    house
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    fixture
         .change(&record.id, |record| record.enabled = false)
         .await;
-    let authenticator = house
+    let authenticator = fixture
         .bearer()
         .basic([format()])
         .header("x-api-key", [format()])
@@ -584,28 +584,28 @@ async fn no_error_and_no_answer_repeats_what_was_presented() {
 
 #[tokio::test]
 async fn no_debug_output_of_the_parts_shows_a_secret() {
-    let mut house = House::new();
-    house.hasher =
+    let mut fixture = Fixture::new();
+    fixture.hasher =
         KeyHasher::hmac_sha256(Pepper::new(1, b"a pepper that nobody may ever see").unwrap());
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let principal = accepted(&authenticator, &Head::bearer(&key)).await;
-    let stored = house
+    let stored = fixture
         .store
-        .find(&[house.hasher.digest(&key)])
+        .find(&[fixture.hasher.digest(&key)])
         .await
         .unwrap();
     let attempt = authenticator.attempt(&Head::bearer(&key));
     let all = format!(
         "{authenticator:?} {principal:?} {stored:?} {attempt:?} {:?} {:?}",
-        house.manager(),
-        house.store
+        fixture.manager(),
+        fixture.store
     );
     assert!(
         !all.contains(&key[13..30]) && !all.contains("nobody may ever see"),
         "{all}"
     );
-    let digest: Vec<String> = house.hasher.digest(&key).to_bytes()[..4]
+    let digest: Vec<String> = fixture.hasher.digest(&key).to_bytes()[..4]
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -616,12 +616,12 @@ async fn no_debug_output_of_the_parts_shows_a_secret() {
 
 #[tokio::test]
 async fn a_revoked_key_is_refused_on_the_next_request() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let head = Head::bearer(&key);
     accepted(&authenticator, &head).await;
-    house
+    fixture
         .manager()
         .revoke(&record.id, Some("lost"))
         .await
@@ -631,16 +631,16 @@ async fn a_revoked_key_is_refused_on_the_next_request() {
 
 #[tokio::test]
 async fn a_disabled_key_is_refused_on_the_next_request_and_works_once_it_is_enabled_again() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let head = Head::bearer(&key);
     accepted(&authenticator, &head).await;
-    house
+    fixture
         .change(&record.id, |record| record.enabled = false)
         .await;
     assert_eq!(code(&authenticator, &head).await, ErrorCode::KeyDisabled);
-    house
+    fixture
         .change(&record.id, |record| record.enabled = true)
         .await;
     accepted(&authenticator, &head).await;
@@ -648,9 +648,9 @@ async fn a_disabled_key_is_refused_on_the_next_request_and_works_once_it_is_enab
 
 #[tokio::test]
 async fn a_narrowed_scope_holds_for_the_next_request() {
-    let house = House::new();
-    let (key, record) = house.issue(&["document:*"]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&["document:*"]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let write = Requirement::scope(scope("document:write"));
     assert!(
         accepted(&authenticator, &Head::bearer(&key))
@@ -658,7 +658,7 @@ async fn a_narrowed_scope_holds_for_the_next_request() {
             .require(&write)
             .is_ok()
     );
-    house
+    fixture
         .change(&record.id, |record| {
             record.scopes = vec![scope("document:read")];
         })
@@ -673,19 +673,19 @@ async fn a_narrowed_scope_holds_for_the_next_request() {
 
 #[tokio::test]
 async fn a_key_works_until_the_instant_before_its_expiry() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = NewKey::new("short", Owner::tenant(tenant("acme")));
-    new.expires_at = Some(house.clock.now() + Duration::from_secs(60));
-    let (key, _) = house.issue_new(new).await;
-    let authenticator = house.bearer().build().unwrap();
-    house.clock.advance(Duration::new(59, 999_999_999));
+    new.expires_at = Some(fixture.clock.now() + Duration::from_secs(60));
+    let (key, _) = fixture.issue_new(new).await;
+    let authenticator = fixture.bearer().build().unwrap();
+    fixture.clock.advance(Duration::new(59, 999_999_999));
     accepted(&authenticator, &Head::bearer(&key)).await;
-    house.clock.advance(Duration::from_nanos(1));
+    fixture.clock.advance(Duration::from_nanos(1));
     assert_eq!(
         code(&authenticator, &Head::bearer(&key)).await,
         ErrorCode::KeyExpired
     );
-    house.clock.advance(Duration::from_secs(1_000_000));
+    fixture.clock.advance(Duration::from_secs(1_000_000));
     assert_eq!(
         code(&authenticator, &Head::bearer(&key)).await,
         ErrorCode::KeyExpired
@@ -694,32 +694,32 @@ async fn a_key_works_until_the_instant_before_its_expiry() {
 
 #[tokio::test]
 async fn a_key_works_from_the_instant_of_its_start() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = NewKey::new("later", Owner::tenant(tenant("acme")));
-    new.not_before = Some(house.clock.now() + Duration::from_secs(60));
-    let (key, _) = house.issue_new(new).await;
-    let authenticator = house.bearer().build().unwrap();
-    house.clock.advance(Duration::new(59, 999_999_999));
+    new.not_before = Some(fixture.clock.now() + Duration::from_secs(60));
+    let (key, _) = fixture.issue_new(new).await;
+    let authenticator = fixture.bearer().build().unwrap();
+    fixture.clock.advance(Duration::new(59, 999_999_999));
     assert_eq!(
         refused(&authenticator, &Head::bearer(&key)).await.status(),
         401
     );
-    house.clock.advance(Duration::from_nanos(1));
+    fixture.clock.advance(Duration::from_nanos(1));
     accepted(&authenticator, &Head::bearer(&key)).await;
 }
 
 #[tokio::test]
 async fn a_key_revoked_in_the_future_is_revoked_now() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let later = house.clock.now() + Duration::from_secs(3600);
-    house
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let later = fixture.clock.now() + Duration::from_secs(3600);
+    fixture
         .change(&record.id, |record| {
             record.revoked = Some(Revocation::new(later, None));
         })
         .await;
     assert_eq!(
-        code(&house.bearer().build().unwrap(), &Head::bearer(&key)).await,
+        code(&fixture.bearer().build().unwrap(), &Head::bearer(&key)).await,
         ErrorCode::KeyRevoked
     );
 }
@@ -728,17 +728,17 @@ async fn a_key_revoked_in_the_future_is_revoked_now() {
 
 #[tokio::test]
 async fn a_key_of_another_environment_is_refused_and_told_so() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = NewKey::new("test key", Owner::tenant(tenant("acme")));
     new.environment = Some(test());
-    let (key, _) = house.issue_new(new).await;
-    let bound = house.bearer().environment(live()).build().unwrap();
+    let (key, _) = fixture.issue_new(new).await;
+    let bound = fixture.bearer().environment(live()).build().unwrap();
     assert_eq!(
         code(&bound, &Head::bearer(&key)).await,
         ErrorCode::WrongEnvironment
     );
     accepted(
-        &house.bearer().environment(test()).build().unwrap(),
+        &fixture.bearer().environment(test()).build().unwrap(),
         &Head::bearer(&key),
     )
     .await;
@@ -746,8 +746,8 @@ async fn a_key_of_another_environment_is_refused_and_told_so() {
 
 #[tokio::test]
 async fn an_unknown_key_of_another_environment_is_an_unknown_key() {
-    let house = House::new();
-    let bound = house.bearer().environment(live()).build().unwrap();
+    let fixture = Fixture::new();
+    let bound = fixture.bearer().environment(live()).build().unwrap();
     let unknown = |env: Environment| {
         format()
             .generate(Some(&env), Some(KeyKind::App))
@@ -765,12 +765,12 @@ async fn an_unknown_key_of_another_environment_is_an_unknown_key() {
 
 #[tokio::test]
 async fn a_revoked_key_of_another_environment_is_a_revoked_key() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = NewKey::new("test key", Owner::tenant(tenant("acme")));
     new.environment = Some(test());
-    let (key, record) = house.issue_new(new).await;
-    house.manager().revoke(&record.id, None).await.unwrap();
-    let bound = house.bearer().environment(live()).build().unwrap();
+    let (key, record) = fixture.issue_new(new).await;
+    fixture.manager().revoke(&record.id, None).await.unwrap();
+    let bound = fixture.bearer().environment(live()).build().unwrap();
     assert_eq!(
         code(&bound, &Head::bearer(&key)).await,
         ErrorCode::KeyRevoked
@@ -782,14 +782,14 @@ async fn a_revoked_key_of_another_environment_is_a_revoked_key() {
 #[tokio::test]
 async fn a_store_that_gives_no_answer_is_503_and_never_401_and_recovers() {
     for late in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
-        let authenticator = house.bearer().optional().build().unwrap();
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
+        let authenticator = fixture.bearer().optional().build().unwrap();
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
         for key in [key.clone(), stranger()] {
-            house.store.fail(FIND);
+            fixture.store.fail(FIND);
             let error = refused(&authenticator, &Head::bearer(&key)).await;
             assert_eq!(
                 (error.code(), error.status()),
@@ -810,7 +810,7 @@ async fn a_store_that_gives_no_answer_is_503_and_never_401_and_recovers() {
                 !answer(&authenticator, &error, &head).contains("db.internal"),
                 "and kept from callers"
             );
-            house.store.fail_with(FIND, corrupt);
+            fixture.store.fail_with(FIND, corrupt);
             let error = refused(&authenticator, &head).await;
             assert_eq!(
                 (error.code(), error.status()),
@@ -818,7 +818,7 @@ async fn a_store_that_gives_no_answer_is_503_and_never_401_and_recovers() {
             );
             assert!(!answer(&authenticator, &error, &head).contains("expires_at"));
         }
-        house.store.recover();
+        fixture.store.recover();
         accepted(&authenticator, &Head::bearer(&key)).await;
     }
 }
@@ -835,10 +835,10 @@ fn a_pending_attempt_may_be_sent_to_another_thread_and_outlives_the_request() {
 
 #[tokio::test]
 async fn a_store_that_must_be_awaited_decides_the_same() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    house.store.answer_late(1);
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    fixture.store.answer_late(1);
+    let authenticator = fixture.bearer().build().unwrap();
     let Attempt::Pending(pending) = authenticator.attempt(&Head::bearer(&key)) else {
         panic!("it must be awaited")
     };
@@ -856,7 +856,7 @@ async fn a_store_that_must_be_awaited_decides_the_same() {
         code(&authenticator, &Head::bearer(&stranger())).await,
         ErrorCode::InvalidKey
     );
-    house.manager().revoke(&record.id, None).await.unwrap();
+    fixture.manager().revoke(&record.id, None).await.unwrap();
     assert_eq!(
         code(&authenticator, &Head::bearer(&key)).await,
         ErrorCode::KeyRevoked
@@ -865,9 +865,9 @@ async fn a_store_that_must_be_awaited_decides_the_same() {
 
 #[tokio::test]
 async fn garbage_is_refused_without_waiting() {
-    let house = House::new();
-    house.store.answer_late(1);
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    fixture.store.answer_late(1);
+    let authenticator = fixture.bearer().build().unwrap();
     for head in [
         Head::new(),
         Head::bearer("garbage"),
@@ -883,21 +883,21 @@ async fn garbage_is_refused_without_waiting() {
 
 #[tokio::test]
 async fn an_attempt_that_is_dropped_counts_nothing() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    house.store.answer_late(1);
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    fixture.store.answer_late(1);
+    let authenticator = fixture.bearer().build().unwrap();
     drop(authenticator.attempt(&Head::bearer(&key)));
-    authenticator.usage().flush(&house.store).await.unwrap();
-    assert_eq!(used(&house.store, &record.id).await.count, 0);
+    authenticator.usage().flush(&fixture.store).await.unwrap();
+    assert_eq!(used(&fixture.store, &record.id).await.count, 0);
 }
 
 // ---- optional authentication ----
 
 #[tokio::test]
 async fn where_authentication_is_optional_absent_credentials_pass_as_nobody() {
-    let house = House::new();
-    let authenticator = house.bearer().optional().build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = fixture.bearer().optional().build().unwrap();
     for head in [
         Head::new(),
         Head::authorization("Token x"),
@@ -917,20 +917,20 @@ async fn where_authentication_is_optional_absent_credentials_pass_as_nobody() {
 
 #[tokio::test]
 async fn where_authentication_is_optional_a_foreign_scheme_passes_unless_a_key_is_in_it() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    house.manager().revoke(&record.id, None).await.unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    fixture.manager().revoke(&record.id, None).await.unwrap();
     let unknown = stranger();
-    let bearer = || house.bearer().optional().build().unwrap();
+    let bearer = || fixture.bearer().optional().build().unwrap();
     let header = || {
-        house
+        fixture
             .bare()
             .header("x-api-key", [format()])
             .optional()
             .build()
             .unwrap()
     };
-    let basic = || house.bare().basic([format()]).optional().build().unwrap();
+    let basic = || fixture.bare().basic([format()]).optional().build().unwrap();
     let outcome = async |authenticator: Authenticator, value: String| {
         let outcome = authenticator
             .authenticate(&Head::authorization(value))
@@ -1000,11 +1000,11 @@ async fn where_authentication_is_optional_a_foreign_scheme_passes_unless_a_key_i
 
 #[tokio::test]
 async fn where_a_key_is_optional_only_requests_without_credentials_pass_as_nobody() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     // Whatever the authenticator itself lets pass.
-    let lenient = house.bearer().optional().build().unwrap();
+    let lenient = fixture.bearer().optional().build().unwrap();
     for optional in [authenticator.optional_key(), lenient.optional_key()] {
         let outcome = async |head: Head| {
             let outcome = optional.authenticate(&head).await;
@@ -1036,11 +1036,11 @@ async fn where_a_key_is_optional_only_requests_without_credentials_pass_as_nobod
 
 #[tokio::test]
 async fn where_authentication_is_optional_failing_credentials_never_pass() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let (other, _) = house.issue(&[]).await;
-    house.manager().revoke(&record.id, None).await.unwrap();
-    let authenticator = house
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let (other, _) = fixture.issue(&[]).await;
+    fixture.manager().revoke(&record.id, None).await.unwrap();
+    let authenticator = fixture
         .bearer()
         .basic([format()])
         .header("x-api-key", [format()])
@@ -1068,8 +1068,8 @@ async fn where_authentication_is_optional_failing_credentials_never_pass() {
 
 // ---- acting for somebody ----
 
-async fn app_and_user(house: &House) -> (String, String) {
-    let app = house
+async fn app_and_user(fixture: &Fixture) -> (String, String) {
+    let app = fixture
         .issue_new(NewKey::new("app", Owner::tenant(tenant("acme"))))
         .await
         .0;
@@ -1078,14 +1078,14 @@ async fn app_and_user(house: &House) -> (String, String) {
         Owner::user(tenant("acme"), user("u-1")).with_email("u1@example.com"),
     );
     new.kind = KeyKind::User;
-    (app, house.issue_new(new).await.0)
+    (app, fixture.issue_new(new).await.0)
 }
 
 #[tokio::test]
 async fn without_a_directory_no_key_acts_for_anybody_else() {
-    let house = House::new();
-    let (app, of_user) = app_and_user(&house).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (app, of_user) = app_and_user(&fixture).await;
+    let authenticator = fixture.bearer().build().unwrap();
     for (key, field, value) in [
         (&app, "x-user-id", "u-1"),
         (&app, "x-on-behalf-of", "u-1"),
@@ -1105,10 +1105,10 @@ async fn without_a_directory_no_key_acts_for_anybody_else() {
 
 #[tokio::test]
 async fn a_user_key_may_name_its_own_user() {
-    let house = House::new();
-    let (_, of_user) = app_and_user(&house).await;
+    let fixture = Fixture::new();
+    let (_, of_user) = app_and_user(&fixture).await;
     let head = Head::bearer(&of_user).with("x-user-id", "u-1");
-    let principal = accepted(&house.bearer().build().unwrap(), &head).await;
+    let principal = accepted(&fixture.bearer().build().unwrap(), &head).await;
     let actor = principal.actor();
     assert_eq!(
         (actor.mode, actor.user_id, actor.user_email),
@@ -1118,9 +1118,9 @@ async fn a_user_key_may_name_its_own_user() {
 
 #[tokio::test]
 async fn an_unclear_wish_to_act_for_somebody_is_a_bad_request() {
-    let house = House::new();
-    let (app, of_user) = app_and_user(&house).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (app, of_user) = app_and_user(&fixture).await;
+    let authenticator = fixture.bearer().build().unwrap();
     for key in [&app, &of_user] {
         for (what, head) in [
             (
@@ -1166,8 +1166,8 @@ async fn an_unclear_wish_to_act_for_somebody_is_a_bad_request() {
 
 #[tokio::test]
 async fn whoever_has_no_real_key_is_told_nothing_about_acting_for_somebody() {
-    let house = House::new();
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = fixture.bearer().build().unwrap();
     let key = stranger();
     for head in [
         Head::bearer(&key),
@@ -1182,13 +1182,13 @@ async fn whoever_has_no_real_key_is_told_nothing_about_acting_for_somebody() {
 
 #[tokio::test]
 async fn fields_that_look_like_the_librarys_own_change_nothing() {
-    let house = House::new();
-    let (app, _) = app_and_user(&house).await;
+    let fixture = Fixture::new();
+    let (app, _) = app_and_user(&fixture).await;
     let head = Head::bearer(&app)
         .with("X_User_Id", "u-1")
         .with("X-User-Id-", "u-1")
         .with("x_on_behalf_of", "u-1");
-    let principal = accepted(&house.bearer().build().unwrap(), &head).await;
+    let principal = accepted(&fixture.bearer().build().unwrap(), &head).await;
     assert_eq!(
         (principal.mode(), principal.actor().user_id),
         (ActorMode::App, None)
@@ -1199,9 +1199,9 @@ async fn fields_that_look_like_the_librarys_own_change_nothing() {
 
 #[tokio::test]
 async fn a_key_is_stored_under_the_current_scheme_at_its_next_use() {
-    let mut house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let plain = house.hasher.digest(&key);
+    let mut fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let plain = fixture.hasher.digest(&key);
     for (hasher, scheme) in [
         (
             KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap(),
@@ -1214,16 +1214,16 @@ async fn a_key_is_stored_under_the_current_scheme_at_its_next_use() {
             DigestScheme::HmacSha256 { pepper: 2 },
         ),
     ] {
-        house.hasher = hasher;
-        let authenticator = house.bearer().build().unwrap();
+        fixture.hasher = hasher;
+        let authenticator = fixture.bearer().build().unwrap();
         assert_eq!(
             accepted(&authenticator, &Head::bearer(&key)).await.key_id(),
             &record.id
         );
         assert_eq!(authenticator.write_rehashes().await, 1);
-        let stored = house
+        let stored = fixture
             .store
-            .find(&[house.hasher.digest(&key)])
+            .find(&[fixture.hasher.digest(&key)])
             .await
             .unwrap()
             .expect("under the new digest");
@@ -1232,33 +1232,39 @@ async fn a_key_is_stored_under_the_current_scheme_at_its_next_use() {
             (scheme, &record.id)
         );
         assert!(
-            house.store.find(&[plain]).await.unwrap().is_none(),
+            fixture.store.find(&[plain]).await.unwrap().is_none(),
             "no longer under the first"
         );
         accepted(&authenticator, &Head::bearer(&key)).await;
     }
     assert_eq!(
-        house.store.get(&record.id).await.unwrap().unwrap().version,
+        fixture
+            .store
+            .get(&record.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .version,
         1
     );
 }
 
 #[tokio::test]
 async fn once_a_key_is_rehashed_nothing_more_is_written() {
-    let mut house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
-    let authenticator = house.bearer().build().unwrap();
-    let before = house.store.writes();
+    let mut fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = fixture.bearer().build().unwrap();
+    let before = fixture.store.writes();
     for _ in 0..10 {
         accepted(&authenticator, &Head::bearer(&key)).await;
         authenticator.write_rehashes().await;
     }
-    assert_eq!(house.store.writes(), before + 1);
+    assert_eq!(fixture.store.writes(), before + 1);
     assert!(
         matches!(
             authenticator.attempt(&Head::bearer(&key)),
-            Attempt::Ready(Ok(Admission {
+            Attempt::Ready(Ok(Authenticated {
                 principal: Some(_),
                 ..
             }))
@@ -1269,23 +1275,23 @@ async fn once_a_key_is_rehashed_nothing_more_is_written() {
 
 #[tokio::test]
 async fn a_pepper_that_is_no_longer_accepted_opens_nothing() {
-    let mut house = House::new();
-    house.hasher = KeyHasher::hmac_sha256(pepper(1));
-    let (key, _) = house.issue(&[]).await;
-    house.hasher = KeyHasher::hmac_sha256(pepper(2)).accept_sha256().unwrap();
+    let mut fixture = Fixture::new();
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1));
+    let (key, _) = fixture.issue(&[]).await;
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(2)).accept_sha256().unwrap();
     assert_eq!(
-        code(&house.bearer().build().unwrap(), &Head::bearer(&key)).await,
+        code(&fixture.bearer().build().unwrap(), &Head::bearer(&key)).await,
         ErrorCode::InvalidKey
     );
 }
 
 #[tokio::test]
 async fn a_key_that_is_refused_is_not_rehashed() {
-    let mut house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    house.manager().revoke(&record.id, None).await.unwrap();
-    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
-    let authenticator = house.bearer().build().unwrap();
+    let mut fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    fixture.manager().revoke(&record.id, None).await.unwrap();
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = fixture.bearer().build().unwrap();
     assert_eq!(
         code(&authenticator, &Head::bearer(&key)).await,
         ErrorCode::KeyRevoked
@@ -1295,30 +1301,30 @@ async fn a_key_that_is_refused_is_not_rehashed() {
 
 #[tokio::test]
 async fn a_rehash_that_cannot_be_written_lets_the_request_pass_and_is_tried_again_after_a_minute() {
-    let mut house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
-    let authenticator = house.bearer().build().unwrap();
-    house.store.fail(APPLY);
-    let before = house.store.writes();
+    let mut fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = fixture.bearer().build().unwrap();
+    fixture.store.fail(APPLY);
+    let before = fixture.store.writes();
     for _ in 0..5 {
         accepted(&authenticator, &Head::bearer(&key)).await;
         assert_eq!(authenticator.write_rehashes().await, 0);
     }
     assert_eq!(
-        house.store.writes(),
+        fixture.store.writes(),
         before + 1,
         "a store that cannot write is not asked again and again"
     );
-    house.store.recover();
+    fixture.store.recover();
     assert_eq!(authenticator.write_rehashes().await, 0);
-    house.clock.advance(Duration::from_secs(61));
+    fixture.clock.advance(Duration::from_secs(61));
     assert_eq!(authenticator.write_rehashes().await, 1);
-    assert_eq!(house.store.writes(), before + 2);
+    assert_eq!(fixture.store.writes(), before + 2);
     assert!(
-        house
+        fixture
             .store
-            .find(&[house.hasher.digest(&key)])
+            .find(&[fixture.hasher.digest(&key)])
             .await
             .unwrap()
             .is_some()
@@ -1328,38 +1334,38 @@ async fn a_rehash_that_cannot_be_written_lets_the_request_pass_and_is_tried_agai
 #[tokio::test]
 async fn rolling_a_pepper_back_does_not_write_on_every_request() {
     // A deployment with pepper 2 touched the key and was then taken back.
-    let mut house = House::new();
-    house.hasher = KeyHasher::hmac_sha256(pepper(1));
-    let (key, _) = house.issue(&[]).await;
-    house.hasher = KeyHasher::hmac_sha256(pepper(2))
+    let mut fixture = Fixture::new();
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1));
+    let (key, _) = fixture.issue(&[]).await;
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(2))
         .accept_pepper(pepper(1))
         .unwrap();
-    let with_two = house.bearer().build().unwrap();
+    let with_two = fixture.bearer().build().unwrap();
     accepted(&with_two, &Head::bearer(&key)).await;
     assert_eq!(with_two.write_rehashes().await, 1);
-    house.hasher = KeyHasher::hmac_sha256(pepper(1))
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1))
         .accept_pepper(pepper(2))
         .unwrap();
-    let authenticator = house.bearer().build().unwrap();
-    let before = house.store.writes();
+    let authenticator = fixture.bearer().build().unwrap();
+    let before = fixture.store.writes();
     for _ in 0..10 {
         accepted(&authenticator, &Head::bearer(&key)).await;
         authenticator.write_rehashes().await;
     }
     assert!(
-        house.store.writes() <= before + 1,
+        fixture.store.writes() <= before + 1,
         "{} writes for ten requests",
-        house.store.writes() - before
+        fixture.store.writes() - before
     );
 }
 
 #[tokio::test]
 async fn a_writer_that_hangs_holds_up_no_request() {
-    let mut house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
-    let authenticator = house.bearer().build().unwrap();
-    house.store.hold(APPLY);
+    let mut fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = fixture.bearer().build().unwrap();
+    fixture.store.hold(APPLY);
     accepted(&authenticator, &Head::bearer(&key)).await;
     let mut writing = std::pin::pin!(authenticator.write_rehashes());
     assert!(writing.as_mut().now_or_never().is_none(), "it hangs");
@@ -1368,45 +1374,45 @@ async fn a_writer_that_hangs_holds_up_no_request() {
         assert!(matches!(attempt, Attempt::Ready(Ok(_))), "{attempt:?}");
     }
     assert_eq!(authenticator.pending_rehashes(), 1, "one per key");
-    house.store.release(APPLY);
+    fixture.store.release(APPLY);
     assert_eq!((writing.await, authenticator.pending_rehashes()), (1, 0));
 }
 
 #[tokio::test]
 async fn a_write_of_rehashes_that_is_dropped_loses_none() {
-    let mut house = House::new();
+    let mut fixture = Fixture::new();
     let mut keys = Vec::new();
     for _ in 0..3 {
-        keys.push(house.issue(&[]).await.0);
+        keys.push(fixture.issue(&[]).await.0);
     }
-    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
-    let authenticator = house.bearer().build().unwrap();
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = fixture.bearer().build().unwrap();
     for key in &keys {
         accepted(&authenticator, &Head::bearer(key)).await;
     }
     for point in [APPLY, Point::After(Call::Apply)] {
-        house.store.hold(point);
+        fixture.store.hold(point);
         assert!(authenticator.write_rehashes().now_or_never().is_none());
-        house.store.release(point);
+        fixture.store.release(point);
         assert_eq!(authenticator.pending_rehashes(), 3, "{point:?}");
     }
     authenticator.write_rehashes().await;
     assert_eq!(authenticator.pending_rehashes(), 0);
     for key in &keys {
-        let stored = house.store.find(&[house.hasher.digest(key)]).await;
+        let stored = fixture.store.find(&[fixture.hasher.digest(key)]).await;
         assert!(stored.unwrap().is_some());
     }
 }
 
 #[tokio::test]
 async fn a_thousand_keys_are_noted_and_no_more() {
-    let mut house = House::new();
+    let mut fixture = Fixture::new();
     let mut keys = Vec::new();
     for _ in 0..1_010 {
-        keys.push(house.issue(&[]).await.0);
+        keys.push(fixture.issue(&[]).await.0);
     }
-    house.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
-    let authenticator = house.bearer().build().unwrap();
+    fixture.hasher = KeyHasher::hmac_sha256(pepper(1)).accept_sha256().unwrap();
+    let authenticator = fixture.bearer().build().unwrap();
     for round in [1_000, 10, 0] {
         for key in &keys {
             accepted(&authenticator, &Head::bearer(key)).await;
@@ -1440,17 +1446,17 @@ impl ScopeModel for UnreadableModel {
 
 #[tokio::test]
 async fn authenticators_on_one_store_never_take_each_others_idea_of_a_key() {
-    let house = House::new();
-    let (key, _) = house.issue(&["document:read"]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["document:read"]).await;
     let head = Head::bearer(&key);
     let read = Requirement::scope(scope("document:read"));
     // More of them than are remembered, in an order that mixes them.
     let all: Vec<(bool, Authenticator)> = (0..12)
         .map(|number| match number % 2 {
-            0 => (true, house.bearer().build().unwrap()),
+            0 => (true, fixture.bearer().build().unwrap()),
             _ => (
                 false,
-                house.bearer().scope_model(NothingModel).build().unwrap(),
+                fixture.bearer().scope_model(NothingModel).build().unwrap(),
             ),
         })
         .collect();
@@ -1466,14 +1472,14 @@ async fn authenticators_on_one_store_never_take_each_others_idea_of_a_key() {
 
 #[tokio::test]
 async fn keys_of_a_kind_without_scopes_may_do_everything_for_that_authenticator_only() {
-    let house = House::new();
-    let (app, of_user) = app_and_user(&house).await;
-    let unscoped = house
+    let fixture = Fixture::new();
+    let (app, of_user) = app_and_user(&fixture).await;
+    let unscoped = fixture
         .bearer()
         .grant_everything_to([KeyKind::App])
         .build()
         .unwrap();
-    let scoped = house.bearer().build().unwrap();
+    let scoped = fixture.bearer().build().unwrap();
     let anything = Requirement::all_of([scope("document:delete"), scope("*")]);
     assert!(
         accepted(&unscoped, &Head::bearer(&app))
@@ -1497,11 +1503,11 @@ async fn keys_of_a_kind_without_scopes_may_do_everything_for_that_authenticator_
 
 #[tokio::test]
 async fn an_environment_or_a_format_of_one_authenticator_binds_no_other() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
     let (live_only, test_only) = (
-        house.bearer().environment(live()).build().unwrap(),
-        house.bearer().environment(test()).build().unwrap(),
+        fixture.bearer().environment(live()).build().unwrap(),
+        fixture.bearer().environment(test()).build().unwrap(),
     );
     for _ in 0..2 {
         accepted(&live_only, &Head::bearer(&key)).await;
@@ -1514,28 +1520,32 @@ async fn an_environment_or_a_format_of_one_authenticator_binds_no_other() {
 
 #[tokio::test]
 async fn a_grant_that_cannot_be_understood_refuses_the_key() {
-    let house = House::new();
-    let (key, _) = house.issue(&["document:read"]).await;
-    let authenticator = house.bearer().scope_model(UnreadableModel).build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["document:read"]).await;
+    let authenticator = fixture
+        .bearer()
+        .scope_model(UnreadableModel)
+        .build()
+        .unwrap();
     for _ in 0..2 {
         let error = refused(&authenticator, &Head::bearer(&key)).await;
         assert_eq!(error.status(), 503);
     }
-    accepted(&house.bearer().build().unwrap(), &Head::bearer(&key)).await;
+    accepted(&fixture.bearer().build().unwrap(), &Head::bearer(&key)).await;
 }
 
 // ---- usage ----
 
 #[tokio::test]
 async fn accepted_requests_are_counted_and_refused_ones_are_not() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
-    let start = house.clock.now();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
+    let start = fixture.clock.now();
     accepted(&authenticator, &Head::bearer(&key).from("192.0.2.1")).await;
-    house.clock.advance(Duration::from_secs(5));
+    fixture.clock.advance(Duration::from_secs(5));
     accepted(&authenticator, &Head::bearer(&key).from("192.0.2.2")).await;
-    house.clock.advance(Duration::from_secs(5));
+    fixture.clock.advance(Duration::from_secs(5));
     refused(
         &authenticator,
         &Head::bearer(&key).with("x-user-id", "").from("192.0.2.3"),
@@ -1546,8 +1556,8 @@ async fn accepted_requests_are_counted_and_refused_ones_are_not() {
         &Head::bearer(&with_last_character_wrong(&key)),
     )
     .await;
-    authenticator.usage().flush(&house.store).await.unwrap();
-    let usage = used(&house.store, &record.id).await;
+    authenticator.usage().flush(&fixture.store).await.unwrap();
+    let usage = used(&fixture.store, &record.id).await;
     assert_eq!(
         (usage.count, usage.last_used_at),
         (2, Some(start + Duration::from_secs(5)))
@@ -1557,16 +1567,16 @@ async fn accepted_requests_are_counted_and_refused_ones_are_not() {
 
 #[tokio::test]
 async fn a_clock_that_was_ahead_is_believed_until_the_next_use_only() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
-    let start = house.clock.now();
-    house.clock.step_to(start + Duration::from_secs(3600));
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
+    let start = fixture.clock.now();
+    fixture.clock.step_to(start + Duration::from_secs(3600));
     accepted(&authenticator, &Head::bearer(&key)).await;
-    house.clock.step_to(start + Duration::from_secs(1));
+    fixture.clock.step_to(start + Duration::from_secs(1));
     accepted(&authenticator, &Head::bearer(&key)).await;
-    authenticator.usage().flush(&house.store).await.unwrap();
-    let usage = used(&house.store, &record.id).await;
+    authenticator.usage().flush(&fixture.store).await.unwrap();
+    let usage = used(&fixture.store, &record.id).await;
     assert_eq!(
         (usage.count, usage.last_used_at),
         (2, Some(start + Duration::from_secs(1)))
@@ -1575,73 +1585,77 @@ async fn a_clock_that_was_ahead_is_believed_until_the_next_use_only() {
 
 #[tokio::test]
 async fn what_was_flushed_is_not_counted_again() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     for flushed in 1..=4_u64 {
         accepted(&authenticator, &Head::bearer(&key)).await;
-        authenticator.usage().flush(&house.store).await.unwrap();
-        authenticator.usage().flush(&house.store).await.unwrap();
-        assert_eq!(used(&house.store, &record.id).await.count, flushed);
+        authenticator.usage().flush(&fixture.store).await.unwrap();
+        authenticator.usage().flush(&fixture.store).await.unwrap();
+        assert_eq!(used(&fixture.store, &record.id).await.count, flushed);
     }
 }
 
 #[tokio::test]
 async fn counts_that_the_store_did_not_take_go_with_the_next_flush() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
-    house.store.fail(Point::Before(Call::RecordUsage));
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
+    fixture.store.fail(Point::Before(Call::RecordUsage));
     for _ in 0..3 {
         accepted(&authenticator, &Head::bearer(&key).from("192.0.2.1")).await;
-        authenticator.usage().flush(&house.store).await.unwrap_err();
+        authenticator
+            .usage()
+            .flush(&fixture.store)
+            .await
+            .unwrap_err();
     }
-    house.store.recover();
-    authenticator.usage().flush(&house.store).await.unwrap();
-    let usage = used(&house.store, &record.id).await;
+    fixture.store.recover();
+    authenticator.usage().flush(&fixture.store).await.unwrap();
+    let usage = used(&fixture.store, &record.id).await;
     assert_eq!(
         (usage.count, usage.last_used_at),
-        (3, Some(house.clock.now()))
+        (3, Some(fixture.clock.now()))
     );
     assert_eq!(usage.last_ip, Some(IpAddr::from([192, 0, 2, 1])));
 }
 
 #[tokio::test]
 async fn counts_survive_a_change_of_the_record_between_uses() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     accepted(&authenticator, &Head::bearer(&key)).await;
-    house
+    fixture
         .change(&record.id, |record| record.name = "renamed".into())
         .await;
     accepted(&authenticator, &Head::bearer(&key)).await;
-    authenticator.usage().flush(&house.store).await.unwrap();
-    house
+    authenticator.usage().flush(&fixture.store).await.unwrap();
+    fixture
         .change(&record.id, |record| record.name = "again".into())
         .await;
     accepted(&authenticator, &Head::bearer(&key)).await;
-    authenticator.usage().flush(&house.store).await.unwrap();
-    assert_eq!(used(&house.store, &record.id).await.count, 3);
+    authenticator.usage().flush(&fixture.store).await.unwrap();
+    assert_eq!(used(&fixture.store, &record.id).await.count, 3);
 }
 
 #[tokio::test]
 async fn an_authenticator_for_optional_keys_counts_in_the_same_place() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let one = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let one = fixture.bearer().build().unwrap();
     let other = one.optional_key();
     accepted(&one, &Head::bearer(&key)).await;
     accepted(&other, &Head::bearer(&key)).await;
-    one.usage().flush(&house.store).await.unwrap();
-    assert_eq!(used(&house.store, &record.id).await.count, 2);
+    one.usage().flush(&fixture.store).await.unwrap();
+    assert_eq!(used(&fixture.store, &record.id).await.count, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_use_is_lost_or_counted_twice_while_flushes_run() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let (authenticator, key) = (authenticator.clone(), key.clone());
@@ -1650,7 +1664,7 @@ async fn no_use_is_lost_or_counted_twice_while_flushes_run() {
                 let attempt = authenticator.attempt(&Head::bearer(&key).from("192.0.2.1"));
                 assert!(matches!(
                     attempt,
-                    Attempt::Ready(Ok(Admission {
+                    Attempt::Ready(Ok(Authenticated {
                         principal: Some(_),
                         ..
                     }))
@@ -1659,7 +1673,7 @@ async fn no_use_is_lost_or_counted_twice_while_flushes_run() {
             }
         });
     }
-    let (flushing, store) = (authenticator.clone(), house.store.clone());
+    let (flushing, store) = (authenticator.clone(), fixture.store.clone());
     tasks.spawn(async move {
         for round in 0..200 {
             if round % 3 == 0 {
@@ -1673,8 +1687,8 @@ async fn no_use_is_lost_or_counted_twice_while_flushes_run() {
         store.recover();
     });
     tasks.join_all().await;
-    authenticator.usage().flush(&house.store).await.unwrap();
-    assert_eq!(used(&house.store, &record.id).await.count, 2000);
+    authenticator.usage().flush(&fixture.store).await.unwrap();
+    assert_eq!(used(&fixture.store, &record.id).await.count, 2000);
 }
 
 // ---- answers ----
@@ -1691,11 +1705,11 @@ fn lines(authenticator: &Authenticator, error: &AuthError, name: &str) -> Vec<St
 
 #[tokio::test]
 async fn every_refusal_is_marked_not_to_be_stored_and_every_401_carries_a_challenge() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let authenticators = [
-        house.bearer().build().unwrap(),
-        house.bare().basic([format()]).build().unwrap(),
-        house
+        fixture.bearer().build().unwrap(),
+        fixture.bare().basic([format()]).build().unwrap(),
+        fixture
             .bare()
             .header("x-api-key", [format()])
             .build()
@@ -1722,8 +1736,8 @@ async fn every_refusal_is_marked_not_to_be_stored_and_every_401_carries_a_challe
 
 #[test]
 fn challenges_have_one_line_per_scheme_with_the_realm_and_what_went_wrong() {
-    let house = House::new();
-    let authenticator = house
+    let fixture = Fixture::new();
+    let authenticator = fixture
         .bearer()
         .basic([format()])
         .header("X-API-Key", [format()])
@@ -1785,8 +1799,8 @@ fn challenges_have_one_line_per_scheme_with_the_realm_and_what_went_wrong() {
 
 #[test]
 fn a_refusal_for_want_of_a_scope_names_the_first_alternative() {
-    let house = House::new();
-    let authenticator = house
+    let fixture = Fixture::new();
+    let authenticator = fixture
         .bearer()
         .basic([format()])
         .realm("acme")
@@ -1816,8 +1830,8 @@ fn a_refusal_for_want_of_a_scope_names_the_first_alternative() {
 
 #[test]
 fn a_realm_cannot_break_out_of_its_quotes() {
-    let house = House::new();
-    let authenticator = house
+    let fixture = Fixture::new();
+    let authenticator = fixture
         .bearer()
         .realm("a\", error=\"x\\\r\nSet-Cookie: a=b\u{e9}")
         .build()
@@ -1833,8 +1847,8 @@ fn a_realm_cannot_break_out_of_its_quotes() {
 
 #[test]
 fn a_retry_is_never_invited_too_early() {
-    let house = House::new();
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = fixture.bearer().build().unwrap();
     let error = AuthError::unavailable(ErrorCode::StoreUnavailable, "down");
     let seconds: u64 = lines(&authenticator, &error, "retry-after")
         .concat()
@@ -1845,8 +1859,8 @@ fn a_retry_is_never_invited_too_early() {
 
 #[test]
 fn codes_are_stable_and_distinct_and_problems_tell_the_status_twice() {
-    let house = House::new();
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = fixture.bearer().build().unwrap();
     let mut seen = std::collections::HashSet::new();
     for &code in ErrorCode::ALL {
         assert!(seen.insert(code.as_str()), "{code}");
@@ -1882,7 +1896,7 @@ fn codes_are_stable_and_distinct_and_problems_tell_the_status_twice() {
 #[test]
 fn a_key_format_without_checksum_beside_one_with_decides_by_either() {
     // Both accept the prefix; a wrong checksum for the one may be the right shape for the other.
-    let house = House::new();
+    let fixture = Fixture::new();
     let strict = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 30)
         .checksum(Checksum::Crc32Base62)
@@ -1892,7 +1906,7 @@ fn a_key_format_without_checksum_beside_one_with_decides_by_either() {
         .random(Alphabet::BASE62, 36)
         .build()
         .unwrap();
-    let authenticator = house
+    let authenticator = fixture
         .bare()
         .bearer([strict.clone(), loose])
         .build()
@@ -1902,7 +1916,7 @@ fn a_key_format_without_checksum_beside_one_with_decides_by_either() {
         panic!("nobody has it")
     };
     assert_eq!(
-        (error.code(), house.store.finds()),
+        (error.code(), fixture.store.finds()),
         (ErrorCode::InvalidKey, 1)
     );
 }
@@ -1911,7 +1925,7 @@ fn a_key_format_without_checksum_beside_one_with_decides_by_either() {
 #[tokio::test]
 async fn a_stored_key_is_judged_by_its_record_and_not_by_its_text() {
     // A key whose text says live and whose record says test: imported wrongly, or tampered with.
-    let house = House::new();
+    let fixture = Fixture::new();
     let key = stranger();
     let record = KeyRecord::new(
         portunus::key::KeyId::generate().unwrap(),
@@ -1919,18 +1933,18 @@ async fn a_stored_key_is_judged_by_its_record_and_not_by_its_text() {
         KeyKind::App,
         test(),
         Owner::tenant(tenant("acme")),
-        house.clock.now(),
+        fixture.clock.now(),
     );
     let change = Change::Insert {
-        digest: house.hasher.digest(&key),
+        digest: fixture.hasher.digest(&key),
         record: Box::new(record),
     };
-    house
+    fixture
         .store
         .apply(&WriteBatch::new().change(change))
         .await
         .unwrap();
-    let bound = house.bearer().environment(live()).build().unwrap();
+    let bound = fixture.bearer().environment(live()).build().unwrap();
     assert_eq!(
         code(&bound, &Head::bearer(&key)).await,
         ErrorCode::WrongEnvironment
@@ -1939,17 +1953,17 @@ async fn a_stored_key_is_judged_by_its_record_and_not_by_its_text() {
 
 #[tokio::test]
 async fn a_key_that_expires_while_its_store_is_asked_is_refused() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let end = house.clock.now() + Duration::from_secs(60);
-    house
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let end = fixture.clock.now() + Duration::from_secs(60);
+    fixture
         .change(&record.id, |record| record.expires_at = Some(end))
         .await;
-    house.store.answer_late(1);
-    let authenticator = house.bearer().build().unwrap();
+    fixture.store.answer_late(1);
+    let authenticator = fixture.bearer().build().unwrap();
     let attempt = authenticator.attempt(&Head::bearer(&key));
     assert!(matches!(attempt, Attempt::Pending(_)));
-    house.clock.advance(Duration::from_secs(60));
+    fixture.clock.advance(Duration::from_secs(60));
     assert_eq!(
         attempt.outcome().await.unwrap_err().code(),
         ErrorCode::KeyExpired

@@ -18,7 +18,7 @@ use portunus::store::{Change, KeyStore, WriteBatch};
 use portunus::testing::TestRequest;
 use portunus::{Authenticator, Clock, ErrorCode, Principal, Requirement};
 use portunus_test_support::{
-    FIND, House, Setup, format, live, scope, stranger, tenant, test, used, user,
+    FIND, Fixture, Setup, format, live, scope, stranger, tenant, test, used, user,
     with_last_character_wrong,
 };
 use proptest::prelude::*;
@@ -187,8 +187,8 @@ fn case() -> impl Strategy<Value = Case> {
 
 impl Key {
     /// Stores the key, and tells its secret.
-    async fn store(&self, house: &House) -> String {
-        let now = house.clock.now();
+    async fn store(&self, fixture: &Fixture) -> String {
+        let now = fixture.clock.now();
         let environment = if self.live { live() } else { test() };
         let secret = format()
             .generate(Some(&environment), Some(self.kind))
@@ -222,10 +222,10 @@ impl Key {
             State::NotYetValid => record.not_before = Some(now + Duration::from_secs(1)),
         }
         let insert = Change::Insert {
-            digest: house.hasher.digest(&secret),
+            digest: fixture.hasher.digest(&secret),
             record: Box::new(record),
         };
-        house
+        fixture
             .store
             .apply(&WriteBatch::new().change(insert))
             .await
@@ -235,8 +235,8 @@ impl Key {
 }
 
 impl Case {
-    fn authenticator(&self, house: &House) -> Authenticator {
-        let mut builder = house.bearer();
+    fn authenticator(&self, fixture: &Fixture) -> Authenticator {
+        let mut builder = fixture.bearer();
         if self.bound {
             builder = builder.environment(live());
         }
@@ -306,12 +306,12 @@ proptest! {
     fn verifying_says_what_a_request_gets(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let house = House::new();
-            let secret = case.key.store(&house).await;
+            let fixture = Fixture::new();
+            let secret = case.key.store(&fixture).await;
             if case.late {
-                house.store.answer_late(1);
+                fixture.store.answer_late(1);
             }
-            let authenticator = case.authenticator(&house);
+            let authenticator = case.authenticator(&fixture);
             let verified = authenticator.verify(&secret, &case.asked()).await;
             let requested = case.requested(&authenticator, &secret).await;
             match (&verified, requested) {
@@ -342,16 +342,16 @@ async fn verdict(builder: Setup, key: &str, asked: Introspection) -> Verdict {
 
 #[tokio::test]
 async fn the_reason_is_explained() {
-    let house = House::new();
-    let (key, record) = house.issue(&["document:read"]).await;
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&["document:read"]).await;
     let owners = |standing| Owners {
         standing: Some(standing),
         late: true,
     };
-    let suspended = || house.bearer().owner_standing(owners(Standing::Suspended));
+    let suspended = || fixture.bearer().owner_standing(owners(Standing::Suspended));
     for builder in [
         suspended(),
-        house.bearer().owner_standing(owners(Standing::RoleLost)),
+        fixture.bearer().owner_standing(owners(Standing::RoleLost)),
     ] {
         let refused = verdict(builder, &key, Introspection::new()).await;
         assert_eq!(told(&refused), Some(ErrorCode::OwnerSuspended));
@@ -359,7 +359,7 @@ async fn the_reason_is_explained() {
         assert_eq!(refused.explanation(), error.detail());
     }
     let elsewhere = verdict(
-        house.bearer().environment(test()),
+        fixture.bearer().environment(test()),
         &key,
         Introspection::new(),
     )
@@ -386,7 +386,7 @@ async fn the_reason_is_explained() {
                 .into(),
         );
     };
-    house.change(&record.id, restrict).await;
+    fixture.change(&record.id, restrict).await;
     let ip: IpAddr = "192.0.2.7".parse().unwrap();
     let from = || Introspection::new().with_client_ip(ip);
     let ws = |id: &str| from().with_workspace(WorkspaceId::new(id).unwrap());
@@ -422,7 +422,7 @@ async fn the_reason_is_explained() {
             "does not reach ws3",
         ),
     ] {
-        let answer = verdict(house.bearer(), &key, asked.clone()).await;
+        let answer = verdict(fixture.bearer(), &key, asked.clone()).await;
         assert_eq!(told(&answer), code, "{asked:?}: {}", answer.explanation());
         assert!(
             answer.explanation().contains(words),
@@ -434,13 +434,13 @@ async fn the_reason_is_explained() {
 
 #[tokio::test]
 async fn verifying_consumes_nothing_and_looks_at_no_transport() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
     let quotas = || Quotas::new([Quota::per_minute(1).unwrap()]).unwrap();
-    let authenticator = house
+    let authenticator = fixture
         .bearer()
         .transport(Some(Transport::tls(TlsVersion::V1_3)))
-        .limiter(LocalLimiter::builder().clock(house.clock.clone()).build())
+        .limiter(LocalLimiter::builder().clock(fixture.clock.clone()).build())
         .quotas(quotas())
         .failure_quotas(Some(quotas()))
         .build()
@@ -452,7 +452,7 @@ async fn verifying_consumes_nothing_and_looks_at_no_transport() {
             .unwrap();
         answer.map(|verdict| verdict.is_allowed())
     };
-    let writes = house.store.writes();
+    let writes = fixture.store.writes();
     for _ in 0..5 {
         assert_eq!(known(&key).await, Some(true));
         for text in [
@@ -465,9 +465,9 @@ async fn verifying_consumes_nothing_and_looks_at_no_transport() {
             assert_eq!(known(text).await, None, "{text}");
         }
     }
-    authenticator.usage().flush(&house.store).await.unwrap();
-    assert_eq!(house.store.writes(), writes);
-    assert_eq!(used(&house.store, &record.id).await.count, 0);
+    authenticator.usage().flush(&fixture.store).await.unwrap();
+    assert_eq!(fixture.store.writes(), writes);
+    assert_eq!(used(&fixture.store, &record.id).await.count, 0);
     let request = TestRequest::get("/").tls(TlsVersion::V1_3);
     let code = async |key: &str| {
         let outcome = authenticator
@@ -489,10 +489,10 @@ async fn verifying_consumes_nothing_and_looks_at_no_transport() {
 
 #[tokio::test]
 async fn while_the_store_is_down_nothing_is_said() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = Arc::new(house.bearer().build().unwrap());
-    house.store.fail(FIND);
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = Arc::new(fixture.bearer().build().unwrap());
+    fixture.store.fail(FIND);
     let error = authenticator
         .verify(&key, &Introspection::new())
         .await

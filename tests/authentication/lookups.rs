@@ -17,13 +17,13 @@ use portunus::quota::{Quota, Quotas};
 use portunus::store::{Cache, KeyLookup, LocalBus, MemoryStore, StoreError, StoredKey};
 use portunus::{Authenticator, ErrorCode, Limits, Portunus};
 use portunus_test_support::random::Random;
-use portunus_test_support::{FIND, Head, House, Setup, stranger, tenant};
+use portunus_test_support::{FIND, Fixture, Head, Setup, stranger, tenant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A node in front of a store that must be awaited.
 struct Node {
-    house: House,
+    fixture: Fixture,
     authenticator: Authenticator,
 }
 
@@ -33,37 +33,37 @@ impl Node {
     }
 
     fn with(budget: LookupBudget) -> Self {
-        let house = House::new();
-        house.store.answer_late(1);
-        Self::started(&house, budget)
+        let fixture = Fixture::new();
+        fixture.store.answer_late(1);
+        Self::started(&fixture, budget)
     }
 
     /// A node that was just started: it knows no key.
-    fn started(house: &House, budget: LookupBudget) -> Self {
+    fn started(fixture: &Fixture, budget: LookupBudget) -> Self {
         let cache = Cache::new()
             .bus(LocalBus::new())
-            .around(house.store.clone(), house.clock.clone());
+            .around(fixture.store.clone(), fixture.clock.clone());
         let authenticator = Setup::on(cache)
             .bearer([portunus_test_support::format()])
-            .clock(house.clock.clone())
+            .clock(fixture.clock.clone())
             .lookup_budget(budget);
         Self {
-            house: house.clone(),
+            fixture: fixture.clone(),
             authenticator: authenticator.build().unwrap(),
         }
     }
 
     /// Without a bus, whatever is remembered is stale two seconds later.
     fn forgetful() -> Self {
-        let house = House::new();
-        house.store.answer_late(1);
-        let cache = Cache::new().around(house.store.clone(), house.clock.clone());
+        let fixture = Fixture::new();
+        fixture.store.answer_late(1);
+        let cache = Cache::new().around(fixture.store.clone(), fixture.clock.clone());
         let authenticator = Setup::on(cache)
             .bearer([portunus_test_support::format()])
-            .clock(house.clock.clone());
+            .clock(fixture.clock.clone());
         Self {
             authenticator: authenticator.build().unwrap(),
-            house,
+            fixture,
         }
     }
 
@@ -84,14 +84,14 @@ impl Node {
             assert_eq!(error.code(), ErrorCode::TooManyFailures);
             let wait = error.retry_after().unwrap();
             waited += wait;
-            self.house.clock.advance(wait);
+            self.fixture.clock.advance(wait);
             assert!(waited < 60 * SECOND, "locked out");
         }
         waited
     }
 
     async fn issue(&self) -> String {
-        self.house.issue(&[]).await.0
+        self.fixture.issue(&[]).await.0
     }
 }
 
@@ -130,7 +130,7 @@ async fn a_flood_from_all_over_one_48_is_slowed_down_and_locks_out_nobody_elsewh
     let node = Node::new();
     let mut asked = 0;
     for second in 0_u64..10 {
-        let before = node.house.store.finds();
+        let before = node.fixture.store.finds();
         for (number, key) in strangers(836).iter().enumerate() {
             let number = second * 836 + u64::try_from(number).unwrap();
             // Another /64 each time, and another /56 each 256th.
@@ -144,8 +144,8 @@ async fn a_flood_from_all_over_one_48_is_slowed_down_and_locks_out_nobody_elsewh
                 }
             }
         }
-        asked += i64::try_from(node.house.store.finds() - before).unwrap();
-        node.house.clock.advance(SECOND);
+        asked += i64::try_from(node.fixture.store.finds() - before).unwrap();
+        node.fixture.clock.advance(SECOND);
     }
     // 1600 a minute, and four a second from then on.
     assert!((1_600..=1_600 + 4 * 10).contains(&asked), "{asked}");
@@ -169,7 +169,7 @@ async fn each_prefix_of_ipv6_has_a_budget_of_its_own() {
             invalid += usize::from(node.code(key, &ip).await == "INVALID_KEY");
         }
         assert_eq!(invalid, most, "{shape}");
-        assert_eq!(node.house.store.finds(), most + 4, "{shape}");
+        assert_eq!(node.fixture.store.finds(), most + 4, "{shape}");
     }
 }
 
@@ -188,9 +188,9 @@ async fn a_neighbour_with_a_dead_key_at_two_a_second_locks_nobody_out_not_even_a
                 assert_eq!(node.code(&real, "192.0.2.1").await, "OK", "known");
             }
             if half_second == 300 {
-                node = Node::started(&node.house, LookupBudget::default());
+                node = Node::started(&node.fixture, LookupBudget::default());
             }
-            node.house.clock.advance(SECOND / 2);
+            node.fixture.clock.advance(SECOND / 2);
         }
     }
 }
@@ -220,7 +220,7 @@ async fn after_a_restart_all_real_keys_behind_a_nat_are_let_in_beside_a_flood() 
         left.retain(|key| !passed.contains(key));
         seconds += 1;
         assert!(seconds <= 10, "{} are locked out", left.len());
-        node.house.clock.advance(SECOND + SECOND / 1000);
+        node.fixture.clock.advance(SECOND + SECOND / 1000);
     }
 }
 
@@ -236,15 +236,15 @@ async fn keys_used_a_second_ago_pass_through_a_flood_from_their_own_address() {
     }
     for round in 0..53 {
         // Stale, so that each is looked up again.
-        node.house.clock.advance(3 * SECOND);
+        node.fixture.clock.advance(3 * SECOND);
         for unknown in strangers(30) {
             assert_ne!(node.code(&unknown, "192.0.2.1").await, "OK");
         }
-        let before = node.house.store.finds();
+        let before = node.fixture.store.finds();
         for key in &keys {
             assert_eq!(node.code(key, "192.0.2.1").await, "OK", "round {round}");
         }
-        assert_eq!(node.house.store.finds() - before, keys.len());
+        assert_eq!(node.fixture.store.finds() - before, keys.len());
     }
 }
 
@@ -252,30 +252,30 @@ async fn keys_used_a_second_ago_pass_through_a_flood_from_their_own_address() {
 async fn a_key_that_was_deleted_is_known_no_more() {
     let mut budget = LookupBudget::default();
     budget.per_second_past_failures = 0;
-    let house = House::new();
-    house.store.answer_late(1);
-    let cache = Cache::new().around(house.store.clone(), house.clock.clone());
+    let fixture = Fixture::new();
+    fixture.store.answer_late(1);
+    let cache = Cache::new().around(fixture.store.clone(), fixture.clock.clone());
     let authenticator = Setup::on(cache.clone())
         .bearer([portunus_test_support::format()])
-        .clock(house.clock.clone())
+        .clock(fixture.clock.clone())
         .lookup_budget(budget);
     let node = Node {
         authenticator: authenticator.build().unwrap(),
-        house,
+        fixture,
     };
-    let (key, record) = node.house.issue(&[]).await;
+    let (key, record) = node.fixture.issue(&[]).await;
     assert_eq!(node.code(&key, "192.0.2.1").await, "OK");
     for unknown in strangers(100) {
         node.code(&unknown, "192.0.2.1").await;
     }
-    node.house.manager().delete(&record.id).await.unwrap();
-    node.house.clock.advance(3 * SECOND);
+    node.fixture.manager().delete(&record.id).await.unwrap();
+    node.fixture.clock.advance(3 * SECOND);
     // Once it is looked up, for it was known.
     for looked_up in [1, 0, 0] {
-        let before = node.house.store.finds();
+        let before = node.fixture.store.finds();
         assert_eq!(node.code(&key, "192.0.2.1").await, "TOO_MANY_FAILURES");
-        assert_eq!(node.house.store.finds() - before, looked_up);
-        node.house.clock.advance(3 * SECOND);
+        assert_eq!(node.fixture.store.finds() - before, looked_up);
+        node.fixture.clock.advance(3 * SECOND);
     }
 }
 
@@ -302,12 +302,12 @@ async fn without_a_quota_of_failures_only_the_look_ups_in_flight_are_bounded() {
     for unknown in strangers(500) {
         assert_eq!(node.code(&unknown, "192.0.2.1").await, "INVALID_KEY");
     }
-    node.house.store.hold(FIND);
-    let before = node.house.store.finds();
+    node.fixture.store.hold(FIND);
+    let before = node.fixture.store.finds();
     let keys = strangers(20);
     let asked = begun(keys.iter().map(|key| node.ask(key, "192.0.2.1")));
-    assert_eq!(node.house.store.finds() - before, 16);
-    node.house.store.release(FIND);
+    assert_eq!(node.fixture.store.finds() - before, 16);
+    node.fixture.store.release(FIND);
     let codes = join_all(asked).await;
     assert_eq!(counted(codes.iter().map(told))["INVALID_KEY"], 20);
 }
@@ -324,7 +324,7 @@ async fn a_burst_of_a_thousand_unknown_keys_is_limited_like_a_flood() {
     assert_eq!(invalid + refused, 1_000, "{codes:?}");
     assert_eq!(invalid, 100, "{codes:?}");
     // Those too that were in flight when the hundredth failed, and four.
-    let finds = node.house.store.finds();
+    let finds = node.fixture.store.finds();
     assert!((100..=100 + 15 + 4).contains(&finds), "{finds}");
 }
 
@@ -332,18 +332,18 @@ async fn a_burst_of_a_thousand_unknown_keys_is_limited_like_a_flood() {
 async fn one_address_has_sixteen_look_ups_in_flight_and_stands_in_nobodys_way() {
     let node = Node::new();
     let keys = strangers(300);
-    node.house.store.hold(FIND);
+    node.fixture.store.hold(FIND);
     let flood = begun(keys.iter().map(|key| node.ask(key, "192.0.2.1")));
-    assert_eq!(node.house.store.finds(), 16);
+    assert_eq!(node.fixture.store.finds(), 16);
     let (mut others, mut in_flight) = (Vec::new(), 16);
     for number in 0..60 {
         let key = stranger();
         let head = Head::bearer(&key).from(&format!("198.51.100.{number}"));
         others.extend(begun([node.authenticator.authenticate(&head)]));
         in_flight = (in_flight + 1).min(64);
-        assert_eq!(node.house.store.finds(), in_flight);
+        assert_eq!(node.fixture.store.finds(), in_flight);
     }
-    node.house.store.release(FIND);
+    node.fixture.store.release(FIND);
     let outcomes = join_all(others).await;
     assert_eq!(counted(outcomes.iter().map(told))["INVALID_KEY"], 60);
     drop(flood);
@@ -355,33 +355,33 @@ async fn a_quarter_is_reserved_for_addresses_that_have_not_failed() {
     for number in 0..10 {
         node.code(&stranger(), &format!("192.0.2.{number}")).await;
     }
-    let before = node.house.store.finds();
-    node.house.store.hold(FIND);
+    let before = node.fixture.store.finds();
+    node.fixture.store.hold(FIND);
     let keys = strangers(160);
     let flood = begun(keys.iter().enumerate().map(|(at, key)| {
         let head = Head::bearer(key).from(&format!("192.0.2.{}", at % 10));
         node.authenticator.authenticate(&head)
     }));
-    assert_eq!(node.house.store.finds() - before, 48);
+    assert_eq!(node.fixture.store.finds() - before, 48);
     // Whose address is not known counts with those who failed.
     let unknown = begun([node.authenticator.authenticate(&Head::bearer(&stranger()))]);
-    assert_eq!(node.house.store.finds() - before, 48);
+    assert_eq!(node.fixture.store.finds() - before, 48);
     let key = node.issue().await;
     let clean = begun([node.ask(&key, "198.51.100.1")]);
-    assert_eq!(node.house.store.finds() - before, 49, "it is in flight");
-    node.house.store.release(FIND);
+    assert_eq!(node.fixture.store.finds() - before, 49, "it is in flight");
+    node.fixture.store.release(FIND);
     assert_eq!(told(&join_all(clean).await[0]), "OK");
     drop((flood, unknown));
     // A minute later nobody has failed.
-    node.house.clock.advance(61 * SECOND);
-    node.house.store.hold(FIND);
-    let before = node.house.store.finds();
+    node.fixture.clock.advance(61 * SECOND);
+    node.fixture.store.hold(FIND);
+    let before = node.fixture.store.finds();
     let keys = strangers(160);
     let _flood = begun(keys.iter().enumerate().map(|(at, key)| {
         let head = Head::bearer(key).from(&format!("192.0.2.{}", at % 10));
         node.authenticator.authenticate(&head)
     }));
-    assert_eq!(node.house.store.finds() - before, 64);
+    assert_eq!(node.fixture.store.finds() - before, 64);
 }
 
 #[tokio::test]
@@ -390,7 +390,7 @@ async fn whose_turn_does_not_come_is_told_to_come_back() {
     budget.longest_wait = Duration::from_millis(30);
     let node = Node::with(budget);
     let keys = strangers(40);
-    node.house.store.hold(FIND);
+    node.fixture.store.hold(FIND);
     let mut waiting = begun(keys.iter().map(|key| node.ask(key, "192.0.2.1")));
     let in_flight: Vec<_> = waiting.drain(..16).collect();
     for outcome in join_all(waiting).await {
@@ -400,7 +400,7 @@ async fn whose_turn_does_not_come_is_told_to_come_back() {
             (ErrorCode::StoreUnavailable, 503, Some(SECOND))
         );
     }
-    node.house.store.release(FIND);
+    node.fixture.store.release(FIND);
     let outcomes = join_all(in_flight).await;
     assert_eq!(counted(outcomes.iter().map(told))["INVALID_KEY"], 16);
 }
@@ -410,18 +410,18 @@ async fn a_known_key_is_looked_up_however_many_look_ups_are_in_flight() {
     let node = Node::forgetful();
     let key = node.issue().await;
     assert_eq!(node.code(&key, "192.0.2.1").await, "OK");
-    node.house.clock.advance(3 * SECOND);
-    node.house.store.hold(FIND);
+    node.fixture.clock.advance(3 * SECOND);
+    node.fixture.store.hold(FIND);
     let keys = strangers(100);
     let flood = begun(keys.iter().enumerate().map(|(at, key)| {
         let head = Head::bearer(key).from(&format!("192.0.2.{}", at % 10));
         node.authenticator.authenticate(&head)
     }));
-    let in_flight = node.house.store.finds() - 1;
+    let in_flight = node.fixture.store.finds() - 1;
     assert_eq!(in_flight, 64);
     let known = begun([node.ask(&key, "192.0.2.1")]);
-    assert_eq!(node.house.store.finds() - 1, 65);
-    node.house.store.release(FIND);
+    assert_eq!(node.fixture.store.finds() - 1, 65);
+    node.fixture.store.release(FIND);
     assert_eq!(told(&join_all(known).await[0]), "OK");
     drop(flood);
 }
@@ -431,14 +431,14 @@ async fn places_are_given_in_order_and_those_who_go_away_take_none_along() {
     let node = Node::new();
     let mut random = Random(7);
     for round in 0..30 {
-        node.house.store.hold(FIND);
+        node.fixture.store.hold(FIND);
         let keys = strangers(120);
         let asked = keys.iter().enumerate().map(|(at, key)| {
             let head = Head::bearer(key).from(&format!("198.51.{round}.{}", at % 11));
             Box::pin(node.authenticator.authenticate(&head))
         });
         let mut asked: Vec<_> = asked.map(Some).collect();
-        let before = node.house.store.finds();
+        let before = node.fixture.store.finds();
         // Some are dropped before they were ever polled, some in the queue, some in flight.
         for _ in 0..200 {
             let one = random.index(asked.len());
@@ -448,27 +448,27 @@ async fn places_are_given_in_order_and_those_who_go_away_take_none_along() {
                 (_, None) => {}
             }
         }
-        assert!(node.house.store.finds() - before > 0);
+        assert!(node.fixture.store.finds() - before > 0);
         if round % 2 == 0 {
             drop(asked);
-            node.house.store.release(FIND);
+            node.fixture.store.release(FIND);
         } else {
-            node.house.store.release(FIND);
+            node.fixture.store.release(FIND);
             let left = asked.into_iter().flatten();
             for outcome in join_all(left).await {
                 assert_eq!(told(&outcome), "INVALID_KEY");
             }
         }
         // All places are free again.
-        node.house.store.hold(FIND);
-        let before = node.house.store.finds();
+        node.fixture.store.hold(FIND);
+        let before = node.fixture.store.finds();
         let keys = strangers(80);
         let _all = begun(keys.iter().enumerate().map(|(at, key)| {
             let head = Head::bearer(key).from(&format!("203.0.{round}.{at}"));
             node.authenticator.authenticate(&head)
         }));
-        assert_eq!(node.house.store.finds() - before, 64, "round {round}");
-        node.house.store.release(FIND);
+        assert_eq!(node.fixture.store.finds() - before, 64, "round {round}");
+        node.fixture.store.release(FIND);
     }
 }
 
@@ -477,7 +477,7 @@ async fn a_thousand_requests_with_one_real_key_all_pass_though_nobody_knows_it_y
     let node = Node::new();
     let key = node.issue().await;
     for address in [Some("192.0.2.1"), None] {
-        let node = Node::started(&node.house, LookupBudget::default());
+        let node = Node::started(&node.fixture, LookupBudget::default());
         let head = match address {
             Some(ip) => Head::bearer(&key).from(ip),
             None => Head::bearer(&key),
@@ -491,8 +491,8 @@ async fn a_thousand_requests_with_one_real_key_all_pass_though_nobody_knows_it_y
 async fn a_store_that_answers_at_once_is_asked_whatever_has_failed_and_whatever_is_in_flight() {
     let mut budget = LookupBudget::default();
     budget.in_flight = 1;
-    let house = House::new();
-    let node = house.bearer().lookup_budget(budget).build().unwrap();
+    let fixture = Fixture::new();
+    let node = fixture.bearer().lookup_budget(budget).build().unwrap();
     let ask = async |key: &str| {
         let head = Head::bearer(key).from("192.0.2.1");
         told(&node.authenticate(&head).await)
@@ -501,7 +501,7 @@ async fn a_store_that_answers_at_once_is_asked_whatever_has_failed_and_whatever_
         assert_eq!(ask(&unknown).await, "INVALID_KEY");
     }
     for _ in 0..50 {
-        let (key, _) = house.issue(&[]).await;
+        let (key, _) = fixture.issue(&[]).await;
         assert_eq!(ask(&stranger()).await, "TOO_MANY_FAILURES");
         assert_eq!(ask(&key).await, "OK");
     }

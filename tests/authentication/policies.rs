@@ -29,7 +29,7 @@ use portunus::{
     Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement, Scope,
     ScopeSet,
 };
-use portunus_test_support::{Head, House, scope, stranger, tenant, test};
+use portunus_test_support::{Fixture, Head, scope, stranger, tenant, test};
 use tower::ServiceExt;
 
 const READING: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
@@ -136,9 +136,9 @@ impl Principal for Caller {
 impl Caller {
     /// An application without scopes that may read and write, everywhere, on no plan.
     async fn app() -> Self {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
-        let like = house
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
+        let like = fixture
             .bearer()
             .build()
             .unwrap()
@@ -1103,20 +1103,20 @@ async fn a_caller_who_says_no_more_than_needed_has_full_access_everywhere_and_no
 
 /// Keys by what they are, and a layer that knows them.
 struct Door {
-    house: House,
+    fixture: Fixture,
     auth: AuthLayer,
 }
 
 impl Door {
     fn new() -> Self {
-        let house = House::new();
-        let auth = AuthLayer::new(house.bearer().build().unwrap());
-        Self { house, auth }
+        let fixture = Fixture::new();
+        let auth = AuthLayer::new(fixture.bearer().build().unwrap());
+        Self { fixture, auth }
     }
     async fn key(&self, set: impl FnOnce(&mut NewKey)) -> String {
         let mut new = NewKey::new("a key", Owner::tenant(tenant("acme")));
         set(&mut new);
-        self.house.issue_new(new).await.0
+        self.fixture.issue_new(new).await.0
     }
 }
 
@@ -1431,10 +1431,14 @@ async fn where_a_key_is_optional_a_route_serves_nobody_and_refuses_keys_that_fai
     let good = door.key(|_| {}).await;
     let reader = door.key(|new| new.access = Access::ReadOnly).await;
     let (revoked, record) = door
-        .house
+        .fixture
         .issue_new(NewKey::new("a key", Owner::tenant(tenant("acme"))))
         .await;
-    door.house.manager().revoke(&record.id, None).await.unwrap();
+    door.fixture
+        .manager()
+        .revoke(&record.id, None)
+        .await
+        .unwrap();
     let app: Router = ProtectedRouter::new(door.auth.clone())
         .route("/", get(who).optional_key())
         .route("/", post(who).any_key())
@@ -1491,7 +1495,7 @@ async fn where_a_key_is_optional_a_route_serves_nobody_and_refuses_keys_that_fai
 async fn a_key_that_is_narrowed_is_refused_on_the_next_request() {
     let door = Door::new();
     let (key, record) = door
-        .house
+        .fixture
         .issue_new(NewKey::new("a key", Owner::tenant(tenant("acme"))))
         .await;
     let app: Router = ProtectedRouter::new(door.auth.clone())
@@ -1502,7 +1506,7 @@ async fn a_key_that_is_narrowed_is_refused_on_the_next_request() {
         )
         .into_router();
     assert_eq!(answer(&app, "POST", "/workspaces/ws2", &key).await, ok());
-    door.house
+    door.fixture
         .change(&record.id, |record| {
             record.workspaces = Some(workspace_ids(&["ws1"]));
         })
@@ -1512,7 +1516,7 @@ async fn a_key_that_is_narrowed_is_refused_on_the_next_request() {
         forbidden("WORKSPACE_FORBIDDEN")
     );
     assert_eq!(answer(&app, "POST", "/workspaces/ws1", &key).await, ok());
-    door.house
+    door.fixture
         .change(&record.id, |record| record.access = Access::ReadOnly)
         .await;
     assert_eq!(
@@ -1523,7 +1527,7 @@ async fn a_key_that_is_narrowed_is_refused_on_the_next_request() {
         answer(&app, "GET", "/paid", &key).await,
         forbidden("PLAN_REQUIRED")
     );
-    door.house
+    door.fixture
         .change(&record.id, |record| {
             record.plan = Some(PlanName::new("enterprise").unwrap());
         })
@@ -1718,22 +1722,22 @@ async fn outcome(authenticator: &Authenticator, request: &Call) -> Result<(), (E
 
 async fn demanding(
     set: impl FnOnce(&mut NewKey),
-) -> (House, String, Arc<KeyRecord>, Authenticator) {
-    let house = House::new();
+) -> (Fixture, String, Arc<KeyRecord>, Authenticator) {
+    let fixture = Fixture::new();
     let mut new = NewKey::new("a key", Owner::tenant(tenant("acme")));
     set(&mut new);
-    let (key, record) = house.issue_new(new).await;
-    let authenticator = house
+    let (key, record) = fixture.issue_new(new).await;
+    let authenticator = fixture
         .bearer()
         .transport(Some(Transport::tls(TlsVersion::V1_3)))
         .build()
         .unwrap();
-    (house, key, record, authenticator)
+    (fixture, key, record, authenticator)
 }
 
 #[tokio::test]
 async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works() {
-    let (house, key, record, authenticator) = demanding(|_| {}).await;
+    let (fixture, key, record, authenticator) = demanding(|_| {}).await;
     let plain = || call("GET", "/");
     assert_eq!(
         outcome(&authenticator, &plain()).await,
@@ -1762,8 +1766,8 @@ async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works
         outcome(&authenticator, &plain().key(&key).over(TlsVersion::V1_3)).await,
         Ok(())
     );
-    let now = house.clock.now();
-    house
+    let now = fixture.clock.now();
+    fixture
         .change(&record.id, |record| {
             record.revoked = Some(Revocation::new(now, None));
         })
@@ -1776,8 +1780,8 @@ async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works
 
 #[tokio::test]
 async fn the_demand_for_security_holds_where_keys_are_looked_up_late() {
-    let (house, key, _, authenticator) = demanding(|_| {}).await;
-    house.store.answer_late(1);
+    let (fixture, key, _, authenticator) = demanding(|_| {}).await;
+    fixture.store.answer_late(1);
     let request = call("GET", "/").key(&key);
     assert_eq!(
         outcome(&authenticator, &request).await,
@@ -1791,8 +1795,8 @@ async fn the_demand_for_security_holds_where_keys_are_looked_up_late() {
 
 #[tokio::test]
 async fn no_demand_is_no_demand() {
-    let (house, key, _, _) = demanding(|_| {}).await;
-    let authenticator = house
+    let (fixture, key, _, _) = demanding(|_| {}).await;
+    let authenticator = fixture
         .bearer()
         .transport(Some(Transport::tls(TlsVersion::V1_3)))
         .transport(None)
@@ -1806,10 +1810,10 @@ async fn no_demand_is_no_demand() {
 
 #[tokio::test]
 async fn environment_comes_before_transport_and_transport_before_network() {
-    let (house, key, _, _) =
+    let (fixture, key, _, _) =
         demanding(|new| new.allowed_ips = Some(AllowList::parse(["192.0.2.1"]).unwrap())).await;
     let serving = |environment: Environment| {
-        house
+        fixture
             .bearer()
             .environment(environment)
             .transport(Some(Transport::tls(TlsVersion::V1_3)))
@@ -1845,9 +1849,9 @@ async fn environment_comes_before_transport_and_transport_before_network() {
 
 #[tokio::test]
 async fn the_proxy_that_proves_the_connection_need_not_be_the_client() {
-    let (house, key, _, _) =
+    let (fixture, key, _, _) =
         demanding(|new| new.allowed_ips = Some(AllowList::parse(["192.0.2.1"]).unwrap())).await;
-    let authenticator = house
+    let authenticator = fixture
         .bearer()
         .client_ip(ClientIp::behind(
             proxies(&["10.0.0.0/8"]),

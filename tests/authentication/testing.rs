@@ -215,7 +215,7 @@ async fn every_event_is_recorded_however_many_there_are() {
         let request = TestRequest::get("/documents").peer("192.0.2.7");
         let refusal = authenticator.authenticate(&request).await.unwrap_err();
         authenticator
-            .witness(&request)
+            .request_audit(&request)
             .unwrap()
             .answered(refusal.status(), Some(&refusal));
     }

@@ -22,7 +22,8 @@ use portunus::quota::{Quota, Quotas};
 use portunus::verifier::{VerifiedToken, VerifierError};
 use portunus::{BuildError, Clock, ErrorCode, Principal, Requirement, TokenVerifier};
 use portunus_test_support::{
-    FIND, Head, House, Setup, live, scope, stranger, tenant, test, user, with_last_character_wrong,
+    FIND, Fixture, Head, Setup, live, scope, stranger, tenant, test, user,
+    with_last_character_wrong,
 };
 use tower::ServiceExt;
 
@@ -89,12 +90,12 @@ fn code(outcome: &Outcome) -> ErrorCode {
 
 #[tokio::test]
 async fn a_token_that_the_verifier_vouches_for_passes_as_its_user() {
-    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
     for head in [
         Head::bearer(GOOD),
         Head::authorization(format!("bEaReR   {GOOD}")),
     ] {
-        let admission = ask(house.bearer().token_verifier(issuer.clone()), &head)
+        let admission = ask(fixture.bearer().token_verifier(issuer.clone()), &head)
             .await
             .unwrap();
         let principal = admission.principal.unwrap();
@@ -115,7 +116,7 @@ async fn a_token_that_the_verifier_vouches_for_passes_as_its_user() {
         "every request asks anew"
     );
     assert_eq!(
-        house.store.finds(),
+        fixture.store.finds(),
         0,
         "what has not the shape of a key is looked up in no store"
     );
@@ -123,11 +124,11 @@ async fn a_token_that_the_verifier_vouches_for_passes_as_its_user() {
 
 #[tokio::test]
 async fn a_verifier_alone_is_a_way_to_present_a_token() {
-    let (house, issuer) = (House::new(), Issuer::of(token()));
-    let builder = house.bare().token_verifier(issuer);
+    let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
+    let builder = fixture.bare().token_verifier(issuer);
     assert!(ask(builder, &Head::bearer(GOOD)).await.is_ok());
-    assert_eq!(house.bare().build().unwrap_err(), BuildError::NoFormat);
-    let basic = house
+    assert_eq!(fixture.bare().build().unwrap_err(), BuildError::NoFormat);
+    let basic = fixture
         .bare()
         .basic([portunus_test_support::format()])
         .token_verifier(Issuer::of(token()));
@@ -136,9 +137,9 @@ async fn a_verifier_alone_is_a_way_to_present_a_token() {
 
 #[tokio::test]
 async fn garbage_reaches_no_verifier() {
-    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
     let builder = || {
-        house
+        fixture
             .bearer()
             .header("x-api-key", [portunus_test_support::format()])
             .token_verifier(issuer.clone())
@@ -176,14 +177,14 @@ async fn garbage_reaches_no_verifier() {
             "{head:?}"
         );
     }
-    assert_eq!((issuer.asked(), house.store.finds()), (0, 0));
+    assert_eq!((issuer.asked(), fixture.store.finds()), (0, 0));
 }
 
 #[tokio::test]
 async fn basic_never_reaches_the_verifier() {
-    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
     let builder = || {
-        house
+        fixture
             .bearer()
             .basic([portunus_test_support::format()])
             .token_verifier(issuer.clone())
@@ -211,12 +212,12 @@ async fn basic_never_reaches_the_verifier() {
 #[tokio::test]
 async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_know() {
     for late in [false, true] {
-        let (house, issuer) = (House::new(), Issuer::of(token()));
-        let (key, record) = house.issue(&[]).await;
+        let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
+        let (key, record) = fixture.issue(&[]).await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let builder = || house.bearer().token_verifier(issuer.clone());
+        let builder = || fixture.bearer().token_verifier(issuer.clone());
         let admission = ask(builder(), &Head::bearer(&key)).await.unwrap();
         assert_eq!(
             (admission.principal.unwrap().key_id(), issuer.asked()),
@@ -229,7 +230,10 @@ async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_k
             ErrorCode::InvalidKey
         );
         assert_eq!(
-            (issuer.asked.lock().unwrap().as_slice(), house.store.finds()),
+            (
+                issuer.asked.lock().unwrap().as_slice(),
+                fixture.store.finds()
+            ),
             (&[unknown][..], 2)
         );
         let wrong = with_last_character_wrong(&key);
@@ -238,11 +242,11 @@ async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_k
             ErrorCode::InvalidKey
         );
         assert_eq!(
-            (issuer.asked(), house.store.finds()),
+            (issuer.asked(), fixture.store.finds()),
             (2, 2),
             "a wrong checksum is no key, but may be a token"
         );
-        house.manager().revoke(&record.id, None).await.unwrap();
+        fixture.manager().revoke(&record.id, None).await.unwrap();
         assert_eq!(
             code(&ask(builder(), &Head::bearer(&key)).await),
             ErrorCode::KeyRevoked
@@ -252,7 +256,7 @@ async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_k
             2,
             "a key that is known is no token, whatever its standing"
         );
-        house.store.fail(FIND);
+        fixture.store.fail(FIND);
         assert_eq!(
             code(&ask(builder(), &Head::bearer(&stranger())).await),
             ErrorCode::StoreUnavailable
@@ -267,7 +271,7 @@ async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_k
 
 #[tokio::test]
 async fn a_token_may_look_like_a_key_of_ours() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let format = KeyFormat::builder("eyJ.good.")
         .random(Alphabet::BASE62, 32)
         .build()
@@ -275,9 +279,9 @@ async fn a_token_may_look_like_a_key_of_ours() {
     for late in [false, true] {
         let issuer = Issuer::of(token());
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let builder = house
+        let builder = fixture
             .bare()
             .bearer([format.clone()])
             .token_verifier(issuer.clone());
@@ -291,14 +295,14 @@ async fn a_token_may_look_like_a_key_of_ours() {
         );
         assert_eq!(issuer.asked(), 1);
     }
-    assert_eq!(house.store.finds(), 2);
+    assert_eq!(fixture.store.finds(), 2);
 }
 
 #[tokio::test]
 async fn an_outage_of_the_verifier_is_503_and_never_401() {
-    let (house, issuer) = (House::new(), Issuer::of(token()));
+    let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
     *issuer.down.lock().unwrap() = true;
-    let builder = house
+    let builder = fixture
         .bearer()
         .failure_quotas(Some(per_minute(1)))
         .token_verifier(issuer.clone());
@@ -340,11 +344,11 @@ async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_v
     budget.failures = Some(per_minute(3));
     budget.per_second_past_failures = 0;
     for late in [false, true] {
-        let (house, issuer) = (House::new(), Issuer::of(token()));
+        let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let builder = house
+        let builder = fixture
             .bearer()
             .lookup_budget(budget.clone())
             .token_verifier(issuer.clone());
@@ -380,7 +384,7 @@ async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_v
             ask(GOOD, "203.0.113.1").await.is_ok(),
             "others are not blocked"
         );
-        house.clock.advance(Duration::from_secs(61));
+        fixture.clock.advance(Duration::from_secs(61));
         assert!(ask(GOOD, "2001:db8::1").await.is_ok());
         assert_eq!(
             code(&ask("garbage", "2001:db8::1").await),
@@ -391,8 +395,8 @@ async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_v
 
 #[tokio::test]
 async fn the_rest_of_the_path_applies_to_a_verified_token() {
-    let house = House::new();
-    let now = house.clock.now();
+    let fixture = Fixture::new();
+    let now = fixture.clock.now();
     type Change = fn(&mut VerifiedToken);
     type Build = fn(Setup) -> Setup;
     let cases: Vec<(&str, Change, Build, Head)> = vec![
@@ -439,7 +443,7 @@ async fn the_rest_of_the_path_applies_to_a_verified_token() {
         let mut token = token();
         change(&mut token);
         let error = ask(
-            build(house.bearer()).token_verifier(Issuer::of(token)),
+            build(fixture.bearer()).token_verifier(Issuer::of(token)),
             &head,
         )
         .await
@@ -451,12 +455,12 @@ async fn the_rest_of_the_path_applies_to_a_verified_token() {
     }
     for (seconds, expected) in [(0, Some(ErrorCode::KeyExpired)), (1, None)] {
         let issuer = Issuer::of(token().until(now + Duration::from_secs(seconds)));
-        let outcome = ask(house.bearer().token_verifier(issuer), &Head::bearer(GOOD)).await;
+        let outcome = ask(fixture.bearer().token_verifier(issuer), &Head::bearer(GOOD)).await;
         assert_eq!(outcome.err().map(|error| error.code()), expected);
     }
     let own = Head::bearer(GOOD).with("x-user-id", "u1");
     assert!(
-        ask(house.bearer().token_verifier(Issuer::of(token())), &own)
+        ask(fixture.bearer().token_verifier(Issuer::of(token())), &own)
             .await
             .is_ok()
     );
@@ -480,11 +484,11 @@ impl TokenVerifier for Slow {
 
 #[tokio::test]
 async fn a_token_that_expires_while_it_is_verified_is_refused() {
-    let house = House::new();
-    let issuer = Issuer::of(token().until(house.clock.now() + Duration::from_secs(10)));
-    let builder = house
+    let fixture = Fixture::new();
+    let issuer = Issuer::of(token().until(fixture.clock.now() + Duration::from_secs(10)));
+    let builder = fixture
         .bearer()
-        .token_verifier(Slow(issuer, house.clock.clone()));
+        .token_verifier(Slow(issuer, fixture.clock.clone()));
     assert_eq!(
         code(&ask(builder, &Head::bearer(GOOD)).await),
         ErrorCode::KeyExpired
@@ -493,11 +497,11 @@ async fn a_token_that_expires_while_it_is_verified_is_refused() {
 
 #[tokio::test]
 async fn tokens_of_one_id_share_a_quota_and_their_own_comes_first() {
-    let (house, mut own) = (House::new(), token());
+    let (fixture, mut own) = (Fixture::new(), token());
     own.quotas = Some(per_minute(2));
     let issuer = Issuer::of(own);
-    let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
-    let builder = house
+    let limiter = LocalLimiter::builder().clock(fixture.clock.clone()).build();
+    let builder = fixture
         .bearer()
         .limiter(limiter)
         .quotas(per_minute(5))
@@ -517,7 +521,7 @@ async fn tokens_of_one_id_share_a_quota_and_their_own_comes_first() {
     let mut other = token();
     other.id = KeyId::new("grant-2").unwrap();
     *issuer.token.lock().unwrap() = Some(other);
-    house.clock.advance(Duration::from_secs(2));
+    fixture.clock.advance(Duration::from_secs(2));
     for _ in 0..5 {
         assert!(ask("a").await.is_ok());
     }
@@ -526,12 +530,12 @@ async fn tokens_of_one_id_share_a_quota_and_their_own_comes_first() {
 
 #[tokio::test]
 async fn routes_see_what_the_token_says() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut limited = token();
     limited.access = Access::ReadOnly;
     limited.workspaces = Some(vec![WorkspaceId::new("ws1").unwrap()]);
     limited.plan = Some(PlanName::new("standard").unwrap());
-    let builder = house.bearer().token_verifier(Issuer::of(limited.clone()));
+    let builder = fixture.bearer().token_verifier(Issuer::of(limited.clone()));
     let principal = ask(builder, &Head::bearer(GOOD))
         .await
         .unwrap()
@@ -543,7 +547,7 @@ async fn routes_see_what_the_token_says() {
     );
     assert_eq!(principal.workspaces(), limited.workspaces.as_deref());
     let layer = AuthLayer::new(
-        house
+        fixture
             .bearer()
             .token_verifier(Issuer::of(limited))
             .build()
@@ -578,10 +582,10 @@ async fn routes_see_what_the_token_says() {
 
 #[tokio::test]
 async fn a_token_is_audited_by_its_id_and_its_text_is_shown_nowhere() {
-    let (house, log) = (House::new(), MemoryAudit::new(100));
+    let (fixture, log) = (Fixture::new(), MemoryAudit::new(100));
     let trail = AuditTrail::builder().sink(log.clone()).build();
     let issuer = Issuer::of(token());
-    let builder = house
+    let builder = fixture
         .bearer()
         .audit(trail.clone())
         .token_verifier(issuer.clone());
@@ -591,7 +595,7 @@ async fn a_token_is_audited_by_its_id_and_its_text_is_shown_nowhere() {
     let mut shown = String::new();
     for (token, down) in [(GOOD, false), (BAD, false), (GOOD, true)] {
         *issuer.down.lock().unwrap() = down;
-        house.clock.advance(Duration::from_secs(2));
+        fixture.clock.advance(Duration::from_secs(2));
         let request = Request::builder()
             .uri("/")
             .header("authorization", format!("Bearer {token}"));
@@ -645,7 +649,7 @@ async fn where_ids_are_uuids_the_user_of_a_token_has_the_one_spelling() {
         (UserIds::Uuid, ANN.to_owned()),
         (UserIds::Any, ANN.to_uppercase()),
     ] {
-        let builder = House::new()
+        let builder = Fixture::new()
             .bearer()
             .user_ids(ids)
             .token_verifier(Issuer::of(upper.clone()));
@@ -658,11 +662,11 @@ async fn where_ids_are_uuids_the_user_of_a_token_has_the_one_spelling() {
 
 #[tokio::test]
 async fn verifiers_in_pointers_are_verifiers() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let boxed: Box<dyn TokenVerifier> = Box::new(Issuer::of(token()));
     let shared: Arc<dyn TokenVerifier> = Arc::new(boxed);
     assert!(
-        ask(house.bearer().token_verifier(shared), &Head::bearer(GOOD))
+        ask(fixture.bearer().token_verifier(shared), &Head::bearer(GOOD))
             .await
             .is_ok()
     );
@@ -672,18 +676,18 @@ async fn verifiers_in_pointers_are_verifiers() {
 
 #[tokio::test]
 async fn an_answer_about_a_token_is_used_for_two_seconds_and_no_longer() {
-    let (house, issuer) = (House::new(), Issuer::of(token()));
-    let authenticator = house.bearer().token_verifier(issuer.clone());
+    let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
+    let authenticator = fixture.bearer().token_verifier(issuer.clone());
     let authenticator = authenticator.build().unwrap();
     let ask = async |token: &str| authenticator.authenticate(&Head::bearer(token)).await;
     for asked in 1..4 {
         for _ in 0..5 {
             assert!(ask(GOOD).await.is_ok());
         }
-        house.clock.advance(Duration::from_millis(1_999));
+        fixture.clock.advance(Duration::from_millis(1_999));
         assert!(ask(GOOD).await.is_ok());
         assert_eq!(issuer.asked(), asked);
-        house.clock.advance(Duration::from_millis(1));
+        fixture.clock.advance(Duration::from_millis(1));
     }
     // Refusals and outages are not remembered, and a token that was refused is known no more.
     *issuer.token.lock().unwrap() = None;
@@ -699,15 +703,15 @@ async fn an_answer_about_a_token_is_used_for_two_seconds_and_no_longer() {
 
 #[tokio::test]
 async fn an_answer_about_a_token_is_not_used_past_its_expiry() {
-    let house = House::new();
-    let issuer = Issuer::of(token().until(house.clock.now() + Duration::from_secs(1)));
-    let authenticator = house.bearer().token_verifier(issuer.clone());
+    let fixture = Fixture::new();
+    let issuer = Issuer::of(token().until(fixture.clock.now() + Duration::from_secs(1)));
+    let authenticator = fixture.bearer().token_verifier(issuer.clone());
     let authenticator = authenticator.build().unwrap();
     let ask = async || authenticator.authenticate(&Head::bearer(GOOD)).await;
     assert!(ask().await.is_ok());
-    house.clock.advance(Duration::from_millis(999));
+    fixture.clock.advance(Duration::from_millis(999));
     assert!(ask().await.is_ok());
-    house.clock.advance(Duration::from_millis(1));
+    fixture.clock.advance(Duration::from_millis(1));
     assert_eq!(code(&ask().await), ErrorCode::KeyExpired);
     assert_eq!(issuer.asked(), 1);
 }
@@ -716,8 +720,8 @@ async fn an_answer_about_a_token_is_not_used_past_its_expiry() {
 async fn a_token_that_was_good_is_verified_again_whatever_its_neighbours_have_failed() {
     let mut budget = LookupBudget::default();
     budget.per_second_past_failures = 0;
-    let (house, issuer) = (House::new(), Issuer::of(token()));
-    let builder = house.bearer().lookup_budget(budget);
+    let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
+    let builder = fixture.bearer().lookup_budget(budget);
     let authenticator = builder.token_verifier(issuer.clone()).build().unwrap();
     let ask = async |token: &str| {
         let head = Head::bearer(token).from("192.0.2.1");
@@ -727,7 +731,7 @@ async fn a_token_that_was_good_is_verified_again_whatever_its_neighbours_have_fa
     for _ in 0..100 {
         assert_eq!(code(&ask(BAD).await), ErrorCode::InvalidKey);
     }
-    house.clock.advance(Duration::from_secs(10));
+    fixture.clock.advance(Duration::from_secs(10));
     assert!(ask(GOOD).await.is_ok());
     for token in ["eyJ.good.never-seen", BAD] {
         assert_eq!(code(&ask(token).await), ErrorCode::TooManyFailures);
@@ -742,8 +746,8 @@ async fn what_is_remembered_of_tokens_is_bounded_by_their_number_and_by_their_si
         big.scopes = (0..scopes)
             .map(|number| scope(&format!("scope{number}:{}", "x".repeat(40))))
             .collect();
-        let (house, issuer) = (House::new(), Issuer::of(big));
-        let authenticator = house.bearer().token_verifier(issuer.clone());
+        let (fixture, issuer) = (Fixture::new(), Issuer::of(big));
+        let authenticator = fixture.bearer().token_verifier(issuer.clone());
         let authenticator = authenticator.build().unwrap();
         for number in 0..asked {
             let head = Head::bearer(&format!("eyJ.good.{number}"));

@@ -8,7 +8,7 @@ use portunus::key::{Access, Environment, KeyId, Owner, PlanName, WorkspaceId};
 use portunus::policy::{Explanation, PlanOrder};
 use portunus::scope::WildcardScopes;
 use portunus::{ErrorCode, KeyPrincipal, Principal, Requirement, ScopeSet};
-use portunus_test_support::{House, live, scope, user};
+use portunus_test_support::{Fixture, live, scope, user};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -175,9 +175,9 @@ fn like() -> KeyPrincipal {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
-        let authenticator = house.bearer().environment(live()).build().unwrap();
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
+        let authenticator = fixture.bearer().environment(live()).build().unwrap();
         authenticator
             .authenticate(&portunus_test_support::Head::bearer(&key))
             .await

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use portunus::adapter::tower::AuthLayer;
-use portunus::authenticator::Admission;
+use portunus::authenticator::Authenticated;
 use portunus::error::ParseError;
 use portunus::key::{KeyFamily, Owner, TenantId};
 use portunus::limit::{
@@ -26,7 +26,7 @@ use portunus::network::{ClientIp, ForwardedHeader};
 use portunus::quota::{Quota, Quotas};
 use portunus::{AuthError, Authenticator, Clock, ErrorCode, RequestHead};
 use portunus_test_support::random::Random;
-use portunus_test_support::{Head, House, Setup, stranger, tenant};
+use portunus_test_support::{Fixture, Head, Setup, stranger, tenant};
 use tower::{Layer, Service, service_fn};
 
 const SECOND: u64 = 1_000_000_000;
@@ -1240,13 +1240,13 @@ fn fields(authenticator: &Authenticator, decision: &Decision) -> Vec<(&'static s
 }
 
 /// An authenticator's builder with a limiter on the house's clock.
-fn limited(house: &House) -> Setup {
-    house
+fn limited(fixture: &Fixture) -> Setup {
+    fixture
         .bearer()
-        .limiter(LocalLimiter::builder().clock(house.clock.clone()).build())
+        .limiter(LocalLimiter::builder().clock(fixture.clock.clone()).build())
 }
 
-async fn admission(authenticator: &Authenticator, head: &Head) -> Admission {
+async fn admission(authenticator: &Authenticator, head: &Head) -> Authenticated {
     authenticator.authenticate(head).await.unwrap()
 }
 
@@ -1324,9 +1324,9 @@ const POLICY: &str = r#""minute";q=60;w=60, "hour";q=1000;w=3600"#;
 
 #[tokio::test]
 async fn every_answer_tells_all_windows_and_how_they_stand() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = limited(&house).build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = limited(&fixture).build().unwrap();
     // Both ends of a window belong to it, so a unit comes back in the second after the last one of
     // the minute.
     let (status, fields, _) = call(&authenticator, &key).await;
@@ -1342,7 +1342,7 @@ async fn every_answer_tells_all_windows_and_how_they_stand() {
     for _ in 1..60 {
         call(&authenticator, &key).await;
     }
-    house.clock.advance(Duration::from_millis(48_500));
+    fixture.clock.advance(Duration::from_millis(48_500));
     let (status, mut fields, body) = call(&authenticator, &key).await;
     fields.sort();
     assert_eq!(status, 429);
@@ -1364,18 +1364,18 @@ async fn every_answer_tells_all_windows_and_how_they_stand() {
         )
     );
     // The header is the first whole second at which a lone retry passes.
-    house.clock.advance(Duration::from_secs(11));
+    fixture.clock.advance(Duration::from_secs(11));
     assert_eq!(call(&authenticator, &key).await.0, 429);
-    house.clock.advance(Duration::from_secs(1));
+    fixture.clock.advance(Duration::from_secs(1));
     assert_eq!(call(&authenticator, &key).await.0, 200);
 }
 
 #[tokio::test]
 async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let quotas = Quotas::new([Quota::per_minute(2).unwrap(), Quota::per_hour(2).unwrap()]).unwrap();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = limited(&house).quotas(quotas).build().unwrap();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = limited(&fixture).quotas(quotas).build().unwrap();
     assert_eq!(passed(&authenticator, &Head::bearer(&key), 2).await, 2);
     let error = refusal(&authenticator, &Head::bearer(&key)).await;
     assert_eq!(error.limits().unwrap().violated(), ["minute", "hour"]);
@@ -1409,9 +1409,9 @@ async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
 
 #[tokio::test]
 async fn older_fields_are_told_on_request_and_none_if_switched_off() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let legacy = limited(&house)
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let legacy = limited(&fixture)
         .limit_fields(LimitFields::WithLegacy)
         .build()
         .unwrap();
@@ -1426,10 +1426,10 @@ async fn older_fields_are_told_on_request_and_none_if_switched_off() {
     assert_eq!(fields, pairs(&expected));
     // They tell of the window that is nearest to refusing: here the hour, after 18 minutes.
     for _ in 0..18 {
-        house.clock.advance(Duration::from_secs(61));
+        fixture.clock.advance(Duration::from_secs(61));
         passed(&legacy, &Head::bearer(&key), 54).await;
     }
-    house.clock.advance(Duration::from_secs(61));
+    fixture.clock.advance(Duration::from_secs(61));
     let (_, fields, _) = call(&legacy, &key).await;
     let x: Vec<_> = fields
         .iter()
@@ -1438,8 +1438,8 @@ async fn older_fields_are_told_on_request_and_none_if_switched_off() {
         .collect();
     assert_eq!(x[..2], ["1000", "26"]);
 
-    let (key, _) = house.issue(&[]).await;
-    let off = limited(&house)
+    let (key, _) = fixture.issue(&[]).await;
+    let off = limited(&fixture)
         .limit_fields(LimitFields::Off)
         .build()
         .unwrap();
@@ -1459,9 +1459,9 @@ async fn older_fields_are_told_on_request_and_none_if_switched_off() {
 
 #[tokio::test]
 async fn without_a_limiter_nothing_is_limited_or_told() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     assert_eq!(
         passed(&authenticator, &Head::bearer(&key), 2000).await,
         2000
@@ -1471,16 +1471,16 @@ async fn without_a_limiter_nothing_is_limited_or_told() {
 
 #[tokio::test]
 async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_after_it_is() {
-    let house = House::new();
-    let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
-    let authenticator = house
+    let fixture = Fixture::new();
+    let limiter = LocalLimiter::builder().clock(fixture.clock.clone()).build();
+    let authenticator = fixture
         .bearer()
         .limiter(limiter.clone())
         .environment(portunus_test_support::live())
         .build()
         .unwrap();
-    let (key, record) = house.issue(&[]).await;
-    let switch = |enabled: bool| house.change(&record.id, move |record| record.enabled = enabled);
+    let (key, record) = fixture.issue(&[]).await;
+    let switch = |enabled: bool| fixture.change(&record.id, move |record| record.enabled = enabled);
     switch(false).await;
     for _ in 0..200 {
         let error = refusal(&authenticator, &Head::bearer(&key)).await;
@@ -1518,7 +1518,7 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
         Owner::user(tenant("acme"), portunus_test_support::user("u1")),
     );
     new.kind = portunus::key::KeyKind::User;
-    let (key, _) = house.issue_new(new).await;
+    let (key, _) = fixture.issue_new(new).await;
     let error = refusal(&authenticator, &Head::bearer(&key).with("x-user-id", "u2")).await;
     assert_eq!(error.status(), 403, "{error}");
     assert_eq!(remaining(error.limits().expect("counted")), [59, 999]);
@@ -1535,25 +1535,25 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
 
 #[tokio::test]
 async fn a_key_has_its_own_quotas_or_the_default() {
-    let house = House::new();
-    let authenticator = limited(&house)
+    let fixture = Fixture::new();
+    let authenticator = limited(&fixture)
         .quotas(Quotas::new([Quota::per_minute(7).unwrap()]).unwrap())
         .build()
         .unwrap();
-    let (plain, _) = house.issue(&[]).await;
+    let (plain, _) = fixture.issue(&[]).await;
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme")));
     new.quotas = Some(Quotas::new([Quota::per_minute(3).unwrap()]).unwrap());
-    let (own, record) = house.issue_new(new).await;
+    let (own, record) = fixture.issue_new(new).await;
     assert_eq!(passed(&authenticator, &Head::bearer(&plain), 20).await, 7);
     assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 3);
     // Changed while the service runs: what was admitted still counts.
-    house
+    fixture
         .change(&record.id, |record| {
             record.quotas = Some(Quotas::new([Quota::per_minute(5).unwrap()]).unwrap());
         })
         .await;
     assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 2);
-    house
+    fixture
         .change(&record.id, |record| record.quotas = None)
         .await;
     assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 2);
@@ -1561,15 +1561,15 @@ async fn a_key_has_its_own_quotas_or_the_default() {
 
 #[tokio::test]
 async fn a_key_and_its_successors_share_one_quota() {
-    let house = House::new();
-    let authenticator = limited(&house).build().unwrap();
-    let (old, record) = house.issue(&[]).await;
-    let rotated = house
+    let fixture = Fixture::new();
+    let authenticator = limited(&fixture).build().unwrap();
+    let (old, record) = fixture.issue(&[]).await;
+    let rotated = fixture
         .manager()
         .rotate(&record.id, Some(Duration::from_secs(3600)))
         .await
         .unwrap();
-    let (new, (other, _)) = (rotated.key.reveal(), house.issue(&[]).await);
+    let (new, (other, _)) = (rotated.key.reveal(), fixture.issue(&[]).await);
     assert_eq!(passed(&authenticator, &Head::bearer(&old), 40).await, 40);
     assert_eq!(passed(&authenticator, &Head::bearer(&new), 40).await, 20);
     assert_eq!(passed(&authenticator, &Head::bearer(&old), 10).await, 0);
@@ -1578,13 +1578,13 @@ async fn a_key_and_its_successors_share_one_quota() {
 
 #[tokio::test]
 async fn a_record_that_changes_forgets_nothing_of_what_was_admitted() {
-    let house = House::new();
-    let authenticator = limited(&house).build().unwrap();
-    let (key, record) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let authenticator = limited(&fixture).build().unwrap();
+    let (key, record) = fixture.issue(&[]).await;
     let mut all = 0;
     for turn in 0..8 {
         all += passed(&authenticator, &Head::bearer(&key), 10).await;
-        house
+        fixture
             .change(&record.id, |record| record.name = format!("name {turn}"))
             .await;
     }
@@ -1593,13 +1593,13 @@ async fn a_record_that_changes_forgets_nothing_of_what_was_admitted() {
 
 #[tokio::test]
 async fn all_keys_of_a_tenant_share_its_quota_beside_their_own() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let shared =
         Quotas::new([Quota::new("tenant", 100, Duration::from_secs(60)).unwrap()]).unwrap();
-    let authenticator = limited(&house).tenant_quotas(shared).build().unwrap();
-    let (first, _) = house.issue(&[]).await;
-    let (second, _) = house.issue(&[]).await;
-    let (other, _) = house
+    let authenticator = limited(&fixture).tenant_quotas(shared).build().unwrap();
+    let (first, _) = fixture.issue(&[]).await;
+    let (second, _) = fixture.issue(&[]).await;
+    let (other, _) = fixture
         .issue_new(NewKey::new("key", Owner::tenant(tenant("other"))))
         .await;
     assert_eq!(passed(&authenticator, &Head::bearer(&first), 100).await, 60);
@@ -1618,10 +1618,10 @@ async fn all_keys_of_a_tenant_share_its_quota_beside_their_own() {
 
 #[tokio::test]
 async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let exports =
         Quotas::new([Quota::new("exports", 25, Duration::from_secs(3600)).unwrap()]).unwrap();
-    let authenticator = limited(&house)
+    let authenticator = limited(&fixture)
         .cost(|head: &dyn RequestHead| if head.path() == "/bulk" { 10 } else { 1 })
         .bucket(move |head: &dyn RequestHead| {
             head.path()
@@ -1630,7 +1630,7 @@ async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
         })
         .build()
         .unwrap();
-    let (key, _) = house.issue(&[]).await;
+    let (key, _) = fixture.issue(&[]).await;
     assert_eq!(
         left(&authenticator, &Head::bearer(&key).at("/bulk")).await,
         [50, 990]
@@ -1650,7 +1650,7 @@ async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
     );
     assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [3, 943]);
     // The bucket belongs to nobody's key.
-    let (other, _) = house.issue(&[]).await;
+    let (other, _) = fixture.issue(&[]).await;
     assert_eq!(
         passed(&authenticator, &Head::bearer(&other).at("/exports/9"), 30).await,
         0
@@ -1660,9 +1660,9 @@ async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
 #[tokio::test]
 async fn a_cost_of_nothing_is_the_hosts_error_in_every_mode() {
     for mode in [OnOutage::Local, OnOutage::Closed, OnOutage::Open] {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
-        let authenticator = limited(&house)
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
+        let authenticator = limited(&fixture)
             .on_limiter_outage(mode)
             .cost(|_| 0)
             .build()
@@ -1685,17 +1685,17 @@ async fn a_cost_above_the_keys_limit_is_forbidden_and_no_outage() {
         // The stand-in says the same.
         (OnOutage::Local, true, true),
     ] {
-        let house = House::new();
-        let (key, record) = house.issue(&[]).await;
-        let remote = Remote::new(&house, awaited);
-        let authenticator = house
+        let fixture = Fixture::new();
+        let (key, record) = fixture.issue(&[]).await;
+        let remote = Remote::new(&fixture, awaited);
+        let authenticator = fixture
             .bearer()
             .limiter(remote.clone())
             .on_limiter_outage(mode)
             .cost(|head: &dyn RequestHead| if head.path() == "/bulk" { 10 } else { 1 })
             .build()
             .unwrap();
-        house
+        fixture
             .change(&record.id, |record| {
                 record.quotas = Some(Quotas::new([Quota::per_minute(9).unwrap()]).unwrap());
             })
@@ -1720,18 +1720,18 @@ async fn a_cost_above_the_keys_limit_is_forbidden_and_no_outage() {
 
 #[tokio::test]
 async fn the_time_of_day_may_step_and_limits_do_not_notice() {
-    let house = House::new();
-    let authenticator = limited(&house).build().unwrap();
-    let (key, _) = house.issue(&[]).await;
-    let noon = house.clock.now();
+    let fixture = Fixture::new();
+    let authenticator = limited(&fixture).build().unwrap();
+    let (key, _) = fixture.issue(&[]).await;
+    let noon = fixture.clock.now();
     assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 60);
     for step in [3600, 7200] {
-        house.clock.step_to(noon + Duration::from_secs(step));
+        fixture.clock.step_to(noon + Duration::from_secs(step));
         assert_eq!(passed(&authenticator, &Head::bearer(&key), 10).await, 0);
-        house.clock.step_to(noon - Duration::from_secs(step));
+        fixture.clock.step_to(noon - Duration::from_secs(step));
         assert_eq!(passed(&authenticator, &Head::bearer(&key), 10).await, 0);
     }
-    house.clock.advance(Duration::from_nanos(MINUTE + 1));
+    fixture.clock.advance(Duration::from_nanos(MINUTE + 1));
     assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 60);
 }
 
@@ -1746,9 +1746,9 @@ struct Remote {
 }
 
 impl Remote {
-    fn new(house: &House, awaited: bool) -> Self {
+    fn new(fixture: &Fixture, awaited: bool) -> Self {
         Self {
-            local: LocalLimiter::builder().clock(house.clock.clone()).build(),
+            local: LocalLimiter::builder().clock(fixture.clock.clone()).build(),
             awaited,
             down: Arc::default(),
         }
@@ -1781,14 +1781,14 @@ impl RateLimiter for Remote {
 #[tokio::test]
 async fn a_limiter_that_must_be_awaited_limits_the_same() {
     for late_store in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
         if late_store {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let authenticator = house
+        let authenticator = fixture
             .bearer()
-            .limiter(Remote::new(&house, true))
+            .limiter(Remote::new(&fixture, true))
             .build()
             .unwrap();
         assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [59, 999]);
@@ -1809,11 +1809,11 @@ async fn a_limiter_that_must_be_awaited_limits_the_same() {
 #[tokio::test]
 async fn while_the_limiter_is_down_local_counts_in_this_process() {
     for awaited in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
-        let remote = Remote::new(&house, awaited);
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
+        let remote = Remote::new(&fixture, awaited);
         // The default.
-        let authenticator = house.bearer().limiter(remote.clone()).build().unwrap();
+        let authenticator = fixture.bearer().limiter(remote.clone()).build().unwrap();
         assert_eq!(passed(&authenticator, &Head::bearer(&key), 50).await, 50);
         remote.down.store(true, Ordering::SeqCst);
         assert_eq!(passed(&authenticator, &Head::bearer(&key), 100).await, 60);
@@ -1827,12 +1827,12 @@ async fn while_the_limiter_is_down_local_counts_in_this_process() {
 #[tokio::test]
 async fn while_the_limiter_is_down_closed_refuses_and_open_lets_pass_untold() {
     for awaited in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
-        let remote = Remote::new(&house, awaited);
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
+        let remote = Remote::new(&fixture, awaited);
         remote.down.store(true, Ordering::SeqCst);
         let builder = |mode| {
-            house
+            fixture
                 .bearer()
                 .limiter(remote.clone())
                 .on_limiter_outage(mode)
@@ -1862,28 +1862,28 @@ async fn while_the_limiter_is_down_closed_refuses_and_open_lets_pass_untold() {
 
 #[tokio::test]
 async fn a_full_limiter_is_an_outage_for_newcomers_only() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let full = || {
         LocalLimiter::builder()
             .most_buckets(1)
-            .clock(house.clock.clone())
+            .clock(fixture.clock.clone())
             .build()
     };
-    let closed = house
+    let closed = fixture
         .bearer()
         .limiter(full())
         .on_limiter_outage(OnOutage::Closed)
         .build()
         .unwrap();
-    let (first, _) = house.issue(&[]).await;
-    let (second, _) = house.issue(&[]).await;
+    let (first, _) = fixture.issue(&[]).await;
+    let (second, _) = fixture.issue(&[]).await;
     assert_eq!(passed(&closed, &Head::bearer(&first), 10).await, 10);
     assert_eq!(
         refusal(&closed, &Head::bearer(&second)).await.code(),
         ErrorCode::LimiterUnavailable
     );
     assert_eq!(passed(&closed, &Head::bearer(&first), 100).await, 50);
-    let local = house.bearer().limiter(full()).build().unwrap();
+    let local = fixture.bearer().limiter(full()).build().unwrap();
     assert_eq!(passed(&local, &Head::bearer(&first), 100).await, 60);
     assert_eq!(passed(&local, &Head::bearer(&second), 100).await, 60);
     assert_eq!(local.limiter_outages(), 100);
@@ -1910,8 +1910,8 @@ async fn codes(authenticator: &Authenticator, head: &Head, requests: usize) -> (
 
 #[tokio::test]
 async fn a_client_may_present_a_hundred_unknown_keys_a_minute() {
-    let house = House::new();
-    let authenticator = limited(&house).build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = limited(&fixture).build().unwrap();
     let client = Head::bearer(&stranger()).from("192.0.2.1");
     assert_eq!(codes(&authenticator, &client, 150).await, (100, 50));
     // Others are not concerned.
@@ -1943,17 +1943,17 @@ async fn a_client_may_present_a_hundred_unknown_keys_a_minute() {
     );
     let wait: u64 = field("retry-after").unwrap().parse().unwrap();
     assert!((60..=61).contains(&wait), "{wait}");
-    house.clock.advance(Duration::from_secs(wait - 1));
+    fixture.clock.advance(Duration::from_secs(wait - 1));
     assert_eq!(codes(&authenticator, &client, 1).await, (0, 1));
-    house.clock.advance(Duration::from_secs(1));
+    fixture.clock.advance(Duration::from_secs(1));
     assert_eq!(codes(&authenticator, &client, 150).await, (100, 50));
 }
 
 #[tokio::test]
 async fn failures_and_keys_do_not_touch_each_others_counts() {
-    let house = House::new();
-    let authenticator = limited(&house).build().unwrap();
-    let (key, _) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let authenticator = limited(&fixture).build().unwrap();
+    let (key, _) = fixture.issue(&[]).await;
     let (good, bad) = (
         Head::bearer(&key).from("192.0.2.1"),
         Head::bearer(&stranger()).from("192.0.2.1"),
@@ -1969,22 +1969,22 @@ async fn failures_and_keys_do_not_touch_each_others_counts() {
 
 #[tokio::test]
 async fn a_store_that_must_be_awaited_is_not_asked_for_a_client_that_failed_too_often() {
-    let house = House::new();
-    let authenticator = limited(&house).build().unwrap();
-    let (key, _) = house.issue(&[]).await;
-    house.store.answer_late(1);
+    let fixture = Fixture::new();
+    let authenticator = limited(&fixture).build().unwrap();
+    let (key, _) = fixture.issue(&[]).await;
+    fixture.store.answer_late(1);
     let bad = Head::bearer(&stranger()).from("192.0.2.1");
     assert_eq!(codes(&authenticator, &bad, 100).await, (100, 0));
-    let asked = house.store.finds();
+    let asked = fixture.store.finds();
     // But for the four look-ups a second, which all of its keys share.
     assert_eq!(codes(&authenticator, &bad, 100).await, (0, 100));
     let good = Head::bearer(&key).from("192.0.2.1");
     let error = refusal(&authenticator, &good).await;
     assert_eq!(error.code(), ErrorCode::TooManyFailures);
-    assert_eq!(house.store.finds(), asked + 4);
+    assert_eq!(fixture.store.finds(), asked + 4);
     let wait = error.retry_after().unwrap();
     assert!(wait <= Duration::from_millis(1_001), "{wait:?}");
-    house.clock.advance(wait);
+    fixture.clock.advance(wait);
     assert_eq!(left(&authenticator, &good).await, [59, 999]);
     assert_eq!(
         left(&authenticator, &Head::bearer(&key).from("192.0.2.2")).await,
@@ -1994,12 +1994,12 @@ async fn a_store_that_must_be_awaited_is_not_asked_for_a_client_that_failed_too_
 
 #[tokio::test]
 async fn failures_are_counted_by_the_address_that_a_client_cannot_change() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let proxies = ClientIp::behind(
         ["10.0.0.0/8".parse().unwrap()],
         ForwardedHeader::XForwardedFor,
     );
-    let authenticator = limited(&house).client_ip(proxies).build().unwrap();
+    let authenticator = limited(&fixture).client_ip(proxies).build().unwrap();
     let key = stranger();
     let mut all = (0, 0);
     let mut try_from = async |head: Head| {
@@ -2058,8 +2058,8 @@ async fn failures_are_counted_by_the_address_that_a_client_cannot_change() {
 
 #[tokio::test]
 async fn what_is_no_key_at_all_is_no_failure() {
-    let house = House::new();
-    let authenticator = limited(&house).build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = limited(&fixture).build().unwrap();
     let client = || Head::new().from("192.0.2.1");
     let with = |key: &str| Head::bearer(key).from("192.0.2.1");
     for _ in 0..300 {
@@ -2077,7 +2077,7 @@ async fn what_is_no_key_at_all_is_no_failure() {
             assert_eq!(refusal(&authenticator, &head).await.code(), code);
         }
     }
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
     assert_eq!(
         codes(
             &authenticator,
@@ -2091,19 +2091,23 @@ async fn what_is_no_key_at_all_is_no_failure() {
 
 #[tokio::test]
 async fn failures_may_be_limited_otherwise_or_not_at_all() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let three = Quotas::new([Quota::per_hour(3).unwrap()]).unwrap();
-    let strict = house.bearer().failure_quotas(Some(three)).build().unwrap();
+    let strict = fixture
+        .bearer()
+        .failure_quotas(Some(three))
+        .build()
+        .unwrap();
     let client = Head::bearer(&stranger()).from("192.0.2.1");
     assert_eq!(codes(&strict, &client, 10).await, (3, 7));
-    let lax = house.bearer().failure_quotas(None).build().unwrap();
+    let lax = fixture.bearer().failure_quotas(None).build().unwrap();
     assert_eq!(codes(&lax, &client, 500).await, (500, 0));
 }
 
 #[tokio::test]
 async fn where_no_more_addresses_are_told_apart_the_one_that_failed_longest_ago_is_forgotten() {
-    let house = House::new();
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = fixture.bearer().build().unwrap();
     let head = Head::bearer(&stranger());
     let numbered = |number: u32| IpAddr::V4((0x0b00_0000 + number).into()).to_string();
     for number in 0..50_000 {
@@ -2144,9 +2148,9 @@ impl RateLimiter for FirstLate {
 
 #[tokio::test]
 async fn a_limiter_that_was_awaited_is_not_asked_again_for_the_request() {
-    let (house, limiter) = (House::new(), Arc::new(FirstLate::default()));
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house
+    let (fixture, limiter) = (Fixture::new(), Arc::new(FirstLate::default()));
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture
         .bearer()
         .limiter(Arc::clone(&limiter))
         .build()

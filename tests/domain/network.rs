@@ -11,7 +11,7 @@ use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader};
 use portunus::store::MemoryStore;
 use portunus::{Authenticator, ErrorCode};
 use portunus_profiles::Profile;
-use portunus_test_support::{Head, House, Setup, tenant};
+use portunus_test_support::{Fixture, Head, Setup, tenant};
 use proptest::prelude::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -1033,12 +1033,12 @@ async fn outcome(authenticator: &Authenticator, head: &Head) -> Result<Option<Ip
 
 #[tokio::test]
 async fn a_key_with_an_allow_list_works_from_there_only() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme")));
     new.allowed_ips = Some(list(&["203.0.113.42", "198.51.100.0/24"]));
-    let (key, _) = house.issue_new(new).await;
+    let (key, _) = fixture.issue_new(new).await;
     let proxies = behind(ForwardedHeader::XForwardedFor);
-    let authenticator = house.bearer().client_ip(proxies).build().unwrap();
+    let authenticator = fixture.bearer().client_ip(proxies).build().unwrap();
     let from = |peer: &str, told: &str| Head::bearer(&key).from(peer).with("x-forwarded-for", told);
     for (head, expected) in [
         (from("203.0.113.42", ""), Ok("203.0.113.42")),
@@ -1069,9 +1069,9 @@ async fn a_key_with_an_allow_list_works_from_there_only() {
 
 #[tokio::test]
 async fn a_key_without_an_allow_list_works_from_nowhere_known() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture
         .bearer()
         .client_ip(behind(ForwardedHeader::Forwarded))
         .build()

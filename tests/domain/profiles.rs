@@ -6,7 +6,7 @@ use portunus::policy::Requirement;
 use portunus::scope::{Scope, ScopeModel, ScopeRequirement, WildcardModel};
 use portunus::{AuthError, Authenticator, Clock, ErrorCode, Principal};
 use portunus_profiles::Profile;
-use portunus_test_support::{Head, House, Setup, scope, tenant, user};
+use portunus_test_support::{Fixture, Head, Setup, scope, tenant, user};
 
 /// Everything that a profile can generate: each environment and kind that its formats write.
 fn all_keys(profile: Profile) -> Vec<(KeyFormat, Environment, KeyKind)> {
@@ -95,16 +95,16 @@ fn allsign_accepts_random_parts_of_16_to_64_characters() {
     }
 }
 
-fn manager(profile: Profile, house: &House) -> KeyManager {
-    Setup::of(house.store.clone(), profile)
-        .clock(house.clock.clone())
+fn manager(profile: Profile, fixture: &Fixture) -> KeyManager {
+    Setup::of(fixture.store.clone(), profile)
+        .clock(fixture.clock.clone())
         .manager()
 }
 
-fn authenticator(profile: Profile, house: &House) -> Authenticator {
+fn authenticator(profile: Profile, fixture: &Fixture) -> Authenticator {
     // IUSign's demand for TLS 1.3 has tests of its own.
-    Setup::of(house.store.clone(), profile)
-        .clock(house.clock.clone())
+    Setup::of(fixture.store.clone(), profile)
+        .clock(fixture.clock.clone())
         .transport(None)
         .build()
         .unwrap()
@@ -124,16 +124,16 @@ fn access_token() -> NewKey {
 async fn every_profile_issues_keys_that_it_accepts() {
     for &profile in Profile::ALL {
         for environment in profile.environments() {
-            let house = House::new();
+            let fixture = Fixture::new();
             let mut new = app_key();
             new.environment = Some(environment.clone());
-            let issued = manager(profile, &house).issue(new).await.unwrap();
+            let issued = manager(profile, &fixture).issue(new).await.unwrap();
             let key = issued.key.reveal();
             let head = match profile {
                 Profile::DropboxSign => Head::basic(format!("{key}:").as_bytes()),
                 _ => Head::bearer(&key),
             };
-            let principal = authenticator(profile, &house)
+            let principal = authenticator(profile, &fixture)
                 .authenticate(&head)
                 .await
                 .unwrap()
@@ -153,7 +153,7 @@ async fn an_environment_of_another_api_cannot_be_issued_for() {
     for &profile in Profile::ALL {
         let mut new = app_key();
         new.environment = Some(Environment::new("elsewhere").unwrap());
-        let error = manager(profile, &House::new())
+        let error = manager(profile, &Fixture::new())
             .issue(new)
             .await
             .unwrap_err();
@@ -179,7 +179,7 @@ async fn a_misspelt_scope_cannot_be_granted() {
         (Profile::InSigner, "bulk_sends.*", "bulk_send.*"),
         (Profile::AllSign, "*", "Document:Write"),
     ] {
-        let manager = manager(profile, &House::new());
+        let manager = manager(profile, &Fixture::new());
         manager
             .issue(app_key().with_scopes([scope(known)]))
             .await
@@ -206,8 +206,8 @@ async fn a_misspelt_scope_cannot_be_granted() {
 #[tokio::test]
 async fn dropbox_sign_takes_api_keys_by_basic_and_access_tokens_by_bearer_and_never_the_other_way_round()
  {
-    let house = House::new();
-    let manager = manager(Profile::DropboxSign, &house);
+    let fixture = Fixture::new();
+    let manager = manager(Profile::DropboxSign, &fixture);
     let key = manager.issue(app_key()).await.unwrap().key.reveal();
     let token = manager
         .issue(access_token().with_scopes([scope("account_access")]))
@@ -215,7 +215,7 @@ async fn dropbox_sign_takes_api_keys_by_basic_and_access_tokens_by_bearer_and_ne
         .unwrap()
         .key
         .reveal();
-    let authenticator = authenticator(Profile::DropboxSign, &house);
+    let authenticator = authenticator(Profile::DropboxSign, &fixture);
     let basic = |text: &str| Head::basic(format!("{text}:").as_bytes());
     let everything = Requirement::all_of([scope("account_access"), scope("template_access")]);
     let by_key = authenticator
@@ -253,8 +253,8 @@ async fn dropbox_sign_takes_api_keys_by_basic_and_access_tokens_by_bearer_and_ne
 
 #[tokio::test]
 async fn dropbox_sign_issues_four_keys_and_any_number_of_access_tokens() {
-    let house = House::new();
-    let manager = manager(Profile::DropboxSign, &house);
+    let fixture = Fixture::new();
+    let manager = manager(Profile::DropboxSign, &fixture);
     for _ in 0..4 {
         manager.issue(access_token()).await.unwrap();
         manager.issue(app_key()).await.unwrap();
@@ -275,10 +275,10 @@ async fn dropbox_sign_issues_four_keys_and_any_number_of_access_tokens() {
 
 #[tokio::test]
 async fn dropbox_sign_keys_neither_expire_nor_carry_scopes_and_access_tokens_live_an_hour() {
-    let house = House::new();
-    let manager = manager(Profile::DropboxSign, &house);
+    let fixture = Fixture::new();
+    let manager = manager(Profile::DropboxSign, &fixture);
     let mut expiring = app_key();
-    expiring.expires_at = Some(house.clock.now() + std::time::Duration::from_secs(60));
+    expiring.expires_at = Some(fixture.clock.now() + std::time::Duration::from_secs(60));
     for (new, field) in [
         (expiring, "expires_at"),
         (app_key().with_scopes([scope("account_access")]), "scopes"),
@@ -292,11 +292,11 @@ async fn dropbox_sign_keys_neither_expire_nor_carry_scopes_and_access_tokens_liv
     let token = manager.issue(access_token()).await.unwrap();
     assert_eq!(
         token.record.expires_at,
-        Some(house.clock.now() + std::time::Duration::from_secs(3600))
+        Some(fixture.clock.now() + std::time::Duration::from_secs(3600))
     );
     let head = Head::bearer(&token.key.reveal());
-    house.clock.advance(std::time::Duration::from_secs(3600));
-    let error = authenticator(Profile::DropboxSign, &house)
+    fixture.clock.advance(std::time::Duration::from_secs(3600));
+    let error = authenticator(Profile::DropboxSign, &fixture)
         .authenticate(&head)
         .await
         .unwrap_err();
@@ -311,7 +311,7 @@ async fn an_access_token_needs_an_api_that_has_them_and_a_user() {
         Profile::Yousign,
         Profile::IuSign,
     ] {
-        let error = manager(profile, &House::new())
+        let error = manager(profile, &Fixture::new())
             .issue(access_token())
             .await
             .unwrap_err();
@@ -322,7 +322,7 @@ async fn an_access_token_needs_an_api_that_has_them_and_a_user() {
     }
     let mut nobodys = access_token();
     nobodys.owner = Owner::tenant(tenant("acme"));
-    let error = manager(Profile::DropboxSign, &House::new())
+    let error = manager(Profile::DropboxSign, &Fixture::new())
         .issue(nobodys)
         .await
         .unwrap_err();
@@ -340,8 +340,8 @@ async fn an_access_token_needs_an_api_that_has_them_and_a_user() {
 
 #[tokio::test]
 async fn yousign_issues_two_hundred_active_keys_over_all_environments() {
-    let house = House::new();
-    let manager = manager(Profile::Yousign, &house);
+    let fixture = Fixture::new();
+    let manager = manager(Profile::Yousign, &fixture);
     let environments = Profile::Yousign.environments();
     let new = |number: usize| {
         let mut new = app_key();
@@ -364,7 +364,7 @@ async fn yousign_issues_two_hundred_active_keys_over_all_environments() {
 // ---- dialects ----
 
 fn body(profile: Profile, error: &AuthError) -> (String, String) {
-    let authenticator = Setup::of(House::new().store, profile).build().unwrap();
+    let authenticator = Setup::of(Fixture::new().store, profile).build().unwrap();
     let answer = authenticator.responder().answer(error, &Head::new());
     (
         answer.fields[0].1.to_string(),
@@ -544,7 +544,7 @@ fn the_realm_and_the_schemes_of_challenges_are_the_profiles() {
             ],
         ),
     ] {
-        let authenticator = Setup::of(House::new().store, profile).build().unwrap();
+        let authenticator = Setup::of(Fixture::new().store, profile).build().unwrap();
         let answer = authenticator
             .responder()
             .answer(&AuthError::new(ErrorCode::MissingKey), &Head::new());

@@ -178,8 +178,13 @@ impl Desk {
         let missing = AuthError::new(ErrorCode::MissingKey);
         for number in numbers {
             let head = Head::new().at(&number.to_string());
-            let witness = self.keys.authenticator().begin(&head).witness.unwrap();
-            witness.answered(401, Some(&missing));
+            let request_audit = self
+                .keys
+                .authenticator()
+                .begin(&head)
+                .request_audit
+                .unwrap();
+            request_audit.answered(401, Some(&missing));
         }
     }
 

@@ -12,7 +12,7 @@ use portunus::manage::{KeyManager, ManageError, Management, NewKey};
 use portunus::quota::Quota;
 use portunus::store::{KeyStore, ListQuery};
 use portunus::{BuildError, Limits};
-use portunus_test_support::{APPLY, House, Setup, format, live, scope, tenant, test, user};
+use portunus_test_support::{APPLY, Fixture, Setup, format, live, scope, tenant, test, user};
 
 fn new_key() -> NewKey {
     NewKey::new("key", Owner::tenant(tenant("acme")))
@@ -33,17 +33,17 @@ async fn field(manager: &KeyManager, new: NewKey) -> &'static str {
 
 #[tokio::test]
 async fn what_was_asked_for_is_what_is_kept() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = user_key().with_scopes([scope("document:*"), scope("a")]);
     new.owner = new.owner.with_email("u1@example.com");
     new.description = Some("for the nightly run\non the build server".into());
     new.environment = Some(test());
     new.access = Access::ReadOnly;
     new.metadata = Metadata::from_json(r#"{"team":"payments"}"#).unwrap();
-    new.not_before = Some(house.clock.now() + Duration::from_secs(10));
-    new.expires_at = Some(house.clock.now() + Duration::from_secs(20));
+    new.not_before = Some(fixture.clock.now() + Duration::from_secs(10));
+    new.expires_at = Some(fixture.clock.now() + Duration::from_secs(20));
     let asked = new.clone();
-    let issued = house.manager().issue(new).await.unwrap();
+    let issued = fixture.manager().issue(new).await.unwrap();
     let record = issued.record;
     assert_eq!(
         (&record.name, &record.description, record.kind),
@@ -63,10 +63,10 @@ async fn what_was_asked_for_is_what_is_kept() {
     );
     assert_eq!(
         (record.created_at, record.version, record.enabled),
-        (house.clock.now(), 1, true)
+        (fixture.clock.now(), 1, true)
     );
     assert_eq!(
-        (record.family.as_str(), record.status(house.clock.now())),
+        (record.family.as_str(), record.status(fixture.clock.now())),
         (record.id.as_str(), KeyStatus::NotYetValid)
     );
     let key = issued.key.reveal();
@@ -76,15 +76,15 @@ async fn what_was_asked_for_is_what_is_kept() {
         format!("acme_test_user_sk_…{}", &key[key.len() - 4..])
     );
     assert_eq!(
-        *house.store.get(&record.id).await.unwrap().unwrap(),
+        *fixture.store.get(&record.id).await.unwrap().unwrap(),
         *record
     );
 }
 
 #[tokio::test]
 async fn only_name_and_owner_are_needed() {
-    let house = House::new();
-    let issued = house.manager().issue(new_key()).await.unwrap();
+    let fixture = Fixture::new();
+    let issued = fixture.manager().issue(new_key()).await.unwrap();
     let record = issued.record;
     assert_eq!(
         (record.kind, &record.environment, record.access),
@@ -95,9 +95,9 @@ async fn only_name_and_owner_are_needed() {
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_with_the_field_that_is_wrong() {
-    let house = House::new();
-    let now = house.clock.now();
-    let manager = house.manager();
+    let fixture = Fixture::new();
+    let now = fixture.clock.now();
+    let manager = fixture.manager();
     type Change = fn(&mut NewKey, SystemTime);
     let cases: Vec<(&str, &str, Change)> = vec![
         ("an empty name", "name", |new, _| new.name = String::new()),
@@ -150,7 +150,7 @@ async fn what_cannot_be_is_refused_with_the_field_that_is_wrong() {
         assert_eq!(field(&manager, new).await, expected, "{what}");
     }
     assert!(
-        house
+        fixture
             .store
             .list(&ListQuery::new(now))
             .await
@@ -167,7 +167,13 @@ async fn names_of_1_and_of_1000_characters_are_names() {
         let mut new = new_key();
         new.name.clone_from(&name);
         assert_eq!(
-            House::new().manager().issue(new).await.unwrap().record.name,
+            Fixture::new()
+                .manager()
+                .issue(new)
+                .await
+                .unwrap()
+                .record
+                .name,
             name
         );
     }
@@ -175,7 +181,7 @@ async fn names_of_1_and_of_1000_characters_are_names() {
 
 #[tokio::test]
 async fn a_manager_cannot_be_built_for_an_environment_that_its_format_cannot_write() {
-    let built = Setup::on(House::new().store)
+    let built = Setup::on(Fixture::new().store)
         .bearer([format()])
         .environments([Environment::new("staging").unwrap()])
         .build();
@@ -187,7 +193,7 @@ async fn a_manager_cannot_be_built_for_an_environment_that_its_format_cannot_wri
 
 #[tokio::test]
 async fn a_description_that_contradicts_itself_does_not_build() {
-    let setup = || Setup::on(House::new().store).bearer([format()]);
+    let setup = || Setup::on(Fixture::new().store).bearer([format()]);
     let refused = |built: Result<portunus::Portunus, BuildError>| built.err();
     let nowhere = portunus::Portunus::builder(format()).build();
     assert_eq!(refused(nowhere), Some(BuildError::NoStore));
@@ -232,33 +238,33 @@ async fn unless_said_keys_are_issued_for_the_environments_that_their_format_writ
             .map(|issued| issued.record.environment.to_string())
             .ok()
     };
-    let setup = || Setup::on(House::new().store).bearer([format()]);
+    let setup = || Setup::on(Fixture::new().store).bearer([format()]);
     assert_eq!(issue(setup(), None).await.as_deref(), Some("live"));
     assert_eq!(issue(setup(), Some(test())).await.as_deref(), Some("test"));
     let bound = || setup().environment(test());
     assert_eq!(issue(bound(), None).await.as_deref(), Some("test"));
     // A format that writes none.
     let any = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
-    let setup = || Setup::on(House::new().store).bearer([any.clone().build().unwrap()]);
+    let setup = || Setup::on(Fixture::new().store).bearer([any.clone().build().unwrap()]);
     assert_eq!(issue(setup(), None).await.as_deref(), Some("production"));
     assert_eq!(issue(setup(), Some(live())).await, None);
 }
 
 #[tokio::test]
 async fn a_store_that_takes_no_writes_issues_nothing() {
-    let house = House::new();
-    house.store.fail(APPLY);
+    let fixture = Fixture::new();
+    fixture.store.fail(APPLY);
     assert!(matches!(
-        house.manager().issue(new_key()).await,
+        fixture.manager().issue(new_key()).await,
         Err(ManageError::Store(_))
     ));
 }
 
 #[tokio::test]
 async fn a_reason_for_a_revocation_is_bounded_and_kept() {
-    let house = House::new();
-    let (_, record) = house.issue(&[]).await;
-    let manager = house.manager();
+    let fixture = Fixture::new();
+    let (_, record) = fixture.issue(&[]).await;
+    let manager = fixture.manager();
     for wrong in ["x".repeat(1001), "a\0".into()] {
         let refused = manager.revoke(&record.id, Some(&wrong)).await;
         assert!(
@@ -291,13 +297,13 @@ async fn a_reason_for_a_revocation_is_bounded_and_kept() {
         .unwrap();
     assert_eq!(
         (revoked.at, revoked.reason.as_deref()),
-        (house.clock.now(), Some("lost"))
+        (fixture.clock.now(), Some("lost"))
     );
 }
 
 #[tokio::test]
 async fn what_is_shown_of_an_issued_key_is_redacted() {
-    let issued = House::new().manager().issue(new_key()).await.unwrap();
+    let issued = Fixture::new().manager().issue(new_key()).await.unwrap();
     let shown = format!("{issued:?}");
     let key = issued.key.reveal();
     assert!(!shown.contains(&key[13..key.len() - 4]), "{shown}");

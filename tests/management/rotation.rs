@@ -642,8 +642,8 @@ async fn use_of_the_old_key_is_seen_during_its_grace_and_after_it() {
     desk.clock.advance(HOUR / 2);
     let during = desk.now();
     let head = Head::bearer(&secret).from("192.0.2.7");
-    let mut witness = authenticator.witness(&head).unwrap();
-    witness.admitted(
+    let mut request_audit = authenticator.request_audit(&head).unwrap();
+    request_audit.admitted(
         &authenticator
             .authenticate(&head)
             .await
@@ -651,7 +651,7 @@ async fn use_of_the_old_key_is_seen_during_its_grace_and_after_it() {
             .principal
             .unwrap(),
     );
-    witness.answered(200, None);
+    request_audit.answered(200, None);
     authenticator.usage().flush(&desk.store).await.unwrap();
     let listed: Usage = portunus_test_support::used(&desk.store, &old.id).await;
     assert_eq!((listed.last_used_at, listed.count), (Some(during), 1));
@@ -664,9 +664,9 @@ async fn use_of_the_old_key_is_seen_during_its_grace_and_after_it() {
     assert_eq!(event.detail.as_deref(), Some(&*rotated));
 
     desk.clock.advance(HOUR);
-    let witness = authenticator.witness(&head).unwrap();
+    let request_audit = authenticator.request_audit(&head).unwrap();
     let error = authenticator.authenticate(&head).await.unwrap_err();
-    witness.answered(401, Some(&error));
+    request_audit.answered(401, Some(&error));
     let event = desk.last_event().await;
     assert_eq!(event.outcome, AuditOutcome::Refused(ErrorCode::KeyExpired));
     assert_eq!(

@@ -162,7 +162,7 @@ const READABLE: &[&str] = &[
     "\u{2813}\u{2811}\u{2800}\u{283a}", // two words of Braille
 ];
 
-type Place = &'static str;
+type OperatorScope = &'static str;
 
 /// A digest that no key has yet.
 fn fresh_digest() -> ImportedDigest {
@@ -173,7 +173,10 @@ fn fresh_digest() -> ImportedDigest {
 }
 
 /// Writes a text to every place that takes one; what came of it.
-async fn written(desk: &Desk, text: &str) -> Vec<(Place, Result<Option<String>, ManageError>)> {
+async fn written(
+    desk: &Desk,
+    text: &str,
+) -> Vec<(OperatorScope, Result<Option<String>, ManageError>)> {
     let manager = desk.host();
     let name = |key: ManagedKey| Some(key.record.name.clone());
     let description = |key: ManagedKey| key.record.description.clone();

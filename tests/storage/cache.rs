@@ -16,26 +16,26 @@ use portunus::store::{
 };
 use portunus::{Authenticator, Clock, ErrorCode, Principal};
 use portunus_test_support::{
-    FIND, FaultyStore, Head, House, Setup, corrupt, format, live, scope, stranger, tenant, used,
+    FIND, FaultyStore, Fixture, Head, Setup, corrupt, format, live, scope, stranger, tenant, used,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A house whose store must be awaited, with a cache in front of it.
 struct Cached {
-    house: House,
+    fixture: Fixture,
     cache: CachedStore,
 }
 
 impl Cached {
     fn new() -> Self {
-        Self::with(House::new(), |cache| cache.bus(LocalBus::new()))
+        Self::with(Fixture::new(), |cache| cache.bus(LocalBus::new()))
     }
 
-    fn with(house: House, set: impl FnOnce(Cache) -> Cache) -> Self {
-        house.store.answer_late(1);
-        let cache = set(Cache::new()).around(house.store.clone(), house.clock.clone());
-        Self { house, cache }
+    fn with(fixture: Fixture, set: impl FnOnce(Cache) -> Cache) -> Self {
+        fixture.store.answer_late(1);
+        let cache = set(Cache::new()).around(fixture.store.clone(), fixture.clock.clone());
+        Self { fixture, cache }
     }
 
     fn manager(&self) -> KeyManager {
@@ -43,14 +43,14 @@ impl Cached {
             .bearer([format()])
             .environments([live()]);
         manager
-            .hasher(self.house.hasher.clone())
-            .clock(self.house.clock.clone())
+            .hasher(self.fixture.hasher.clone())
+            .clock(self.fixture.clock.clone())
             .manager()
     }
 
     fn authenticator(&self) -> Setup {
-        let builder = Setup::on(self.cache.clone()).hasher(self.house.hasher.clone());
-        builder.clock(self.house.clock.clone()).bearer([format()])
+        let builder = Setup::on(self.cache.clone()).hasher(self.fixture.hasher.clone());
+        builder.clock(self.fixture.clock.clone()).bearer([format()])
     }
 
     async fn issue(&self, scopes: &[&str]) -> (String, Arc<KeyRecord>) {
@@ -63,7 +63,7 @@ impl Cached {
     }
 
     fn finds(&self) -> usize {
-        self.house.store.finds()
+        self.fixture.store.finds()
     }
 
     /// How many keys, and how many unknown digests are remembered.
@@ -150,9 +150,9 @@ async fn a_hit_is_answered_at_once_and_allocates_nothing() {
         .unwrap();
     for hasher in [KeyHasher::sha256(), peppered] {
         let cached = Cached::with(
-            House {
+            Fixture {
                 hasher,
-                ..House::new()
+                ..Fixture::new()
             },
             |cache| cache.bus(LocalBus::new()),
         );
@@ -188,7 +188,7 @@ async fn every_change_holds_for_the_next_request() {
         .build()
         .unwrap();
     let manager = cached.manager();
-    let now = cached.house.clock.now();
+    let now = cached.fixture.clock.now();
     let change = |set: &dyn Fn(&mut KeyChange)| {
         let mut change = KeyChange::new();
         set(&mut change);
@@ -258,7 +258,7 @@ async fn a_key_that_was_unknown_works_as_soon_as_it_is_imported() {
         Some(ErrorCode::InvalidKey)
     );
     let digest =
-        ImportedDigest::new("sha256", &cached.house.hasher.digest(&key).to_bytes()).unwrap();
+        ImportedDigest::new("sha256", &cached.fixture.hasher.digest(&key).to_bytes()).unwrap();
     cached
         .manager()
         .import(NewImport::new(digest, new_key()))
@@ -271,19 +271,19 @@ async fn a_key_that_was_unknown_works_as_soon_as_it_is_imported() {
 async fn a_remembered_key_begins_and_ends_on_time() {
     let cached = Cached::new();
     let mut new = new_key();
-    new.not_before = Some(cached.house.clock.now() + Duration::from_secs(10));
-    new.expires_at = Some(cached.house.clock.now() + Duration::from_secs(20));
+    new.not_before = Some(cached.fixture.clock.now() + Duration::from_secs(10));
+    new.expires_at = Some(cached.fixture.clock.now() + Duration::from_secs(20));
     let key = cached.manager().issue(new).await.unwrap().key.reveal();
     let authenticator = cached.authenticator().build().unwrap();
     assert!(refusal(&authenticator, &key).await.is_some());
-    cached.house.clock.advance(Duration::from_secs(10));
+    cached.fixture.clock.advance(Duration::from_secs(10));
     assert_eq!(refusal(&authenticator, &key).await, None);
     cached
-        .house
+        .fixture
         .clock
         .advance(Duration::from_secs(10) - MILLISECOND);
     assert_eq!(refusal(&authenticator, &key).await, None);
-    cached.house.clock.advance(MILLISECOND);
+    cached.fixture.clock.advance(MILLISECOND);
     assert_eq!(
         refusal(&authenticator, &key).await,
         Some(ErrorCode::KeyExpired)
@@ -301,7 +301,7 @@ async fn an_outage_is_a_503_that_is_not_remembered_and_no_matter_for_remembered_
         |store: &FaultyStore| store.fail(FIND),
         |store: &FaultyStore| store.fail_with(FIND, corrupt),
     ] {
-        fail(&cached.house.store);
+        fail(&cached.fixture.store);
         assert_eq!(refusal(&authenticator, &key).await, None);
         for key in [&other, &stranger()] {
             assert_eq!(
@@ -310,13 +310,13 @@ async fn an_outage_is_a_503_that_is_not_remembered_and_no_matter_for_remembered_
             );
         }
     }
-    cached.house.clock.advance(Duration::from_secs(60));
+    cached.fixture.clock.advance(Duration::from_secs(60));
     assert_eq!(
         refusal(&authenticator, &key).await,
         Some(ErrorCode::StoreUnavailable),
         "no answer outlives its time"
     );
-    cached.house.store.recover();
+    cached.fixture.store.recover();
     assert_eq!(
         (
             refusal(&authenticator, &key).await,
@@ -361,11 +361,13 @@ async fn a_remembered_key_is_never_refused_for_its_neighbours() {
 
 #[tokio::test]
 async fn neither_forgetting_nor_changing_a_key_gives_it_a_second_quota_or_loses_its_usage() {
-    let cached = Cached::with(House::new(), |cache| cache.bus(LocalBus::new()).capacity(1));
+    let cached = Cached::with(Fixture::new(), |cache| {
+        cache.bus(LocalBus::new()).capacity(1)
+    });
     let (key, record) = cached.issue(&[]).await;
     let three = Quotas::new([Quota::per_minute(3).unwrap()]).unwrap();
     let limiter = LocalLimiter::builder()
-        .clock(cached.house.clock.clone())
+        .clock(cached.fixture.clock.clone())
         .build();
     let authenticator = cached
         .authenticator()
@@ -411,7 +413,7 @@ async fn neither_forgetting_nor_changing_a_key_gives_it_a_second_quota_or_loses_
 
 #[tokio::test]
 async fn a_flood_of_unknown_keys_evicts_no_real_one_and_memory_is_bounded() {
-    let cached = Cached::with(House::new(), |cache| {
+    let cached = Cached::with(Fixture::new(), |cache| {
         cache
             .bus(LocalBus::new())
             .capacity(200)
@@ -455,7 +457,7 @@ async fn a_flood_of_unknown_keys_evicts_no_real_one_and_memory_is_bounded() {
 
 #[tokio::test]
 async fn a_cache_without_room_is_no_cache_and_no_panic() {
-    let cached = Cached::with(House::new(), |cache| {
+    let cached = Cached::with(Fixture::new(), |cache| {
         cache.bus(LocalBus::new()).capacity(0).unknown_capacity(0)
     });
     let (key, _) = cached.issue(&[]).await;
@@ -474,7 +476,7 @@ async fn a_cache_without_room_is_no_cache_and_no_panic() {
 async fn a_time_to_live_shorter_than_the_bound_on_staleness_is_kept() {
     for time_to_live in [Duration::ZERO, Duration::from_secs(1)] {
         let set = |cache: Cache| cache.bus(LocalBus::new()).time_to_live(time_to_live);
-        let cached = Cached::with(House::new(), set);
+        let cached = Cached::with(Fixture::new(), set);
         let (known, unknown) = (
             digest(DigestScheme::Sha256, 1),
             digest(DigestScheme::Sha256, 2),
@@ -483,7 +485,7 @@ async fn a_time_to_live_shorter_than_the_bound_on_staleness_is_kept() {
         for digest in [known, unknown] {
             cached.cache.find(&[digest]).await.unwrap();
         }
-        cached.house.clock.advance(time_to_live);
+        cached.fixture.clock.advance(time_to_live);
         for digest in [known, unknown] {
             assert!(
                 cached.cache.find_now(&[digest]).is_none(),
@@ -499,12 +501,12 @@ async fn steps_of_the_time_of_day_change_nothing() {
     let (key, _) = cached.issue(&[]).await;
     let authenticator = cached.authenticator().build().unwrap();
     assert_eq!(refusal(&authenticator, &key).await, None);
-    let now = cached.house.clock.now();
+    let now = cached.fixture.clock.now();
     for step in [
         now + Duration::from_secs(86_400),
         now - Duration::from_secs(86_400),
     ] {
-        cached.house.clock.step_to(step);
+        cached.fixture.clock.step_to(step);
         assert_eq!(refusal(&authenticator, &key).await, None);
     }
     assert_eq!(cached.finds(), 1);
@@ -594,7 +596,7 @@ async fn any_list_of_digests_is_answered_as_the_store_would_whatever_was_asked_b
             cached.cache.clear();
             for list in [first, second, first] {
                 let (expected, found) = (
-                    cached.house.store.find(list).await,
+                    cached.fixture.store.find(list).await,
                     cached.cache.find(list).await,
                 );
                 assert_eq!(
@@ -613,9 +615,9 @@ async fn a_key_that_was_revoked_under_the_current_scheme_is_not_let_in_by_an_old
         .accept_sha256()
         .unwrap();
     let cached = Cached::with(
-        House {
+        Fixture {
             hasher,
-            ..House::new()
+            ..Fixture::new()
         },
         |cache| cache.bus(LocalBus::new()),
     );
@@ -650,7 +652,7 @@ async fn a_key_that_was_revoked_under_the_current_scheme_is_not_let_in_by_an_old
 
 #[tokio::test]
 async fn a_key_under_an_older_scheme_is_stored_anew_once_and_then_remembered() {
-    let cached = Cached::with(House::new(), |cache| cache.bus(LocalBus::new()));
+    let cached = Cached::with(Fixture::new(), |cache| cache.bus(LocalBus::new()));
     let (key, record) = cached.issue(&[]).await;
     let newer = KeyHasher::hmac_sha256(Pepper::new(1, &[1; 32]).unwrap())
         .accept_sha256()
@@ -666,7 +668,7 @@ async fn a_key_under_an_older_scheme_is_stored_anew_once_and_then_remembered() {
         assert_eq!(refusal(&after, &key).await, None);
         after.write_rehashes().await;
     }
-    assert_eq!((cached.finds(), cached.house.store.writes()), (3, 2));
+    assert_eq!((cached.finds(), cached.fixture.store.writes()), (3, 2));
     let stored = cached
         .cache
         .find(&[newer.digest(&key)])
@@ -688,7 +690,7 @@ async fn a_key_under_an_older_scheme_is_stored_anew_once_and_then_remembered() {
 async fn all_else_is_the_stores_and_nothing_shows_a_digest() {
     let cached = Cached::new();
     let (key, record) = cached.issue(&[]).await;
-    let now = cached.house.clock.now();
+    let now = cached.fixture.clock.now();
     assert_eq!(
         *cached.cache.get(&record.id).await.unwrap().unwrap(),
         *record
@@ -717,7 +719,7 @@ async fn all_else_is_the_stores_and_nothing_shows_a_digest() {
     );
     let shown = format!("{:?} {:?}", cached.cache, Cache::new());
     let hex: String = cached
-        .house
+        .fixture
         .hasher
         .digest(&key)
         .to_bytes()
@@ -730,7 +732,7 @@ async fn all_else_is_the_stores_and_nothing_shows_a_digest() {
 
 #[tokio::test]
 async fn keys_that_are_large_leave_room_for_fewer() {
-    let cached = Cached::with(House::new(), |cache| cache.bytes(1 << 20));
+    let cached = Cached::with(Fixture::new(), |cache| cache.bytes(1 << 20));
     let authenticator = cached.authenticator().build().unwrap();
     let large: Vec<_> = (0..200)
         .map(|number| format!("scope{number:0>100}"))

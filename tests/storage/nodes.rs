@@ -85,7 +85,7 @@ impl Link {
     /// A message of one's own came back, after this long.
     fn beat(&self, age: Duration) {
         self.deliver();
-        self.listener().heard_all(age);
+        self.listener().caught_up(age);
     }
     fn break_down(&self, broken: bool) {
         self.0.broken.store(broken, Ordering::SeqCst);
@@ -241,7 +241,7 @@ async fn a_bus_within_the_process_is_healthy_for_good_and_answers_live_their_tim
     clock.advance(MILLISECOND);
     assert!(one.find_now(&[digest(1)]).is_none());
     let wrapped: Arc<Box<dyn InvalidationBus>> = Arc::new(Box::new(LocalBus::new()));
-    assert!(wrapped.never_misses());
+    assert!(wrapped.is_lossless());
 }
 
 #[tokio::test]
@@ -370,7 +370,7 @@ async fn a_bound_without_an_end_is_a_bound() {
         .staleness(Duration::MAX)
         .time_to_live(Duration::MAX)
         .around(MemoryStore::new(), clock.clone());
-    link.listener().heard_all(Duration::ZERO);
+    link.listener().caught_up(Duration::ZERO);
     assert!(node.is_healthy());
     node.apply(&insert(1)).await.unwrap();
     stands(&node, 1).await;
@@ -417,7 +417,7 @@ async fn what_the_bus_could_not_be_told_is_an_error_and_told_later_in_its_order(
             "this node knows all the same"
         );
     }
-    assert!(nodes.one.publish_untold().await.is_err());
+    assert!(nodes.one.publish_outbox().await.is_err());
     nodes.link.break_down(false);
     nodes.one.apply(&revoke(3)).await.unwrap();
     let told: Vec<_> = nodes
@@ -434,7 +434,7 @@ async fn what_the_bus_could_not_be_told_is_an_error_and_told_later_in_its_order(
     for number in 1..=3 {
         assert_eq!(stands(&nodes.other, number).await, Some(false));
     }
-    nodes.one.publish_untold().await.unwrap();
+    nodes.one.publish_outbox().await.unwrap();
     assert_eq!(
         nodes.link.0.published.lock().unwrap().len(),
         3,
@@ -469,7 +469,7 @@ async fn a_telling_that_nobody_waited_for_is_told_again() {
     drop(begin(nodes.one.apply(&revoke(1))));
     nodes.others.lose();
     nodes.link.hold_returns(false);
-    nodes.one.publish_untold().await.unwrap();
+    nodes.one.publish_outbox().await.unwrap();
     nodes.others.deliver();
     assert_eq!(stands(&nodes.other, 1).await, Some(false));
 }
@@ -485,7 +485,7 @@ async fn of_two_equal_changes_each_is_told_after_it_was_made() {
     nodes.link.hold_returns(true);
     let disable = WriteBatch::new().update(disabled.clone());
     let first = begin(nodes.one.apply(&disable));
-    let passing = begin(nodes.one.publish_untold());
+    let passing = begin(nodes.one.publish_outbox());
     nodes.link.hold_returns(false);
     first.await.unwrap();
     nodes.others.deliver();
@@ -681,7 +681,7 @@ async fn a_bus_that_is_down_makes_no_issue_import_or_rotation_fail() {
     results.push(manager.delete(&imported.record.id).await);
     for result in results {
         let error = result.unwrap_err();
-        assert!(matches!(error, ManageError::Untold(_)), "{error:?}");
+        assert!(matches!(error, ManageError::NotPublished(_)), "{error:?}");
         assert_eq!(
             error.to_string(),
             "the change is applied, but other nodes could not be told of it yet; they follow within \
@@ -696,7 +696,7 @@ async fn a_bus_that_is_down_makes_no_issue_import_or_rotation_fail() {
     assert_eq!(outcomes.len(), 12);
     // As soon as the bus works, the same again tells all of it.
     nodes.link.break_down(false);
-    nodes.one.publish_untold().await.unwrap();
+    nodes.one.publish_outbox().await.unwrap();
 }
 
 #[tokio::test]
@@ -705,7 +705,7 @@ async fn a_bus_that_hangs_makes_no_write_wait_for_ever() {
     nodes.link.hold_returns(true);
     let began = std::time::Instant::now();
     let error = nodes.one.apply(&insert(1)).await.unwrap_err();
-    assert!(error.is_untold(), "{error:?}");
+    assert!(error.is_not_published(), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(10));
     assert_eq!(stands(&nodes.one, 1).await, Some(true));
 }
@@ -718,7 +718,7 @@ async fn what_waits_to_be_told_is_bounded_and_becomes_everything() {
         nodes.one.apply(&insert(number)).await.unwrap_err();
     }
     nodes.link.break_down(false);
-    nodes.one.publish_untold().await.unwrap();
+    nodes.one.publish_outbox().await.unwrap();
     let published = nodes.link.0.published.lock().unwrap();
     assert!(
         published.len() <= 1000 && published[0].everything,

@@ -504,7 +504,7 @@ async fn a_write_that_was_applied_and_whose_operator_hung_up_is_told_to_other_no
     let (node, neighbour) = two_who_know_a_key().await;
     node.store.hold(WRITTEN);
     drop(begin(node.cache.apply(&revoke(1))));
-    node.cache.publish_untold().await.unwrap();
+    node.cache.publish_outbox().await.unwrap();
     assert_eq!(stands(&neighbour, 1).await, Some(false));
 }
 
@@ -521,7 +521,7 @@ async fn a_write_that_panicked_after_it_was_applied_is_told_to_other_nodes_by_th
             .is_panic()
     );
     assert_eq!(stands(&node.cache, 1).await, Some(false));
-    node.cache.publish_untold().await.unwrap();
+    node.cache.publish_outbox().await.unwrap();
     assert_eq!(stands(&neighbour, 1).await, Some(false));
 }
 
@@ -586,7 +586,7 @@ async fn a_write_that_is_cancelled_and_committed_later_holds_for_the_next_reques
             assert!(node.cache.apply(&revoke(1)).await.is_err());
             node.store.recover();
         }
-        node.cache.publish_untold().await.unwrap();
+        node.cache.publish_outbox().await.unwrap();
         for _ in 0..3 {
             assert_eq!(
                 stands(&node.cache, 1).await,
@@ -599,7 +599,7 @@ async fn a_write_that_is_cancelled_and_committed_later_holds_for_the_next_reques
         node.store.inner().apply(&revoke(1)).await.unwrap();
         assert_eq!(stands(&node.cache, 1).await, Some(false), "committed now");
         // Other nodes hear of it by the next chance.
-        node.cache.publish_untold().await.unwrap();
+        node.cache.publish_outbox().await.unwrap();
         assert_eq!(stands(&neighbour, 1).await, Some(false));
     }
 }

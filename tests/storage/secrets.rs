@@ -364,7 +364,7 @@ async fn what_a_node_of_the_version_before_says_is_enough() {
         async fn publish(&self, _: &Invalidation) -> Result<(), portunus::store::BusError> {
             Ok(())
         }
-        fn never_misses(&self) -> bool {
+        fn is_lossless(&self) -> bool {
             true
         }
     }
@@ -374,7 +374,7 @@ async fn what_a_node_of_the_version_before_says_is_enough() {
         .bus(Arc::clone(&bus))
         .around(store.clone(), SystemClock::default());
     let listener = bus.0.lock().unwrap().take().unwrap().upgrade().unwrap();
-    listener.heard_all(Duration::ZERO);
+    listener.caught_up(Duration::ZERO);
     let [newest, _, oldest] = secret();
     store.apply(&import(1, newest)).await.unwrap();
     assert_eq!(told(cache.find(&secret()).await), key(1, true));

@@ -48,7 +48,7 @@ enum How {
     NothingMadeUp,
     MadeUpTooLate,
     LosesItsOwn,
-    SaysNeverMisses,
+    ClaimsLossless,
 }
 
 use How::*;
@@ -211,7 +211,7 @@ impl Shared {
         }
     }
 
-    fn heard_all(&self, age: Duration) {
+    fn caught_up(&self, age: Duration) {
         let age = if self.how == NoAge {
             Duration::ZERO
         } else {
@@ -219,7 +219,7 @@ impl Shared {
         };
         self.told()
             .iter()
-            .for_each(|listener| listener.heard_all(age));
+            .for_each(|listener| listener.caught_up(age));
     }
 }
 
@@ -241,11 +241,11 @@ async fn hear(node: Weak<Shared>, mut messages: UnboundedReceiver<(Instant, Mess
                     || (node.how == OneProof && proven) => {}
             Message::Beat(sent) => {
                 proven = true;
-                node.heard_all(sent.elapsed());
+                node.caught_up(sent.elapsed());
             }
             Message::Anew if node.how == NothingMadeUp => {}
             Message::Anew if node.how == MadeUpTooLate => {
-                node.heard_all(LAG);
+                node.caught_up(LAG);
                 sleep(BEAT).await;
                 node.changed(&Invalidation::everything());
             }
@@ -259,12 +259,12 @@ async fn beat(node: Weak<Shared>) {
     loop {
         let Some(node) = node.upgrade() else { return };
         match node.how {
-            TimerForProof => node.heard_all(Duration::ZERO),
-            BeatsOvertake => node.heard_all(Duration::from_micros(10)),
-            ProofWhileCut if node.is_cut() => node.heard_all(BEAT),
+            TimerForProof => node.caught_up(Duration::ZERO),
+            BeatsOvertake => node.caught_up(Duration::from_micros(10)),
+            ProofWhileCut if node.is_cut() => node.caught_up(BEAT),
             // It proves what a former connection heard, as if it were this one.
             ProofFromFormer if node.is_cut() && last.elapsed() < Duration::from_secs(1) => {
-                node.heard_all(Duration::ZERO);
+                node.caught_up(Duration::ZERO);
             }
             _ if node.is_cut() => {}
             _ => {
@@ -288,7 +288,7 @@ impl InvalidationBus for Small {
             let node = Arc::clone(&self.shared);
             tokio::spawn(async move {
                 if let Some(listener) = listener.upgrade().filter(|_| how == DeafAtFirst) {
-                    listener.heard_all(Duration::ZERO);
+                    listener.caught_up(Duration::ZERO);
                 }
                 sleep(BEAT * 2).await;
                 node.listeners.lock().unwrap().push((listener, false));
@@ -343,8 +343,8 @@ impl InvalidationBus for Small {
         Ok(())
     }
 
-    fn never_misses(&self) -> bool {
-        self.shared.how == SaysNeverMisses
+    fn is_lossless(&self) -> bool {
+        self.shared.how == ClaimsLossless
     }
 }
 
@@ -450,7 +450,7 @@ async fn each_wrong_bus_fails_by_one_root_cause_alone() {
             "what a node that is cut off changes is heard by the others, or is an error",
         ),
         (
-            SaysNeverMisses,
+            ClaimsLossless,
             "a node that is cut off refuses a revoked key within the bound",
         ),
     ];
@@ -463,7 +463,7 @@ async fn each_wrong_bus_fails_by_one_root_cause_alone() {
         let violations = outcome.expect_err(&format!("{how:?} passes"));
         let told: Vec<_> = violations.iter().map(Violation::check).collect();
         // It never proves anything: on a loaded machine, who comes late may be told so as well.
-        let late = how == SaysNeverMisses && told == [LATE, expected];
+        let late = how == ClaimsLossless && told == [LATE, expected];
         if told != [expected] && !late {
             wrong.push(format!(
                 "{how:?} had to fail by {expected:?} alone: {violations}"

@@ -177,8 +177,8 @@ impl InvalidationBus for Odd<LocalBus> {
         self.right.publish(what).await
     }
 
-    fn never_misses(&self) -> bool {
-        self.right.never_misses()
+    fn is_lossless(&self) -> bool {
+        self.right.is_lossless()
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::body::private;
 use crate::keys::one_page;
 use crate::query::{limit, parameters};
-use crate::{Fault, Proven};
+use crate::{AuthenticatedOperator, Fault};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +27,10 @@ struct Parameters {
     cursor: Option<String>,
 }
 
-pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
+pub(crate) async fn list(
+    proven: AuthenticatedOperator,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, Fault> {
     let Some(log) = &proven.shared.events else {
         return Err(Fault::new(ErrorCode::NotFound, "There is nothing here"));
     };
@@ -68,14 +71,14 @@ pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Resp
     Ok(page(&found, &proven))
 }
 
-fn page(found: &EventPage, proven: &Proven) -> Response {
+fn page(found: &EventPage, proven: &AuthenticatedOperator) -> Response {
     let items = found.items.iter().map(|event| shown(event, proven));
     let next = found.next.map(|next| next.to_string());
     let page = one_page(items.collect(), next, &found.corrupt);
     private(StatusCode::OK, &page)
 }
 
-fn shown(event: &AuditEvent, proven: &Proven) -> Value {
+fn shown(event: &AuditEvent, proven: &AuthenticatedOperator) -> Value {
     let mut shown = json!(event);
     if let (Some(view), Some(members)) = (proven.shared.event_view, shown.as_object_mut()) {
         view(event, members);

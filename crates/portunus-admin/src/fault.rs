@@ -12,7 +12,7 @@ use portunus::manage::ManageError;
 use portunus::respond::Responder;
 use portunus::{AuthError, ErrorCode};
 
-use crate::{Proven, Shared};
+use crate::{AuthenticatedOperator, Shared};
 
 /// A refusal.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl From<ManageError> for Fault {
         match error {
             ManageError::NotFound(_) => Self::not_found(),
             ManageError::Refused(error) => error.into(),
-            ManageError::Untold(_) => {
+            ManageError::NotPublished(_) => {
                 let detail = sentence(&error.to_string());
                 AuthError::with_detail(ErrorCode::StoreUnavailable, detail)
                     .caused_by(error)
@@ -130,7 +130,7 @@ pub(crate) async fn unknown(State(shared): State<Shared>, request: Request) -> F
 /// A call that is none counts as one: for the operator, or for the client who makes it without.
 async fn too_many(shared: &Shared, request: Request) -> Option<Fault> {
     let (mut parts, _) = request.into_parts();
-    let proven = Proven::from_request_parts(&mut parts, shared).await;
+    let proven = AuthenticatedOperator::from_request_parts(&mut parts, shared).await;
     proven.err().filter(|fault| fault.error.status() == 429)
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::body::{Object, private, read};
 use crate::content::Content;
 use crate::issue::KeyBody;
-use crate::{Fault, Proven};
+use crate::{AuthenticatedOperator, Fault};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +30,10 @@ impl DigestBody {
     }
 }
 
-pub(crate) async fn import(proven: Proven, body: Content) -> Result<Response, Fault> {
+pub(crate) async fn import(
+    proven: AuthenticatedOperator,
+    body: Content,
+) -> Result<Response, Fault> {
     let members = read::<Object<Map<String, Value>>>(body).await?;
     let import = proven.noted(Action::KeyImport, None, described(&proven, members))?;
     let imported = proven.manager.import(import).await?;
@@ -42,7 +45,7 @@ pub(crate) async fn import(proven: Proven, body: Content) -> Result<Response, Fa
 
 /// The import that is asked for, in the operator's tenant.
 fn described(
-    proven: &Proven,
+    proven: &AuthenticatedOperator,
     Object(mut members): Object<Map<String, Value>>,
 ) -> Result<NewImport, Fault> {
     let digest = members

@@ -18,7 +18,7 @@ use crate::body::{Object, private, read_whole};
 use crate::content::Content;
 use crate::limits::RateLimitBody;
 use crate::time::parse_time;
-use crate::{Fault, Proven};
+use crate::{AuthenticatedOperator, Fault};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for KeyBody {
 
 impl KeyBody {
     /// The key that is asked for, in the operator's tenant.
-    pub(crate) fn into_new_key(self, proven: &Proven) -> Result<NewKey, Fault> {
+    pub(crate) fn into_new_key(self, proven: &AuthenticatedOperator) -> Result<NewKey, Fault> {
         let body = self.0;
         let mut new = NewKey::new(
             body.name,
@@ -172,7 +172,7 @@ pub(crate) fn time(field: &'static str, text: Option<String>) -> Result<Option<S
 }
 
 pub(crate) async fn issue(
-    proven: Proven,
+    proven: AuthenticatedOperator,
     headers: HeaderMap,
     body: Content,
 ) -> Result<Response, Fault> {

@@ -18,9 +18,9 @@ use crate::body::{Whole, private, read, read_whole};
 use crate::content::Content;
 use crate::query::{limit, parameters};
 use crate::time::{parse_time, time_text};
-use crate::{Fault, Proven, name_of, record};
+use crate::{AuthenticatedOperator, Fault, name_of, record};
 
-impl Proven {
+impl AuthenticatedOperator {
     /// A key as it is shown.
     pub(crate) fn shown(&self, key: &ManagedKey) -> Value {
         record::managed(key, self.shared.authenticator.quotas(), self.manager.now())
@@ -89,7 +89,10 @@ struct ListParameters {
     cursor: Option<String>,
 }
 
-pub(crate) async fn list(proven: Proven, RawQuery(raw): RawQuery) -> Result<Response, Fault> {
+pub(crate) async fn list(
+    proven: AuthenticatedOperator,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, Fault> {
     let asked = parameters::<ListParameters>(raw.as_deref())?;
     let mut query = ListQuery::new(proven.manager.now());
     if let Some(name) = asked.status {
@@ -156,7 +159,7 @@ fn read_cursor(text: &str) -> Option<Cursor> {
     Some(Cursor::new(at, KeyId::new(id).ok()?))
 }
 
-pub(crate) async fn show(proven: Proven, Id(id): Id) -> Result<Response, Fault> {
+pub(crate) async fn show(proven: AuthenticatedOperator, Id(id): Id) -> Result<Response, Fault> {
     let key = proven.manager.get_for(Action::KeyRead, &id).await?;
     let version = Some(key.record.version);
     if !proven.conditions.matches(version) {
@@ -174,7 +177,11 @@ struct RevokeBody {
     reason: Option<String>,
 }
 
-pub(crate) async fn revoke(proven: Proven, Id(id): Id, body: Content) -> Result<Response, Fault> {
+pub(crate) async fn revoke(
+    proven: AuthenticatedOperator,
+    Id(id): Id,
+    body: Content,
+) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
     let act = Action::KeyRevoke;
     let before = proven.manager.get_for(act, &id).await?.record;
@@ -190,7 +197,7 @@ struct RotateBody {
 }
 
 pub(crate) async fn rotate(
-    proven: Proven,
+    proven: AuthenticatedOperator,
     Id(id): Id,
     headers: HeaderMap,
     body: Content,
@@ -219,7 +226,7 @@ pub(crate) async fn rotate(
 }
 
 pub(crate) async fn make_primary(
-    proven: Proven,
+    proven: AuthenticatedOperator,
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {
@@ -230,7 +237,11 @@ pub(crate) async fn make_primary(
     Ok(with_etag(&primary, proven.shown(&primary)))
 }
 
-pub(crate) async fn delete(proven: Proven, Id(id): Id, body: Content) -> Result<Response, Fault> {
+pub(crate) async fn delete(
+    proven: AuthenticatedOperator,
+    Id(id): Id,
+    body: Content,
+) -> Result<Response, Fault> {
     let act = Action::KeyDelete;
     let before = proven.manager.get_for(act, &id).await?.record;
     proven.noted(act, Some(&before), body.ignored().await)?;
@@ -252,7 +263,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const USUAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(crate) async fn usage(
-    proven: Proven,
+    proven: AuthenticatedOperator,
     Id(id): Id,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Fault> {

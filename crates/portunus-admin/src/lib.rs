@@ -72,6 +72,7 @@
 //! # }
 //! ```
 
+mod authenticated;
 mod body;
 mod call;
 mod conditions;
@@ -88,7 +89,6 @@ mod limits;
 mod openapi;
 mod origin;
 mod proofs;
-mod proven;
 mod query;
 mod record;
 mod security;
@@ -112,8 +112,8 @@ use portunus::manage::{KeyManager, Operator};
 use portunus::quota::{Quota, Quotas};
 use portunus::{AuthError, Authenticator, Portunus, RateLimiter};
 
+use authenticated::AuthenticatedOperator;
 use proofs::Proofs;
-use proven::Proven;
 
 pub use fault::Fault;
 pub use host::{EventView, OperatorProof};

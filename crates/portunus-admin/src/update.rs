@@ -15,7 +15,7 @@ use crate::content::Content;
 use crate::issue::{allow_list, metadata, plan, scopes, time, workspaces};
 use crate::keys::{Id, with_etag};
 use crate::limits::RateLimitBody;
-use crate::{Fault, Proven, Shared};
+use crate::{AuthenticatedOperator, Fault, Shared};
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,7 +126,7 @@ fn each<T, U>(
 
 pub(crate) async fn update(
     State(shared): State<Shared>,
-    proven: Proven,
+    proven: AuthenticatedOperator,
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {

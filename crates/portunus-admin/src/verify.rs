@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::body::{private, read};
 use crate::content::Content;
 use crate::issue::scopes;
-use crate::{Fault, Proven};
+use crate::{AuthenticatedOperator, Fault};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,7 +85,10 @@ impl VerifyBody {
     }
 }
 
-pub(crate) async fn verify(proven: Proven, body: Content) -> Result<Response, Fault> {
+pub(crate) async fn verify(
+    proven: AuthenticatedOperator,
+    body: Content,
+) -> Result<Response, Fault> {
     let (key, asked) = read::<VerifyBody>(body).await?.into_question()?;
     // Whose key it is, and whether this operator may know, says the manager; what the key may do,
     // the authenticator that requests pass through.
@@ -112,7 +115,7 @@ pub(crate) async fn verify(proven: Proven, body: Content) -> Result<Response, Fa
     Ok(private(StatusCode::OK, &answer))
 }
 
-fn shown(proven: &Proven, key: &ManagedKey, verdict: &Verdict) -> Value {
+fn shown(proven: &AuthenticatedOperator, key: &ManagedKey, verdict: &Verdict) -> Value {
     let record = &key.record;
     let scope = record
         .scopes

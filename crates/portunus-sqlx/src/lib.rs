@@ -66,7 +66,7 @@
 //! [`PostgresBus`] over `LISTEN` and `NOTIFY`, told by the transaction of the write itself;
 //! [`SqliteWatch`] by looking at the file every 50 milliseconds. Both say nothing rather than too
 //! much: while they cannot prove that they hear everything, there is no
-//! [`heard_all`](portunus::store::InvalidationListener::heard_all).
+//! [`caught_up`](portunus::store::InvalidationListener::caught_up).
 //!
 //! # Behind a connection pooler
 //! A pooler that gives each transaction another connection of the server, such as PgBouncer in its
@@ -127,8 +127,8 @@ mod sql;
 mod sqlite;
 mod store;
 mod time;
-mod turns;
 mod value;
+mod write_queue;
 
 pub use audit::Audit;
 #[cfg(feature = "postgres")]

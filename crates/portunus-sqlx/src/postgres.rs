@@ -21,7 +21,7 @@ use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, Statements};
 use crate::operation::Operation;
 use crate::share::{Place, Purpose, Share};
 use crate::store::{Database, READ_LIMIT, Store};
-use crate::turns::Turns;
+use crate::write_queue::WriteQueue;
 use schema::IsUsable;
 
 /// How many connections a pool has that is made here.
@@ -103,7 +103,7 @@ pub type PostgresStore = Store<Postgres>;
 #[derive(Clone)]
 pub struct Postgres {
     pool: PgPool,
-    turns: Turns,
+    turns: WriteQueue,
     share: Share,
     door: Door,
     /// Whether each transaction may have another connection of the server.
@@ -219,7 +219,7 @@ impl PostgresStore {
         let connections = pool.options().get_max_connections();
         Self(Postgres {
             pool,
-            turns: Turns::new(usize::try_from(connections / 2).unwrap_or(1)),
+            turns: WriteQueue::new(usize::try_from(connections / 2).unwrap_or(1)),
             share: Share::new(connections / 4),
             door: Door::default(),
             is_pooled: false,

@@ -20,8 +20,8 @@ use crate::operation::{Migrate, Operation};
 use crate::share::{Share, Stop};
 use crate::sql::{self, Dialect};
 use crate::store::{Database, READ_LIMIT, Store};
-use crate::turns::Turns;
 use crate::value::{Row, Session, Value, bound, cells};
+use crate::write_queue::WriteQueue;
 
 /// The longest that a write may take, once it is its turn.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ pub type SqliteStore = Store<Sqlite>;
 pub struct Sqlite {
     readers: SqlitePool,
     writer: SqlitePool,
-    turns: Turns,
+    turns: WriteQueue,
     share: Share,
 }
 
@@ -127,7 +127,7 @@ impl SqliteStore {
             readers: pool(READERS)
                 .connect_with(options.pragma("temp_store", "MEMORY"))
                 .await?,
-            turns: Turns::new(1),
+            turns: WriteQueue::new(1),
             share: Share::new(MANAGEMENT_READERS),
         }))
     }
@@ -144,7 +144,7 @@ impl SqliteStore {
         Self(Sqlite {
             readers: pool.clone(),
             writer: pool,
-            turns: Turns::new(1),
+            turns: WriteQueue::new(1),
             share: Share::new(half.min(MANAGEMENT_READERS)),
         })
     }

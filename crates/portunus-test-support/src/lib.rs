@@ -190,13 +190,13 @@ pub async fn used(store: &dyn UsageStore, id: &KeyId) -> Usage {
 
 /// A store, a manager and an authenticator's builder that share a clock.
 #[derive(Debug, Clone)]
-pub struct House {
+pub struct Fixture {
     pub clock: ManualClock,
     pub store: FaultyStore,
     pub hasher: KeyHasher,
 }
 
-impl House {
+impl Fixture {
     pub fn new() -> Self {
         Self {
             clock: ManualClock::new(),

@@ -21,7 +21,7 @@ use portunus_admin::{Admin, Origin};
 use portunus_profiles::Profile;
 use tracing::warn;
 
-use crate::api::{self, Shelves};
+use crate::api::{self, DocumentStore};
 use crate::cli::{Flags, Limiter};
 use crate::directory::DemoDirectory;
 use crate::operators::Operators;
@@ -37,7 +37,7 @@ pub(crate) struct App {
     pub(crate) authenticator: Authenticator,
     pub(crate) manager: KeyManager,
     pub(crate) operators: Arc<Operators>,
-    pub(crate) shelves: Arc<Shelves>,
+    pub(crate) shelves: Arc<DocumentStore>,
     pub(crate) directory: DemoDirectory,
     events: Arc<dyn AuditReader>,
     pub(crate) standard_plan: Requirement,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::adapter::carrier::{Carrier, Holds};
-use crate::authenticator::Admission;
+use crate::authenticator::Authenticated;
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
 
@@ -51,7 +51,7 @@ impl<C: Carrier> Mappings<C> {
     }
 
     /// Whether a mapping must be awaited before this request may pass.
-    pub(super) fn must_wait(&self, admission: &Admission) -> bool {
+    pub(super) fn must_wait(&self, admission: &Authenticated) -> bool {
         admission.principal.is_some() && !self.awaited.is_empty()
     }
 

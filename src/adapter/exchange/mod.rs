@@ -27,8 +27,8 @@ use self::mapping::Mappings;
 use self::pending::{Parked, Pending};
 use self::report::{Report, count, end};
 use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc};
-use crate::audit::Witness;
-use crate::authenticator::{Admission, Attempt, Authenticator};
+use crate::audit::RequestAudit;
+use crate::authenticator::{Attempt, Authenticated, Authenticator};
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
 use crate::request::{RequestHead, TlsVersion};
@@ -93,7 +93,7 @@ impl<C: Carrier> Exchange<C> {
     {
         request.hide(&self.secret_fields);
         let begun = self.authenticator.begin(&self.head(&request));
-        let audit = begun.witness;
+        let audit = begun.request_audit;
         match begun.attempt {
             Attempt::Ready(Ok(admission)) if !self.mappings.must_wait(&admission) => {
                 self.pass(admission, Vec::new(), audit, request, service)
@@ -132,9 +132,9 @@ impl<C: Carrier> Exchange<C> {
     /// Lets a request pass, with all that those further in ask about it.
     fn pass<Q, S>(
         &self,
-        admission: Admission,
+        admission: Authenticated,
         mapped: Vec<C::Mapping>,
-        audit: Option<Witness>,
+        audit: Option<RequestAudit>,
         mut request: Q,
         service: &mut S,
     ) -> ExchangeFuture<S, Q>
@@ -150,9 +150,9 @@ impl<C: Carrier> Exchange<C> {
     /// left there. Returns what the answer reports.
     fn admit(
         &self,
-        admission: Admission,
+        admission: Authenticated,
         mapped: Vec<C::Mapping>,
-        mut audit: Option<Witness>,
+        mut audit: Option<RequestAudit>,
         carrier: &mut C,
     ) -> Option<Box<Report>> {
         self.mappings
@@ -187,7 +187,7 @@ impl<C: Carrier> Exchange<C> {
     fn refuse<Q, S>(
         &self,
         error: &AuthError,
-        audit: Option<Witness>,
+        audit: Option<RequestAudit>,
         request: Q,
     ) -> ExchangeFuture<S, Q>
     where

@@ -9,8 +9,8 @@ use super::Exchange;
 use super::future::ExchangeFuture;
 use crate::adapter::carrier::{Carrier, Incoming, Inward};
 use crate::adapter::exchange::Mapped;
-use crate::audit::Witness;
-use crate::authenticator::{Admission, Outcome, PendingAttempt};
+use crate::audit::RequestAudit;
+use crate::authenticator::{Authenticated, Outcome, PendingAttempt};
 use crate::error::AuthError;
 use crate::key::KeyRecord;
 
@@ -19,15 +19,15 @@ pub(super) struct Pending<C: Carrier> {
     /// `None` once it is decided.
     attempt: Option<PendingAttempt>,
     /// Who is admitted, should all mappings agree.
-    admission: Option<Admission>,
+    admission: Option<Authenticated>,
     running: Option<C::Mapping>,
     done: Vec<C::Mapping>,
-    audit: Option<Witness>,
+    audit: Option<RequestAudit>,
 }
 
 impl<C: Carrier> Pending<C> {
     /// Waits for the authenticator, then for the mappings.
-    pub(super) fn of_attempt(attempt: PendingAttempt, audit: Option<Witness>) -> Self {
+    pub(super) fn of_attempt(attempt: PendingAttempt, audit: Option<RequestAudit>) -> Self {
         Self {
             attempt: Some(attempt),
             admission: None,
@@ -38,7 +38,7 @@ impl<C: Carrier> Pending<C> {
     }
 
     /// Waits for the mappings only.
-    pub(super) fn of_mappings(admission: Admission, audit: Option<Witness>) -> Self {
+    pub(super) fn of_mappings(admission: Authenticated, audit: Option<RequestAudit>) -> Self {
         let mut pending = Self {
             attempt: None,
             admission: None,
@@ -51,7 +51,7 @@ impl<C: Carrier> Pending<C> {
     }
 
     /// Whoever goes away from here on was let through.
-    fn admit(&mut self, admission: Admission) {
+    fn admit(&mut self, admission: Authenticated) {
         if let (Some(audit), Some(principal)) = (&mut self.audit, &admission.principal) {
             audit.admitted(principal);
         }
@@ -103,7 +103,7 @@ impl<C: Carrier> Pending<C> {
 }
 
 /// The error of a mapping, with what is known of the request that it refuses.
-fn told(error: AuthError, admission: &Admission, record: &Arc<KeyRecord>) -> AuthError {
+fn told(error: AuthError, admission: &Authenticated, record: &Arc<KeyRecord>) -> AuthError {
     error
         .with_limits(admission.limits.clone())
         .presenting(record, None)

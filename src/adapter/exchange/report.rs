@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::adapter::carrier::{Counted, Holds, Reply, carries};
-use crate::audit::{RequestId, Witness};
-use crate::authenticator::Admission;
+use crate::audit::{RequestAudit, RequestId};
+use crate::authenticator::Authenticated;
 use crate::error::AuthError;
 use crate::key::{KeyId, UserId};
 use crate::limit::Decision;
@@ -39,15 +39,15 @@ pub(in crate::adapter) struct Report {
     fields: ResponseFields,
     /// Whose request it was, where somebody listens.
     key: Option<KeyPrincipal>,
-    audit: Option<Witness>,
+    audit: Option<RequestAudit>,
 }
 
 impl Report {
     /// What is reported of an admission, and who was admitted; no report where there is nothing to
     /// tell.
     pub(super) fn split(
-        admission: Admission,
-        audit: Option<Witness>,
+        admission: Authenticated,
+        audit: Option<RequestAudit>,
         responder: &Arc<Responder>,
     ) -> (Option<KeyPrincipal>, Option<Box<Self>>) {
         let (limits, user) = (admission.limits, admission.canonical_user);
@@ -95,7 +95,7 @@ pub(super) fn count(answer: &mut impl Reply, key: Option<&KeyId>) {
 }
 
 /// Ends the audit of a request, whose id goes along with the answer, for layers further out.
-pub(super) fn end(audit: Option<Witness>, answer: &mut impl Reply) {
+pub(super) fn end(audit: Option<RequestAudit>, answer: &mut impl Reply) {
     let Some(audit) = audit else {
         return;
     };

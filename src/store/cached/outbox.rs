@@ -50,7 +50,7 @@ impl Shared {
     /// Keeps in mind what the bus is to be told.
     pub(super) fn is_to_be_told(&self, what: Invalidation) {
         let bus = self.bus.as_ref();
-        if bus.is_none_or(InvalidationBus::is_told_by_the_store) || what.is_empty() {
+        if bus.is_none_or(InvalidationBus::store_publishes) || what.is_empty() {
             return;
         }
         let mut waiting = self.outbox.waiting.lock();

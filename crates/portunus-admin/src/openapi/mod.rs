@@ -25,7 +25,7 @@ use axum::routing::{MethodRouter, get};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Server};
 
-use crate::{Admin, Proven, Shared};
+use crate::{Admin, AuthenticatedOperator, Shared};
 
 const PATH: &str = "/openapi.json";
 
@@ -88,7 +88,9 @@ fn quoted(text: &str) -> String {
 /// The call that shows the document.
 pub(crate) fn route(shared: &Shared) -> MethodRouter<Shared> {
     let page = Arc::new(Page::of(shared));
-    get(|_: Proven, OriginalUri(uri): OriginalUri| async move { show(&page, uri.path()) })
+    get(
+        |_: AuthenticatedOperator, OriginalUri(uri): OriginalUri| async move { show(&page, uri.path()) },
+    )
 }
 
 fn show(page: &Page, path: &str) -> Response {

@@ -9,7 +9,7 @@ use portunus::{Clock, ErrorCode};
 use serde_json::{Value, json};
 
 use crate::everywhere::fresh_hex;
-use crate::world::{Ask, Mood, World};
+use crate::fixture::{Ask, Fixture, Health};
 
 /// Everything that can be said of a key.
 fn rich() -> Value {
@@ -36,12 +36,12 @@ const NULLS: &str = concat!(
     r#""plan":null,"metadata":null}"#
 );
 
-pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
+pub(crate) async fn keys_are_made_taken_over_and_listed(fixture: &Fixture) {
     let issue = || Ask::new("POST", "/keys");
-    let first = world.expect(201, issue().json(&rich())).await.json();
+    let first = fixture.expect(201, issue().json(&rich())).await.json();
     assert!(first["key"].is_string());
-    world.expect(201, issue().raw(NULLS)).await;
-    world
+    fixture.expect(201, issue().raw(NULLS)).await;
+    fixture
         .expect(
             201,
             issue()
@@ -49,17 +49,17 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
                 .json(&json!({ "name": "h", "owner": { "tenant_id": "t" } })),
         )
         .await;
-    world.expect(400, issue().raw("{")).await;
-    world
+    fixture.expect(400, issue().raw("{")).await;
+    fixture
         .expect(400, issue().json(&json!({ "name": "n", "workspaces": [] })))
         .await;
-    world
+    fixture
         .expect(
             403,
             issue().json(&json!({ "name": "n", "owner": { "tenant_id": "tenant_theirs" } })),
         )
         .await;
-    world
+    fixture
         .expect(
             403,
             issue()
@@ -67,13 +67,13 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
                 .json(&json!({ "name": "n", "workspaces": ["ws2"] })),
         )
         .await;
-    what_the_operator_may_not_set_is_refused(world).await;
-    world.expect(422, issue()).await;
-    world
+    what_the_operator_may_not_set_is_refused(fixture).await;
+    fixture.expect(422, issue()).await;
+    fixture
         .expect(422, issue().json(&json!({ "name": "n", "unknown": 1 })))
         .await;
     for status in [201, 201, 409] {
-        world
+        fixture
             .expect(status, issue().by("crowded").json(&json!({ "name": "n" })))
             .await;
     }
@@ -83,19 +83,19 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
             .header("idempotency-key", "issue-1")
             .json(&json!({ "name": "once" }))
     };
-    let made = world.expect(201, once()).await.json();
-    let again = world.expect(200, once()).await.json();
+    let made = fixture.expect(201, once()).await.json();
+    let again = fixture.expect(200, once()).await.json();
     assert_eq!(
         (&again["key"], &again["record"]["id"]),
         (&Value::Null, &made["record"]["id"])
     );
-    world
+    fixture
         .expect(422, once().json(&json!({ "name": "other" })))
         .await;
-    world
+    fixture
         .expect(400, once().header("idempotency-key", "second"))
         .await;
-    world
+    fixture
         .expect(
             422,
             issue()
@@ -103,21 +103,21 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
                 .json(&json!({ "name": "n" })),
         )
         .await;
-    world
+    fixture
         .expect(
             204,
             Ask::new("DELETE", "/keys/{id}").of(made["record"]["id"].as_str().unwrap()),
         )
         .await;
-    world.expect(409, once()).await;
+    fixture.expect(409, once()).await;
 
     let import = || Ask::new("POST", "/import");
     let digest = json!({ "scheme": "sha256", "hex": fresh_hex() });
     let mut body = rich();
     body["digest"] = digest.clone();
     body["last_four"] = json!("wxyz");
-    world.expect(201, import().json(&body)).await;
-    world
+    fixture.expect(201, import().json(&body)).await;
+    fixture
         .expect(
             409,
             import().json(&json!({ "name": "n", "digest": digest })),
@@ -129,12 +129,12 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
         "last_four": null,
         "digest": { "scheme": "sha256", "base64": base64, "hex": null },
     });
-    world.expect(201, import().json(&body)).await;
-    world.expect(400, import().raw("nonsense")).await;
-    world
+    fixture.expect(201, import().json(&body)).await;
+    fixture.expect(400, import().raw("nonsense")).await;
+    fixture
         .expect(422, import().json(&json!({ "name": "n" })))
         .await;
-    world
+    fixture
         .expect(
             422,
             import()
@@ -143,9 +143,9 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
         .await;
 
     let list = || Ask::new("GET", "/keys");
-    let page = world.expect(200, list().query("limit=1")).await.json();
+    let page = fixture.expect(200, list().query("limit=1")).await.json();
     let cursor = page["next_cursor"].as_str().unwrap();
-    world
+    fixture
         .expect(
             200,
             list().query(&format!(
@@ -153,7 +153,7 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
             )),
         )
         .await;
-    world
+    fixture
         .expect(200, list().query("query=rich%20key&status=&cursor="))
         .await;
     for wrong in [
@@ -165,14 +165,14 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(world: &World) {
         "cursor=1",
         "odd=1",
     ] {
-        world.expect(400, list().query(wrong)).await;
+        fixture.expect(400, list().query(wrong)).await;
     }
 }
 
 /// Each is refused as the policy's table says; users alike, whether there is such a user elsewhere
 /// or nowhere.
-async fn what_the_operator_may_not_set_is_refused(world: &World) {
-    let id = world.plain().await;
+async fn what_the_operator_may_not_set_is_refused(fixture: &Fixture) {
+    let id = fixture.plain().await;
     for (member, beyond) in [
         ("plan", json!("standard_2")),
         ("rate_limit_config", json!({ "requests_per_minute": 61 })),
@@ -187,29 +187,29 @@ async fn what_the_operator_may_not_set_is_refused(world: &World) {
                 .of(&id)
                 .json(&json!({ member: beyond })),
         ] {
-            world.expect(403, ask).await;
+            fixture.expect(403, ask).await;
         }
     }
     let of = |user: &str| {
         let owner = json!({ "user_id": user });
         Ask::new("POST", "/keys").json(&json!({ "name": "n", "owner": owner }))
     };
-    let unknown = world.expect(403, of("nobody")).await;
-    assert_eq!(world.expect(403, of("u9")).await.body, unknown.body);
-    world.expect(201, of("u1")).await;
+    let unknown = fixture.expect(403, of("nobody")).await;
+    assert_eq!(fixture.expect(403, of("u9")).await.body, unknown.body);
+    fixture.expect(201, of("u1")).await;
 }
 
-pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
-    let (id, _) = world.key(rich()).await;
-    world.used(&id, 3).await;
+pub(crate) async fn keys_are_shown_changed_and_ended(fixture: &Fixture) {
+    let (id, _) = fixture.key(rich()).await;
+    fixture.used(&id, 3).await;
     let show = || Ask::new("GET", "/keys/{id}").of(&id);
-    let shown = world.expect(200, show()).await;
+    let shown = fixture.expect(200, show()).await;
     assert_eq!(shown.json()["request_count"], 3);
     let tag = shown.headers["etag"].to_str().unwrap().to_owned();
-    let (elsewhere, _) = world
+    let (elsewhere, _) = fixture
         .key(json!({ "name": "n", "workspaces": ["ws2"] }))
         .await;
-    world
+    fixture
         .expect(
             403,
             Ask::new("GET", "/keys/{id}").of(&elsewhere).by("admin"),
@@ -217,13 +217,13 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
         .await;
 
     let known = Ask::new("GET", "/keys/{id}").of(&id);
-    world
+    fixture
         .expect(304, known.clone().header("if-none-match", &tag))
         .await;
-    world.expect(412, known.header("if-match", "\"0\"")).await;
+    fixture.expect(412, known.header("if-match", "\"0\"")).await;
 
     let change = || Ask::new("PATCH", "/keys/{id}").of(&id);
-    world
+    fixture
         .expect(
             200,
             change()
@@ -231,7 +231,7 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
                 .json(&json!({ "enabled": false, "scopes": [] })),
         )
         .await;
-    world
+    fixture
         .expect(
             412,
             change()
@@ -239,7 +239,7 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
                 .json(&json!({ "name": "n" })),
         )
         .await;
-    world
+    fixture
         .expect(
             412,
             change()
@@ -247,7 +247,7 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
                 .json(&json!({ "name": "n" })),
         )
         .await;
-    world
+    fixture
         .expect(
             200,
             change()
@@ -255,20 +255,20 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
                 .raw(NULLS_OF_A_CHANGE),
         )
         .await;
-    world.expect(200, change()).await;
-    world.expect(400, change().raw("{")).await;
-    world
+    fixture.expect(200, change()).await;
+    fixture.expect(400, change().raw("{")).await;
+    fixture
         .expect(400, change().json(&json!({ "workspaces": [] })))
         .await;
-    world
+    fixture
         .expect(422, change().json(&json!({ "kind": "app" })))
         .await;
     for always_there in ["name", "scopes", "access", "enabled"] {
-        world
+        fixture
             .expect(422, change().json(&json!({ always_there: null })))
             .await;
     }
-    world
+    fixture
         .expect(
             403,
             change().by("admin").json(&json!({ "workspaces": ["ws2"] })),
@@ -276,52 +276,52 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
         .await;
     // Whoever has as many keys as may be cannot have one live again.
     let crowded = |ask: Ask| ask.by("crowded");
-    let keys = world
+    let keys = fixture
         .expect(200, crowded(Ask::new("GET", "/keys")))
         .await
         .json();
     let one = keys["items"][0]["id"].as_str().unwrap().to_owned();
-    let end = portunus_admin::time_text(world.clock.now() + Duration::from_secs(60));
+    let end = portunus_admin::time_text(fixture.clock.now() + Duration::from_secs(60));
     let own = || crowded(Ask::new("PATCH", "/keys/{id}").of(&one));
-    world
+    fixture
         .expect(200, own().json(&json!({ "expires_at": end })))
         .await;
-    world.clock.advance(Duration::from_secs(61));
+    fixture.clock.advance(Duration::from_secs(61));
     assert_eq!(
-        world
+        fixture
             .expect(200, crowded(Ask::new("GET", "/keys/{id}").of(&one)))
             .await
             .json()["status"],
         "expired"
     );
-    world
+    fixture
         .expect(
             201,
             crowded(Ask::new("POST", "/keys").json(&json!({ "name": "n" }))),
         )
         .await;
-    let full = world
+    let full = fixture
         .expect(409, own().json(&json!({ "expires_at": null })))
         .await
         .json();
     assert_eq!(full["code"], "QUOTA_EXCEEDED");
 
     let usage = || Ask::new("GET", "/keys/{id}/usage").of(&id);
-    let counts = world.expect(200, usage()).await.json();
+    let counts = fixture.expect(200, usage()).await.json();
     assert_eq!(
         (&counts["hours"][0]["count"], &counts["last_ip"]),
         (&json!(3), &json!("2001:db8::7"))
     );
-    world
+    fixture
         .expect(
             200,
             usage().query("from=2027-01-01T00:00:00Z&to=2027-02-01T00:00:00Z"),
         )
         .await;
-    world
+    fixture
         .expect(400, usage().query("from=2020-01-01T00:00:00Z"))
         .await;
-    world
+    fixture
         .expect(
             403,
             Ask::new("GET", "/keys/{id}/usage")
@@ -331,43 +331,43 @@ pub(crate) async fn keys_are_shown_changed_and_ended(world: &World) {
         .await;
 
     let revoke = || Ask::new("POST", "/keys/{id}/revoke").of(&id);
-    world.feel(Mood::Contended);
-    world.expect(409, revoke()).await;
-    world.feel(Mood::Well);
-    world.expect(400, revoke().raw("[")).await;
-    world
+    fixture.feel(Health::Contended);
+    fixture.expect(409, revoke()).await;
+    fixture.feel(Health::Well);
+    fixture.expect(400, revoke().raw("[")).await;
+    fixture
         .expect(422, revoke().json(&json!({ "reason": "x".repeat(1001) })))
         .await;
-    world
+    fixture
         .expect(200, revoke().json(&json!({ "reason": "leaked" })))
         .await;
-    world
+    fixture
         .expect(200, revoke().json(&json!({ "reason": null })))
         .await;
     assert_eq!(
-        world.expect(200, show()).await.json()["revoke_reason"],
+        fixture.expect(200, show()).await.json()["revoke_reason"],
         "leaked"
     );
-    world
+    fixture
         .expect(409, change().json(&json!({ "name": "n" })))
         .await;
-    world
+    fixture
         .expect(204, Ask::new("DELETE", "/keys/{id}").of(&id))
         .await;
-    world.expect(404, show()).await;
+    fixture.expect(404, show()).await;
 }
 
 const NULLS_OF_A_CHANGE: &str = r#"{"description":null,"workspaces":null,"plan":null,"allowed_ips":null,
     "rate_limit_config":null,"metadata":null,"not_before":null,"expires_at":null}"#;
 
-pub(crate) async fn keys_are_rotated_and_made_primary(world: &World) {
-    let id = world.plain().await;
+pub(crate) async fn keys_are_rotated_and_made_primary(fixture: &Fixture) {
+    let id = fixture.plain().await;
     let rotate = |id: &str| Ask::new("POST", "/keys/{id}/rotate").of(id);
-    world.expect(400, rotate(&id).raw("{")).await;
-    world
+    fixture.expect(400, rotate(&id).raw("{")).await;
+    fixture
         .expect(422, rotate(&id).json(&json!({ "grace_seconds": -1 })))
         .await;
-    world
+    fixture
         .expect(422, rotate(&id).json(&json!({ "grace_seconds": u64::MAX })))
         .await;
     let once = || {
@@ -375,42 +375,42 @@ pub(crate) async fn keys_are_rotated_and_made_primary(world: &World) {
             .header("idempotency-key", "rotate-1")
             .json(&json!({ "grace_seconds": 60 }))
     };
-    let made = world.expect(201, once()).await.json();
-    let again = world.expect(200, once()).await.json();
+    let made = fixture.expect(201, once()).await.json();
+    let again = fixture.expect(200, once()).await.json();
     assert_eq!(
         (&again["key"], &again["record"]["id"]),
         (&Value::Null, &made["record"]["id"])
     );
-    world
+    fixture
         .expect(422, once().json(&json!({ "grace_seconds": 61 })))
         .await;
-    world.expect(409, rotate(&id)).await;
-    world
+    fixture.expect(409, rotate(&id)).await;
+    fixture
         .expect(201, rotate(made["record"]["id"].as_str().unwrap()))
         .await;
-    world
+    fixture
         .expect(
             201,
-            rotate(&world.plain().await).json(&json!({ "grace_seconds": null })),
+            rotate(&fixture.plain().await).json(&json!({ "grace_seconds": null })),
         )
         .await;
 
     let user = || json!({ "name": "n", "kind": "user", "owner": { "user_id": "two-keys" } });
-    let ((one, _), (two, _)) = (world.key(user()).await, world.key(user()).await);
+    let ((one, _), (two, _)) = (fixture.key(user()).await, fixture.key(user()).await);
     let primary = |id: &str| Ask::new("POST", "/keys/{id}/primary").of(id);
     assert_eq!(
-        world.expect(200, primary(&two)).await.json()["primary"],
+        fixture.expect(200, primary(&two)).await.json()["primary"],
         true
     );
-    world
+    fixture
         .expect(409, Ask::new("DELETE", "/keys/{id}").of(&two))
         .await;
-    world
+    fixture
         .expect(200, Ask::new("POST", "/keys/{id}/revoke").of(&one))
         .await;
-    world.expect(409, primary(&one)).await;
-    world.expect(409, rotate(&one)).await;
-    let (elsewhere, _) = world
+    fixture.expect(409, primary(&one)).await;
+    fixture.expect(409, rotate(&one)).await;
+    let (elsewhere, _) = fixture
         .key(json!({ "name": "n", "workspaces": ["ws2"] }))
         .await;
     for call in [
@@ -418,11 +418,11 @@ pub(crate) async fn keys_are_rotated_and_made_primary(world: &World) {
         "/keys/{id}/rotate",
         "/keys/{id}/revoke",
     ] {
-        world
+        fixture
             .expect(403, Ask::new("POST", call).of(&elsewhere).by("admin"))
             .await;
     }
-    world
+    fixture
         .expect(
             403,
             Ask::new("DELETE", "/keys/{id}").of(&elsewhere).by("admin"),
@@ -430,14 +430,14 @@ pub(crate) async fn keys_are_rotated_and_made_primary(world: &World) {
         .await;
 }
 
-pub(crate) async fn secrets_are_verified(world: &World) {
+pub(crate) async fn secrets_are_verified(fixture: &Fixture) {
     let verify = |body: Value| Ask::new("POST", "/verify").json(&body);
-    let (id, secret) = world.key(rich()).await;
+    let (id, secret) = fixture.key(rich()).await;
     let asked = json!({
         "key": secret, "require": ["document:read"], "ip": "203.0.113.7", "method": "GET",
         "workspace": "ws1",
     });
-    let answer = world.expect(200, verify(asked)).await.json();
+    let answer = fixture.expect(200, verify(asked)).await.json();
     assert_eq!(
         (&answer["active"], &answer["allowed"]),
         (&json!(true), &json!(true))
@@ -445,11 +445,11 @@ pub(crate) async fn secrets_are_verified(world: &World) {
     let asked =
         json!({ "key": secret, "require": "document:delete", "ip": "::1", "method": "POST" });
     assert_eq!(
-        world.expect(200, verify(asked)).await.json()["allowed"],
+        fixture.expect(200, verify(asked)).await.json()["allowed"],
         false
     );
-    let (_, plain) = world.key(json!({ "name": "plain" })).await;
-    world
+    let (_, plain) = fixture.key(json!({ "name": "plain" })).await;
+    fixture
         .expect(
             200,
             verify(json!({
@@ -457,19 +457,19 @@ pub(crate) async fn secrets_are_verified(world: &World) {
             })),
         )
         .await;
-    world
+    fixture
         .expect(
             200,
             verify(json!({ "key": plain, "require": [], "ip": "198.51.100.1" })),
         )
         .await;
-    world.feel(Mood::Down);
-    world.expect(503, verify(json!({ "key": secret }))).await;
-    world.feel(Mood::Well);
-    world
+    fixture.feel(Health::Down);
+    fixture.expect(503, verify(json!({ "key": secret }))).await;
+    fixture.feel(Health::Well);
+    fixture
         .expect(400, Ask::new("POST", "/verify").raw("{"))
         .await;
-    world.expect(422, verify(json!({}))).await;
+    fixture.expect(422, verify(json!({}))).await;
     for wrong in [
         json!({ "ip": "nowhere" }),
         json!({ "require": "a b" }),
@@ -481,27 +481,27 @@ pub(crate) async fn secrets_are_verified(world: &World) {
         body.as_object_mut()
             .unwrap()
             .extend(wrong.as_object().unwrap().clone());
-        world.expect(422, verify(body)).await;
+        fixture.expect(422, verify(body)).await;
     }
     let inactive = json!({ "active": false });
-    let (_, elsewhere) = world
+    let (_, elsewhere) = fixture
         .key(json!({ "name": "n", "workspaces": ["ws2"] }))
         .await;
-    world
+    fixture
         .expect(403, verify(json!({ "key": elsewhere })).by("admin"))
         .await;
     assert_eq!(
-        world
+        fixture
             .expect(200, verify(json!({ "key": secret })).by("outsider"))
             .await
             .json(),
         inactive
     );
-    world
+    fixture
         .expect(200, Ask::new("POST", "/keys/{id}/revoke").of(&id))
         .await;
     assert_eq!(
-        world
+        fixture
             .expect(200, verify(json!({ "key": secret })))
             .await
             .json(),
@@ -509,10 +509,10 @@ pub(crate) async fn secrets_are_verified(world: &World) {
     );
 }
 
-pub(crate) async fn what_happened_is_told(world: &World) {
+pub(crate) async fn what_happened_is_told(fixture: &Fixture) {
     let mut event = AuditEvent::new(
         "0123456789abcdef0123456789abcdef".parse().unwrap(),
-        world.clock.now(),
+        fixture.clock.now(),
         Action::Request,
         AuditOutcome::Refused(ErrorCode::RateLimited),
     );
@@ -531,9 +531,9 @@ pub(crate) async fn what_happened_is_told(world: &World) {
     event.request_id = RequestId::new("req-1");
     event.detail = Some("more".into());
     event.count = Some(7);
-    world.note(event).await;
+    fixture.note(event).await;
     let list = || Ask::new("GET", "/events");
-    let page = world
+    let page = fixture
         .expect(200, list().query("key_id=key_full"))
         .await
         .json();
@@ -542,14 +542,14 @@ pub(crate) async fn what_happened_is_told(world: &World) {
         19,
         "every member was there: {page}"
     );
-    let page = world
+    let page = fixture
         .expect(
             200,
             list().query("limit=1&outcome=OK&action=key.issue&actor=owner"),
         )
         .await
         .json();
-    world
+    fixture
         .expect(
             200,
             list().query(&format!(
@@ -567,6 +567,6 @@ pub(crate) async fn what_happened_is_told(world: &World) {
         "odd=1",
         "actor=a&actor=b",
     ] {
-        world.expect(400, list().query(wrong)).await;
+        fixture.expect(400, list().query(wrong)).await;
     }
 }

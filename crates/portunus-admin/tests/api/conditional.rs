@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::everywhere::{fresh_hex, good};
-use crate::world::{Ask, World, send};
+use crate::fixture::{Ask, Fixture, send};
 
 const ON_A_KEY: [(&str, &str); 5] = [
     ("PATCH", "/keys/{id}"),
@@ -65,28 +65,28 @@ fn under(ask: Ask, fields: &[(&'static str, &'static str)]) -> Ask {
 #[tokio::test]
 async fn a_write_is_done_only_at_a_version_that_the_caller_expects() {
     for (method, template) in ON_A_KEY {
-        let world = World::new().await;
+        let fixture = Fixture::new().await;
         for (fields, done) in ON_VERSION_1 {
             // None is its owner's primary key: without a condition each call is done.
-            let ask = under(good(&world, method, template).await, fields);
-            let before = world.keys().await;
-            let answer = send(&world.router, &ask).await;
+            let ask = under(good(&fixture, method, template).await, fields);
+            let before = fixture.keys().await;
+            let answer = send(&fixture.router, &ask).await;
             let context = format!("{method} {template} {fields:?}: {}", answer.status);
             if *done {
                 assert!(answer.status < 300, "{context}");
                 continue;
             }
-            world.document.check_as("412", &ask, &answer);
+            fixture.document.check_as("412", &ask, &answer);
             assert_eq!(answer.json()["code"], "PRECONDITION_FAILED", "{context}");
-            assert_eq!(world.keys().await, before, "{context}");
+            assert_eq!(fixture.keys().await, before, "{context}");
         }
     }
 }
 
 #[tokio::test]
 async fn reading_a_key_at_a_known_version_is_304_with_its_tag() {
-    let world = World::new().await;
-    let id = world.plain().await;
+    let fixture = Fixture::new().await;
+    let id = fixture.plain().await;
     for (fields, status) in [
         (&[("if-none-match", "\"1\"")][..], 304),
         (&[("if-none-match", "W/\"1\"")], 304),
@@ -107,7 +107,7 @@ async fn reading_a_key_at_a_known_version_is_304_with_its_tag() {
         (&[("if-match", "\"0\""), ("if-none-match", "\"1\"")], 412),
     ] {
         let ask = under(Ask::new("GET", "/keys/{id}").of(&id), fields);
-        let answer = world.expect(status, ask.clone()).await;
+        let answer = fixture.expect(status, ask.clone()).await;
         if status == 304 {
             assert_eq!(answer.headers["etag"], "\"1\"");
             assert_eq!(answer.headers["cache-control"], "no-store");
@@ -118,29 +118,29 @@ async fn reading_a_key_at_a_known_version_is_304_with_its_tag() {
             ..ask
         };
         assert_eq!(
-            send(&world.router, &head).await.status,
+            send(&fixture.router, &head).await.status,
             status,
             "{fields:?}"
         );
     }
     // Use changes no version.
-    world.used(&id, 3).await;
+    fixture.used(&id, 3).await;
     let ask = Ask::new("GET", "/keys/{id}").of(&id);
-    world
+    fixture
         .expect(304, ask.clone().header("if-none-match", "\"1\""))
         .await;
     let change = Ask::new("PATCH", "/keys/{id}").of(&id);
-    world
+    fixture
         .expect(200, change.json(&json!({ "name": "n" })))
         .await;
-    world
+    fixture
         .expect(200, ask.header("if-none-match", "\"1\""))
         .await;
 }
 
 #[tokio::test]
 async fn where_no_key_is_concerned_any_version_will_do_and_no_tag() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (method, template) in [("POST", "/keys"), ("POST", "/import"), ("POST", "/verify")] {
         for (fields, done) in [
             (&[("if-match", "*")][..], true),
@@ -151,15 +151,15 @@ async fn where_no_key_is_concerned_any_version_will_do_and_no_tag() {
             (&[("if-match", "W/\"1\"")], false),
             (&[("if-match", "")], false),
         ] {
-            let ask = under(good(&world, method, template).await, fields);
-            let before = world.keys().await;
-            let answer = send(&world.router, &ask).await;
+            let ask = under(good(&fixture, method, template).await, fields);
+            let before = fixture.keys().await;
+            let answer = send(&fixture.router, &ask).await;
             let context = format!("{template} {fields:?}: {}", answer.status);
             if done {
                 assert!(answer.status < 300, "{context}");
             } else {
-                world.document.check_as("412", &ask, &answer);
-                assert_eq!(world.keys().await, before, "{context}");
+                fixture.document.check_as("412", &ask, &answer);
+                assert_eq!(fixture.keys().await, before, "{context}");
             }
         }
     }
@@ -169,26 +169,26 @@ async fn where_no_key_is_concerned_any_version_will_do_and_no_tag() {
 /// bytes.
 #[tokio::test]
 async fn conditions_are_evaluated_last() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let taken = fresh_hex();
     let import = |hex: &str| {
         let digest = json!({ "scheme": "sha256", "hex": hex });
         Ask::new("POST", "/import").json(&json!({ "name": "n", "digest": digest }))
     };
-    world.expect(201, import(&taken)).await;
-    let revoked = world.plain().await;
-    world
+    fixture.expect(201, import(&taken)).await;
+    let revoked = fixture.plain().await;
+    fixture
         .expect(200, Ask::new("POST", "/keys/{id}/revoke").of(&revoked))
         .await;
-    let key = world.plain().await;
-    let primary = primary_of(&world).await;
+    let key = fixture.plain().await;
+    let primary = primary_of(&fixture).await;
     let crowd = |name: &str| {
         Ask::new("POST", "/keys")
             .by("crowded")
             .json(&json!({ "name": name }))
     };
-    let first = world.expect(201, crowd("a")).await.json();
-    world.expect(201, crowd("b")).await;
+    let first = fixture.expect(201, crowd("a")).await.json();
+    fixture.expect(201, crowd("b")).await;
     let crowded = first["record"]["id"].as_str().unwrap().to_owned();
     let change = |id: &str, body: Value| Ask::new("PATCH", "/keys/{id}").of(id).json(&body);
     let rotate = |id: &str, body: Value| Ask::new("POST", "/keys/{id}/rotate").of(id).json(&body);
@@ -230,9 +230,9 @@ async fn conditions_are_evaluated_last() {
         (422, import("00")),
         (422, Ask::new("POST", "/verify").json(&json!({}))),
     ] {
-        let plain = world.expect(status, ask.clone()).await;
+        let plain = fixture.expect(status, ask.clone()).await;
         for tag in ["\"0\"", "W/\"1\""] {
-            let conditional = send(&world.router, &ask.clone().header("if-match", tag)).await;
+            let conditional = send(&fixture.router, &ask.clone().header("if-match", tag)).await;
             assert_eq!(
                 (conditional.status, conditional.json()),
                 (plain.status, plain.json()),
@@ -244,12 +244,12 @@ async fn conditions_are_evaluated_last() {
     let rotated = rotate(&crowded, json!({}))
         .by("crowded")
         .header("if-match", "\"0\"");
-    world.expect(412, rotated).await;
+    fixture.expect(412, rotated).await;
 }
 
 /// The id of our tenant's primary key.
-async fn primary_of(world: &World) -> String {
-    let page = world.keys().await;
+async fn primary_of(fixture: &Fixture) -> String {
+    let page = fixture.keys().await;
     let mut keys = page["items"].as_array().unwrap().iter();
     let primary = keys.find(|key| key["primary"] == true).unwrap();
     primary["id"].as_str().unwrap().to_owned()
@@ -257,8 +257,8 @@ async fn primary_of(world: &World) -> String {
 
 #[tokio::test]
 async fn a_repeated_request_is_recognized_before_its_conditions() {
-    let world = World::new().await;
-    let id = world.plain().await;
+    let fixture = Fixture::new().await;
+    let id = fixture.plain().await;
     for ask in [
         Ask::new("POST", "/keys").json(&json!({ "name": "once" })),
         Ask::new("POST", "/keys/{id}/rotate")
@@ -268,9 +268,9 @@ async fn a_repeated_request_is_recognized_before_its_conditions() {
         let once = ask.header("idempotency-key", "k");
         let stale = once.clone().header("if-match", "\"0\"");
         // Not done yet, and not done now.
-        world.expect(412, stale.clone()).await;
-        let made = world.expect(201, once).await.json();
-        let again = world.expect(200, stale).await.json();
+        fixture.expect(412, stale.clone()).await;
+        let made = fixture.expect(201, once).await.json();
+        let again = fixture.expect(200, stale).await.json();
         assert_eq!(again["key"], Value::Null);
         assert_eq!(again["record"]["id"], made["record"]["id"]);
     }
@@ -278,14 +278,14 @@ async fn a_repeated_request_is_recognized_before_its_conditions() {
 
 #[tokio::test]
 async fn a_refused_condition_is_in_the_audit() {
-    let world = World::new().await;
-    let id = world.plain().await;
+    let fixture = Fixture::new().await;
+    let id = fixture.plain().await;
     let stale = Ask::new("DELETE", "/keys/{id}")
         .of(&id)
         .header("if-match", "\"0\"");
-    world.expect(412, stale).await;
+    fixture.expect(412, stale).await;
     let events = Ask::new("GET", "/events").query(&format!("key_id={id}&limit=1"));
-    let event = &world.expect(200, events).await.json()["items"][0];
+    let event = &fixture.expect(200, events).await.json()["items"][0];
     assert_eq!(event["action"], "key.delete");
     assert_eq!(event["outcome"], "PRECONDITION_FAILED");
 }

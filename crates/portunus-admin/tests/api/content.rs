@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::everywhere::good;
-use crate::world::{Ask, NEST, World, send};
+use crate::fixture::{Ask, Fixture, NEST, send};
 
 /// How long an answer may take that waits for nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,8 +84,8 @@ const WITH_A_BODY: [(&str, &str); 8] = [
     ("POST", "/keys/{id}/primary"),
 ];
 
-async fn with_content(world: &World, method: &str, template: &str) -> Ask {
-    let ask = good(world, method, template).await;
+async fn with_content(fixture: &Fixture, method: &str, template: &str) -> Ask {
+    let ask = good(fixture, method, template).await;
     match ask.body {
         Some(_) => ask,
         None => ask.raw("{}"),
@@ -95,16 +95,16 @@ async fn with_content(world: &World, method: &str, template: &str) -> Ask {
 #[tokio::test]
 async fn content_is_json_by_its_media_type_or_415_with_the_types_that_are_taken() {
     for (method, template) in WITH_A_BODY {
-        let world = World::new().await;
+        let fixture = Fixture::new().await;
         for (types, post, patch) in TYPES {
             let taken = if method == "PATCH" { *patch } else { *post };
-            let ask = with_content(&world, method, template).await;
+            let ask = with_content(&fixture, method, template).await;
             let ask = types
                 .iter()
                 .fold(ask, |ask, media| ask.header("content-type", media));
-            let before = world.keys().await;
-            let answer = send(&world.router, &ask).await;
-            world
+            let before = fixture.keys().await;
+            let answer = send(&fixture.router, &ask).await;
+            fixture
                 .document
                 .check_as(&answer.status.to_string(), &ask, &answer);
             let context = format!("{method} {template} {types:?}");
@@ -133,17 +133,17 @@ async fn content_is_json_by_its_media_type_or_415_with_the_types_that_are_taken(
                     (&b"application/json"[..], None)
                 );
             }
-            assert_eq!(world.keys().await, before, "{context}");
+            assert_eq!(fixture.keys().await, before, "{context}");
         }
-        let ask = with_content(&world, method, template).await;
-        let answer = send_without_type(&world, &ask).await;
+        let ask = with_content(&fixture, method, template).await;
+        let answer = send_without_type(&fixture, &ask).await;
         assert_eq!(answer, 415, "{method} {template}");
     }
 }
 
 #[tokio::test]
 async fn content_codings_are_refused_and_identity_is_none() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (method, template) in WITH_A_BODY {
         for (codings, taken) in [
             (&["identity"][..], true),
@@ -154,15 +154,15 @@ async fn content_codings_are_refused_and_identity_is_none() {
             (&["identity", "br"], false),
             (&["x"], false),
         ] {
-            let ask = with_content(&world, method, template).await;
+            let ask = with_content(&fixture, method, template).await;
             let ask = codings
                 .iter()
                 .fold(ask, |ask, coding| ask.header("content-encoding", coding));
-            let answer = send(&world.router, &ask).await;
+            let answer = send(&fixture.router, &ask).await;
             let context = format!("{method} {template} {codings:?}: {}", answer.status);
             assert_eq!(answer.status < 300, taken, "{context}");
             if !taken {
-                world.document.check_as("415", &ask, &answer);
+                fixture.document.check_as("415", &ask, &answer);
                 assert_eq!(answer.headers["accept-encoding"], "identity", "{context}");
             }
         }
@@ -171,16 +171,16 @@ async fn content_codings_are_refused_and_identity_is_none() {
 
 #[tokio::test]
 async fn without_content_no_type_is_needed() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (method, template) in WITH_A_BODY {
         for media in [None, Some("text/plain"), Some("multipart/form-data")] {
-            let mut ask = good(&world, method, template).await;
+            let mut ask = good(&fixture, method, template).await;
             ask.body = None;
             let ask = media
                 .into_iter()
                 .fold(ask, |ask, media| ask.header("content-type", media))
                 .header("content-encoding", "gzip");
-            let answer = send(&world.router, &ask).await.status;
+            let answer = send(&fixture.router, &ask).await.status;
             // Where the body names what is asked for, it is missing.
             let expected = match template {
                 "/keys" | "/import" | "/verify" => 422..=422,
@@ -193,14 +193,14 @@ async fn without_content_no_type_is_needed() {
 
 #[tokio::test]
 async fn too_much_content_is_413_and_the_most_is_taken() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (method, template) in WITH_A_BODY {
-        let takes = world.document.operation(method, template)["requestBody"].is_object();
+        let takes = fixture.document.operation(method, template)["requestBody"].is_object();
         for (length, fits) in [(4 << 20, true), ((4 << 20) + 1, false)] {
-            let mut ask = with_content(&world, method, template).await;
+            let mut ask = with_content(&fixture, method, template).await;
             // Blanks at the end of JSON mean nothing.
             ask.body.as_mut().unwrap().resize(length, b' ');
-            let answer = send(&world.router, &ask).await;
+            let answer = send(&fixture.router, &ask).await;
             if fits || !takes {
                 assert!(
                     answer.status < 300,
@@ -209,10 +209,10 @@ async fn too_much_content_is_413_and_the_most_is_taken() {
                 );
                 continue;
             }
-            world.document.check_as("413", &ask, &answer);
+            fixture.document.check_as("413", &ask, &answer);
             assert_eq!(answer.json()["code"], "TOO_LARGE", "{method} {template}");
             // The type is looked at first.
-            let answer = send(&world.router, &ask.header("content-type", "text/plain")).await;
+            let answer = send(&fixture.router, &ask.header("content-type", "text/plain")).await;
             assert_eq!(answer.status, 415, "{method} {template}");
         }
     }
@@ -220,11 +220,11 @@ async fn too_much_content_is_413_and_the_most_is_taken() {
 
 #[tokio::test]
 async fn whoever_is_refused_without_the_content_is_refused_so() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let text = |ask: Ask| ask.raw("x").header("content-type", "text/plain");
     for (method, template) in WITH_A_BODY {
-        let ask = text(good(&world, method, template).await);
-        let status = async |ask: Ask| send(&world.router, &ask).await.status;
+        let ask = text(good(&fixture, method, template).await);
+        let status = async |ask: Ask| send(&fixture.router, &ask).await.status;
         assert_eq!(
             status(ask.clone().by_nobody()).await,
             401,
@@ -247,7 +247,7 @@ async fn whoever_is_refused_without_the_content_is_refused_so() {
 }
 
 /// The status of the answer to a request with content and without a media type.
-async fn send_without_type(world: &World, ask: &Ask) -> u16 {
+async fn send_without_type(fixture: &Fixture, ask: &Ask) -> u16 {
     let operator = ask.operator.as_deref().unwrap();
     let request = Request::builder()
         .method(ask.method.as_str())
@@ -255,7 +255,7 @@ async fn send_without_type(world: &World, ask: &Ask) -> u16 {
         .header("authorization", format!("Bearer {operator}"))
         .body(Body::from(ask.body.clone().unwrap()))
         .unwrap();
-    let answer = world.router.clone().oneshot(request).await.unwrap();
+    let answer = fixture.router.clone().oneshot(request).await.unwrap();
     answer.status().as_u16()
 }
 
@@ -295,7 +295,7 @@ fn chunks(chunks: &[&[u8]], then: Then) -> Body {
 }
 
 /// The status and code of the answer to a request with this body, of this type.
-async fn send_body(world: &World, ask: &Ask, media: Option<&str>, body: Body) -> (u16, Value) {
+async fn send_body(fixture: &Fixture, ask: &Ask, media: Option<&str>, body: Body) -> (u16, Value) {
     let operator = ask.operator.as_deref().unwrap_or("stranger");
     let mut request = Request::builder()
         .method(ask.method.as_str())
@@ -307,7 +307,7 @@ async fn send_body(world: &World, ask: &Ask, media: Option<&str>, body: Body) ->
     if let Some(media) = media {
         request = request.header("content-type", media);
     }
-    let answer = world.router.clone().oneshot(request.body(body).unwrap());
+    let answer = fixture.router.clone().oneshot(request.body(body).unwrap());
     let answer = tokio::time::timeout(PATIENCE, answer).await;
     let answer = answer.unwrap_or_else(|_| panic!("{ask:?} {media:?}: no answer"));
     let (head, body) = answer.unwrap().into_parts();
@@ -318,7 +318,7 @@ async fn send_body(world: &World, ask: &Ask, media: Option<&str>, body: Body) ->
 
 #[tokio::test]
 async fn what_comes_in_chunks_is_refused_by_its_first_byte_whatever_follows() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let mebibyte = vec![b' '; 1 << 20];
     let long = [&mebibyte[..]; 5];
     for (method, template) in WITH_A_BODY {
@@ -336,25 +336,25 @@ async fn what_comes_in_chunks_is_refused_by_its_first_byte_whatever_follows() {
                 // More than is ever read, at once.
                 (&[&mebibyte.repeat(5)], Then::End),
             ] {
-                let ask = good(&world, method, template).await;
-                let answer = send_body(&world, &ask, media, chunks(body, then)).await;
+                let ask = good(&fixture, method, template).await;
+                let answer = send_body(&fixture, &ask, media, chunks(body, then)).await;
                 assert_eq!(answer, refused, "{method} {template} {media:?} {then:?}");
             }
         }
-        let ask = good(&world, method, template)
+        let ask = good(&fixture, method, template)
             .await
             .header("content-encoding", "gzip");
         let media = Some("application/json");
-        let answer = send_body(&world, &ask, media, chunks(&[b"x"], Then::Silence)).await;
+        let answer = send_body(&fixture, &ask, media, chunks(&[b"x"], Then::Silence)).await;
         assert_eq!(answer, refused, "{method} {template}");
     }
 }
 
 #[tokio::test]
 async fn who_may_not_ask_is_refused_before_any_chunk_comes() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (method, template) in WITH_A_BODY {
-        let ask = good(&world, method, template).await;
+        let ask = good(&fixture, method, template).await;
         for (ask, status) in [
             (ask.clone().by("stranger"), 401),
             (ask.clone().by("member"), 403),
@@ -362,7 +362,7 @@ async fn who_may_not_ask_is_refused_before_any_chunk_comes() {
             (ask.clone().header("sec-fetch-site", "cross-site"), 403),
         ] {
             let media = Some("application/json");
-            let answer = send_body(&world, &ask, media, chunks(&[], Then::Silence)).await;
+            let answer = send_body(&fixture, &ask, media, chunks(&[], Then::Silence)).await;
             assert_eq!(answer.0, status, "{ask:?}");
         }
     }
@@ -370,10 +370,10 @@ async fn who_may_not_ask_is_refused_before_any_chunk_comes() {
 
 #[tokio::test]
 async fn chunks_of_the_right_type_are_read_to_their_end_and_not_beyond_the_most() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let mebibyte = vec![b' '; 1 << 20];
     for (method, template) in WITH_A_BODY {
-        let takes = world.document.operation(method, template)["requestBody"].is_object();
+        let takes = fixture.document.operation(method, template)["requestBody"].is_object();
         for (more, then, status, code) in [
             (&[][..], Then::End, 200, Value::Null),
             (&[&b""[..], &mebibyte], Then::End, 200, Value::Null),
@@ -381,11 +381,11 @@ async fn chunks_of_the_right_type_are_read_to_their_end_and_not_beyond_the_most(
             // Once it is too much, nobody waits for the end.
             (&[&mebibyte[..]; 4], Then::Silence, 413, json!("TOO_LARGE")),
         ] {
-            let ask = with_content(&world, method, template).await;
+            let ask = with_content(&fixture, method, template).await;
             let own = ask.body.clone().unwrap();
             let body = [&[&own[..1], &own[1..]], more].concat();
             let body = chunks(&body, then);
-            let answer = send_body(&world, &ask, Some("application/json"), body).await;
+            let answer = send_body(&fixture, &ask, Some("application/json"), body).await;
             // What is not taken is not read either.
             if status == 200 || !takes {
                 assert!(answer.0 < 300, "{method} {template}: {answer:?}");
@@ -398,15 +398,15 @@ async fn chunks_of_the_right_type_are_read_to_their_end_and_not_beyond_the_most(
 
 #[tokio::test]
 async fn chunks_without_content_need_no_type() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (method, template) in WITH_A_BODY {
         for (body, media) in [
             (&[][..], None),
             (&[&b""[..], b""], None),
             (&[b""], Some("text/plain")),
         ] {
-            let ask = good(&world, method, template).await;
-            let answer = send_body(&world, &ask, media, chunks(body, Then::End)).await;
+            let ask = good(&fixture, method, template).await;
+            let answer = send_body(&fixture, &ask, media, chunks(body, Then::End)).await;
             match template {
                 "/keys" | "/import" | "/verify" => assert_eq!(answer.0, 422, "{template}"),
                 _ => assert!(answer.0 < 300, "{method} {template}: {answer:?}"),
@@ -417,14 +417,14 @@ async fn chunks_without_content_need_no_type() {
 
 #[tokio::test]
 async fn a_smaller_limit_of_the_hosts_own_is_413_too() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (method, template) in WITH_A_BODY {
-        if !world.document.operation(method, template)["requestBody"].is_object() {
+        if !fixture.document.operation(method, template)["requestBody"].is_object() {
             continue;
         }
-        let ask = with_content(&world, method, template).await;
+        let ask = with_content(&fixture, method, template).await;
         let body = Body::new(Limited::new(chunks(&[b"{", &[b' '; 100]], Then::End), 50));
-        let answer = send_body(&world, &ask, Some("application/json"), body).await;
+        let answer = send_body(&fixture, &ask, Some("application/json"), body).await;
         assert_eq!(answer, (413, json!("TOO_LARGE")), "{method} {template}");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use crate::everywhere::good;
-use crate::world::{Ask, NEST, TRUSTED, World, send};
+use crate::fixture::{Ask, Fixture, NEST, TRUSTED, send};
 
 const UNSAFE: [(&str, &str); 8] = [
     ("POST", "/keys"),
@@ -154,17 +154,17 @@ const TO_KEYS_EXAMPLE: &[Row] = &[
 #[tokio::test]
 async fn a_write_of_another_site_is_refused_and_does_nothing() {
     for (method, template) in UNSAFE {
-        let world = World::new().await;
+        let fixture = Fixture::new().await;
         for (fields, passes) in TO_KEYS_EXAMPLE {
-            let ask = good(&world, method, template)
+            let ask = good(&fixture, method, template)
                 .await
                 .header("host", "keys.example");
             let ask = fields
                 .iter()
                 .fold(ask, |ask, (name, value)| ask.header(name, value));
-            let before = world.keys().await;
-            let answer = send(&world.router, &ask).await;
-            world
+            let before = fixture.keys().await;
+            let answer = send(&fixture.router, &ask).await;
+            fixture
                 .document
                 .check_as(&answer.status.to_string(), &ask, &answer);
             let context = format!("{method} {template} {fields:?}");
@@ -177,14 +177,14 @@ async fn a_write_of_another_site_is_refused_and_does_nothing() {
                 (403, &json!("CROSS_SITE")),
                 "{context}"
             );
-            assert_eq!(world.keys().await, before, "{context}");
+            assert_eq!(fixture.keys().await, before, "{context}");
         }
     }
 }
 
 #[tokio::test]
 async fn the_site_is_judged_before_the_operator_the_key_and_the_body() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let from_elsewhere = |ask: Ask| {
         ask.header("origin", "https://evil.example")
             .header("host", "keys.example")
@@ -201,15 +201,15 @@ async fn the_site_is_judged_before_the_operator_the_key_and_the_body() {
             .raw("x")
             .header("content-type", "text/plain"),
     ] {
-        let answer = send(&world.router, &from_elsewhere(ask.clone())).await;
+        let answer = send(&fixture.router, &from_elsewhere(ask.clone())).await;
         assert_eq!(answer.json()["code"], "CROSS_SITE", "{ask:?}");
     }
 }
 
 #[tokio::test]
 async fn what_changes_nothing_may_come_from_anywhere() {
-    let world = World::new().await;
-    let id = world.plain().await;
+    let fixture = Fixture::new().await;
+    let id = fixture.plain().await;
     for method in ["GET", "HEAD"] {
         for template in [
             "/keys",
@@ -223,7 +223,7 @@ async fn what_changes_nothing_may_come_from_anywhere() {
                 .header("origin", "null")
                 .header("sec-fetch-site", "cross-site");
             assert_eq!(
-                send(&world.router, &ask).await.status,
+                send(&fixture.router, &ask).await.status,
                 200,
                 "{method} {template}"
             );
@@ -231,7 +231,7 @@ async fn what_changes_nothing_may_come_from_anywhere() {
     }
     for method in ["OPTIONS", "TRACE"] {
         let ask = Ask::new(method, "/keys").header("origin", "null");
-        assert_eq!(send(&world.router, &ask).await.status, 405, "{method}");
+        assert_eq!(send(&fixture.router, &ask).await.status, 405, "{method}");
     }
 }
 
@@ -239,7 +239,7 @@ async fn what_changes_nothing_may_come_from_anywhere() {
 /// they are the same.
 #[tokio::test]
 async fn a_requests_own_host_is_its_authority_or_its_only_host_field() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (authority, hosts, origin, same) in [
         (
             "",
@@ -312,7 +312,7 @@ async fn a_requests_own_host_is_its_authority_or_its_only_host_field() {
             request = request.header("host", *host);
         }
         let request = request.body(Body::from(body)).unwrap();
-        let status = world
+        let status = fixture
             .router
             .clone()
             .oneshot(request)

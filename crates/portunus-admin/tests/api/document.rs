@@ -8,7 +8,7 @@ use std::rc::Rc;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, Ask};
+use crate::fixture::{Answer, Ask};
 
 pub(crate) struct Document {
     pub(crate) whole: Value,

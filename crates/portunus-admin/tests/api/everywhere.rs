@@ -3,13 +3,13 @@
 use portunus::ErrorCode;
 use serde_json::json;
 
-use crate::world::{Ask, Mood, World, send};
+use crate::fixture::{Ask, Fixture, Health, send};
 
 /// A request that this call does as it is asked.
-pub(crate) async fn good(world: &World, method: &str, template: &str) -> Ask {
+pub(crate) async fn good(fixture: &Fixture, method: &str, template: &str) -> Ask {
     let ask = Ask::new(method, template);
     let ask = if template.contains("{id}") {
-        ask.of(&world.plain().await)
+        ask.of(&fixture.plain().await)
     } else {
         ask
     };
@@ -31,13 +31,13 @@ pub(crate) fn fresh_hex() -> String {
 }
 
 pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_storage(
-    world: &World,
+    fixture: &Fixture,
 ) {
-    for (method, template, operation) in world.document.operations() {
-        let ask = good(world, &method, &template).await;
-        world.expect(401, ask.clone().by_nobody()).await;
-        world.expect(401, ask.clone().by("stranger")).await;
-        world
+    for (method, template, operation) in fixture.document.operations() {
+        let ask = good(fixture, &method, &template).await;
+        fixture.expect(401, ask.clone().by_nobody()).await;
+        fixture.expect(401, ask.clone().by("stranger")).await;
+        fixture
             .expect(
                 400,
                 ask.clone()
@@ -45,17 +45,17 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
                     .header("authorization", "Basic Og=="),
             )
             .await;
-        world.expect(403, ask.clone().by("member")).await;
-        let limited = send(&world.limited, &ask).await;
+        fixture.expect(403, ask.clone().by("member")).await;
+        let limited = send(&fixture.limited, &ask).await;
         assert_eq!(limited.status, 429, "{ask:?}");
-        world.document.check(&ask, &limited);
+        fixture.document.check(&ask, &limited);
         for field in ["retry-after", "ratelimit", "ratelimit-policy"] {
             assert!(limited.headers.contains_key(field), "{field}");
         }
         // The proof is the host's: it may refuse with any code.
         for code in ErrorCode::ALL {
             let refused = ask.clone().by(&format!("refused:{code}"));
-            let answer = send(&world.router, &refused).await;
+            let answer = send(&fixture.router, &refused).await;
             assert_eq!(
                 (answer.status, &answer.json()["code"]),
                 (code.status(), &json!(code.as_str()))
@@ -69,14 +69,14 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
             match code.status() {
                 // What the proof alone answers so would hide that the call never does.
                 404 | 409 | 412 | 413 | 415 | 422 if own => {
-                    world.document.check_unseen(&name, &refused, &answer);
+                    fixture.document.check_unseen(&name, &refused, &answer);
                 }
-                _ => world.document.check_as(&name, &refused, &answer),
+                _ => fixture.document.check_as(&name, &refused, &answer),
             }
         }
-        world.feel(Mood::Down);
-        let down = world.ask(&ask).await;
-        world.feel(Mood::Well);
+        fixture.feel(Health::Down);
+        let down = fixture.ask(&ask).await;
+        fixture.feel(Health::Well);
         match template.as_str() {
             "/openapi.json" => assert_eq!(down.status, 200),
             // A text that is no key is nobody's, whether storage answers or not.
@@ -89,16 +89,16 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
         }
         if method != "GET" {
             let text = ask.clone().raw("{}").header("content-type", "text/plain");
-            world.expect(415, text).await;
-            world
+            fixture.expect(415, text).await;
+            fixture
                 .expect(412, ask.clone().header("if-match", "\"0\""))
                 .await;
         }
         if operation["requestBody"].is_object() {
             let large = vec![b' '; (4 << 20) + 1];
-            world.expect(413, ask.clone().raw(large)).await;
+            fixture.expect(413, ask.clone().raw(large)).await;
         }
-        let done = world.ask(&ask).await;
+        let done = fixture.ask(&ask).await;
         assert!(done.status < 300, "{ask:?}: {}", done.status);
         if template.contains("{id}") {
             for id in [
@@ -109,10 +109,10 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
                 "%00",
                 &"x".repeat(129),
             ] {
-                world.expect(404, ask.clone().of(id)).await;
+                fixture.expect(404, ask.clone().of(id)).await;
             }
-            let again = good(world, &method, &template).await;
-            world.expect(404, again.clone().by("outsider")).await;
+            let again = good(fixture, &method, &template).await;
+            fixture.expect(404, again.clone().by("outsider")).await;
         }
     }
 }

@@ -57,7 +57,7 @@ impl OperatorProof for Names {
     }
 }
 
-pub(crate) struct Fixture {
+pub(crate) struct LimitedApi {
     router: Router,
     manager: KeyManager,
     pub(crate) clock: ManualClock,
@@ -74,7 +74,7 @@ const THERE: &str = "198.51.100.1";
 /// Open for any number of proofs.
 const OPEN: usize = 1_000_000;
 
-impl Fixture {
+impl LimitedApi {
     pub(crate) fn new() -> Self {
         Self::with(|admin| admin)
     }
@@ -181,7 +181,7 @@ pub(crate) fn outcomes(events: &[AuditEvent]) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_hundred_and_first_failed_proof_of_an_address_in_a_minute_is_429() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     api.exhaust(HERE, "stranger").await;
     let (status, problem) = api.send(HERE, "stranger", "GET /keys", None).await;
     assert_eq!(
@@ -202,7 +202,7 @@ async fn every_call_without_a_proven_operator_counts() {
         request.headers_mut().insert("sec-fetch-site", site);
         request
     };
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     for _ in 0..25 {
         for (by, ask, status) in [
             ("stranger", "GET /openapi.json", 401),
@@ -228,7 +228,7 @@ async fn every_call_without_a_proven_operator_counts() {
 
 #[tokio::test]
 async fn an_operator_works_beside_clients_that_fail() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     for attempt in 0..600 {
         api.status(HERE, &format!("stranger{attempt}"), "GET /keys")
             .await;
@@ -241,7 +241,7 @@ async fn an_operator_works_beside_clients_that_fail() {
 
 #[tokio::test]
 async fn in_a_flood_known_credentials_are_asked_about_and_others_four_times_a_second() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     assert_eq!(api.status(HERE, "owner", "GET /keys").await, 200);
     for attempt in 0..1200 {
         api.status(HERE, &format!("stranger{attempt}"), "GET /keys")
@@ -269,7 +269,7 @@ async fn in_a_flood_known_credentials_are_asked_about_and_others_four_times_a_se
 
 #[tokio::test]
 async fn credentials_that_fail_are_known_no_more() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     assert_eq!(api.status(HERE, "owner", "GET /keys").await, 200);
     api.clock.advance(Duration::from_secs(601));
     assert_eq!(api.status(HERE, "outsider", "GET /keys").await, 200);
@@ -283,7 +283,7 @@ async fn credentials_that_fail_are_known_no_more() {
 
 #[tokio::test]
 async fn ipv6_clients_are_counted_by_their_networks() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     // A /64 has a hundred, whichever of its addresses fails.
     for host in 0..100 {
         let from = format!("2001:db8::{host:x}");
@@ -312,7 +312,7 @@ async fn ipv6_clients_are_counted_by_their_networks() {
 
 #[tokio::test]
 async fn a_proof_without_an_answer_and_a_client_without_an_address_count_for_nobody() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     for _ in 0..150 {
         assert_eq!(api.status(HERE, "down", "GET /keys").await, 503);
         assert_eq!(api.status("", "stranger", "GET /keys").await, 401);
@@ -323,11 +323,11 @@ async fn a_proof_without_an_answer_and_a_client_without_an_address_count_for_nob
 #[tokio::test]
 async fn a_host_sets_how_much_may_fail() {
     let two = Quotas::new([Quota::per_minute(2).unwrap()]).unwrap();
-    let api = Fixture::with(|admin| admin.failures(Some(two)));
+    let api = LimitedApi::with(|admin| admin.failures(Some(two)));
     for status in [401, 401, 429, 429] {
         assert_eq!(api.status(HERE, "", "GET /keys").await, status);
     }
-    let api = Fixture::with(|admin| admin.failures(None));
+    let api = LimitedApi::with(|admin| admin.failures(None));
     for _ in 0..1500 {
         assert_eq!(api.status(HERE, "", "GET /keys").await, 401);
     }
@@ -336,7 +336,7 @@ async fn a_host_sets_how_much_may_fail() {
 #[tokio::test]
 async fn errors_of_a_proven_operator_count_against_its_own_quota_only() {
     let quota = Quotas::new([Quota::per_minute(200).unwrap()]).unwrap();
-    let api = Fixture::with(|admin| admin.quotas(Some(quota)));
+    let api = LimitedApi::with(|admin| admin.quotas(Some(quota)));
     for _ in 0..50 {
         for (ask, body, status) in [
             ("GET /keys/unknown", None, 404),
@@ -362,7 +362,7 @@ async fn errors_of_a_proven_operator_count_against_its_own_quota_only() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_while_it_is_proven_has_failed() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     api.proof.gate.forget_permits(OPEN);
     for _ in 0..100 {
         let router = api.router.clone();
@@ -382,7 +382,7 @@ async fn a_client_that_goes_away_while_it_is_proven_has_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_proof_that_hangs_is_503_and_counts_for_nobody() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     api.proof.gate.forget_permits(OPEN);
     let began = tokio::time::Instant::now();
     assert_eq!(api.status(HERE, "owner", "GET /keys").await, 503);
@@ -393,7 +393,7 @@ async fn a_proof_that_hangs_is_503_and_counts_for_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn so_many_proofs_are_asked_for_at_once_and_known_operators_wait_for_none() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     assert_eq!(api.status(HERE, "owner", "GET /keys").await, 200);
     api.asked();
     api.proof.gate.forget_permits(OPEN);

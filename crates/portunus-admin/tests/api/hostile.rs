@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::everywhere::{fresh_hex, good};
-use crate::world::{Ask, World};
+use crate::fixture::{Ask, Fixture};
 
 /// Values that are wrong in most places.
 fn odd_values() -> Vec<Value> {
@@ -55,13 +55,13 @@ fn odd_values() -> Vec<Value> {
 
 #[tokio::test]
 async fn no_value_of_any_member_brings_an_answer_that_is_not_documented() {
-    let world = World::new().await;
-    for (method, template, operation) in world.document.operations() {
+    let fixture = Fixture::new().await;
+    for (method, template, operation) in fixture.document.operations() {
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-        let Some(members) = world.document.resolved(schema)["properties"].as_object() else {
+        let Some(members) = fixture.document.resolved(schema)["properties"].as_object() else {
             continue;
         };
-        let mut ask = good(&world, &method, &template).await;
+        let mut ask = good(&fixture, &method, &template).await;
         for name in members.keys().map(String::as_str).chain(["unknown", ""]) {
             for value in odd_values() {
                 let mut body: Value = ask
@@ -69,14 +69,14 @@ async fn no_value_of_any_member_brings_an_answer_that_is_not_documented() {
                     .as_deref()
                     .map_or(json!({}), |body| serde_json::from_slice(body).unwrap());
                 body[name] = value;
-                let answer = world.ask(&ask.clone().json(&body)).await;
-                let allowed = world.document.faults(schema, &body).is_empty();
+                let answer = fixture.ask(&ask.clone().json(&body)).await;
+                let allowed = fixture.document.faults(schema, &body).is_empty();
                 assert!(
                     allowed || answer.status >= 400,
                     "{method} {template} took {body}"
                 );
                 if answer.status < 300 {
-                    ask = good(&world, &method, &template).await;
+                    ask = good(&fixture, &method, &template).await;
                 }
             }
         }
@@ -85,7 +85,7 @@ async fn no_value_of_any_member_brings_an_answer_that_is_not_documented() {
 
 #[tokio::test]
 async fn no_body_brings_an_answer_that_is_not_documented() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let bodies: [&[u8]; 14] = [
         b"",
@@ -104,13 +104,13 @@ async fn no_body_brings_an_answer_that_is_not_documented() {
         nested.as_bytes(),
     ];
     let large = vec![b' '; (4 << 20) + 1];
-    for (method, template, operation) in world.document.operations() {
+    for (method, template, operation) in fixture.document.operations() {
         let takes = operation["requestBody"].is_object();
         for body in bodies.iter().copied().chain([large.as_slice()]) {
-            let ask = good(&world, &method, &template).await.raw(body);
+            let ask = good(&fixture, &method, &template).await.raw(body);
             let ask = ask.header("content-type", "application/json");
-            let answer = crate::world::send(&world.router, &ask).await;
-            world
+            let answer = crate::fixture::send(&fixture.router, &ask).await;
+            fixture
                 .document
                 .check_as(&answer.status.to_string(), &ask, &answer);
             let nothing = body.trim_ascii().is_empty() && body.len() < 10;
@@ -128,8 +128,8 @@ async fn no_body_brings_an_answer_that_is_not_documented() {
 
 #[tokio::test]
 async fn no_parameter_brings_an_answer_that_is_not_documented() {
-    let world = World::new().await;
-    let id = world.plain().await;
+    let fixture = Fixture::new().await;
+    let id = fixture.plain().await;
     let odd = [
         "",
         "0",
@@ -163,7 +163,7 @@ async fn no_parameter_brings_an_answer_that_is_not_documented() {
         "0000-01-01T00:00:00Z",
         "live",
     ];
-    for (method, template, operation) in world.document.operations() {
+    for (method, template, operation) in fixture.document.operations() {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         let names = parameters
             .filter(|parameter| parameter["in"] == "query")
@@ -173,8 +173,8 @@ async fn no_parameter_brings_an_answer_that_is_not_documented() {
                 let ask = Ask::new(&method, &template)
                     .of(&id)
                     .query(&format!("{name}={value}"));
-                let answer = crate::world::send(&world.router, &ask).await;
-                world
+                let answer = crate::fixture::send(&fixture.router, &ask).await;
+                fixture
                     .document
                     .check_as(&answer.status.to_string(), &ask, &answer);
             }
@@ -182,7 +182,7 @@ async fn no_parameter_brings_an_answer_that_is_not_documented() {
         if !template.contains("/events")
             && operation["parameters"].to_string().contains("\"query\"")
         {
-            world
+            fixture
                 .expect(400, Ask::new(&method, &template).of(&id).query("unknown=1"))
                 .await;
         }
@@ -191,7 +191,7 @@ async fn no_parameter_brings_an_answer_that_is_not_documented() {
 
 #[tokio::test]
 async fn no_field_of_a_request_brings_an_answer_that_is_not_documented() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let odd: [&[u8]; 12] = [
         b"",
         b" ",
@@ -220,17 +220,17 @@ async fn no_field_of_a_request_brings_an_answer_that_is_not_documented() {
             "content-encoding",
         ] {
             for value in odd {
-                let ask = good(&world, method, template).await.header(name, value);
-                let answer = crate::world::send(&world.router, &ask).await;
-                world
+                let ask = good(&fixture, method, template).await.header(name, value);
+                let answer = crate::fixture::send(&fixture.router, &ask).await;
+                fixture
                     .document
                     .check_as(&answer.status.to_string(), &ask, &answer);
-                let twice = good(&world, method, template)
+                let twice = good(&fixture, method, template)
                     .await
                     .header(name, value)
                     .header(name, "second");
-                let answer = crate::world::send(&world.router, &twice).await;
-                world
+                let answer = crate::fixture::send(&fixture.router, &twice).await;
+                fixture
                     .document
                     .check_as(&answer.status.to_string(), &twice, &answer);
             }
@@ -238,21 +238,21 @@ async fn no_field_of_a_request_brings_an_answer_that_is_not_documented() {
     }
     let import = Ask::new("POST", "/import").header("idempotency-key", "x");
     let body = json!({ "name": "n", "digest": { "scheme": "sha256", "hex": fresh_hex() } });
-    let answer = crate::world::send(&world.router, &import.json(&body)).await;
+    let answer = crate::fixture::send(&fixture.router, &import.json(&body)).await;
     assert_eq!(answer.status, 201);
 }
 
 #[tokio::test]
 async fn an_id_that_is_no_text_is_unknown() {
-    let world = World::new().await;
-    for (method, template, _) in world
+    let fixture = Fixture::new().await;
+    for (method, template, _) in fixture
         .document
         .operations()
         .into_iter()
         .filter(|(_, path, _)| path.contains("{id}"))
     {
-        world
-            .expect(404, good(&world, &method, &template).await.of("%FF"))
+        fixture
+            .expect(404, good(&fixture, &method, &template).await.of("%FF"))
             .await;
     }
 }

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::everywhere::{fresh_hex, good};
-use crate::world::{Ask, World, send};
+use crate::fixture::{Ask, Fixture, send};
 
 /// What a body is refused with: its status and detail.
-async fn refusal(world: &World, ask: Ask) -> (u16, String) {
-    let answer = send(&world.router, &ask).await;
+async fn refusal(fixture: &Fixture, ask: Ask) -> (u16, String) {
+    let answer = send(&fixture.router, &ask).await;
     let detail = answer.json()["detail"].as_str().unwrap_or_default().into();
     (answer.status, detail)
 }
@@ -19,7 +19,7 @@ fn import(rest: &str) -> Ask {
 
 #[tokio::test]
 async fn a_member_that_stands_twice_is_refused_everywhere_and_at_every_depth() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for rest in [
         r#""name":"a","name":"b""#,
         r#""name":"a","name":"a""#,
@@ -31,7 +31,7 @@ async fn a_member_that_stands_twice_is_refused_everywhere_and_at_every_depth() {
         r#""name":"n","owner":{"user_email":"a@b.c","user_email":"d@b.c"}"#,
         r#""name":"n","rate_limit_config":{"requests_per_minute":1,"requests_per_minute":2}"#,
     ] {
-        let id = world.plain().await;
+        let id = fixture.plain().await;
         let asks = [
             Ask::new("POST", "/keys").raw(format!("{{{rest}}}")),
             Ask::new("PATCH", "/keys/{id}")
@@ -40,31 +40,31 @@ async fn a_member_that_stands_twice_is_refused_everywhere_and_at_every_depth() {
             import(rest),
         ];
         for ask in asks {
-            let (status, detail) = refusal(&world, ask.clone()).await;
+            let (status, detail) = refusal(&fixture, ask.clone()).await;
             assert_eq!(status, 422, "{ask:?}: {detail}");
             assert!(detail.contains("duplicate field"), "{ask:?}: {detail}");
         }
         let show = Ask::new("GET", "/keys/{id}").of(&id);
-        assert_eq!(world.expect(200, show).await.json()["version"], 1);
+        assert_eq!(fixture.expect(200, show).await.json()["version"], 1);
     }
     let others = [
         import(r#""name":"n","digest":{"scheme":"sha256"}"#),
         Ask::new("POST", "/verify").raw(r#"{"key":"a","key":"b"}"#),
         Ask::new("POST", "/keys/{id}/revoke")
-            .of(&world.plain().await)
+            .of(&fixture.plain().await)
             .raw(r#"{"reason":"a","reason":"b"}"#),
         Ask::new("POST", "/keys/{id}/rotate")
-            .of(&world.plain().await)
+            .of(&fixture.plain().await)
             .raw(r#"{"grace_seconds":1,"grace_seconds":2}"#),
     ];
     for ask in others {
-        assert_eq!(refusal(&world, ask.clone()).await.0, 422, "{ask:?}");
+        assert_eq!(refusal(&fixture, ask.clone()).await.0, 422, "{ask:?}");
     }
 }
 
 #[tokio::test]
 async fn numbers_in_metadata_are_kept() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for number in [
         "31.245270191439438",
         "0.1",
@@ -86,9 +86,9 @@ async fn numbers_in_metadata_are_kept() {
             Ask::new("POST", "/keys").raw(format!("{{{rest}}}")),
             import(&rest),
         ] {
-            let made = world.expect(201, ask).await.json();
+            let made = fixture.expect(201, ask).await.json();
             let ask = Ask::new("GET", "/keys/{id}").of(made["record"]["id"].as_str().unwrap());
-            let shown = send(&world.router, &ask).await.json();
+            let shown = send(&fixture.router, &ask).await.json();
             let (top, deep) = (&shown["metadata"]["n"], &shown["metadata"]["deep"][0]["n"]);
             assert_eq!(top, deep);
             match number.parse::<i128>() {
@@ -110,7 +110,7 @@ async fn numbers_in_metadata_are_kept() {
             format!(r#"{{"a\"1":[1,{{"n":[{number}]}}]}}"#),
         ] {
             let rest = format!(r#""name":"n","metadata":{metadata}"#);
-            let id = world.plain().await;
+            let id = fixture.plain().await;
             for ask in [
                 Ask::new("POST", "/keys").raw(format!("{{{rest}}}")),
                 Ask::new("PATCH", "/keys/{id}")
@@ -118,21 +118,21 @@ async fn numbers_in_metadata_are_kept() {
                     .raw(format!("{{{rest}}}")),
                 import(&rest),
             ] {
-                let (status, detail) = refusal(&world, ask.clone()).await;
+                let (status, detail) = refusal(&fixture, ask.clone()).await;
                 assert_eq!(status, 422, "{ask:?}: {detail}");
             }
         }
     }
     // In a text they are no numbers.
     let text = json!({ "name": "n", "metadata": { "n": "\\\"99999999999999999999\"" } });
-    world
+    fixture
         .expect(201, Ask::new("POST", "/keys").json(&text))
         .await;
 }
 
 #[tokio::test]
 async fn json_has_one_kind_of_number() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (number, whole) in [
         ("60", Some(60)),
         ("60.0", Some(60)),
@@ -146,21 +146,21 @@ async fn json_has_one_kind_of_number() {
         ("true", None),
     ] {
         let limits = format!(r#"{{"rate_limit_config":{{"requests_per_minute":{number}}}}}"#);
-        let id = world.plain().await;
+        let id = fixture.plain().await;
         let change = Ask::new("PATCH", "/keys/{id}").of(&id).raw(limits);
         let rotate = Ask::new("POST", "/keys/{id}/rotate")
             .of(&id)
             .raw(format!(r#"{{"grace_seconds":{number}}}"#));
         match whole {
             None => {
-                world.expect(422, change).await;
-                world.expect(422, rotate).await;
+                fixture.expect(422, change).await;
+                fixture.expect(422, rotate).await;
             }
             Some(whole) => {
-                let changed = world.expect(200, change).await.json();
+                let changed = fixture.expect(200, change).await.json();
                 let limits = &changed["rate_limit_config"];
                 assert_eq!(limits["requests_per_minute"], json!(whole), "{number}");
-                world.expect(201, rotate).await;
+                fixture.expect(201, rotate).await;
             }
         }
     }
@@ -168,7 +168,7 @@ async fn json_has_one_kind_of_number() {
 
 #[tokio::test]
 async fn a_byte_order_mark_is_named() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (method, template) in [
         ("POST", "/keys"),
         ("PATCH", "/keys/{id}"),
@@ -178,9 +178,9 @@ async fn a_byte_order_mark_is_named() {
         ("POST", "/keys/{id}/rotate"),
     ] {
         for mark in [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"] {
-            let ask = good(&world, method, template).await;
+            let ask = good(&fixture, method, template).await;
             let body = [mark, ask.body.as_deref().unwrap_or(b"{}")].concat();
-            let (status, detail) = refusal(&world, ask.raw(body)).await;
+            let (status, detail) = refusal(&fixture, ask.raw(body)).await;
             assert_eq!(status, 400, "{method} {template}");
             assert!(detail.contains("byte order mark"), "{detail}");
         }
@@ -189,8 +189,8 @@ async fn a_byte_order_mark_is_named() {
 
 #[tokio::test]
 async fn a_plus_in_a_query_is_named_where_it_cannot_be_a_space() {
-    let world = World::new().await;
-    let (id, _) = world.key(json!({ "name": "two words" })).await;
+    let fixture = Fixture::new().await;
+    let (id, _) = fixture.key(json!({ "name": "two words" })).await;
     for (template, query) in [
         ("/keys/{id}/usage", "from=2027-01-15T08:00:00+01:00"),
         ("/keys/{id}/usage", "to=2027-01-15T08:00:00+01:00"),
@@ -201,25 +201,25 @@ async fn a_plus_in_a_query_is_named_where_it_cannot_be_a_space() {
         ("/events", "actor=ann+keys%40example.com"),
     ] {
         let ask = Ask::new("GET", template).of(&id).query(query);
-        let (status, detail) = refusal(&world, ask).await;
+        let (status, detail) = refusal(&fixture, ask).await;
         assert_eq!(status, 400, "{query}");
         assert!(detail.contains("%2B"), "{query}: {detail}");
     }
     // Where words are looked for, it is what forms write for a space.
     for query in ["query=two+words", "query=two%20words"] {
-        let page = send(&world.router, &Ask::new("GET", "/keys").query(query)).await;
+        let page = send(&fixture.router, &Ask::new("GET", "/keys").query(query)).await;
         assert_eq!(page.json()["items"].as_array().unwrap().len(), 1, "{query}");
     }
     let escaped = Ask::new("GET", "/keys/{id}/usage").of(&id);
     let escaped = escaped.query("from=2027-01-15T08:00:00%2B01:00&to=2027-01-16T08:00:00Z");
-    assert_eq!(send(&world.router, &escaped).await.status, 200);
+    assert_eq!(send(&fixture.router, &escaped).await.status, 200);
 }
 
 #[tokio::test]
 async fn an_empty_parameter_is_absent_and_the_document_says_so() {
-    let world = World::new().await;
-    let id = world.plain().await;
-    for (method, template, operation) in world.document.operations() {
+    let fixture = Fixture::new().await;
+    let id = fixture.plain().await;
+    for (method, template, operation) in fixture.document.operations() {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         for parameter in parameters.filter(|parameter| parameter["in"] == "query") {
             let name = parameter["name"].as_str().unwrap();
@@ -227,22 +227,22 @@ async fn an_empty_parameter_is_absent_and_the_document_says_so() {
             let about = parameter["description"].as_str().unwrap();
             assert!(about.contains("empty"), "{template} {name}: {about}");
             let ask = Ask::new(&method, &template).of(&id);
-            let usual = world.expect(200, ask.clone()).await.json();
+            let usual = fixture.expect(200, ask.clone()).await.json();
             for query in [
                 format!("{name}="),
                 name.to_owned(),
                 format!("{name}=&{name}="),
             ] {
-                let answer = world.expect(200, ask.clone().query(&query)).await.json();
+                let answer = fixture.expect(200, ask.clone().query(&query)).await.json();
                 assert_eq!(answer, usual, "{template}?{query}");
             }
         }
     }
     let every = "status=&environment=&query=&limit=&cursor=";
-    let all = world
+    let all = fixture
         .expect(200, Ask::new("GET", "/keys").query(every))
         .await;
-    let given = world
+    let given = fixture
         .expect(200, Ask::new("GET", "/keys").query("limit=&limit=50"))
         .await;
     assert_eq!(all.json(), given.json());

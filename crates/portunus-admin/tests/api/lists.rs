@@ -9,7 +9,7 @@ use portunus::key::{Environment, KeyId, KeyKind, KeyRecord, Owner, TenantId};
 use portunus::store::ListQuery;
 use serde_json::{Value, json};
 
-use crate::world::{Ask, World};
+use crate::fixture::{Ask, Fixture};
 
 fn ids(page: &Value) -> Vec<&str> {
     let items = page["items"].as_array().unwrap().iter();
@@ -18,14 +18,14 @@ fn ids(page: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_named_to_whoever_sees_the_whole_list_and_to_nobody_else() {
-    let world = World::new().await;
-    let (spoilt, whole) = (world.plain().await, world.plain().await);
-    world.clock.advance(Duration::from_secs(1));
+    let fixture = Fixture::new().await;
+    let (spoilt, whole) = (fixture.plain().await, fixture.plain().await);
+    fixture.clock.advance(Duration::from_secs(1));
     let issue = Ask::new("POST", "/keys").by("outsider");
     let issue = issue.json(&json!({ "name": "theirs" }));
-    let theirs = world.expect(201, issue).await.json()["record"]["id"].clone();
+    let theirs = fixture.expect(201, issue).await.json()["record"]["id"].clone();
     let theirs = theirs.as_str().unwrap();
-    world.spoil(&spoilt);
+    fixture.spoil(&spoilt);
     let named = json!([format!("row {spoilt}")]);
     let expected = [
         ("owner", vec![whole.as_str()], Some(&named)),
@@ -36,7 +36,7 @@ async fn a_row_that_cannot_be_read_is_named_to_whoever_sees_the_whole_list_and_t
     for (operator, shown, corrupt) in expected {
         for query in ["limit=50", "query=plain"] {
             let ask = Ask::new("GET", "/keys").by(operator).query(query);
-            let answer = world.expect(200, ask).await;
+            let answer = fixture.expect(200, ask).await;
             let page = answer.json();
             if query == "limit=50" {
                 assert_eq!(ids(&page), shown, "{operator}: {page}");
@@ -50,15 +50,15 @@ async fn a_row_that_cannot_be_read_is_named_to_whoever_sees_the_whole_list_and_t
     }
     // What is not in the part of the list that is shown is not named with it.
     let ask = Ask::new("GET", "/keys").query("limit=1");
-    let page = world.expect(200, ask).await.json();
+    let page = fixture.expect(200, ask).await.json();
     assert_eq!((ids(&page), page.get("corrupt")), (vec![&*whole], None));
 }
 
 #[tokio::test]
 async fn a_page_that_is_empty_because_so_many_rows_do_not_match_has_a_cursor_to_the_rest() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let owner = Owner::tenant(TenantId::new("tenant_ours").unwrap());
-    let newest = world.clock.now();
+    let newest = fixture.clock.now();
     for number in 0..=ListQuery::MOST_SCANNED as u64 {
         let is_last = number == ListQuery::MOST_SCANNED as u64;
         let record = KeyRecord::new(
@@ -69,7 +69,7 @@ async fn a_page_that_is_empty_because_so_many_rows_do_not_match_has_a_cursor_to_
             owner.clone(),
             newest - Duration::from_millis(number),
         );
-        world.keep(number, record).await;
+        fixture.keep(number, record).await;
     }
     let event = |number: u64| {
         let outcome = match number {
@@ -82,14 +82,14 @@ async fn a_page_that_is_empty_because_so_many_rows_do_not_match_has_a_cursor_to_
         event
     };
     let events: Vec<_> = (0..=ListQuery::MOST_SCANNED as u64).map(event).collect();
-    world.note_all(&events).await;
+    fixture.note_all(&events).await;
     for (path, query) in [("/keys", "query=needle"), ("/events", "outcome=FAILED")] {
         let list = |query: String| Ask::new("GET", path).query(&query);
-        let first = world.expect(200, list(query.to_owned())).await.json();
+        let first = fixture.expect(200, list(query.to_owned())).await.json();
         assert_eq!(first["items"], json!([]), "{path}");
         let cursor = first["next_cursor"].as_str().unwrap();
         let rest = list(format!("{query}&cursor={cursor}"));
-        let rest = world.expect(200, rest).await.json();
+        let rest = fixture.expect(200, rest).await.json();
         let found = rest["items"].as_array().unwrap().len();
         assert_eq!((found, &rest["next_cursor"]), (1, &Value::Null), "{path}");
     }

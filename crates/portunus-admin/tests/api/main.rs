@@ -10,6 +10,7 @@ mod cross_site;
 mod document;
 mod everywhere;
 mod failures;
+mod fixture;
 mod hostile;
 mod json;
 mod lists;
@@ -20,20 +21,19 @@ mod security;
 mod structure;
 mod times;
 mod verifying;
-mod world;
 
-use world::World;
+use fixture::Fixture;
 
 #[tokio::test]
 async fn every_documented_answer_is_given_and_every_answer_is_documented() {
-    let world = World::new().await;
-    everywhere::each_call_is_refused_for_want_of_proof_standing_quota_or_storage(&world).await;
-    calls::keys_are_made_taken_over_and_listed(&world).await;
-    calls::keys_are_shown_changed_and_ended(&world).await;
-    calls::keys_are_rotated_and_made_primary(&world).await;
-    calls::secrets_are_verified(&world).await;
-    calls::what_happened_is_told(&world).await;
-    let (documented, seen) = (world.document.documented(), world.document.seen());
+    let fixture = Fixture::new().await;
+    everywhere::each_call_is_refused_for_want_of_proof_standing_quota_or_storage(&fixture).await;
+    calls::keys_are_made_taken_over_and_listed(&fixture).await;
+    calls::keys_are_shown_changed_and_ended(&fixture).await;
+    calls::keys_are_rotated_and_made_primary(&fixture).await;
+    calls::secrets_are_verified(&fixture).await;
+    calls::what_happened_is_told(&fixture).await;
+    let (documented, seen) = (fixture.document.documented(), fixture.document.seen());
     let never: Vec<_> = documented.difference(&seen).collect();
     assert!(never.is_empty(), "documented, but never seen: {never:#?}");
     // What is not documented was never recorded as seen: check() panics first.

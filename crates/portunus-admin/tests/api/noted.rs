@@ -6,11 +6,11 @@ use std::time::Duration;
 use portunus::quota::{Quota, Quotas};
 use serde_json::{Value, json};
 
-use crate::failures::{Fixture, HERE, outcomes};
+use crate::failures::{HERE, LimitedApi, outcomes};
 
 #[tokio::test]
 async fn a_failed_proof_is_an_event_that_the_host_sees_and_no_tenant() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     let secret = "Bearer op_5ca1ab1e5ca1ab1e";
     api.status(HERE, secret, "GET /keys/op_5ca1ab1e?query=op_5ca1ab1e")
         .await;
@@ -46,7 +46,7 @@ async fn a_failed_proof_is_an_event_that_the_host_sees_and_no_tenant() {
 
 #[tokio::test]
 async fn a_flood_leaves_a_hundred_events_and_how_many_are_missing() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     for _ in 0..300 {
         api.status(HERE, "stranger", "GET /keys").await;
     }
@@ -57,7 +57,7 @@ async fn a_flood_leaves_a_hundred_events_and_how_many_are_missing() {
 
 #[tokio::test]
 async fn every_refusal_of_a_proven_operator_is_one_event_of_its_own() {
-    let api = Fixture::new();
+    let api = LimitedApi::new();
     let (id, secret) = api.issue().await;
     api.events().await;
     let of = |ask: &str| ask.replace("{id}", &id);
@@ -197,7 +197,7 @@ async fn every_refusal_of_a_proven_operator_is_one_event_of_its_own() {
 #[tokio::test]
 async fn the_refusals_of_an_operator_beyond_its_quota_do_not_fill_the_log() {
     let one = Quotas::new([Quota::per_minute(1).unwrap()]).unwrap();
-    let api = Fixture::with(|admin| admin.quotas(Some(one)));
+    let api = LimitedApi::with(|admin| admin.quotas(Some(one)));
     for _ in 0..301 {
         api.status(HERE, "owner", "GET /keys").await;
     }
@@ -210,7 +210,7 @@ async fn the_refusals_of_an_operator_beyond_its_quota_do_not_fill_the_log() {
 #[tokio::test]
 async fn unknown_keys_are_counted_for_whoever_verifies_them_and_known_ones_are_shown() {
     let quota = Quotas::new([Quota::per_minute(3).unwrap()]).unwrap();
-    let api = Fixture::with(|admin| admin.failed_verifications(Some(quota)));
+    let api = LimitedApi::with(|admin| admin.failed_verifications(Some(quota)));
     let (_, secret) = api.issue().await;
     let known = json!({ "key": secret }).to_string();
     let unknown = json!({ "key": format!("acme_live_{}", "x".repeat(32)) }).to_string();

@@ -6,19 +6,19 @@ use portunus::quota::{Quota, Quotas};
 use serde_json::{Value, json};
 
 use crate::everywhere::fresh_hex;
-use crate::world::{Ask, World};
+use crate::fixture::{Ask, Fixture};
 
-async fn patch(world: &World, id: &str, body: &Value) -> Value {
+async fn patch(fixture: &Fixture, id: &str, body: &Value) -> Value {
     let ask = Ask::new("PATCH", "/keys/{id}").of(id).json(body);
-    world.expect(200, ask).await.json()
+    fixture.expect(200, ask).await.json()
 }
 
 /// A world whose keys have 60 a minute, 1000 an hour and 5000 a day.
-async fn with_a_day() -> World {
+async fn with_a_day() -> Fixture {
     let day = Quota::new("day", 5000, Duration::from_secs(86_400)).unwrap();
     let usual = Quotas::default();
     let all = usual.as_slice().iter().cloned().chain([day]);
-    World::limiting(Quotas::new(all).unwrap()).await
+    Fixture::limiting(Quotas::new(all).unwrap()).await
 }
 
 fn limits(minute: u64, hour: u64) -> Value {
@@ -27,7 +27,7 @@ fn limits(minute: u64, hour: u64) -> Value {
 
 #[tokio::test]
 async fn limits_that_are_not_named_stay() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (own, change, expected) in [
         // Of a key with 5 a minute and 50 an hour:
         (true, json!({ "requests_per_minute": 6 }), limits(6, 50)),
@@ -61,17 +61,17 @@ async fn limits_that_are_not_named_stay() {
         if own {
             body["rate_limit_config"] = limits(5, 50);
         }
-        let (id, _) = world.key(body).await;
-        let changed = patch(&world, &id, &json!({ "rate_limit_config": change })).await;
+        let (id, _) = fixture.key(body).await;
+        let changed = patch(&fixture, &id, &json!({ "rate_limit_config": change })).await;
         assert_eq!(changed["rate_limit_config"], expected, "{own}: {change}");
         let show = Ask::new("GET", "/keys/{id}").of(&id);
-        assert_eq!(world.expect(200, show).await.json(), changed);
+        assert_eq!(fixture.expect(200, show).await.json(), changed);
     }
 }
 
 #[tokio::test]
 async fn windows_of_the_hosts_own_are_shown_and_stay() {
-    let world = with_a_day().await;
+    let fixture = with_a_day().await;
     let all = |minute: u64, hour: u64, day: u64| {
         json!({
             "requests_per_minute": minute, "requests_per_hour": hour, "requests_per_day": day,
@@ -84,22 +84,22 @@ async fn windows_of_the_hosts_own_are_shown_and_stay() {
         (json!({ "requests_per_day": null }), all(60, 1000, 5000)),
     ] {
         let body = json!({ "name": "key", "rate_limit_config": issued });
-        let (id, _) = world.key(body.clone()).await;
+        let (id, _) = fixture.key(body.clone()).await;
         let show = || Ask::new("GET", "/keys/{id}").of(&id);
-        let record = world.expect(200, show()).await.json();
+        let record = fixture.expect(200, show()).await.json();
         assert_eq!(record["rate_limit_config"], shown, "{issued}");
         let mut import = body;
         import["digest"] = json!({ "scheme": "sha256", "hex": fresh_hex() });
         let import = Ask::new("POST", "/import").json(&import);
-        let imported = world.expect(201, import).await.json();
+        let imported = fixture.expect(201, import).await.json();
         assert_eq!(imported["record"]["rate_limit_config"], shown, "{issued}");
-        let list = world.expect(200, Ask::new("GET", "/keys")).await.json();
+        let list = fixture.expect(200, Ask::new("GET", "/keys")).await.json();
         assert_eq!(list["items"][1]["rate_limit_config"], shown, "{issued}");
         // What was shown can be sent back.
-        let back = patch(&world, &id, &json!({ "rate_limit_config": shown })).await;
+        let back = patch(&fixture, &id, &json!({ "rate_limit_config": shown })).await;
         assert_eq!(back["rate_limit_config"], shown);
         let hour = patch(
-            &world,
+            &fixture,
             &id,
             &json!({ "rate_limit_config": { "requests_per_hour": 100 } }),
         )
@@ -110,15 +110,15 @@ async fn windows_of_the_hosts_own_are_shown_and_stay() {
         );
     }
     for (member, status) in [("requests_per_day", 200), ("requests_per_week", 422)] {
-        let ask = Ask::new("PATCH", "/keys/{id}").of(&world.plain().await);
+        let ask = Ask::new("PATCH", "/keys/{id}").of(&fixture.plain().await);
         let body = json!({ "rate_limit_config": { member: 9 } });
-        world.expect(status, ask.json(&body)).await;
+        fixture.expect(status, ask.json(&body)).await;
     }
 }
 
 #[tokio::test]
 async fn metadata_is_merged_at_every_depth() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let before = json!({ "team": "billing", "contact": { "name": "Ann", "tags": [1, 2] } });
     for (change, expected) in [
         (json!({}), before.clone()),
@@ -150,23 +150,23 @@ async fn metadata_is_merged_at_every_depth() {
         (json!({ "unknown": null }), before.clone()),
         (Value::Null, json!({})),
     ] {
-        let (id, _) = world
+        let (id, _) = fixture
             .key(json!({ "name": "key", "metadata": before }))
             .await;
-        let changed = patch(&world, &id, &json!({ "metadata": change })).await;
+        let changed = patch(&fixture, &id, &json!({ "metadata": change })).await;
         assert_eq!(changed["metadata"], expected, "{change}");
     }
 }
 
 #[tokio::test]
 async fn metadata_has_its_bound_after_the_merge_too() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let half = "x".repeat(9000);
-    let (id, _) = world
+    let (id, _) = fixture
         .key(json!({ "name": "key", "metadata": { "one": half } }))
         .await;
     let ask = Ask::new("PATCH", "/keys/{id}").of(&id);
-    let fault = world
+    let fault = fixture
         .expect(422, ask.json(&json!({ "metadata": { "two": half } })))
         .await
         .json();
@@ -178,10 +178,12 @@ async fn metadata_has_its_bound_after_the_merge_too() {
 
 #[tokio::test]
 async fn what_is_always_there_cannot_be_null() {
-    let world = World::new().await;
-    let id = world.plain().await;
+    let fixture = Fixture::new().await;
+    let id = fixture.plain().await;
     for member in ["name", "scopes", "access", "enabled"] {
         let ask = Ask::new("PATCH", "/keys/{id}").of(&id);
-        world.expect(422, ask.json(&json!({ member: null }))).await;
+        fixture
+            .expect(422, ask.json(&json!({ member: null })))
+            .await;
     }
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::world::{Answer, Ask, NEST, Names, send};
+use crate::fixture::{Answer, Ask, NEST, Names, send};
 
 /// A log that takes as many batches as there are permits.
 #[derive(Debug, Clone)]
@@ -201,7 +201,7 @@ async fn whoever_gives_up_reading_loses_nobodys_events_and_counts() {
 #[tokio::test]
 async fn a_change_that_other_nodes_could_not_be_told_of_is_done_and_the_answer_says_so() {
     let node = Node::new().await;
-    let untold = || StoreError::untold(Duration::from_secs(60), "the bus is down");
+    let untold = || StoreError::not_published(Duration::from_secs(60), "the bus is down");
     node.store.fail_with(Point::After(Call::Apply), untold);
     // A secret is not lost for it.
     let body = serde_json::json!({"name": "another", "owner": {"tenant_id": "tenant_ours"}});

@@ -7,7 +7,7 @@ use portunus::audit::MemoryAudit;
 use portunus_test_support::Setup;
 use serde_json::{Value, json};
 
-use crate::world::{Ask, NEST, World, send};
+use crate::fixture::{Ask, Fixture, NEST, send};
 
 fn each<'v>(value: &'v Value, see: &mut impl FnMut(&'v serde_json::Map<String, Value>)) {
     match value {
@@ -22,7 +22,7 @@ fn each<'v>(value: &'v Value, see: &mut impl FnMut(&'v serde_json::Map<String, V
 
 #[tokio::test]
 async fn every_reference_leads_somewhere_and_nothing_is_left_over() {
-    let document = World::new().await.document.whole;
+    let document = Fixture::new().await.document.whole;
     let mut referred = BTreeSet::new();
     each(&document, &mut |object| {
         if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
@@ -47,9 +47,9 @@ async fn every_reference_leads_somewhere_and_nothing_is_left_over() {
 
 #[tokio::test]
 async fn operations_have_names_of_their_own_and_parameters_that_stand_in_their_paths() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let mut ids = BTreeSet::new();
-    for (method, path, operation) in world.document.operations() {
+    for (method, path, operation) in fixture.document.operations() {
         assert!(
             ids.insert(operation["operationId"].as_str().unwrap()),
             "{method} {path}"
@@ -85,7 +85,7 @@ async fn operations_have_names_of_their_own_and_parameters_that_stand_in_their_p
         );
         for (status, response) in operation["responses"].as_object().unwrap() {
             assert!(
-                world.document.resolved(response)["description"].is_string(),
+                fixture.document.resolved(response)["description"].is_string(),
                 "{method} {path} {status}"
             );
         }
@@ -95,8 +95,8 @@ async fn operations_have_names_of_their_own_and_parameters_that_stand_in_their_p
 
 #[tokio::test]
 async fn every_schema_is_one_and_every_object_says_whether_it_has_other_members() {
-    let world = World::new().await;
-    let schemas = world.document.whole["components"]["schemas"]
+    let fixture = Fixture::new().await;
+    let schemas = fixture.document.whole["components"]["schemas"]
         .as_object()
         .unwrap();
     for (name, schema) in schemas {
@@ -124,8 +124,8 @@ async fn every_schema_is_one_and_every_object_says_whether_it_has_other_members(
 
 #[tokio::test]
 async fn the_document_has_the_form_of_openapi_3_1() {
-    let world = World::new().await;
-    let document = &world.document.whole;
+    let fixture = Fixture::new().await;
+    let document = &fixture.document.whole;
     let members: Vec<_> = document
         .as_object()
         .unwrap()
@@ -155,7 +155,7 @@ async fn the_document_has_the_form_of_openapi_3_1() {
         "bearer"
     );
     let limit = |path: &str| {
-        let parameters = world.document.operation("GET", path)["parameters"]
+        let parameters = fixture.document.operation("GET", path)["parameters"]
             .as_array()
             .unwrap();
         parameters
@@ -174,7 +174,7 @@ async fn the_document_has_the_form_of_openapi_3_1() {
 
 #[tokio::test]
 async fn two_requests_and_two_processes_read_the_same_bytes() {
-    let (one, other) = (World::new().await, World::new().await);
+    let (one, other) = (Fixture::new().await, Fixture::new().await);
     let ask = Ask::new("GET", "/openapi.json");
     let first = send(&one.router, &ask).await.body;
     assert_eq!(first, send(&one.router, &ask).await.body);
@@ -183,7 +183,7 @@ async fn two_requests_and_two_processes_read_the_same_bytes() {
 
 #[tokio::test]
 async fn the_server_is_the_path_under_which_the_router_is_nested() {
-    let World { router, .. } = World::new().await;
+    let Fixture { router, .. } = Fixture::new().await;
     let outer = Router::new().nest("/of/{tenant}", router);
     let path = |tenant: &str| format!("/of/{tenant}{NEST}/openapi.json");
     for (tenant, shown) in [("acme", "acme"), ("a%22b", "a%22b"), ("a{x}b", "a%7Bx%7Db")] {
@@ -209,9 +209,9 @@ async fn the_server_is_the_path_under_which_the_router_is_nested() {
 
 #[tokio::test]
 async fn a_path_answers_exactly_the_methods_that_are_documented_and_head() {
-    let world = World::new().await;
-    let paths = world.document.whole["paths"].as_object().unwrap();
-    let other = &world.document.whole["components"]["responses"]["MethodNotAllowed"];
+    let fixture = Fixture::new().await;
+    let paths = fixture.document.whole["paths"].as_object().unwrap();
+    let other = &fixture.document.whole["components"]["responses"]["MethodNotAllowed"];
     for (template, item) in paths {
         let documented: BTreeSet<_> = item
             .as_object()
@@ -222,14 +222,14 @@ async fn a_path_answers_exactly_the_methods_that_are_documented_and_head() {
         for method in [
             "GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY", "M-SEARCH",
         ] {
-            let answer = send(&world.router, &Ask::new(method, template)).await;
+            let answer = send(&fixture.router, &Ask::new(method, template)).await;
             assert_eq!(
                 answer.status != 405,
                 documented.contains(method),
                 "{method} {template}"
             );
             if answer.status == 405 {
-                world.document.check_response(other, &answer, template);
+                fixture.document.check_response(other, &answer, template);
                 let allowed = answer.headers["allow"]
                     .to_str()
                     .unwrap()
@@ -240,11 +240,11 @@ async fn a_path_answers_exactly_the_methods_that_are_documented_and_head() {
             }
         }
         if documented.contains("GET") {
-            let ask = Ask::new("GET", template).of(&world.plain().await);
+            let ask = Ask::new("GET", template).of(&fixture.plain().await);
             let (get, head) = (
-                send(&world.router, &ask).await,
+                send(&fixture.router, &ask).await,
                 send(
-                    &world.router,
+                    &fixture.router,
                     &Ask {
                         method: "HEAD".into(),
                         ..ask
@@ -266,9 +266,9 @@ async fn a_path_answers_exactly_the_methods_that_are_documented_and_head() {
         "/openapi.json/",
         "//keys",
     ] {
-        let answer = send(&world.router, &Ask::new("GET", unknown)).await;
-        world.document.check_response(
-            &world.document.whole["components"]["responses"]["NotFound"],
+        let answer = send(&fixture.router, &Ask::new("GET", unknown)).await;
+        fixture.document.check_response(
+            &fixture.document.whole["components"]["responses"]["NotFound"],
             &answer,
             unknown,
         );
@@ -286,7 +286,7 @@ async fn what_the_host_leaves_out_or_adds_is_left_out_of_the_document_or_added()
         .build()
         .unwrap();
     let keys = Setup::on(MemoryStore::new()).bearer([format]).keys();
-    let admin = || Admin::new(&keys, crate::world::Names);
+    let admin = || Admin::new(&keys, crate::fixture::Names);
     let read = |text: String| serde_json::from_str::<Value>(&text).unwrap();
     let without = read(admin().openapi("https://keys.example.com/v1"));
     assert_eq!(

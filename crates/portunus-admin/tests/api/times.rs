@@ -6,7 +6,7 @@ use portunus::key::MAX_TIME;
 use portunus_admin::{parse_time, time_text};
 use serde_json::json;
 
-use crate::world::{Ask, World};
+use crate::fixture::{Ask, Fixture};
 
 const LATEST: &str = "9999-12-31T23:59:59.999Z";
 
@@ -156,22 +156,24 @@ fn every_time_is_written_as_one_that_can_be_read() {
 
 #[tokio::test]
 async fn a_key_lives_to_the_latest_time_and_so_does_its_successor() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let issue =
         |end: &str| Ask::new("POST", "/keys").json(&json!({ "name": "n", "expires_at": end }));
-    let issued = world.expect(201, issue(LATEST)).await.json();
+    let issued = fixture.expect(201, issue(LATEST)).await.json();
     assert_eq!(issued["record"]["expires_at"], LATEST);
     let id = issued["record"]["id"].as_str().unwrap().to_owned();
-    world.clock.advance(Duration::from_secs(60));
+    fixture.clock.advance(Duration::from_secs(60));
     let rotate = Ask::new("POST", "/keys/{id}/rotate").of(&id);
-    let rotated = world
+    let rotated = fixture
         .expect(201, rotate.json(&json!({ "grace_seconds": 60 })))
         .await
         .json();
     assert_eq!(rotated["record"]["expires_at"], LATEST);
-    let listed = world.expect(200, Ask::new("GET", "/keys")).await;
+    let listed = fixture.expect(200, Ask::new("GET", "/keys")).await;
     assert!(!listed.json().to_string().contains("out of range"));
-    let refused = world.expect(422, issue("9999-12-31T23:59:59-01:00")).await;
+    let refused = fixture
+        .expect(422, issue("9999-12-31T23:59:59-01:00"))
+        .await;
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
     assert!(
         detail.starts_with("expires_at: ") && detail.contains(LATEST),
@@ -181,21 +183,21 @@ async fn a_key_lives_to_the_latest_time_and_so_does_its_successor() {
 
 #[tokio::test]
 async fn a_parameter_that_is_no_time_is_named() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let issue = Ask::new("POST", "/keys").json(&json!({ "name": "n" }));
-    let issued = world.expect(201, issue).await.json();
+    let issued = fixture.expect(201, issue).await.json();
     let id = issued["record"]["id"].as_str().unwrap();
     for name in ["from", "to"] {
         for value in ["now", "2027-01-15T08:00:60Z", "1969-12-31T00:00:00Z"] {
             let ask = Ask::new("GET", "/keys/{id}/usage").of(id);
-            let refused = world
+            let refused = fixture
                 .expect(400, ask.query(&format!("{name}={value}")))
                 .await;
             let detail = refused.json()["detail"].as_str().unwrap().to_owned();
             assert!(detail.starts_with(&format!("{name}: ")), "{detail}");
         }
         let ask = Ask::new("GET", "/keys/{id}/usage").of(id);
-        world
+        fixture
             .expect(
                 200,
                 ask.query(&format!("to={LATEST}&from=9999-12-31T00:00:00Z")),

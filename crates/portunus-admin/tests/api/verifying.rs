@@ -14,7 +14,7 @@ use portunus_admin::Admin;
 use portunus_test_support::Setup;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, Ask, NEST, Names, send};
+use crate::fixture::{Answer, Ask, NEST, Names, send};
 
 /// How owners stand, by the name of the user.
 #[derive(Debug)]

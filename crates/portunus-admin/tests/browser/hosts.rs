@@ -60,13 +60,13 @@ pub(crate) struct Write {
     pub(crate) cookie: bool,
 }
 
-type Noted = Arc<Mutex<Vec<Write>>>;
+type PendingEvent = Arc<Mutex<Vec<Write>>>;
 
 /// A host on a port of its own. It ends with the test.
 pub(crate) struct Host {
     port: u16,
     manager: KeyManager,
-    noted: Noted,
+    noted: PendingEvent,
 }
 
 impl Host {
@@ -81,7 +81,7 @@ impl Host {
             .iter()
             .map(|origin| origin.parse::<Origin>().unwrap());
         let admin = Admin::new(&keys, Session).trusted_origins(trusted);
-        let noted = Noted::default();
+        let noted = PendingEvent::default();
         let app = Router::new()
             .nest("/admin", admin.into_router())
             .layer(from_fn_with_state(Arc::clone(&noted), note))
@@ -149,7 +149,7 @@ async fn sign_in(RawQuery(attributes): RawQuery) -> impl IntoResponse {
 }
 
 /// Notes writes, and allows every origin to send whatever it likes and to read what comes.
-async fn note(State(noted): State<Noted>, request: Request, next: Next) -> Response {
+async fn note(State(noted): State<PendingEvent>, request: Request, next: Next) -> Response {
     let asked = request.headers().clone();
     let (method, cookie) = (request.method().clone(), has_cookie(&asked));
     let preflight = method == Method::OPTIONS;

@@ -6,8 +6,8 @@ use portunus::store::KeyLookup;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::ear::EVERY;
 use super::nodes::{BusNodes, digest, id, insert};
+use super::recording_listener::EVERY;
 use crate::report::{Checked, Failure};
 use portunus::key::{KeyDigest, Revocation};
 use portunus::store::{Cache, CachedStore, KeyStore, WriteBatch};

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::caches::{becomes, caches, is_let_in, revoke};
-use super::ear::Ear;
 use super::nodes::{BusNodes, all_hear, digest, insert};
+use super::recording_listener::RecordingListener;
 use crate::report::Checked;
 use portunus::store::{KeyStore, WriteBatch};
 
@@ -28,7 +28,7 @@ async fn silent(nodes: BusNodes) -> Checked {
     tokio::time::sleep_until((ends + nodes.bound / 2).into()).await;
     ears[1].was_sure_of_nothing_after(ends)?;
     nodes.restore().await;
-    Ear::wake(&ears, nodes.bound).await
+    RecordingListener::wake(&ears, nodes.bound).await
 }
 
 async fn made_up(nodes: BusNodes) -> Checked {
@@ -50,9 +50,9 @@ async fn made_up(nodes: BusNodes) -> Checked {
             all.extend(nodes.here.try_to_change_key(number, nodes.bound).await);
             number += 1;
         }
-        Ear::wake(&ears, nodes.bound).await?;
-        for ear in &ears {
-            ear.was_told_the_truth(&all)?;
+        RecordingListener::wake(&ears, nodes.bound).await?;
+        for listener in &ears {
+            listener.was_told_the_truth(&all)?;
         }
         all_hear(&ears, &all, nodes.bound).await?;
     }
@@ -67,10 +67,10 @@ async fn said(nodes: BusNodes) -> Checked {
         all.extend(nodes.there.try_to_change_key(number, nodes.bound / 2).await);
     }
     nodes.restore().await;
-    Ear::wake(&ears, nodes.bound).await?;
-    for ear in &ears {
-        ear.was_told_the_truth(&all)?;
-        ear.hears(&all, nodes.bound).await?;
+    RecordingListener::wake(&ears, nodes.bound).await?;
+    for listener in &ears {
+        listener.was_told_the_truth(&all)?;
+        listener.hears(&all, nodes.bound).await?;
     }
     Ok(())
 }

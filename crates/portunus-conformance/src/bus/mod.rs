@@ -5,10 +5,10 @@
 //! was heard has heard it.
 
 mod caches;
-mod ear;
 mod faults;
 mod nodes;
 mod promises;
+mod recording_listener;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::ear::{Change, Ear};
+use super::recording_listener::{Change, RecordingListener};
 use crate::random::Random;
 use crate::report::{Checked, Failure, valid};
 use crate::runner::{Calls, Watched};
@@ -46,7 +46,7 @@ impl BusNodes {
 
     /// The store of each node, both on one empty database. Keys are then changed in it, as a cache
     /// does: the bus is published to besides unless it [is told by the
-    /// store](InvalidationBus::is_told_by_the_store). A bus that is told by its store, or looks at
+    /// store](InvalidationBus::store_publishes). A bus that is told by its store, or looks at
     /// it, needs this.
     #[must_use]
     pub fn with_stores(mut self, here: impl KeyStore, there: impl KeyStore) -> Self {
@@ -116,9 +116,12 @@ impl BusNodes {
     }
 
     /// A listener on each node that has been told that all is well.
-    pub(super) async fn ears(&self) -> Result<[Arc<Ear>; 2], Failure> {
-        let ears = [Ear::on(&*self.here.bus), Ear::on(&*self.there.bus)];
-        Ear::wake(&ears, self.bound).await?;
+    pub(super) async fn ears(&self) -> Result<[Arc<RecordingListener>; 2], Failure> {
+        let ears = [
+            RecordingListener::on(&*self.here.bus),
+            RecordingListener::on(&*self.there.bus),
+        ];
+        RecordingListener::wake(&ears, self.bound).await?;
         Ok(ears)
     }
 
@@ -163,7 +166,7 @@ impl Node {
         if let Some(store) = &self.store {
             store.apply(batch).await?;
         }
-        if self.store.is_none() || !self.bus.is_told_by_the_store() {
+        if self.store.is_none() || !self.bus.store_publishes() {
             self.bus.publish(&change.what).await?;
         }
         change.acknowledged = Some(Instant::now());
@@ -233,10 +236,14 @@ pub(super) fn insert(number: u64, name: &str) -> store::Change {
 }
 
 /// Each listener hears all of it, and nothing else.
-pub(super) async fn all_hear(ears: &[Arc<Ear>], changes: &[Change], bound: Duration) -> Checked {
-    for ear in ears {
-        ear.hears(changes, bound).await?;
-        ear.heard_nothing_else(changes)?;
+pub(super) async fn all_hear(
+    ears: &[Arc<RecordingListener>],
+    changes: &[Change],
+    bound: Duration,
+) -> Checked {
+    for listener in ears {
+        listener.hears(changes, bound).await?;
+        listener.heard_nothing_else(changes)?;
     }
     Ok(())
 }

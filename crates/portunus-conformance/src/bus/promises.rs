@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::ear::{Change, EVERY, Ear};
 use super::nodes::{BusNodes, all_hear, digest, id, insert};
+use super::recording_listener::{Change, EVERY, RecordingListener};
 use crate::report::{Checked, Failure};
 use portunus::store::{self, Invalidation, InvalidationListener, WriteBatch};
 
@@ -39,10 +39,11 @@ async fn by_everybody(nodes: BusNodes) -> Checked {
     for number in 0..20 {
         let change = nodes.by_turns(number).change_key(number as u64).await?;
         all.push(change.clone());
-        for ear in &ears {
-            ear.hears(std::slice::from_ref(&change), nodes.bound)
+        for listener in &ears {
+            listener
+                .hears(std::slice::from_ref(&change), nodes.bound)
                 .await?;
-            ear.heard_nothing_else(&all)?;
+            listener.heard_nothing_else(&all)?;
         }
     }
     Ok(())
@@ -127,8 +128,8 @@ async fn concurrent(nodes: BusNodes) -> Checked {
         all.extend(done??);
     }
     all_hear(&ears, &all, nodes.bound).await?;
-    for ear in &ears {
-        ear.was_told_the_truth(&all)?;
+    for listener in &ears {
+        listener.was_told_the_truth(&all)?;
     }
     Ok(())
 }
@@ -136,8 +137,8 @@ async fn concurrent(nodes: BusNodes) -> Checked {
 async fn again_and_again(nodes: BusNodes) -> Checked {
     let ears = nodes.ears().await?;
     for _ in 0..4 {
-        for ear in &ears {
-            ear.is_sure_within(nodes.bound).await?;
+        for listener in &ears {
+            listener.is_sure_within(nodes.bound).await?;
         }
     }
     Ok(())
@@ -160,14 +161,16 @@ async fn truth(nodes: BusNodes) -> Checked {
         if number % 5 == 0 {
             tokio::time::sleep(EVERY * (number % 20) as u32).await;
         }
-        let enough = ears.iter().all(|ear| ear.proofs().0 >= ENOUGH_PROOFS);
+        let enough = ears
+            .iter()
+            .all(|listener| listener.proofs().0 >= ENOUGH_PROOFS);
         if enough || started.elapsed() > nodes.bound * 3 {
             break;
         }
     }
-    for ear in &ears {
-        ear.is_sure_within(nodes.bound).await?;
-        ear.was_told_the_truth(&all)?;
+    for listener in &ears {
+        listener.is_sure_within(nodes.bound).await?;
+        listener.was_told_the_truth(&all)?;
     }
     all_hear(&ears, &all, nodes.bound).await
 }
@@ -186,23 +189,23 @@ async fn late(nodes: BusNodes) -> Checked {
     });
     let mut ears = Vec::new();
     for number in 0..20 {
-        ears.push(Ear::on(&*nodes.by_turns(number).bus));
+        ears.push(RecordingListener::on(&*nodes.by_turns(number).bus));
         tokio::time::sleep(EVERY * 7).await;
     }
-    Ear::wake(&ears, nodes.bound).await?;
+    RecordingListener::wake(&ears, nodes.bound).await?;
     going_on.store(false, Ordering::Relaxed);
     let all = changing.await??;
     all_hear(&first, &all, nodes.bound).await?;
-    Ear::wake(&ears, nodes.bound).await?;
-    for ear in &ears {
-        ear.was_told_the_truth(&all)?;
-        ear.heard_nothing_else(&all)?;
+    RecordingListener::wake(&ears, nodes.bound).await?;
+    for listener in &ears {
+        listener.was_told_the_truth(&all)?;
+        listener.heard_nothing_else(&all)?;
         let later: Vec<Change> = all
             .iter()
-            .filter(|change| ear.was_there_before(change))
+            .filter(|change| listener.was_there_before(change))
             .cloned()
             .collect();
-        ear.hears(&later, nodes.bound).await?;
+        listener.hears(&later, nodes.bound).await?;
     }
     Ok(())
 }
@@ -214,20 +217,21 @@ async fn dropped(nodes: BusNodes) -> Checked {
         let leaving = nodes.ears().await?;
         for bus in [&nodes.here.bus, &nodes.there.bus] {
             // One that is gone before it hears anything.
-            bus.subscribe(Weak::<Ear>::new());
+            bus.subscribe(Weak::<RecordingListener>::new());
         }
         let gone: Vec<_> = leaving.iter().map(Arc::downgrade).collect();
         let later = nodes.ears().await?;
         drop(leaving);
         let change = nodes.by_turns(number).change_key(number as u64).await?;
-        for ear in &later {
-            ear.hears(std::slice::from_ref(&change), nodes.bound)
+        for listener in &later {
+            listener
+                .hears(std::slice::from_ref(&change), nodes.bound)
                 .await?;
         }
         all.push(change);
         all_hear(&ears, &all, nodes.bound).await?;
         let dropped = Instant::now();
-        while gone.iter().any(|ear| ear.strong_count() > 0) {
+        while gone.iter().any(|listener| listener.strong_count() > 0) {
             ensure!(
                 dropped.elapsed() <= nodes.bound,
                 "the bus keeps a listener that nobody else has"
@@ -235,9 +239,9 @@ async fn dropped(nodes: BusNodes) -> Checked {
             tokio::time::sleep(EVERY).await;
         }
     }
-    for ear in &ears {
-        ear.is_sure_within(nodes.bound).await?;
-        ear.was_told_the_truth(&all)?;
+    for listener in &ears {
+        listener.is_sure_within(nodes.bound).await?;
+        listener.was_told_the_truth(&all)?;
     }
     Ok(())
 }
@@ -258,7 +262,7 @@ impl InvalidationListener for Panics {
         }
     }
 
-    fn heard_all(&self, _: Duration) {}
+    fn caught_up(&self, _: Duration) {}
 }
 
 async fn panics(nodes: BusNodes) -> Checked {
@@ -299,12 +303,12 @@ async fn panics(nodes: BusNodes) -> Checked {
                 .await,
         );
     }
-    for ear in before.iter().chain(&after) {
+    for listener in before.iter().chain(&after) {
         // A bus may be silent from then on.
-        let is_well = ear.is_sure_within(nodes.bound / 2).await.is_ok();
-        ear.was_told_the_truth(&all)?;
+        let is_well = listener.is_sure_within(nodes.bound / 2).await.is_ok();
+        listener.was_told_the_truth(&all)?;
         if is_well {
-            ear.hears(&all, nodes.bound).await?;
+            listener.hears(&all, nodes.bound).await?;
         }
     }
     Ok(())

@@ -205,15 +205,13 @@ impl<T: InvalidationBus> InvalidationBus for Watched<T> {
             .await
     }
 
-    fn is_told_by_the_store(&self) -> bool {
-        let call = || self.subject.is_told_by_the_store();
-        self.calls
-            .now("is_told_by_the_store", call)
-            .unwrap_or_default()
+    fn store_publishes(&self) -> bool {
+        let call = || self.subject.store_publishes();
+        self.calls.now("store_publishes", call).unwrap_or_default()
     }
 
-    fn never_misses(&self) -> bool {
-        let call = || self.subject.never_misses();
-        self.calls.now("never_misses", call).unwrap_or_default()
+    fn is_lossless(&self) -> bool {
+        let call = || self.subject.is_lossless();
+        self.calls.now("is_lossless", call).unwrap_or_default()
     }
 }

@@ -40,7 +40,7 @@ checks!(CHECKS: Store {
 const WRITE: Point = Point::Before(Call::Apply);
 const ACKNOWLEDGEMENT: Point = Point::After(Call::Apply);
 
-struct House {
+struct Fixture {
     store: FaultyStore,
     clock: ManualClock,
     format: KeyFormat,
@@ -66,7 +66,7 @@ impl RequestHead for Presented {
     }
 }
 
-impl House {
+impl Fixture {
     fn new(store: Store) -> Self {
         let format = KeyFormat::builder("acme_")
             .random(Alphabet::BASE62, 32)
@@ -126,16 +126,16 @@ async fn refused(authenticator: &Authenticator, key: &str) -> Option<ErrorCode> 
 }
 
 async fn issued(store: Store) -> Checked {
-    let house = House::new(store);
-    let authenticator = house.authenticator(KeyHasher::sha256());
+    let fixture = Fixture::new(store);
+    let authenticator = fixture.authenticator(KeyHasher::sha256());
     for _ in 0..4 {
-        let (key, _) = house.issue().await?;
+        let (key, _) = fixture.issue().await?;
         ensure_eq!(
             refused(&authenticator, &key).await,
             None,
             "what refuses a key that was just issued"
         );
-        let stranger = house.stranger();
+        let stranger = fixture.stranger();
         ensure_eq!(
             refused(&authenticator, &stranger).await,
             Some(ErrorCode::InvalidKey),
@@ -146,16 +146,16 @@ async fn issued(store: Store) -> Checked {
 }
 
 async fn revocation_holds(store: Store) -> Checked {
-    let house = House::new(store);
-    let authenticator = house.authenticator(KeyHasher::sha256());
+    let fixture = Fixture::new(store);
+    let authenticator = fixture.authenticator(KeyHasher::sha256());
     for _ in 0..20 {
-        let (key, record) = house.issue().await?;
+        let (key, record) = fixture.issue().await?;
         ensure_eq!(
             refused(&authenticator, &key).await,
             None,
             "what refuses the key before"
         );
-        house.manager().revoke(&record.id, Some("lost")).await?;
+        fixture.manager().revoke(&record.id, Some("lost")).await?;
         let now = refused(&authenticator, &key).await;
         ensure_eq!(
             now,
@@ -167,19 +167,19 @@ async fn revocation_holds(store: Store) -> Checked {
 }
 
 async fn revoked_again(store: Store) -> Checked {
-    let house = House::new(store);
-    let authenticator = house.authenticator(KeyHasher::sha256());
+    let fixture = Fixture::new(store);
+    let authenticator = fixture.authenticator(KeyHasher::sha256());
     for point in [WRITE, ACKNOWLEDGEMENT] {
-        let (key, record) = house.issue().await?;
-        house.store.fail(point);
-        let unacknowledged = house.manager().revoke(&record.id, Some("first")).await;
+        let (key, record) = fixture.issue().await?;
+        fixture.store.fail(point);
+        let unacknowledged = fixture.manager().revoke(&record.id, Some("first")).await;
         let lost = matches!(unacknowledged, Err(ManageError::Store(_)));
         ensure!(
             lost,
             "a revocation without an answer was told as {unacknowledged:?}"
         );
-        house.store.recover();
-        let acknowledged = house.manager().revoke(&record.id, Some("second")).await?;
+        fixture.store.recover();
+        let acknowledged = fixture.manager().revoke(&record.id, Some("second")).await?;
         let reason = acknowledged
             .record
             .revoked
@@ -210,16 +210,16 @@ async fn revoked_again(store: Store) -> Checked {
 }
 
 async fn no_answer(store: Store) -> Checked {
-    let house = House::new(store);
-    let authenticator = house.authenticator(KeyHasher::sha256());
-    let (key, record) = house.issue().await?;
-    let stranger = house.stranger();
+    let fixture = Fixture::new(store);
+    let authenticator = fixture.authenticator(KeyHasher::sha256());
+    let (key, record) = fixture.issue().await?;
+    let stranger = fixture.stranger();
     ensure_eq!(
         refused(&authenticator, &key).await,
         None,
         "what refuses the key before"
     );
-    house.store.fail(Point::After(Call::Find));
+    fixture.store.fail(Point::After(Call::Find));
     for _ in 0..3 {
         for (whose, key) in [("the key", &key), ("a stranger's", &stranger)] {
             let refused = refused(&authenticator, key).await;
@@ -230,8 +230,8 @@ async fn no_answer(store: Store) -> Checked {
             );
         }
     }
-    house.manager().revoke(&record.id, None).await?;
-    house.store.recover();
+    fixture.manager().revoke(&record.id, None).await?;
+    fixture.store.recover();
     ensure_eq!(
         refused(&authenticator, &key).await,
         Some(ErrorCode::KeyRevoked),
@@ -246,22 +246,22 @@ async fn no_answer(store: Store) -> Checked {
 }
 
 async fn not_arrived(store: Store) -> Checked {
-    let house = House::new(Arc::clone(&store));
-    house.store.fail(WRITE);
+    let fixture = Fixture::new(Arc::clone(&store));
+    fixture.store.fail(WRITE);
     ensure!(
-        house.manager().issue(new_key()).await.is_err(),
+        fixture.manager().issue(new_key()).await.is_err(),
         "a key was issued that nobody keeps"
     );
-    house.store.recover();
+    fixture.store.recover();
     ensure_eq!(all(&store).await?.len(), 0, "how many keys there are");
     // Applied and not acknowledged: the key is there, and whoever tries again gets another.
-    house.store.fail(ACKNOWLEDGEMENT);
+    fixture.store.fail(ACKNOWLEDGEMENT);
     ensure!(
-        house.manager().issue(new_key()).await.is_err(),
+        fixture.manager().issue(new_key()).await.is_err(),
         "a key was issued that was never acknowledged"
     );
-    house.store.recover();
-    house.issue().await?;
+    fixture.store.recover();
+    fixture.issue().await?;
     ensure_eq!(
         all(&store).await?.len(),
         2,
@@ -271,22 +271,22 @@ async fn not_arrived(store: Store) -> Checked {
 }
 
 async fn rehash_lost(store: Store) -> Checked {
-    let house = House::new(store);
+    let fixture = Fixture::new(store);
     let pepper = || valid(Pepper::new(1, &[7; 32]));
     let both = valid(KeyHasher::hmac_sha256(pepper()).accept_sha256());
     for point in [WRITE, ACKNOWLEDGEMENT] {
-        let (key, record) = house.issue().await?;
-        let authenticator = house.authenticator(both.clone());
-        house.store.fail(point);
+        let (key, record) = fixture.issue().await?;
+        let authenticator = fixture.authenticator(both.clone());
+        fixture.store.fail(point);
         ensure_eq!(
             refused(&authenticator, &key).await,
             None,
             "what refuses the key, {point:?}"
         );
         authenticator.write_rehashes().await;
-        house.store.recover();
+        fixture.store.recover();
         for _ in 0..2 {
-            let again = house.authenticator(both.clone());
+            let again = fixture.authenticator(both.clone());
             ensure_eq!(
                 refused(&again, &key).await,
                 None,
@@ -294,7 +294,7 @@ async fn rehash_lost(store: Store) -> Checked {
             );
             again.write_rehashes().await;
         }
-        let peppered = house.authenticator(KeyHasher::hmac_sha256(pepper()));
+        let peppered = fixture.authenticator(KeyHasher::hmac_sha256(pepper()));
         ensure_eq!(
             refused(&peppered, &key).await,
             None,
@@ -302,7 +302,7 @@ async fn rehash_lost(store: Store) -> Checked {
         );
         ensure_eq!(
             stored(
-                &(Arc::new(house.store.clone()) as Store),
+                &(Arc::new(fixture.store.clone()) as Store),
                 record.id.as_str()
             )
             .await?
@@ -315,10 +315,10 @@ async fn rehash_lost(store: Store) -> Checked {
 }
 
 async fn quota_of_issues(store: Store) -> Checked {
-    let house = House::new(Arc::clone(&store));
+    let fixture = Fixture::new(Arc::clone(&store));
     let mut tasks = JoinSet::new();
     for _ in 0..40 {
-        let manager = house.manager();
+        let manager = fixture.manager();
         tasks.spawn(async move { manager.issue(new_key()).await });
     }
     let mut issued = Vec::new();
@@ -337,7 +337,7 @@ async fn quota_of_issues(store: Store) -> Checked {
         (4, 4),
         "keys that were issued, and that there are"
     );
-    let authenticator = house.authenticator(KeyHasher::sha256());
+    let authenticator = fixture.authenticator(KeyHasher::sha256());
     for key in issued {
         ensure_eq!(
             refused(&authenticator, &key).await,
@@ -349,9 +349,9 @@ async fn quota_of_issues(store: Store) -> Checked {
 }
 
 async fn usage_flushed(store: Store) -> Checked {
-    let house = House::new(Arc::clone(&store));
-    let authenticator = house.authenticator(KeyHasher::sha256());
-    let (key, record) = house.issue().await?;
+    let fixture = Fixture::new(Arc::clone(&store));
+    let authenticator = fixture.authenticator(KeyHasher::sha256());
+    let (key, record) = fixture.issue().await?;
     for _ in 0..3 {
         ensure_eq!(
             refused(&authenticator, &key).await,
@@ -359,14 +359,14 @@ async fn usage_flushed(store: Store) -> Checked {
             "what refuses the key"
         );
     }
-    house.store.fail(Point::Before(Call::RecordUsage));
+    fixture.store.fail(Point::Before(Call::RecordUsage));
     ensure!(
-        authenticator.usage().flush(&house.store).await.is_err(),
+        authenticator.usage().flush(&fixture.store).await.is_err(),
         "usage was told to be written and was not"
     );
-    house.store.recover();
-    authenticator.usage().flush(&house.store).await?;
-    authenticator.usage().flush(&house.store).await?;
+    fixture.store.recover();
+    authenticator.usage().flush(&fixture.store).await?;
+    authenticator.usage().flush(&fixture.store).await?;
     let usage = used_by(&store, record.id.as_str()).await?;
     ensure_eq!(
         (usage.count, usage.last_used_at),

@@ -18,7 +18,7 @@ use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::{KeyPrincipal, Principal};
 use portunus_test_support::wait::soon;
-use portunus_test_support::{House, scope, stranger};
+use portunus_test_support::{Fixture, scope, stranger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -170,18 +170,18 @@ async fn length(body: web::Bytes) -> String {
     body.len().to_string()
 }
 
-async fn auth(house: &House) -> Auth {
-    Auth::new(house.bearer().build().unwrap())
+async fn auth(fixture: &Fixture) -> Auth {
+    Auth::new(fixture.bearer().build().unwrap())
 }
 
 #[actix_web::test]
 async fn all_workers_share_one_limit() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let limiter = LocalLimiter::builder().clock(fixture.clock.clone()).build();
     let quotas = Quotas::new([Quota::per_minute(20).unwrap()]).unwrap();
     let auth = Auth::new(
-        house
+        fixture
             .bearer()
             .limiter(limiter)
             .quotas(quotas)
@@ -210,8 +210,8 @@ async fn all_workers_share_one_limit() {
 
 #[actix_web::test]
 async fn a_large_body_is_refused_before_it_is_read() {
-    let house = House::new();
-    let auth = auth(&house).await;
+    let fixture = Fixture::new();
+    let auth = auth(&fixture).await;
     let server = Server::start(1, move || {
         App::new()
             .route("/", web::post().to(length))
@@ -237,12 +237,12 @@ async fn a_large_body_is_refused_before_it_is_read() {
 #[actix_web::test]
 async fn a_body_arrives_whole_after_the_key_was_looked_up() {
     for late in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let auth = auth(&house).await;
+        let auth = auth(&fixture).await;
         let server = Server::start(1, move || {
             App::new()
                 .route("/", web::post().to(length))
@@ -269,8 +269,8 @@ async fn a_body_arrives_whole_after_the_key_was_looked_up() {
 
 #[actix_web::test]
 async fn an_announced_body_is_refused_without_a_key() {
-    let house = House::new();
-    let auth = auth(&house).await;
+    let fixture = Fixture::new();
+    let auth = auth(&fixture).await;
     let server = Server::start(1, move || {
         App::new()
             .route("/", web::post().to(length))
@@ -293,9 +293,9 @@ async fn an_announced_body_is_refused_without_a_key() {
 
 #[actix_web::test]
 async fn an_endless_answer_is_passed_on_piece_by_piece() {
-    let house = House::new();
-    let (key, _) = house.issue(&["a"]).await;
-    let auth = auth(&house).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["a"]).await;
+    let auth = auth(&fixture).await;
     let events = || async {
         let first = stream::iter([Ok::<_, Error>(web::Bytes::from_static(b"data: 1\n\n"))]);
         HttpResponse::Ok()
@@ -323,9 +323,9 @@ async fn an_endless_answer_is_passed_on_piece_by_piece() {
 
 #[actix_web::test]
 async fn a_connection_is_upgraded_with_a_key_only() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let auth = auth(&house).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let auth = auth(&fixture).await;
     // Sends back what it gets, as a web socket would in frames.
     let upgrade = |_: KeyPrincipal, payload: web::Payload| async {
         HttpResponse::SwitchingProtocols()
@@ -367,9 +367,9 @@ async fn a_connection_is_upgraded_with_a_key_only() {
 
 #[actix_web::test]
 async fn a_head_request_gets_the_fields_without_the_body() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let auth = auth(&house).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let auth = auth(&fixture).await;
     let server = Server::start(1, move || {
         App::new().service(
             web::resource("/")
@@ -398,9 +398,9 @@ async fn a_head_request_gets_the_fields_without_the_body() {
 
 #[actix_web::test]
 async fn no_bytes_on_the_wire_get_around_the_key() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let auth = auth(&house).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let auth = auth(&fixture).await;
     let server = Server::start(1, move || {
         App::new().route("/", web::to(whoami)).wrap(auth.clone())
     });
@@ -466,8 +466,8 @@ async fn no_bytes_on_the_wire_get_around_the_key() {
 
 #[actix_web::test]
 async fn a_token_of_a_megabyte_reaches_no_store() {
-    let house = House::new();
-    let auth = auth(&house).await;
+    let fixture = Fixture::new();
+    let auth = auth(&fixture).await;
     let server = Server::start(1, move || {
         App::new()
             .route("/", web::get().to(whoami))
@@ -485,15 +485,15 @@ async fn a_token_of_a_megabyte_reaches_no_store() {
         answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
         "{answer}"
     );
-    assert_eq!(house.store.finds(), 0);
+    assert_eq!(fixture.store.finds(), 0);
     server.stop().await;
 }
 
 #[actix_web::test]
 async fn middleware_further_out_sees_refusals_and_answers_preflights() {
-    let house = House::new();
-    let (key, _) = house.issue(&["a"]).await;
-    let auth = auth(&house).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["a"]).await;
+    let auth = auth(&fixture).await;
     let server = Server::start(1, move || {
         let cors = Cors::default()
             .allow_any_origin()
@@ -540,9 +540,9 @@ async fn middleware_further_out_sees_refusals_and_answers_preflights() {
 
 #[actix_web::test]
 async fn the_server_says_who_is_at_the_other_end_and_over_what() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let builder = house
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let builder = fixture
         .bearer()
         .transport(Some(Transport::tls(TlsVersion::V1_3)));
     let auth = Auth::new(builder.build().unwrap());

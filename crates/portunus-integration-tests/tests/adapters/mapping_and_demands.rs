@@ -23,7 +23,7 @@ use portunus::quota::{Quota, Quotas};
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
 use portunus_test_support::wait::soon;
-use portunus_test_support::{House, Setup, scope, tenant, user};
+use portunus_test_support::{Fixture, Setup, scope, tenant, user};
 use tower::ServiceExt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Directory for People {
 }
 
 struct Door {
-    house: House,
+    fixture: Fixture,
     trail: AuditTrail,
     log: MemoryAudit,
     key: String,
@@ -70,16 +70,16 @@ struct Door {
 }
 
 async fn door(late: bool) -> Door {
-    let (house, log) = (House::new(), MemoryAudit::new(100));
+    let (fixture, log) = (Fixture::new(), MemoryAudit::new(100));
     let trail = AuditTrail::builder().sink(log.clone()).build();
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     new.delegation = Some(Delegation::On);
-    let (key, record) = house.issue_new(new).await;
+    let (key, record) = fixture.issue_new(new).await;
     if late {
-        house.store.answer_late(1);
+        fixture.store.answer_late(1);
     }
     Door {
-        house,
+        fixture,
         trail,
         log,
         key,
@@ -91,7 +91,7 @@ impl Door {
     /// With a quota, a directory, a trail and words of its own.
     fn builder(&self) -> Setup {
         let limiter = LocalLimiter::builder()
-            .clock(self.house.clock.clone())
+            .clock(self.fixture.clock.clone())
             .build();
         let quotas = Quotas::new([Quota::per_minute(10).unwrap()]).unwrap();
         let words = from_error(|error: &AuthError| {
@@ -100,7 +100,7 @@ impl Door {
             ErrorBody::json(format!(r#"{{"oops":"{}","closed":{mine}}}"#, error.code()))
         });
         let builder = self
-            .house
+            .fixture
             .bearer()
             .directory(People)
             .audit(self.trail.clone());
@@ -211,7 +211,7 @@ async fn the_host_is_not_asked_about_nobody_and_what_another_layer_left_is_taken
         })
     };
     let by_header = door
-        .house
+        .fixture
         .bare()
         .header("x-api-key", [portunus_test_support::format()])
         .optional()
@@ -410,7 +410,7 @@ async fn a_requirement_says_the_same_as_a_layer_an_extractor_and_a_call() {
         (|r| r.access = Access::ReadOnly, Some("u1"), "READ_ONLY_KEY"),
     ];
     for (change, user, expected) in changes {
-        door.house.change(&door.record.id, change).await;
+        door.fixture.change(&door.record.id, change).await;
         let mut answers = Vec::new();
         for path in ["/layer", "/extractor", "/call"] {
             let mut request = door.request();
@@ -436,7 +436,9 @@ async fn a_requirement_says_the_same_as_a_layer_an_extractor_and_a_call() {
                     .filter(|_| code != "OK")
             });
             answers.push((response.status(), fields, text(response).await));
-            door.house.clock.advance(std::time::Duration::from_secs(10));
+            door.fixture
+                .clock
+                .advance(std::time::Duration::from_secs(10));
         }
         assert!(
             answers.windows(2).all(|pair| pair[0] == pair[1]),

@@ -27,10 +27,10 @@ use portunus::quota::{Quota, Quotas};
 use portunus::request::TlsVersion;
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement};
-use portunus_test_support::{House, Setup, format, scope, stranger, tenant};
+use portunus_test_support::{Fixture, Setup, format, scope, stranger, tenant};
 
 struct Door {
-    house: House,
+    fixture: Fixture,
     trail: AuditTrail,
     log: MemoryAudit,
     /// Has the scope `a`.
@@ -40,15 +40,15 @@ struct Door {
 
 /// A house, once with a store that answers at once, once with one that must be awaited.
 async fn door(late: bool) -> Door {
-    let (house, log) = (House::new(), MemoryAudit::new(100));
+    let (fixture, log) = (Fixture::new(), MemoryAudit::new(100));
     let trail = AuditTrail::builder().sink(log.clone()).build();
     let new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
-    let (key, record) = house.issue_new(new).await;
+    let (key, record) = fixture.issue_new(new).await;
     if late {
-        house.store.answer_late(1);
+        fixture.store.answer_late(1);
     }
     Door {
-        house,
+        fixture,
         trail,
         log,
         key,
@@ -59,7 +59,7 @@ async fn door(late: bool) -> Door {
 impl Door {
     fn builder(&self) -> Setup {
         let limiter = LocalLimiter::builder()
-            .clock(self.house.clock.clone())
+            .clock(self.fixture.clock.clone())
             .build();
         let quotas = Quotas::new([Quota::per_minute(100).unwrap()]).unwrap();
         let words = from_error(|error: &AuthError| {
@@ -67,7 +67,7 @@ impl Door {
                 std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Closed>);
             ErrorBody::json(format!(r#"{{"oops":"{}","closed":{mine}}}"#, error.code()))
         });
-        self.house
+        self.fixture
             .bearer()
             .audit(self.trail.clone())
             .limiter(limiter)
@@ -271,7 +271,7 @@ async fn a_requirement_says_the_same_wherever_it_is_put() {
         .wrap(door.auth());
     let app = init_service(app).await;
     for (scopes, expected) in [("a", "INSUFFICIENT_SCOPE"), ("b", "OK")] {
-        door.house
+        door.fixture
             .change(&door.record.id, |record| {
                 record.scopes = vec![scope(scopes)];
             })
@@ -339,7 +339,7 @@ async fn what_is_wrapped_wants_a_key_before_a_method_is_looked_at() {
 async fn a_workspace_is_the_one_that_the_handler_gets() {
     let door = door(false).await;
     let ws1 = vec![WorkspaceId::new("ws1").unwrap()];
-    door.house
+    door.fixture
         .change(&door.record.id, |record| record.workspaces = Some(ws1))
         .await;
     let reaches = require(Requirement::workspace(WorkspaceOf::path_after(
@@ -372,7 +372,7 @@ async fn a_workspace_is_the_one_that_the_handler_gets() {
 async fn a_workspace_in_a_parameter_is_the_one_that_the_handler_gets() {
     let door = door(false).await;
     let ws1 = vec![WorkspaceId::new("ws1").unwrap()];
-    door.house
+    door.fixture
         .change(&door.record.id, |record| record.workspaces = Some(ws1))
         .await;
     let reaches = || require(Requirement::workspace(WorkspaceOf::parameter("ws")));
@@ -489,7 +489,7 @@ async fn a_refusal_of_the_host_is_answered_in_its_words_with_the_quota_and_is_au
 #[actix_web::test]
 async fn what_another_api_has_left_is_taken_away() {
     let door = door(false).await;
-    let other = House::new();
+    let other = Fixture::new();
     let inner = || {
         Auth::new(
             other
@@ -572,7 +572,7 @@ async fn the_hosts_code_may_use_the_extensions() {
 async fn all_lines_that_may_carry_a_key_are_marked_sensitive_for_whoever_logs_the_request() {
     let door = door(false).await;
     let auth = Auth::new(
-        door.house
+        door.fixture
             .bearer()
             .header("X-API-Key", [format()])
             .build()
@@ -740,7 +740,7 @@ async fn a_request_that_is_given_up_is_told_as_abandoned_and_goes_no_further() {
     .await;
     for (late, known) in [(false, true), (true, false)] {
         if late {
-            door.house.store.answer_late(1);
+            door.fixture.store.answer_late(1);
         }
         reached.set(false);
         let mut call = Box::pin(app.call(door.get("/").to_request()));
@@ -923,7 +923,7 @@ async fn an_allow_list_is_met_by_the_peer_itself_in_either_notation_and_never_by
     for late in [false, true] {
         let door = door(late).await;
         let listed = AllowList::parse(["203.0.113.42"]).ok();
-        door.house
+        door.fixture
             .change(&door.record.id, |record| record.allowed_ips = listed)
             .await;
         let proxies = || -> [Cidr; 1] { ["10.0.0.0/8".parse().unwrap()] };
@@ -1123,7 +1123,7 @@ async fn a_call_of_grpc_is_refused_by_trailers_only_where_that_is_declared() {
 async fn a_workspace_is_found_in_a_path_that_no_pattern_names() {
     let door = door(false).await;
     let ws1 = vec![WorkspaceId::new("ws1").unwrap()];
-    door.house
+    door.fixture
         .change(&door.record.id, |record| record.workspaces = Some(ws1))
         .await;
     let reaches = require(Requirement::workspace(WorkspaceOf::path_after(

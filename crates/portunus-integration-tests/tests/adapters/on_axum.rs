@@ -17,7 +17,7 @@ use portunus::adapter::axum::{
 use portunus::adapter::tower::AuthLayer;
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
-use portunus_test_support::{House, format, scope, stranger};
+use portunus_test_support::{Fixture, format, scope, stranger};
 use tower::ServiceExt;
 use tower_http::cors::CorsLayer;
 
@@ -63,19 +63,19 @@ async fn whoami(principal: KeyPrincipal) -> String {
 
 /// Keys with and without the scope `a`, and a layer.
 struct Door {
-    house: House,
+    fixture: Fixture,
     with: String,
     without: String,
     auth: AuthLayer,
 }
 
 async fn door() -> Door {
-    let house = House::new();
-    let with = house.issue(&["a"]).await.0;
-    let without = house.issue(&["b"]).await.0;
-    let auth = AuthLayer::new(house.bearer().realm("acme").build().unwrap());
+    let fixture = Fixture::new();
+    let with = fixture.issue(&["a"]).await.0;
+    let without = fixture.issue(&["b"]).await.0;
+    let auth = AuthLayer::new(fixture.bearer().realm("acme").build().unwrap());
     Door {
-        house,
+        fixture,
         with,
         without,
         auth,
@@ -92,9 +92,9 @@ impl Door {
 
 #[tokio::test]
 async fn a_handler_takes_the_principal() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let auth = AuthLayer::new(house.bearer().build().unwrap());
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let auth = AuthLayer::new(fixture.bearer().build().unwrap());
     let app: Router = Router::new()
         .route("/me", routing::get(whoami))
         .route_layer(auth);
@@ -132,13 +132,13 @@ async fn an_extractor_without_the_layer_is_a_refusal_and_no_server_error() {
 
 #[tokio::test]
 async fn where_authentication_is_optional_a_handler_may_ask_for_nobody_or_insist() {
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
     let renderer = from_error(|error: &AuthError| {
         ErrorBody::json(format!(r#"{{"oops":"{}"}}"#, error.code()))
     });
     let auth = AuthLayer::new(
-        house
+        fixture
             .bearer()
             .optional()
             .renderer(renderer)
@@ -671,7 +671,7 @@ async fn cors_outside_answers_preflights_without_a_key_and_is_on_refusals_too() 
     let door = door().await;
     for late in [false, true] {
         if late {
-            door.house.store.answer_late(1);
+            door.fixture.store.answer_late(1);
         }
         let cors = CorsLayer::new()
             .allow_origin(["https://app.example".parse().unwrap()])
@@ -724,8 +724,8 @@ async fn cors_outside_answers_preflights_without_a_key_and_is_on_refusals_too() 
 
 #[tokio::test]
 async fn layer_extractor_and_requirement_refuse_with_the_same_bytes() {
-    let house = House::new();
-    let builder = || house.bearer().basic([format()]).realm("acme");
+    let fixture = Fixture::new();
+    let builder = || fixture.bearer().basic([format()]).realm("acme");
     let strict = AuthLayer::new(builder().build().unwrap());
     let optional = AuthLayer::new(builder().optional().build().unwrap());
     let apps: [Router; 4] = [

@@ -12,7 +12,7 @@ use axum::body::Body;
 use portunus::adapter::actix::{Auth, ProtectedRouter, any, get, post};
 use portunus::adapter::axum as on_axum;
 use portunus::{KeyPrincipal, Principal, Requirement, scope};
-use portunus_test_support::{House, stranger};
+use portunus_test_support::{Fixture, stranger};
 use tower::ServiceExt;
 
 /// Keys with and without the scope `a`, and middleware.
@@ -24,10 +24,10 @@ struct Door {
 }
 
 async fn door() -> Door {
-    let house = House::new();
-    let with = house.issue(&["a"]).await.0;
-    let without = house.issue(&["b"]).await.0;
-    let authenticator = house.bearer().realm("acme").build().unwrap();
+    let fixture = Fixture::new();
+    let with = fixture.issue(&["a"]).await.0;
+    let without = fixture.issue(&["b"]).await.0;
+    let authenticator = fixture.bearer().realm("acme").build().unwrap();
     Door {
         with,
         without,

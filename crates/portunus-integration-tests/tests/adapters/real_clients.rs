@@ -17,7 +17,7 @@ use portunus::adapter::tower::AuthLayer;
 use portunus::limit::LocalLimiter;
 use portunus::quota::{Quota, Quotas};
 use portunus::{KeyPrincipal, Principal};
-use portunus_test_support::{House, scope, stranger};
+use portunus_test_support::{Fixture, scope, stranger};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -50,15 +50,15 @@ async fn echo(socket: WebSocketUpgrade, caller: KeyPrincipal) -> axum::response:
 }
 
 async fn site(late: bool, quota: Option<u64>) -> Site {
-    let house = House::new();
-    let (key, _) = house.issue(&["a"]).await;
-    let (weak, _) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["a"]).await;
+    let (weak, _) = fixture.issue(&[]).await;
     if late {
-        house.store.answer_late(1);
+        fixture.store.answer_late(1);
     }
-    let mut builder = house.bearer();
+    let mut builder = fixture.bearer();
     if let Some(limit) = quota {
-        let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
+        let limiter = LocalLimiter::builder().clock(fixture.clock.clone()).build();
         builder = builder
             .limiter(limiter)
             .quotas(Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap());

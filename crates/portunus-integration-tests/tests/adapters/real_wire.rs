@@ -11,14 +11,14 @@ use axum::response::Response;
 use http::Request;
 use portunus::adapter::axum::{ProtectedRouter, get, post};
 use portunus::adapter::tower::AuthLayer;
-use portunus_test_support::{FIND, House, scope, stranger};
+use portunus_test_support::{FIND, Fixture, scope, stranger};
 use tower::{Layer, service_fn};
 
 struct Site {
     address: SocketAddr,
     /// Has the scope `a`.
     key: String,
-    house: House,
+    fixture: Fixture,
 }
 
 fn protected(auth: AuthLayer) -> Router {
@@ -56,12 +56,12 @@ fn plain(auth: &AuthLayer) -> Router {
 async fn sites() -> Vec<Site> {
     let mut sites = Vec::new();
     for (late, routed) in [(false, true), (false, false), (true, true), (true, false)] {
-        let house = House::new();
-        let (key, _) = house.issue(&["a"]).await;
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&["a"]).await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let auth = AuthLayer::new(house.bearer().build().unwrap());
+        let auth = AuthLayer::new(fixture.bearer().build().unwrap());
         let address = serve(if routed {
             protected(auth)
         } else {
@@ -71,7 +71,7 @@ async fn sites() -> Vec<Site> {
         sites.push(Site {
             address,
             key,
-            house,
+            fixture,
         });
     }
     sites
@@ -156,7 +156,7 @@ async fn a_large_body_is_refused_before_it_is_sent() {
                 assert!(wire.is_closed().await, "{body}");
             }
         }
-        site.house.store.fail(FIND);
+        site.fixture.store.fail(FIND);
         let mut wire = Wire::to(site.address).await;
         let fields = format!("content-length: 10485760\r\n{}", line(&site.key));
         wire.send(format!(

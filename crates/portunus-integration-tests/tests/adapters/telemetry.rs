@@ -22,7 +22,7 @@ use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
 use portunus::quota::{Quota, Quotas};
 use portunus::{AuthError, ErrorCode, KeyPrincipal};
-use portunus_test_support::{FIND, House, Setup, base64, format, scope, stranger, tenant};
+use portunus_test_support::{FIND, Fixture, Setup, base64, format, scope, stranger, tenant};
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -113,21 +113,21 @@ fn per_minute(limit: u64) -> Quotas {
 }
 
 struct Door {
-    house: House,
+    fixture: Fixture,
     key: String,
     id: portunus::key::KeyId,
 }
 
 async fn door(late: bool) -> Door {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
     new.delegation = Some(Delegation::On);
-    let (key, record) = house.issue_new(new).await;
+    let (key, record) = fixture.issue_new(new).await;
     if late {
-        house.store.answer_late(1);
+        fixture.store.answer_late(1);
     }
     Door {
-        house,
+        fixture,
         key,
         id: record.id.clone(),
     }
@@ -163,7 +163,7 @@ fn each_answer_is_counted_once_by_its_outcome() {
     for late in [false, true] {
         let all = measured(async {
             let door = door(late).await;
-            let app = app(door.house.bearer().directory(People));
+            let app = app(door.fixture.bearer().directory(People));
             let key = bearer(&door.key);
             for path in ["/a/1", "/a/2?secret=1", "/gone"] {
                 ask(&app, path, &[("authorization", &key)]).await;
@@ -178,7 +178,7 @@ fn each_answer_is_counted_once_by_its_outcome() {
                 &[("authorization", &key), ("x-user-id", "who")],
             )
             .await;
-            door.house.store.fail(FIND);
+            door.fixture.store.fail(FIND);
             ask(&app, "/a/1", &[("authorization", &key)]).await;
         });
         let codes = ["INSUFFICIENT_SCOPE", "INVALID_KEY", "MISSING_KEY"].map(|code| (code, 1));
@@ -214,14 +214,14 @@ fn an_answer_through_two_layers_is_one_answer() {
     let all = measured(async {
         let door = door(false).await;
         let by_header = door
-            .house
+            .fixture
             .bare()
             .header("x-api-key", [format()])
             .build()
             .unwrap();
         let routes: Router = Router::new().route("/", routing::get(|| async {}));
         let app = routes.route_layer(AuthLayer::new(by_header));
-        let app = app.route_layer(AuthLayer::new(door.house.bearer().build().unwrap()));
+        let app = app.route_layer(AuthLayer::new(door.fixture.bearer().build().unwrap()));
         ask(
             &app,
             "/",
@@ -242,10 +242,14 @@ fn limits_outages_directories_and_verifiers_are_measured_as_documented() {
         let key = bearer(&door.key);
         let limiter = || {
             LocalLimiter::builder()
-                .clock(door.house.clock.clone())
+                .clock(door.fixture.clock.clone())
                 .build()
         };
-        let limited = app(door.house.bearer().limiter(limiter()).quotas(per_minute(2)));
+        let limited = app(door
+            .fixture
+            .bearer()
+            .limiter(limiter())
+            .quotas(per_minute(2)));
         for _ in 0..3 {
             ask(&limited, "/a/1", &[("authorization", &key)]).await;
         }
@@ -254,7 +258,7 @@ fn limits_outages_directories_and_verifiers_are_measured_as_documented() {
             (OnOutage::Local, 200),
             (OnOutage::Closed, 503),
         ] {
-            let builder = door.house.bearer().limiter(Down).on_limiter_outage(mode);
+            let builder = door.fixture.bearer().limiter(Down).on_limiter_outage(mode);
             let authenticator = builder.build().unwrap();
             let routes: Router = Router::new().route("/", routing::get(|| async {}));
             let app = routes.route_layer(AuthLayer::new(authenticator.clone()));
@@ -269,7 +273,7 @@ fn limits_outages_directories_and_verifiers_are_measured_as_documented() {
         }
         let directory = CachedDirectory::new(People, 100, Duration::from_secs(60));
         let acting = app(door
-            .house
+            .fixture
             .bearer()
             .directory(directory)
             .owner_standing(People)
@@ -324,7 +328,7 @@ fn events_that_were_not_kept_are_counted_by_the_reason() {
         let door = door(false).await;
         let trail = AuditTrail::builder().sink(Full).capacity(2);
         let trail = trail.failures_per_source(Some(per_minute(3))).build();
-        let audited = app(door.house.bearer().audit(trail.clone()));
+        let audited = app(door.fixture.bearer().audit(trail.clone()));
         for _ in 0..5 {
             ask(&audited, "/a/1", &[]).await;
         }
@@ -380,7 +384,7 @@ fn what_must_be_awaited_runs_in_documented_spans() {
     let log = logged(async {
         let door = door(true).await;
         let builder = door
-            .house
+            .fixture
             .bearer()
             .directory(People)
             .owner_standing(People)
@@ -425,7 +429,7 @@ fn a_refusal_is_one_line_and_an_outage_tells_its_cause() {
     let log = logged(async {
         let door = door(false).await;
         id = door.id.to_string();
-        let app = app(door.house.bearer().directory(People));
+        let app = app(door.fixture.bearer().directory(People));
         let key = bearer(&door.key);
         ask(&app, "/a/1", &[("authorization", &key)]).await;
         ask(&app, "/a/1", &[]).await;
@@ -441,7 +445,7 @@ fn a_refusal_is_one_line_and_an_outage_tells_its_cause() {
             &[("authorization", &key), ("x-user-id", "down")],
         )
         .await;
-        door.house.store.fail(FIND);
+        door.fixture.store.fail(FIND);
         ask(&app, "/a/1", &[("authorization", &key)]).await;
     });
     let lines = refusals(&log);
@@ -483,7 +487,7 @@ fn a_refusal_by_a_route_tells_the_key_too() {
         let door = door(false).await;
         id = door.id.to_string();
         ask(
-            &app(door.house.bearer()),
+            &app(door.fixture.bearer()),
             "/b",
             &[("authorization", &bearer(&door.key))],
         )
@@ -503,7 +507,7 @@ fn that_requests_have_no_client_address_is_said_once() {
     for late in [false, true] {
         let log = logged(async {
             let door = door(late).await;
-            let app = app(door.house.bearer());
+            let app = app(door.fixture.bearer());
             for _ in 0..3 {
                 let unknown = bearer(&portunus_test_support::stranger());
                 ask(&app, "/a/1", &[("authorization", &unknown)]).await;
@@ -518,7 +522,7 @@ fn that_requests_have_no_client_address_is_said_once() {
 fn a_refusal_of_the_host_that_has_a_cause_is_no_outage() {
     let log = logged(async {
         let door = door(false).await;
-        let layer = AuthLayer::new(door.house.bearer().build().unwrap());
+        let layer = AuthLayer::new(door.fixture.bearer().build().unwrap());
         let layer = layer.try_map_principal(async |_: KeyPrincipal| {
             Err::<(), _>(
                 AuthError::new(ErrorCode::Forbidden)
@@ -542,7 +546,7 @@ fn an_audit_event_is_one_line_whatever_it_says() {
             .sink(log.clone())
             .build();
         let door = door(false).await;
-        let app = app(door.house.bearer().audit(trail.clone()));
+        let app = app(door.fixture.bearer().audit(trail.clone()));
         ask(
             &app,
             "/a/1%0a2027-01-01T00:00:00Z%20WARN%20forged",
@@ -587,8 +591,8 @@ impl Shown {
         self.text += &format!("{what:?}\n{what:#?}\n");
     }
     /// All of the key but its end, in the ways in which it may be written.
-    fn must_not_have(&mut self, key: &str, house: &House) {
-        let digest = portunus_test_support::text::hex(house.hasher.digest(key).to_bytes());
+    fn must_not_have(&mut self, key: &str, fixture: &Fixture) {
+        let digest = portunus_test_support::text::hex(fixture.hasher.digest(key).to_bytes());
         let encoded = base64(key.as_bytes());
         self.canaries
             .extend([key[..30].to_owned(), encoded[..36].to_owned(), digest]);
@@ -614,11 +618,11 @@ async fn every_path() -> Shown {
             .capacity(12);
         let trail = trail.failures_per_source(Some(per_minute(5))).build();
         let limiter = LocalLimiter::builder()
-            .clock(door.house.clock.clone())
+            .clock(door.fixture.clock.clone())
             .build();
         let builder = || {
             let builder = door
-                .house
+                .fixture
                 .bearer()
                 .basic([format()])
                 .header("x-api-key", [format()])
@@ -631,7 +635,7 @@ async fn every_path() -> Shown {
         let (key, unknown) = (&door.key, &stranger());
         let wrong = portunus_test_support::with_last_character_wrong(key);
         for secret in [key, unknown] {
-            shown.must_not_have(secret, &door.house);
+            shown.must_not_have(secret, &door.fixture);
         }
         let basic = |pair: String| format!("Basic {}", base64(pair.as_bytes()));
         for app in [
@@ -686,7 +690,7 @@ async fn every_path() -> Shown {
                     shown.add(&response.extensions().get::<AuthError>());
                 }
                 let _ = trail.flush().await;
-                door.house.clock.advance(Duration::from_secs(120));
+                door.fixture.clock.advance(Duration::from_secs(120));
             }
         }
         let authenticator = builder().build().unwrap();
@@ -695,11 +699,11 @@ async fn every_path() -> Shown {
         shown.add(&(
             &authenticator,
             &attempt,
-            authenticator.witness(&head),
+            authenticator.request_audit(&head),
             AuthLayer::new(authenticator.clone()),
         ));
         shown.add(&attempt.outcome().await);
-        door.house.store.fail(FIND);
+        door.fixture.store.fail(FIND);
         shown.add(&authenticator.authenticate(&head).await);
         let _ = trail.flush().await;
         shown.add(&(&trail, &log, log.all()));

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use portunus::adapter::tower::{AuthLayer, EitherBody, RejectionBody, require};
 use portunus::respond::{ErrorBody, from_error};
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
-use portunus_test_support::{FIND, House, format, scope, stranger};
+use portunus_test_support::{FIND, Fixture, format, scope, stranger};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 fn request(authorization: Option<&str>) -> Request<()> {
@@ -121,14 +121,14 @@ impl Service<Request<()>> for OnePlace {
 #[tokio::test]
 async fn only_the_service_that_was_polled_ready_is_called() {
     for late in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&["a"]).await;
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&["a"]).await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
         let (inner, calls) = OnePlace::new();
         let layers = (
-            AuthLayer::new(house.bearer().build().unwrap()),
+            AuthLayer::new(fixture.bearer().build().unwrap()),
             require(scope("a")),
         );
         let mut service = ServiceBuilder::new().layer(layers).service(inner);
@@ -150,11 +150,11 @@ async fn only_the_service_that_was_polled_ready_is_called() {
 
 #[tokio::test]
 async fn requests_that_wait_at_the_same_time_each_have_their_own_ready_service() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    house.store.answer_late(1);
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    fixture.store.answer_late(1);
     let (inner, calls) = OnePlace::new();
-    let mut service = AuthLayer::new(house.bearer().build().unwrap()).layer(inner);
+    let mut service = AuthLayer::new(fixture.bearer().build().unwrap()).layer(inner);
     let mut waiting = Vec::new();
     for _ in 0..5 {
         waiting.push(service.ready().await.unwrap().call(bearer(&key)));
@@ -170,14 +170,14 @@ async fn requests_that_wait_at_the_same_time_each_have_their_own_ready_service()
 #[tokio::test]
 async fn a_refused_request_never_reaches_the_service() {
     for late in [false, true] {
-        let house = House::new();
-        let (key, record) = house.issue(&[]).await;
-        house.manager().revoke(&record.id, None).await.unwrap();
+        let fixture = Fixture::new();
+        let (key, record) = fixture.issue(&[]).await;
+        fixture.manager().revoke(&record.id, None).await.unwrap();
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
         let (inner, calls) = OnePlace::new();
-        let layer = AuthLayer::new(house.bearer().build().unwrap());
+        let layer = AuthLayer::new(fixture.bearer().build().unwrap());
         for request in [
             request(None),
             bearer("garbage"),
@@ -188,7 +188,7 @@ async fn a_refused_request_never_reaches_the_service() {
             let response = layer.layer(inner.clone()).oneshot(request).await.unwrap();
             assert!(response.status().is_client_error(), "{response:?}");
         }
-        house.store.fail(FIND);
+        fixture.store.fail(FIND);
         let response = layer
             .layer(inner.clone())
             .oneshot(bearer(&key))
@@ -201,11 +201,11 @@ async fn a_refused_request_never_reaches_the_service() {
 
 #[tokio::test]
 async fn a_request_that_is_given_up_while_it_waits_never_reaches_the_service() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    house.store.answer_late(1);
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    fixture.store.answer_late(1);
     let (inner, calls) = OnePlace::new();
-    let mut service = AuthLayer::new(house.bearer().build().unwrap()).layer(inner);
+    let mut service = AuthLayer::new(fixture.bearer().build().unwrap()).layer(inner);
     let mut future = Box::pin(service.ready().await.unwrap().call(bearer(&key)));
     let mut context = Context::from_waker(std::task::Waker::noop());
     assert!(future.as_mut().poll(&mut context).is_pending());
@@ -227,9 +227,9 @@ async fn a_request_that_is_given_up_while_it_waits_never_reaches_the_service() {
 
 #[tokio::test]
 async fn the_errors_of_the_service_are_its_own() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let layer = AuthLayer::new(house.bearer().build().unwrap());
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let layer = AuthLayer::new(fixture.bearer().build().unwrap());
     let failing =
         service_fn(|_: Request<()>| ready(Err::<Response<Full<Bytes>>, _>("the service broke")));
     assert_eq!(
@@ -253,10 +253,10 @@ async fn a_request_body_needs_neither_clone_nor_sync() {
         value
     }
     for late in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&["a"]).await;
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&["a"]).await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
         let inner = service_fn(|request: Request<Unshared>| {
             ready(Ok::<_, Infallible>(Response::new(Full::from(vec![
@@ -264,7 +264,7 @@ async fn a_request_body_needs_neither_clone_nor_sync() {
             ]))))
         });
         let layers = (
-            AuthLayer::new(house.bearer().build().unwrap()),
+            AuthLayer::new(fixture.bearer().build().unwrap()),
             require(scope("a")),
         );
         let mut service = ServiceBuilder::new().layer(layers).service(inner);
@@ -277,13 +277,13 @@ async fn a_request_body_needs_neither_clone_nor_sync() {
     }
 }
 
-async fn speaks<R>(house: &House, own: impl Fn() -> R + Clone)
+async fn speaks<R>(fixture: &Fixture, own: impl Fn() -> R + Clone)
 where
     R: RejectionBody + http_body::Body<Data = Bytes>,
     R::Error: std::fmt::Debug,
 {
-    let (key, _) = house.issue(&[]).await;
-    let layer = AuthLayer::new(house.bearer().build().unwrap());
+    let (key, _) = fixture.issue(&[]).await;
+    let layer = AuthLayer::new(fixture.bearer().build().unwrap());
     let service = || {
         layer.layer(service_fn(|_: Request<()>| {
             ready(Ok::<_, Infallible>(Response::new(own())))
@@ -300,10 +300,10 @@ where
 
 #[tokio::test]
 async fn a_refusal_fits_the_usual_response_bodies() {
-    let house = House::new();
-    speaks(&house, || Full::from("own")).await;
-    speaks::<BoxBody<Bytes, Infallible>>(&house, || BoxBody::new(Full::from("own"))).await;
-    speaks::<UnsyncBoxBody<Bytes, std::io::Error>>(&house, || {
+    let fixture = Fixture::new();
+    speaks(&fixture, || Full::from("own")).await;
+    speaks::<BoxBody<Bytes, Infallible>>(&fixture, || BoxBody::new(Full::from("own"))).await;
+    speaks::<UnsyncBoxBody<Bytes, std::io::Error>>(&fixture, || {
         UnsyncBoxBody::new(Full::from("own").map_err(|never| match never {}))
     })
     .await;
@@ -333,8 +333,8 @@ impl http_body::Body for Foreign {
 
 #[tokio::test]
 async fn any_other_response_body_is_wrapped() {
-    let house = House::new();
-    speaks(&house, || EitherBody::inner(Foreign(vec!["n", "ow"]))).await;
+    let fixture = Fixture::new();
+    speaks(&fixture, || EitherBody::inner(Foreign(vec!["n", "ow"]))).await;
 }
 
 #[test]
@@ -356,8 +356,8 @@ fn a_wrapped_body_knows_its_size_and_its_end() {
 
 #[tokio::test]
 async fn the_credentials_are_marked_sensitive_for_whoever_logs_the_request() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
     let inner = service_fn(|request: Request<()>| {
         ready(Ok::<_, Infallible>(Response::new(Full::from(format!(
             "{:?}",
@@ -365,7 +365,7 @@ async fn the_credentials_are_marked_sensitive_for_whoever_logs_the_request() {
         )))))
     });
     for optional in [false, true] {
-        let builder = house.bearer();
+        let builder = fixture.bearer();
         let builder = if optional {
             builder.optional()
         } else {
@@ -382,8 +382,8 @@ async fn the_credentials_are_marked_sensitive_for_whoever_logs_the_request() {
 
 #[tokio::test]
 async fn a_key_in_a_header_of_the_hosts_own_is_marked_sensitive_too() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
     let inner = service_fn(|request: Request<()>| {
         ready(Ok::<_, Infallible>(Response::new(Full::from(format!(
             "{:?}",
@@ -391,7 +391,7 @@ async fn a_key_in_a_header_of_the_hosts_own_is_marked_sensitive_too() {
         )))))
     });
     let layer = AuthLayer::new(
-        house
+        fixture
             .bare()
             .header("X-API-Key", [format()])
             .build()
@@ -411,9 +411,9 @@ async fn a_key_in_a_header_of_the_hosts_own_is_marked_sensitive_too() {
 async fn the_principal_and_the_hosts_own_types_are_in_the_extensions() {
     struct Tenant(String);
     struct Length(usize);
-    let house = House::new();
-    let (key, record) = house.issue(&[]).await;
-    let layer = AuthLayer::new(house.bearer().build().unwrap())
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let layer = AuthLayer::new(fixture.bearer().build().unwrap())
         .map_principal(|principal| Tenant(principal.owner().tenant_id.to_string()))
         .map_principal(|principal| Length(principal.key_id().as_str().len()));
     let inner = service_fn(|request: Request<()>| {
@@ -439,7 +439,7 @@ async fn the_principal_and_the_hosts_own_types_are_in_the_extensions() {
 async fn a_principal_that_was_there_before_is_not_taken_for_the_layers_own() {
     // Two APIs in one service: the outer layer knows the caller, the inner one lets nobody in
     // particular pass.
-    let (outer, inner) = (House::new(), House::new());
+    let (outer, inner) = (Fixture::new(), Fixture::new());
     let (key, record) = outer.issue(&["*"]).await;
     let outer_layer = AuthLayer::new(outer.bearer().build().unwrap());
     let inner_layer = AuthLayer::new(
@@ -464,9 +464,9 @@ async fn a_principal_that_was_there_before_is_not_taken_for_the_layers_own() {
 
 #[tokio::test]
 async fn the_address_of_the_peer_is_found_where_the_host_says() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let authenticator = fixture.bearer().build().unwrap();
     let inner = service_fn(|request: Request<()>| {
         let ip = request
             .extensions()
@@ -507,9 +507,9 @@ async fn the_address_of_the_peer_is_found_where_the_host_says() {
 
 #[tokio::test]
 async fn a_refusal_carries_its_error_a_challenge_and_a_ban_on_storing() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let layer = AuthLayer::new(
-        house
+        fixture
             .bearer()
             .basic([format()])
             .realm("acme")
@@ -578,9 +578,9 @@ async fn a_refusal_carries_its_error_a_challenge_and_a_ban_on_storing() {
 
 #[tokio::test]
 async fn an_accepted_request_gets_the_services_answer_as_it_is() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let layer = AuthLayer::new(house.bearer().build().unwrap());
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let layer = AuthLayer::new(fixture.bearer().build().unwrap());
     let inner = service_fn(|_: Request<()>| {
         let mut response = Response::new(Full::from("own"));
         *response.status_mut() = StatusCode::UNAUTHORIZED;
@@ -594,9 +594,9 @@ async fn an_accepted_request_gets_the_services_answer_as_it_is() {
 
 #[tokio::test]
 async fn a_key_that_was_looked_up_for_one_route_is_refused_on_another() {
-    let house = House::new();
-    let (key, _) = house.issue(&["document:read"]).await;
-    let auth = AuthLayer::new(house.bearer().build().unwrap());
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["document:read"]).await;
+    let auth = AuthLayer::new(fixture.bearer().build().unwrap());
     let route = |name: &str| {
         ServiceBuilder::new()
             .layer(auth.clone())
@@ -651,12 +651,12 @@ async fn a_requirement_without_authentication_lets_nobody_through() {
 
 #[tokio::test]
 async fn a_requirement_is_not_met_by_nobody_and_answers_in_the_apis_dialect() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let renderer = from_error(|error: &AuthError| {
         ErrorBody::json(format!(r#"{{"oops":"{}"}}"#, error.code()))
     });
     let auth = AuthLayer::new(
-        house
+        fixture
             .bearer()
             .optional()
             .realm("acme")
@@ -683,14 +683,14 @@ async fn a_requirement_is_not_met_by_nobody_and_answers_in_the_apis_dialect() {
 
 #[tokio::test]
 async fn a_closure_of_error_and_request_chooses_the_words() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let own = |error: &AuthError, head: &dyn portunus::RequestHead| {
         ErrorBody::new(
             "text/plain",
             format!("{} {} {}", head.method(), head.path(), error.code()).into_bytes(),
         )
     };
-    let layer = AuthLayer::new(house.bearer().renderer(own).build().unwrap());
+    let layer = AuthLayer::new(fixture.bearer().renderer(own).build().unwrap());
     let mut request = request(None);
     *request.uri_mut() = "/documents/7?api_key=secret".parse().unwrap();
     let response = layer
@@ -704,9 +704,9 @@ async fn a_closure_of_error_and_request_chooses_the_words() {
 
 #[tokio::test]
 async fn a_media_type_that_is_no_field_value_is_left_out_and_splits_nothing() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let own = from_error(|_| ErrorBody::new("text/plain\r\nSet-Cookie: a=b", b"x".to_vec()));
-    let layer = AuthLayer::new(house.bearer().renderer(own).build().unwrap());
+    let layer = AuthLayer::new(fixture.bearer().renderer(own).build().unwrap());
     let response = layer
         .layer(service_fn(whoami))
         .oneshot(request(None))

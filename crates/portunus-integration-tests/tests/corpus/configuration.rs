@@ -22,7 +22,7 @@ use portunus::{
 };
 use portunus_profiles::Profile;
 
-use crate::house::{House, USER};
+use crate::fixture::{Fixture, USER};
 use portunus_test_support::{Setup, format, live, scope, tenant, user};
 
 /// What the name of a configuration begins with whose host declares that it serves gRPC.
@@ -32,35 +32,35 @@ pub(crate) const SERVES_GRPC: &str = "grpc and ";
 const PROXY: &str = "127.0.0.2/32";
 
 /// The authenticator of a configuration. Each has limits of its own.
-pub(crate) fn authenticator(name: &str, house: &House) -> Authenticator {
+pub(crate) fn authenticator(name: &str, fixture: &Fixture) -> Authenticator {
     match name.strip_prefix(SERVES_GRPC).unwrap_or(name) {
         // What a host gets that gives a format and a store and says nothing else.
         "default" => Portunus::builder(format())
-            .store(house.store.clone())
-            .clock(house.clock.clone())
+            .store(fixture.store.clone())
+            .clock(fixture.clock.clone())
             .build()
             .unwrap()
             .authenticator()
             .clone(),
-        name => builder(name, house)
-            .clock(house.clock.clone())
+        name => builder(name, fixture)
+            .clock(fixture.clock.clone())
             .build()
             .unwrap(),
     }
 }
 
-fn builder(name: &str, house: &House) -> Setup {
-    let bare = || Setup::on(house.store.clone());
+fn builder(name: &str, fixture: &Fixture) -> Setup {
+    let bare = || Setup::on(fixture.store.clone());
     let neutral = || bare().bearer([format()]);
     let behind = |header| neutral().client_ip(ClientIp::behind([proxy()], header));
     let limited = |builder: Setup| {
         builder
-            .limiter(limiter(house))
+            .limiter(limiter(fixture))
             .on_limiter_outage(OnOutage::Closed)
     };
     let few = || Quotas::new([Quota::per_minute(3).unwrap(), Quota::per_hour(5).unwrap()]).unwrap();
-    let profile = |profile: Profile| limited(Setup::of(house.store.clone(), profile));
-    let directory = || People(Arc::clone(&house.directory_down));
+    let profile = |profile: Profile| limited(Setup::of(fixture.store.clone(), profile));
+    let directory = || People(Arc::clone(&fixture.directory_down));
     match name {
         // Nothing chosen, and nothing limited.
         "neutral" | "mapped" => neutral(),
@@ -112,25 +112,25 @@ fn builder(name: &str, house: &House) -> Setup {
         "delegating" => neutral().directory(directory()),
         "standing" => neutral().owner_standing(Owners),
         "verifier" => neutral().token_verifier(Tokens {
-            now: house.clock.now(),
+            now: fixture.clock.now(),
         }),
         "allsign" => profile(Profile::AllSign).directory(directory()),
         "allsign-live" => profile(Profile::AllSign).environment(live()),
         "allsign-proxied" => profile(Profile::AllSign)
             .client_ip(ClientIp::behind([proxy()], ForwardedHeader::XForwardedFor)),
-        "insigner" => Setup::of(house.store.clone(), Profile::InSigner),
+        "insigner" => Setup::of(fixture.store.clone(), Profile::InSigner),
         "insigner-limited" => profile(Profile::InSigner).quotas(few()),
-        "yousign" => Setup::of(house.store.clone(), Profile::Yousign),
-        "yousign-production" => Setup::of(house.store.clone(), Profile::Yousign)
+        "yousign" => Setup::of(fixture.store.clone(), Profile::Yousign),
+        "yousign-production" => Setup::of(fixture.store.clone(), Profile::Yousign)
             .environment(Environment::new("production").unwrap()),
         // Behind a proxy that ends TLS and says which version it was.
-        "iusign" => Setup::of(house.store.clone(), Profile::IuSign)
+        "iusign" => Setup::of(fixture.store.clone(), Profile::IuSign)
             .transport(tls())
             .owner_standing(Owners),
-        "iusign-production" => Setup::of(house.store.clone(), Profile::IuSign)
+        "iusign-production" => Setup::of(fixture.store.clone(), Profile::IuSign)
             .transport(tls())
             .environment(Environment::new("production").unwrap()),
-        "dropbox-sign" => Setup::of(house.store.clone(), Profile::DropboxSign),
+        "dropbox-sign" => Setup::of(fixture.store.clone(), Profile::DropboxSign),
         "dropbox-sign-limited" => profile(Profile::DropboxSign).quotas(few()),
         _ => panic!("no configuration {name:?}"),
     }
@@ -190,11 +190,11 @@ struct Limiter {
     down: Arc<AtomicBool>,
 }
 
-fn limiter(house: &House) -> Limiter {
-    let local = LocalLimiter::builder().clock(house.clock.clone()).build();
+fn limiter(fixture: &Fixture) -> Limiter {
+    let local = LocalLimiter::builder().clock(fixture.clock.clone()).build();
     Limiter {
         local,
-        down: Arc::clone(&house.limiter_down),
+        down: Arc::clone(&fixture.limiter_down),
     }
 }
 

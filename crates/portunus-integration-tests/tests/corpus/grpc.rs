@@ -58,7 +58,7 @@ fn as_call(row: &Row) -> Option<(Row, Answer)> {
     (!other).then(|| {
         (
             Row {
-                house: format!("{SERVES_GRPC}{}", row.house),
+                fixture: format!("{SERVES_GRPC}{}", row.fixture),
                 request,
                 ..row.clone()
             },
@@ -137,8 +137,8 @@ async fn no_refusal_of_a_host_that_serves_no_grpc_changes_with_the_clients_conte
     let calls: Vec<_> = all_rows().iter().filter_map(as_call).collect();
     for (row, _) in calls {
         // Asked as a call all the same.
-        let house = row.house[SERVES_GRPC.len()..].to_owned();
-        let row = Row { house, ..row };
+        let fixture = row.fixture[SERVES_GRPC.len()..].to_owned();
+        let row = Row { fixture, ..row };
         for (adapter, answer) in Adapter::ALL
             .into_iter()
             .zip(answers(&row, Store::Now).await)

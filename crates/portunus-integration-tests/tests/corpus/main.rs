@@ -4,13 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod bites;
 mod by_actix;
 mod by_axum;
 mod by_tower;
 mod configuration;
+mod fixture;
 mod grpc;
-mod house;
+mod mutations;
 mod random;
 mod routes;
 mod row;

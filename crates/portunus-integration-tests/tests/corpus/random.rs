@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::all_rows;
-use crate::house::key;
+use crate::fixture::key;
 use crate::row::Row;
 use crate::run::{Servers, Store};
 use portunus_test_support::random::Random;
@@ -204,9 +204,9 @@ async fn mutated_requests_are_answered_alike() {
     assert!(seeds.len() > 100, "{}", seeds.len());
     let mut random = Random(20_270_115);
     let mut statuses = std::collections::BTreeMap::<String, usize>::new();
-    for house in HOUSES {
+    for fixture in HOUSES {
         for store in [Store::Now, Store::Late] {
-            let servers = Servers::start(house, store).await;
+            let servers = Servers::start(fixture, store).await;
             for _ in 0..REQUESTS / HOUSES.len() / 2 {
                 let mut request = random.one(&seeds).clone();
                 for _ in 0..=random.index(4) {
@@ -222,16 +222,16 @@ async fn mutated_requests_are_answered_alike() {
                 assert_eq!(
                     tower.to_string(),
                     axum.to_string(),
-                    "tower and axum, {house}, {store:?}: {asked}"
+                    "tower and axum, {fixture}, {store:?}: {asked}"
                 );
                 assert_eq!(
                     tower.to_string(),
                     actix.to_string(),
-                    "tower and actix, {house}, {store:?}: {asked}"
+                    "tower and actix, {fixture}, {store:?}: {asked}"
                 );
                 *statuses.entry(tower.status).or_default() += 1;
                 servers
-                    .house
+                    .fixture
                     .clock
                     .advance(std::time::Duration::from_millis(random.any() % 20_000));
             }

@@ -25,7 +25,7 @@
 
 use std::fmt::Write;
 
-use crate::house::key;
+use crate::fixture::key;
 use portunus_test_support::base64;
 
 /// Who answers.
@@ -72,7 +72,7 @@ pub(crate) enum Given {
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    pub(crate) house: String,
+    pub(crate) fixture: String,
     pub(crate) given: Vec<Given>,
     /// The bytes of the request.
     pub(crate) request: Vec<u8>,
@@ -110,11 +110,11 @@ pub(crate) fn parse(text: &str) -> Vec<Row> {
     let mut requests: Vec<Vec<&str>> = Vec::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("=== ") {
-            let house = String::new();
+            let fixture = String::new();
             let (given, request, answers) = (Vec::new(), Vec::new(), Vec::new());
             rows.push(Row {
                 name: name.into(),
-                house,
+                fixture,
                 given,
                 request,
                 answers,
@@ -130,7 +130,7 @@ pub(crate) fn parse(text: &str) -> Vec<Row> {
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         match mark {
             "" | "#" => {}
-            "in" => row.house = rest.into(),
+            "in" => row.fixture = rest.into(),
             "given" => row.given.push(given(rest)),
             ">" => request.push(rest),
             "!" => {

@@ -68,7 +68,7 @@ fn there_are_150_rows_and_more_of_every_profile_and_of_the_default() {
         .map(|profile| profile.name())
         .chain(["neutral"])
     {
-        let count = rows.iter().filter(|row| row.house == of).count();
+        let count = rows.iter().filter(|row| row.fixture == of).count();
         assert!(count >= 9, "{of}: {count}");
     }
 }

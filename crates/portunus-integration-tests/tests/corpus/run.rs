@@ -7,7 +7,7 @@ use actix_web::dev::ServerHandle;
 use portunus::Clock;
 
 use crate::configuration::authenticator;
-use crate::house::{House, KEYS, key};
+use crate::fixture::{Fixture, KEYS, key};
 use crate::row::{Adapter, Given, Row, expand};
 use crate::wire::{Answer, ask, ask_over_http_2};
 use crate::{by_actix, by_axum, by_tower};
@@ -23,7 +23,7 @@ pub(crate) enum Store {
 
 /// Three servers of one configuration.
 pub(crate) struct Servers {
-    pub(crate) house: House,
+    pub(crate) fixture: Fixture,
     at: [SocketAddr; 3],
     /// actix-web's server serves HTTP/2 without TLS on a port of its own.
     actix_over_http_2: SocketAddr,
@@ -32,11 +32,11 @@ pub(crate) struct Servers {
 
 impl Servers {
     pub(crate) async fn start(configuration: &str, store: Store) -> Self {
-        let house = House::new().await;
+        let fixture = Fixture::new().await;
         if store == Store::Late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let own = || authenticator(configuration, &house);
+        let own = || authenticator(configuration, &fixture);
         let ([actix_at, actix_over_http_2], actix) = by_actix::start(own(), configuration);
         let at = [
             by_tower::start(own(), configuration).await,
@@ -44,7 +44,7 @@ impl Servers {
             actix_at,
         ];
         Self {
-            house,
+            fixture,
             at,
             actix_over_http_2,
             actix,
@@ -78,7 +78,7 @@ impl Servers {
 
 /// What each adapter answers to a row's request.
 pub(crate) async fn answers(row: &Row, store: Store) -> [Answer; 3] {
-    let servers = Servers::start(&row.house, store).await;
+    let servers = Servers::start(&row.fixture, store).await;
     let from = row.given.iter().find_map(|given| {
         if let Given::From(ip) = given {
             Some(*ip)
@@ -104,19 +104,19 @@ pub(crate) async fn answers(row: &Row, store: Store) -> [Answer; 3] {
                     servers.ask(from, &expand(&head)).await;
                 }
             }
-            Given::Clock(by) => servers.house.clock.advance(*by),
+            Given::Clock(by) => servers.fixture.clock.advance(*by),
             Given::WallClock(seconds) => {
                 let (now, by) = (
-                    servers.house.clock.now(),
+                    servers.fixture.clock.now(),
                     std::time::Duration::from_secs(seconds.unsigned_abs()),
                 );
                 servers
-                    .house
+                    .fixture
                     .clock
                     .step_to(if *seconds < 0 { now - by } else { now + by });
             }
-            Given::Down(what) => servers.house.take_down(what),
-            Given::Revoked(name) => servers.house.revoke(name).await,
+            Given::Down(what) => servers.fixture.take_down(what),
+            Given::Revoked(name) => servers.fixture.revoke(name).await,
         }
     }
     let answers = match row.is_over_http_2() {

@@ -9,11 +9,11 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use portunus::adapter::tower::{AuthLayer, EitherBody, GrpcMethods, GrpcMethodsError, require};
-use portunus::authenticator::{Admission, Attempt};
+use portunus::authenticator::{Attempt, Authenticated};
 use portunus::key::{Access, Owner};
 use portunus::manage::NewKey;
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Requirement};
-use portunus_test_support::{House, scope, stranger, with_last_character_wrong};
+use portunus_test_support::{Fixture, scope, stranger, with_last_character_wrong};
 use tonic_web::GrpcWebLayer;
 use tower::util::MapResponseLayer;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -48,8 +48,8 @@ async fn whole(response: Response<Full<Bytes>>) -> (StatusCode, HeaderMap, Bytes
 
 #[tokio::test]
 async fn a_call_is_a_post_of_grpc_and_nothing_else_is() {
-    let house = House::new();
-    let layer = AuthLayer::new(house.bearer().build().unwrap()).grpc();
+    let fixture = Fixture::new();
+    let layer = AuthLayer::new(fixture.bearer().build().unwrap()).grpc();
     for (method, content_type, is_call) in [
         ("POST", Some("application/grpc"), true),
         ("POST", Some("application/grpc+proto"), true),
@@ -91,13 +91,13 @@ async fn a_call_is_a_post_of_grpc_and_nothing_else_is() {
 #[tokio::test]
 async fn where_grpc_is_not_declared_a_call_is_refused_as_any_request() {
     for late in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&["a"]).await;
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&["a"]).await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
         let layers = (
-            AuthLayer::new(house.bearer().build().unwrap()),
+            AuthLayer::new(fixture.bearer().build().unwrap()),
             require(scope("b")),
         );
         let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
@@ -113,11 +113,11 @@ async fn where_grpc_is_not_declared_a_call_is_refused_as_any_request() {
 
 #[tokio::test]
 async fn a_layer_that_declares_nothing_is_not_bound_by_what_one_further_out_declared() {
-    let house = House::new();
-    let (key, _) = house.issue(&["a"]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["a"]).await;
     let layers = (
-        AuthLayer::new(house.bearer().build().unwrap()).grpc(),
-        AuthLayer::new(house.bearer().build().unwrap()),
+        AuthLayer::new(fixture.bearer().build().unwrap()).grpc(),
+        AuthLayer::new(fixture.bearer().build().unwrap()),
         require(scope("b")),
     );
     let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
@@ -129,11 +129,11 @@ async fn a_layer_that_declares_nothing_is_not_bound_by_what_one_further_out_decl
 
 #[tokio::test]
 async fn a_table_of_methods_declares_grpc_for_what_it_refuses_itself() {
-    let house = House::new();
-    let (key, _) = house.issue(&["a"]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["a"]).await;
     let table = GrpcMethods::new().method("/a.B/C", scope("b")).build();
     let layers = (
-        AuthLayer::new(house.bearer().build().unwrap()),
+        AuthLayer::new(fixture.bearer().build().unwrap()),
         table.unwrap(),
     );
     let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
@@ -146,15 +146,15 @@ async fn a_table_of_methods_declares_grpc_for_what_it_refuses_itself() {
 #[tokio::test]
 async fn grpc_and_http_make_the_same_decision_for_the_same_request() {
     for late in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&["a"]).await;
-        let (revoked, record) = house.issue(&[]).await;
-        house.manager().revoke(&record.id, None).await.unwrap();
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&["a"]).await;
+        let (revoked, record) = fixture.issue(&[]).await;
+        fixture.manager().revoke(&record.id, None).await.unwrap();
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
         let layers = (
-            AuthLayer::new(house.bearer().build().unwrap()).grpc(),
+            AuthLayer::new(fixture.bearer().build().unwrap()).grpc(),
             require(scope("b")),
         );
         let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
@@ -196,8 +196,8 @@ async fn grpc_and_http_make_the_same_decision_for_the_same_request() {
 
 #[tokio::test]
 async fn unknown_keys_get_the_same_bytes() {
-    let house = House::new();
-    let layer = AuthLayer::new(house.bearer().build().unwrap()).grpc();
+    let fixture = Fixture::new();
+    let layer = AuthLayer::new(fixture.bearer().build().unwrap()).grpc();
     let mut answers = Vec::new();
     for key in [
         stranger(),
@@ -224,8 +224,8 @@ async fn unknown_keys_get_the_same_bytes() {
 
 #[tokio::test]
 async fn every_code_has_a_status_that_is_an_error_and_fits_the_one_of_http() {
-    let house = House::new();
-    let authenticator = house.bearer().build().unwrap();
+    let fixture = Fixture::new();
+    let authenticator = fixture.bearer().build().unwrap();
     for &code in ErrorCode::ALL {
         let status = authenticator.responder().grpc_status(&AuthError::new(code));
         // As in google/rpc/code.proto.
@@ -256,15 +256,15 @@ async fn asked(
 
 #[tokio::test]
 async fn the_most_exact_entry_decides_and_what_has_none_is_refused() {
-    let house = House::new();
-    let (reader, _) = house.issue(&["read"]).await;
-    let (deleter, _) = house.issue(&["delete"]).await;
+    let fixture = Fixture::new();
+    let (reader, _) = fixture.issue(&["read"]).await;
+    let (deleter, _) = fixture.issue(&["delete"]).await;
     let table = GrpcMethods::new()
         .service("acme.v1.Documents", scope("read"))
         .method("/acme.v1.Documents/Delete", scope("delete"));
     let layers = |table: GrpcMethods| {
         (
-            AuthLayer::new(house.bearer().build().unwrap()).grpc(),
+            AuthLayer::new(fixture.bearer().build().unwrap()).grpc(),
             table.build().unwrap(),
         )
     };
@@ -343,11 +343,11 @@ async fn without_authentication_the_table_opens_nothing_but_what_is_public() {
 
 #[tokio::test]
 async fn a_read_only_key_calls_only_what_is_said_to_read() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let mut new = NewKey::new("key", Owner::tenant(portunus_test_support::tenant("acme")))
         .with_scopes([scope("a")]);
     new.access = Access::ReadOnly;
-    let (key, _) = house.issue_new(new).await;
+    let (key, _) = fixture.issue_new(new).await;
     let table = GrpcMethods::new()
         .method(
             "/a.B/Get",
@@ -357,7 +357,7 @@ async fn a_read_only_key_calls_only_what_is_said_to_read() {
         .build()
         .unwrap();
     let layers = (
-        AuthLayer::new(house.bearer().build().unwrap()).grpc(),
+        AuthLayer::new(fixture.bearer().build().unwrap()).grpc(),
         table,
     );
     let service = ServiceBuilder::new().layer(layers).service(service_fn(ok));
@@ -370,10 +370,10 @@ async fn a_read_only_key_calls_only_what_is_said_to_read() {
 
 #[tokio::test]
 async fn a_method_that_may_be_called_is_found_without_an_allocation() {
-    let house = House::new();
-    let (key, _) = house.issue(&["read"]).await;
-    let authenticator = house.bearer().build().unwrap();
-    let Attempt::Ready(Ok(Admission {
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&["read"]).await;
+    let authenticator = fixture.bearer().build().unwrap();
+    let Attempt::Ready(Ok(Authenticated {
         principal: Some(principal),
         ..
     })) = authenticator.attempt(&portunus_test_support::Head::bearer(&key))
@@ -455,8 +455,8 @@ fn a_table_with_a_malformed_or_repeated_entry_is_not_built() {
 #[tokio::test]
 async fn grpc_web_is_refused_in_its_own_way_inside_of_its_translator_and_as_http_outside_of_it() {
     use tonic::body::Body;
-    let house = House::new();
-    let auth = AuthLayer::new(house.bearer().build().unwrap()).grpc();
+    let fixture = Fixture::new();
+    let auth = AuthLayer::new(fixture.bearer().build().unwrap()).grpc();
     let inner =
         service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
     let wrapped = || MapResponseLayer::new(|response: Response<_>| response.map(EitherBody::inner));
@@ -495,8 +495,8 @@ async fn grpc_web_is_refused_in_its_own_way_inside_of_its_translator_and_as_http
 #[tokio::test]
 async fn extractors_refuse_calls_as_the_layers_do() {
     use axum::body::Body;
-    let house = House::new();
-    let optional = AuthLayer::new(house.bearer().optional().build().unwrap());
+    let fixture = Fixture::new();
+    let optional = AuthLayer::new(fixture.bearer().optional().build().unwrap());
     for (layer, expected) in [
         (Some(optional.clone().grpc()), (200, Some("16"))),
         (Some(optional), (401, None)),

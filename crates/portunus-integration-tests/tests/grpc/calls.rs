@@ -19,7 +19,7 @@ use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal, Requirement};
 use portunus_profiles::Profile;
 use portunus_test_support::wait::{eventually_async, soon};
 use portunus_test_support::{
-    FIND, House, Setup, base64, scope, stranger, tenant, with_last_character_wrong,
+    FIND, Fixture, Setup, base64, scope, stranger, tenant, with_last_character_wrong,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -178,12 +178,12 @@ fn told(answer: Result<tonic::Response<HealthCheckResponse>, Status>) -> (Code, 
 #[tokio::test]
 async fn a_call_with_a_key_reaches_the_handler_which_knows_the_caller() {
     for late in [false, true] {
-        let house = House::new();
-        let (key, record) = house.issue(&[]).await;
+        let fixture = Fixture::new();
+        let (key, record) = fixture.issue(&[]).await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let site = site(house.bearer()).await;
+        let site = site(fixture.bearer()).await;
         for scheme in ["Bearer", "bEaReR", "bearer "] {
             let response = site.check(&format!("{scheme} {key}")).await.unwrap();
             assert_eq!(
@@ -198,18 +198,18 @@ async fn a_call_with_a_key_reaches_the_handler_which_knows_the_caller() {
 #[tokio::test]
 async fn every_refusal_of_a_credential_is_a_status_whose_reason_is_the_stable_code() {
     for late in [false, true] {
-        let house = House::new();
-        let (revoked, record) = house.issue(&[]).await;
-        house.manager().revoke(&record.id, None).await.unwrap();
-        let (expired, record) = house.issue(&[]).await;
-        let now = portunus::Clock::now(&house.clock);
-        house
+        let fixture = Fixture::new();
+        let (revoked, record) = fixture.issue(&[]).await;
+        fixture.manager().revoke(&record.id, None).await.unwrap();
+        let (expired, record) = fixture.issue(&[]).await;
+        let now = portunus::Clock::now(&fixture.clock);
+        fixture
             .change(&record.id, |record| record.expires_at = Some(now))
             .await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        let site = site(house.bearer().realm("acme")).await;
+        let site = site(fixture.bearer().realm("acme")).await;
         for (authorization, code, expected) in [
             (String::new(), Code::Unauthenticated, "MISSING_KEY"),
             ("Token x".into(), Code::Unauthenticated, "MISSING_KEY"),
@@ -252,10 +252,10 @@ async fn every_refusal_of_a_credential_is_a_status_whose_reason_is_the_stable_co
 
 #[tokio::test]
 async fn scopes_are_demanded_method_by_method_and_unlisted_methods_are_refused() {
-    let house = House::new();
-    let (watcher, _) = house.issue(&["health:watch"]).await;
-    let (other, _) = house.issue(&["health:wash"]).await;
-    let site = site(house.bearer()).await;
+    let fixture = Fixture::new();
+    let (watcher, _) = fixture.issue(&["health:watch"]).await;
+    let (other, _) = fixture.issue(&["health:wash"]).await;
+    let site = site(fixture.bearer()).await;
     let mut client = site.client().await;
     for key in [&watcher, &other] {
         client.check(request(&bearer(key), "")).await.unwrap();
@@ -286,7 +286,7 @@ async fn scopes_are_demanded_method_by_method_and_unlisted_methods_are_refused()
         .build()
         .unwrap();
     let site = serve(
-        AuthLayer::new(house.bearer().build().unwrap()).grpc(),
+        AuthLayer::new(fixture.bearer().build().unwrap()).grpc(),
         only_check,
     )
     .await;
@@ -304,13 +304,13 @@ async fn scopes_are_demanded_method_by_method_and_unlisted_methods_are_refused()
 
 #[tokio::test]
 async fn a_public_method_needs_no_key_but_refuses_a_wrong_one() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let table = GrpcMethods::new()
         .public_method("/grpc.health.v1.Health/Check")
         .build()
         .unwrap();
     let site = serve(
-        AuthLayer::new(house.bearer().optional().build().unwrap()).grpc(),
+        AuthLayer::new(fixture.bearer().optional().build().unwrap()).grpc(),
         table,
     )
     .await;
@@ -341,11 +341,11 @@ async fn a_public_method_needs_no_key_but_refuses_a_wrong_one() {
 
 #[tokio::test]
 async fn a_limited_call_says_when_to_retry_and_then_passes() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let limiter = LocalLimiter::builder().clock(house.clock.clone()).build();
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let limiter = LocalLimiter::builder().clock(fixture.clock.clone()).build();
     let quotas = Quotas::new([Quota::per_minute(2).unwrap()]).unwrap();
-    let site = site(house.bearer().limiter(limiter).quotas(quotas)).await;
+    let site = site(fixture.bearer().limiter(limiter).quotas(quotas)).await;
     for remaining in ["\"minute\";r=1;", "\"minute\";r=0;"] {
         let response = site.check(&bearer(&key)).await.unwrap();
         let told = response
@@ -356,7 +356,7 @@ async fn a_limited_call_says_when_to_retry_and_then_passes() {
             .unwrap();
         assert!(told.starts_with(remaining), "{told}");
     }
-    house.clock.advance(Duration::from_millis(1_500));
+    fixture.clock.advance(Duration::from_millis(1_500));
     let status = site.check(&bearer(&key)).await.unwrap_err();
     assert_eq!(
         (status.code(), reason(&status).as_str()),
@@ -385,26 +385,26 @@ async fn a_limited_call_says_when_to_retry_and_then_passes() {
     );
     let metadata = status.get_details_error_info().unwrap().metadata;
     assert_eq!(metadata.get("violated-policies").unwrap(), "minute");
-    house.clock.advance(delay - Duration::from_millis(1));
+    fixture.clock.advance(delay - Duration::from_millis(1));
     assert_eq!(
         told(site.check(&bearer(&key)).await).0,
         Code::ResourceExhausted,
         "not earlier"
     );
-    house.clock.advance(Duration::from_millis(1));
+    fixture.clock.advance(Duration::from_millis(1));
     site.check(&bearer(&key)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
     for late in [false, true] {
-        let house = House::new();
-        let (key, _) = house.issue(&[]).await;
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
         if late {
-            house.store.answer_late(1);
+            fixture.store.answer_late(1);
         }
-        house.store.fail(FIND);
-        let site = site(house.bearer()).await;
+        fixture.store.fail(FIND);
+        let site = site(fixture.bearer()).await;
         let status = site.check(&bearer(&key)).await.unwrap_err();
         assert_eq!(
             (status.code(), reason(&status).as_str()),
@@ -415,17 +415,17 @@ async fn a_store_that_is_down_is_unavailable_and_worth_a_retry() {
             Some(Duration::from_secs(1))
         );
         assert!(!status.message().contains("db.internal"));
-        house.store.recover();
+        fixture.store.recover();
         site.check(&bearer(&key)).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_profile_decides_over_grpc_as_over_http() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let profile = Profile::DropboxSign;
-    let manager = Setup::of(house.store.clone(), profile)
-        .clock(house.clock.clone())
+    let manager = Setup::of(fixture.store.clone(), profile)
+        .clock(fixture.clock.clone())
         .manager();
     let key = manager
         .issue(NewKey::new("key", Owner::tenant(tenant("acme"))))
@@ -433,7 +433,7 @@ async fn a_profile_decides_over_grpc_as_over_http() {
         .unwrap()
         .key
         .reveal();
-    let site = site(Setup::of(house.store.clone(), profile).clock(house.clock.clone())).await;
+    let site = site(Setup::of(fixture.store.clone(), profile).clock(fixture.clock.clone())).await;
     let basic = |pair: String| format!("Basic {}", base64(pair.as_bytes()));
     site.check(&basic(format!("{key}:"))).await.unwrap();
     site.check(&basic(format!("{key}:")).replace("Basic", "bAsIc"))
@@ -458,14 +458,14 @@ async fn a_profile_decides_over_grpc_as_over_http() {
 
 #[tokio::test]
 async fn the_address_of_the_peer_is_the_sockets() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let issue = async |network: &str| {
         let mut new = NewKey::new("key", Owner::tenant(tenant("acme")));
         new.allowed_ips = Some(AllowList::parse([network]).unwrap());
-        house.issue_new(new).await.0
+        fixture.issue_new(new).await.0
     };
     let (here, elsewhere) = (issue("127.0.0.0/8").await, issue("203.0.113.0/24").await);
-    let site = site(house.bearer()).await;
+    let site = site(fixture.bearer()).await;
     site.check(&bearer(&here)).await.unwrap();
     assert_eq!(
         told(site.check(&bearer(&elsewhere)).await),
@@ -475,9 +475,9 @@ async fn the_address_of_the_peer_is_the_sockets() {
 
 #[tokio::test]
 async fn a_handler_refuses_in_the_librarys_words() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
-    let site = site(house.bearer()).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let site = site(fixture.bearer()).await;
     let status = site
         .client()
         .await
@@ -492,14 +492,14 @@ async fn a_handler_refuses_in_the_librarys_words() {
 
 #[tokio::test]
 async fn a_message_arrives_as_it_was_meant_and_never_too_long() {
-    let house = House::new();
-    let (key, _) = house.issue(&[]).await;
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
     for detail in [
         "100 % gesperrt\n– für Dich \u{1F511}".to_owned(),
         "ü".repeat(5_000),
     ] {
         let refuse = detail.clone();
-        let layer = AuthLayer::new(house.bearer().build().unwrap())
+        let layer = AuthLayer::new(fixture.bearer().build().unwrap())
             .grpc()
             .try_map_principal(move |_| {
                 let error = AuthError::with_detail(ErrorCode::Forbidden, refuse.clone());
@@ -540,10 +540,10 @@ fn audited() -> (AuditTrail, MemoryAudit) {
 #[tokio::test]
 async fn a_call_that_its_caller_gives_up_is_audited_as_abandoned() {
     for by_deadline in [false, true] {
-        let house = House::new();
-        let (key, record) = house.issue(&[]).await;
+        let fixture = Fixture::new();
+        let (key, record) = fixture.issue(&[]).await;
         let (trail, log) = audited();
-        let site = site(house.bearer().audit(trail.clone())).await;
+        let site = site(fixture.bearer().audit(trail.clone())).await;
         let mut client = site.client().await;
         let mut hanging = request(&bearer(&key), "hangs");
         if by_deadline {
@@ -571,9 +571,9 @@ async fn a_call_that_its_caller_gives_up_is_audited_as_abandoned() {
 
 #[tokio::test]
 async fn a_refused_call_is_audited_with_the_status_of_the_same_refusal_over_http() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let (trail, log) = audited();
-    let site = site(house.bearer().audit(trail.clone())).await;
+    let site = site(fixture.bearer().audit(trail.clone())).await;
     site.check("").await.unwrap_err();
     let event = event(&trail, &log).await;
     assert_eq!(
@@ -601,7 +601,7 @@ async fn a_refusal_is_one_frame_of_headers_that_ends_the_stream_though_the_call_
     const HEADERS: u8 = 1;
     const END_STREAM: u8 = 1;
     const END_HEADERS: u8 = 4;
-    let site = site(House::new().bearer()).await;
+    let site = site(Fixture::new().bearer()).await;
     let mut socket = TcpStream::connect(site.address).await.unwrap();
     let call = header_block(&[
         (":method", "POST"),

@@ -8,7 +8,7 @@ use portunus::store::{Invalidation, InvalidationListener};
 /// The listeners of a bus.
 ///
 /// One task tells them what it hears, in order. A listener that is new hears
-/// [`Invalidation::everything`] before anything else from it: a `heard_all` also speaks of what was
+/// [`Invalidation::everything`] before anything else from it: a `caught_up` also speaks of what was
 /// published before the listener came.
 #[derive(Default)]
 pub(super) struct Listeners(Mutex<Vec<Listener>>);
@@ -70,9 +70,9 @@ impl Listeners {
     }
 
     /// Tells that the task has heard everything that was published this long ago.
-    pub(super) fn heard_all(&self, age: Duration) {
+    pub(super) fn caught_up(&self, age: Duration) {
         self.all()
             .iter()
-            .for_each(|listener| listener.heard_all(age));
+            .for_each(|listener| listener.caught_up(age));
     }
 }

@@ -180,7 +180,7 @@ impl InvalidationBus for PostgresBus {
     }
 
     /// Its store notifies in the transaction of each write.
-    fn is_told_by_the_store(&self) -> bool {
+    fn store_publishes(&self) -> bool {
         true
     }
 
@@ -209,7 +209,7 @@ async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<H
     let mut deaf = 0;
     loop {
         let heartbeats = Heartbeats::new();
-        // Nobody hears `heard_all` until it works again.
+        // Nobody hears `caught_up` until it works again.
         match connect(&places).await {
             Ok(Some((listener, sender))) => {
                 // From here on everything is heard; what was said before is not.
@@ -285,7 +285,7 @@ async fn hear(
                     hearing.send_if_modified(|hearing| {
                         std::mem::replace(hearing, Hearing::Does) != Hearing::Does
                     });
-                    listeners.heard_all(heartbeats.now().saturating_sub(sent));
+                    listeners.caught_up(heartbeats.now().saturating_sub(sent));
                 }
             }
             Message::Beat(..) | Message::NoBeat => {}

@@ -39,9 +39,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 /// over. They hear [`Invalidation::everything`] where more than 1024 writes happened since the look
 /// before, where one changed more keys than the file remembers of it (some hundred), and where a
 /// version of this crate wrote that remembers nothing. Each look that succeeds is a
-/// [`heard_all`](InvalidationListener::heard_all) of the time when it began; one that fails or
+/// [`caught_up`](InvalidationListener::caught_up) of the time when it began; one that fails or
 /// takes longer than a second is none, the connection is made anew, and listeners hear `everything`
-/// before the next `heard_all`. What this process [publishes](InvalidationBus::publish) its
+/// before the next `caught_up`. What this process [publishes](InvalidationBus::publish) its
 /// listeners hear at once. A listener that is new hears `everything` first.
 ///
 /// The file must not be replaced by another one while it is open, and [`SqliteStore::migrate`] must
@@ -130,7 +130,7 @@ async fn run(options: SqliteConnectOptions, every: Duration, listeners: Arc<List
             if !changed.is_empty() {
                 listeners.invalidated(&changed);
             }
-            listeners.heard_all(clock.monotonic().saturating_sub(began));
+            listeners.caught_up(clock.monotonic().saturating_sub(began));
             view = Some(seen);
         }
     }

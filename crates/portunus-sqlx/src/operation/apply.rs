@@ -17,8 +17,8 @@ use crate::fault::{Fault, Refusal};
 use crate::record::{self, TABLE};
 use crate::sql::{self, Tell};
 use crate::time;
-use crate::turns::Lane;
 use crate::value::{Session, Value};
+use crate::write_queue::Lane;
 
 /// The kinds of names that are held, in the order in which they are.
 const KEYS: i64 = 0;

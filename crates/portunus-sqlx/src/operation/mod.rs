@@ -25,8 +25,8 @@ pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour, UsageOf, UsageOfOn
 
 use crate::fault::Fault;
 use crate::share::Purpose;
-use crate::turns::Lane;
 use crate::value::Session;
+use crate::write_queue::Lane;
 
 /// Something to do on a connection; when it writes, in a transaction that the store commits
 /// afterwards.

@@ -7,7 +7,7 @@ use portunus::clock::SystemClock;
 use portunus::key::KeyHasher;
 use portunus::store::{Cache, CachedStore, InvalidationBus, StoredKey};
 
-use super::ear::Ear;
+use super::recording_listener::RecordingListener;
 use super::*;
 
 /// Longer than any test waits: what is seen before was heard.
@@ -39,7 +39,7 @@ fn told(found: Option<Arc<StoredKey>>) -> Option<(String, bool)> {
 struct Node<S> {
     store: S,
     cache: CachedStore,
-    ear: Arc<Ear>,
+    listener: Arc<RecordingListener>,
 }
 
 /// The node that writes answers so at once, and the other one as soon as it has heard.
@@ -60,7 +60,10 @@ async fn answer<S>(
     let seen = eventually_async(is_so).await;
     assert!(seen.is_some(), "never on the other node: {what}");
     // And both remember it when all of that was heard, so that the next change has something to end.
-    tokio::join!(here.ear.wait_for_proof(), there.ear.wait_for_proof());
+    tokio::join!(
+        here.listener.wait_for_proof(),
+        there.listener.wait_for_proof()
+    );
     for node in nodes {
         node.cache.find(asked).await.unwrap();
         assert!(node.cache.find_now(asked).is_some(), "forgotten, {what}");
@@ -76,10 +79,14 @@ pub(crate) async fn whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cac
     B: InvalidationBus,
 {
     let nodes = nodes.map(|(store, bus)| {
-        let ear = Ear::on(&bus);
+        let listener = RecordingListener::on(&bus);
         let cache = Cache::new().bus(bus).time_to_live(NEVER).staleness(NEVER);
         let cache = cache.around(store.clone(), SystemClock::default());
-        Node { store, cache, ear }
+        Node {
+            store,
+            cache,
+            listener,
+        }
     });
     for node in &nodes {
         until_async("the bus is healthy", || node.cache.is_healthy()).await;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::conformance::{keeps_its_promises, tells_what_it_promises};
-use crate::common::ear::Ear;
 use crate::common::everything::everything;
+use crate::common::recording_listener::RecordingListener;
 use crate::common::{
     Home, PostgresHome, assert_unavailable, batch, digest, found, get, id, insert, record, secrets,
     with_a,
@@ -298,7 +298,7 @@ async fn a_bus_that_hears_nothing_of_its_store_says_so() {
     ];
     for (what, address) in deaf {
         let bus = store.bus_on(&address).unwrap();
-        let ear = Ear::on(&bus);
+        let listener = RecordingListener::on(&bus);
         let asked = Instant::now();
         let error = bus.check().await.unwrap_err().to_string();
         assert!(
@@ -310,7 +310,7 @@ async fn a_bus_that_hears_nothing_of_its_store_says_so() {
             error.contains("heard nothing") && error.contains("pooler"),
             "{what}: {error}"
         );
-        assert_eq!(ear.proven(), None, "{what}");
+        assert_eq!(listener.proven(), None, "{what}");
     }
     let closed = format!(
         "postgres://tester@127.0.0.1:{}/keys?sslmode=disable",

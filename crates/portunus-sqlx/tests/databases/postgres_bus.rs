@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::ear::{Ear, Heard};
+use crate::common::recording_listener::{Heard, RecordingListener};
 use crate::common::{
     Home, PostgresHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected,
     secrets, signing, with_a,
@@ -53,8 +53,8 @@ async fn every_write_is_heard_on_the_other_node_soon(home: &PostgresHome) {
     let (here, there) = (home.open().await, home.open().await);
     let buses = [here.bus(), there.bus()];
     let ears = [
-        Ear::awake_on(&buses[0]).await,
-        Ear::awake_on(&buses[1]).await,
+        RecordingListener::awake_on(&buses[0]).await,
+        RecordingListener::awake_on(&buses[1]).await,
     ];
     let (mut latencies, mut written) = (Vec::new(), Vec::new());
     for number in 0..100 {
@@ -83,14 +83,14 @@ async fn every_write_is_heard_on_the_other_node_soon(home: &PostgresHome) {
         "200 writes were heard on the other node {p50:?} (p50) and {p99:?} (p99) after they were acknowledged"
     );
     assert!(p99 <= Duration::from_secs(1), "{p99:?}");
-    for ear in &ears {
-        ear.wait_for_proof().await;
+    for listener in &ears {
+        listener.wait_for_proof().await;
         assert_eq!(
-            ear.changes().len(),
+            listener.changes().len(),
             200,
             "each once, also where it was written"
         );
-        ear.assert_no_false_proof(&written);
+        listener.assert_no_false_proof(&written);
     }
 }
 
@@ -106,7 +106,7 @@ async fn whatever_happens_to_a_secret_is_seen_by_every_cache(home: &PostgresHome
 async fn what_is_rolled_back_or_not_cached_is_not_told(home: &PostgresHome) {
     let store = with_a(home).await;
     let bus = store.bus();
-    let ear = Ear::awake_on(&bus).await;
+    let listener = RecordingListener::awake_on(&bus).await;
     rejected(
         &store,
         WriteBatch::new().update(record("a")).require(never()),
@@ -150,37 +150,37 @@ async fn what_is_rolled_back_or_not_cached_is_not_told(home: &PostgresHome) {
         )])
         .await
         .unwrap();
-    ear.wait_for_proof().await;
-    assert_eq!(ear.changes(), []);
+    listener.wait_for_proof().await;
+    assert_eq!(listener.changes(), []);
     let sign = Change::SetSigning {
         id: id("a"),
         state: Some(signing(1)),
     };
     for write in [batch([rehash("a", digest(1), digest(9))]), batch([sign])] {
         store.apply(&write).await.unwrap();
-        ear.wait_for_proof().await;
-        assert_eq!(ear.changes(), [Invalidation::of(&write)]);
-        ear.clear();
+        listener.wait_for_proof().await;
+        assert_eq!(listener.changes(), [Invalidation::of(&write)]);
+        listener.clear();
     }
 }
 
 async fn what_does_not_fit_a_message_is_everything(home: &PostgresHome) {
     let store = home.open().await;
     let bus = store.bus();
-    let ear = Ear::awake_on(&bus).await;
+    let listener = RecordingListener::awake_on(&bus).await;
     let many = |count: u32, from: u32| {
         batch((from..from + count).map(|n| insert(digest(n), record(&format!("key{n}")))))
     };
     for (write, fits) in [(many(100, 0), true), (many(1_000, 1_000), false)] {
         store.apply(&write).await.unwrap();
-        ear.wait_for_proof().await;
+        listener.wait_for_proof().await;
         let expected = if fits {
             Invalidation::of(&write)
         } else {
             Invalidation::everything()
         };
-        assert_eq!(ear.changes(), [expected]);
-        ear.clear();
+        assert_eq!(listener.changes(), [expected]);
+        listener.clear();
     }
 }
 
@@ -188,8 +188,8 @@ async fn what_a_host_publishes_is_heard_by_all(home: &PostgresHome) {
     let (here, there) = (home.open().await, home.open().await);
     let buses = [here.bus(), there.bus()];
     let ears = [
-        Ear::awake_on(&buses[0]).await,
-        Ear::awake_on(&buses[1]).await,
+        RecordingListener::awake_on(&buses[0]).await,
+        RecordingListener::awake_on(&buses[1]).await,
     ];
     let what = Invalidation::of(&batch([Change::Delete(id("a\"\\'b"))]));
     buses[0].publish(&what).await.unwrap();
@@ -215,8 +215,8 @@ async fn what_a_host_publishes_is_heard_by_all(home: &PostgresHome) {
 async fn a_new_listener_hears_everything_first_and_a_dropped_one_nothing(home: &PostgresHome) {
     let store = with_a(home).await;
     let bus = store.bus();
-    let first = Ear::awake_on(&bus).await;
-    let second = Ear::on(&bus);
+    let first = RecordingListener::awake_on(&bus).await;
+    let second = RecordingListener::on(&bus);
     second.wait_for_proof().await;
     second.assert_everything_first();
     assert_eq!(first.changes(), [], "only the new one");
@@ -229,20 +229,20 @@ async fn a_new_listener_hears_everything_first_and_a_dropped_one_nothing(home: &
 async fn a_bus_that_is_dropped_leaves_no_connection(home: &PostgresHome) {
     let store = home.open().await;
     let bus = store.bus();
-    let ear = Ear::awake_on(&bus).await;
+    let listener = RecordingListener::awake_on(&bus).await;
     let count = || {
         home.text("SELECT CAST(COUNT(*) AS TEXT) FROM pg_stat_activity WHERE datname = current_database()")
     };
     let with: u32 = count().await.parse().unwrap();
     drop(bus.clone());
-    ear.wait_for_proof().await;
+    listener.wait_for_proof().await;
     drop(bus);
     let gone = async || (count().await.parse::<u32>().unwrap() == with - 2).then_some(());
     let gone = eventually_async(gone).await;
     gone.expect("two connections stay");
-    ear.clear();
+    listener.clear();
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(ear.all(), []);
+    assert_eq!(listener.all(), []);
 }
 
 async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
@@ -252,7 +252,7 @@ async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
         .unwrap();
     spy.listen("portunus_changes").await.unwrap();
     let bus = store.bus();
-    let ear = Ear::awake_on(&bus).await;
+    let listener = RecordingListener::awake_on(&bus).await;
     let mut other = home.connection().await;
     let (mut beats, mut spoken) = (0, BTreeSet::new());
     let huge = "x".repeat(7_999);
@@ -309,8 +309,8 @@ async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
             spoken.insert(payload);
         }
     }
-    ear.wait_for_proof().await;
-    let proofs = ear
+    listener.wait_for_proof().await;
+    let proofs = listener
         .all()
         .iter()
         .filter(|(_, heard)| matches!(heard, Heard::All(_)))
@@ -321,13 +321,14 @@ async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
         "{proofs} proofs of {beats} heartbeats"
     );
     assert!(
-        ear.changes()
+        listener
+            .changes()
             .iter()
             .all(|what| *what == Invalidation::everything())
     );
-    assert!(!ear.changes().is_empty());
+    assert!(!listener.changes().is_empty());
     revise(&store, 1).await;
-    ear.wait_for_key("a").await;
+    listener.wait_for_key("a").await;
 }
 
 /// A store whose connections lead through a network that fails.
@@ -341,17 +342,17 @@ async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHo
     let proxy = Proxy::before(home.server.socket());
     let far = behind(&proxy, home).await;
     let bus = far.bus();
-    let ear = Ear::awake_on(&bus).await;
+    let listener = RecordingListener::awake_on(&bus).await;
     let mut written = revise(&store, 5).await;
     for (name, failing) in [("silent", Failing::Silent), ("cut", Failing::Reset)] {
-        ear.wait_for_proof().await;
-        ear.assert_no_false_proof(&written);
-        ear.clear();
+        listener.wait_for_proof().await;
+        listener.assert_no_false_proof(&written);
+        listener.clear();
         written.clear();
         proxy.fail_present(failing, Which::All);
         let failed = Instant::now();
         written.extend(revise(&store, 5).await);
-        ear.wait_for_everything().await;
+        listener.wait_for_everything().await;
         println!(
             "connections that were {name} were made anew after {:?}",
             failed.elapsed()
@@ -362,8 +363,8 @@ async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHo
             failed.elapsed()
         );
         written.extend(revise(&store, 5).await);
-        ear.wait_for_proof().await;
-        ear.assert_no_false_proof(&written);
+        listener.wait_for_proof().await;
+        listener.assert_no_false_proof(&written);
     }
     // Silent for longer: no word all the while, however often it is tried.
     proxy.fail(Failing::Silent, Which::All);
@@ -371,45 +372,45 @@ async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHo
     written.extend(revise(&store, 5).await);
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(
-        ear.proven().unwrap() <= silent + Duration::from_millis(50),
+        listener.proven().unwrap() <= silent + Duration::from_millis(50),
         "a proof out of silence"
     );
-    ear.clear();
+    listener.clear();
     proxy.fail_present(Failing::Silent, Which::All);
-    ear.wait_for_proof().await;
-    ear.assert_everything_first();
-    ear.assert_no_false_proof(&written);
+    listener.wait_for_proof().await;
+    listener.assert_everything_first();
+    listener.assert_no_false_proof(&written);
     // Cut again and again: it comes back each time.
     for _ in 0..5 {
         proxy.fail_present(Failing::Reset, Which::All);
-        ear.clear();
+        listener.clear();
         written = revise(&store, 2).await;
-        ear.wait_for_proof().await;
-        ear.assert_no_false_proof(&written);
+        listener.wait_for_proof().await;
+        listener.assert_no_false_proof(&written);
     }
 }
 
 async fn a_server_that_is_stopped_proves_nothing(home: &PostgresHome) {
     let store = with_a(home).await;
     let bus = store.bus();
-    let ear = Ear::awake_on(&bus).await;
+    let listener = RecordingListener::awake_on(&bus).await;
     home.server.stop();
     let stopped = Instant::now();
-    ear.clear();
+    listener.clear();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(
-        ear.proven().is_none_or(|proven| proven <= stopped),
+        listener.proven().is_none_or(|proven| proven <= stopped),
         "a proof without a server"
     );
     home.server.start_again();
     let running = Instant::now();
-    ear.wait_for_proof().await;
+    listener.wait_for_proof().await;
     println!(
         "a server that came back was heard after {:?}",
         running.elapsed()
     );
-    ear.assert_everything_first();
+    listener.assert_everything_first();
     let written = revise(&store, 3).await;
-    ear.wait_for_proof().await;
-    ear.assert_no_false_proof(&written);
+    listener.wait_for_proof().await;
+    listener.assert_no_false_proof(&written);
 }

@@ -5,7 +5,7 @@ use portunus::store::KeyLookup;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::common::ear::Ear;
+use crate::common::recording_listener::RecordingListener;
 use crate::common::{
     Home, SqliteHome, at, batch, digest, get, id, insert, never, peppered, record, rehash,
     rejected, secrets,
@@ -43,7 +43,7 @@ async fn a_write_of_another_store_takes_its_own_key_out_of_a_cache_and_no_other(
     let cache = Cache::new()
         .bus(watch.clone())
         .around(here, SystemClock::default());
-    let ear = Ear::awake_on(&watch).await;
+    let listener = RecordingListener::awake_on(&watch).await;
     let mut revoked = get(&there, "a").await;
     revoked.revoked = Some(Revocation::new(at(2_000), None));
     let writes = [
@@ -62,7 +62,7 @@ async fn a_write_of_another_store_takes_its_own_key_out_of_a_cache_and_no_other(
         })
         .await;
         there.apply(&write).await.unwrap();
-        ear.wait_for_proof().await;
+        listener.wait_for_proof().await;
         let forgotten: Vec<_> = (1..=5)
             .map(of)
             .filter(|known| !remembers(&cache, *known))
@@ -71,7 +71,7 @@ async fn a_write_of_another_store_takes_its_own_key_out_of_a_cache_and_no_other(
         // Two of some thousand may share a place.
         assert!(forgotten.len() <= 2, "{forgotten:?}");
     }
-    assert!(ear.changes().iter().all(|what| !what.everything));
+    assert!(listener.changes().iter().all(|what| !what.everything));
 }
 
 #[tokio::test]
@@ -90,19 +90,19 @@ async fn a_version_that_only_counts_makes_caches_forget_everything() {
     let home = SqliteHome::new();
     let store = three_keys(&home).await;
     let watch = store.watch();
-    let ear = Ear::awake_on(&watch).await;
+    let listener = RecordingListener::awake_on(&watch).await;
     for raised in [1, 3, 5_000] {
         let sql = format!("UPDATE portunus_changes SET counter = counter + {raised}");
         home.execute(sql).await;
-        ear.wait_for_proof().await;
-        assert_eq!(ear.changes(), [Invalidation::everything()], "{raised}");
-        ear.clear();
+        listener.wait_for_proof().await;
+        assert_eq!(listener.changes(), [Invalidation::everything()], "{raised}");
+        listener.clear();
         // What this version writes next is remembered again.
         let revised = WriteBatch::new().update(get(&store, "b").await);
         store.apply(&revised).await.unwrap();
-        ear.wait_for_proof().await;
-        assert_eq!(ear.changes(), [Invalidation::of(&revised)]);
-        ear.clear();
+        listener.wait_for_proof().await;
+        assert_eq!(listener.changes(), [Invalidation::of(&revised)]);
+        listener.clear();
     }
     // One that counts between two that are remembered, and a counter that goes back.
     home.execute(
@@ -111,8 +111,8 @@ async fn a_version_that_only_counts_makes_caches_forget_everything() {
             .into(),
     )
     .await;
-    ear.wait_for_proof().await;
-    assert_eq!(ear.changes(), [Invalidation::everything()]);
+    listener.wait_for_proof().await;
+    assert_eq!(listener.changes(), [Invalidation::everything()]);
 }
 
 #[tokio::test]
@@ -120,14 +120,14 @@ async fn what_is_rolled_back_is_neither_told_nor_takes_a_place() {
     let home = SqliteHome::new();
     let store = three_keys(&home).await;
     let watch = store.watch();
-    let ear = Ear::awake_on(&watch).await;
+    let listener = RecordingListener::awake_on(&watch).await;
     for _ in 0..3 {
         rejected(&store, batch([Change::Delete(id("a"))]).require(never())).await;
     }
     let revised = WriteBatch::new().update(get(&store, "c").await);
     store.apply(&revised).await.unwrap();
-    ear.wait_for_proof().await;
-    assert_eq!(ear.changes(), [Invalidation::of(&revised)]);
+    listener.wait_for_proof().await;
+    assert_eq!(listener.changes(), [Invalidation::of(&revised)]);
 }
 
 /// A store that writes without waiting for the disk.
@@ -145,7 +145,7 @@ async fn more_writes_than_the_file_remembers_make_caches_forget_everything() {
     let store = three_keys(&home).await;
     let watch = store.watch();
     for (writes, is_everything) in [(1_000, false), (1_024, false), (1_025, true), (3, false)] {
-        let ear = Ear::awake_on(&watch).await;
+        let listener = RecordingListener::awake_on(&watch).await;
         let home = home.clone();
         // The watch is a task of this thread, which cannot look meanwhile.
         let written = std::thread::spawn(move || {
@@ -161,8 +161,8 @@ async fn more_writes_than_the_file_remembers_make_caches_forget_everything() {
             runtime.enable_all().build().unwrap().block_on(write);
         });
         written.join().unwrap();
-        ear.wait_for_proof().await;
-        let changes = ear.changes();
+        listener.wait_for_proof().await;
+        let changes = listener.changes();
         let told: usize = changes.iter().map(|what| what.keys.len()).sum();
         let everything = changes.iter().any(|what| what.everything);
         let expected = if is_everything { 0 } else { writes };
@@ -179,12 +179,12 @@ async fn a_batch_of_very_many_keys_makes_caches_forget_everything() {
     let home = SqliteHome::new();
     let store = three_keys(&home).await;
     let watch = store.watch();
-    let ear = Ear::awake_on(&watch).await;
+    let listener = RecordingListener::awake_on(&watch).await;
     let many =
         (0..2_000).map(|number| insert(digest(10_000 + number), record(&format!("many{number}"))));
     store.apply(&batch(many)).await.unwrap();
-    ear.wait_for_proof().await;
-    assert_eq!(ear.changes(), [Invalidation::everything()]);
+    listener.wait_for_proof().await;
+    assert_eq!(listener.changes(), [Invalidation::everything()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,7 +198,7 @@ async fn of_many_writes_at_once_each_is_told_by_its_key() {
         .map(|(number, name)| insert(digest(number), record(name)));
     stores[0].apply(&batch(inserts)).await.unwrap();
     let watch = stores[0].watch();
-    let ear = Ear::awake_on(&watch).await;
+    let listener = RecordingListener::awake_on(&watch).await;
     let names = Arc::new(names);
     let writers = (0..4).map(|writer| {
         let (names, store) = (Arc::clone(&names), stores[writer % 2].clone());
@@ -212,8 +212,8 @@ async fn of_many_writes_at_once_each_is_told_by_its_key() {
     for writer in writers.collect::<Vec<_>>() {
         writer.await.unwrap();
     }
-    ear.wait_for_proof().await;
-    let changes = ear.changes();
+    listener.wait_for_proof().await;
+    let changes = listener.changes();
     assert!(changes.iter().all(|what| !what.everything));
     let told: BTreeSet<_> = changes.into_iter().flat_map(|what| what.keys).collect();
     assert_eq!(told, names.iter().map(|name| id(name)).collect());

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::ear::{Ear, Heard};
+use crate::common::recording_listener::{Heard, RecordingListener};
 use crate::common::{
     Home, SqliteHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected, with_a,
 };
@@ -30,24 +30,25 @@ async fn stores_on_one_file_hear_each_other_within_two_looks() {
     let (here, there) = (with_a(&home).await, home.open().await);
     let watches = [here.watch(), there.watch()];
     let ears = [
-        Ear::awake_on(&watches[0]).await,
-        Ear::awake_on(&watches[1]).await,
+        RecordingListener::awake_on(&watches[0]).await,
+        RecordingListener::awake_on(&watches[1]).await,
     ];
     let (mut latencies, mut written) = (Vec::new(), Vec::new());
     for round in 0..50_u64 {
         let writer = if round % 2 == 0 { &here } else { &there };
-        ears.iter().for_each(|ear| ear.clear());
+        ears.iter().for_each(|listener| listener.clear());
         let acknowledged = revise(writer).await;
         written.push(("a".to_owned(), acknowledged));
-        for ear in &ears {
+        for listener in &ears {
             latencies.push(
-                ear.wait_for_key("a")
+                listener
+                    .wait_for_key("a")
                     .await
                     .saturating_duration_since(acknowledged),
             );
-            ear.wait_for_proof().await;
-            ear.assert_no_false_proof(&written);
-            assert!(ear.changes().iter().all(|what| !what.everything));
+            listener.wait_for_proof().await;
+            listener.assert_no_false_proof(&written);
+            assert!(listener.changes().iter().all(|what| !what.everything));
         }
         written.clear();
         tokio::time::sleep(Duration::from_millis(round % 7 * 9)).await;
@@ -69,7 +70,7 @@ async fn what_changes_no_key_is_not_told() {
     let home = SqliteHome::new();
     let (here, there) = (with_a(&home).await, home.open().await);
     let watch = there.watch();
-    let ear = Ear::awake_on(&watch).await;
+    let listener = RecordingListener::awake_on(&watch).await;
     let event = |number: u32| {
         AuditEvent::new(
             format!("{number:032x}").parse().unwrap(),
@@ -101,20 +102,20 @@ async fn what_changes_no_key_is_not_told() {
         ]))
         .await
         .unwrap();
-        ear.wait_for_proof().await;
+        listener.wait_for_proof().await;
     }
     here.audit().forget_before(at(100)).await.unwrap();
-    ear.wait_for_proof().await;
-    assert_eq!(ear.changes(), []);
+    listener.wait_for_proof().await;
+    assert_eq!(listener.changes(), []);
     let (new, moved) = (
         batch([insert(digest(2), record("b"))]),
         batch([rehash("b", digest(2), digest(3))]),
     );
     for change in [new, moved, batch([Change::Delete(id("b"))])] {
         here.apply(&change).await.unwrap();
-        ear.wait_for_proof().await;
-        assert_eq!(ear.changes(), [Invalidation::of(&change)]);
-        ear.clear();
+        listener.wait_for_proof().await;
+        assert_eq!(listener.changes(), [Invalidation::of(&change)]);
+        listener.clear();
     }
 }
 
@@ -123,12 +124,12 @@ async fn what_is_published_is_heard_at_once_and_a_new_listener_hears_everything_
     let home = SqliteHome::new();
     let store = with_a(&home).await;
     let watch = store.watch_every(Duration::ZERO);
-    let first = Ear::awake_on(&watch).await;
+    let first = RecordingListener::awake_on(&watch).await;
     let what = Invalidation::of(&batch([Change::Delete(id("a"))]));
     watch.publish(&what).await.unwrap();
     watch.publish(&Invalidation::default()).await.unwrap();
     assert_eq!(first.changes(), [what]);
-    let second = Ear::on(&watch);
+    let second = RecordingListener::on(&watch);
     second.wait_for_proof().await;
     second.assert_everything_first();
     assert_eq!(first.changes().len(), 1, "only the new one");
@@ -166,25 +167,25 @@ async fn a_file_that_is_locked_for_long_proves_nothing_meanwhile() {
         .await
         .unwrap();
     let watch = store.watch();
-    let ear = Ear::awake_on(&watch).await;
+    let listener = RecordingListener::awake_on(&watch).await;
     let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
     sqlx::raw_sql("BEGIN EXCLUSIVE")
         .execute(&mut other)
         .await
         .unwrap();
     let locked = Instant::now();
-    ear.clear();
+    listener.clear();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(
-        ear.proven().is_none_or(|proven| proven <= locked),
+        listener.proven().is_none_or(|proven| proven <= locked),
         "a proof out of a locked file"
     );
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
-    ear.clear();
+    listener.clear();
     let written = [("a".to_owned(), revise(&store).await)];
-    ear.wait_for_proof().await;
-    ear.assert_everything_first();
-    ear.assert_no_false_proof(&written);
+    listener.wait_for_proof().await;
+    listener.assert_everything_first();
+    listener.assert_no_false_proof(&written);
 }
 
 #[tokio::test]
@@ -194,12 +195,12 @@ async fn a_file_without_a_schema_proves_nothing() {
     let address = format!("sqlite://{}", home.path().display());
     let store = SqliteStore::new(sqlx::SqlitePool::connect(&address).await.unwrap());
     let watch = store.watch();
-    let ear = Ear::on(&watch);
+    let listener = RecordingListener::on(&watch);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(ear.all(), []);
+    assert_eq!(listener.all(), []);
     store.migrate().await.unwrap();
-    ear.wait_for_proof().await;
-    ear.assert_everything_first();
+    listener.wait_for_proof().await;
+    listener.assert_everything_first();
 }
 
 const FILE: &str = "PORTUNUS_SQLX_WATCHED_FILE";
@@ -223,7 +224,7 @@ async fn a_write_of_another_process_is_heard() {
     let home = SqliteHome::new();
     let store = with_a(&home).await;
     let watch = store.watch();
-    let ear = Ear::awake_on(&watch).await;
+    let listener = RecordingListener::awake_on(&watch).await;
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -242,7 +243,7 @@ async fn a_write_of_another_process_is_heard() {
         .map(Result::unwrap);
     let mut latencies = Vec::new();
     for _ in 0..20 {
-        ear.clear();
+        listener.clear();
         told.write_all(b"\n").unwrap();
         assert!(
             lines.any(|line| line == "revised"),
@@ -250,13 +251,14 @@ async fn a_write_of_another_process_is_heard() {
         );
         let acknowledged = Instant::now();
         latencies.push(
-            ear.wait_for_key("a")
+            listener
+                .wait_for_key("a")
                 .await
                 .saturating_duration_since(acknowledged),
         );
-        ear.wait_for_proof().await;
-        ear.assert_no_false_proof(&[("a".to_owned(), acknowledged)]);
-        let changes = ear
+        listener.wait_for_proof().await;
+        listener.assert_no_false_proof(&[("a".to_owned(), acknowledged)]);
+        let changes = listener
             .all()
             .into_iter()
             .filter(|(_, heard)| matches!(heard, Heard::Changed(_)))

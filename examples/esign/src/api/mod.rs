@@ -2,19 +2,19 @@
 //! concerns keys is Portunus.
 
 mod allsign;
+mod document_store;
 mod dropbox_sign;
 mod insigner;
 mod iusign;
 mod route;
-mod shelves;
 mod yousign;
 
 use portunus::{KeyPrincipal, Principal, Requirement};
 use portunus_profiles::Profile;
 use serde_json::{Value, json};
 
+pub(crate) use document_store::DocumentStore;
 pub(crate) use route::{Call, Method, Outcome, Reply, Route};
-pub(crate) use shelves::Shelves;
 
 use crate::app::App;
 

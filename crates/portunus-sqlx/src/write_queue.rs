@@ -28,7 +28,7 @@ pub(crate) struct Lane {
 
 /// Lets a few writers in at a time.
 #[derive(Debug, Clone)]
-pub(crate) struct Turns(Arc<Shared>);
+pub(crate) struct WriteQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -65,7 +65,7 @@ pub(crate) struct Turn {
     lane: Lane,
 }
 
-impl Turns {
+impl WriteQueue {
     /// So many write at once.
     pub(crate) fn new(at_once: usize) -> Self {
         let most = at_once.max(1);
@@ -228,7 +228,7 @@ mod tests {
 
     /// In which order those who wait have their turns, of which there is one.
     async fn order(lanes: Vec<(&'static str, Lane)>) -> Vec<&'static str> {
-        let turns = Turns::new(1);
+        let turns = WriteQueue::new(1);
         let first = turns.wait(Lane::default()).await.unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
@@ -269,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn neither_others_nor_one_tenant_hold_all_turns() {
-        let turns = Turns::new(5);
+        let turns = WriteQueue::new(5);
         let mut held = Vec::new();
         let mut waiting = Vec::new();
         for lane in [Lane::default(), other("a"), narrowing("a")] {
@@ -306,7 +306,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_turn_that_nobody_takes_any_more_is_given_to_the_next() {
-        let turns = Turns::new(1);
+        let turns = WriteQueue::new(1);
         for round in 0_u64..200 {
             let first = turns.wait(Lane::default()).await.unwrap();
             let limit = Duration::from_micros(round);

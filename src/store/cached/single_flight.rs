@@ -20,11 +20,11 @@ use crate::store::{StoreError, StoredKey};
 type Answer = Result<Option<Arc<StoredKey>>, Arc<StoreError>>;
 type LookUp = Pin<Box<dyn Future<Output = Answer> + Send>>;
 type Flight = Shared<LookUp>;
-type Board = Mutex<HashMap<Box<[KeyDigest]>, Waiting>>;
+type InFlightMap = Mutex<HashMap<Box<[KeyDigest]>, Waiting>>;
 
 #[derive(Default)]
-pub(super) struct Flights {
-    under_way: Arc<Board>,
+pub(super) struct SingleFlight {
+    under_way: Arc<InFlightMap>,
 }
 
 struct Waiting {
@@ -33,13 +33,13 @@ struct Waiting {
 }
 
 /// Takes a flight off the board when it has landed, crashed, or was given up.
-struct Landing {
-    board: Arc<Board>,
+struct InFlight {
+    board: Arc<InFlightMap>,
     digests: Box<[KeyDigest]>,
     mark: Mark,
 }
 
-impl Drop for Landing {
+impl Drop for InFlight {
     fn drop(&mut self) {
         let mut board = self.board.lock();
         // Only itself: another one may have taken its place.
@@ -52,7 +52,7 @@ impl Drop for Landing {
     }
 }
 
-impl Flights {
+impl SingleFlight {
     /// Joins the look-up of these digests, if `may_join` allows it by its mark, or begins one.
     /// `remembered` is asked again first: the answer may have come in between.
     pub(super) fn join<F>(
@@ -80,7 +80,7 @@ impl Flights {
             match &known {
                 Some((began, flight)) if may_join(*began) => flight.clone(),
                 _ => {
-                    let landing = Landing {
+                    let landing = InFlight {
                         board: Arc::clone(&self.under_way),
                         digests: digests.into(),
                         mark,

@@ -36,37 +36,37 @@ enum Heard {
 
 /// What was heard so far.
 #[derive(Debug)]
-pub(super) struct Ear {
+pub(super) struct RecordingListener {
     heard: Mutex<Vec<(Instant, Heard)>>,
     /// When the bus had taken it in. What changed earlier, nobody who listens here can remember.
     since: Mutex<Instant>,
-    never_misses: bool,
+    is_lossless: bool,
 }
 
-impl InvalidationListener for Ear {
+impl InvalidationListener for RecordingListener {
     fn invalidated(&self, what: &Invalidation) {
         self.heard
             .lock()
             .push((Instant::now(), Heard::Changed(what.clone())));
     }
 
-    fn heard_all(&self, age: Duration) {
+    fn caught_up(&self, age: Duration) {
         self.heard.lock().push((Instant::now(), Heard::All(age)));
     }
 }
 
-impl Ear {
+impl RecordingListener {
     pub(super) fn on(bus: &dyn InvalidationBus) -> Arc<Self> {
         let (heard, since) = (Mutex::default(), Mutex::new(Instant::now()));
-        let ear = Arc::new(Self {
+        let listener = Arc::new(Self {
             heard,
             since,
-            never_misses: bus.never_misses(),
+            is_lossless: bus.is_lossless(),
         });
-        let weak: Weak<Self> = Arc::downgrade(&ear);
+        let weak: Weak<Self> = Arc::downgrade(&listener);
         bus.subscribe(weak);
-        *ear.since.lock() = Instant::now();
-        ear
+        *listener.since.lock() = Instant::now();
+        listener
     }
 
     /// How often it was told that everything was heard, and up to when at the latest.
@@ -83,7 +83,7 @@ impl Ear {
     /// never misses anything holds for good.
     fn is_sure_of(&self, moment: Instant) -> bool {
         let (count, latest) = self.proofs();
-        latest.is_some_and(|latest| latest > moment) || (self.never_misses && count > 0)
+        latest.is_some_and(|latest| latest > moment) || (self.is_lossless && count > 0)
     }
 
     /// Whether it listened before a change began.
@@ -112,8 +112,8 @@ impl Ear {
     /// The same of several, where connections may have to be made.
     pub(super) async fn wake(ears: &[Arc<Self>], bound: Duration) -> Checked {
         let now = Instant::now();
-        for ear in ears {
-            ear.becomes_sure_of(now, bound * FIRST).await?;
+        for listener in ears {
+            listener.becomes_sure_of(now, bound * FIRST).await?;
         }
         Ok(())
     }

@@ -11,14 +11,14 @@ use crate::conditions::Conditions;
 use crate::{Fault, Shared, origin};
 
 /// The manager in the hands of the proven operator.
-pub(crate) struct Proven {
+pub(crate) struct AuthenticatedOperator {
     pub(crate) shared: Shared,
     /// Its acts are under the conditions of the request.
     pub(crate) manager: KeyManager,
     pub(crate) conditions: Conditions,
 }
 
-impl Proven {
+impl AuthenticatedOperator {
     pub(crate) fn operator(&self) -> &Operator {
         self.manager.operator()
     }
@@ -34,7 +34,7 @@ impl Proven {
     }
 }
 
-impl FromRequestParts<Shared> for Proven {
+impl FromRequestParts<Shared> for AuthenticatedOperator {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Fault> {

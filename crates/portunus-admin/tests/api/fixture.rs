@@ -39,7 +39,7 @@ pub(crate) const TRUSTED: [&str; 2] = ["https://console.example", "http://[::1]:
 
 /// Whether there are answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mood {
+pub(crate) enum Health {
     Well,
     /// Storage gives no answer.
     Down,
@@ -209,7 +209,7 @@ impl Answer {
     }
 }
 
-pub(crate) struct World {
+pub(crate) struct Fixture {
     pub(crate) router: Router,
     /// The same for operators who have used up what they may.
     pub(crate) limited: Router,
@@ -220,7 +220,7 @@ pub(crate) struct World {
     down: Arc<AtomicBool>,
 }
 
-impl World {
+impl Fixture {
     pub(crate) async fn new() -> Self {
         Self::limiting(Quotas::default()).await
     }
@@ -295,15 +295,15 @@ impl World {
     }
 
     /// From now on storage behaves like this.
-    pub(crate) fn feel(&self, mood: Mood) {
+    pub(crate) fn feel(&self, mood: Health) {
         self.store.recover();
-        self.down.store(mood == Mood::Down, Ordering::SeqCst);
+        self.down.store(mood == Health::Down, Ordering::SeqCst);
         let id = KeyId::new("key_contended").unwrap();
         let (expected, stored) = (1, 2);
         match mood {
-            Mood::Well => {}
-            Mood::Down => self.store.fail_all(),
-            Mood::Contended => self.store.fail_with(Point::Before(Call::Apply), move || {
+            Health::Well => {}
+            Health::Down => self.store.fail_all(),
+            Health::Contended => self.store.fail_with(Point::Before(Call::Apply), move || {
                 let id = id.clone();
                 StoreError::rejected(Rejected::Version {
                     id,

@@ -15,9 +15,9 @@ pub(crate) enum Heard {
 
 /// What was heard so far.
 #[derive(Debug, Default)]
-pub(crate) struct Ear(Mutex<Vec<(Instant, Heard)>>);
+pub(crate) struct RecordingListener(Mutex<Vec<(Instant, Heard)>>);
 
-impl InvalidationListener for Ear {
+impl InvalidationListener for RecordingListener {
     fn invalidated(&self, what: &Invalidation) {
         self.0
             .lock()
@@ -25,7 +25,7 @@ impl InvalidationListener for Ear {
             .push((Instant::now(), Heard::Changed(what.clone())));
     }
 
-    fn heard_all(&self, age: Duration) {
+    fn caught_up(&self, age: Duration) {
         self.0
             .lock()
             .unwrap()
@@ -33,21 +33,21 @@ impl InvalidationListener for Ear {
     }
 }
 
-impl Ear {
+impl RecordingListener {
     /// One that listens to a bus.
     pub(crate) fn on(bus: &impl InvalidationBus) -> Arc<Self> {
-        let ear = Arc::new(Self::default());
-        let weak = Arc::downgrade(&ear);
+        let listener = Arc::new(Self::default());
+        let weak = Arc::downgrade(&listener);
         bus.subscribe(weak);
-        ear
+        listener
     }
 
     /// One that listens, and has heard that it hears everything.
     pub(crate) async fn awake_on(bus: &impl InvalidationBus) -> Arc<Self> {
-        let ear = Self::on(bus);
-        ear.wait_for_proof().await;
-        ear.clear();
-        ear
+        let listener = Self::on(bus);
+        listener.wait_for_proof().await;
+        listener.clear();
+        listener
     }
 
     pub(crate) fn clear(&self) {

@@ -18,17 +18,17 @@ use portunus_test_support::{FIND, FaultyStore, corrupt, scope, tenant, user};
 
 /// The store, the clock, and what is down.
 #[derive(Debug, Clone)]
-pub(crate) struct House {
+pub(crate) struct Fixture {
     pub(crate) store: FaultyStore,
     pub(crate) clock: ManualClock,
     pub(crate) limiter_down: Arc<AtomicBool>,
     pub(crate) directory_down: Arc<AtomicBool>,
 }
 
-impl House {
+impl Fixture {
     pub(crate) async fn new() -> Self {
         let (limiter_down, directory_down) = (Arc::default(), Arc::default());
-        let house = Self {
+        let fixture = Self {
             store: FaultyStore::new(),
             clock: ManualClock::new(),
             limiter_down,
@@ -36,14 +36,14 @@ impl House {
         };
         let mut batch = WriteBatch::new();
         for name in KEYS {
-            let record = Box::new(record(name, house.clock.now()));
+            let record = Box::new(record(name, fixture.clock.now()));
             batch = batch.change(Change::Insert {
                 digest: KeyHasher::sha256().digest(&key(name)),
                 record,
             });
         }
-        house.store.apply(&batch).await.unwrap();
-        house
+        fixture.store.apply(&batch).await.unwrap();
+        fixture
     }
 
     pub(crate) fn take_down(&self, what: &str) {

@@ -72,7 +72,7 @@ async fn a_row_that_is_altered_in_one_thing_fails_for_every_adapter() {
 async fn a_row_that_is_asked_for_something_else_fails() {
     let right = row("a key is let through");
     let mut other_house = right.clone();
-    other_house.house = "limited".into();
+    other_house.fixture = "limited".into();
     let mut other_request = right.clone();
     other_request.request = row("no credentials: a challenge without an error").request;
     let mut other_past = row("a moment too early");
@@ -121,7 +121,10 @@ fn a_row_is_read_as_it_is_written() {
         (a.given.len(), a.reason.as_str(), a.setting.as_str()),
         (2, "differs ", "set ")
     );
-    assert_eq!((a.house.as_str(), b.house.as_str()), ("neutral", "ways"));
+    assert_eq!(
+        (a.fixture.as_str(), b.fixture.as_str()),
+        ("neutral", "ways")
+    );
     assert_eq!((a.is_over_http_2(), b.is_over_http_2()), (false, false));
     assert_eq!(a.answer(crate::row::Adapter::Actix), ["400"]);
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Who watches one request, from its first line to the head of its answer.
 //!
-//! A witness that is dropped before there is an answer says so: a caller who goes away in time to
+//! A request_audit that is dropped before there is an answer says so: a caller who goes away in time to
 //! be forgotten is not.
 
 use std::borrow::Cow;
@@ -25,15 +25,15 @@ const LONGEST_ROUTE: usize = 512;
 const REDACTED: &str = "[redacted]";
 
 /// Watches one request for the audit: made by
-/// [`Authenticator::witness`](crate::Authenticator::witness), told what happens by the adapter.
-#[must_use = "a witness that is dropped reports the request as abandoned"]
-pub struct Witness {
+/// [`Authenticator::request_audit`](crate::Authenticator::request_audit), told what happens by the adapter.
+#[must_use = "a request_audit that is dropped reports the request as abandoned"]
+pub struct RequestAudit {
     trail: AuditTrail,
-    noted: Option<Box<Noted>>,
+    noted: Option<Box<PendingEvent>>,
 }
 
 /// What is known of a request, as cheaply as it can be kept.
-pub(super) struct Noted {
+pub(super) struct PendingEvent {
     id: EventId,
     at: SystemTime,
     method: String,
@@ -52,7 +52,7 @@ enum Who {
     Refused(crate::error::Presented),
 }
 
-impl Witness {
+impl RequestAudit {
     /// `is_key` tells what must not be shown, wherever a caller has written it.
     pub(crate) fn new(
         trail: &AuditTrail,
@@ -76,7 +76,7 @@ impl Witness {
             }
             None => Cow::Borrowed(head.path()),
         };
-        let noted = Noted {
+        let noted = PendingEvent {
             id: trail.next_id(),
             at: trail.now(),
             method: shortened(shown(head.method()), LONGEST_METHOD),
@@ -131,7 +131,7 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for RequestAudit {
     fn drop(&mut self) {
         let Some(noted) = self.noted.take() else {
             return;
@@ -155,7 +155,7 @@ impl Drop for Witness {
     }
 }
 
-impl Noted {
+impl PendingEvent {
     fn record(&self) -> Option<&KeyRecord> {
         match &self.who {
             Who::Nobody => None,
@@ -260,9 +260,9 @@ pub(crate) fn shortened(text: &str, longest: usize) -> String {
     text[..floor_char_boundary(text, longest)].to_owned()
 }
 
-impl fmt::Debug for Witness {
+impl fmt::Debug for RequestAudit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Witness")
+        f.debug_struct("RequestAudit")
             .field("request_id", &self.request_id())
             .finish_non_exhaustive()
     }

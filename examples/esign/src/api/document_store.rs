@@ -15,7 +15,7 @@ type Thing = Map<String, Value>;
 
 /// All lists.
 #[derive(Debug, Default)]
-pub(crate) struct Shelves {
+pub(crate) struct DocumentStore {
     room: Mutex<Room>,
 }
 
@@ -38,7 +38,7 @@ fn has_id(thing: &Thing, id: &str) -> bool {
     thing.get("id").and_then(Value::as_str) == Some(id)
 }
 
-impl Shelves {
+impl DocumentStore {
     fn locked(&self) -> MutexGuard<'_, Room> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
