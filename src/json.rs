@@ -1,43 +1,48 @@
-//! JSON read once and strictly: nothing that is read differs from what was written.
+//! Strict JSON parsing: no value is lost or changed.
 //!
-//! Of members with the same name one would be lost, and an integer beyond 64 bits would become
-//! another number: both are refused, at any depth. A fraction is the nearest double, as in every
-//! JSON reader of JavaScript's.
+//! Duplicate members (one of them would be lost) and integers beyond 64 bits (which would be
+//! rounded) are refused at any depth. Fractions become the nearest double, as in JavaScript.
 //!
-//! [`Metadata::from_json`](crate::key::Metadata::from_json) and the management API read by these
+//! [`Metadata::from_json`](crate::key::Metadata::from_json) and the management API follow these
 //! rules.
 
 use std::cell::RefCell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess,
+    Visitor,
+};
 use serde_json::{Map, Number, Value};
 
-/// The most characters of a caller's text that an error repeats.
+/// Maximum number of characters of a caller's text that an error quotes.
 const LONGEST_QUOTE: usize = 60;
 
 /// Error returned by [`parse`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonError {
-    /// The text starts with a byte order mark, which JSON has none of (RFC 8259 §8.1).
-    #[error("it starts with a byte order mark: send UTF-8 without one (RFC 8259 §8.1)")]
+    /// The text starts with a byte order mark, which JSON does not allow (RFC 8259 §8.1).
+    #[error("the text starts with a byte order mark: send UTF-8 without one (RFC 8259 §8.1)")]
     ByteOrderMark,
     /// The text is not JSON.
-    #[error("it is not JSON: {0}")]
+    #[error("the text is not JSON: {0}")]
     Syntax(#[source] serde_json::Error),
-    /// An object has two members with this name, cut to 60 characters.
+    /// The text is JSON, but not a value of the type requested from [`from_slice`].
+    #[error("{0}")]
+    Shape(#[source] serde_json::Error),
+    /// An object has two members with this name, which is cut to 60 characters.
     #[error("duplicate field `{0}`")]
     DuplicateMember(String),
-    /// A number is beyond what a double can be.
+    /// A number is outside the range of a double.
     #[error("{0}")]
     NumberOutOfRange(#[source] serde_json::Error),
-    /// An integer needs more than 64 bits. Its first digits, at most 20 characters.
+    /// An integer needs more than 64 bits. Contains its first characters, at most 20.
     #[error("the integer {0}… has more than 64 bits: send it as a string")]
     IntegerTooLarge(String),
 }
 
-/// The value of a JSON text (RFC 8259).
+/// Parses a JSON text (RFC 8259).
 ///
 /// ```
 /// use portunus::json::{JsonError, parse};
@@ -49,13 +54,10 @@ pub enum JsonError {
 /// ```
 ///
 /// # Errors
-/// Where the text is not JSON, has members with the same name in one object, or a number that
-/// cannot be kept.
+/// [`JsonError`] if the text is not valid JSON, an object has duplicate members, or a number cannot
+/// be represented.
 pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
-    const MARKS: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
-    if MARKS.iter().any(|mark| text.starts_with(mark)) {
-        return Err(JsonError::ByteOrderMark);
-    }
+    refuse_byte_order_marks(text)?;
     let twice = RefCell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = Tree(&twice)
@@ -68,11 +70,41 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     too_large(text).map_or(Ok(value), |number| Err(JsonError::IntegerTooLarge(number)))
 }
 
-/// A value from any deserializer.
+/// Deserializes a value of this type from a JSON text, in one pass and without an intermediate
+/// copy.
+///
+/// Derived implementations refuse duplicate members themselves. A [`Value`] inside such a type must
+/// be read with [`deserialize`].
 ///
 /// # Errors
-/// The deserializer's, and where an object has two members with the same name.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<Value, D::Error> {
+/// [`JsonError`] if the text is not valid JSON, is not a value of this type, or contains an integer
+/// of more than 64 bits.
+pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
+    refuse_byte_order_marks(text)?;
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = T::deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let value = value.map_err(|error| match refused(error) {
+        // The rest was not read: a text that is not JSON at all is reported as such.
+        JsonError::Shape(error) => serde_json::from_slice::<IgnoredAny>(text)
+            .map_or_else(refused, |IgnoredAny| JsonError::Shape(error)),
+        error => error,
+    })?;
+    too_large(text).map_or(Ok(value), |number| Err(JsonError::IntegerTooLarge(number)))
+}
+
+fn refuse_byte_order_marks(text: &[u8]) -> Result<(), JsonError> {
+    const MARKS: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
+    match MARKS.iter().any(|mark| text.starts_with(mark)) {
+        true => Err(JsonError::ByteOrderMark),
+        false => Ok(()),
+    }
+}
+
+/// Deserializes a value from any deserializer; for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// The deserializer's errors, and an error if an object has two members with the same name.
+pub fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<Value, D::Error> {
     let twice = RefCell::new(None);
     let value = Tree(&twice).deserialize(reader)?;
     match twice.into_inner() {
@@ -82,16 +114,18 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<Value,
 }
 
 fn refused(error: serde_json::Error) -> JsonError {
-    // It is JSON, but no number that can be kept.
+    // Valid JSON, but the number cannot be represented.
     if error.to_string().starts_with("number out of range") {
         JsonError::NumberOutOfRange(error)
+    } else if error.is_data() {
+        JsonError::Shape(error)
     } else {
         JsonError::Syntax(error)
     }
 }
 
-/// The beginning of the first integer in a JSON text that has more than 64 bits: it would be read
-/// as the nearest double.
+/// Returns the beginning of the first integer in a JSON text that has more than 64 bits. serde_json
+/// would read it as the nearest double.
 fn too_large(text: &[u8]) -> Option<String> {
     let mut rest = text;
     while let Some((&first, more)) = rest.split_first() {
@@ -114,7 +148,7 @@ fn too_large(text: &[u8]) -> Option<String> {
     None
 }
 
-/// What follows a string whose opening quote was read.
+/// Returns what follows a string whose opening quote has been consumed.
 fn after_string(mut rest: &[u8]) -> &[u8] {
     loop {
         rest = match rest {
@@ -125,7 +159,7 @@ fn after_string(mut rest: &[u8]) -> &[u8] {
     }
 }
 
-/// Reads a value, and keeps the first name that stands twice in one object.
+/// Reads a value and records the first member name that occurs twice in one object.
 #[derive(Clone, Copy)]
 struct Tree<'t>(&'t RefCell<Option<String>>);
 

@@ -1,42 +1,57 @@
-//! Bodies: JSON objects of a known shape, bounded, and nothing else.
+//! JSON bodies: objects of a known type, bounded, read once and wiped.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use portunus::json::{self, JsonError};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Number, Value};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Number, Value};
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
+use crate::Fault;
 use crate::content::Content;
-use crate::{Fault, json};
+use crate::wiped::Wiped;
 
-/// A body that is JSON of this shape. An absent one counts as `{}`.
+/// Reads a body of this type. An absent one counts as `{}`.
 pub(crate) async fn read<T: DeserializeOwned>(body: Content) -> Result<T, Fault> {
     read_whole(body).await.map(|(read, _)| read)
 }
 
 /// The same, with its bytes.
-pub(crate) async fn read_whole<T: DeserializeOwned>(body: Content) -> Result<(T, Bytes), Fault> {
+///
+/// # Errors
+/// 400 for what is not JSON; 422 for JSON of another type, for members with the same name, and for
+/// numbers that would become others.
+pub(crate) async fn read_whole<T: DeserializeOwned>(body: Content) -> Result<(T, Wiped), Fault> {
     let whole = body.bytes().await?;
     let bytes: &[u8] = if whole.trim_ascii().is_empty() {
         b"{}"
     } else {
         &whole
     };
-    let read = serde_json::from_value::<Object<T>>(json::parse(bytes)?).map_err(|error| {
-        let about: String = error.to_string().chars().take(200).collect();
-        Fault::invalid("body", about)
+    let read = json::from_slice::<Object<T>>(bytes).map_err(|error| match error {
+        JsonError::ByteOrderMark => Fault::bad(
+            "The body starts with a byte order mark: send UTF-8 without one (RFC 8259 §8.1)",
+        ),
+        JsonError::Syntax(error) => Fault::bad(format!("The body is not JSON: {}", short(&error))),
+        error => Fault::invalid("body", short(&error)),
     })?;
     Ok((read.0, whole))
 }
 
-/// What is written as a JSON object; never as a list of its values, which serde would take too.
+/// The beginning of an error: what serde says may quote the caller.
+fn short(error: &dyn std::error::Error) -> String {
+    error.to_string().chars().take(200).collect()
+}
+
+/// A value written as a JSON object. Derived types would also take a list of their members' values.
 #[derive(Clone)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -56,19 +71,59 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A member that is there, perhaps as `null`: told apart from one that is not.
-pub(crate) fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+/// A member that may be left out, and may be `null` to remove a value.
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// JSON that no cache keeps.
-pub(crate) fn private(status: StatusCode, value: &Value) -> Response {
-    (status, [(CACHE_CONTROL, "no-store")], Json(value)).into_response()
+/// A member that may be left out, and must not be `null`.
+pub(crate) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
-/// A whole number. JSON has one kind of number: `60.0` is 60, and `60.5` is refused.
+/// A JSON object of any members, without duplicates at any depth, or `null`.
+pub(crate) fn members<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Map<String, Value>>, D::Error> {
+    match json::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::Object(members) => Ok(Some(members)),
+        _ => Err(D::Error::custom("metadata: expected a JSON object")),
+    }
+}
+
+/// The same for a member that may be left out.
+pub(crate) fn nullable_members<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<Map<String, Value>>>, D::Error> {
+    members(deserializer).map(Some)
+}
+
+/// A secret in a body, wiped when it is dropped.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(value_type = String, format = Password)]
+pub(crate) struct Secret(pub(crate) Zeroizing<String>);
+
+/// A JSON answer that no cache stores. Its bytes may hold a secret.
+pub(crate) fn private(status: StatusCode, value: &impl Serialize) -> Response {
+    // Longer than an answer with one key, so that those are written in one piece.
+    let mut bytes = Wiped::with_capacity(4096);
+    if let Err(error) = serde_json::to_writer(&mut bytes, value) {
+        return Fault::store(error).into_response();
+    }
+    let fields = [
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_TYPE, "application/json"),
+    ];
+    (status, fields, Body::from(bytes.into_bytes())).into_response()
+}
+
+/// A non-negative integer. JSON has one kind of number: `60.0` is 60, and `60.5` is refused.
+#[derive(Clone, Copy)]
 pub(crate) struct Whole(pub(crate) u64);
 
 impl<'de> Deserialize<'de> for Whole {
@@ -81,7 +136,11 @@ impl<'de> Deserialize<'de> for Whole {
         let whole = number
             .as_u64()
             .or_else(|| number.as_f64().filter(exact).map(|float| float as u64));
-        let refused = || D::Error::custom(format!("{number}: a whole number, not negative"));
+        let refused = || {
+            D::Error::custom(format!(
+                "{number}: expected an integer that is not negative"
+            ))
+        };
         whole.map(Self).ok_or_else(refused)
     }
 }

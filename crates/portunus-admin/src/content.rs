@@ -18,9 +18,13 @@ use http_body_util::{BodyExt, LengthLimitError};
 use portunus::ErrorCode;
 
 use crate::Fault;
+use crate::wiped::Wiped;
 
 /// No body is read beyond this: the largest fields have limits of their own, told by name.
 const MOST_BODY: usize = 4 << 20;
+
+/// The most memory that is taken for a body before its content arrives.
+const MOST_FIRST: usize = 64 << 10;
 
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -43,7 +47,7 @@ impl Content {
     /// # Errors
     /// 415 for content that is not JSON or has a content coding, 413 for too much of it, 400 where
     /// it breaks off.
-    pub(crate) async fn bytes(self) -> Result<Bytes, Fault> {
+    pub(crate) async fn bytes(self) -> Result<Wiped, Fault> {
         let announced = announced(&self.0);
         let (head, mut body) = self.0.into_parts();
         // What announces its length is refused before it is read.
@@ -53,7 +57,11 @@ impl Content {
         if announced > MOST_BODY as u64 {
             return Err(too_large());
         }
-        let mut whole = Vec::new();
+        // What is announced may never come: more is taken when it does.
+        let first = usize::try_from(announced)
+            .unwrap_or(MOST_BODY)
+            .min(MOST_FIRST);
+        let mut whole = Wiped::with_capacity(first);
         while let Some(data) = next(&mut body).await? {
             if whole.is_empty() {
                 check(&head.method, &head.headers)?;
@@ -61,9 +69,9 @@ impl Content {
             if data.len() > MOST_BODY - whole.len() {
                 return Err(too_large());
             }
-            whole.extend_from_slice(&data);
+            whole.take(data);
         }
-        Ok(whole.into())
+        Ok(whole)
     }
 
     /// For a call that takes no content: whatever there is, is of a type that other sites cannot

@@ -1,48 +1,203 @@
-//! `GET /events`: what happened, the last first, with every request that was answered so far, as long
+//! `GET /events`: audit events, the newest first, with every request that was answered so far as long
 //! as the sinks keep up.
+
+use std::net::IpAddr;
 
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::response::Response;
 use portunus::ErrorCode;
-use portunus::audit::{Action, AuditEvent, AuditOutcome, EventPage, EventQuery};
-use portunus::key::KeyId;
+use portunus::actor::ActorMode;
+use portunus::audit::{
+    self, Action, AuditEvent, AuditOutcome, EventId, EventPage as Page, EventQuery, RequestId,
+};
+use portunus::key::{Environment, KeyId, TenantId, WorkspaceId};
 use portunus::store::ListQuery;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::body::private;
-use crate::keys::one_page;
 use crate::query::{limit, parameters};
-use crate::{AuthenticatedOperator, Fault};
+use crate::time::time_text;
+use crate::{AuthenticatedOperator, EventView, Fault, terms};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+#[into_params(parameter_in = Query)]
+pub(crate) struct EventParameters {
+    /// About this key only.
+    #[param(value_type = Option<terms::Id>)]
     key_id: Option<String>,
+    /// With a subject or actor of this id, e-mail address or name.
     actor: Option<String>,
+    /// With this outcome only.
+    #[param(value_type = Option<terms::Outcome>)]
     outcome: Option<String>,
+    /// Of this action only.
+    #[param(value_type = Option<terms::Action>)]
     action: Option<String>,
+    /// The most items of a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<usize>,
+    /// `next_cursor` of the page before, until it is `null`: a page may be empty and not the last.
+    #[param(pattern = "^[0-9]+$")]
     cursor: Option<String>,
 }
 
+/// A page of events. It may be shorter than `limit`, even empty, and still have a next one: at most
+/// 10 000 rows are read for a page.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventPage<'e> {
+    #[schema(value_type = Vec<Event<'static>>)]
+    items: Vec<Item<'e>>,
+    /// The start of the next page; `null` at the end.
+    #[schema(required, pattern = "^[0-9]+$")]
+    next_cursor: Option<String>,
+    /// As in a page of keys.
+    #[schema(value_type = Vec<String>)]
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    corrupt: &'e [String],
+}
+
+/// An event, or one to which the host has added members of its own.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Item<'e> {
+    Plain(Box<Event<'e>>),
+    Extended(Map<String, Value>),
+}
+
+/// An audit event.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Event<'e> {
+    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$")]
+    id: &'e EventId,
+    #[schema(value_type = terms::Timestamp)]
+    at: String,
+    #[schema(value_type = terms::Action)]
+    action: &'static str,
+    #[schema(value_type = terms::Outcome)]
+    outcome: &'static str,
+    #[schema(minimum = 100, maximum = 599, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[schema(value_type = terms::Id, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_id: Option<&'e TenantId>,
+    #[schema(value_type = terms::KeyId, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<&'e KeyId>,
+    #[schema(value_type = terms::Environment, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<&'e Environment>,
+    #[schema(value_type = Vec<terms::WorkspaceId>, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspaces: Option<&'e [WorkspaceId]>,
+    /// Workspaces beyond those that are listed.
+    #[schema(value_type = u64, minimum = 1, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_workspaces: Option<u64>,
+    #[schema(value_type = terms::ActorMode, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<ActorMode>,
+    /// The owner of the key.
+    #[schema(value_type = Party, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'e audit::Party>,
+    /// The user or operator who acted.
+    #[schema(value_type = Party, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'e audit::Party>,
+    #[schema(value_type = Vec<terms::Scope>, required = false)]
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    scopes: &'e [String],
+    /// Scopes beyond those that are listed.
+    #[schema(value_type = u64, minimum = 1, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_scopes: Option<u64>,
+    #[schema(value_type = terms::IpAddress, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ip: Option<IpAddr>,
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'e str>,
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'e str>,
+    #[schema(value_type = terms::Id, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'e RequestId>,
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'e str>,
+    /// How many events this one stands for.
+    #[schema(value_type = u64, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+}
+
+/// A user or an operator.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "describes what the library serializes")]
+struct Party {
+    #[schema(value_type = terms::Id, required = false)]
+    user_id: String,
+    #[schema(required = false)]
+    user_email: String,
+    /// The name of an operator.
+    #[schema(required = false)]
+    name: String,
+}
+
+impl<'e> Event<'e> {
+    fn of(event: &'e AuditEvent) -> Self {
+        let some = |count: u64| (count > 0).then_some(count);
+        Self {
+            id: &event.id,
+            at: time_text(event.at),
+            action: event.action.as_str(),
+            outcome: event.outcome.as_str(),
+            status: event.status,
+            tenant_id: event.tenant_id.as_ref(),
+            key_id: event.key_id.as_ref(),
+            environment: event.environment.as_ref(),
+            workspaces: event.workspaces.as_deref(),
+            more_workspaces: some(event.more_workspaces),
+            mode: event.mode,
+            subject: event.subject.as_ref(),
+            actor: event.actor.as_ref(),
+            scopes: &event.scopes,
+            more_scopes: some(event.more_scopes),
+            client_ip: event.client_ip,
+            method: event.method.as_deref(),
+            route: event.route.as_deref(),
+            request_id: event.request_id.as_ref(),
+            detail: event.detail.as_deref(),
+            count: event.count,
+        }
+    }
+}
+
 pub(crate) async fn list(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Fault> {
-    let Some(log) = &proven.shared.events else {
-        return Err(Fault::new(ErrorCode::NotFound, "There is nothing here"));
+    let Some(log) = &operator.shared.events else {
+        return Err(Fault::new(ErrorCode::NotFound, "Not found"));
     };
-    let asked = parameters::<Parameters>(raw.as_deref())?;
+    let asked = parameters::<EventParameters>(raw.as_deref())?;
     // Whether the operator sees lists at all comes before what is wrong with the query.
-    let now = proven.manager.now();
-    proven.manager.narrow(ListQuery::new(now))?;
+    let now = operator.manager.now();
+    operator.manager.narrow(ListQuery::new(now))?;
     let mut query = EventQuery::new();
     // A text that is no id is the id of no key.
     let id = asked.key_id.map(|text| KeyId::new(&text)).transpose();
     let Ok(id) = id else {
-        return Ok(page(&EventPage::default(), &proven));
+        return Ok(page(&Page::default(), &operator));
     };
     query.key_id = id;
     query.actor = asked.actor;
@@ -66,22 +221,31 @@ pub(crate) async fn list(
                 .map_err(|_| Fault::bad("cursor: not one of this list"))?,
         );
     }
-    proven.shared.events_written().await;
-    let found = proven.manager.events(log, query).await?;
-    Ok(page(&found, &proven))
+    operator.shared.events_written().await;
+    let found = operator.manager.events(log, query).await?;
+    Ok(page(&found, &operator))
 }
 
-fn page(found: &EventPage, proven: &AuthenticatedOperator) -> Response {
-    let items = found.items.iter().map(|event| shown(event, proven));
-    let next = found.next.map(|next| next.to_string());
-    let page = one_page(items.collect(), next, &found.corrupt);
+fn page(found: &Page, operator: &AuthenticatedOperator) -> Response {
+    let view = operator.shared.event_view;
+    let page = EventPage {
+        items: found.items.iter().map(|event| item(event, view)).collect(),
+        next_cursor: found.next.map(|next| next.to_string()),
+        corrupt: &found.corrupt,
+    };
     private(StatusCode::OK, &page)
 }
 
-fn shown(event: &AuditEvent, proven: &AuthenticatedOperator) -> Value {
-    let mut shown = json!(event);
-    if let (Some(view), Some(members)) = (proven.shared.event_view, shown.as_object_mut()) {
-        view(event, members);
+fn item(event: &AuditEvent, view: Option<EventView>) -> Item<'_> {
+    let plain = Box::new(Event::of(event));
+    let Some(view) = view else {
+        return Item::Plain(plain);
+    };
+    match serde_json::to_value(&plain) {
+        Ok(Value::Object(mut members)) => {
+            view(event, &mut members);
+            Item::Extended(members)
+        }
+        _ => Item::Plain(plain),
     }
-    shown
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use axum::Json;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
@@ -11,8 +12,32 @@ use portunus::adapter::tower::{HttpHead, into_response};
 use portunus::manage::ManageError;
 use portunus::respond::Responder;
 use portunus::{AuthError, ErrorCode};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::{AuthenticatedOperator, Shared};
+use crate::{AuthenticatedOperator, Shared, terms};
+
+/// A problem document (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Problem<'p> {
+    /// `about:blank`, or a URI that names the kind of problem.
+    #[serde(rename = "type")]
+    kind: &'p str,
+    title: &'p str,
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What is wrong, for people. It may change.
+    detail: &'p str,
+    /// Absent for 405.
+    #[schema(value_type = terms::Code, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'p str>,
+    /// The quotas that are exhausted (draft-ietf-httpapi-ratelimit-headers-10).
+    #[schema(value_type = Vec<String>, required = false)]
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    violated_policies: Option<&'p [String]>,
+}
 
 /// A refusal.
 #[derive(Debug)]
@@ -139,15 +164,21 @@ pub(crate) async fn method_not_allowed(State(shared): State<Shared>, request: Re
     if let Some(too_many) = too_many(&shared, request).await {
         return too_many.into_response();
     }
-    let body = concat!(
-        r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"#,
-        r#""detail":"This path has other methods"}"#
+    let problem = Problem {
+        kind: "about:blank",
+        title: "Method Not Allowed",
+        status: 405,
+        detail: "This path has other methods",
+        code: None,
+        violated_policies: None,
+    };
+    let mut response = (StatusCode::METHOD_NOT_ALLOWED, Json(problem)).into_response();
+    let fields = response.headers_mut();
+    fields.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
     );
-    let fields = [
-        (CONTENT_TYPE, "application/problem+json"),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    let mut response = (StatusCode::METHOD_NOT_ALLOWED, fields, body).into_response();
-    response.headers_mut().remove(ALLOW);
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.remove(ALLOW);
     response
 }

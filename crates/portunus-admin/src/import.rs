@@ -1,68 +1,203 @@
 //! `POST /import`: a key whose digest is known and whose secret is not.
 
+use std::cell::Cell;
+use std::fmt;
+
 use axum::http::StatusCode;
 use axum::response::Response;
 use portunus::audit::Action;
 use portunus::manage::{ImportedDigest, NewImport};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-use crate::body::{Object, private, read};
+use crate::body::{private, read};
 use crate::content::Content;
-use crate::issue::KeyBody;
+use crate::issue::{IssueRequest, null};
+use crate::record::KeyRecord;
 use crate::{AuthenticatedOperator, Fault};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DigestBody {
-    scheme: String,
-    hex: Option<String>,
-    base64: Option<String>,
+/// What another system stored of the whole key, in hexadecimal or base64.
+#[derive(Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "digest: expected `scheme` and either `hex` or `base64`"
+)]
+enum DigestRequest {
+    Hex(HexDigest),
+    Base64(Base64Digest),
 }
 
-impl DigestBody {
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct HexDigest {
+    #[schema(pattern = "^(sha256|sha512|hmac-sha256:\\+?[0-9]+)$")]
+    scheme: String,
+    #[schema(pattern = "^([0-9A-Fa-f]{64}|[0-9A-Fa-f]{128})$")]
+    hex: String,
+    #[serde(default)]
+    #[schema(schema_with = null)]
+    #[allow(dead_code, reason = "absent, or `null`")]
+    base64: Option<()>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Base64Digest {
+    #[schema(pattern = "^(sha256|sha512|hmac-sha256:\\+?[0-9]+)$")]
+    scheme: String,
+    #[schema(pattern = "^[A-Za-z0-9+/_-]+=*$")]
+    base64: String,
+    #[serde(default)]
+    #[schema(schema_with = null)]
+    #[allow(dead_code, reason = "absent, or `null`")]
+    hex: Option<()>,
+}
+
+impl DigestRequest {
     fn into_digest(self) -> Result<ImportedDigest, Fault> {
-        match (self.hex, self.base64) {
-            (Some(hex), None) => Ok(ImportedDigest::from_hex(&self.scheme, &hex)?),
-            (None, Some(base64)) => Ok(ImportedDigest::from_base64(&self.scheme, &base64)?),
-            _ => Err(Fault::invalid("digest", "either hex or base64")),
+        Ok(match self {
+            Self::Hex(digest) => ImportedDigest::from_hex(&digest.scheme, &digest.hex)?,
+            Self::Base64(digest) => ImportedDigest::from_base64(&digest.scheme, &digest.base64)?,
+        })
+    }
+}
+
+/// The members of an import beside those of a key that is issued.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes two members of `ImportRequest`")]
+struct ImportMembers {
+    digest: DigestRequest,
+    /// The end of the secret, which may be shown.
+    #[schema(max_length = 4)]
+    last_four: Option<String>,
+}
+
+/// A key that is imported: the members of [`ImportMembers`] and of [`IssueRequest`].
+pub(crate) struct ImportRequest {
+    digest: DigestRequest,
+    last_four: Option<String>,
+    key: IssueRequest,
+}
+
+impl PartialSchema for ImportRequest {
+    fn schema() -> RefOr<Schema> {
+        let mut whole = ImportMembers::schema();
+        if let (RefOr::T(Schema::Object(whole)), RefOr::T(Schema::Object(key))) =
+            (&mut whole, IssueRequest::schema())
+        {
+            whole.properties.extend(key.properties);
+            whole.required.extend(key.required);
+            whole.additional_properties = key.additional_properties;
+            whole.description = Some("A key that is imported.".to_owned());
         }
+        whole
+    }
+}
+
+impl ToSchema for ImportRequest {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ImportRequest".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        ImportMembers::schemas(schemas);
+        IssueRequest::schemas(schemas);
+    }
+}
+
+/// A key whose secret nobody here knows.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImportedKey<'k> {
+    record: KeyRecord<'k>,
+}
+
+impl<'de> Deserialize<'de> for ImportRequest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = ImportRequest;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ImportRequest, A::Error> {
+                let (digest, last_four) = (Cell::new(None), Cell::new(None));
+                let rest = Rest {
+                    map,
+                    digest: &digest,
+                    last_four: &last_four,
+                };
+                let key = IssueRequest::deserialize(MapAccessDeserializer::new(rest))?;
+                Ok(ImportRequest {
+                    digest: digest
+                        .take()
+                        .ok_or_else(|| A::Error::missing_field("digest"))?,
+                    last_four: last_four.take().flatten(),
+                    key,
+                })
+            }
+        }
+        deserializer.deserialize_map(Parts)
+    }
+}
+
+/// The members of an object except two, which it keeps. Serde's `flatten` would hold a copy of the
+/// whole object and let unknown members pass.
+struct Rest<'r, A> {
+    map: A,
+    digest: &'r Cell<Option<DigestRequest>>,
+    last_four: &'r Cell<Option<Option<String>>>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        while let Some(name) = self.map.next_key::<String>()? {
+            let is_first = match name.as_str() {
+                "digest" => self.digest.replace(Some(self.map.next_value()?)).is_none(),
+                "last_four" => self
+                    .last_four
+                    .replace(Some(self.map.next_value()?))
+                    .is_none(),
+                _ => {
+                    let name = serde::de::value::StringDeserializer::new(name);
+                    return seed.deserialize(name).map(Some);
+                }
+            };
+            if !is_first {
+                return Err(A::Error::custom(format!("duplicate field `{name}`")));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
     }
 }
 
 pub(crate) async fn import(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     body: Content,
 ) -> Result<Response, Fault> {
-    let members = read::<Object<Map<String, Value>>>(body).await?;
-    let import = proven.noted(Action::KeyImport, None, described(&proven, members))?;
-    let imported = proven.manager.import(import).await?;
-    Ok(private(
-        StatusCode::CREATED,
-        &json!({ "record": proven.shown(&imported) }),
-    ))
+    let asked = read::<ImportRequest>(body).await?;
+    let import = operator.noted(Action::KeyImport, None, described(&operator, asked))?;
+    let imported = operator.manager.import(import).await?;
+    let record = operator.view(&imported);
+    Ok(private(StatusCode::CREATED, &ImportedKey { record }))
 }
 
 /// The import that is asked for, in the operator's tenant.
-fn described(
-    proven: &AuthenticatedOperator,
-    Object(mut members): Object<Map<String, Value>>,
-) -> Result<NewImport, Fault> {
-    let digest = members
-        .remove("digest")
-        .ok_or_else(|| Fault::invalid("digest", "it is missing"))?;
-    let Object(digest) = serde_json::from_value::<Object<DigestBody>>(digest)
-        .map_err(|error| Fault::invalid("digest", error))?;
-    let last_four = match members.remove("last_four") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) => Some(text),
-        Some(_) => return Err(Fault::invalid("last_four", "a string")),
-    };
-    let key = serde_json::from_value::<KeyBody>(Value::Object(members));
-    let key = key
-        .map_err(|error| Fault::invalid("body", error))?
-        .into_new_key(proven)?;
-    let mut import = NewImport::new(digest.into_digest()?, key);
-    import.last_four = last_four;
+fn described(operator: &AuthenticatedOperator, asked: ImportRequest) -> Result<NewImport, Fault> {
+    let key = asked.key.into_new_key(operator)?;
+    let mut import = NewImport::new(asked.digest.into_digest()?, key);
+    import.last_four = asked.last_four;
     Ok(import)
 }

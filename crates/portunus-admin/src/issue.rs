@@ -1,4 +1,4 @@
-//! `POST /keys`, and how a key that shall be made is described.
+//! `POST /keys`: a key that is to be issued.
 
 use std::time::SystemTime;
 
@@ -11,114 +11,153 @@ use portunus::key::{
 use portunus::manage::{ManageError, NewKey, Operator};
 use portunus::network::AllowList;
 use portunus::{ErrorCode, Scope};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa::openapi::{Object as NullSchema, Type};
+use zeroize::Zeroizing;
 
-use crate::body::{Object, private, read_whole};
+use crate::body::{Object, Secret, members, private, read_whole};
 use crate::content::Content;
-use crate::limits::RateLimitBody;
+use crate::limits::{RateLimitRequest, Windows};
+use crate::record::KeyRecord;
 use crate::time::parse_time;
-use crate::{AuthenticatedOperator, Fault};
+use crate::{AuthenticatedOperator, Fault, terms};
 
-#[derive(Deserialize)]
+/// The owner of a key that is issued.
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct OwnerBody {
+pub(crate) struct OwnerRequest {
+    /// A user of the tenant; required for a key of a user. Any other user is refused (403).
+    #[schema(value_type = Option<terms::Id>)]
     user_id: Option<String>,
+    #[schema(max_length = 1000)]
     user_email: Option<String>,
+    /// The operator's own tenant.
+    #[schema(value_type = Option<terms::Id>)]
     tenant_id: Option<String>,
 }
 
-/// A key that shall be made.
-#[derive(Deserialize)]
+/// A key that is to be issued. A member that is `null` counts as absent.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct IssueBody {
+pub(crate) struct IssueRequest {
+    /// One line with a visible character.
+    #[schema(min_length = 1, max_length = 1000)]
     name: String,
+    #[schema(max_length = 1000)]
     description: Option<String>,
+    /// `app` by default. The service may issue some kinds only.
+    #[schema(value_type = Option<terms::KeyKind>)]
     kind: Option<String>,
+    #[schema(value_type = Option<terms::Environment>)]
     environment: Option<String>,
-    owner: Option<Object<OwnerBody>>,
+    #[schema(value_type = Option<OwnerRequest>)]
+    owner: Option<Object<OwnerRequest>>,
+    /// At most 256 different ones.
+    #[schema(value_type = Option<Vec<terms::Scope>>)]
     scopes: Option<Vec<String>>,
+    #[schema(value_type = Option<terms::Access>)]
     access: Option<Access>,
+    /// `null` for the whole organization. At most 1000 different ones.
+    #[schema(value_type = Option<Vec<terms::WorkspaceId>>, min_items = 1)]
     workspaces: Option<Vec<String>>,
+    /// `null` for any address.
+    #[schema(value_type = Option<Vec<terms::Network>>, min_items = 1, max_items = 1000)]
     allowed_ips: Option<Vec<String>>,
-    rate_limit_config: Option<Object<RateLimitBody>>,
+    #[schema(value_type = Option<RateLimitRequest>)]
+    rate_limit_config: Option<Object<Windows>>,
+    #[schema(value_type = Option<terms::Time>)]
     not_before: Option<String>,
+    #[schema(value_type = Option<terms::Time>)]
     expires_at: Option<String>,
+    /// The tenant's plan by default. Any other is refused (403), unless the service allows it.
+    #[schema(value_type = Option<terms::PlanName>)]
     plan: Option<String>,
+    /// At most 16 KiB.
+    #[serde(default, deserialize_with = "members")]
     metadata: Option<Map<String, Value>>,
 }
 
-/// The same as it stands in another body.
-pub(crate) struct KeyBody(IssueBody);
-
-impl<'de> Deserialize<'de> for KeyBody {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IssueBody::deserialize(deserializer).map(Self)
-    }
+/// A key with its secret.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IssuedKey<'k> {
+    /// The secret. It is shown this once.
+    #[schema(value_type = String, min_length = 1, max_length = 256)]
+    key: Secret,
+    record: KeyRecord<'k>,
 }
 
-impl KeyBody {
+/// The result of the same request made before. The secret was shown then.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RepeatedRequest<'k> {
+    #[schema(schema_with = null)]
+    pub(crate) key: (),
+    pub(crate) record: KeyRecord<'k>,
+}
+
+/// The schema of `null`.
+pub(crate) fn null() -> NullSchema {
+    NullSchema::with_type(Type::Null)
+}
+
+impl IssueRequest {
     /// The key that is asked for, in the operator's tenant.
-    pub(crate) fn into_new_key(self, proven: &AuthenticatedOperator) -> Result<NewKey, Fault> {
-        let body = self.0;
-        let mut new = NewKey::new(
-            body.name,
-            owner(body.owner.map(|Object(owner)| owner), proven.operator())?,
-        );
-        // Before the host's rules look at it.
-        let ids = proven.manager.user_ids();
+    pub(crate) fn into_new_key(self, operator: &AuthenticatedOperator) -> Result<NewKey, Fault> {
+        let owner = owner(self.owner, operator.operator())?;
+        let mut new = NewKey::new(self.name, owner);
+        // Before the host's rules see it.
+        let ids = operator.manager.user_ids();
         new.owner.user_id = new.owner.user_id.map(|id| ids.canonical(id));
-        new.description = body.description;
-        if let Some(kind) = body.kind {
+        new.description = self.description;
+        if let Some(kind) = self.kind {
             new.kind = kind
                 .parse::<KeyKind>()
                 .map_err(|error| Fault::invalid("kind", error))?;
         }
-        if let Some(name) = body.environment {
+        if let Some(name) = self.environment {
             new.environment = Some(
                 Environment::new(&name).map_err(|error| Fault::invalid("environment", error))?,
             );
         }
-        new.scopes = scopes(&body.scopes.unwrap_or_default())?;
-        new.access = body.access.unwrap_or_default();
-        new.workspaces = body
+        new.scopes = scopes(&self.scopes.unwrap_or_default())?;
+        new.access = self.access.unwrap_or_default();
+        new.workspaces = self
             .workspaces
             .map(|names| workspaces(&names))
             .transpose()?;
-        new.plan = body.plan.map(|name| plan(&name)).transpose()?;
-        new.allowed_ips = body.allowed_ips.map(allow_list).transpose()?;
-        let defaults = proven.shared.authenticator.quotas();
-        if let Some(Object(config)) = body.rate_limit_config {
+        new.plan = self.plan.map(|name| plan(&name)).transpose()?;
+        new.allowed_ips = self.allowed_ips.map(allow_list).transpose()?;
+        let defaults = operator.shared.authenticator.quotas();
+        if let Some(Object(config)) = self.rate_limit_config {
             new.quotas = config.merged_into(None, defaults)?;
         }
-        new.not_before = time("not_before", body.not_before)?;
-        new.expires_at = time("expires_at", body.expires_at)?;
-        if let Some(object) = body.metadata {
+        new.not_before = time("not_before", self.not_before)?;
+        new.expires_at = time("expires_at", self.expires_at)?;
+        if let Some(object) = self.metadata {
             new.metadata = metadata(object)?;
         }
         Ok(new)
     }
 }
 
-/// The owner: in the operator's own tenant, and in any only where it is confined to none.
-fn owner(asked: Option<OwnerBody>, operator: &Operator) -> Result<Owner, Fault> {
-    let asked = asked.unwrap_or(OwnerBody {
-        user_id: None,
-        user_email: None,
-        tenant_id: None,
-    });
+/// The owner: in the operator's own tenant, or in any tenant for an operator of none.
+fn owner(asked: Option<Object<OwnerRequest>>, operator: &Operator) -> Result<Owner, Fault> {
+    let asked = asked.map(|Object(owner)| owner).unwrap_or_default();
     let tenant = match (operator.tenant(), asked.tenant_id) {
         (Some(own), Some(named)) if own.as_str() != named => {
             return Err(Fault::new(
                 ErrorCode::Forbidden,
-                "Keys can be issued in one's own tenant only",
+                "Keys can be issued in the operator's own tenant only",
             ));
         }
         (Some(own), _) => own.clone(),
         (None, Some(named)) => {
             TenantId::new(&named).map_err(|error| Fault::invalid("owner.tenant_id", error))?
         }
-        (None, None) => return Err(Fault::invalid("owner.tenant_id", "say for which tenant")),
+        (None, None) => return Err(Fault::invalid("owner.tenant_id", "name the tenant")),
     };
     let owner = match asked.user_id {
         Some(user) => {
@@ -141,7 +180,7 @@ pub(crate) fn scopes(names: &[String]) -> Result<Vec<Scope>, Fault> {
         .collect()
 }
 
-/// An empty list is no list, rather than one that reaches nothing or everything.
+/// An empty list is refused: it would reach nothing, or everything.
 pub(crate) fn workspaces(names: &[String]) -> Result<Vec<WorkspaceId>, Fault> {
     if names.is_empty() {
         return Err(Fault::bad(
@@ -172,20 +211,22 @@ pub(crate) fn time(field: &'static str, text: Option<String>) -> Result<Option<S
 }
 
 pub(crate) async fn issue(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     headers: HeaderMap,
     body: Content,
 ) -> Result<Response, Fault> {
-    let (asked, bytes) = read_whole::<KeyBody>(body).await?;
-    let mut new = proven.noted(Action::KeyIssue, None, asked.into_new_key(&proven))?;
-    new.idempotency = proven.idempotency(&headers, "issue", &bytes)?;
-    let issued = match proven.manager.issue(new).await {
-        Err(ManageError::DoneBefore(done)) => return Ok(proven.done_before(&done)),
+    let (asked, bytes) = read_whole::<IssueRequest>(body).await?;
+    let mut new = operator.noted(Action::KeyIssue, None, asked.into_new_key(&operator))?;
+    new.idempotency = operator.idempotency(&headers, "issue", &bytes)?;
+    drop(bytes);
+    let issued = match operator.manager.issue(new).await {
+        Err(ManageError::DoneBefore(done)) => return Ok(operator.repeated(&done)),
         issued => issued?,
     };
-    let shown = proven.shown(&proven.manager.overview(&issued));
-    Ok(private(
-        StatusCode::CREATED,
-        &json!({ "key": issued.key.reveal(), "record": shown }),
-    ))
+    let overview = operator.manager.overview(&issued);
+    let answer = IssuedKey {
+        key: Secret(Zeroizing::new(issued.key.reveal())),
+        record: operator.view(&overview),
+    };
+    Ok(private(StatusCode::CREATED, &answer))
 }

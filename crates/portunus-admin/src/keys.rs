@@ -11,23 +11,26 @@ use portunus::audit::Action;
 use portunus::key::{Environment, KeyId, KeyStatus, MAX_TIME};
 use portunus::manage::{Idempotency, ManageError, ManagedKey};
 use portunus::store::{Cursor, ListQuery};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use zeroize::Zeroizing;
 
-use crate::body::{Whole, private, read, read_whole};
+use crate::body::{Secret, Whole, private, read, read_whole};
 use crate::content::Content;
+use crate::issue::RepeatedRequest;
 use crate::query::{limit, parameters};
+use crate::record::{HourOfUse, KeyPage, KeyRecord, Usage};
 use crate::time::{parse_time, time_text};
-use crate::{AuthenticatedOperator, Fault, name_of, record};
+use crate::{AuthenticatedOperator, Fault, name_of, terms};
 
 impl AuthenticatedOperator {
     /// A key as it is shown.
-    pub(crate) fn shown(&self, key: &ManagedKey) -> Value {
-        record::managed(key, self.shared.authenticator.quotas(), self.manager.now())
+    pub(crate) fn view<'k>(&self, key: &'k ManagedKey) -> KeyRecord<'k> {
+        KeyRecord::of(key, self.shared.authenticator.quotas(), self.manager.now())
     }
 
-    /// What makes a request recognizable when it is repeated, where the caller wants that:
-    /// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header).
+    /// Identifies a request that may be repeated, if the caller sends an `Idempotency-Key`
+    /// (draft-ietf-httpapi-idempotency-key-header).
     pub(crate) fn idempotency(
         &self,
         headers: &HeaderMap,
@@ -45,12 +48,10 @@ impl AuthenticatedOperator {
         Ok(Some(Idempotency::new(&who, call, text, body)?))
     }
 
-    /// The answer to a request that is repeated: the same record, and never the secret again.
-    pub(crate) fn done_before(&self, key: &ManagedKey) -> Response {
-        private(
-            StatusCode::OK,
-            &json!({ "key": null, "record": self.shown(key) }),
-        )
+    /// The answer to a repeated request: the same record, and never the secret again.
+    pub(crate) fn repeated(&self, key: &ManagedKey) -> Response {
+        let record = self.view(key);
+        private(StatusCode::OK, &RepeatedRequest { key: (), record })
     }
 }
 
@@ -68,8 +69,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 }
 
 /// A key with its version as `ETag`.
-pub(crate) fn with_etag(key: &ManagedKey, shown: Value) -> Response {
-    (StatusCode::OK, version_of(key), axum::Json(shown)).into_response()
+pub(crate) fn with_etag(key: &ManagedKey, view: &KeyRecord<'_>) -> Response {
+    (StatusCode::OK, version_of(key), axum::Json(view)).into_response()
 }
 
 fn version_of(key: &ManagedKey) -> [(HeaderName, String); 2] {
@@ -79,22 +80,32 @@ fn version_of(key: &ManagedKey) -> [(HeaderName, String); 2] {
     ]
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct ListParameters {
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParameters {
+    /// In this state only.
+    #[param(value_type = Option<terms::KeyStatus>)]
     status: Option<String>,
+    /// Of this environment only.
+    #[param(value_type = Option<terms::Environment>)]
     environment: Option<String>,
+    /// With this in the name, description or masked secret, in any case (ASCII).
     query: Option<String>,
+    /// The most items of a page.
+    #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<usize>,
+    /// `next_cursor` of the page before, until it is `null`: a page may be empty and not the last.
+    #[param(pattern = "^[0-9]+(_[0-9]{1,6})?\\.[!-~]{1,128}$")]
     cursor: Option<String>,
 }
 
 pub(crate) async fn list(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Fault> {
     let asked = parameters::<ListParameters>(raw.as_deref())?;
-    let mut query = ListQuery::new(proven.manager.now());
+    let mut query = ListQuery::new(operator.manager.now());
     if let Some(name) = asked.status {
         let named = name
             .parse::<KeyStatus>()
@@ -111,26 +122,13 @@ pub(crate) async fn list(
         query.after =
             Some(read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not one of this list"))?);
     }
-    let page = proven.manager.list(query).await?;
-    let items: Vec<_> = page.items.iter().map(|key| proven.shown(key)).collect();
-    let next = page.next.as_ref().map(write_cursor);
-    Ok(private(
-        StatusCode::OK,
-        &one_page(items, next, &page.corrupt),
-    ))
-}
-
-/// A page of a list; what could not be read is named only where there is any.
-pub(crate) fn one_page(items: Vec<Value>, next: Option<String>, corrupt: &[String]) -> Value {
-    let members = [("items", Value::from(items)), ("next_cursor", next.into())];
-    with_corrupt(members.into_iter().collect(), corrupt)
-}
-
-fn with_corrupt(mut answer: Value, corrupt: &[String]) -> Value {
-    if !corrupt.is_empty() {
-        answer["corrupt"] = json!(corrupt);
-    }
-    answer
+    let page = operator.manager.list(query).await?;
+    let view = KeyPage {
+        items: page.items.iter().map(|key| operator.view(key)).collect(),
+        next_cursor: page.next.as_ref().map(write_cursor),
+        corrupt: &page.corrupt,
+    };
+    Ok(private(StatusCode::OK, &view))
 }
 
 /// Milliseconds and, where the time is no whole one, the nanoseconds beyond; then the id.
@@ -159,100 +157,137 @@ fn read_cursor(text: &str) -> Option<Cursor> {
     Some(Cursor::new(at, KeyId::new(id).ok()?))
 }
 
-pub(crate) async fn show(proven: AuthenticatedOperator, Id(id): Id) -> Result<Response, Fault> {
-    let key = proven.manager.get_for(Action::KeyRead, &id).await?;
+pub(crate) async fn show(operator: AuthenticatedOperator, Id(id): Id) -> Result<Response, Fault> {
+    let key = operator.manager.get_for(Action::KeyRead, &id).await?;
     let version = Some(key.record.version);
-    if !proven.conditions.matches(version) {
+    if !operator.conditions.matches(version) {
         return Err(ManageError::PreconditionFailed.into());
     }
-    if proven.conditions.is_known(version) {
+    if operator.conditions.is_known(version) {
         return Ok((StatusCode::NOT_MODIFIED, version_of(&key)).into_response());
     }
-    Ok(with_etag(&key, proven.shown(&key)))
+    Ok(with_etag(&key, &operator.view(&key)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct RevokeBody {
+pub(crate) struct RevokeRequest {
+    #[schema(max_length = 1000)]
     reason: Option<String>,
 }
 
 pub(crate) async fn revoke(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {
     // Whether there is such a key comes before what is wrong with the body.
     let act = Action::KeyRevoke;
-    let before = proven.manager.get_for(act, &id).await?.record;
-    let asked = proven.noted(act, Some(&before), read::<RevokeBody>(body).await)?;
-    let revoked = proven.manager.revoke(&id, asked.reason.as_deref()).await?;
-    Ok(with_etag(&revoked, proven.shown(&revoked)))
+    let before = operator.manager.get_for(act, &id).await?.record;
+    let asked = operator.noted(act, Some(&before), read::<RevokeRequest>(body).await)?;
+    let revoked = operator
+        .manager
+        .revoke(&id, asked.reason.as_deref())
+        .await?;
+    Ok(with_etag(&revoked, &operator.view(&revoked)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct RotateBody {
+pub(crate) struct RotateRequest {
+    /// How long the old key still works. Absent or 0: it is revoked at once. Refused if the service
+    /// keeps rotated keys.
+    #[schema(value_type = Option<u64>)]
     grace_seconds: Option<Whole>,
 }
 
+/// The successor of a key, with its secret.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotatedKey<'k> {
+    /// The secret. It is shown this once.
+    #[schema(value_type = String, min_length = 1, max_length = 256)]
+    key: Secret,
+    record: KeyRecord<'k>,
+    rotated: OldKey<'k>,
+}
+
+/// The key that was rotated.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OldKey<'k> {
+    #[schema(value_type = terms::KeyId)]
+    id: &'k KeyId,
+    /// `null` if it works until it is deleted.
+    #[schema(required, value_type = Option<terms::Timestamp>)]
+    works_until: Option<String>,
+}
+
 pub(crate) async fn rotate(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     Id(id): Id,
     headers: HeaderMap,
     body: Content,
 ) -> Result<Response, Fault> {
     let act = Action::KeyRotate;
-    let before = proven.manager.get_for(act, &id).await?.record;
-    let read = read_whole::<RotateBody>(body).await;
-    let (asked, bytes) = proven.noted(act, Some(&before), read)?;
-    let request = proven.idempotency(&headers, &format!("rotate {id}"), &bytes);
-    let request = proven.noted(act, Some(&before), request)?;
+    let before = operator.manager.get_for(act, &id).await?.record;
+    let read = read_whole::<RotateRequest>(body).await;
+    let (asked, bytes) = operator.noted(act, Some(&before), read)?;
+    let request = operator.idempotency(&headers, &format!("rotate {id}"), &bytes);
+    let request = operator.noted(act, Some(&before), request)?;
     let grace = asked
         .grace_seconds
         .map(|Whole(seconds)| Duration::from_secs(seconds));
-    let rotated = match proven.manager.rotate_once(&id, grace, request).await {
-        Err(ManageError::DoneBefore(done)) => return Ok(proven.done_before(&done)),
+    let rotated = match operator.manager.rotate_once(&id, grace, request).await {
+        Err(ManageError::DoneBefore(done)) => return Ok(operator.repeated(&done)),
         rotated => rotated?,
     };
-    let shown = proven.shown(&proven.manager.overview_of_rotated(&rotated));
+    let overview = operator.manager.overview_of_rotated(&rotated);
     let works_until = rotated.old_works_until().map(time_text);
-    let answer = json!({
-        "key": rotated.key.reveal(),
-        "record": shown,
-        "rotated": { "id": rotated.old.id, "works_until": works_until },
-    });
+    let answer = RotatedKey {
+        record: operator.view(&overview),
+        rotated: OldKey {
+            id: &rotated.old.id,
+            works_until,
+        },
+        key: Secret(Zeroizing::new(rotated.key.reveal())),
+    };
     Ok(private(StatusCode::CREATED, &answer))
 }
 
 pub(crate) async fn make_primary(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {
     let act = Action::KeyMakePrimary;
-    let before = proven.manager.get_for(act, &id).await?.record;
-    proven.noted(act, Some(&before), body.ignored().await)?;
-    let primary = proven.manager.make_primary(&id).await?;
-    Ok(with_etag(&primary, proven.shown(&primary)))
+    let before = operator.manager.get_for(act, &id).await?.record;
+    operator.noted(act, Some(&before), body.ignored().await)?;
+    let primary = operator.manager.make_primary(&id).await?;
+    Ok(with_etag(&primary, &operator.view(&primary)))
 }
 
 pub(crate) async fn delete(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {
     let act = Action::KeyDelete;
-    let before = proven.manager.get_for(act, &id).await?.record;
-    proven.noted(act, Some(&before), body.ignored().await)?;
-    proven.manager.delete(&id).await?;
+    let before = operator.manager.get_for(act, &id).await?.record;
+    operator.noted(act, Some(&before), body.ignored().await)?;
+    operator.manager.delete(&id).await?;
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct UsageParameters {
+#[into_params(parameter_in = Query)]
+pub(crate) struct UsageParameters {
+    /// The first hour is that of this time.
+    #[param(value_type = Option<terms::Time>)]
     from: Option<String>,
+    /// Hours begin before this time.
+    #[param(value_type = Option<terms::Time>)]
     to: Option<String>,
 }
 
@@ -263,7 +298,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const USUAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(crate) async fn usage(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     Id(id): Id,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Fault> {
@@ -272,32 +307,29 @@ pub(crate) async fn usage(
         text.map(|text| parse_time(&text).map_err(|error| Fault::bad(format!("{name}: {error}"))))
             .transpose()
     };
-    let now = proven.manager.now();
+    let now = operator.manager.now();
     let to = time("to", asked.to)?.unwrap_or(now + Duration::from_secs(1));
     let from = time("from", asked.from)?
         .unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
         return Err(Fault::bad("from, to: at most 366 days at once"));
     }
-    let key = proven.manager.get_for(Action::KeyRead, &id).await?;
-    let used = proven
+    let key = operator.manager.get_for(Action::KeyRead, &id).await?;
+    let used = operator
         .manager
         .usage_by_hour(&key.record.id, from, to)
         .await?;
-    let hours: Vec<_> = used
-        .hours
-        .iter()
-        .map(|hour| json!({ "start": time_text(hour.start), "count": hour.count }))
-        .collect();
-    let answer = json!({
-        "id": key.record.id,
-        "request_count": key.usage.count,
-        "last_used_at": key.usage.last_used_at.map(time_text),
-        "last_ip": key.usage.last_ip,
-        "hours": hours,
+    let hours = used.hours.iter().map(|hour| HourOfUse {
+        start: time_text(hour.start),
+        count: hour.count,
     });
-    Ok(private(
-        StatusCode::OK,
-        &with_corrupt(answer, &used.corrupt),
-    ))
+    let view = Usage {
+        id: &key.record.id,
+        request_count: key.usage.count,
+        last_used_at: key.usage.last_used_at.map(time_text),
+        last_ip: key.usage.last_ip,
+        hours: hours.collect(),
+        corrupt: &used.corrupt,
+    };
+    Ok(private(StatusCode::OK, &view))
 }

@@ -1,22 +1,23 @@
 //! `rate_limit_config`: a key's windows, each as `requests_per_<name>`.
 //!
 //! `minute` and `hour` are always known. Other windows are those that the key or the default has:
-//! they are shown, they stay where they are not named, and their number may be changed. Their
-//! length may not.
+//! they are shown, they stay if they are not named, and their number may be changed, but not their
+//! length.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use portunus::error::ParseError;
 use portunus::quota::{Quota, Quotas};
 use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use crate::Fault;
 use crate::body::Whole;
 
-/// What stands before the name of a window.
+/// The prefix of the name of a window.
 const PREFIX: &str = "requests_per_";
 
 /// The windows that every key may have, whatever the default is.
@@ -25,35 +26,61 @@ const USUAL: [(&str, Duration); 2] = [
     ("hour", Duration::from_secs(3600)),
 ];
 
-/// What a caller says of windows: a number, or `null` for the default's.
-#[derive(Clone)]
-pub(crate) struct RateLimitBody(Vec<(String, Option<u64>)>);
+/// A number of requests in a window.
+#[derive(Serialize, ToSchema)]
+#[schema(minimum = 1, maximum = 4_294_967_295_u64)]
+pub(crate) struct Limit(u64);
 
-impl<'de> Deserialize<'de> for RateLimitBody {
+/// The same, or `null` for the default's.
+#[derive(Serialize, ToSchema)]
+#[schema(minimum = 1, maximum = 4_294_967_295_u64)]
+struct LimitOrNull(Option<u64>);
+
+/// Windows by their names. A window that is left out stays as it is, in a new key as by default;
+/// `null` restores the default's number. More than the default is refused (403), unless the service
+/// allows it. Other windows are those that the key or the default has, as `requests_per_` and the
+/// name.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "describes what `Windows` reads")]
+pub(crate) struct RateLimitRequest {
+    requests_per_minute: Option<Limit>,
+    requests_per_hour: Option<Limit>,
+    #[serde(flatten)]
+    others: BTreeMap<String, LimitOrNull>,
+}
+
+/// The windows of a request: a number, or `null` for the default's.
+#[derive(Clone)]
+pub(crate) struct Windows(Vec<(String, Option<u64>)>);
+
+impl<'de> Deserialize<'de> for Windows {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Windows;
-        impl<'de> Visitor<'de> for Windows {
-            type Value = RateLimitBody;
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Windows;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RateLimitBody, A::Error> {
-                let mut windows = Vec::new();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Windows, A::Error> {
+                let mut windows: Vec<(String, _)> = Vec::new();
                 while let Some(member) = map.next_key::<String>()? {
                     let name = member
                         .strip_prefix(PREFIX)
                         .ok_or_else(|| A::Error::custom(unknown(&member)))?;
+                    if windows.iter().any(|(known, _)| known == name) {
+                        return Err(A::Error::custom(format!("duplicate field `{member}`")));
+                    }
                     let limit = map.next_value::<Option<Whole>>()?;
                     windows.push((name.to_owned(), limit.map(|Whole(limit)| limit)));
                 }
-                Ok(RateLimitBody(windows))
+                Ok(Windows(windows))
             }
         }
-        deserializer.deserialize_map(Windows)
+        deserializer.deserialize_map(Members)
     }
 }
 
-impl RateLimitBody {
+impl Windows {
     /// The quotas of a key that has `own` ones now. A window that is not named stays as it is, and
     /// `null` restores the default's. `None` where the key has none of its own, and so follows the
     /// default.
@@ -97,13 +124,32 @@ impl RateLimitBody {
     }
 }
 
-/// All windows of a key. The two usual ones are always there, as `null` where they limit nothing.
-pub(crate) fn shown(quotas: &Quotas) -> Map<String, Value> {
-    let usual = USUAL.map(|(name, _)| (member(name), find(quotas, name).map(Quota::limit).into()));
-    let all = quotas.as_slice().iter();
-    let all = all.map(|quota| (member(quota.name()), quota.limit().into()));
-    // A member that is there already keeps its place.
-    usual.into_iter().chain(all).collect()
+/// Every window of a key, as `requests_per_` and its name: its own, or the default's. `null` if this
+/// window does not limit the key.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RateLimits {
+    #[schema(required)]
+    requests_per_minute: Option<Limit>,
+    #[schema(required)]
+    requests_per_hour: Option<Limit>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Limit>,
+}
+
+impl RateLimits {
+    pub(crate) fn of(quotas: &Quotas) -> Self {
+        let limit = |quota: &Quota| Limit(quota.limit());
+        let usual = |name| find(quotas, name).map(limit);
+        let others = quotas.as_slice().iter();
+        let others = others.filter(|quota| always_known(quota.name()).is_none());
+        Self {
+            requests_per_minute: usual("minute"),
+            requests_per_hour: usual("hour"),
+            others: others
+                .map(|quota| (member(quota.name()), limit(quota)))
+                .collect(),
+        }
+    }
 }
 
 fn member(name: &str) -> String {

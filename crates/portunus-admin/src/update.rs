@@ -1,7 +1,6 @@
-//! `PATCH /keys/{id}`: a merge (RFC 7396), in nested objects too. What is not named stays; `null`
-//! takes away what may be absent.
+//! `PATCH /keys/{id}`: a merge (RFC 7396), in nested objects too. A member that is left out stays as
+//! it is; `null` removes a value that may be absent.
 
-use axum::extract::State;
 use axum::response::Response;
 use portunus::audit::Action;
 use portunus::key::{Access, KeyRecord, Metadata};
@@ -9,53 +8,72 @@ use portunus::manage::KeyChange;
 use portunus::quota::Quotas;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use crate::body::{Object, read, stated};
+use crate::body::{Object, not_null, nullable, nullable_members, read};
 use crate::content::Content;
 use crate::issue::{allow_list, metadata, plan, scopes, time, workspaces};
 use crate::keys::{Id, with_etag};
-use crate::limits::RateLimitBody;
-use crate::{AuthenticatedOperator, Fault, Shared};
+use crate::limits::{RateLimitRequest, Windows};
+use crate::{AuthenticatedOperator, Fault, terms};
 
-#[derive(Clone, Deserialize)]
+/// A merge (RFC 7396), in `rate_limit_config` and `metadata` too: a member that is left out stays as
+/// it is. `null` removes a value that may be absent, and restores one that has a default.
+#[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct PatchBody {
-    #[serde(default, deserialize_with = "stated")]
-    name: Option<Option<String>>,
-    #[serde(default, deserialize_with = "stated")]
+pub(crate) struct ChangeRequest {
+    /// One line with a visible character.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 1000)]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, max_length = 1000)]
     description: Option<Option<String>>,
-    #[serde(default, deserialize_with = "stated")]
-    scopes: Option<Option<Vec<String>>>,
-    #[serde(default, deserialize_with = "stated")]
-    access: Option<Option<Access>>,
-    #[serde(default, deserialize_with = "stated")]
+    /// At most 256 different ones.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = Vec<terms::Scope>, required = false)]
+    scopes: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = terms::Access, required = false)]
+    access: Option<Access>,
+    /// `null` for the whole organization. At most 1000 different ones.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<terms::WorkspaceId>>, min_items = 1)]
     workspaces: Option<Option<Vec<String>>>,
-    #[serde(default, deserialize_with = "stated")]
+    /// The tenant's plan for `null`. Any other is refused (403), unless the service allows it.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<terms::PlanName>)]
     plan: Option<Option<String>>,
-    #[serde(default, deserialize_with = "stated")]
+    /// `null` for any address.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<terms::Network>>, min_items = 1, max_items = 1000)]
     allowed_ips: Option<Option<Vec<String>>>,
-    #[serde(default, deserialize_with = "stated")]
-    rate_limit_config: Option<Option<Object<RateLimitBody>>>,
-    #[serde(default, deserialize_with = "stated")]
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitRequest>)]
+    rate_limit_config: Option<Option<Object<Windows>>>,
+    /// At most 16 KiB after the merge.
+    #[serde(default, deserialize_with = "nullable_members")]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Option<Map<String, Value>>>,
-    #[serde(default, deserialize_with = "stated")]
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<terms::Time>)]
     not_before: Option<Option<String>>,
-    #[serde(default, deserialize_with = "stated")]
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<terms::Time>)]
     expires_at: Option<Option<String>>,
-    #[serde(default, deserialize_with = "stated")]
-    enabled: Option<Option<bool>>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = bool, required = false)]
+    enabled: Option<bool>,
 }
 
-impl PatchBody {
-    /// The change that this is to a key which is like this now.
+impl ChangeRequest {
+    /// The change of a key that is like this now.
     fn into_change(self, before: &KeyRecord, default: &Quotas) -> Result<KeyChange, Fault> {
         let mut change = KeyChange::new();
-        change.name = never_null("name", self.name)?;
+        change.name = self.name;
         change.description = self.description;
-        change.scopes = never_null("scopes", self.scopes)?
-            .map(|names| scopes(&names))
-            .transpose()?;
-        change.access = never_null("access", self.access)?;
+        change.scopes = self.scopes.map(|names| scopes(&names)).transpose()?;
+        change.access = self.access;
         change.workspaces = each(self.workspaces, |names| workspaces(&names))?;
         change.plan = each(self.plan, |name| plan(&name))?;
         change.allowed_ips = each(self.allowed_ips, allow_list)?;
@@ -83,7 +101,7 @@ impl PatchBody {
             .expires_at
             .map(|text| time("expires_at", text))
             .transpose()?;
-        change.enabled = never_null("enabled", self.enabled)?;
+        change.enabled = self.enabled;
         Ok(change)
     }
 }
@@ -109,37 +127,25 @@ fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
     }
 }
 
-/// A value that is always there: `null` would say nothing.
-fn never_null<T>(field: &str, stated: Option<Option<T>>) -> Result<Option<T>, Fault> {
-    stated
-        .map(|value| value.ok_or_else(|| Fault::invalid(field, "it cannot be null")))
-        .transpose()
-}
-
-/// What a stated value means, where it is not `null`.
+/// Reads the value of a member that is present and not `null`.
 fn each<T, U>(
-    stated: Option<Option<T>>,
+    member: Option<Option<T>>,
     read: impl FnOnce(T) -> Result<U, Fault>,
 ) -> Result<Option<Option<U>>, Fault> {
-    stated.map(|value| value.map(read).transpose()).transpose()
+    member.map(|value| value.map(read).transpose()).transpose()
 }
 
 pub(crate) async fn update(
-    State(shared): State<Shared>,
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {
-    // Whether there is such a key comes before what is wrong with the body.
-    let before = proven.manager.get_for(Action::KeyUpdate, &id).await?.record;
-    let noted = |fault: &Fault| {
-        proven
-            .manager
-            .refused(Action::KeyUpdate, Some(&before), fault.error());
-    };
-    let asked = read::<PatchBody>(body).await.inspect_err(noted)?;
-    let default = shared.authenticator.quotas();
+    // An unknown key comes before a body that is wrong.
+    let act = Action::KeyUpdate;
+    let before = operator.manager.get_for(act, &id).await?.record;
+    let asked = operator.noted(act, Some(&before), read::<ChangeRequest>(body).await)?;
+    let default = operator.shared.authenticator.quotas();
     let change = |before: &KeyRecord| Ok(asked.clone().into_change(before, default)?);
-    let changed = proven.manager.update_with(&id, change, None).await?;
-    Ok(with_etag(&changed, proven.shown(&changed)))
+    let changed = operator.manager.update_with(&id, change, None).await?;
+    Ok(with_etag(&changed, &operator.view(&changed)))
 }

@@ -1,48 +1,117 @@
-//! `POST /verify`: what a secret is, for whoever holds it, and what a request with it would get; in
-//! the manner of RFC 7662. Of what a route requires, only scopes and the workspace can be named.
+//! `POST /verify`: whether a secret is active, and what a request with it would get, in the manner of
+//! RFC 7662. Of what a route requires, only scopes and the workspace can be named.
+
+use std::time::SystemTime;
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use portunus::Requirement;
 use portunus::authenticator::{Introspection, Verdict};
-use portunus::key::WorkspaceId;
+use portunus::key::{KeyId, UserId, WorkspaceId};
 use portunus::manage::{ManageError, ManagedKey};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::{Object, Type};
 
-use crate::body::{private, read};
+use crate::body::{Secret, private, read};
 use crate::content::Content;
 use crate::issue::scopes;
-use crate::{AuthenticatedOperator, Fault};
+use crate::record::KeyRecord;
+use crate::{AuthenticatedOperator, Fault, terms};
 
-#[derive(Deserialize)]
+/// The request that is asked about. What is left out is not evaluated, but a key with an allow-list
+/// is not allowed without `ip`, and `explain` names the only workspaces that a key reaches. `require`
+/// names scopes; a plan, a user or the organization, which a route may require too, cannot be asked
+/// about.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct VerifyBody {
-    key: String,
+pub(crate) struct VerifyRequest {
+    /// The secret.
+    #[schema(value_type = String, format = Password)]
+    key: Secret,
+    #[schema(inline, nullable)]
     require: Option<OneOrMore>,
+    #[schema(value_type = Option<terms::IpAddress>)]
     ip: Option<String>,
+    /// The method of the request. Without it, whether the key may write is not evaluated.
+    #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length = 64)]
     method: Option<String>,
+    #[schema(value_type = Option<terms::WorkspaceId>)]
     workspace: Option<String>,
 }
 
-/// As many scopes as a key can have.
-pub(crate) const MOST_REQUIRED: usize = 256;
+/// The most scopes that a key can have.
+const MOST_REQUIRED: usize = 256;
 /// The longest method that is asked about; registered ones have 17 characters at most.
-pub(crate) const LONGEST_METHOD: usize = 64;
+const LONGEST_METHOD: usize = 64;
 
 /// One scope, or several that are all required.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a scope, or a list of scopes")]
 enum OneOrMore {
-    One(String),
-    More(Vec<String>),
+    One(terms::Scope),
+    More(Scopes),
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(max_items = 256)]
+struct Scopes(Vec<terms::Scope>);
+
+/// The answer about a secret, in the manner of RFC 7662 §2.2.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Verified<'k> {
+    Active(Box<VerifiedActive<'k>>),
+    Inactive(VerifiedInactive),
+}
+
+/// A secret that is not active. The reason is not given.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VerifiedInactive {
+    #[schema(schema_with = always::<false>)]
+    active: bool,
+}
+
+/// An active key.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VerifiedActive<'k> {
+    #[schema(schema_with = always::<true>)]
+    active: bool,
+    /// The scopes, separated by spaces.
+    scope: String,
+    #[schema(value_type = terms::KeyId)]
+    client_id: &'k KeyId,
+    #[schema(required, value_type = Option<terms::Id>)]
+    sub: Option<&'k UserId>,
+    #[schema(required, max_length = 1000)]
+    username: Option<&'k str>,
+    #[schema(pattern = "^api_key$")]
+    token_type: &'static str,
+    #[schema(required)]
+    exp: Option<u64>,
+    iat: u64,
+    #[schema(required)]
+    nbf: Option<u64>,
+    /// Whether a request like the one asked about would pass.
+    allowed: bool,
+    /// The reasons, part by part.
+    explain: String,
+    record: KeyRecord<'k>,
+}
+
+fn always<const VALUE: bool>() -> Object {
+    let mut only = Object::with_type(Type::Boolean);
+    only.enum_values = Some(vec![VALUE.into()]);
+    only
 }
 
 impl OneOrMore {
     fn into_requirement(self) -> Result<Requirement, Fault> {
         let names = match self {
-            Self::One(name) => vec![name],
-            Self::More(names) => names,
+            Self::One(terms::Scope(name)) => vec![name],
+            Self::More(Scopes(names)) => names.into_iter().map(|scope| scope.0).collect(),
         };
         if names.len() > MOST_REQUIRED {
             let why = format!("at most {MOST_REQUIRED} scopes");
@@ -59,9 +128,9 @@ impl OneOrMore {
     }
 }
 
-impl VerifyBody {
+impl VerifyRequest {
     /// The key, and the request that is asked about.
-    fn into_question(self) -> Result<(String, Introspection), Fault> {
+    fn into_question(self) -> Result<(Secret, Introspection), Fault> {
         let mut asked = Introspection::new();
         if let Some(required) = self.require {
             asked = asked.with_requirement(required.into_requirement()?);
@@ -86,59 +155,57 @@ impl VerifyBody {
 }
 
 pub(crate) async fn verify(
-    proven: AuthenticatedOperator,
+    operator: AuthenticatedOperator,
     body: Content,
 ) -> Result<Response, Fault> {
-    let (key, asked) = read::<VerifyBody>(body).await?.into_question()?;
-    // Whose key it is, and whether this operator may know, says the manager; what the key may do,
-    // the authenticator that requests pass through.
-    let verdict = match proven.manager.verify(&key).await? {
+    let (Secret(key), asked) = read::<VerifyRequest>(body).await?.into_question()?;
+    // The manager knows whose key it is, and whether this operator may see it; the authenticator,
+    // which requests pass through, what the key may do.
+    let verdict = match operator.manager.verify(&key).await? {
         Some(found) => {
-            let verdict = proven.shared.authenticator.verify(&key, &asked).await?;
+            let verdict = operator.shared.authenticator.verify(&key, &asked).await?;
             verdict
                 .filter(|verdict| *verdict.key_id() == found.record.id)
                 .map(|verdict| (found, verdict))
         }
         None => None,
     };
-    let answer = match verdict {
-        // Not a word about why.
-        None => {
-            proven.shared.count_unknown(proven.operator())?;
-            json!({ "active": false })
-        }
-        Some((key, verdict)) => shown(&proven, &key, &verdict),
-    };
-    if !proven.manager.precondition_holds(None) {
+    if verdict.is_none() {
+        operator.shared.count_unknown(operator.operator())?;
+    }
+    if !operator.manager.precondition_holds(None) {
         return Err(ManageError::PreconditionFailed.into());
     }
+    let answer = match &verdict {
+        None => Verified::Inactive(VerifiedInactive { active: false }),
+        Some((key, verdict)) => Verified::Active(Box::new(active(&operator, key, verdict))),
+    };
     Ok(private(StatusCode::OK, &answer))
 }
 
-fn shown(proven: &AuthenticatedOperator, key: &ManagedKey, verdict: &Verdict) -> Value {
+fn active<'k>(
+    operator: &AuthenticatedOperator,
+    key: &'k ManagedKey,
+    verdict: &Verdict,
+) -> VerifiedActive<'k> {
     let record = &key.record;
-    let scope = record
-        .scopes
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ");
-    let seconds = |at: std::time::SystemTime| {
-        at.duration_since(std::time::UNIX_EPOCH)
+    let scopes: Vec<_> = record.scopes.iter().map(ToString::to_string).collect();
+    let seconds = |at: SystemTime| {
+        at.duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())
     };
-    json!({
-        "active": true,
-        "scope": scope,
-        "client_id": record.id,
-        "sub": record.owner.user_id,
-        "username": record.owner.user_email,
-        "token_type": "api_key",
-        "exp": record.expires_at.map(seconds),
-        "iat": seconds(record.created_at),
-        "nbf": record.not_before.map(seconds),
-        "allowed": verdict.is_allowed(),
-        "explain": verdict.explanation(),
-        "record": proven.shown(key),
-    })
+    VerifiedActive {
+        active: true,
+        scope: scopes.join(" "),
+        client_id: &record.id,
+        sub: record.owner.user_id.as_ref(),
+        username: record.owner.user_email.as_deref(),
+        token_type: "api_key",
+        exp: record.expires_at.map(seconds),
+        iat: seconds(record.created_at),
+        nbf: record.not_before.map(seconds),
+        allowed: verdict.is_allowed(),
+        explain: verdict.explanation().to_string(),
+        record: operator.view(key),
+    }
 }

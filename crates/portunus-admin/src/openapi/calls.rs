@@ -1,18 +1,22 @@
 //! The calls: what each takes, and every answer that it has.
 
-use portunus::audit::{Action, EventQuery};
-use portunus::store::ListQuery;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::{
     HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
 };
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::{Content, Object, Ref, RefOr, Required, Response, Schema};
+use utoipa::openapi::{Content, Object, Ref, RefOr, Required, Response, Schema, Type};
+use utoipa::{IntoParams, ToSchema};
 
-use super::answers::{self, always, json, nothing};
-use super::schemas::{CURSOR, outcomes};
-use super::shape::{any_object, id, matching, named, names, text, time, within};
-use crate::Shared;
+use super::answers::{self, always, json, matching, nothing, of};
+use crate::events::{EventPage, EventParameters};
+use crate::import::{ImportRequest, ImportedKey};
+use crate::issue::{IssueRequest, IssuedKey, RepeatedRequest};
+use crate::keys::{ListParameters, RevokeRequest, RotateRequest, RotatedKey, UsageParameters};
+use crate::record::{KeyPage, KeyRecord, Usage};
+use crate::update::ChangeRequest;
+use crate::verify::{Verified, VerifyRequest};
+use crate::{Shared, terms};
 
 /// What is refused in every call: by the proof, by the policy, by the operator's quota, and where
 /// nobody answers.
@@ -56,7 +60,7 @@ fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call
     .refused(&EVERYWHERE);
     let about_a_key = path.contains("{id}");
     let call = if about_a_key {
-        call.taking(ParameterIn::Path, "id", "The key.", named("KeyId"))
+        call.taking(ParameterIn::Path, "id", "The key.", of::<terms::KeyId>())
     } else {
         call
     };
@@ -69,7 +73,7 @@ fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call
         call.conditional()
     } else {
         let why = "The call concerns no stored key: `*` passes, a tag is answered by 412.";
-        call.header("If-Match", why, text())
+        call.header("If-Match", why, Object::with_type(Type::String))
     }
 }
 
@@ -109,13 +113,9 @@ impl Call {
         } else {
             Required::False
         };
-        // What OpenAPI has a member for, and utoipa has not.
-        let empty = matches!(place, ParameterIn::Query)
-            .then(|| Extensions::from_iter([("allowEmptyValue", true)]));
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(place)
-            .extensions(empty)
             .description(Some(description))
             .required(required)
             .schema(Some(schema))
@@ -123,10 +123,17 @@ impl Call {
         self.with(|operation| operation.parameter(parameter))
     }
 
-    /// A parameter of the query; an empty one counts as absent.
-    fn query(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
-        let description = format!("{description} An empty value counts as absent.");
-        self.taking(ParameterIn::Query, name, &description, schema)
+    /// The parameters of the query. An empty one counts as absent.
+    fn query<P: IntoParams>(self) -> Self {
+        P::into_params(|| None)
+            .into_iter()
+            .fold(self, |call, mut parameter| {
+                let about = parameter.description.take().unwrap_or_default();
+                parameter.description = Some(format!("{about} An empty value counts as absent."));
+                // What OpenAPI has a member for, and utoipa has not.
+                parameter.extensions = Some(Extensions::from_iter([("allowEmptyValue", true)]));
+                call.with(|operation| operation.parameter(parameter))
+            })
     }
 
     fn header(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
@@ -141,19 +148,19 @@ impl Call {
             HttpMethod::Get => "Versions that the caller has: 304 if the key is at one of them.",
             _ => "Do it only if the key is at none of these versions; `*` stands for all of them.",
         };
-        self.header("If-Match", expected, text())
-            .header("If-None-Match", known, text())
+        self.header("If-Match", expected, Object::with_type(Type::String))
+            .header("If-None-Match", known, Object::with_type(Type::String))
     }
 
     /// A body of this schema; an absent one is `{}`.
-    fn body(self, schema: &str, required: Required) -> Self {
+    fn body<T: ToSchema>(self, required: Required) -> Self {
         let types: &[&str] = match self.method {
             HttpMethod::Patch => &["application/json", "application/merge-patch+json"],
             _ => &["application/json"],
         };
         let body = RequestBodyBuilder::new().required(Some(required));
         let body = types.iter().fold(body, |body, media| {
-            body.content(*media, Content::new(Some(named(schema))))
+            body.content(*media, Content::new(Some(of::<T>())))
         });
         self.with(|operation| operation.request_body(Some(body.build())))
             .refused(&[413])
@@ -166,10 +173,7 @@ impl Call {
         self.header("Idempotency-Key", why, matching("^[!-~]{1,255}$"))
             .answers(
                 200,
-                json(
-                    "The same request was done before.",
-                    named("RepeatedRequest"),
-                ),
+                json::<RepeatedRequest<'static>>("The same request was done before."),
             )
     }
 
@@ -177,23 +181,12 @@ impl Call {
     fn key(self, when: &str) -> Self {
         self.answers(
             200,
-            json(when, named("KeyRecord")).header("ETag", always("ETag")),
+            json::<KeyRecord<'static>>(when).header("ETag", always("ETag")),
         )
     }
 }
 
-fn limit(default: usize) -> Object {
-    let mut limit = within(1, 500);
-    limit.default = Some(default.into());
-    limit
-}
-
-/// What a list is continued with.
-const NEXT_PAGE: &str = "`next_cursor` of the page before, until it is `null`: a page may be empty and \
-                         not the last.";
-
 fn keys() -> [Call; 4] {
-    let page = ListQuery::new(std::time::UNIX_EPOCH).limit;
     [
         call(HttpMethod::Post, "/keys", "issueKey", "Issue a key")
             .about(
@@ -202,24 +195,16 @@ fn keys() -> [Call; 4] {
                  secret is shown this once.",
             )
             .once()
-            .body("IssueRequest", Required::True)
-            .answers(201, json("The key, with its secret.", named("IssuedKey")))
+            .body::<IssueRequest>(Required::True)
+            .answers(201, json::<IssuedKey<'static>>("The key, with its secret."))
             .refused(&[409, 422]),
         call(HttpMethod::Get, "/keys", "listKeys", "List keys, newest first")
-            .query("status", "In this state only.", named("KeyStatus"))
-            .query("environment", "Of this environment only.", named("Environment"))
-            .query(
-                "query",
-                "With this in the name, description or masked secret, in any case (ASCII).",
-                text(),
-            )
-            .query("limit", "How many items a page has at most.", limit(page))
-            .query("cursor", NEXT_PAGE, matching(CURSOR))
-            .answers(200, json("A page of keys.", named("KeyPage"))),
+            .query::<ListParameters>()
+            .answers(200, json::<KeyPage<'static>>("A page of keys.")),
         call(HttpMethod::Post, "/import", "importKey", "Take over a key whose secret is unknown")
             .about("A digest that was ever known, even of a deleted key, is a conflict.")
-            .body("ImportRequest", Required::True)
-            .answers(201, json("The key. Nobody here knows its secret.", named("ImportedKey")))
+            .body::<ImportRequest>(Required::True)
+            .answers(201, json::<ImportedKey<'static>>("The key. Nobody here knows its secret."))
             .refused(&[409, 422]),
         call(HttpMethod::Post, "/verify", "verifyKey", "What a secret is, and what it may do")
             .about(
@@ -230,8 +215,8 @@ fn keys() -> [Call; 4] {
                  besides scopes (a plan, a user, the organization) is not asked about: a request that \
                  is `allowed` here may be refused there.",
             )
-            .body("VerifyRequest", Required::True)
-            .answers(200, json("About the key, if it works; else not a word.", named("Verified")))
+            .body::<VerifyRequest>(Required::True)
+            .answers(200, json::<Verified<'static>>("About the key, if it works; else not a word."))
             .refused(&[422]),
     ]
 }
@@ -248,7 +233,7 @@ fn one_key() -> [Call; 7] {
             )
             .refused(&[404, 412]),
         call(HttpMethod::Patch, "/keys/{id}", "changeKey", "Change a key")
-            .body("ChangeRequest", Required::False)
+            .body::<ChangeRequest>(Required::False)
             .key("The key as it is now.")
             .refused(&[404, 409, 422]),
         call(
@@ -270,7 +255,7 @@ fn one_key() -> [Call; 7] {
             "Refuse a key from the next request on, for good",
         )
         .about("Idempotent: the first reason stays.")
-        .body("RevokeRequest", Required::False)
+        .body::<RevokeRequest>(Required::False)
         .key("The key, revoked.")
         .refused(&[404, 409, 422]),
         call(
@@ -285,10 +270,10 @@ fn one_key() -> [Call; 7] {
              (KEY_REVOKED); if it was the primary key, the successor becomes that.",
         )
         .once()
-        .body("RotateRequest", Required::False)
+        .body::<RotateRequest>(Required::False)
         .answers(
             201,
-            json("The successor, with its secret.", named("RotatedKey")),
+            json::<RotatedKey<'static>>("The successor, with its secret."),
         )
         .refused(&[404, 409, 422]),
         call(
@@ -306,11 +291,8 @@ fn one_key() -> [Call; 7] {
             "How often a key was used, hour by hour",
         )
         .about("At most 366 days at once; the last 7 unless it is said.")
-        .query("from", "The first hour is that of this time.", time())
-        .query("to", "Hours begin before this time.", time())
-        .answers(
-            200,
-            json("Counts; hours without use are left out.", named("Usage")),
+        .query::<UsageParameters>()
+        .answers(200, json::<Usage<'static>>("Counts; hours without use are left out."),
         )
         .refused(&[404]),
     ]
@@ -325,7 +307,10 @@ fn others(shared: &Shared) -> Vec<Call> {
     )
     .answers(
         200,
-        nothing("This document.").content("application/json", Content::new(Some(any_object()))),
+        nothing("This document.").content(
+            "application/json",
+            Content::new(Some(Object::with_type(Type::Object))),
+        ),
     );
     // Without a log there is no such path.
     let events = shared.events.is_some().then(events);
@@ -343,23 +328,6 @@ fn events() -> Call {
         "With every request that this node has answered, as long as its sinks keep up: for events \
          that are not written yet, the answer waits half a second at most.",
     )
-    .query("key_id", "About this key only.", id())
-    .query(
-        "actor",
-        "With somebody of this id, e-mail address or name.",
-        text(),
-    )
-    .query("outcome", "With this outcome only.", names(outcomes()))
-    .query(
-        "action",
-        "Of this action only.",
-        names(Action::ALL.iter().map(|action| action.as_str())),
-    )
-    .query(
-        "limit",
-        "How many items a page has at most.",
-        limit(EventQuery::new().limit),
-    )
-    .query("cursor", NEXT_PAGE, matching("^[0-9]+$"))
-    .answers(200, json("A page of events.", named("EventPage")))
+    .query::<EventParameters>()
+    .answers(200, json::<EventPage<'static>>("A page of events."))
 }

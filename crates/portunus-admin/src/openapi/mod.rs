@@ -11,10 +11,7 @@
 //! does not list is its `default`.
 
 mod answers;
-mod bodies;
 mod calls;
-mod schemas;
-mod shape;
 
 use std::sync::Arc;
 
@@ -22,9 +19,18 @@ use axum::extract::OriginalUri;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use utoipa::OpenApi as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Server};
+use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Schema, Server};
 
+use crate::events::EventPage;
+use crate::fault::Problem;
+use crate::import::{ImportRequest, ImportedKey};
+use crate::issue::{IssueRequest, IssuedKey, RepeatedRequest};
+use crate::keys::{RevokeRequest, RotateRequest, RotatedKey};
+use crate::record::{KeyPage, Usage};
+use crate::update::ChangeRequest;
+use crate::verify::{Verified, VerifyRequest};
 use crate::{Admin, AuthenticatedOperator, Shared};
 
 const PATH: &str = "/openapi.json";
@@ -122,16 +128,37 @@ fn document(shared: &Shared) -> OpenApi {
         .build()
 }
 
+/// Every schema that a call refers to, and those that these refer to.
+#[derive(utoipa::OpenApi)]
+#[openapi(components(schemas(
+    ChangeRequest,
+    EventPage<'_>,
+    ImportRequest,
+    ImportedKey<'_>,
+    IssueRequest,
+    IssuedKey<'_>,
+    KeyPage<'_>,
+    Problem<'_>,
+    RepeatedRequest<'_>,
+    RevokeRequest,
+    RotateRequest,
+    RotatedKey<'_>,
+    Usage<'_>,
+    Verified<'_>,
+    VerifyRequest,
+)))]
+struct Schemas;
+
 fn components(shared: &Shared) -> Components {
-    let mut components = Components::new();
-    let named = |(name, schema): (&'static str, _)| (name.to_owned(), schema);
-    components
-        .schemas
-        .extend(schemas::all(shared).into_iter().map(named));
-    components
-        .schemas
-        .extend(bodies::all().into_iter().map(named));
-    components.schemas.extend(answers::schemas());
+    let mut components = Schemas::openapi().components.unwrap_or_default();
+    let is_event = |(name, _): &(&String, &mut RefOr<Schema>)| *name == "Event";
+    let mut schemas = components.schemas.iter_mut();
+    if shared.event_view.is_some()
+        && let Some((_, RefOr::T(Schema::Object(event)))) = schemas.find(is_event)
+    {
+        event.additional_properties = None;
+        event.description = Some("An audit event. The service adds members of its own.".into());
+    }
     components.responses.extend(
         answers::responses()
             .into_iter()

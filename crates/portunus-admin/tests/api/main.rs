@@ -17,6 +17,7 @@ mod lists;
 mod noted;
 mod partial;
 mod reads;
+mod secrets;
 mod security;
 mod structure;
 mod times;
