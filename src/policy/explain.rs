@@ -1,26 +1,27 @@
-//! Why a requirement is met, or what is missing: for people, not for decisions.
+//! Explanations of why a requirement is met or not: for people, not for decisions.
 
 use std::fmt;
 
 use super::principal::Principal;
-use super::requirement::{Must, Node, Requirement, writes};
+use super::requirement::{Must, Node, Requirement, Ways};
 use crate::error::ErrorCode;
 use crate::request::RequestHead;
 use crate::scope::ScopeExplanation;
 
-/// Why a requirement is met, or is not.
+/// The reason why a requirement is met or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Explanation {
-    /// It is met: each part with what met it; for a scope, the grant.
+    /// The requirement is met: each part with the fact that meets it; for a scope, the grant.
     Met(Vec<(Requirement, String)>),
-    /// It is not: what is missing.
+    /// The requirement is not met: the missing part.
     Missing(Requirement),
 }
 
 impl Requirement {
-    /// Why a principal meets it on a request, or what is missing: the same answer as that of
-    /// [`check`](Self::check), in words. Allocates: for people, not for decisions.
+    /// Explains why a principal meets the requirement on a request, or what is missing. The result
+    /// always agrees with [`check`](Self::check). It allocates; use it for people, not for
+    /// decisions.
     ///
     /// ```
     /// # use portunus::policy::Requirement;
@@ -36,48 +37,52 @@ impl Requirement {
         principal: &P,
         request: Option<&dyn RequestHead>,
     ) -> Explanation {
-        let writes = request.is_some_and(writes);
         let mut met = Vec::new();
-        let missing = self.explain_in(principal, request, writes, &mut met);
+        let missing = self.explain_in(principal, request, &mut met);
         match (self.check(principal, request), missing) {
             (Ok(()), _) => Explanation::Met(met),
             (Err(error), Some(missing)) if error.code() != ErrorCode::ReadOnlyKey => {
                 Explanation::Missing(missing)
             }
-            // It is met, but it says nothing about workspaces.
+            // All parts are met, but the request writes the organization, or no part is about
+            // workspaces.
             (Err(error), None) if error.code() == ErrorCode::WorkspaceForbidden => {
-                Explanation::Missing(Self(Node::WholeOrganization))
+                let ways = self.met(principal, request);
+                let states_workspaces = ways.is_ok_and(Ways::state_workspaces);
+                Explanation::Missing(Self(if states_workspaces {
+                    Node::Organization
+                } else {
+                    Node::WholeOrganization
+                }))
             }
-            // Whatever else is missing: the method writes, and the key only reads.
+            // Regardless of other missing parts: the method writes, and the key is read-only.
             (Err(_), _) => Explanation::Missing(Self::writing()),
         }
     }
 
-    /// What is missing, if something is; else `met` has grown by what met it.
+    /// Returns the missing part, or appends to `met` the facts that meet the requirement.
     fn explain_in<P: Principal + ?Sized>(
         &self,
         principal: &P,
         request: Option<&dyn RequestHead>,
-        writes: bool,
         met: &mut Vec<(Self, String)>,
     ) -> Option<Self> {
         match &self.0 {
             Node::Any(alternatives) => {
-                let ways = |one: &&Self| one.met(principal, request, writes).ok();
+                let ways = |one: &&Self| one.met(principal, request).ok();
                 let must = Must::of(principal, request);
                 let enough = |one: &&Self| ways(one).is_some_and(|ways| ways.suffice(must));
                 let first = alternatives.iter().find(enough);
                 let first = first.or_else(|| alternatives.iter().find(|one| ways(one).is_some()));
                 match first {
-                    Some(first) => first.explain_in(principal, request, writes, met),
+                    Some(first) => first.explain_in(principal, request, met),
                     None => Some(self.clone()),
                 }
             }
             Node::All(parts) => {
-                let writes = self.says_writes().unwrap_or(writes);
                 let missing = parts
                     .iter()
-                    .filter_map(|part| part.explain_in(principal, request, writes, met));
+                    .filter_map(|part| part.explain_in(principal, request, met));
                 all_of(missing.collect())
             }
             Node::Scopes(required) => match required.explain(principal.scopes()) {
@@ -88,7 +93,7 @@ impl Requirement {
                 }
                 ScopeExplanation::Missing(missing) => Some(missing.into()),
             },
-            _ => match self.met(principal, request, writes) {
+            _ => match self.met(principal, request) {
                 Ok(_) => {
                     met.extend(
                         self.because(principal, request)
@@ -101,26 +106,27 @@ impl Requirement {
         }
     }
 
-    /// What meets a single requirement that is met.
+    /// Returns the fact that meets a leaf, given that it is met.
     fn because<P: Principal + ?Sized>(
         &self,
         principal: &P,
         request: Option<&dyn RequestHead>,
     ) -> Option<String> {
         Some(match &self.0 {
-            Node::Reading => "the route only reads".into(),
+            Node::Reading => "the route is read-only".into(),
             Node::Writing => "the key has full access".into(),
-            Node::User => format!("{} acts", principal.actor().user_id?),
+            Node::User => format!("the acting user is {}", principal.actor().user_id?),
             Node::Workspace(of) => match principal.workspaces() {
-                None => "the key reaches the whole organization".into(),
-                Some(_) => request
-                    .and_then(|request| of.find(request, |id| format!("the key reaches {id}")))?,
+                None => "the key has access to the whole organization".into(),
+                Some(_) => request.and_then(|request| {
+                    of.find(request, |id| format!("the key has access to {id}"))
+                })?,
             },
             Node::Organization if principal.workspaces().is_none() => {
-                "the key reaches the whole organization".into()
+                "the key has access to the whole organization".into()
             }
-            Node::Organization => "the request only reads".into(),
-            Node::WholeOrganization => "the key reaches the whole organization".into(),
+            Node::Organization => "the request is read-only".into(),
+            Node::WholeOrganization => "the key has access to the whole organization".into(),
             Node::Plan(_) => format!("the plan is {}", principal.plan()?),
             Node::AnyWorkspace | Node::Scopes(_) | Node::Any(_) | Node::All(_) => return None,
         })

@@ -1,8 +1,8 @@
-//! What a route demands of who was authenticated: scopes, access, workspaces, plans, a user, as one
-//! composable [`Requirement`].
+//! Route requirements: scopes, access, workspaces, plans and users, as one composable
+//! [`Requirement`].
 //!
-//! A requirement is a value: a layer, a router or a handler checks it, and it explains itself.
-//! Nothing of it is cached: a decision is made on every request, of the key's facts and the
+//! A requirement is a value that a layer, a router or a handler checks, and that can explain its
+//! result. Decisions are not cached: every request is checked against the key's facts and the
 //! request's head.
 //!
 //! ```
@@ -18,7 +18,7 @@
 //! let plans = PlanOrder::new(["free", "standard", "enterprise"])?;
 //! let paid = plans.at_least("standard")?;
 //!
-//! // A POST that only searches: a read-only key may.
+//! // A POST that only searches: read-only keys are allowed.
 //! let search = Requirement::scope(scope!("documents.read")).and(Requirement::reading());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -1,4 +1,4 @@
-//! Plans in their order, and the least one that a route needs.
+//! The order of an API's plans, and the minimum plan that a route requires.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use super::Requirement;
 use crate::key::PlanName;
 use crate::text::{ParseError, start};
 
-/// The plans of an API, the least first. Cloning shares them.
+/// The plans of an API in ascending order. Clones share the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanOrder(Arc<[PlanName]>);
 
 impl PlanOrder {
-    /// An order of plans, the least first.
+    /// Creates an order from plan names, lowest plan first.
     ///
     /// # Errors
-    /// A name that is none, or one that stands twice.
+    /// Returns an error if a name is not a valid plan name or occurs twice.
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, ParseError> {
         let names = names
             .into_iter()
@@ -27,27 +27,27 @@ impl PlanOrder {
             .find(|(at, name)| names[..*at].contains(name))
         {
             Some((_, name)) => {
-                let why = format!("plan {name} stands twice");
+                let why = format!("duplicate plan {name}");
                 Err(ParseError::new("plans", why))
             }
             None => Ok(Self(names.into())),
         }
     }
 
-    /// Whether there is such a plan.
+    /// Returns whether the order contains the plan.
     #[must_use]
     pub fn knows(&self, plan: &PlanName) -> bool {
         self.0.contains(plan)
     }
 
-    /// A requirement of this plan or a higher one.
+    /// Creates a requirement for this plan or a higher one.
     ///
     /// # Errors
-    /// Where there is no such plan.
+    /// Returns an error if the order does not contain the plan.
     pub fn at_least(&self, least: &str) -> Result<Requirement, ParseError> {
         let rank = self.0.iter().position(|plan| plan.as_str() == least);
         let rank = rank.ok_or_else(|| {
-            let why = format!("there is no plan {:?}", start(least, 40));
+            let why = format!("unknown plan {:?}", start(least, 40));
             ParseError::new("plan", why)
         })?;
         Ok(Requirement::plan(AtLeast {
@@ -57,7 +57,7 @@ impl PlanOrder {
     }
 }
 
-/// A plan or a higher one.
+/// A minimum plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AtLeast {
     order: PlanOrder,
@@ -65,7 +65,7 @@ pub(super) struct AtLeast {
 }
 
 impl AtLeast {
-    /// Whether a plan is high enough. No plan, and one that is not in the order, are not.
+    /// Returns whether a plan is high enough. A missing plan and a plan outside the order are not.
     pub(super) fn is_met_by(&self, plan: Option<&PlanName>) -> bool {
         plan.is_some_and(|plan| {
             self.order

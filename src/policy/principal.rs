@@ -1,4 +1,4 @@
-//! Who was authenticated, as routes and hosts ask for it.
+//! The interface of an authenticated caller, as routes and hosts see it.
 
 use std::fmt::Debug;
 
@@ -10,51 +10,53 @@ use crate::scope::{Scope, ScopeSet};
 
 /// An authenticated caller.
 ///
-/// A host's own type may implement it, to be checked against requirements like the library's.
+/// A host can implement it for its own type, to check requirements against it.
 pub trait Principal: Debug + Send + Sync + 'static {
-    /// The id of the key that was presented.
+    /// Returns the id of the key that was presented.
     fn key_id(&self) -> &KeyId;
-    /// Whom the key belongs to.
+    /// Returns the owner of the key.
     fn owner(&self) -> &Owner;
-    /// Who acts.
+    /// Returns the actor of the request.
     fn actor(&self) -> Actor<'_>;
-    /// The environment whose data may be touched.
+    /// Returns the environment that the key belongs to.
     fn environment(&self) -> &Environment;
-    /// What is granted.
+    /// Returns the granted scopes.
     fn scopes(&self) -> &dyn ScopeSet;
 
-    /// Whether the key may write; it may unless this is said.
+    /// Returns the key's access level; full access by default.
     fn access(&self) -> Access {
         Access::FullAccess
     }
-    /// The only workspaces that the key reaches; `None`, the default, for all of the tenant's.
+    /// Returns the workspaces that the key is restricted to; `None`, the default, means all
+    /// workspaces of the tenant.
     fn workspaces(&self) -> Option<&[WorkspaceId]> {
         None
     }
-    /// The plan that the owner pays for.
+    /// Returns the owner's plan, if any.
     fn plan(&self) -> Option<&PlanName> {
         None
     }
 
-    /// Whether the key reaches a workspace: to filter what a handler lists.
+    /// Returns whether the key has access to a workspace. A handler uses it to filter lists.
     fn reaches(&self, workspace: &str) -> bool {
         self.workspaces()
             .is_none_or(|reached| reached.iter().any(|id| id.as_str() == workspace))
     }
 
-    /// Checks a requirement inside of a handler, after the route's own. What needs the request (the
-    /// method, a workspace in the path) is not met here. Allocates nothing where it is met.
+    /// Checks a requirement in a handler, in addition to the route's requirement. Parts that depend
+    /// on the request (the method, a workspace in the path) are not met. Does not allocate on
+    /// success.
     ///
     /// # Errors
-    /// What is missing.
+    /// Returns an error that names the missing part.
     fn require(&self, requirement: &Requirement) -> Result<(), AuthError> {
         requirement.check(self, None)
     }
 
-    /// The same for one scope.
+    /// Checks a single scope in a handler.
     ///
     /// # Errors
-    /// `INSUFFICIENT_SCOPE`.
+    /// Returns `INSUFFICIENT_SCOPE` if the scope is not granted.
     fn require_scope(&self, scope: Scope) -> Result<(), AuthError> {
         self.require(&Requirement::scope(scope))
     }

@@ -1,4 +1,4 @@
-//! What a route requires, as a value that can be combined, checked, listed and explained.
+//! Requirements of routes, as values that can be combined, checked, listed and explained.
 
 use std::fmt;
 
@@ -11,16 +11,18 @@ use crate::key::Access;
 use crate::request::RequestHead;
 use crate::scope::{Scope, ScopeRequirement, write_all, write_any};
 
-/// A requirement: a scope, a workspace, a plan, a user, or some or all of several requirements.
+/// A requirement of a route: a scope, a workspace, a plan, a user, or any or all of several
+/// requirements.
 ///
-/// A read-only key is refused on every method but `GET`, `HEAD` and `OPTIONS`, whatever else is
-/// required, unless the requirement says [`reading`](Self::reading).
+/// A read-only key is refused on every method except `GET`, `HEAD` and `OPTIONS`, whatever else is
+/// required, unless the requirement includes [`reading`](Self::reading).
 ///
-/// A key of some workspaces only is refused with 403 `WORKSPACE_FORBIDDEN` by every requirement that
-/// says nothing about workspaces, [`none`](Self::none) included: it would otherwise reach all of the
-/// organization there. [`workspace`](Self::workspace) names the one that a request is about,
-/// [`organization`](Self::organization) lets such keys read, and
-/// [`any_workspace`](Self::any_workspace) says that the handler looks after them itself.
+/// A key that is restricted to specific workspaces is refused with 403 `WORKSPACE_FORBIDDEN` by
+/// every requirement that makes no statement about workspaces, including [`none`](Self::none);
+/// otherwise it would have access to the whole organization there. [`workspace`](Self::workspace)
+/// requires access to the workspace that the request names, [`organization`](Self::organization)
+/// lets restricted keys read, and [`any_workspace`](Self::any_workspace) leaves the check to the
+/// handler.
 ///
 /// ```
 /// use portunus::{Requirement, scope};
@@ -31,15 +33,15 @@ use crate::scope::{Scope, ScopeRequirement, write_all, write_any};
 /// assert_eq!(both.to_string(), "(any of document:write, document:*) and signature:write");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "a requirement does nothing until a route demands it"]
+#[must_use = "a requirement has no effect until a route uses it"]
 pub struct Requirement(pub(super) Node);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
     Scopes(ScopeRequirement),
-    /// Alternatives that are not all about scopes alone.
+    /// Alternatives, at least one of which is not a pure scope requirement.
     Any(Vec<Requirement>),
-    /// Parts that are not all about scopes alone.
+    /// Parts, at least one of which is not a pure scope requirement.
     All(Vec<Requirement>),
     Reading,
     Writing,
@@ -47,53 +49,86 @@ pub(super) enum Node {
     Workspace(WorkspaceOf),
     Organization,
     AnyWorkspace,
-    /// Only missing, never stated: what a requirement wants that says nothing about workspaces.
+    /// Used in explanations only: the implicit requirement of routes that make no statement about
+    /// workspaces.
     WholeOrganization,
     Plan(AtLeast),
 }
 
-/// The ways on which a requirement is met, by what each of them says: whether the route reads or
-/// writes, and about workspaces. One that says enough must be enough by itself: what different
-/// alternatives say never counts together.
+/// The set of ways in which a requirement is met, as a bit mask of their kinds.
 ///
-/// There are four kinds of ways, so a set of them has four bits.
+/// A way picks one alternative at each `Any` such that every leaf it includes is met. Its kind is
+/// the set of statements that its leaves make ([`READS`], [`WRITES`], [`WORKSPACE`],
+/// [`READ_ONLY`]), as a number from 0 to 15. [`Requirement::met`] computes the kinds of all ways,
+/// bottom up: a leaf that is met has one way; the ways of `Any` are those of all its alternatives
+/// (union); a way of `All` takes one way of each part and states what any of them states (OR of
+/// each pair of kinds). A leaf that is not met has no way, and neither has an `All` that includes
+/// it.
+///
+/// This is exact, because [`Must::is_met_by`] looks at kinds only, and the kinds of a node follow
+/// from the kinds of its children. Each node is evaluated once, although the number of ways can be
+/// exponential, and the nesting of `All` makes no difference. A request passes only if a single way
+/// states all that it must: what one alternative states never counts for another. For example,
+/// "`search` and reading, or `write`" does not let a read-only key that has only the scope `write`
+/// send a `POST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ways(u8);
+pub(super) struct Ways(u16);
+
+/// The route only reads, whatever its method.
+const READS: u8 = 1;
+/// The route writes, whatever its method. If a way states both, the route writes.
+const WRITES: u8 = 1 << 1;
+/// Something about workspaces.
+const WORKSPACE: u8 = 1 << 2;
+/// The key may only read here: it is restricted to workspaces, and the route is about the
+/// organization.
+const READ_ONLY: u8 = 1 << 3;
 
 impl Ways {
     const NONE: Self = Self(0);
-    const SAYS_NOTHING: Self = Self(1);
-    const SAYS_ACCESS: Self = Self(1 << 1);
-    const SAYS_WORKSPACE: Self = Self(1 << 2);
 
-    /// Any of these or those: of alternatives.
+    /// Returns the way of a leaf that is met and makes these statements.
+    const fn one(kind: u8) -> Self {
+        Self(1 << kind)
+    }
+
+    fn kinds(self) -> impl Iterator<Item = u8> {
+        (0..16_u8).filter(move |kind| self.0 & (1 << kind) != 0)
+    }
+
+    /// Returns the ways of a choice between two requirements.
     const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Each of these with each of those: of parts.
+    /// Returns the ways of two requirements together: each way of one with each way of the other.
     fn and(self, other: Self) -> Self {
-        let kinds = |ways: Self| (0..4_u8).filter(move |kind| ways.0 & (1 << kind) != 0);
-        let both = kinds(self).flat_map(|one| kinds(other).map(move |two| 1 << (one | two)));
-        Self(both.fold(0, |all, kind| all | kind))
+        let pairs = self
+            .kinds()
+            .flat_map(|one| other.kinds().map(move |two| one | two));
+        pairs.fold(Self::NONE, |all, kind| all.or(Self::one(kind)))
     }
 
-    /// Whether one of them says what it must.
+    /// Returns whether any way states something about workspaces.
+    pub(super) fn state_workspaces(self) -> bool {
+        self.kinds().any(|kind| kind & WORKSPACE != 0)
+    }
+
+    /// Returns whether a single way states all that it must.
     pub(super) fn suffice(self, must: Must) -> bool {
-        let says = |kind: u8| {
-            (kind & 1 != 0 || !must.say_access) && (kind & 2 != 0 || !must.say_workspace)
-        };
-        (0..4).any(|kind| self.0 & (1 << kind) != 0 && says(kind))
+        self.kinds().any(|kind| must.is_met_by(kind))
     }
 }
 
-/// What a requirement must say to let a key pass.
+/// The statements that a way must make to let a key pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Must {
-    /// That the route reads, or writes: the key only reads, and the method writes.
+    /// Whether the route reads or writes. Needed by a read-only key on a method that writes.
     say_access: bool,
-    /// Which workspaces: the key reaches some of them only.
+    /// Which workspaces the route is about. Needed by a key that is restricted to workspaces.
     say_workspace: bool,
+    /// Whether the method writes.
+    writes: bool,
 }
 
 impl Must {
@@ -101,58 +136,80 @@ impl Must {
         principal: &P,
         request: Option<&dyn RequestHead>,
     ) -> Self {
+        let writes = request.is_some_and(writes);
         Self {
-            say_access: request.is_some_and(writes) && principal.access() != Access::FullAccess,
+            say_access: writes && principal.access() != Access::FullAccess,
             say_workspace: request.is_some() && principal.workspaces().is_some(),
+            writes,
         }
+    }
+
+    fn is_met_by(self, kind: u8) -> bool {
+        let is_read_only = kind & READ_ONLY != 0;
+        self.allows_access(kind)
+            && (kind & WORKSPACE != 0 || !self.say_workspace)
+            && !(is_read_only && self.writes_by(kind))
+    }
+
+    fn allows_access(self, kind: u8) -> bool {
+        kind & (READS | WRITES) != 0 || !self.say_access
+    }
+
+    /// Returns whether the route writes, as this way states it.
+    fn writes_by(self, kind: u8) -> bool {
+        kind & WRITES != 0 || (kind & READS == 0 && self.writes)
     }
 }
 
-/// Whether a request writes, by its method.
-pub(super) fn writes(request: &dyn RequestHead) -> bool {
+/// Returns whether the method of a request writes.
+fn writes(request: &dyn RequestHead) -> bool {
     !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
 }
 
 impl Requirement {
-    /// Nothing but a valid key of the whole organization: a visible choice, never a default.
+    /// Requires a valid key that is not restricted to specific workspaces, and nothing else. This
+    /// is an explicit choice, never a default.
     pub const fn none() -> Self {
         Self(Node::Scopes(ScopeRequirement::none()))
     }
 
-    /// One scope.
+    /// Requires one scope.
     pub const fn scope(scope: Scope) -> Self {
         Self(Node::Scopes(ScopeRequirement::scope(scope)))
     }
 
-    /// The route only reads, whatever its method: a POST that searches. Read-only keys pass.
+    /// States that the route only reads, whatever its method, such as a POST that searches.
+    /// Read-only keys pass.
     pub const fn reading() -> Self {
         Self(Node::Reading)
     }
 
-    /// The route writes, whatever its method: a GET that changes something. Read-only keys are
-    /// refused.
+    /// States that the route writes, whatever its method, such as a GET that changes something.
+    /// Read-only keys are refused.
     pub const fn writing() -> Self {
         Self(Node::Writing)
     }
 
-    /// A user acts: the key's own, or one that the request names. Otherwise 400 `ACTOR_REQUIRED`.
+    /// Requires that a user acts: the key's own user, or one that the request names. Otherwise the
+    /// request is refused with 400 `ACTOR_REQUIRED`.
     pub const fn user() -> Self {
         Self(Node::User)
     }
 
-    /// The key reaches the workspace that the request names.
+    /// Requires access to the workspace that the request names.
     pub const fn workspace(of: WorkspaceOf) -> Self {
         Self(Node::Workspace(of))
     }
 
-    /// The route is about the organization itself, its users or its workspaces: a key of some
-    /// workspaces only reads it.
+    /// States that the route is about the organization itself, its users or its workspaces. Keys
+    /// that are restricted to specific workspaces can only read it.
     pub const fn organization() -> Self {
         Self(Node::Organization)
     }
 
-    /// The same for keys of any workspaces: the route is about none of them, or its handler shows what
-    /// the caller [reaches](Principal::reaches). It requires nothing.
+    /// Also accepts keys that are restricted to specific workspaces: the route is not about a
+    /// workspace, or its handler returns only what the caller [has access
+    /// to](Principal::reaches). This adds no further requirement.
     ///
     /// ```
     /// use portunus::{Requirement, scope};
@@ -168,12 +225,12 @@ impl Requirement {
         Self(Node::All(vec![self, said]))
     }
 
-    /// A plan: made by [`PlanOrder::at_least`](super::PlanOrder::at_least).
+    /// Requires a minimum plan. Created by [`PlanOrder::at_least`](super::PlanOrder::at_least).
     pub(super) const fn plan(least: AtLeast) -> Self {
         Self(Node::Plan(least))
     }
 
-    /// At least one of these. An empty list can never be met: it fails closed.
+    /// Requires at least one of these. An empty list is never met, so it fails closed.
     pub fn any_of<R: Into<Self>>(alternatives: impl IntoIterator<Item = R>) -> Self {
         let alternatives = alternatives.into_iter().map(Into::into).collect();
         Self(match of_scopes(alternatives) {
@@ -182,8 +239,8 @@ impl Requirement {
         })
     }
 
-    /// All of these. An empty list can never be met: it fails closed, and [`none`](Self::none) is how
-    /// to require nothing.
+    /// Requires all of these. An empty list is never met, so it fails closed; use
+    /// [`none`](Self::none) to require nothing.
     pub fn all_of<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Self {
         let parts = parts.into_iter().map(Into::into).collect();
         Self(match of_scopes(parts) {
@@ -192,23 +249,23 @@ impl Requirement {
         })
     }
 
-    /// This one and another.
+    /// Requires both this and another requirement.
     pub fn and(self, other: impl Into<Self>) -> Self {
         Self::all_of([self, other.into()])
     }
 
-    /// This one or another.
+    /// Requires this or another requirement.
     pub fn or(self, other: impl Into<Self>) -> Self {
         Self::any_of([self, other.into()])
     }
 
-    /// Checks a principal on a request. Without the request, what needs one is not met; the method is
-    /// not looked at, nor whether anything is said about workspaces: the route's own requirement is
-    /// for that. Allocates nothing where it is met.
+    /// Checks the requirement for a principal and a request. Without a request, parts that depend
+    /// on one are not met, and the implicit rules for methods and workspaces do not apply, because
+    /// the route's own requirement enforces them. Does not allocate on success.
     ///
     /// # Errors
-    /// What is missing: of several parts the first, of several alternatives the first, but of
-    /// scopes all that are required.
+    /// Returns an error for the missing part: the first of several parts or alternatives, but all
+    /// required scopes of a scope requirement.
     pub fn check<P: Principal + ?Sized>(
         &self,
         principal: &P,
@@ -218,43 +275,45 @@ impl Requirement {
         if must.say_access && !self.says_access() {
             return Err(AuthError::new(ErrorCode::ReadOnlyKey));
         }
-        // Of several alternatives only the one that says so itself opens a writing method, and a
-        // route to a key of some workspaces.
-        let ways = self.met(principal, request, request.is_some_and(writes))?;
-        let access_alone = Must {
-            say_workspace: false,
-            ..must
-        };
+        // A read-only key on a method that writes, and a key that is restricted to workspaces, pass
+        // only by an alternative that itself makes the statement.
+        let ways = self.met(principal, request)?;
+        let has_access = |kind: &u8| must.allows_access(*kind);
         if ways.suffice(must) {
             Ok(())
-        } else if ways.suffice(access_alone) {
+        } else if !ways.kinds().any(|kind| has_access(&kind)) {
+            Err(AuthError::new(ErrorCode::ReadOnlyKey))
+        } else if ways
+            .kinds()
+            .filter(has_access)
+            .any(|kind| kind & WORKSPACE != 0)
+        {
+            Err(AuthError::new(ErrorCode::WorkspaceForbidden))
+        } else {
             Err(AuthError::with_detail(
                 ErrorCode::WorkspaceForbidden,
-                "The API key reaches some workspaces only, and this is about none of them",
+                "This route does not accept API keys that are restricted to specific workspaces",
             ))
-        } else {
-            Err(AuthError::new(ErrorCode::ReadOnlyKey))
         }
     }
 
-    /// How it is met, if it is; `writes` as far as is known here.
+    /// Returns the ways in which the requirement is met, or the first error if there is none.
     pub(super) fn met<P: Principal + ?Sized>(
         &self,
         principal: &P,
         request: Option<&dyn RequestHead>,
-        writes: bool,
     ) -> Result<Ways, AuthError> {
         let (says, refused) = match &self.0 {
             Node::Scopes(required) => {
                 return match required.is_met_by(principal.scopes()) {
-                    true => Ok(Ways::SAYS_NOTHING),
+                    true => Ok(Ways::one(0)),
                     false => Err(AuthError::insufficient_scope(required, principal.scopes())),
                 };
             }
             Node::Any(alternatives) => {
                 let (mut ways, mut first) = (Ways::NONE, None);
                 for alternative in alternatives {
-                    match alternative.met(principal, request, writes) {
+                    match alternative.met(principal, request) {
                         Ok(more) => ways = ways.or(more),
                         Err(error) => first = first.or(Some(error)),
                     }
@@ -267,73 +326,63 @@ impl Requirement {
                 };
             }
             Node::All(parts) => {
-                let writes = self.says_writes().unwrap_or(writes);
-                let mut ways = Ways::SAYS_NOTHING;
+                let mut ways = Ways::one(0);
                 for part in parts {
-                    ways = ways.and(part.met(principal, request, writes)?);
+                    ways = ways.and(part.met(principal, request)?);
                 }
                 return Ok(ways);
             }
-            Node::Reading => (Ways::SAYS_ACCESS, None),
+            Node::Reading => (READS, None),
             Node::Writing => {
                 let closed = principal.access() != Access::FullAccess;
-                (Ways::SAYS_ACCESS, closed.then_some(ErrorCode::ReadOnlyKey))
+                (WRITES, closed.then_some(ErrorCode::ReadOnlyKey))
             }
             Node::User => {
                 let actor = principal.actor();
-                let somebody = actor.user_id.is_some() && actor.mode != ActorMode::App;
-                let missing = (!somebody).then_some(ErrorCode::ActorRequired);
-                (Ways::SAYS_NOTHING, missing)
+                let is_user = actor.user_id.is_some() && actor.mode != ActorMode::App;
+                let missing = (!is_user).then_some(ErrorCode::ActorRequired);
+                (0, missing)
             }
             Node::Workspace(of) => {
                 let reached = request
                     .and_then(|request| of.find(request, |workspace| principal.reaches(workspace)));
                 let missing = (reached != Some(true)).then_some(ErrorCode::WorkspaceForbidden);
-                (Ways::SAYS_WORKSPACE, missing)
+                (WORKSPACE, missing)
             }
             Node::Organization => {
-                let reads = request.is_some() && !writes;
-                let closed = principal.workspaces().is_some() && !reads;
+                let is_restricted = principal.workspaces().is_some();
+                let closed = is_restricted && request.is_none();
                 let missing = closed.then_some(ErrorCode::WorkspaceForbidden);
-                (Ways::SAYS_WORKSPACE, missing)
+                let says = if is_restricted {
+                    WORKSPACE | READ_ONLY
+                } else {
+                    WORKSPACE
+                };
+                (says, missing)
             }
-            Node::AnyWorkspace => (Ways::SAYS_WORKSPACE, None),
+            Node::AnyWorkspace => (WORKSPACE, None),
             Node::WholeOrganization => {
-                let some = principal.workspaces().is_some();
-                let missing = some.then_some(ErrorCode::WorkspaceForbidden);
-                (Ways::SAYS_WORKSPACE, missing)
+                let restricted = principal.workspaces().is_some();
+                let missing = restricted.then_some(ErrorCode::WorkspaceForbidden);
+                (WORKSPACE, missing)
             }
             Node::Plan(least) => {
                 let missing =
                     (!least.is_met_by(principal.plan())).then_some(ErrorCode::PlanRequired);
-                (Ways::SAYS_NOTHING, missing)
+                (0, missing)
             }
         };
         match refused {
-            None => Ok(says),
+            None => Ok(Ways::one(says)),
             Some(ErrorCode::PlanRequired) => Err(AuthError::with_detail(
                 ErrorCode::PlanRequired,
-                format!("This needs {self}"),
+                format!("This requires {self}"),
             )),
             Some(code) => Err(AuthError::new(code)),
         }
     }
 
-    /// What it says on all of its ways: that the route writes, that it only reads, or nothing.
-    pub(super) fn says_writes(&self) -> Option<bool> {
-        match &self.0 {
-            Node::Writing => Some(true),
-            Node::Reading => Some(false),
-            // Where both are said, it writes.
-            Node::All(parts) => parts
-                .iter()
-                .filter_map(Self::says_writes)
-                .reduce(|one, other| one || other),
-            _ => None,
-        }
-    }
-
-    /// Whether it says itself if the route reads or writes.
+    /// Returns whether a part states that the route reads or writes.
     fn says_access(&self) -> bool {
         match &self.0 {
             Node::Reading | Node::Writing => true,
@@ -342,7 +391,7 @@ impl Requirement {
         }
     }
 
-    /// The part of it that is about scopes: what it requires where everything else is met.
+    /// Returns the scope part of the requirement: what remains if everything else is met.
     pub fn scope_part(&self) -> ScopeRequirement {
         match &self.0 {
             Node::Scopes(required) => required.clone(),
@@ -352,7 +401,7 @@ impl Requirement {
         }
     }
 
-    /// Whether its text has to stand in parentheses beside another.
+    /// Returns whether its text needs parentheses next to another.
     fn is_several(&self) -> bool {
         match &self.0 {
             Node::Scopes(required) => required.is_several(),
@@ -366,13 +415,13 @@ impl Requirement {
     }
 }
 
-/// The parts that require something.
+/// Returns the parts that require something.
 fn shown(parts: &[Requirement]) -> Vec<&Requirement> {
     let requires = |part: &&Requirement| part.0 != Node::AnyWorkspace;
     parts.iter().filter(requires).collect()
 }
 
-/// Requirements that are all about scopes alone, as those; else as they are.
+/// Converts pure scope requirements; returns the list unchanged if one of them is not.
 fn of_scopes(requirements: Vec<Requirement>) -> Result<Vec<ScopeRequirement>, Vec<Requirement>> {
     let is_of_scopes = |one: &Requirement| matches!(one.0, Node::Scopes(_));
     if !requirements.iter().all(is_of_scopes) {
@@ -405,7 +454,7 @@ impl fmt::Display for Requirement {
             Node::Writing => f.write_str("full access"),
             Node::User => f.write_str("a user"),
             Node::Workspace(_) => f.write_str("access to the workspace"),
-            Node::Organization => f.write_str("access to the organization for writing"),
+            Node::Organization => f.write_str("write access to the organization"),
             Node::AnyWorkspace => f.write_str("nothing"),
             Node::WholeOrganization => f.write_str("access to the whole organization"),
             Node::Plan(least) => least.fmt(f),

@@ -1,4 +1,4 @@
-//! Which workspace a request is about.
+//! Sources of the workspace id in a request.
 
 use std::fmt;
 use std::ptr;
@@ -8,7 +8,7 @@ use crate::request::{FieldName, RequestHead, Single};
 
 type Resolve = dyn Fn(&dyn RequestHead) -> Option<String> + Send + Sync;
 
-/// How the workspace is found in a request.
+/// The part of a request that names the workspace.
 #[derive(Clone)]
 pub struct WorkspaceOf(Kind);
 
@@ -21,46 +21,46 @@ enum Kind {
 }
 
 impl WorkspaceOf {
-    /// A parameter of the framework's route, by its name: `ws` for
-    /// `/v3/workspaces/{ws}/templates`. It is what the handler gets, so prefer it on axum (also
-    /// inside of `nest`) and on actix-web.
+    /// Takes the workspace from a parameter of the framework's route: `ws` for
+    /// `/v3/workspaces/{ws}/templates`. This is the value that the handler gets, so prefer it on
+    /// axum (also inside `nest`) and on actix-web.
     ///
-    /// A route without this parameter names no workspace, which no key reaches; so does a parameter
-    /// that stands twice or is no UTF-8 once it is decoded. Plain tower has no routes: there it is
-    /// never met.
+    /// The request names no workspace, and every key is refused, if the route does not have the
+    /// parameter, if the parameter occurs twice, or if it is not UTF-8 after decoding. Plain tower
+    /// has no routes, so the requirement is never met there.
     #[must_use]
     pub fn parameter(name: &str) -> Self {
         Self(Kind::Parameter(name.into()))
     }
 
-    /// The path segment that follows this one: `workspaces` for `/v3/workspaces/ws1/templates`. For
-    /// plain tower, where there is no [parameter](Self::parameter).
+    /// Takes the workspace from the path segment after this one: `workspaces` for
+    /// `/v3/workspaces/ws1/templates`. Use it with plain tower, which has no
+    /// [parameters](Self::parameter).
     ///
-    /// The whole path is looked at, also inside of axum's `nest`. The id is compared as it stands,
-    /// without decoding: an encoded id is none that a key reaches. A path that has the segment
-    /// twice before its end names no workspace: nobody can tell which one the handler takes. So
-    /// `/workspaces/workspaces/templates` is refused, and a workspace of that name is reached
-    /// through a parameter only.
+    /// The whole path is searched, also inside axum's `nest`. The id is compared without decoding,
+    /// so a percent-encoded id matches no workspace. A path that contains the segment twice before
+    /// its last segment is ambiguous and names no workspace. So `/workspaces/workspaces/templates`
+    /// is refused, and a workspace with that name is accessible through a parameter only.
     #[must_use]
     pub fn path_after(segment: &str) -> Self {
         Self(Kind::PathAfter(segment.into()))
     }
 
-    /// The value of a header that stands once.
+    /// Takes the workspace from a header, which must occur exactly once.
     #[must_use]
     pub fn header(name: &str) -> Self {
         Self(Kind::Header(name.to_ascii_lowercase()))
     }
 
-    /// What a function of the host's says. `None` means that no workspace is named, which no key
-    /// reaches.
+    /// Takes the workspace from a function of the host. `None` means that the request names no
+    /// workspace; every key is then refused.
     pub fn function(
         resolve: impl Fn(&dyn RequestHead) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         Self(Kind::Function(Arc::new(resolve)))
     }
 
-    /// Calls `then` with the workspace, if the request names one.
+    /// Calls `then` with the workspace id, if the request names one.
     pub(super) fn find<R>(
         &self,
         request: &dyn RequestHead,
@@ -70,7 +70,7 @@ impl WorkspaceOf {
         match &self.0 {
             Kind::Parameter(name) => {
                 let value = request.parameter(name)?;
-                // It stands for bytes that were no UTF-8, wherever a lossy decoder was at work.
+                // A lossy decoder replaces bytes that are not UTF-8 with this character.
                 let is_text = !value.contains(char::REPLACEMENT_CHARACTER);
                 is_text.then(|| then(&value))?
             }
@@ -84,7 +84,8 @@ impl WorkspaceOf {
     }
 }
 
-/// The segment after the only one of this name, the last segment of the path aside.
+/// Returns the segment after the only segment with this name, ignoring the last segment of the
+/// path.
 fn segment_after<'p>(path: &'p str, name: &str) -> Option<&'p str> {
     let mut segments = path.split('/').peekable();
     let mut found = None;
@@ -93,7 +94,7 @@ fn segment_after<'p>(path: &'p str, name: &str) -> Option<&'p str> {
             break;
         };
         if reads_as(segment, name) {
-            // Routers that decode see two of them where only one stands.
+            // Encoded occurrences count, because a router that decodes sees two of them.
             if found.is_some() {
                 return None;
             }
@@ -105,7 +106,7 @@ fn segment_after<'p>(path: &'p str, name: &str) -> Option<&'p str> {
         .map(|(_, after)| after)
 }
 
-/// Whether a segment is this text, as it stands or once it is decoded (RFC 3986 §2.1).
+/// Returns whether a segment equals the text, with or without percent-decoding (RFC 3986 §2.1).
 fn reads_as(segment: &str, text: &str) -> bool {
     let (mut rest, mut text) = (segment.as_bytes(), text.bytes());
     loop {

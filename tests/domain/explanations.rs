@@ -1,5 +1,5 @@
-//! Requirements explain themselves: the explanation says what the check decides, and both agree
-//! with a slow model.
+//! Explanations of requirements: they report the decision of the check, and both agree with a slow
+//! model.
 
 use http::Request;
 use portunus::actor::{Actor, ActorMode};
@@ -43,32 +43,18 @@ impl Tree {
         }
     }
 
-    /// What all of its ways say about writing, as the documentation of requirements has it.
-    fn says(&self) -> Option<bool> {
+    /// All combinations of single requirements that satisfy it.
+    fn ways(&self) -> Vec<Vec<&Self>> {
         match self {
-            Self::Writing => Some(true),
-            Self::Reading => Some(false),
-            Self::All(parts) => parts.iter().filter_map(Self::says).max(),
-            _ => None,
-        }
-    }
-
-    /// All combinations of single requirements that meet it, each single one with whether the route
-    /// writes there.
-    fn ways(&self, writes: bool) -> Vec<Vec<(&Self, bool)>> {
-        match self {
-            Self::Any(several) => several.iter().flat_map(|tree| tree.ways(writes)).collect(),
+            Self::Any(several) => several.iter().flat_map(Self::ways).collect(),
             Self::All(parts) if parts.is_empty() => Vec::new(),
-            Self::All(parts) => {
-                let writes = self.says().unwrap_or(writes);
-                parts.iter().fold(vec![Vec::new()], |ways, part| {
-                    let more = part.ways(writes);
-                    ways.iter()
-                        .flat_map(|way| more.iter().map(|more| [&way[..], more].concat()))
-                        .collect()
-                })
-            }
-            single => vec![vec![(single, writes)]],
+            Self::All(parts) => parts.iter().fold(vec![Vec::new()], |ways, part| {
+                let more = part.ways();
+                ways.iter()
+                    .flat_map(|way| more.iter().map(|more| [&way[..], more].concat()))
+                    .collect()
+            }),
+            single => vec![vec![single]],
         }
     }
 }
@@ -131,22 +117,23 @@ impl Somebody {
         }
     }
 
-    /// The slow, obviously right answer.
+    /// The decision of the slow, obviously correct model.
     fn meets(&self, tree: &Tree, method: Option<&str>) -> bool {
         let by_method = method.is_some_and(|method| !["GET", "HEAD", "OPTIONS"].contains(&method));
         let closed = by_method && self.access == Access::ReadOnly;
-        tree.ways(by_method).iter().any(|way| {
-            let says = way
-                .iter()
-                .any(|(single, _)| matches!(single, Tree::Reading | Tree::Writing));
-            let of_workspaces = way
-                .iter()
-                .any(|(single, _)| matches!(single, Tree::Organization | Tree::AnyWorkspace));
-            (says || !closed)
+        tree.ways().iter().any(|way| {
+            let states = |what: fn(&Tree) -> bool| way.iter().any(|single| what(single));
+            let reads = states(|single| matches!(single, Tree::Reading));
+            let writes = states(|single| matches!(single, Tree::Writing));
+            let of_workspaces =
+                states(|single| matches!(single, Tree::Organization | Tree::AnyWorkspace));
+            // If both are stated, it writes.
+            let is_write = writes || (!reads && by_method);
+            (reads || writes || !closed)
                 && (of_workspaces || method.is_none() || self.workspaces.is_none())
                 && way
                     .iter()
-                    .all(|(single, writes)| self.holds(single, *writes, method.is_some()))
+                    .all(|single| self.holds(single, is_write, method.is_some()))
         })
     }
 }
@@ -231,14 +218,12 @@ proptest! {
         match explanation {
             Explanation::Met(met) => {
                 prop_assert!(expected);
-                // What it names is enough, and is all true.
-                let by_method = method.is_some_and(|method| matches!(method, "POST" | "DELETE"));
+                // The named requirements are sufficient, and all of them are met.
                 let named = |single: &Tree| {
                     matches!(single, Tree::AnyWorkspace)
                         || met.iter().any(|(part, _)| *part == single.requirement())
                 };
-                let ways = tree.ways(by_method);
-                let enough = ways.iter().any(|way| way.iter().all(|(single, _)| named(single)));
+                let enough = tree.ways().iter().any(|way| way.iter().all(|single| named(single)));
                 prop_assert!(enough, "{:?} is not why", met);
                 for (part, because) in &met {
                     prop_assert!(!because.is_empty());
@@ -257,7 +242,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn an_explanation_names_full_access_where_the_check_refuses_for_want_of_it() {
+async fn an_explanation_names_full_access_if_it_is_missing() {
     let somebody = Somebody {
         like: tokio::task::spawn_blocking(like).await.unwrap(),
         scopes: WildcardScopes::default(),
@@ -279,6 +264,6 @@ async fn an_explanation_names_full_access_where_the_check_refuses_for_want_of_it
     let explained = requirement.explain_for(&somebody, Some(&head)).to_string();
     assert!(
         explained.contains("full access"),
-        "whoever gets {explained:?} granted is refused again"
+        "after {explained:?} is granted, the request is still refused"
     );
 }
