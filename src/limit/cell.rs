@@ -1,4 +1,4 @@
-//! What one bucket remembers: a recorder for each length of its quotas.
+//! The state of one bucket: a recorder for each window length of its quotas.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,26 +9,27 @@ use super::window::{Recorder, nanos};
 use super::{Decision, WindowState};
 use crate::quota::{Quota, Quotas};
 
-/// No more recorders of former quotas are kept than this; the narrowest go first.
+/// The maximum number of recorders, including those of former quotas; the narrowest are dropped
+/// first.
 const MOST_RECORDERS: usize = 32;
 
-/// What a bucket remembers; nothing, while it is idle.
+/// The state of a bucket; empty while the bucket is idle.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) quotas: Option<Quotas>,
-    /// One for each length of the quotas, and those of former quotas while they remember something:
-    /// a quota that comes back finds what was admitted in between, and nothing is converted twice.
+    /// One for each length of the quotas, and those of former quotas while they hold units: a quota
+    /// that is set again finds what was admitted in between, and no history is converted twice.
     recorders: Vec<Recorder>,
-    /// Which recorder is each quota's.
+    /// The index of each quota's recorder.
     places: SmallVec<[u8; 4]>,
     /// The latest time seen.
     pub(super) now: u64,
-    /// When it will have been idle for longer than its widest window.
+    /// The time from which the bucket has been idle for longer than its widest window.
     pub(super) idle_at: u64,
 }
 
 impl State {
-    /// Each quota's recorder with its limit, in the quotas' order.
+    /// Returns each quota's recorder and limit, in the order of the quotas.
     fn windows<'s>(&'s self, quotas: &'s Quotas) -> impl Iterator<Item = (&'s Recorder, u64)> {
         let recorders = self
             .places
@@ -37,7 +38,7 @@ impl State {
         recorders.zip(quotas.as_slice().iter().map(Quota::limit))
     }
 
-    /// How long the slowest of the windows makes units wait; zero if they fit.
+    /// Returns how long units must wait until they fit into all windows; zero if they fit now.
     pub(super) fn wait(&self, quotas: &Quotas, now: u64, units: u64) -> u64 {
         self.windows(quotas)
             .map(|(recorder, limit)| recorder.wait(now, units, limit))
@@ -45,8 +46,8 @@ impl State {
             .unwrap_or(0)
     }
 
-    /// The decision with how the windows stand.
-    pub(super) fn tell(
+    /// Adds the state of the windows to the decision.
+    pub(super) fn report(
         &self,
         decision: Decision,
         quotas: &Quotas,
@@ -56,24 +57,24 @@ impl State {
         let refused = !decision.is_admitted();
         let windows = self.windows(quotas).map(|(recorder, limit)| {
             let remaining = limit.saturating_sub(recorder.live());
-            let told = WindowState::new(remaining, recorder.reset(now).map(Duration::from_nanos));
+            let state = WindowState::new(remaining, recorder.reset(now).map(Duration::from_nanos));
             if refused && recorder.wait(now, units, limit) > 0 {
-                told.violated()
+                state.violated()
             } else {
-                told
+                state
             }
         });
         decision.with_bucket(quotas, windows)
     }
 
-    /// Forgets what is past.
+    /// Drops the units that are past.
     pub(super) fn advance(&mut self, now: u64) {
         for recorder in &mut self.recorders {
             recorder.advance(now);
         }
     }
 
-    /// Gives its memory back; only the time stays, which never goes back.
+    /// Frees the recorders. The time is kept, because it must never decrease.
     pub(super) fn forget(&mut self) {
         *self = Self {
             now: self.now,
@@ -90,7 +91,7 @@ impl State {
         self.idle_at = now.saturating_add(widest).saturating_add(widest / 256);
     }
 
-    /// Takes other quotas: their lengths that are new begin with what all others remember.
+    /// Sets new quotas. A recorder for a new length starts with the history of all others.
     pub(super) fn take(&mut self, quotas: &Quotas, now: u64) {
         self.advance(now);
         let serves = |recorder: &Recorder, quota: &Quota| {
@@ -116,7 +117,7 @@ impl State {
         };
         self.recorders
             .retain(|recorder| needed(recorder) || recorder.live() > 0);
-        // Widest first: what the narrow ones remember is in the wide ones too, only coarser.
+        // Widest first: wide recorders hold the units of narrow ones too, only less precisely.
         self.recorders
             .sort_by_key(|recorder| (!needed(recorder), Reverse(recorder.length())));
         self.recorders.truncate(MOST_RECORDERS);
@@ -139,8 +140,8 @@ impl State {
         self.quotas = Some(quotas.clone());
     }
 
-    /// What all recorders together remember, oldest first: of each time the finest account there
-    /// is. After `advance`.
+    /// Returns the combined history of all recorders, oldest first, with the most precise times
+    /// available. Call `advance` first.
     fn history(&self, now: u64) -> Vec<(u64, u64)> {
         let mut recorders: Vec<_> = self.recorders.iter().collect();
         recorders.sort_by_key(|recorder| (recorder.length(), !recorder.is_exact()));
@@ -149,7 +150,7 @@ impl State {
         for recorder in recorders {
             let mut older = recorder.history();
             if recorder.length() == covered {
-                // A second memory of one length: the one that is exact, if any, came first.
+                // A second recorder of this length; an exact one, if any, came first.
                 continue;
             }
             if covered > 0 {
@@ -161,7 +162,7 @@ impl State {
                     .map(|(_, units)| units)
                     .sum();
                 older.retain(|(time, _)| *time < since);
-                // Units of a slot that reaches over the edge, on its older side.
+                // Units on the older side of a slot that spans the edge.
                 older.extend(
                     Some((since, recent.saturating_sub(known))).filter(|(_, units)| *units > 0),
                 );

@@ -1,4 +1,4 @@
-//! What a limiter decided, and how all windows stand after it.
+//! The decision of a limiter, and the state of all windows after it.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use smallvec::SmallVec;
 
 use crate::quota::Quotas;
 
-/// The answer to one request.
+/// The decision about one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "a decision that is not looked at limits nothing"]
+#[must_use = "a decision has no effect until it is checked"]
 pub struct Decision {
     retry_after: Option<Duration>,
     buckets: SmallVec<[(Quotas, WindowStates); 1]>,
@@ -16,20 +16,20 @@ pub struct Decision {
 
 type WindowStates = SmallVec<[WindowState; 3]>;
 
-/// How one window stands.
+/// The state of one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowState {
-    /// How many units are left.
+    /// The number of units left.
     pub remaining: u64,
-    /// How long until the first units come back; `None` where all are there.
+    /// The time until the first units are available again; `None` if none are used.
     pub reset: Option<Duration>,
-    /// Whether it refused the request.
+    /// Whether this window refused the request.
     pub violated: bool,
 }
 
 impl WindowState {
-    /// A window that did not refuse.
+    /// Creates the state of a window that did not refuse the request.
     #[must_use]
     pub const fn new(remaining: u64, reset: Option<Duration>) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl WindowState {
         }
     }
 
-    /// The same window, as one that refused.
+    /// Marks the window as one that refused the request.
     #[must_use]
     pub const fn violated(mut self) -> Self {
         self.violated = true;
@@ -48,7 +48,7 @@ impl WindowState {
 }
 
 impl Decision {
-    /// The request passes.
+    /// Creates a decision that admits the request.
     pub fn admitted() -> Self {
         Self {
             retry_after: None,
@@ -56,7 +56,7 @@ impl Decision {
         }
     }
 
-    /// The request does not pass; a lone retry passes after exactly this time.
+    /// Creates a decision that refuses the request. A lone retry passes after exactly this time.
     pub fn refused(retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
@@ -64,8 +64,7 @@ impl Decision {
         }
     }
 
-    /// The decision with how the windows of a bucket stand, one for each of its quotas, in their
-    /// order.
+    /// Adds the windows of a bucket: one state per quota, in the order of the quotas.
     pub fn with_bucket(
         mut self,
         quotas: &Quotas,
@@ -76,26 +75,26 @@ impl Decision {
         self
     }
 
-    /// Whether the request passes.
+    /// Returns whether the request is admitted.
     #[must_use]
     pub const fn is_admitted(&self) -> bool {
         self.retry_after.is_none()
     }
 
-    /// How long a lone retry must wait; `None` for a request that passes.
+    /// Returns how long a lone retry must wait; `None` if the request is admitted.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The quotas and windows of each bucket, in the request's order.
+    /// Returns the quotas and windows of each bucket, in the order of the request.
     pub fn buckets(&self) -> impl Iterator<Item = (&Quotas, &[WindowState])> {
         self.buckets
             .iter()
             .map(|(quotas, windows)| (quotas, windows.as_slice()))
     }
 
-    /// The names of the quotas that refused.
+    /// Returns the names of the quotas that refused the request.
     #[must_use]
     pub fn violated(&self) -> Vec<&str> {
         let mut names = Vec::new();

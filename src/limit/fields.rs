@@ -1,27 +1,26 @@
-//! Response fields that tell callers how their quotas stand
-//! (draft-ietf-httpapi-ratelimit-headers-10).
+//! Response fields that report the state of quotas (draft-ietf-httpapi-ratelimit-headers-10).
 
 use std::fmt::Write;
 
 use super::{Decision, WindowState};
 use crate::quota::Quota;
 
-/// Which fields answers carry.
+/// The rate-limit fields that responses carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LimitFields {
     /// `RateLimit-Policy` and `RateLimit`.
     #[default]
     Standard,
-    /// Those, and `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds) of the window that is
-    /// nearest to refusing.
+    /// `RateLimit-Policy`, `RateLimit`, and `X-RateLimit-Limit`, `-Remaining` and `-Reset`
+    /// (seconds) of the window with the smallest share left.
     WithLegacy,
-    /// None.
+    /// No fields.
     Off,
 }
 
 impl LimitFields {
-    /// Calls `add` with each field, name in lower case.
+    /// Calls `add` with each field; names are in lower case.
     pub(crate) fn each(self, decision: &Decision, add: &mut dyn FnMut(&'static str, String)) {
         if self == Self::Off || decision.buckets().next().is_none() {
             return;
@@ -39,7 +38,7 @@ impl LimitFields {
                     quota.name(),
                     window.remaining
                 );
-                if let Some(reset) = told_reset(quota, window) {
+                if let Some(reset) = reset_seconds(quota, window) {
                     let _ = write!(state, ";t={reset}");
                 }
             }
@@ -53,21 +52,21 @@ impl LimitFields {
             add("x-ratelimit-remaining", window.remaining.to_string());
             add(
                 "x-ratelimit-reset",
-                told_reset(quota, window).unwrap_or(0).to_string(),
+                reset_seconds(quota, window).unwrap_or(0).to_string(),
             );
         }
     }
 }
 
-/// When the first units come back, in whole seconds: at most the window's length, as clients
-/// expect. A window keeps a little longer than its length, by a slot and a tick of the clock;
-/// `Retry-After` tells the whole wait.
-fn told_reset(quota: &Quota, window: &WindowState) -> Option<u64> {
+/// Returns the time until the first units are available again, in whole seconds, but at most the
+/// window's length, as clients expect. A unit can be counted longer than that, by a slot and a tick
+/// of the clock; `Retry-After` has the full wait.
+fn reset_seconds(quota: &Quota, window: &WindowState) -> Option<u64> {
     let reset = window.reset?.min(quota.window());
     Some(whole_seconds(reset))
 }
 
-/// The window with the smallest share left.
+/// Returns the window with the smallest share left.
 fn nearest(decision: &Decision) -> Option<(&Quota, &WindowState)> {
     let windows = decision
         .buckets()
@@ -80,7 +79,7 @@ fn nearest(decision: &Decision) -> Option<(&Quota, &WindowState)> {
     })
 }
 
-/// Whole seconds, never early.
+/// Converts to whole seconds, rounded up.
 pub(crate) fn whole_seconds(time: std::time::Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

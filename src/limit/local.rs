@@ -1,10 +1,22 @@
-//! The limiter in this process: strict windows per bucket, behind one small lock each.
+//! The in-process limiter: strict windows per bucket, with one lock per bucket.
 //!
-//! A bucket's cell is found through the slot beside its cached key, or in a sharded map. The
-//! limiter owns its cells: what was admitted is remembered whatever happens to the cached key. A
-//! cell whose windows are all past gives its memory back, and leaves the map when nothing points to
-//! it; sweeping is done by the requests that need room, a shard at a time. At the cap, with every
-//! cell live, newcomers are an outage and nobody is forgotten.
+//! A bucket's cell is found through the slot in its cache entry, or in a sharded map. The limiter
+//! owns the cells, so evicting the cache entry loses no counts. Idle cells are freed by requests
+//! that add a cell, one shard at a time. At the cap, with all cells live, a new bucket is an
+//! outage, and no cell is evicted.
+//!
+//! # Why at most N units are admitted in every interval of length W
+//! 1. A bucket has a single cell. A cell leaves the map only under the shard's lock, while no slot
+//!    and no request holds it. Decisions are made and recorded under the cell's lock, at a time
+//!    that is never before that of an earlier decision (`State::now`).
+//! 2. At time t, the recorder counts at least the units admitted in `[t - W, t]` (see `window`),
+//!    and a request is admitted only if this count plus its cost is at most N.
+//! 3. In any interval of length W, both ends included, let t be the time of the last admission. All
+//!    others in it are in `[t - W, t]` and were recorded before, so they were counted: at most N.
+//! 4. With several windows and buckets, all cells are locked together, a request is admitted only
+//!    if it fits everywhere, and a refusal records nothing.
+//! 5. Counts are freed only once the cell was idle for longer than its widest window. A quota that
+//!    is changed starts with all units that the former windows still hold.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -28,25 +40,25 @@ use crate::quota::Quotas;
 
 const SHARDS: usize = 64;
 
-/// A shard is swept this often, if requests come that need room.
+/// The minimum interval between two sweeps of a shard by requests, in nanoseconds.
 const SWEEP_EVERY: u64 = 30_000_000_000;
 
-/// At the cap, all shards are swept this often.
+/// The minimum interval between two sweeps of all shards at the cap, in nanoseconds.
 const SWEEP_ALL_EVERY: u64 = 1_000_000_000;
 
-/// A [`RateLimiter`] in memory. Cloning shares the counts.
+/// An in-memory [`RateLimiter`]. Clones share the counts.
 #[derive(Clone)]
 pub struct LocalLimiter {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// Told apart from every other limiter's in the process, for slots.
+    /// Unique in the process; identifies this limiter's entries in slots.
     id: u64,
     clock: Arc<dyn Clock>,
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
-    /// Cells with recorders.
+    /// The number of cells with recorders.
     live: AtomicUsize,
     most: usize,
     next_shard: AtomicUsize,
@@ -58,6 +70,8 @@ struct Shard {
     families: HashMap<KeyFamily, Arc<Cell>>,
     tenants: HashMap<TenantId, Arc<Cell>>,
     customs: HashMap<Box<str>, Arc<Cell>>,
+    /// The time of the latest sweep.
+    swept: u64,
     next_sweep: u64,
 }
 
@@ -65,7 +79,16 @@ struct Shard {
 #[derive(Default)]
 struct Cell(Mutex<State>);
 
-/// A cell, by way of a slot or of the map.
+impl Cell {
+    /// Creates a cell whose time is not before this one.
+    fn not_before(now: u64) -> Self {
+        let cell = Self::default();
+        cell.0.lock().now = now;
+        cell
+    }
+}
+
+/// A cell, found in a slot or in the map.
 enum Found<'a> {
     Slot(&'a Cell),
     Map(Arc<Cell>),
@@ -88,7 +111,7 @@ impl Default for LocalLimiter {
 }
 
 impl LocalLimiter {
-    /// Starts a limiter.
+    /// Starts building a limiter.
     pub fn builder() -> LocalLimiterBuilder {
         LocalLimiterBuilder {
             clock: None,
@@ -96,18 +119,18 @@ impl LocalLimiter {
         }
     }
 
-    /// How many buckets are live: admitted something within their widest window, or have not been
-    /// swept since.
+    /// Returns the number of live buckets: those that admitted a request within their widest window
+    /// or have not been swept since.
     #[must_use]
     pub fn live_buckets(&self) -> usize {
         self.inner.live.load(Ordering::Relaxed)
     }
 
-    /// Admits or refuses; never waits.
+    /// Admits or refuses a request without waiting.
     pub(crate) fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         check(request)?;
         let now = nanos(self.inner.clock.monotonic());
-        // The usual single bucket needs no lists.
+        // Fast path: a single bucket needs no lists.
         if let [bucket] = request.buckets {
             let cell = self.inner.find(bucket, now);
             let mut state = cell.0.lock();
@@ -117,15 +140,14 @@ impl LocalLimiter {
             if wait == 0 {
                 state.admit(now, request.cost);
             }
-            return Ok(state.tell(decision(wait), bucket.quotas, now, request.cost));
+            return Ok(state.report(decision(wait), bucket.quotas, now, request.cost));
         }
         let cells: SmallVec<[Found<'_>; 3]> = request
             .buckets
             .iter()
             .map(|bucket| self.inner.find(bucket, now))
             .collect();
-        // Locked in the order of their kinds, one cell of each, so that no two requests wait for
-        // each other.
+        // Locked in the order of their kinds, one cell of each kind, so requests cannot deadlock.
         let mut states: SmallVec<[MutexGuard<'_, State>; 3]> =
             cells.iter().map(|cell| cell.0.lock()).collect();
         let now = states.iter().fold(now, |now, state| now.max(state.now));
@@ -137,18 +159,18 @@ impl LocalLimiter {
             .zip(request.buckets)
             .map(|(state, b)| state.wait(b.quotas, now, request.cost));
         let wait = waits.max().unwrap_or(0);
-        let mut told = decision(wait);
+        let mut decision = decision(wait);
         for (state, bucket) in states.iter_mut().zip(request.buckets) {
             if wait == 0 {
                 state.admit(now, request.cost);
             }
-            told = state.tell(told, bucket.quotas, now, request.cost);
+            decision = state.report(decision, bucket.quotas, now, request.cost);
         }
-        Ok(told)
+        Ok(decision)
     }
 
-    /// How long one unit would have to wait, without taking it: zero where it would pass. `None` where
-    /// nothing is known of the bucket, or it was last asked for with other quotas.
+    /// Returns how long one unit would have to wait, without taking it; zero if it would pass.
+    /// `None` if the bucket is unknown or was last used with other quotas.
     #[must_use]
     pub fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
         let now = nanos(self.inner.clock.monotonic());
@@ -172,7 +194,7 @@ fn decision(wait: u64) -> Decision {
     }
 }
 
-/// Refuses what could never pass, and what would lock one cell twice.
+/// Rejects requests that could never pass, and those that would lock a cell twice.
 fn check(request: &LimitRequest<'_>) -> Result<(), LimiterError> {
     let least = request
         .buckets
@@ -195,7 +217,7 @@ fn check(request: &LimitRequest<'_>) -> Result<(), LimiterError> {
         Ok(())
     } else {
         Err(LimiterError::Unavailable(
-            "buckets must be one of each kind, in their order".into(),
+            "buckets must be at most one of each kind, in the order of BucketId".into(),
         ))
     }
 }
@@ -228,7 +250,7 @@ impl Inner {
         &self.shards[hash % SHARDS]
     }
 
-    /// The cell of a bucket: its slot's, or the map's, which is then put into the slot.
+    /// Returns the bucket's cell: from its slot, or from the map, in which case the slot is filled.
     fn find<'a>(&self, bucket: &LimitBucket<'a>, now: u64) -> Found<'a> {
         if let Some(cell) = bucket.slot.and_then(|slot| slot.get::<Cell>(self.id)) {
             return Found::Slot(cell);
@@ -237,10 +259,11 @@ impl Inner {
         if now >= shard.next_sweep {
             self.sweep(&mut shard, now);
         }
+        let swept = shard.swept;
         let cell = match bucket.id {
-            BucketId::Family(family) => of(&mut shard.families, family, || family.clone()),
-            BucketId::Tenant(tenant) => of(&mut shard.tenants, tenant, || tenant.clone()),
-            BucketId::Custom(name) => of(&mut shard.customs, name, || name.into()),
+            BucketId::Family(id) => of(&mut shard.families, id, swept, || id.clone()),
+            BucketId::Tenant(id) => of(&mut shard.tenants, id, swept, || id.clone()),
+            BucketId::Custom(name) => of(&mut shard.customs, name, swept, || name.into()),
         };
         if let Some(slot) = bucket.slot {
             slot.fill(self.id, Arc::clone(&cell) as _);
@@ -248,14 +271,14 @@ impl Inner {
         Found::Map(cell)
     }
 
-    /// Gives the cell recorders for these quotas, and forgets what is past.
+    /// Prepares the cell for these quotas, and drops the units that are past.
     fn prepare(&self, state: &mut State, quotas: &Quotas, now: u64) -> Result<(), LimiterError> {
         match &state.quotas {
             Some(known) if known.is_same(quotas) => {}
             Some(known) if known == quotas => state.quotas = Some(quotas.clone()),
             Some(_) => state.take(quotas, now),
             None => {
-                self.make_room(now)?;
+                self.reserve_cell(now)?;
                 state.take(quotas, now);
             }
         }
@@ -264,10 +287,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Counts one more live cell, if there may be one.
-    fn make_room(&self, now: u64) -> Result<(), LimiterError> {
-        // Cells that are found through slots never come by the map, so whoever becomes live sweeps
-        // a shard in passing.
+    /// Counts one more live cell, unless the limiter is full.
+    fn reserve_cell(&self, now: u64) -> Result<(), LimiterError> {
+        // Cells found through slots bypass the map and its sweeps, so a cell that becomes live
+        // sweeps the next shard.
         let next = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
         if let Some(mut shard) = self.shards[next].try_lock()
             && now >= shard.next_sweep
@@ -302,10 +325,16 @@ impl Inner {
         }
     }
 
-    /// Takes the recorders from idle cells, and cells without recorders out of the map where
-    /// nothing points to them. Under the shard's lock nobody can begin to. Cells that are in use
-    /// are passed over, so this waits for nobody.
+    /// Frees the recorders of idle cells, and removes cells without recorders from the map unless
+    /// something else refers to them. While the shard is locked, no new reference can be created.
+    /// Cells that are locked are skipped, so this never waits for a request.
+    ///
+    /// A request may have read the clock before this sweep did, and come to its cell after it. It
+    /// must not be dated before the sweep, because the units that it would then have to count are
+    /// freed: the cell keeps the time of the sweep, and so does the shard for cells that are removed
+    /// and created again.
     fn sweep(&self, shard: &mut Shard, now: u64) {
+        shard.swept = shard.swept.max(now);
         shard.next_sweep = now.saturating_add(SWEEP_EVERY);
         let keep = |cell: &Arc<Cell>| {
             let Some(mut state) = cell.0.try_lock() else {
@@ -313,6 +342,7 @@ impl Inner {
             };
             if state.quotas.is_some() && state.idle_at < now {
                 state.forget();
+                state.now = state.now.max(now);
                 self.live.fetch_sub(1, Ordering::Relaxed);
             }
             state.quotas.is_some() || Arc::strong_count(cell) > 1
@@ -323,15 +353,23 @@ impl Inner {
     }
 }
 
-/// The cell under this key, made if there is none.
-fn of<K, Q>(cells: &mut HashMap<K, Arc<Cell>>, key: &Q, owned: impl FnOnce() -> K) -> Arc<Cell>
+/// Returns the cell under this key, created if missing: not before the latest sweep.
+fn of<K, Q>(
+    cells: &mut HashMap<K, Arc<Cell>>,
+    key: &Q,
+    swept: u64,
+    owned: impl FnOnce() -> K,
+) -> Arc<Cell>
 where
     K: std::borrow::Borrow<Q> + Eq + Hash,
     Q: Eq + Hash + ?Sized,
 {
     match cells.get(key) {
         Some(cell) => Arc::clone(cell),
-        None => Arc::clone(cells.entry(owned()).or_default()),
+        None => {
+            let new = || Arc::new(Cell::not_before(swept));
+            Arc::clone(cells.entry(owned()).or_insert_with(new))
+        }
     }
 }
 
@@ -345,7 +383,7 @@ impl RateLimiter for LocalLimiter {
         Some(self.decide(request))
     }
 
-    /// Frees every idle bucket now. Requests that need room do it bit by bit.
+    /// Frees all idle buckets now. Requests that add a bucket do the same, one shard at a time.
     fn sweep(&self) {
         let now = nanos(self.inner.clock.monotonic());
         for shard in &self.inner.shards {
@@ -360,7 +398,7 @@ impl fmt::Debug for LocalLimiter {
     }
 }
 
-/// Describes a [`LocalLimiter`].
+/// Builder for [`LocalLimiter`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until build()"]
 pub struct LocalLimiterBuilder {
@@ -369,20 +407,20 @@ pub struct LocalLimiterBuilder {
 }
 
 impl LocalLimiterBuilder {
-    /// The most live buckets, 250 000 unless set. At the default quotas a live bucket takes under
-    /// 1.5 KiB.
+    /// Sets the maximum number of live buckets; 250 000 by default. With the default quotas, a live
+    /// bucket takes less than 1.5 KiB.
     pub fn most_buckets(mut self, most: usize) -> Self {
         self.most = most;
         self
     }
 
-    /// Where the time comes from; the system's monotonic clock unless set.
+    /// Sets the clock; the system's monotonic clock by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// The limiter.
+    /// Builds the limiter.
     #[must_use]
     pub fn build(self) -> LocalLimiter {
         static IDS: AtomicU64 = AtomicU64::new(0);

@@ -1,18 +1,19 @@
-//! How many look-ups of unknown keys a client may cause.
+//! The budget for lookups of unknown keys.
 
 use std::time::Duration;
 
 use crate::quota::{Quota, Quotas};
 
-/// The limits on look-ups of keys that are not known on this node: by how often a client's keys
-/// turned out to be nobody's, and by how many look-ups are in flight.
+/// The limits on lookups of keys that are not known on this node: on failed lookups per client, and
+/// on lookups in flight.
 ///
 /// A key is known while it is in the cache, however stale the entry is. Known keys are never
-/// refused because of these limits, and take nothing from them. A store that answers at once is
-/// asked first, whatever a client has failed; only keys that it does not have are refused.
+/// refused because of these limits, and do not count towards them. A store that answers without
+/// waiting is queried regardless of a client's failures; only keys that it does not have are
+/// refused.
 ///
-/// Clients are told apart by their address: IPv4 addresses, and the /64 of IPv6 addresses. Requests
-/// without a client address are bound by [`in_flight`](Self::in_flight) alone.
+/// Clients are identified by address: the IPv4 address, or the /64 of an IPv6 address. Requests
+/// without a client address are subject to [`in_flight`](Self::in_flight) only.
 ///
 /// ```
 /// use portunus::limit::LookupBudget;
@@ -23,23 +24,25 @@ use crate::quota::{Quota, Quotas};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LookupBudget {
-    /// How many look-ups of an IPv4 address or an IPv6 /64 may find nothing: 100 a minute by
-    /// default, `None` for any number. An answer that the cache gives counts as a look-up.
+    /// The maximum number of failed lookups per IPv4 address or IPv6 /64: 100 per minute by
+    /// default; `None` for no limit. A result from the cache counts as a lookup.
     pub failures: Option<Quotas>,
-    /// How many times as many the addresses of an IPv6 /56 may cause together; 4 by default.
+    /// The failures that the addresses of an IPv6 /56 may cause together, as a multiple of
+    /// [`failures`](Self::failures); 4 by default.
     pub factor_56: u32,
-    /// How many times as many the addresses of an IPv6 /48 may cause together; 16 by default.
+    /// The failures that the addresses of an IPv6 /48 may cause together, as a multiple of
+    /// [`failures`](Self::failures); 16 by default.
     pub factor_48: u32,
-    /// How many look-ups a second the addresses of a prefix share once it has used up its
-    /// [`failures`](Self::failures), whether they find anything or not; 4 by default. Requests
-    /// beyond are refused with 429 `TOO_MANY_FAILURES`. With 0, all of them are.
+    /// The lookups per second, successful or not, that the addresses of a prefix share once it has
+    /// used up its [`failures`](Self::failures); 4 by default. Further requests are refused with
+    /// 429 `TOO_MANY_FAILURES`. With 0, all of them are.
     pub per_second_past_failures: u32,
-    /// How many look-ups may be in flight at once; 64 by default, at least 1.
+    /// The maximum number of lookups in flight; 64 by default, at least 1.
     pub in_flight: usize,
-    /// How many of one address may be in flight at once; 16 by default, at least 1.
+    /// The maximum number of lookups in flight per address; 16 by default, at least 1.
     pub in_flight_per_address: usize,
-    /// How many of the look-ups in flight are reserved for addresses without a failure in the last
-    /// minute; 16 by default, and always less than [`in_flight`](Self::in_flight).
+    /// The number of lookups in flight that are reserved for addresses without a failure in the
+    /// last minute; 16 by default, and always less than [`in_flight`](Self::in_flight).
     pub reserved: usize,
     /// How long a request waits for its turn, in the order of arrival, before it is refused with
     /// 503 and `Retry-After: 1`; one second by default.

@@ -1,10 +1,10 @@
-//! How many requests a key may make: quotas, the limiter trait, and the strict in-process limiter.
+//! Rate limiting: the limiter trait and the strict in-process limiter.
 //!
 //! A quota of N per W admits at most N in **every** interval of length W, not only in
-//! calendar-aligned ones. A request is admitted by all windows or by none, and a refusal changes
-//! nothing.
+//! calendar-aligned ones. A request is admitted by all windows or by none, and a refusal changes no
+//! count.
 //!
-//! The usual algorithms admit more. A burst of sixty, then a flood:
+//! Common algorithms admit more. For a burst of sixty requests followed by a flood:
 //!
 //! | algorithm | admitted in under 60 s | in 60 s, both ends included |
 //! |---|---|---|
@@ -12,7 +12,7 @@
 //! | GCRA with burst 60 (as in `governor`) | 119 | 120 |
 //! | [`LocalLimiter`] | 60 | 60 |
 //!
-//! The test `tests/limits_beside_gcra.rs` counts the last two rows.
+//! The test `limits_beside_gcra` of `portunus-integration-tests` verifies the last two rows.
 
 mod cell;
 mod decision;
@@ -41,69 +41,69 @@ use crate::pointer::to_the_pointee;
 use crate::quota::Quotas;
 use crate::text::{ParseError, start};
 
-/// Decides whether a request may pass.
+/// Decides whether a request is within its quotas.
 ///
-/// # What an implementation promises
-/// - For every interval of length W, both ends included, at most N units are admitted, for each
+/// # Requirements for implementations
+/// - In every interval of length W, both ends included, at most N units are admitted, for each
 ///   quota of each bucket.
 /// - A request is admitted by all quotas of all buckets or by none; a refusal changes no count.
-/// - [`Decision::retry_after`] is how long a lone retry must wait, exactly.
-/// - Buckets are apart: nothing that happens to one is seen in another.
+/// - [`Decision::retry_after`] is exactly how long a lone retry must wait.
+/// - Buckets are independent of each other.
 ///
-/// `Arc` and `Box` of a limiter are limiters.
+/// It is also implemented for `Arc` and `Box` of a limiter.
 #[async_trait]
 pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
     /// Admits or refuses a request.
     ///
     /// # Errors
-    /// Where the limiter gives no answer; then the mode that the host chose decides ([`OnOutage`]).
+    /// Returns an error if the limiter does not answer; the host's [`OnOutage`] mode then decides.
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
 
-    /// The same for limiters that can answer without waiting; `None` (the default) says that this
-    /// one must be awaited.
+    /// Admits or refuses a request without waiting. `None`, the default, means that
+    /// [`acquire`](Self::acquire) must be awaited.
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
         let _ = request;
         None
     }
 
-    /// Frees what it keeps for buckets that are idle. It is called about twice a minute and must not
-    /// wait; a limiter that keeps nothing in this process has nothing to do, which is the default.
+    /// Frees the memory of idle buckets. It is called about twice a minute and must not block. The
+    /// default does nothing, which is right for a limiter that keeps no state in this process.
     fn sweep(&self) {}
 }
 
-/// One request, as a limiter sees it.
+/// A request to a limiter.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct LimitRequest<'a> {
-    /// The buckets it is counted in, each with its quotas: one of each kind at most, in the order
-    /// of [`BucketId`].
+    /// The buckets that the request counts in, with their quotas: at most one of each kind, in the
+    /// order of [`BucketId`].
     pub buckets: &'a [LimitBucket<'a>],
-    /// How many units it takes, 1 or more.
+    /// The number of units that the request takes, at least 1.
     pub cost: u64,
 }
 
 impl<'a> LimitRequest<'a> {
-    /// A request of this cost.
+    /// Creates a request.
     #[must_use]
     pub const fn new(buckets: &'a [LimitBucket<'a>], cost: u64) -> Self {
         Self { buckets, cost }
     }
 }
 
-/// A bucket with the quotas that hold for it now.
+/// A bucket with its current quotas.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct LimitBucket<'a> {
-    /// Which bucket.
+    /// The id.
     pub id: BucketId<'a>,
-    /// Its quotas. They may differ from the last time; what was admitted then still counts.
+    /// The quotas. They may differ from the last request; units admitted before still count.
     pub quotas: &'a Quotas,
-    /// Where an in-process limiter may keep a pointer to its cell.
+    /// A slot in which an in-process limiter can store a pointer to its cell.
     pub slot: Option<&'a LimiterSlot>,
 }
 
 impl<'a> LimitBucket<'a> {
-    /// A bucket without a slot.
+    /// Creates a bucket without a slot.
     #[must_use]
     pub const fn new(id: BucketId<'a>, quotas: &'a Quotas) -> Self {
         Self {
@@ -113,7 +113,7 @@ impl<'a> LimitBucket<'a> {
         }
     }
 
-    /// The same with a slot.
+    /// Sets the slot.
     #[must_use]
     pub const fn with_slot(mut self, slot: &'a LimiterSlot) -> Self {
         self.slot = Some(slot);
@@ -121,7 +121,7 @@ impl<'a> LimitBucket<'a> {
     }
 }
 
-/// What requests are counted by.
+/// The id of a bucket, by which requests are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum BucketId<'a> {
@@ -129,20 +129,20 @@ pub enum BucketId<'a> {
     Family(&'a KeyFamily),
     /// All keys of a tenant.
     Tenant(&'a TenantId),
-    /// A name that the host chose.
+    /// A name chosen by the host.
     Custom(&'a str),
 }
 
-/// A place beside a cached key in which a limiter may keep a pointer to its cell, so that a request
-/// needs no second look-up. It holds the pointer of one limiter, the first that filled it; others
-/// look up.
+/// A slot in the cache entry of a key in which a limiter can store a pointer to its cell, which
+/// saves a lookup per request. It holds the pointer of the first limiter that fills it; other
+/// limiters have to look up their cells.
 #[derive(Default)]
 pub struct LimiterSlot {
     filled: OnceLock<(u64, Arc<dyn Any + Send + Sync>)>,
 }
 
 impl LimiterSlot {
-    /// An empty slot.
+    /// Creates an empty slot.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -150,7 +150,7 @@ impl LimiterSlot {
         }
     }
 
-    /// What the limiter with this number has put here.
+    /// Returns the value that the limiter with this number has stored.
     #[must_use]
     pub fn get<T: 'static>(&self, limiter: u64) -> Option<&T> {
         let (owner, value) = self.filled.get()?;
@@ -161,8 +161,8 @@ impl LimiterSlot {
         }
     }
 
-    /// Puts a pointer here, unless there is one. `limiter` is a number that no other limiter in the
-    /// process uses.
+    /// Stores a pointer, unless the slot is filled. `limiter` is a number that no other limiter in
+    /// the process uses.
     pub fn fill(&self, limiter: u64, value: Arc<dyn Any + Send + Sync>) {
         let _ = self.filled.set((limiter, value));
     }
@@ -174,18 +174,18 @@ impl fmt::Debug for LimiterSlot {
     }
 }
 
-/// Why a limiter did not answer.
+/// Error returned when a limiter does not decide.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimiterError {
-    /// It cannot be reached.
-    #[error("the rate limiter gave no answer")]
+    /// The limiter cannot be reached.
+    #[error("the rate limiter did not answer")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// It keeps as many live buckets as it may, and will not forget any of them.
-    #[error("the rate limiter keeps {0} live buckets, the most that it may")]
+    /// The limiter has the maximum number of live buckets, none of which it may evict.
+    #[error("the rate limiter is full: it has {0} live buckets")]
     Full(usize),
-    /// The request can never pass: it costs more than a quota admits at once, which is answered with
-    /// 403 `FORBIDDEN`; or nothing, which is an error of the host's.
+    /// The request can never pass: its cost exceeds a quota, which is answered with 403
+    /// `FORBIDDEN`, or is 0, which is a mistake of the host.
     #[error("a request of cost {cost} can never pass a quota of {limit}")]
     Cost {
         /// The cost.
@@ -196,27 +196,27 @@ pub enum LimiterError {
 }
 
 impl LimiterError {
-    /// It gave no answer, and why.
+    /// Creates an `Unavailable` error from its cause.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(source.into())
     }
 }
 
-/// What happens to a request while the limiter gives no answer.
+/// How requests are handled while the limiter does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnOutage {
-    /// It is counted in this process alone: the promise holds per process.
+    /// Requests are counted in this process only: quotas apply per process.
     #[default]
     Local,
-    /// It is refused with 503 `LIMITER_UNAVAILABLE`.
+    /// Requests are refused with 503 `LIMITER_UNAVAILABLE`.
     Closed,
-    /// It passes uncounted.
+    /// Requests pass uncounted.
     Open,
 }
 
 impl OnOutage {
-    /// The name: `local`, `closed`, `open`.
+    /// Returns the name: `local`, `closed` or `open`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -241,7 +241,7 @@ impl FromStr for OnOutage {
             .find(|mode| mode.as_str() == name);
         found.ok_or_else(|| {
             let why = format!(
-                "no mode {:?}: there are local, closed, open",
+                "unknown mode {:?}: expected local, closed or open",
                 start(name, 40)
             );
             ParseError::new("mode", why)

@@ -1,24 +1,32 @@
-//! What was admitted within the last W: the memory of a strict sliding window.
+//! The record of the units admitted within the last W, for a strict sliding window.
 //!
-//! A few units are remembered by their exact times. More are counted in slots of at most W/256, and
-//! a slot is forgotten only once all that may be in it is older than W: never too early, and at
-//! most W/256 late. A recorder enforces no limit: it outlives changes of the quotas that it serves.
+//! Up to 64 units are recorded with their exact times, more are counted in slots of W/256. Units
+//! are never dropped too early, and at most W/256 too late. A recorder does not enforce a limit, so
+//! it survives changes of the quotas that it serves. Times are nanoseconds of a monotonic clock;
+//! the caller ensures that they never decrease.
 //!
-//! Times are nanoseconds of a monotonic clock that the caller never lets go back.
+//! # Why no unit is dropped too early
+//! - An exact time is dropped once `time + W < now`, so every unit in `[now - W, now]` is kept.
+//! - Slot s holds times in `[s·step, (s+1)·step)` and is dropped once `(s+1)·step + W <= now`; then
+//!   all of its times are before `now - W`.
+//! - Slots share no place in the ring: while slot s is kept, `now < (s+1)·step + W`, so the slot of
+//!   `now` is at most `s + ⌊W/step⌋ + 1`, and the ring has `⌊W/step⌋ + 2` places.
+//! - A unit that another recorder hands over is dated at the latest time at which it can have been
+//!   admitted, so it is kept longer, not shorter.
 
 use std::time::Duration;
 
-/// Up to this many units, exact times are smaller than slots, and exact.
+/// Up to this many units, exact times take less memory than slots.
 const MOST_EXACT: usize = 64;
 
-/// A slot is W/256 long.
+/// The number of slots per window: a slot is W/256 long.
 const SLOTS_PER_WINDOW: u64 = 256;
 
-/// The units that were admitted within one length of time.
+/// The units that were admitted within the last `length` nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     length: u64,
-    /// Made for a small quota, whatever it had to hold since.
+    /// Whether it was created for a small quota, however many units it holds now.
     small: bool,
     kind: Kind,
 }
@@ -41,17 +49,17 @@ struct Exact {
     live: usize,
 }
 
-/// Units by slot. Slot number s holds times from s·step to just before (s+1)·step.
+/// Units by slot. Slot s holds times from s·step to just before (s+1)·step.
 #[derive(Debug)]
 struct Slotted {
     counts: Counts,
     step: u64,
-    /// The number of the oldest slot that may hold units; none before it does.
+    /// The oldest slot that may hold units.
     oldest: u64,
     live: u64,
 }
 
-/// As narrow as what has been counted allows.
+/// Counters of the smallest type that holds all counts so far.
 #[derive(Debug)]
 enum Counts {
     Narrow(Box<[u16]>),
@@ -63,7 +71,7 @@ pub(crate) fn nanos(time: Duration) -> u64 {
 }
 
 impl Recorder {
-    /// A memory of this length for quotas of about this limit.
+    /// Creates a recorder of this length for quotas of about this limit.
     pub(crate) fn new(length: u64, limit: u64) -> Self {
         let kind = match usize::try_from(limit) {
             Ok(limit) if limit <= MOST_EXACT => Kind::Exact(Exact::new(limit)),
@@ -80,18 +88,18 @@ impl Recorder {
         self.length
     }
 
-    /// Whether it serves a quota of this length and limit: small quotas have exact memories of
-    /// their own.
+    /// Returns whether it serves a quota of this length and limit. Small quotas have exact
+    /// recorders of their own.
     pub(super) fn serves(&self, length: u64, limit: u64) -> bool {
         self.length == length && self.small == is_small(limit)
     }
 
-    /// Whether it remembers exact times.
+    /// Returns whether it holds exact times.
     pub(super) fn is_exact(&self) -> bool {
         matches!(self.kind, Kind::Exact(_))
     }
 
-    /// Forgets what can no longer share an interval with `now`.
+    /// Drops the units that cannot be in one interval of this length with `now`.
     pub(crate) fn advance(&mut self, now: u64) {
         match &mut self.kind {
             Kind::Exact(ring) => {
@@ -103,7 +111,7 @@ impl Recorder {
         }
     }
 
-    /// How many units are remembered, after [`advance`](Self::advance).
+    /// Returns the number of recorded units. Call [`advance`](Self::advance) first.
     pub(super) fn live(&self) -> u64 {
         match &self.kind {
             Kind::Exact(ring) => ring.live as u64,
@@ -111,7 +119,7 @@ impl Recorder {
         }
     }
 
-    /// Remembers units at `now`, after `advance`.
+    /// Records units at `now`. Call `advance` first.
     pub(crate) fn remember(&mut self, now: u64, units: u64) {
         if let Kind::Exact(ring) = &mut self.kind {
             match usize::try_from(units)
@@ -135,8 +143,8 @@ impl Recorder {
         }
     }
 
-    /// The time from `now` until this many units fit under a limit, if nothing else is admitted;
-    /// zero if they fit. After `advance`.
+    /// Returns the time from `now` until this many units fit under a limit, if nothing else is
+    /// admitted; zero if they fit now. Call `advance` first.
     pub(crate) fn wait(&self, now: u64, units: u64, limit: u64) -> u64 {
         match (self.live() + units).saturating_sub(limit) {
             0 => 0,
@@ -144,16 +152,16 @@ impl Recorder {
         }
     }
 
-    /// The time from `now` until the first units are forgotten; `None` if there are none. After
-    /// `advance`.
+    /// Returns the time from `now` until the first units are dropped; `None` if there are none.
+    /// Call `advance` first.
     pub(super) fn reset(&self, now: u64) -> Option<u64> {
         (self.live() > 0).then(|| self.gone_at(1).saturating_sub(now))
     }
 
-    /// When this many of the oldest units are forgotten.
+    /// Returns the time at which this many of the oldest units are dropped.
     fn gone_at(&self, units: u64) -> u64 {
         match &self.kind {
-            // Strictly older than W: one nanosecond past.
+            // One nanosecond past W, because a unit is dropped once it is strictly older than W.
             Kind::Exact(ring) => ring
                 .nth(units)
                 .saturating_add(self.length)
@@ -162,7 +170,7 @@ impl Recorder {
         }
     }
 
-    /// What is remembered, oldest first, as (the latest time at which it may have been, units).
+    /// Returns the recorded units, oldest first, as (latest possible time, units).
     pub(super) fn history(&self) -> Vec<(u64, u64)> {
         match &self.kind {
             Kind::Exact(ring) => (1..=ring.live as u64).map(|n| (ring.nth(n), 1)).collect(),
@@ -178,7 +186,7 @@ impl Recorder {
         }
     }
 
-    /// Takes over what others remember, oldest first, as far as it is not past.
+    /// Adds the history of other recorders, oldest first, except for what is past.
     pub(super) fn inherit(&mut self, history: &[(u64, u64)], now: u64) {
         for &(time, units) in history {
             let time = time.min(now);
@@ -203,7 +211,7 @@ impl Exact {
         }
     }
 
-    /// Makes room for this many units in all.
+    /// Grows to hold this many units in total.
     fn hold(&mut self, live: usize) {
         if live > self.times.len() {
             let mut wider = Self::new(live.next_power_of_two().min(MOST_EXACT));
@@ -223,7 +231,7 @@ impl Exact {
         self.live += 1;
     }
 
-    /// The time of the nth oldest unit, from 1.
+    /// Returns the time of the nth oldest unit, counted from 1.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "n is at most the number of live units"
@@ -236,7 +244,7 @@ impl Exact {
 impl Slotted {
     fn new(length: u64) -> Self {
         let step = (length / SLOTS_PER_WINDOW).max(1);
-        // One slot for now, one for the oldest that is not yet past, and all between.
+        // The slot of now, the oldest slot that is not past, and all between.
         let slots = usize::try_from(length / step + 2).unwrap_or(usize::MAX);
         Self {
             counts: Counts::Narrow(vec![0; slots].into()),
@@ -246,9 +254,9 @@ impl Slotted {
         }
     }
 
-    /// The first instant at which nothing in the slot can share an interval of this length with it:
-    /// a unit at the very start of the slot is then kept `step` longer than need be, one at its
-    /// very end not at all.
+    /// Returns the first instant at which no unit of the slot can be in one interval of this length
+    /// with it. A unit at the very start of the slot is kept `step` longer than necessary, one at
+    /// its very end no longer.
     fn slot_gone_at(&self, slot: u64, length: u64) -> u64 {
         slot.saturating_add(1)
             .saturating_mul(self.step)
@@ -272,11 +280,12 @@ impl Slotted {
         let slot = (time / self.step).max(self.oldest);
         let before = self.counts.get(slot);
         self.counts.set(slot, before.saturating_add(units));
-        // What the slot took and no more: `advance` ends when all that is live is forgotten.
+        // Add only what the slot could take: `advance` relies on `live` being the sum of the
+        // counts.
         self.live += self.counts.get(slot) - before;
     }
 
-    /// When this many of the oldest units are gone.
+    /// Returns the time at which this many of the oldest units are dropped.
     fn gone_at(&self, units: u64, length: u64) -> u64 {
         let mut left = units;
         let mut slot = self.oldest;
@@ -322,7 +331,7 @@ impl Counts {
         }
         match self {
             Self::Narrow(counts) => counts[place] = u16::try_from(units).unwrap_or(u16::MAX),
-            // A quota is below 2³² units, so a slot is full for every quota before this is.
+            // A quota is below 2³² units, so it refuses before a count can saturate.
             Self::Wide(counts) => counts[place] = u32::try_from(units).unwrap_or(u32::MAX),
         }
     }

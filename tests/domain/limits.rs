@@ -1,12 +1,12 @@
-//! The strict limiter: against a slow model that keeps every admission, in the cases that are
-//! easily got wrong, and as callers meet it.
+//! The strict limiter: compared with a slow model that keeps every admission, in difficult cases,
+//! and as callers see it.
 //!
-//! Times are nanoseconds of a clock that is set by hand. Random walks are seeded, and print their
-//! seed when they fail.
+//! Times are nanoseconds of a manual clock. Random walks are seeded, and print their seed when they
+//! fail.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -35,7 +35,7 @@ const HOUR: u64 = 3600 * SECOND;
 
 // ---- tools ----
 
-/// A clock whose monotonic time is set by hand, in nanoseconds, back as well as forth.
+/// A clock whose monotonic time is set manually, in nanoseconds, forward or back.
 #[derive(Debug, Clone, Default)]
 struct Time(Arc<AtomicU64>);
 
@@ -60,7 +60,7 @@ impl Clock for Time {
     }
 }
 
-/// Says which seed it was, if the test ends in a panic.
+/// Prints the seed if the test panics.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -71,8 +71,7 @@ impl Drop for Seed {
     }
 }
 
-/// Walks of this many steps in all: the numbers are for an optimized build, the others make do with
-/// a tenth.
+/// The total number of steps of a walk: the full number in an optimized build, a tenth otherwise.
 fn walks(steps: u64, each: u64, walk: impl Fn(&mut Random, u64)) {
     let steps = if cfg!(debug_assertions) {
         steps / 10
@@ -124,7 +123,7 @@ fn ask(limiter: &LocalLimiter, buckets: &[LimitBucket<'_>], cost: u64) -> Decisi
     try_ask(limiter, buckets, cost).unwrap()
 }
 
-/// One request of cost 1 on a bucket of this name.
+/// One request of cost 1 on the bucket with this name.
 fn one(limiter: &LocalLimiter, name: &str, quotas: &Quotas) -> Decision {
     ask(
         limiter,
@@ -133,7 +132,7 @@ fn one(limiter: &LocalLimiter, name: &str, quotas: &Quotas) -> Decision {
     )
 }
 
-/// How many of so many requests pass.
+/// Returns how many of this many requests pass.
 fn admitted(limiter: &LocalLimiter, name: &str, quotas: &Quotas, requests: u64) -> u64 {
     (0..requests)
         .map(|_| u64::from(one(limiter, name, quotas).is_admitted()))
@@ -161,7 +160,7 @@ fn retry(decision: &Decision) -> u64 {
 
 // ---- the slow model ----
 
-/// Everything that a bucket admitted: when, and how many units.
+/// Everything that a bucket admitted: the time and the number of units.
 #[derive(Default)]
 struct Past(Vec<(u64, u64)>);
 
@@ -175,12 +174,12 @@ impl Past {
             .sum()
     }
 
-    /// Units in the closed interval of this length that ends now.
+    /// Returns the units in the closed interval of this length that ends now.
     fn units_within(&self, length: u64, now: u64) -> u64 {
         self.units_since(now.saturating_sub(length))
     }
 
-    /// Goes through all closed intervals of this length that begin with an admission.
+    /// Checks all closed intervals of this length that begin with an admission.
     fn most_within(&self, length: u64) -> u64 {
         let (mut last, mut units, mut most) = (0, 0, 0);
         for &(begin, own) in &self.0 {
@@ -201,8 +200,8 @@ impl Past {
 
 const MOST_EXACT: u64 = 64;
 
-/// Units that may still count at most: those of the window, and for slots of the 256th part before
-/// it and a tick.
+/// The maximum number of units that may still count: those of the window, and for slots those of
+/// the 256th part before it and one tick.
 fn may_count(past: &Past, quota: &Quota, now: u64) -> u64 {
     let window = window_of(quota);
     let late = if quota.limit() <= MOST_EXACT {
@@ -213,8 +212,8 @@ fn may_count(past: &Past, quota: &Quota, now: u64) -> u64 {
     past.units_within(window + late, now)
 }
 
-/// Holds a decision about one bucket, made at `now`, against all that the bucket had admitted
-/// before.
+/// Checks a decision about one bucket, made at `now`, against everything that the bucket had
+/// admitted before.
 fn check(
     past: &Past,
     quotas: &Quotas,
@@ -230,7 +229,7 @@ fn check(
         let (must, may) = (past.units_within(length, now), may_count(past, quota, now));
         let context =
             || format!("{quota:?} at {now}, cost {cost}: {must} to {may} count; {decision:?}");
-        // Never more than the limit; never refused while the limit was not reached.
+        // Never more than the limit, and never a refusal below the limit.
         assert!(
             !decision.is_admitted() || must + cost <= limit,
             "too many: {}",
@@ -246,7 +245,7 @@ fn check(
             "not violated: {}",
             context()
         );
-        // What is told is what is the case.
+        // The reported state matches the model.
         assert!(
             window.remaining <= limit.saturating_sub(must + admitted),
             "{}",
@@ -284,7 +283,7 @@ fn random_quotas(random: &mut Random) -> Quotas {
             1 => random.pick(&[MOST_EXACT, MOST_EXACT + 1]),
             2..=5 => random.between(1, MOST_EXACT),
             6..=8 => random.between(MOST_EXACT + 1, 600),
-            // Wider counts.
+            // Wider windows count.
             _ => random.between(60_000, 200_000),
         };
         let window = match random.below(10) {
@@ -319,8 +318,8 @@ fn random_cost(random: &mut Random, most: u64) -> u64 {
     }
 }
 
-/// The next step in time: at once, a tick, about as fast as the quota allows, whole seconds, just a
-/// window, or hours.
+/// The next time step: none, a tick, about the rate of the quota, whole seconds, almost a window,
+/// or hours.
 fn random_step(random: &mut Random, quotas: &Quotas) -> u64 {
     let quota =
         &quotas.as_slice()[usize::try_from(random.below(quotas.as_slice().len() as u64)).unwrap()];
@@ -373,11 +372,12 @@ fn in_a_million_random_steps_no_interval_has_too_many_and_no_refusal_is_too_earl
                 continue;
             }
             refusals += 1;
-            // A refusal changes nothing: not the answer to the same request, nor to a cheaper one.
+            // A refusal changes nothing: neither the answer to the same request nor to a cheaper
+            // one.
             assert_eq!(act(now, cost, &mut past), decision);
             let wait = retry(&decision);
             match random.below(8) {
-                // A lone retry passes just then, and not a tick before.
+                // A lone retry passes at exactly that time, and not a tick earlier.
                 0 | 1 => {
                     assert!(
                         !act(now + wait - 1, cost, &mut past).is_admitted(),
@@ -386,7 +386,7 @@ fn in_a_million_random_steps_no_interval_has_too_many_and_no_refusal_is_too_earl
                     now += wait;
                     assert!(act(now, cost, &mut past).is_admitted(), "on time");
                 }
-                // In whole seconds, which is what a header tells.
+                // In whole seconds, as in the header.
                 2 => {
                     let whole = wait.div_ceil(SECOND) * SECOND;
                     assert!(
@@ -525,7 +525,7 @@ fn a_time_before_the_last_one_seen_is_taken_as_that() {
         let (mut reading, mut seen, mut past) = (100 * HOUR, 0, Past::default());
         for _ in 0..steps {
             reading += random_step(random, &quotas);
-            // An hour back, and sooner or later forth again.
+            // An hour back, and later forward again.
             if random.one_in(100) {
                 reading -= HOUR.min(reading);
             } else if random.one_in(100) {
@@ -554,7 +554,7 @@ fn when_quotas_change_history_stays_as_far_back_as_the_old_windows_reached() {
         let widest = |quotas: &Quotas| quotas.as_slice().iter().map(window_of).max().unwrap();
         let (mut now, mut past) = (1000 * HOUR, Past::default());
         let mut set = random.pick(&[0, 1, 2, 3]);
-        // Nothing that was admitted since then has been lost.
+        // Nothing that was admitted since then is lost.
         let mut known_since = 0;
         for _ in 0..steps {
             now += random_step(random, &sets[set]);
@@ -585,7 +585,7 @@ fn when_quotas_change_history_stays_as_far_back_as_the_old_windows_reached() {
                 }
             }
         }
-        // Nothing is held for longer than a window and its 256th part.
+        // Nothing is kept for longer than a window and its 256th part.
         let quotas = &sets[set];
         now += widest(quotas) + widest(quotas) / 256 + 1;
         time.set(now);
@@ -604,7 +604,7 @@ fn when_quotas_change_history_stays_as_far_back_as_the_old_windows_reached() {
 }
 
 #[test]
-fn a_slot_that_is_full_beyond_what_it_can_count_is_forgotten_all_the_same() {
+fn a_saturated_slot_still_expires() {
     let time = Time::at(HOUR);
     let limiter = limiter(&time);
     let most = u64::from(u32::MAX);
@@ -617,8 +617,8 @@ fn a_slot_that_is_full_beyond_what_it_can_count_is_forgotten_all_the_same() {
     };
     assert!(ask_for(&hourly, 1).is_admitted());
     time.advance(MINUTE);
-    // The hour's memory stays for as long as it remembers something, and its slots of 14 seconds
-    // take what other quotas admit.
+    // The hour's history is kept as long as it is relevant, and its slots of 14 seconds also record
+    // what other quotas admit.
     for _ in 0..40 {
         time.advance(SECOND + SECOND / 100);
         assert!(ask_for(&each_second, most).is_admitted());
@@ -634,7 +634,7 @@ fn a_slot_that_is_full_beyond_what_it_can_count_is_forgotten_all_the_same() {
 }
 
 #[test]
-fn a_quota_that_is_lowered_and_raised_again_still_knows_what_was_admitted() {
+fn a_quota_that_is_lowered_and_raised_again_keeps_its_history() {
     for limit in [60, 100] {
         for with_an_hour in [false, true] {
             let time = Time::at(HOUR);
@@ -697,7 +697,7 @@ fn a_quota_that_is_raised_admits_the_difference() {
 }
 
 #[test]
-fn a_window_that_is_added_knows_what_the_others_remember() {
+fn an_added_window_includes_the_history_of_the_others() {
     let time = Time::at(HOUR);
     let limiter = limiter(&time);
     assert_eq!(admitted(&limiter, "one", &quotas([(60, MINUTE)]), 100), 60);
@@ -710,14 +710,14 @@ fn a_window_that_is_added_knows_what_the_others_remember() {
     );
     time.advance(1);
     assert_eq!(admitted(&limiter, "one", &both, 100), 40);
-    // Removed and added again, it knows what was admitted in between.
+    // Removed and added again, it includes what was admitted in between.
     time.advance(MINUTE / 2);
     assert_eq!(admitted(&limiter, "one", &quotas([(60, MINUTE)]), 100), 20);
     assert_eq!(remaining(&one(&limiter, "one", &both)), [0, 0]);
 }
 
 #[test]
-fn a_window_that_is_widened_or_narrowed_counts_what_lies_in_it() {
+fn a_window_that_is_widened_or_narrowed_counts_the_admissions_within_it() {
     for limit in [50, 100] {
         let time = Time::at(HOUR);
         let limiter = limiter(&time);
@@ -738,7 +738,7 @@ fn a_window_that_is_widened_or_narrowed_counts_what_lies_in_it() {
 
 #[test]
 fn requests_under_changing_quotas_do_not_hold_back_each_other_for_ever() {
-    // Two keys of one family, each with quotas of its own, and neither gives up asking.
+    // Two keys of one family, each with its own quotas, and both keep sending requests.
     for (one_window, other_window) in [
         (7 * SECOND, 90 * SECOND),
         (MINUTE, HOUR),
@@ -768,7 +768,7 @@ fn requests_under_changing_quotas_do_not_hold_back_each_other_for_ever() {
 fn a_quota_of_nothing_cannot_be_and_a_cost_above_one_can_never_pass() {
     let minute = Duration::from_secs(60);
     let why = |refused: Result<Quota, ParseError>| refused.unwrap_err().to_string();
-    let units = |given| format!("a quota is 1 to 4294967295 units, not {given}");
+    let units = |given| format!("a quota must be 1 to 4294967295 units, not {given}");
     assert_eq!(why(Quota::new("a", 0, minute)), units(0));
     assert_eq!(why(Quota::per_minute(0)), units(0));
     assert_eq!(why(Quota::per_hour(0)), units(0));
@@ -780,17 +780,17 @@ fn a_quota_of_nothing_cannot_be_and_a_cost_above_one_can_never_pass() {
         Duration::from_secs(400 * 86400 + 1),
         Duration::MAX,
     ] {
-        let expected = format!("a window is 1 second to 400 days, not {window:?}");
+        let expected = format!("a window must be 1 second to 400 days, not {window:?}");
         assert_eq!(why(Quota::new("a", 1, window)), expected);
     }
     for name in ["", "A", "a b", "a\"", "ä", "a\n", &"a".repeat(33)] {
         let why = why(Quota::new(name, 1, minute));
-        let rule = "a quota's name is 1 to 32 of a-z 0-9 - _, not ";
+        let rule = "a quota's name must be 1 to 32 characters of a-z 0-9 - _, not ";
         assert!(why.starts_with(rule), "{name:?}: {why}");
     }
     let two = [Quota::per_minute(1).unwrap(), Quota::per_minute(2).unwrap()];
     for quotas in [Quotas::new([]), Quotas::new(two)] {
-        let expected = "a bucket has 1 to 16 quotas with names of their own";
+        let expected = "a bucket must have 1 to 16 quotas with distinct names";
         assert_eq!(quotas.unwrap_err().to_string(), expected);
     }
     assert!(
@@ -825,7 +825,7 @@ fn a_quota_of_nothing_cannot_be_and_a_cost_above_one_can_never_pass() {
         try_ask(&limiter, &buckets, 0),
         Err(LimiterError::Cost { cost: 0, .. })
     ));
-    // None of that has counted.
+    // None of that was counted.
     assert_eq!(remaining(&ask(&limiter, &buckets, 5)), [55, 995, 0]);
 }
 
@@ -867,7 +867,7 @@ fn buckets_are_one_of_each_kind_in_their_order() {
     assert_eq!(remaining(&ask(&limiter, &[family, custom("a")], 1)), [4, 4]);
 }
 
-// ---- cases that are easily got wrong ----
+// ---- difficult cases ----
 
 #[test]
 fn sixty_at_the_end_of_a_minute_are_all_for_the_next_sixty_seconds() {
@@ -880,8 +880,7 @@ fn sixty_at_the_end_of_a_minute_are_all_for_the_next_sixty_seconds() {
             [left, left + 940]
         );
     }
-    // The flood: a request every hundredth of a second, for as long as the sixty are within a
-    // minute.
+    // The flood: a request every hundredth of a second while the sixty are within a minute.
     for now in (59_900_000_000..=119_900_000_000_u64).step_by(10_000_000) {
         time.set(now);
         let refused = one(&limiter, "one", &quotas);
@@ -899,7 +898,7 @@ fn sixty_at_the_end_of_a_minute_are_all_for_the_next_sixty_seconds() {
 }
 
 #[test]
-fn what_the_hour_refuses_leaves_the_minute_as_it_was() {
+fn a_refusal_by_the_hour_leaves_the_minute_unchanged() {
     let time = Time::at(HOUR);
     let limiter = limiter(&time);
     let quotas = quotas([(60, MINUTE), (100, HOUR)]);
@@ -1014,10 +1013,10 @@ fn threads_with_the_same_buckets_in_turn_neither_wait_for_ever_nor_admit_too_man
     assert!(sum(0) <= 5_000 && sum(1) <= 5_000 && sum(0) + sum(1) == 6_000);
 }
 
-// ---- room ----
+// ---- capacity ----
 
 #[test]
-fn with_every_cell_live_newcomers_are_an_outage_and_nobody_is_forgotten() {
+fn with_every_cell_live_a_new_bucket_is_an_outage_and_no_history_is_lost() {
     let time = Time::at(HOUR);
     let limiter = LocalLimiter::builder()
         .most_buckets(100)
@@ -1046,7 +1045,7 @@ fn with_every_cell_live_newcomers_are_an_outage_and_nobody_is_forgotten() {
             "the old ones are known, and served"
         );
     }
-    // Not before the widest window is past, and then without being told.
+    // Not before the widest window has passed, and then without a call to sweep.
     time.set(2 * HOUR + 10 * SECOND);
     assert!(
         try_ask(
@@ -1064,7 +1063,7 @@ fn with_every_cell_live_newcomers_are_an_outage_and_nobody_is_forgotten() {
 }
 
 #[test]
-fn the_bucket_that_finds_no_room_leaves_the_others_of_its_request_uncounted() {
+fn a_bucket_without_capacity_leaves_the_others_of_its_request_uncounted() {
     let limiter = LocalLimiter::builder()
         .most_buckets(1)
         .clock(Time::at(HOUR))
@@ -1100,8 +1099,8 @@ fn a_slot_that_is_kept_across_sweeping_never_admits_twice_the_quota() {
     };
     for round in 0..5 {
         assert_eq!(pass(&by_slot), 60, "round {round}");
-        // The cell is idle and swept, while the slot still points to it: by whatever way it is
-        // found now, it is one.
+        // The cell is idle and swept while the slot still points to it: however it is found now,
+        // there is only one cell.
         time.advance(2 * MINUTE);
         limiter.sweep();
         limiter.sweep();
@@ -1135,7 +1134,7 @@ fn a_slot_that_is_dropped_forgets_nothing() {
     let limiter = limiter(&time);
     let (family, quotas) = (KeyFamily::new("f").unwrap(), quotas([(60, MINUTE)]));
     for turn in 0..10 {
-        // A key that is evicted from a cache, or read anew after a change, comes with a new slot.
+        // A key that is evicted from a cache, or read again after a change, has a new slot.
         let slot = LimiterSlot::new();
         let bucket = [LimitBucket::new(BucketId::Family(&family), &quotas).with_slot(&slot)];
         let passed = (0..10)
@@ -1191,7 +1190,7 @@ fn buckets_of_one_name_and_different_kinds_are_apart() {
 }
 
 #[test]
-fn sweeping_while_others_ask_forgets_nobody() {
+fn a_concurrent_sweep_loses_no_history() {
     let time = Time::at(HOUR);
     let limiter = LocalLimiter::builder()
         .most_buckets(64)
@@ -1229,7 +1228,7 @@ fn sweeping_while_others_ask_forgets_nobody() {
     assert_eq!(passed.iter().sum::<u64>(), 16 * 50);
 }
 
-// ---- as callers meet it: fields ----
+// ---- as callers see it: fields ----
 
 fn fields(authenticator: &Authenticator, decision: &Decision) -> Vec<(&'static str, String)> {
     let mut fields = Vec::new();
@@ -1239,7 +1238,7 @@ fn fields(authenticator: &Authenticator, decision: &Decision) -> Vec<(&'static s
     fields
 }
 
-/// An authenticator's builder with a limiter on the house's clock.
+/// An authenticator builder with a limiter on the fixture's clock.
 fn limited(fixture: &Fixture) -> Setup {
     fixture
         .bearer()
@@ -1257,7 +1256,7 @@ async fn refusal(authenticator: &Authenticator, head: &Head) -> AuthError {
         .expect_err("a refusal")
 }
 
-/// How many of so many requests pass; all others must be refused for the quota.
+/// Returns how many of this many requests pass; all others must be refused by the quota.
 async fn passed(authenticator: &Authenticator, head: &Head, requests: usize) -> usize {
     let mut passed = 0;
     for _ in 0..requests {
@@ -1281,7 +1280,7 @@ async fn left(authenticator: &Authenticator, head: &Head) -> Vec<u64> {
     )
 }
 
-/// Calls a service behind the layer; the answer's fields about limits, its status and its body.
+/// Calls a service behind the layer; returns the response's rate limit fields, status and body.
 async fn call(authenticator: &Authenticator, key: &str) -> (u16, Vec<(String, String)>, Bytes) {
     let inner = service_fn(|_: Request<()>| async {
         Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
@@ -1323,12 +1322,12 @@ fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
 const POLICY: &str = r#""minute";q=60;w=60, "hour";q=1000;w=3600"#;
 
 #[tokio::test]
-async fn every_answer_tells_all_windows_and_how_they_stand() {
+async fn every_response_reports_all_windows_and_their_state() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let authenticator = limited(&fixture).build().unwrap();
-    // Both ends of a window belong to it, so a unit comes back in the second after the last one of
-    // the minute.
+    // Both ends of a window belong to it, so a unit is available again in the second after the last
+    // one of the minute.
     let (status, fields, _) = call(&authenticator, &key).await;
     let state = r#""minute";r=59;t=60, "hour";r=999;t=3600"#;
     assert_eq!(
@@ -1371,7 +1370,7 @@ async fn every_answer_tells_all_windows_and_how_they_stand() {
 }
 
 #[tokio::test]
-async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
+async fn all_violated_quotas_and_the_longest_wait_are_reported() {
     let fixture = Fixture::new();
     let quotas = Quotas::new([Quota::per_minute(2).unwrap(), Quota::per_hour(2).unwrap()]).unwrap();
     let (key, _) = fixture.issue(&[]).await;
@@ -1408,7 +1407,7 @@ async fn all_violated_quotas_are_named_and_the_longest_wait_is_told() {
 }
 
 #[tokio::test]
-async fn older_fields_are_told_on_request_and_none_if_switched_off() {
+async fn legacy_fields_are_optional_and_all_fields_can_be_switched_off() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let legacy = limited(&fixture)
@@ -1424,7 +1423,7 @@ async fn older_fields_are_told_on_request_and_none_if_switched_off() {
         ("x-ratelimit-reset", "60"),
     ];
     assert_eq!(fields, pairs(&expected));
-    // They tell of the window that is nearest to refusing: here the hour, after 18 minutes.
+    // They describe the window that is nearest to refusing: here the hour, after 18 minutes.
     for _ in 0..18 {
         fixture.clock.advance(Duration::from_secs(61));
         passed(&legacy, &Head::bearer(&key), 54).await;
@@ -1458,7 +1457,7 @@ async fn older_fields_are_told_on_request_and_none_if_switched_off() {
 }
 
 #[tokio::test]
-async fn without_a_limiter_nothing_is_limited_or_told() {
+async fn without_a_limiter_nothing_is_limited_or_reported() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let authenticator = fixture.bearer().build().unwrap();
@@ -1470,7 +1469,7 @@ async fn without_a_limiter_nothing_is_limited_or_told() {
 }
 
 #[tokio::test]
-async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_after_it_is() {
+async fn refusals_before_the_limit_are_not_counted_and_those_after_it_are() {
     let fixture = Fixture::new();
     let limiter = LocalLimiter::builder().clock(fixture.clock.clone()).build();
     let authenticator = fixture
@@ -1493,8 +1492,8 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
     switch(true).await;
     assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [59, 999]);
 
-    // A route that asks for more than the key has: the request was counted, and its answer tells
-    // so.
+    // A route that requires more than the key has: the request was counted, and its response shows
+    // it.
     let needs_more =
         portunus::adapter::tower::require(portunus_test_support::scope("document:write"));
     let inner = service_fn(|_: Request<()>| async {
@@ -1512,7 +1511,7 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
         r#""minute";r=58;t=60, "hour";r=998;t=3600"#
     );
 
-    // As is one that names another user than the key's.
+    // So was a request that names a user other than the key's.
     let mut new = NewKey::new(
         "user key",
         Owner::user(tenant("acme"), portunus_test_support::user("u1")),
@@ -1531,7 +1530,7 @@ async fn what_was_refused_before_the_limit_is_not_counted_and_what_is_refused_af
     );
 }
 
-// ---- as callers meet it: whose quota ----
+// ---- as callers see it: whose quota ----
 
 #[tokio::test]
 async fn a_key_has_its_own_quotas_or_the_default() {
@@ -1546,7 +1545,7 @@ async fn a_key_has_its_own_quotas_or_the_default() {
     let (own, record) = fixture.issue_new(new).await;
     assert_eq!(passed(&authenticator, &Head::bearer(&plain), 20).await, 7);
     assert_eq!(passed(&authenticator, &Head::bearer(&own), 20).await, 3);
-    // Changed while the service runs: what was admitted still counts.
+    // Changed while the service runs: earlier admissions still count.
     fixture
         .change(&record.id, |record| {
             record.quotas = Some(Quotas::new([Quota::per_minute(5).unwrap()]).unwrap());
@@ -1577,7 +1576,7 @@ async fn a_key_and_its_successors_share_one_quota() {
 }
 
 #[tokio::test]
-async fn a_record_that_changes_forgets_nothing_of_what_was_admitted() {
+async fn a_changed_record_keeps_its_history() {
     let fixture = Fixture::new();
     let authenticator = limited(&fixture).build().unwrap();
     let (key, record) = fixture.issue(&[]).await;
@@ -1592,7 +1591,7 @@ async fn a_record_that_changes_forgets_nothing_of_what_was_admitted() {
 }
 
 #[tokio::test]
-async fn all_keys_of_a_tenant_share_its_quota_beside_their_own() {
+async fn all_keys_of_a_tenant_share_its_quota_in_addition_to_their_own() {
     let fixture = Fixture::new();
     let shared =
         Quotas::new([Quota::new("tenant", 100, Duration::from_secs(60)).unwrap()]).unwrap();
@@ -1609,7 +1608,7 @@ async fn all_keys_of_a_tenant_share_its_quota_beside_their_own() {
     );
     let error = refusal(&authenticator, &Head::bearer(&second)).await;
     assert_eq!(error.limits().unwrap().violated(), ["tenant"]);
-    // The tenant refused, so the key's own windows are as they were.
+    // The tenant's quota refused, so the key's own windows are unchanged.
     assert_eq!(remaining(error.limits().unwrap()), [20, 960, 0]);
     let told = fields(&authenticator, error.limits().unwrap());
     assert_eq!(told[0].1, format!(r#"{POLICY}, "tenant";q=100;w=60"#));
@@ -1649,7 +1648,7 @@ async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
         2
     );
     assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [3, 943]);
-    // The bucket belongs to nobody's key.
+    // The bucket belongs to no key.
     let (other, _) = fixture.issue(&[]).await;
     assert_eq!(
         passed(&authenticator, &Head::bearer(&other).at("/exports/9"), 30).await,
@@ -1682,7 +1681,7 @@ async fn a_cost_above_the_keys_limit_is_forbidden_and_no_outage() {
         (OnOutage::Local, false, false),
         (OnOutage::Closed, false, true),
         (OnOutage::Open, false, false),
-        // The stand-in says the same.
+        // The local fallback gives the same answer.
         (OnOutage::Local, true, true),
     ] {
         let fixture = Fixture::new();
@@ -1737,7 +1736,7 @@ async fn the_time_of_day_may_step_and_limits_do_not_notice() {
 
 // ---- outages ----
 
-/// A limiter that can be told to fail, and to be awaited.
+/// A limiter that can fail, or require awaiting, on demand.
 #[derive(Debug, Clone)]
 struct Remote {
     local: LocalLimiter,
@@ -1854,7 +1853,7 @@ async fn while_the_limiter_is_down_closed_refuses_and_open_lets_pass_untold() {
         let (status, fields, _) = call(&open, &key).await;
         assert_eq!((status, fields), (200, Vec::new()));
         assert_eq!((closed.limiter_outages(), open.limiter_outages()), (1, 301));
-        // A key that does not stand is refused as ever.
+        // A key that does not work is refused as usual.
         let error = refusal(&open, &Head::bearer(&stranger())).await;
         assert_eq!(error.code(), ErrorCode::InvalidKey);
     }
@@ -1914,7 +1913,7 @@ async fn a_client_may_present_a_hundred_unknown_keys_a_minute() {
     let authenticator = limited(&fixture).build().unwrap();
     let client = Head::bearer(&stranger()).from("192.0.2.1");
     assert_eq!(codes(&authenticator, &client, 150).await, (100, 50));
-    // Others are not concerned.
+    // Other addresses are not affected.
     assert_eq!(
         codes(
             &authenticator,
@@ -1960,9 +1959,9 @@ async fn failures_and_keys_do_not_touch_each_others_counts() {
     );
     assert_eq!(codes(&authenticator, &bad, 99).await, (99, 0));
     assert_eq!(left(&authenticator, &good).await, [59, 999]);
-    // The success has reset nothing.
+    // The success reset nothing.
     assert_eq!(codes(&authenticator, &bad, 10).await, (1, 9));
-    // A store that answers at once is asked all the same, so a real key from there works on.
+    // A synchronous store is still queried, so a real key from that address keeps working.
     assert_eq!(passed(&authenticator, &good, 100).await, 59);
     assert_eq!(codes(&authenticator, &bad, 1).await, (0, 1));
 }
@@ -1976,7 +1975,7 @@ async fn a_store_that_must_be_awaited_is_not_asked_for_a_client_that_failed_too_
     let bad = Head::bearer(&stranger()).from("192.0.2.1");
     assert_eq!(codes(&authenticator, &bad, 100).await, (100, 0));
     let asked = fixture.store.finds();
-    // But for the four look-ups a second, which all of its keys share.
+    // Except for the four lookups a second, which all keys of the address share.
     assert_eq!(codes(&authenticator, &bad, 100).await, (0, 100));
     let good = Head::bearer(&key).from("192.0.2.1");
     let error = refusal(&authenticator, &good).await;
@@ -2007,7 +2006,7 @@ async fn failures_are_counted_by_the_address_that_a_client_cannot_change() {
         all = (all.0 + invalid, all.1 + too_many);
         all
     };
-    // Whatever it writes itself, by whatever notation, and by all addresses of its /64.
+    // Whatever the client writes in headers, in every notation, and from all addresses of its /64.
     for number in 0..150_u32 {
         try_from(
             Head::bearer(&key)
@@ -2041,7 +2040,7 @@ async fn failures_are_counted_by_the_address_that_a_client_cannot_change() {
         (201, 102),
         "the next /64"
     );
-    // Failures without an address are nobody's.
+    // Failures without an address belong to no address.
     for number in 0..150 {
         let head = Head::bearer(&key)
             .from("10.0.0.1")
@@ -2057,7 +2056,7 @@ async fn failures_are_counted_by_the_address_that_a_client_cannot_change() {
 }
 
 #[tokio::test]
-async fn what_is_no_key_at_all_is_no_failure() {
+async fn a_malformed_key_is_not_a_failure() {
     let fixture = Fixture::new();
     let authenticator = limited(&fixture).build().unwrap();
     let client = || Head::new().from("192.0.2.1");
@@ -2066,7 +2065,7 @@ async fn what_is_no_key_at_all_is_no_failure() {
         for (head, code) in [
             (client(), ErrorCode::MissingKey),
             (with("garbage"), ErrorCode::InvalidFormat),
-            // A typing error: told as an unknown key, but no look-up was made for it.
+            // A typing error: reported like an unknown key, but without a lookup.
             (
                 with(&portunus_test_support::with_last_character_wrong(
                     &stranger(),
@@ -2105,7 +2104,7 @@ async fn failures_may_be_limited_otherwise_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn where_no_more_addresses_are_told_apart_the_one_that_failed_longest_ago_is_forgotten() {
+async fn at_capacity_the_address_with_the_oldest_failure_is_evicted() {
     let fixture = Fixture::new();
     let authenticator = fixture.bearer().build().unwrap();
     let head = Head::bearer(&stranger());
@@ -2114,7 +2113,7 @@ async fn where_no_more_addresses_are_told_apart_the_one_that_failed_longest_ago_
         let from = head.clone().from(&numbered(number));
         assert_eq!(codes(&authenticator, &from, 1).await, (1, 0));
     }
-    // Newcomers are refused for nobody else, and the others are known as before.
+    // Newcomers are not refused because of others, and the others keep their counts.
     let newcomer = head.clone().from("12.0.0.1");
     assert_eq!(codes(&authenticator, &newcomer, 150).await, (100, 50));
     let second = head.clone().from(&numbered(1));
@@ -2123,7 +2122,7 @@ async fn where_no_more_addresses_are_told_apart_the_one_that_failed_longest_ago_
     assert_eq!(codes(&authenticator, &first, 101).await, (100, 1));
 }
 
-/// A limiter that must be awaited, and could answer at once afterwards.
+/// A limiter that must be awaited first, and could answer synchronously afterwards.
 #[derive(Debug, Default)]
 struct FirstLate {
     admitted: AtomicU64,
@@ -2158,4 +2157,73 @@ async fn a_limiter_that_was_awaited_is_not_asked_again_for_the_request() {
     let admission = authenticator.authenticate(&Head::bearer(&key)).await;
     assert!(admission.unwrap().limits.is_some());
     assert_eq!(limiter.admitted.load(Ordering::SeqCst), 1);
+}
+
+// ---- sweeps ----
+
+/// Runs between reading the clock and returning what was read.
+type Interruption = Box<dyn FnOnce() + Send>;
+
+/// A clock whose reader is interrupted once, after reading it.
+#[derive(Clone)]
+struct Interrupted {
+    time: Time,
+    then: Arc<Mutex<Option<Interruption>>>,
+}
+
+impl std::fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupted")
+    }
+}
+
+impl Clock for Interrupted {
+    fn now(&self) -> SystemTime {
+        self.time.now()
+    }
+    fn monotonic(&self) -> Duration {
+        let read = self.time.monotonic();
+        let then = self.then.lock().unwrap().take();
+        if let Some(then) = then {
+            then();
+        }
+        read
+    }
+}
+
+#[test]
+fn a_request_that_a_sweep_overtakes_is_not_dated_before_it() {
+    let quotas = Quotas::new([Quota::new("window", 1, Duration::from_secs(60)).unwrap()]).unwrap();
+    // With a slot, the cell outlives the sweep; without one, it is created again.
+    for slot in [Some(LimiterSlot::new()), None] {
+        let clock = Interrupted {
+            time: Time::at(HOUR),
+            then: Arc::default(),
+        };
+        let limiter = LocalLimiter::builder().clock(Arc::new(clock.clone()));
+        let limiter = Arc::new(limiter.build());
+        let admits = || {
+            let mut bucket = LimitBucket::new(BucketId::Custom("one"), &quotas);
+            if let Some(slot) = &slot {
+                bucket = bucket.with_slot(slot);
+            }
+            let decision = limiter.try_acquire(&LimitRequest::new(&[bucket], 1));
+            decision.unwrap().unwrap().is_admitted()
+        };
+        assert!(admits());
+        // Reads the clock within the window. Before it comes to its bucket, the window ends and a
+        // sweep frees the bucket.
+        clock.time.advance(59 * SECOND);
+        let (time, sweeper) = (clock.time.clone(), Arc::clone(&limiter));
+        *clock.then.lock().unwrap() = Some(Box::new(move || {
+            time.advance(2 * SECOND);
+            RateLimiter::sweep(&*sweeper);
+        }));
+        assert!(admits());
+        // It was admitted at the time of the sweep, a minute after which the next one passes.
+        clock.time.advance(59 * SECOND);
+        assert!(!admits());
+        clock.time.advance(2 * SECOND);
+        assert!(admits());
+    }
 }
