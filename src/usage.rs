@@ -1,10 +1,9 @@
-//! How often and when keys are used: counted in memory without waiting, written to the store in
-//! batches.
+//! Usage counts of keys, kept in memory without waiting and written to the store in batches.
 //!
-//! Each key has one cell of atomics, which the authenticator's entry for the key points to;
-//! counting takes no lock and no look-up. A flush subtracts what the store has taken, once it has:
-//! a flush that fails or is dropped leaves every count where it was. A crash loses what was counted
-//! since the last flush and nothing else.
+//! Each key has one cell of atomics, to which the authenticator's entry for the key points;
+//! counting takes no lock and no lookup. A flush subtracts counts only after the store has accepted
+//! them: a flush that fails or is dropped leaves every count unchanged. A crash loses only what was
+//! counted since the last flush.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,18 +17,19 @@ use crate::key::KeyId;
 use crate::store::{StoreError, UsageDelta, UsageStore};
 use crate::telemetry;
 
-/// The most keys whose uses a store is given at once: its other writes wait meanwhile.
+/// The maximum number of keys per call of the store, whose other writes wait in the meantime.
 const MOST_AT_ONCE: usize = 1000;
 
-/// No more keys are counted at once: those in use, and those whose uses are not written.
+/// The maximum number of keys that are counted at once: those in use, and those with unwritten
+/// uses.
 const MOST_KEYS: usize = 1_000_000;
-/// Their cells take no more memory than this, in bytes.
+/// The maximum size of their cells, in bytes.
 const MOST_BYTES: usize = 256 << 20;
 
-/// How long after the first use the periodic jobs must have been run once.
+/// The periodic jobs must run within this time after the first use.
 const JOBS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Counts the use of keys. Cloning shares the counts.
+/// Counts the uses of keys. Clones share the counts.
 #[derive(Clone, Default)]
 pub struct UsageRecorder {
     shared: Arc<Shared>,
@@ -38,26 +38,26 @@ pub struct UsageRecorder {
 #[derive(Default)]
 struct Shared {
     cells: Mutex<Cells>,
-    /// Held by the one flush that runs.
+    /// Held by the running flush.
     flushing: async_lock::Mutex<()>,
-    /// How many uses were written.
+    /// The number of uses written.
     written: AtomicU64,
     watch: Arc<Watch>,
 }
 
-/// Notices that nobody runs the periodic jobs.
+/// Detects that the periodic jobs are not running.
 #[derive(Default)]
 struct Watch {
-    /// Whether there are jobs that nobody has run yet.
+    /// Whether there are jobs that have not run yet.
     awaits_jobs: AtomicBool,
-    /// When the first use was while they are awaited: milliseconds of the monotonic clock, and one.
+    /// The first use since the jobs are expected: monotonic milliseconds plus one, or 0.
     first_use: AtomicU64,
     clock: OnceLock<Arc<dyn Clock>>,
 }
 
 impl Watch {
-    /// A request was let through. Where nobody has run the periodic jobs ten seconds after the first
-    /// one, says so, once.
+    /// Called for each admitted request. Logs once if the jobs have not run ten seconds after the
+    /// first request.
     fn authenticated(&self) {
         let relaxed = Ordering::Relaxed;
         let Some(clock) = self.clock.get().filter(|_| self.awaits_jobs.load(relaxed)) else {
@@ -75,10 +75,10 @@ impl Watch {
 
 struct Cells {
     by_id: HashMap<KeyId, Arc<UsageCell>>,
-    /// How much memory they take, in bytes.
+    /// Returns the memory size of a cell with its id, in bytes.
     bytes: usize,
     most_keys: usize,
-    /// Where uses are counted for which there is no room.
+    /// Counts the uses for which there is no capacity.
     lost: Arc<UsageCell>,
     /// How often a flush has subtracted what it wrote.
     flushes: u64,
@@ -102,12 +102,12 @@ impl Cells {
     }
 }
 
-/// The uses of one key that are not written yet.
+/// The unwritten uses of one key.
 #[derive(Default)]
 pub(crate) struct UsageCell {
     count: AtomicU64,
-    /// Milliseconds since the epoch, of the last use that was counted; 0 before the first. A flush
-    /// leaves it as it is.
+    /// Time of the last counted use, in milliseconds since the Unix epoch; 0 before the first. A
+    /// flush leaves it unchanged.
     last_used: AtomicU64,
     last_ip: Mutex<Option<IpAddr>>,
     watch: Arc<Watch>,
@@ -116,12 +116,12 @@ pub(crate) struct UsageCell {
 impl UsageCell {
     /// Counts one use.
     pub(crate) fn count(&self, now: SystemTime, ip: Option<IpAddr>) {
-        // The time first: whoever sees the count sees a time that belongs to it. And the time of
-        // the last use that was counted, not the latest of all: a clock that was ahead is not
-        // believed for longer than until the next use.
+        // The time is stored first, so that a thread that sees the count sees a time that belongs
+        // to it. It is the time of the last counted use, not the latest time: a wrong time from a
+        // clock that was ahead lasts only until the next use.
         self.last_used.store(millis(now), Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Release);
-        // Held for a copy of 17 bytes; whoever finds it taken leaves the address to the other.
+        // The lock is held for a copy of 17 bytes. A thread that finds it taken skips the address.
         if ip.is_some()
             && let Ok(mut last) = self.last_ip.try_lock()
         {
@@ -149,7 +149,7 @@ fn millis(time: SystemTime) -> u64 {
 }
 
 impl UsageRecorder {
-    /// The cell of a key, to be kept as long as the key is in use.
+    /// Returns the cell of a key, to be kept while the key is in use.
     pub(crate) fn cell(&self, id: &KeyId) -> Arc<UsageCell> {
         let mut cells = self.cells();
         if let Some(cell) = cells.by_id.get(id) {
@@ -168,28 +168,28 @@ impl UsageRecorder {
         cell
     }
 
-    /// From now on somebody must run the periodic jobs.
+    /// Expects the periodic jobs to run from now on.
     pub(crate) fn await_jobs(&self, clock: &Arc<dyn Clock>) {
         let watch = &self.shared.watch;
         let _ = watch.clock.set(Arc::clone(clock));
         watch.awaits_jobs.store(true, Ordering::Relaxed);
     }
 
-    /// Somebody runs them.
+    /// Records that the periodic jobs run.
     pub(crate) fn jobs_are_run(&self) {
         let awaits = &self.shared.watch.awaits_jobs;
         awaits.store(false, Ordering::Relaxed);
     }
 
-    /// Writes what was counted since the last flush, after any other flush that runs. Call it on an
-    /// interval, and before the process ends.
+    /// Writes what was counted since the last flush, after any other running flush. Call it on an
+    /// interval and before the process exits.
     ///
-    /// Dropping the future loses no count. The store may have taken the batch by then: it is given
-    /// the same counts again.
+    /// Dropping the future loses no count. If the store has already accepted the batch by then, it
+    /// receives the same counts again.
     ///
     /// # Errors
-    /// Where the store does not take it, a thousand keys at a time; the counts that it has not taken
-    /// are kept and go with the next flush.
+    /// Returns an error if the store does not accept a batch of up to a thousand keys; the counts
+    /// that it has not accepted are kept for the next flush.
     pub async fn flush(&self, store: &dyn UsageStore) -> Result<(), StoreError> {
         let _turn = self.shared.flushing.lock().await;
         let counted: Vec<_> = {
@@ -205,8 +205,8 @@ impl UsageRecorder {
         Ok(())
     }
 
-    /// How many uses were counted and are not written yet: after the last flush, before the process
-    /// ends, those that are lost.
+    /// Returns how many counted uses are not written yet. After the last flush before the process
+    /// exits, these are lost.
     #[must_use]
     pub fn pending(&self) -> u64 {
         let cells = self.cells();
@@ -214,17 +214,17 @@ impl UsageRecorder {
         cells.by_id.values().map(count).sum()
     }
 
-    /// How many uses were written so far.
+    /// Returns how many uses have been written so far.
     pub(crate) fn flushed(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// How many uses were lost so far because too many keys were in use.
+    /// Returns how many uses have been lost so far because too many keys were in use.
     pub(crate) fn lost(&self) -> u64 {
         self.cells().lost.count.load(Ordering::Relaxed)
     }
 
-    /// Subtracts what the store has taken.
+    /// Subtracts what the store has accepted.
     fn written(&self, deltas: &[UsageDelta]) {
         let mut cells = self.cells();
         for delta in deltas {
@@ -237,11 +237,11 @@ impl UsageRecorder {
         cells.flushes += 1;
     }
 
-    /// Forgets the cells that nobody needs any more.
+    /// Removes the cells that are no longer needed.
     fn tidy(&self) {
         let mut cells = self.cells();
         let Cells { by_id, bytes, .. } = &mut *cells;
-        // First whether anybody else holds it: under the lock nobody can begin to.
+        // The reference count is checked first: a new reference is only made under this lock.
         by_id.retain(|id, cell| {
             let stays = Arc::strong_count(cell) > 1 || cell.count.load(Ordering::Relaxed) > 0;
             if !stays {
@@ -251,8 +251,7 @@ impl UsageRecorder {
         });
     }
 
-    /// Begins to read what the store has of some keys, so that what it has not been given yet can
-    /// be added.
+    /// Begins to read the store's counts of some keys, to which the unwritten counts are added.
     pub(crate) fn reading(&self) -> Reading<'_> {
         Reading {
             usage: self,
@@ -269,21 +268,22 @@ impl UsageRecorder {
     }
 }
 
-/// One look at the counts of a store, and at those that it has not been given yet.
+/// A read of the store's counts together with the unwritten ones.
 pub(crate) struct Reading<'a> {
     usage: &'a UsageRecorder,
-    /// How many flushes had ended before the store was asked.
+    /// How many flushes had ended before the store was queried.
     flushes: u64,
     attempts: u32,
 }
 
 impl Reading<'_> {
-    /// How often the store is asked again because a flush ended meanwhile: its counts might be seen
-    /// twice or not at all.
+    /// How often the store is queried at most. It is queried again if a flush has ended in the
+    /// meantime, because that flush's counts might be seen twice or not at all.
     const ATTEMPTS: u32 = 4;
 
-    /// The uses of these keys that the store was not given when it was asked; `None` where it has
-    /// to be asked again. While it takes a batch, what it has of it may be seen twice.
+    /// Returns the uses of these keys that the store had not received when it was queried, or
+    /// `None` if it must be queried again. While the store is accepting a batch, its uses may be
+    /// seen twice.
     pub(crate) fn unwritten<'k>(
         &mut self,
         ids: impl IntoIterator<Item = &'k KeyId>,
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_that_ends_while_the_store_is_read_makes_it_read_again() {
+    fn a_flush_that_ends_during_a_read_causes_another_read() {
         let usage = UsageRecorder::default();
         let id = KeyId::generate().unwrap();
         usage.cell(&id).count(SystemTime::UNIX_EPOCH, None);
@@ -358,17 +358,17 @@ mod tests {
             reading.unwritten([&id]).unwrap()[0].as_ref().unwrap().count,
             1
         );
-        // However often that happens: whoever reads gets an answer.
+        // The read ends even if this happens every time.
         let mut reading = usage.reading();
-        let asked = (1..).find(|_| {
+        let attempts = (1..).find(|_| {
             usage.written(&[]);
             reading.unwritten([&id]).is_some()
         });
-        assert_eq!(asked, Some(Reading::ATTEMPTS));
+        assert_eq!(attempts, Some(Reading::ATTEMPTS));
     }
 
     #[test]
-    fn uses_of_keys_for_which_there_is_no_room_are_lost_and_counted() {
+    fn uses_beyond_the_capacity_are_lost_and_counted() {
         let usage = UsageRecorder::default();
         usage.cells().most_keys = 2;
         let ids: Vec<_> = (0..3).map(|_| KeyId::generate().unwrap()).collect();
@@ -379,14 +379,14 @@ mod tests {
         let unwritten = usage.reading().unwritten(&ids).unwrap();
         usage.written(&unwritten.into_iter().flatten().collect::<Vec<_>>());
         usage.tidy();
-        // There is room again.
+        // There is capacity again.
         usage.cell(&ids[2]).count(SystemTime::UNIX_EPOCH, None);
         assert_eq!((usage.pending(), usage.lost(), usage.flushed()), (1, 1, 2));
         assert_eq!(usage.cells().bytes, Cells::bytes_of(&ids[2]));
     }
 
     #[test]
-    fn what_is_not_written_yet_can_be_counted() {
+    fn unwritten_uses_are_counted_as_pending() {
         let usage = UsageRecorder::default();
         assert_eq!(usage.pending(), 0);
         for _ in 0..2 {

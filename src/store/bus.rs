@@ -1,4 +1,4 @@
-//! How one node hears that another has changed a key: the trait, and the bus within one process.
+//! Cache invalidation between nodes: the bus trait, and a bus for one process.
 
 use std::error::Error;
 use std::fmt;
@@ -12,21 +12,20 @@ use super::{Change, WriteBatch};
 use crate::key::{DigestScheme, KeyDigest, KeyId};
 use crate::pointer::to_the_pointee;
 
-/// What has changed, for caches to forget. It carries no digest and no secret.
+/// A change that caches must drop from their entries. It carries no digest and no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Invalidation {
-    /// Keys whose records or digests changed.
+    /// Ids of the keys whose record or digest changed.
     pub keys: Vec<KeyId>,
-    /// Fingerprints ([`fingerprint`](Self::fingerprint)) of digests that are a key's from now on, or
-    /// no longer.
+    /// Fingerprints ([`fingerprint`](Self::fingerprint)) of digests that a key gained or lost.
     pub known: Vec<u64>,
-    /// Whether everything is to be forgotten, because nobody can tell what changed.
+    /// Whether everything must be dropped, because what changed is unknown.
     pub everything: bool,
 }
 
 impl Invalidation {
-    /// What a batch changes.
+    /// Returns the invalidation for a batch's changes.
     #[must_use]
     pub fn of(batch: &WriteBatch) -> Self {
         let mut all = Self::default();
@@ -34,7 +33,7 @@ impl Invalidation {
             match change {
                 Change::Insert { digest, .. } => all.known.push(Self::fingerprint(digest)),
                 Change::Replace(record) => all.keys.push(record.id.clone()),
-                // Nobody remembers a signing state; but whoever writes one anew means the key.
+                // Signing states are not cached, but writing one is a change of the key.
                 Change::SetSigning { id, .. } => all.keys.push(id.clone()),
                 Change::Rehash { id, from, to } => {
                     all.keys.push(id.clone());
@@ -47,7 +46,7 @@ impl Invalidation {
         all
     }
 
-    /// Everything.
+    /// Returns an invalidation of everything.
     #[must_use]
     pub fn everything() -> Self {
         Self {
@@ -56,13 +55,14 @@ impl Invalidation {
         }
     }
 
-    /// Whether nothing is to be forgotten.
+    /// Returns whether nothing is invalidated.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.known.is_empty() && !self.everything
     }
 
-    /// 64 bits that a digest is told apart by here: too few to be of use to anybody else.
+    /// Returns a 64-bit fingerprint of a digest. It identifies the digest to caches and is too
+    /// short to be useful for anything else.
     #[must_use]
     pub fn fingerprint(digest: &KeyDigest) -> u64 {
         let scheme = match digest.scheme() {
@@ -71,7 +71,7 @@ impl Invalidation {
             DigestScheme::HmacSha256 { pepper } => 2 + u64::from(pepper),
         };
         let bytes = digest.to_bytes();
-        // The same on every node, whatever it runs on.
+        // Must be the same on every node, regardless of platform.
         scheme.wrapping_mul(0x9e37_79b9_7f4a_7c15)
             ^ bytes.as_chunks::<8>().0.iter().fold(0_u64, |all, word| {
                 all.rotate_left(7) ^ u64::from_le_bytes(*word)
@@ -79,71 +79,73 @@ impl Invalidation {
     }
 }
 
-/// Hears what changed: a cache.
+/// A listener for invalidations; implemented by caches.
 pub trait InvalidationListener: Send + Sync + 'static {
-    /// Something changed, here or on another node.
+    /// Called when something changed, on this node or on another one.
     fn invalidated(&self, what: &Invalidation);
 
-    /// Everything that was published more than `age` ago has been heard: what is now known to be
-    /// healthy stays so for the bus's own deadline. A bus says so again and again while it is, and
-    /// proves it by a message of its own that came back; one that [never
-    /// misses](InvalidationBus::is_lossless) anything, once.
+    /// Called when everything that was published more than `age` ago has been delivered to this
+    /// listener. The listener then counts as healthy until its own deadline.
+    /// A bus calls this repeatedly while it is healthy, after a message of its own has come back. A
+    /// [lossless](InvalidationBus::is_lossless) bus calls it once.
     fn caught_up(&self, age: Duration);
 }
 
-/// Tells all nodes what changed. `Arc` and `Box` of a bus are buses.
+/// Publishes changes to all nodes. `Arc` and `Box` of a bus are buses.
 ///
 /// # What an implementation promises
-/// - Whatever was published, on any node, is heard by every listener, also on the node that
-///   published it, or the bus stops saying [`caught_up`](InvalidationListener::caught_up) there.
-/// - After messages may have been missed (a connection was made anew), listeners hear
+/// - Every listener, including those on the publishing node, receives everything that was published
+///   on any node. If that cannot be guaranteed for a listener, the bus stops calling
+///   [`caught_up`](InvalidationListener::caught_up) on it.
+/// - After messages may have been missed (for example after a reconnect), listeners receive
 ///   [`Invalidation::everything`] before the next `caught_up`.
 #[async_trait]
 pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
-    /// Lets a listener hear from now on, until it is dropped. Where something may be missed before
-    /// it hears, it hears [`Invalidation::everything`] first.
+    /// Subscribes a listener until it is dropped. If messages may be missed before the subscription
+    /// is active, the listener first receives [`Invalidation::everything`].
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>);
 
-    /// Tells every node. A bus whose store tells them in the transaction of the write itself has
-    /// nothing to do here.
+    /// Publishes a change to every node. Does nothing on a bus whose store publishes in the
+    /// transaction of the write itself.
     ///
     /// # Errors
-    /// Where it cannot be told; it must be tried again.
+    /// Returns an error if the change could not be published; the caller must retry.
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError>;
 
-    /// Whether the store tells every node in the transaction of each write, so that nothing is
-    /// published besides; `false` unless this is said.
+    /// Returns whether the store publishes each change in the transaction of the write, so that
+    /// nothing else needs to be published. Defaults to `false`.
     fn store_publishes(&self) -> bool {
         false
     }
 
-    /// Whether nothing can ever be missed, so that one proof of health is enough for good; `false`
-    /// unless this is said.
+    /// Returns whether no message can ever be missed, so that one proof of health lasts for good.
+    /// Defaults to `false`.
     fn is_lossless(&self) -> bool {
         false
     }
 }
 
-/// A bus could not tell.
+/// Error returned when a bus cannot publish a change.
 #[derive(Debug, thiserror::Error)]
-#[error("other nodes could not be told of a change")]
+#[error("failed to publish a change to other nodes")]
 pub struct BusError(#[source] Box<dyn Error + Send + Sync>);
 
 impl BusError {
-    /// It could not, and why.
+    /// Creates an error with its cause.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(source.into())
     }
 }
 
-/// A bus for several caches in one process, where no other process writes. Cloning shares it.
+/// An [`InvalidationBus`] for the caches of one process, for use when no other process writes to
+/// the store. Cloning shares the listeners.
 #[derive(Clone, Default)]
 pub struct LocalBus {
     listeners: Arc<Mutex<Vec<Weak<dyn InvalidationListener>>>>,
 }
 
 impl LocalBus {
-    /// A bus that nobody listens to yet.
+    /// Creates a bus without listeners.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -154,7 +156,7 @@ impl LocalBus {
 impl InvalidationBus for LocalBus {
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>) {
         if let Some(listener) = listener.upgrade() {
-            // Within one process nothing is ever missed.
+            // Delivery within one process is lossless.
             listener.caught_up(Duration::ZERO);
         }
         let mut listeners = self.listeners.lock();

@@ -1,21 +1,38 @@
-//! A store that remembers: in front of one that must be awaited, so that a key in use costs no trip
-//! to it.
+//! A caching decorator for stores that must be awaited, so that a key in use costs no round trip.
 //!
-//! Records and unknown digests are kept in bounded rooms of their own, so that a flood of unknown
-//! keys evicts no real one. What is kept is identity and facts, under the whole digest with its
-//! scheme; a decision never is.
+//! Records and misses are cached separately, each with its own capacity, so that a flood of unknown
+//! keys evicts no real key. Entries hold a key's identity and facts under the whole digest with its
+//! scheme, never a decision.
 //!
-//! # Fresh
-//! Every answer is marked with how much had been invalidated when its look-up *began*. It counts
-//! only while nothing that concerns it was invalidated since: an answer that was on its way while
-//! its key was revoked is never used. On the node that writes, that holds for the next request.
-//! Other nodes hear it by the [bus](InvalidationBus); while the bus is not known to be healthy,
-//! nothing is used that is older than the bound on staleness.
+//! # Freshness
+//! Every answer carries a mark: the invalidation epoch at which its lookup *began*. An answer is
+//! used only while nothing it depends on has been invalidated since that epoch. An answer that was
+//! in flight while its key was revoked is therefore never used. On the node that writes, this holds
+//! from the next request on. Other nodes are notified through the [bus](InvalidationBus); while the
+//! bus is not known to be healthy, no answer older than the staleness bound is used.
 //!
-//! Which key a secret has depends on all of its digests. So a key is remembered for exactly those
-//! that were asked for, and counts only while none of them got or lost a key since, and neither it
-//! nor another key on which that depends ([`StoredKey::others`]) changed. Writers need not know of
-//! it: they tell the ids of what they change, and fingerprints of digests that come and go.
+//! Which key a secret belongs to depends on all digests of the secret. A key is therefore cached
+//! for exactly the digests of the lookup. The entry is valid while none of them has gained or lost
+//! a key, and while neither the key itself nor another key that the answer depends on
+//! ([`StoredKey::others`]) has changed. Writers do not need to know about these dependencies: they
+//! publish the ids of the keys they change, and the fingerprints of digests that are gained or
+//! lost.
+//!
+//! # Why no stale answer survives an invalidation
+//! 1. Validity is checked when an entry is used, never when it is stored. An invalidation raises
+//!    the epoch of everything it names ([`epochs`]), so it needs no list of entries, and an entry
+//!    that is stored late, with an old mark, is already invalid.
+//! 2. The mark is taken before the store is queried. A lookup whose mark includes an invalidation
+//!    began after that invalidation, which follows the commit; the store's contract is that the
+//!    lookup then sees the change. Every earlier mark fails the check. So `find` may store every
+//!    answer under its own mark, in whatever order lookups finish.
+//! 3. `apply` invalidates before it returns, so the next request on this node misses. A write whose
+//!    result is unknown may commit after its invalidation: until that is settled, answers it may
+//!    affect are not stored at all ([`doubts`]).
+//! 4. A request joins a lookup in flight only if the epoch has not moved since that lookup began:
+//!    see [`single_flight`].
+//! 5. A change by another node that has not arrived yet can be served only within the staleness
+//!    bound: see `caught_up`.
 
 mod answers;
 mod doubts;
@@ -46,9 +63,9 @@ use crate::clock::{Clock, within};
 use crate::key::{KeyDigest, KeyId, KeyRecord};
 use crate::telemetry;
 
-/// A [`KeyStore`] in front of another one. Cloning shares what is remembered.
+/// A [`KeyStore`] decorator that caches lookups. Clones share the cache.
 ///
-/// Manage keys through it too, so that this node forgets what it changes at once.
+/// Make changes through it too, so that this node drops what it changes at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,10 +73,12 @@ use crate::telemetry;
 /// use portunus::store::{Cache, LocalBus, MemoryStore};
 ///
 /// # let database = MemoryStore::new();
-/// // One process, and nobody else writes to the database:
+/// // One process, and no other writer to the database:
 /// let alone = Cache::new().bus(LocalBus::new()).around(database.clone(), SystemClock::default());
-/// // Several nodes without a bus: a revocation is seen everywhere within two seconds.
-/// let several = Cache::new().staleness(Duration::from_secs(2)).around(database, SystemClock::default());
+/// // Several nodes without a bus: a revocation takes effect everywhere within two seconds.
+/// let several = Cache::new()
+///     .staleness(Duration::from_secs(2))
+///     .around(database, SystemClock::default());
 /// ```
 #[derive(Clone)]
 pub struct CachedStore {
@@ -73,36 +92,35 @@ struct Shared {
     epochs: Epochs,
     single_flight: SingleFlight,
     bus: Option<Arc<dyn InvalidationBus>>,
-    /// Until when, by the monotonic clock in milliseconds, everything that was published is known
-    /// to have been heard.
+    /// The monotonic time, in milliseconds, until which everything published counts as delivered.
     healthy_until: AtomicU64,
     outbox: Outbox,
     doubts: Doubts,
-    /// Numbers look-ups and what is to be told.
+    /// Sequence numbers of lookups and of outbox entries.
     numbers: AtomicU64,
     time_to_live: Duration,
     staleness: Duration,
     clock: Arc<dyn Clock>,
 }
 
-/// How long a write waits until other nodes are told.
-const TELL_WITHIN: Duration = Duration::from_secs(2);
+/// How long a write waits for its change to be published.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl CachedStore {
     fn of(settings: Cache, store: Arc<dyn KeyStore>, clock: Arc<dyn Clock>) -> Self {
-        let room = if settings.capacity == 0 {
+        let bytes = if settings.capacity == 0 {
             0
         } else {
             settings.bytes
         };
-        let share = room.checked_div(settings.capacity as u64).unwrap_or(0);
+        let share = bytes.checked_div(settings.capacity as u64).unwrap_or(0);
         let by_size = BySize {
             least: share.max(1),
         };
         let shared = Arc::new(Shared {
             bus: settings.bus.or_else(|| store.bus()),
             store,
-            known: Entries::with_weighter(settings.capacity, room, by_size),
+            known: Entries::with_weighter(settings.capacity, bytes, by_size),
             unknown: Entries::new(settings.unknown_capacity),
             epochs: Epochs::new(),
             single_flight: SingleFlight::default(),
@@ -121,39 +139,39 @@ impl CachedStore {
         Self { shared }
     }
 
-    /// Tells the bus what it could not be told before, or what a write left untold whose caller
-    /// went away. Every write tries it too, and so do a service's periodic jobs
-    /// ([`Portunus::maintain`](crate::Portunus::maintain)).
+    /// Publishes changes that could not be published before, or that a write left unpublished
+    /// because its caller was dropped. Every write attempts this too, as do the service's periodic
+    /// jobs ([`Portunus::maintain`](crate::Portunus::maintain)).
     ///
     /// # Errors
-    /// Where the bus still cannot be told.
+    /// Returns an error if the bus still cannot publish.
     pub async fn publish_outbox(&self) -> Result<(), StoreError> {
-        let told = self.shared.publish().await;
-        told.map_err(StoreError::unavailable)
+        let published = self.shared.publish().await;
+        published.map_err(StoreError::unavailable)
     }
 
-    /// How many changes the bus could not be told yet.
+    /// Returns how many changes are waiting to be published.
     pub(crate) fn outbox_len(&self) -> usize {
         self.shared.outbox.waiting()
     }
 
-    /// How many changes the bus was told so far.
+    /// Returns how many changes have been published so far.
     pub(crate) fn told(&self) -> u64 {
-        self.shared.outbox.told()
+        self.shared.outbox.published()
     }
 
-    /// Frees what is too old to be used.
+    /// Drops entries that are too old to be used.
     pub(crate) fn sweep(&self) {
         let (shared, now) = (&self.shared, self.shared.clock.monotonic());
         shared
             .known
-            .retain(|_, known| shared.counts(known.mark(), now));
+            .retain(|_, known| shared.is_fresh(known.mark(), now));
         shared
             .unknown
-            .retain(|_, unknown| shared.counts(unknown.mark(), now));
+            .retain(|_, unknown| shared.is_fresh(unknown.mark(), now));
     }
 
-    /// Forgets what is remembered of a key.
+    /// Drops the entries of a key.
     pub(crate) fn forget(&self, id: &KeyId) {
         self.shared.invalidated(&Invalidation {
             keys: vec![id.clone()],
@@ -161,13 +179,13 @@ impl CachedStore {
         });
     }
 
-    /// Forgets everything.
+    /// Drops all entries.
     pub fn clear(&self) {
         self.shared.invalidated(&Invalidation::everything());
     }
 
-    /// Whether the bus is known to have told everything: if not, answers live as long as the bound
-    /// on staleness.
+    /// Returns whether the bus is known to have delivered everything. Otherwise, answers are used
+    /// only within the staleness bound.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.shared.is_healthy(self.shared.clock.monotonic())
@@ -190,8 +208,13 @@ impl InvalidationListener for Shared {
     }
 
     fn caught_up(&self, age: Duration) {
-        // A proof of health is as old as the message that came back, and is good for less than the
-        // bound on staleness: what is not heard for that long is found out before it matters.
+        // Why no answer from before a change on another node is used for longer than `staleness`
+        // after the change was published: `proven` is the time up to which everything published has
+        // arrived. If a change that was published at `p` has not arrived, then `p >= proven`, so
+        // this node counts as healthy at most until `p + staleness * 3/4`. After that, it only uses
+        // answers younger than `staleness`. Those that began before `p` are too old by
+        // `p + staleness`; later ones contain the change, because publishing follows the commit.
+        // After a possible loss, the bus invalidates everything before it reports health again.
         let proven = self.clock.monotonic().saturating_sub(age);
         let until = if self.bus.as_ref().is_some_and(InvalidationBus::is_lossless) {
             u64::MAX
@@ -203,59 +226,62 @@ impl InvalidationListener for Shared {
     }
 }
 
-/// Forgets what a write is about, and keeps in mind to tell others, however the write ends: also
-/// where nobody waits for its end any more.
-struct ForgetAtLast<'a> {
+/// Invalidates what a write changes and queues it for publishing, however the write ends, including
+/// when its future is dropped.
+struct InvalidateOnDrop<'a> {
     shared: &'a Shared,
     what: Invalidation,
-    /// Whether the write has ended, and nothing of it comes later.
-    ended: bool,
+    /// Whether the write has finished, so that it cannot commit later.
+    finished: bool,
 }
 
-impl Drop for ForgetAtLast<'_> {
+impl Drop for InvalidateOnDrop<'_> {
     fn drop(&mut self) {
         let what = std::mem::take(&mut self.what);
-        if !self.ended {
-            // First the doubt: whoever looks up after what follows must not remember what it finds.
+        if !self.finished {
+            // Record the doubt first. A lookup that begins after the invalidation below may still
+            // read the old state, and must find the doubt when it tries to store its answer. One
+            // that began before has an old mark, which the invalidation makes invalid.
             self.shared.doubt(what.clone());
         }
         self.shared.invalidated(&what);
-        self.shared.is_to_be_told(what);
+        self.shared.queue_for_publishing(what);
     }
 }
 
 #[async_trait]
 impl KeyLookup for CachedStore {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-        if let Some(remembered) = self.shared.remembered(digests) {
+        if let Some(cached) = self.shared.cached_answer(digests) {
             telemetry::cache(telemetry::Cache::Keys, true);
-            return Ok(remembered);
+            return Ok(cached);
         }
         telemetry::cache(telemetry::Cache::Keys, false);
         let shared = &self.shared;
         let store = Arc::clone(&shared.store);
-        let asked: Arc<[KeyDigest]> = digests.into();
+        let queried: Arc<[KeyDigest]> = digests.into();
         let mark = shared.mark();
-        // Whoever asks now must not hear what was true before a change, or longer ago than the
-        // bound.
-        let may_join = |began: Mark| began.epoch == mark.epoch && shared.counts(began, mark.began);
+        // Equal epochs, because the joined answer is not checked again: what was read before an
+        // acknowledged change must not reach a request that begins after it.
+        let may_join =
+            |began: Mark| began.epoch == mark.epoch && shared.is_fresh(began, mark.began);
         let joined = shared.single_flight.join(
             digests,
             mark,
             may_join,
-            || shared.remembered(digests),
+            || shared.cached_answer(digests),
             || {
                 let shared = Arc::clone(shared);
                 async move {
-                    let answer = store.find(&asked).await?;
-                    shared.remember(&asked, mark, answer.as_ref());
+                    let answer = store.find(&queried).await?;
+                    shared.store_answer(&queried, mark, answer.as_ref());
                     Ok(answer)
                 }
             },
         );
         match joined {
-            Joined::Remembered(remembered) => Ok(remembered),
-            Joined::Waiting(flight) => flight.await.map_err(StoreError::shared),
+            Joined::Cached(cached) => Ok(cached),
+            Joined::Waiting(lookup) => lookup.await.map_err(StoreError::shared),
         }
     }
 
@@ -264,12 +290,12 @@ impl KeyLookup for CachedStore {
         digests: &[KeyDigest],
     ) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
         if digests.is_empty() {
-            // No other cache is needed in front of this one.
+            // An answer without waiting prevents a second cache in front of this one.
             return Some(Ok(None));
         }
-        let remembered = self.shared.remembered(digests)?;
+        let cached = self.shared.cached_answer(digests)?;
         telemetry::cache(telemetry::Cache::Keys, true);
-        Some(Ok(remembered))
+        Some(Ok(cached))
     }
 
     fn knows(&self, digests: &[KeyDigest]) -> bool {
@@ -305,29 +331,29 @@ impl KeyStore for CachedStore {
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        let mut forget = ForgetAtLast {
+        let mut write = InvalidateOnDrop {
             shared: &self.shared,
             what: Invalidation::of(batch),
-            ended: false,
+            finished: false,
         };
-        let changes_keys = !forget.what.is_empty();
+        let changes_keys = !write.what.is_empty();
         let applied = self.shared.store.apply(batch).await;
         match &applied {
-            Ok(()) => forget.ended = true,
-            Err(error) if error.is_not_published() => forget.ended = true,
+            Ok(()) => write.finished = true,
+            Err(error) if error.is_not_published() => write.finished = true,
             // Nothing was changed.
-            Err(error) if error.as_rejected().is_some() => forget.what = Invalidation::default(),
-            // It may have been applied, or will be.
+            Err(error) if error.as_rejected().is_some() => write.what = Invalidation::default(),
+            // The write may have been applied, or may still be.
             Err(_) => {}
         }
-        drop(forget);
-        let told = within(TELL_WITHIN, self.shared.publish()).await;
-        let told = told.unwrap_or_else(|| {
-            let silent = format!("the bus gave no answer within {TELL_WITHIN:?}");
-            Err(BusError::unavailable(silent))
+        drop(write);
+        let published = within(PUBLISH_TIMEOUT, self.shared.publish()).await;
+        let published = published.unwrap_or_else(|| {
+            let timeout = format!("the bus did not respond within {PUBLISH_TIMEOUT:?}");
+            Err(BusError::unavailable(timeout))
         });
         applied?;
-        match told {
+        match published {
             Err(error) if changes_keys => {
                 Err(StoreError::not_published(self.shared.time_to_live, error))
             }

@@ -1,4 +1,4 @@
-//! Why a store did not do what it was asked.
+//! Errors of stores.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use super::Rejected;
 
-/// Why a store did not do what it was asked.
+/// Error returned by a store.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct StoreError(Kind);
 
 #[derive(Debug, thiserror::Error)]
 enum Kind {
-    #[error("the key store gave no answer")]
+    #[error("the key store is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
     #[error("a stored key cannot be read: {0}")]
     Corrupt(String),
     #[error(transparent)]
     Rejected(Rejected),
     #[error(
-        "the change is applied, but other nodes could not be told of it yet; they follow within {} \
-         seconds",
+        "the change was applied, but is not published to other nodes yet; they will see it within \
+         {} seconds",
         within.as_secs_f64()
     )]
     NotPublished {
@@ -31,26 +31,27 @@ enum Kind {
 }
 
 impl StoreError {
-    /// Storage gave no answer: a lost connection, a timeout, an exhausted pool.
+    /// Creates an error for a store that does not respond: a lost connection, a timeout, an
+    /// exhausted pool.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(Kind::Unavailable(source.into()))
     }
 
-    /// What is stored cannot be understood. Say which row and which column, never a secret or
-    /// digest.
+    /// Creates an error for stored data that cannot be read. `what` names the row and the column,
+    /// never a secret or a digest.
     pub fn corrupt(what: impl Into<String>) -> Self {
         Self(Kind::Corrupt(what.into()))
     }
 
-    /// A condition of a batch did not hold, and nothing was changed.
+    /// Creates an error for a batch that was rejected without any change.
     #[must_use]
     pub fn rejected(condition: Rejected) -> Self {
         Self(Kind::Rejected(condition))
     }
 
-    /// A batch is applied, but other nodes could not be told of it yet: they may use what they
-    /// remember for this long. For caches in front of a store; whoever sees this must not do the same
-    /// again under other conditions, because it is done.
+    /// Creates an error for a batch that was applied but not yet published to other nodes, which
+    /// may use cached answers for this long. For caches in front of a store. A caller must not
+    /// repeat the batch under other conditions, because it has been applied.
     pub fn not_published(
         within: Duration,
         source: impl Into<Box<dyn Error + Send + Sync>>,
@@ -59,7 +60,7 @@ impl StoreError {
         Self(Kind::NotPublished { within, source })
     }
 
-    /// The same error, which several wait for.
+    /// Returns an error that several waiters share.
     pub(crate) fn shared(error: Arc<Self>) -> Self {
         match Arc::try_unwrap(error) {
             Ok(error) => error,
@@ -71,22 +72,22 @@ impl StoreError {
         }
     }
 
-    /// Whether the batch is applied all the same, and only other nodes could not be told yet.
+    /// Returns whether the batch was applied, but not yet published to other nodes.
     #[must_use]
     pub const fn is_not_published(&self) -> bool {
         matches!(self.0, Kind::NotPublished { .. })
     }
 
-    /// Whether what is stored cannot be understood.
+    /// Returns whether stored data cannot be read.
     #[must_use]
     pub const fn is_corrupt(&self) -> bool {
         matches!(self.0, Kind::Corrupt(_))
     }
 
-    /// What cannot be understood, if that is what happened.
+    /// Returns the name of the data that cannot be read.
     ///
     /// # Errors
-    /// Any other error, as it is.
+    /// Returns any other error unchanged.
     pub(crate) fn into_corrupt(self) -> Result<String, Self> {
         match self.0 {
             Kind::Corrupt(what) => Ok(what),
@@ -94,7 +95,7 @@ impl StoreError {
         }
     }
 
-    /// The condition that did not hold, if that is what happened.
+    /// Returns why a batch was rejected, if it was.
     #[must_use]
     pub fn as_rejected(&self) -> Option<&Rejected> {
         match &self.0 {

@@ -1,4 +1,4 @@
-//! Lists of keys, page by page.
+//! Paged lists of keys.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -6,36 +6,38 @@ use std::time::SystemTime;
 
 use crate::key::{Environment, KeyId, KeyRecord, KeyStatus, TenantId, WorkspaceId};
 
-/// Which records, and which page of them.
+/// A filter for records, and a position within the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListQuery {
-    /// Of this tenant only; of all if absent.
+    /// Only keys of this tenant; `None` for all tenants.
     pub tenant: Option<TenantId>,
-    /// Without the workspace-scoped keys that reach any workspace but these; with all if absent.
+    /// Excludes workspace-scoped keys that reach a workspace outside this list; `None` excludes no
+    /// key.
     pub within_workspaces: Option<Vec<WorkspaceId>>,
-    /// In this state at `now` only.
+    /// Only keys with this status at `now`.
     pub status: Option<KeyStatus>,
-    /// The instant at which states are told.
+    /// The instant at which statuses are determined.
     pub now: SystemTime,
-    /// Of this environment only.
+    /// Only keys of this environment.
     pub environment: Option<Environment>,
-    /// With this in the name, description or masked secret, whatever the case (ASCII).
+    /// Only keys whose name, description or masked secret contains this string, ignoring ASCII
+    /// case.
     pub text: Option<String>,
-    /// At most this many, 1 to 500: a store takes 0 for 1, and more for 500.
+    /// The maximum number of records, 1 to 500. The store clamps other values.
     pub limit: usize,
-    /// After this place in the order.
+    /// Only records after this position.
     pub after: Option<Cursor>,
 }
 
 impl ListQuery {
-    /// The most records that a store looks at for one page.
+    /// The maximum number of records that a store examines for one page.
     pub const MOST_SCANNED: usize = 10_000;
 
-    /// The most keys of one page.
+    /// The maximum number of records on one page.
     const LONGEST: usize = 500;
 
-    /// The first page of all records, 50 of them.
+    /// Creates a query for the first page of all records, with a limit of 50.
     #[must_use]
     pub fn new(now: SystemTime) -> Self {
         Self {
@@ -50,7 +52,8 @@ impl ListQuery {
         }
     }
 
-    /// Whether a record belongs into the list. Where a store cannot ask its database, it asks this.
+    /// Returns whether a record matches the filter. For stores that cannot filter in their
+    /// database.
     #[must_use]
     pub fn selects(&self, record: &KeyRecord) -> bool {
         let has = |text: &str, part: &str| {
@@ -85,8 +88,8 @@ impl ListQuery {
 }
 
 impl ListQuery {
-    /// The page of these records, which come in the order of lists ([`Cursor`]) and may begin
-    /// anywhere: for a store that has them at hand, and cannot ask its database.
+    /// Returns the page of these records, which must be in list order ([`Cursor`]) and may start
+    /// anywhere. For stores that cannot page in their database.
     pub fn page(&self, records: impl IntoIterator<Item = Arc<KeyRecord>>) -> Page {
         let limit = self.limit.clamp(1, Self::LONGEST);
         let is_before = |record: &Arc<KeyRecord>| {
@@ -112,24 +115,25 @@ impl ListQuery {
     }
 }
 
-/// A place in the order of a list: newest first, then by id. Places are ordered as lists are.
+/// A position in a list. Lists are ordered from newest to oldest and then by id; cursors compare in
+/// the same order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cursor {
-    /// When the last record of the page was made.
+    /// The creation time of the last record on the page.
     pub created_at: SystemTime,
-    /// Its id.
+    /// The id of the last record on the page.
     pub id: KeyId,
 }
 
 impl Cursor {
-    /// The place of this key.
+    /// Creates a cursor.
     #[must_use]
     pub fn new(created_at: SystemTime, id: KeyId) -> Self {
         Self { created_at, id }
     }
 
-    /// Where a record stands.
+    /// Returns the position of a record.
     #[must_use]
     pub fn of(record: &KeyRecord) -> Self {
         Self::new(record.created_at, record.id.clone())
@@ -155,18 +159,18 @@ impl PartialOrd for Cursor {
 pub struct Page {
     /// The records, newest first.
     pub items: Vec<Arc<KeyRecord>>,
-    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
-    /// and still have a next.
+    /// The position of the next page, if there is one. A page may be shorter than the limit, or
+    /// empty, and still have a next one.
     pub next: Option<Cursor>,
-    /// The rows in this part of the list that cannot be read and were left out, as
-    /// [`StoreError::corrupt`](super::StoreError::corrupt) names them: row and column, never what
-    /// stands there. They count towards the limit. In the list of a tenant, only rows that are
-    /// known to be its own.
+    /// Names of unreadable rows that were omitted from this part of the list, in the form of
+    /// [`StoreError::corrupt`](super::StoreError::corrupt): row and column, never the content. They
+    /// count towards the limit. If the query names a tenant, only rows that are known to belong to
+    /// it are named.
     pub corrupt: Vec<String>,
 }
 
 impl Page {
-    /// A page of records, all of which could be read.
+    /// Creates a page without unreadable rows.
     #[must_use]
     pub fn new(items: Vec<Arc<KeyRecord>>, next: Option<Cursor>) -> Self {
         let corrupt = Vec::new();

@@ -1,7 +1,7 @@
-//! Keys in memory: for tests, demos, and services whose keys come from configuration.
+//! An in-memory key store for tests, demos, and services whose keys come from configuration.
 //!
-//! One mutex orders all writes; look-ups by digest go to a concurrent map and wait for nobody. A
-//! batch changes the rows in place, and is taken back where it fails.
+//! One mutex orders all writes. Lookups by digest use a concurrent map and do not wait. A batch
+//! changes the rows in place and is rolled back if it fails.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
-/// A [`KeyStore`] in memory. Cloning shares the keys.
+/// A [`KeyStore`] in memory. Clones share the keys.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
@@ -28,9 +28,9 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Shared {
     by_digest: ByDigest,
-    /// Every digest that a key had before its present one, or ever had before it was deleted.
+    /// Every digest that a key had before its current one, or had before it was deleted.
     former: papaya::HashMap<KeyDigest, Match, BuildHasherDefault<FirstWord>>,
-    /// Raised between a batch's insertions into the map and its removals.
+    /// Incremented between a batch's insertions into the map and its removals.
     generation: AtomicU64,
     state: Mutex<State>,
 }
@@ -40,13 +40,13 @@ type ByDigest = papaya::HashMap<KeyDigest, Arc<StoredKey>, BuildHasherDefault<Fi
 #[derive(Default)]
 struct State {
     keys: HashMap<KeyId, KeyRow>,
-    /// The keys that are not deleted, in the order of lists.
+    /// The keys that are not deleted, in list order.
     order: BTreeSet<Cursor>,
     digests_ever: HashMap<KeyDigest, KeyId>,
     primaries: HashMap<OwnerRef, KeyId>,
 }
 
-/// The hasher for digests, which are uniform already.
+/// A hasher for digests, which are already uniformly distributed.
 #[derive(Default)]
 struct FirstWord(u64);
 
@@ -58,7 +58,7 @@ impl Hasher for FirstWord {
         self.0 = word;
     }
     fn write(&mut self, bytes: &[u8]) {
-        // Only digests are hashed, and they write one word; anything else still spreads.
+        // Only digests are hashed, and they write one word; any other input must still spread.
         for &byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(byte);
         }
@@ -66,7 +66,7 @@ impl Hasher for FirstWord {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -92,8 +92,10 @@ impl MemoryStore {
                 None => former.get(digest).cloned(),
             };
             let found = StoredKey::of_one_secret(digests, matched);
-            // A key that moved from one of the digests to another meanwhile may have been missed
-            // under both.
+            // A key that moved between two of the digests during the loop may have been missed at
+            // both. `publish` inserts it under the new digest, raises the generation, then removes
+            // it from the old one. If the generation is unchanged, a removal seen here is from an
+            // earlier batch, whose insertions were visible throughout.
             if before == self.shared.generation.load(Ordering::SeqCst) {
                 return found;
             }
@@ -157,7 +159,7 @@ impl KeyStore for MemoryStore {
         let applied = edit.apply(batch);
         let undo = edit.undo;
         match &applied {
-            // Published before the lock is given back and before the caller hears of it.
+            // Published before the lock is released and before the caller gets the result.
             Ok(()) => undo.publish(&state, &self.shared),
             Err(_) => undo.restore(&mut state),
         }
@@ -220,7 +222,7 @@ impl UsageStore for MemoryStore {
     }
 }
 
-/// A batch at work.
+/// A batch that is being applied.
 struct Edit<'a> {
     state: &'a mut State,
     undo: Undo,
@@ -284,18 +286,18 @@ impl KeyRows for Edit<'_> {
     }
 }
 
-/// What a batch has changed, each time with what there was before: enough to take the batch back,
-/// and to know what to publish.
+/// The previous values of everything that a batch has changed: enough to roll it back, and to know
+/// what to publish.
 #[derive(Default)]
 struct Undo {
     rows: Vec<(KeyId, Option<KeyRow>)>,
     primaries: Vec<(OwnerRef, Option<KeyId>)>,
-    /// Digests that the batch made known.
+    /// Digests that the batch used for the first time.
     fresh: Vec<KeyDigest>,
 }
 
 impl Undo {
-    /// The last change first.
+    /// Rolls back, last change first.
     fn restore(self, state: &mut State) {
         for (id, before) in self.rows.into_iter().rev() {
             if let Some(after) = state.keys.remove(&id) {

@@ -1,10 +1,10 @@
-//! Where keys are kept: the traits that a host's own storage implements, and a store in memory.
+//! Persistent storage for API keys: the traits that a host implements, and an in-memory store.
 //!
-//! Authentication needs a [`KeyLookup`], which finds keys by digest. Managing keys needs a
-//! [`KeyStore`], which also lists them by page and takes one kind of write: a batch of changes under
-//! conditions, applied whole or not at all. Issue, rotate, revoke and make-primary are each one such
-//! batch, so that no store needs to know what they mean. A [`UsageStore`] keeps counts beside the
-//! keys, where somebody wants them. Secrets never reach a store.
+//! Authentication needs a [`KeyLookup`], which finds keys by digest. Key management needs a
+//! [`KeyStore`], which also lists keys by page and accepts one kind of write: a batch of changes
+//! under conditions, applied as a whole or not at all. Issue, rotate, revoke and make-primary are
+//! each one such batch, so a store does not need to know their meaning. A [`UsageStore`] optionally
+//! counts uses. Secrets never reach a store.
 
 mod bus;
 mod cached;
@@ -40,39 +40,42 @@ use self::signing::SigningStore;
 use crate::key::{KeyDigest, KeyId, KeyRecord, Owner, TenantId, UserId};
 use crate::pointer::to_the_pointee;
 
-/// Finds keys by digest: all that authentication needs.
+/// Finds keys by digest. This is all that authentication needs.
 ///
 /// # What an implementation promises
-/// - [`find`](Self::find) compares whole digests with their schemes, and reads from where writes
-///   are acknowledged, never from a replica that may lag.
-/// - A record comes back as it was written: each character of its texts, an empty list as empty and
-///   an absent one as absent, and times up to [`MAX_TIME`](crate::key::MAX_TIME) to the millisecond
-///   at least. Whatever is cut from a time is cut before it decides about states.
-/// - What cannot be read (a corrupt expiry, an unknown scheme) is [`StoreError::corrupt`], never an
-///   absent value and never an absent key.
-/// - Its `Debug` shows no digests.
+/// - [`find`](Self::find) compares whole digests with their schemes. It reads from where writes are
+///   acknowledged, never from a replica that may lag.
+/// - A record is returned as it was written: every character of its strings, an empty list as empty
+///   and an absent one as absent, and times up to [`MAX_TIME`](crate::key::MAX_TIME) with at least
+///   millisecond precision. If times are truncated, statuses are determined from the truncated
+///   times.
+/// - Unreadable data (a corrupt expiry, an unknown scheme) is reported as [`StoreError::corrupt`],
+///   never as an absent value or an absent key.
+/// - `Debug` shows no digests.
 ///
-/// `Arc` and `Box` of a look-up are look-ups.
+/// `Arc` and `Box` of a lookup are lookups.
 #[async_trait]
 pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
-    /// The key stored under one of these digests, with that digest, in one trip; also one that is
-    /// revoked, disabled or expired. They are all of one secret, under different schemes, the newest
-    /// first; which of several matches counts is the rule of [`StoredKey::of_one_secret`]. `None`
-    /// means that there is no such key, that it is deleted, or that no digest was given.
+    /// Returns the key stored under one of these digests, together with that digest, in one round
+    /// trip. Revoked, disabled and expired keys are returned too. All digests belong to one secret,
+    /// under different schemes, newest first; [`StoredKey::of_one_secret`] defines which of several
+    /// matches counts. Returns `None` if there is no such key, if it is deleted, or if no digest is
+    /// given.
     ///
-    /// While a key is rehashed, each look-up for both digests finds it.
+    /// While a key is being rehashed, every lookup with both digests finds it.
     ///
-    /// The answer names the other keys on which it depends ([`StoredKey::others`]), as the rule does.
-    /// A cache in front of the store forgets the answer when one of them changes; it would otherwise
-    /// let the secret pass after it was ended under another digest.
+    /// The answer names the other keys on which it depends ([`StoredKey::others`]), as defined by
+    /// the same rule. A cache in front of the store drops the answer when one of them changes;
+    /// otherwise it would accept a secret that was revoked under another digest.
     ///
     /// # Errors
-    /// Where storage gives no answer. The request is then refused with 503, never with 401.
+    /// Returns an error if the store does not respond. The request is then refused with 503, never
+    /// with 401.
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError>;
 
-    /// The same as [`find`](Self::find), for stores that can answer without waiting; `None` (the
-    /// default) says that this one must be awaited. A store that never needs to be awaited also
-    /// answers when no digest is given: then no cache is put in front of it.
+    /// Like [`find`](Self::find), for stores that can answer without waiting. `None`, the default,
+    /// means that the store must be awaited. A store that never needs to be awaited also answers if
+    /// no digest is given; it then gets no cache in front of it.
     fn find_now(
         &self,
         digests: &[KeyDigest],
@@ -81,149 +84,154 @@ pub trait KeyLookup: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Whether a key was found under one of these digests lately, by what is remembered of earlier
-    /// look-ups, however stale that is: such a key is looked up whatever its client's neighbours have
-    /// failed. `false`, the default, for stores that remember nothing.
+    /// Returns whether a key was recently found under one of these digests according to a cache of
+    /// earlier lookups, however stale. Such a key is looked up regardless of failures by other
+    /// clients at its address. Defaults to `false`, for stores that cache nothing.
     fn knows(&self, digests: &[KeyDigest]) -> bool {
         let _ = digests;
         false
     }
 
-    /// A bus on which the changes of all nodes are heard, started for one cache; `None` (the default)
-    /// says that nobody tells: a cache then uses no answer for longer than its bound on staleness.
+    /// Returns a bus that reports the changes of all nodes, started for one cache. With `None`, the
+    /// default, changes are not reported, and a cache uses no answer for longer than its staleness
+    /// bound.
     fn bus(&self) -> Option<Arc<dyn InvalidationBus>> {
         None
     }
 }
 
-/// Keeps keys: all that managing them needs, beside [`KeyLookup`].
+/// Stores keys. Together with [`KeyLookup`], this is all that key management needs.
 ///
 /// # What an implementation promises
 /// - [`apply`](Self::apply) is atomic and isolated: its conditions hold at the instant at which its
-///   changes happen, no read sees a part of it, and when it returns, every later read sees all.
-/// - A record comes back as it was written, by every call alike, as [`KeyLookup`] says. Whatever is
-///   cut from a time is cut before it decides about order, cursors and states.
-/// - Usage and signing states stand beside the record: to write them is no new version, and updates
-///   and rehashes keep them.
-/// - Lists alone leave a row out that cannot be read, and name it ([`Page::corrupt`]).
-/// - When [`Change::Delete`] deletes a key, its usage is gone with it, by the hour too. Hours beyond
-///   those of a year may be left to [`UsageStore::forget_usage_before`], unseen.
-/// - Ids are put in order by their bytes, whatever language a database sorts by.
-/// - Its `Debug` shows neither digests nor signing states.
+///   changes are made, no read sees only a part of them, and every read after it returns sees all
+///   of them.
+/// - Every call returns a record as it was written, as specified for [`KeyLookup`]. If times are
+///   truncated, order, cursors and statuses are determined from the truncated times.
+/// - Usage and signing states are stored beside the record: writing them does not change the
+///   version, and updates and rehashes keep them.
+/// - Only lists omit unreadable rows; they name them in [`Page::corrupt`].
+/// - [`Change::Delete`] also deletes the key's usage, including that by the hour. Hours older than
+///   a year may remain, invisible, until [`UsageStore::forget_usage_before`].
+/// - Ids are ordered by their bytes, regardless of the database's collation.
+/// - `Debug` shows neither digests nor signing states.
 ///
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]
 pub trait KeyStore: KeyLookup {
-    /// One record, by id. Deleted keys are not found. Whoever changes or ends a key asks this first:
-    /// it waits for no list.
+    /// Returns the record with this id, or `None` if there is none or the key is deleted. Changes
+    /// of a key start with this call, so it must not wait for lists.
     ///
     /// # Errors
-    /// Where storage gives no answer.
+    /// Returns an error if the store does not respond.
     async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError>;
 
-    /// One page of the records that [`ListQuery::selects`] lets through, without deleted keys: by the
-    /// time at which they were made, the newest first, and then by id.
+    /// Returns one page of the records that [`ListQuery::selects`] accepts, without deleted keys,
+    /// ordered by creation time from newest to oldest, and then by id.
     ///
-    /// A page starts after a place and not after a number of keys, whether or not a key stands there:
-    /// keys that come and go between pages skip and repeat no other. Where no key follows, there is
-    /// no [`next`](Page::next).
+    /// A page starts after a position, not after a number of keys, whether or not there still is a
+    /// key at that position. Keys that are added or removed between pages therefore cause no other
+    /// key to be skipped or repeated. If no key follows, there is no [`next`](Page::next).
     ///
-    /// With a tenant, a row that cannot be read is named only where it is known to be this tenant's;
-    /// others are left out without a word. Operators of that tenant see the names.
+    /// If the query names a tenant, an unreadable row is named only if it is known to belong to
+    /// that tenant, whose operators see the names; other unreadable rows are omitted silently.
     ///
-    /// The store itself takes a limit of 0 for 1, and one above 500 for 500. It looks at
-    /// [`ListQuery::MOST_SCANNED`] records at most: where a filter lets too few of them through, the
-    /// page is short, even empty, and has a [`next`](Page::next). Without filters beyond the
-    /// tenant, every page but the last is full.
+    /// The store itself treats a limit of 0 as 1, and one above 500 as 500. It examines at most
+    /// [`ListQuery::MOST_SCANNED`] records: if a filter accepts too few of them, the page is short
+    /// or even empty, and has a [`next`](Page::next). Without filters other than the tenant, every
+    /// page except the last is full.
     ///
     /// # Errors
-    /// Where storage gives no answer.
+    /// Returns an error if the store does not respond.
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
 
-    /// The primary key of each of these owners at an instant: the one that was set
-    /// ([`Change::SetPrimary`]), if it still [can be](KeyRecord::can_be_primary); else the newest of
-    /// the owner's keys that can, by time and then by id. So there is exactly one while there is any
-    /// such key. Each [`OwnerRef`] has its own: what is set for a tenant is not set for the tenant
-    /// itself or for its users.
+    /// Returns the primary key of each of these owners at an instant: the one that was set
+    /// ([`Change::SetPrimary`]) if it still [can be primary](KeyRecord::can_be_primary), or else
+    /// the newest of the owner's keys that can, by creation time and then by id. There is therefore
+    /// exactly one as long as such a key exists. Each [`OwnerRef`] has its own: a key set for
+    /// [`OwnerRef::Tenant`] is not set for the tenant's own keys or for its users.
     ///
-    /// As many answers as owners, in their order, in one trip where the store can; `None` also where
-    /// the key cannot be read.
+    /// Returns as many answers as there are owners, in their order, in one round trip if the store
+    /// can. An answer is also `None` if the key cannot be read.
     ///
     /// # Errors
-    /// Where storage gives no answer.
+    /// Returns an error if the store does not respond.
     async fn primaries(
         &self,
         owners: &[OwnerRef],
         at: SystemTime,
     ) -> Result<Vec<Option<KeyId>>, StoreError>;
 
-    /// The primary key of one owner, as [`primaries`](Self::primaries) tells it, for whoever changes
-    /// or signs with it. A store whose rows can be corrupt answers itself: a primary key that cannot
-    /// be read is an error here.
+    /// Returns the primary key of one owner, as defined for [`primaries`](Self::primaries), for
+    /// callers that change it or sign with it. A store whose rows can be corrupt must override this
+    /// method: a primary key that cannot be read is an error here.
     ///
     /// # Errors
-    /// Where storage gives no answer.
+    /// Returns an error if the store does not respond.
     async fn primary(&self, owner: &OwnerRef, at: SystemTime) -> Result<Option<KeyId>, StoreError> {
         let primaries = self.primaries(std::slice::from_ref(owner), at).await?;
         Ok(primaries.into_iter().next().flatten())
     }
 
-    /// Applies all changes of a batch if all of its conditions hold, else none. Each change sees those
-    /// before it. Without changes, the conditions are checked all the same.
+    /// Applies all changes of a batch if all its conditions hold, and none otherwise. Each change
+    /// sees the preceding ones. A batch without changes still checks its conditions.
     ///
     /// # Errors
-    /// [`StoreError::rejected`] with the first condition or change that failed, in the order: what must
-    /// hold before the changes, the changes, what must hold after them. Whatever names a key that is
-    /// not there, or deleted, fails as [`Rejected::Missing`]. Or storage giving no answer.
-    /// In the latter case the batch may have been applied: whoever retries must make the retry
-    /// harmless, as versions do.
+    /// Returns [`StoreError::rejected`] with the first condition or change that failed. They are
+    /// checked in this order: the conditions on the state before the changes, the changes, the
+    /// conditions on the state after them. A condition or change for a key that does not exist or
+    /// is deleted fails as [`Rejected::Missing`].
+    ///
+    /// Returns another error if the store does not respond. The batch may have been applied in this
+    /// case: a caller that retries must make the retry harmless, as versions do.
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
 
-    /// Where the uses of these keys are counted; `None` (the default) where they are not.
+    /// Returns the store that counts the uses of these keys; `None`, the default, if uses are not
+    /// counted.
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {
         None
     }
 
-    /// Where the states that sign events are read ([`Change::SetSigning`]); `None` (the default)
-    /// where they are not kept.
+    /// Returns the store of the states that sign events ([`Change::SetSigning`]); `None`, the
+    /// default, if states are not kept.
     fn signing(&self) -> Option<Arc<dyn SigningStore>> {
         None
     }
 }
 
-/// Keeps how often keys were used, beside the keys.
+/// Stores how often keys were used, beside the keys.
 ///
 /// # What an implementation promises
-/// - The counts of a key that is deleted are gone with it ([`KeyStore`]), and ids that no key has
-///   get none.
-/// - To count is no new version of a record, and changes nothing else of a key.
+/// - Deleting a key deletes its counts ([`KeyStore`]), and ids without a key get no counts.
+/// - Counting does not change a record's version or anything else about a key.
 ///
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]
 pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
-    /// Adds usage that was counted in memory, as [`Usage::add`] does, however many do so at once; a
-    /// batch may name a key several times. Times never move back, a count that would overflow stays at
-    /// the largest number (of 63 bits at least), and ids that are not there are skipped.
+    /// Adds usage that was counted in memory, as [`Usage::add`] does, regardless of how many calls
+    /// run at once. A batch may name a key several times. Times never move back, a count that would
+    /// overflow stays at the maximum (of at least 63 bits), and ids that do not exist are skipped.
     ///
     /// # Errors
-    /// Where storage gives no answer. Nothing of the batch may be kept then: it is sent again.
+    /// Returns an error if the store does not respond. Nothing of the batch may be kept in this
+    /// case, because it is sent again.
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError>;
 
-    /// How each of these keys has been used: as many answers as ids, in their order, and nothing yet
-    /// where a key is not there.
+    /// Returns the usage of each of these keys: as many answers as ids, in their order, with a zero
+    /// usage for ids that do not exist.
     ///
     /// # Errors
-    /// [`StoreError::corrupt`] where the counts of one of them cannot be read. Or storage giving no
-    /// answer.
+    /// Returns [`StoreError::corrupt`] if the counts of one of the keys cannot be read, or another
+    /// error if the store does not respond.
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError>;
 
-    /// How often a key was used in each hour from the one of `from` to before `to`, the oldest
-    /// first; hours without use are left out, and so are all hours of a deleted key. A delta counts
-    /// into the hour of its last use. Where `to` is not after `from`, there are none. A row that
-    /// cannot be read is left out and named ([`UsageByHour::corrupt`]).
+    /// Returns how often a key was used in each hour, from the one that contains `from` to the last
+    /// that starts before `to`, oldest first. Hours without use are omitted, as are all hours of a
+    /// deleted key. A delta counts towards the hour of its last use. If `to` is not after `from`,
+    /// the result is empty. Unreadable rows are omitted and named in [`UsageByHour::corrupt`].
     ///
     /// # Errors
-    /// Where storage gives no answer.
+    /// Returns an error if the store does not respond.
     async fn usage_by_hour(
         &self,
         id: &KeyId,
@@ -231,29 +239,29 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
         to: SystemTime,
     ) -> Result<UsageByHour, StoreError>;
 
-    /// Forgets the counts of hours that ended before this instant, not of one that ends just then;
-    /// totals stay. Returns how many hours of keys that were.
+    /// Deletes the counts of hours that ended before this instant (not of one that ends exactly
+    /// then) and keeps the totals. Returns the number of deleted hours of keys.
     ///
     /// # Errors
-    /// Where storage gives no answer.
+    /// Returns an error if the store does not respond.
     async fn forget_usage_before(&self, before: SystemTime) -> Result<u64, StoreError>;
 }
 
-/// Whose quota and whose primary key.
+/// An owner of keys, for quotas and primary keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OwnerRef {
-    /// All keys of a tenant, whoever of it owns them.
+    /// All keys of a tenant, including those of its users.
     Tenant(TenantId),
-    /// The keys of a tenant that are no user's.
+    /// The keys of a tenant that do not belong to a user.
     TenantItself(TenantId),
     /// The keys of one user of a tenant.
     User(TenantId, UserId),
 }
 
 impl OwnerRef {
-    /// Who owns a key: the user, where there is one, else the tenant itself.
+    /// Returns the owner of a key: the user if there is one, or else the tenant itself.
     #[must_use]
     pub fn of(owner: &Owner) -> Self {
         match &owner.user_id {
@@ -262,7 +270,7 @@ impl OwnerRef {
         }
     }
 
-    /// Whether a key is among those meant.
+    /// Returns whether a key belongs to this owner.
     #[must_use]
     pub fn includes(&self, record: &KeyRecord) -> bool {
         match self {

@@ -1,5 +1,5 @@
-//! What a batch does to the rows of a store, written once: for every store that can look at its rows
-//! and change them in one transaction, in memory or elsewhere.
+//! The effect of a batch on a store's rows, written once for every store that can read and change
+//! its rows in one transaction, in memory or elsewhere.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,32 +12,32 @@ use super::{
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, Owner, SigningState};
 
-/// All that a store keeps of a key; also of one that is deleted, so that its id and its digests stay
-/// known.
+/// Everything that a store keeps about a key. Rows of deleted keys are kept too, so that their ids
+/// and digests remain reserved.
 ///
-/// `serde` writes and reads all of it, digests and signing states in hexadecimal: for the store's own
-/// file, and nothing else. `Debug` shows neither.
+/// `serde` writes and reads all fields, with digests and signing states in hexadecimal: use it only
+/// for the store's own file. `Debug` shows neither.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyRow {
-    /// The digest that the key is found by.
+    /// The digest by which the key is found.
     pub digest: KeyDigest,
-    /// The digests that it had before.
+    /// The digests that the key had before.
     pub former: Vec<KeyDigest>,
-    /// The record. Of a deleted key, little more than its id and its tenant.
+    /// The record. For a deleted key, little more than its id and tenant.
     pub record: Arc<KeyRecord>,
-    /// What it signs events with: a secret.
+    /// The state that the key signs events with, a secret.
     pub signing: Option<SigningState>,
-    /// How it has been used.
+    /// The key's usage.
     pub usage: Usage,
-    /// The same by the hour.
+    /// The key's usage by the hour.
     pub by_hour: Arc<UsageByHour>,
-    /// Whether the key is deleted: nobody finds it any more.
+    /// Whether the key is deleted, so that it is no longer found.
     pub deleted: bool,
 }
 
 impl KeyRow {
-    /// The row of a new key.
+    /// Creates the row of a new key.
     fn new(digest: KeyDigest, record: KeyRecord) -> Self {
         Self {
             digest,
@@ -50,12 +50,12 @@ impl KeyRow {
         }
     }
 
-    /// Every digest that the key has or ever had.
+    /// Returns every digest that the key has or had.
     pub fn digests(&self) -> impl Iterator<Item = &KeyDigest> {
         std::iter::once(&self.digest).chain(&self.former)
     }
 
-    /// What a look-up makes of the row under one of its digests.
+    /// Returns the lookup entry for this row under one of its digests.
     #[must_use]
     pub fn matched(&self, digest: &KeyDigest) -> Match {
         let (record, tenant) = (&self.record, &self.record.owner.tenant_id);
@@ -69,51 +69,53 @@ impl KeyRow {
     }
 }
 
-/// The rows of a store as one transaction sees them. From six small calls follow those that are hard
-/// to get right: each does what the call of its name promises, of [`KeyLookup`](super::KeyLookup),
-/// [`KeyStore`](super::KeyStore) and [`UsageStore`](super::UsageStore).
+/// The rows of a store within one transaction. Six small required methods provide the ones that are
+/// hard to get right; each does what the method of the same name of
+/// [`KeyLookup`](super::KeyLookup), [`KeyStore`](super::KeyStore) or
+/// [`UsageStore`](super::UsageStore) specifies.
 ///
-/// The transaction is the store's: while it lasts nobody else writes, nobody else sees what it has
-/// put, and where [`apply`](Self::apply) fails, all of that is undone.
+/// The store supplies the transaction: no one else writes during it, or sees what it has put, and
+/// everything is rolled back if [`apply`](Self::apply) fails.
 pub trait KeyRows {
-    /// The row of this id, also of a deleted key.
+    /// Returns the row with this id, including that of a deleted key.
     ///
     /// # Errors
-    /// Where storage gives no answer, or one that cannot be understood.
+    /// Returns an error if the store does not respond, or if the row cannot be read.
     fn by_id(&self, id: &KeyId) -> Result<Option<KeyRow>, StoreError>;
 
-    /// The row that has this digest, or ever had it, also of a deleted key.
+    /// Returns the row that has this digest, or ever had it, including that of a deleted key.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
     fn by_digest(&self, digest: &KeyDigest) -> Result<Option<KeyRow>, StoreError>;
 
-    /// The records that an owner [includes](OwnerRef::includes), or all of them, without those of
-    /// deleted keys, in any order.
+    /// Returns the records that an owner [includes](OwnerRef::includes), or all records, without
+    /// those of deleted keys, in any order.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
     fn records(&self, of: Option<&OwnerRef>) -> Result<Vec<Arc<KeyRecord>>, StoreError>;
 
-    /// The primary key that was set for exactly this owner, whether or not it is there.
+    /// Returns the primary key that was set for exactly this owner, whether or not the key exists.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
     fn primary_set(&self, owner: &OwnerRef) -> Result<Option<KeyId>, StoreError>;
 
-    /// Keeps a row, in the place of the one with its id, and each of its digests as one of this id.
+    /// Stores a row in place of the one with the same id, and assigns each of its digests to this
+    /// id.
     ///
     /// # Errors
-    /// Where storage cannot.
+    /// Returns an error if the store cannot write.
     fn put(&mut self, row: KeyRow) -> Result<(), StoreError>;
 
-    /// Sets the primary key of exactly this owner, or that none is set.
+    /// Sets or clears the primary key of exactly this owner.
     ///
     /// # Errors
-    /// Where storage cannot.
+    /// Returns an error if the store cannot write.
     fn put_primary(&mut self, owner: &OwnerRef, key: Option<KeyId>) -> Result<(), StoreError>;
 
-    /// The row of a key, unless it is deleted.
+    /// Returns the row of a key, unless the key is deleted.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
@@ -121,7 +123,7 @@ pub trait KeyRows {
         Ok(self.by_id(id)?.filter(|row| !row.deleted))
     }
 
-    /// The key that a secret has, by its digests.
+    /// Returns the key that a secret belongs to, by its digests.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
@@ -132,14 +134,14 @@ pub trait KeyRows {
             matches.push((digest, row.map(|row| row.matched(digest))));
         }
         let matched = |digest: &KeyDigest| {
-            let found = matches.iter().find(|(asked, _)| *asked == digest);
+            let found = matches.iter().find(|(queried, _)| *queried == digest);
             found.and_then(|(_, matched)| matched.clone())
         };
         Ok(StoredKey::of_one_secret(digests, matched))
     }
 
-    /// The primary key of an owner at an instant: the one that was set, if it still can be, else the
-    /// newest that can.
+    /// Returns the primary key of an owner at an instant: the one that was set if it still can be
+    /// primary, or else the newest key that can.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
@@ -157,10 +159,10 @@ pub trait KeyRows {
         Ok(newest.map(|record| record.id.clone()))
     }
 
-    /// The primary keys of several owners, in their order.
+    /// Returns the primary keys of several owners, in their order.
     ///
     /// # Errors
-    /// As for [`by_id`](Self::by_id), but that a key which cannot be read counts as none.
+    /// As for [`by_id`](Self::by_id), except that a key that cannot be read counts as no key.
     fn primaries(
         &self,
         owners: &[OwnerRef],
@@ -173,7 +175,7 @@ pub trait KeyRows {
         owners.iter().map(primary).collect()
     }
 
-    /// A page of the records.
+    /// Returns a page of the records.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
@@ -184,10 +186,10 @@ pub trait KeyRows {
         Ok(query.page(records))
     }
 
-    /// Adds uses to the rows of their keys, as far as these are there.
+    /// Adds uses to the rows of their keys, and skips keys that do not exist.
     ///
     /// # Errors
-    /// As for [`put`](Self::put). What was put until then is to be undone.
+    /// As for [`put`](Self::put). The store must then roll back what was put.
     fn record_usage(&mut self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         for delta in batch {
             if let Some(mut row) = self.live(&delta.id)? {
@@ -199,7 +201,7 @@ pub trait KeyRows {
         Ok(())
     }
 
-    /// How each of these keys has been used.
+    /// Returns the usage of each of these keys.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
@@ -208,7 +210,7 @@ pub trait KeyRows {
         ids.iter().map(usage).collect()
     }
 
-    /// How often a key was used, by the hour.
+    /// Returns the usage of a key by the hour.
     ///
     /// # Errors
     /// As for [`by_id`](Self::by_id).
@@ -222,10 +224,10 @@ pub trait KeyRows {
         Ok(row.map_or_else(UsageByHour::default, |row| row.by_hour.between(from, to)))
     }
 
-    /// Forgets the hours of all keys that ended before an instant; returns how many.
+    /// Deletes the hours of all keys that ended before an instant, and returns their number.
     ///
     /// # Errors
-    /// As for [`put`](Self::put). What was put until then is to be undone.
+    /// As for [`put`](Self::put). The store must then roll back what was put.
     fn forget_usage_before(&mut self, before: SystemTime) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         for record in self.records(None)? {
@@ -237,10 +239,11 @@ pub trait KeyRows {
         Ok(forgotten)
     }
 
-    /// Makes the changes of a batch, if its conditions hold.
+    /// Applies the changes of a batch if its conditions hold.
     ///
     /// # Errors
-    /// As for [`KeyStore::apply`](super::KeyStore::apply). What was put until then is to be undone.
+    /// As for [`KeyStore::apply`](super::KeyStore::apply). The store must then roll back what was
+    /// put.
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
         let counts = |of: &&Condition| matches!(of, Condition::ActiveKeysAtMost { .. });
         let (afterwards, first): (Vec<_>, Vec<_>) = batch.conditions().iter().partition(counts);
@@ -257,7 +260,7 @@ pub trait KeyRows {
     }
 }
 
-/// The row of a key that must be there.
+/// Returns the row of a key that must exist.
 fn live(rows: &(impl KeyRows + ?Sized), id: &KeyId) -> Result<KeyRow, StoreError> {
     rows.live(id)?
         .ok_or_else(|| StoreError::rejected(Rejected::Missing(id.clone())))
@@ -292,7 +295,7 @@ fn check(rows: &(impl KeyRows + ?Sized), condition: &Condition) -> Result<(), St
     Err(StoreError::rejected(rejected))
 }
 
-/// That nobody has a digest, or ever had it.
+/// Checks that a digest has never been used.
 fn unknown(rows: &(impl KeyRows + ?Sized), digest: &KeyDigest) -> Result<(), StoreError> {
     match rows.by_digest(digest)? {
         Some(_) => Err(StoreError::rejected(Rejected::DigestKnown)),
@@ -319,7 +322,7 @@ fn make(rows: &mut (impl KeyRows + ?Sized), change: &Change) -> Result<(), Store
         }
         Change::Rehash { id, from, to } => {
             let mut row = live(rows, id)?;
-            // First whether somebody else was quicker.
+            // First check whether another writer was faster.
             if row.digest != *from {
                 return Err(StoreError::rejected(Rejected::Missing(id.clone())));
             }
@@ -346,7 +349,7 @@ fn make(rows: &mut (impl KeyRows + ?Sized), change: &Change) -> Result<(), Store
             rows.put_primary(owner, Some(key.clone()))
         }
         Change::PinPrimary { owner, at } => match rows.primary(owner, *at) {
-            // A key that cannot be read keeps no other one from being ended.
+            // An unreadable key must not prevent another key from being revoked or deleted.
             Err(error) if error.is_corrupt() => Ok(()),
             primary => rows.put_primary(owner, primary?),
         },
@@ -358,7 +361,7 @@ fn make(rows: &mut (impl KeyRows + ?Sized), change: &Change) -> Result<(), Store
     }
 }
 
-/// What stays of the record of a deleted key.
+/// Returns what remains of the record of a deleted key.
 fn emptied(record: &KeyRecord) -> KeyRecord {
     KeyRecord::new(
         record.id.clone(),
@@ -370,13 +373,13 @@ fn emptied(record: &KeyRecord) -> KeyRecord {
     )
 }
 
-/// A row as it is written: texts, which say the same on every platform.
+/// The serialized form of a row: strings, which are the same on every platform.
 #[derive(Serialize, Deserialize)]
 struct Written {
     digest: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     former: Vec<String>,
-    /// As JSON in a text: members that only a newer version knows stay as they are.
+    /// JSON in a string, so that members known only to a newer version are preserved.
     record: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signing: Option<String>,
@@ -407,7 +410,7 @@ impl Serialize for KeyRow {
 impl<'de> Deserialize<'de> for KeyRow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = Written::deserialize(deserializer)?;
-        // What stands there is not told: it may be a secret.
+        // The content is not shown: it may be a secret.
         let broken = |what: &str| de::Error::custom(format_args!("{what} cannot be read"));
         let digest = |text: &String| parse_digest(text).ok_or_else(|| broken("a digest"));
         let state = |text: String| {

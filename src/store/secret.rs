@@ -1,36 +1,36 @@
-//! Which key a secret has.
+//! The rule that decides which key a secret belongs to.
 //!
-//! One secret has a digest under each accepted scheme, and each of them may be stored: the key was
-//! imported under an old scheme once more, by its own tenant or by another one that knew the
-//! digest. Only the newest may count, or whoever knows an old digest of a foreign key could take
-//! that key's requests, or end it.
+//! A secret has a digest under each accepted scheme, and each of them may be stored: the key may
+//! have been imported again under an old scheme, by its own tenant or by another one that knew the
+//! digest. Only the newest may count. Otherwise, a tenant that knows an old digest of a foreign key
+//! could take over that key's requests, or revoke it.
 
 use std::sync::Arc;
 
 use super::StoredKey;
 use crate::key::{KeyDigest, KeyId, TenantId};
 
-/// What a store has under a digest.
+/// A store's entry for a digest.
 #[derive(Debug, Clone)]
 pub enum Match {
-    /// A key.
+    /// The current digest of a key.
     Key(Arc<StoredKey>),
-    /// It was a digest of this key, of this tenant, which has another one by now.
+    /// A former digest of this key, of this tenant; the key now has another digest.
     Former(KeyId, TenantId),
-    /// It was a digest of a key that is deleted by now, of this tenant. `None` where the store does
-    /// not know of which: then it counts for every tenant.
+    /// A digest of a deleted key of this tenant. `None` if the store does not know the tenant; the
+    /// entry then counts for every tenant.
     Deleted(Option<TenantId>),
 }
 
 impl StoredKey {
-    /// Which key a secret has, by what a store has under each of its digests, the newest scheme
-    /// first. A [`KeyLookup::find`](super::KeyLookup::find) ends with this rule:
-    /// - The first digest that is a key's, or was when its key was deleted, decides, whatever is
-    ///   known under the others. In the second case there is no key.
-    /// - Within the tenant of that key, a secret that was ended stays ended: if another of the
-    ///   digests was a deleted key's of this tenant, there is no key; if one is a revoked key's of
-    ///   this tenant, it is that key. What other tenants did to their keys does not count.
-    /// - The keys that could make it another one are named ([`others`](Self::others)).
+    /// Returns the key that a secret belongs to, given the store's entries for its digests, newest
+    /// scheme first. A [`KeyLookup::find`](super::KeyLookup::find) must apply this rule:
+    /// - The first digest that belongs to a key, or did when its key was deleted, decides,
+    ///   regardless of the other digests. If its key was deleted, there is no key.
+    /// - Within the tenant of that key, a secret that was revoked stays revoked: if another of the
+    ///   digests belonged to a deleted key of this tenant, there is no key; if one belongs to a
+    ///   revoked key of this tenant, the result is that key. Keys of other tenants do not count.
+    /// - The keys whose change could alter the result are named in [`others`](Self::others).
     pub fn of_one_secret(
         digests: &[KeyDigest],
         matched: impl Fn(&KeyDigest) -> Option<Match>,
@@ -40,7 +40,7 @@ impl StoredKey {
             let Some(key) = &found else {
                 match matched {
                     Match::Key(key) => found = Some(key),
-                    // Were it deleted, whosever it is, its digest would decide.
+                    // If that key were deleted, its digest would decide, whatever its tenant.
                     Match::Former(id, _) => others.push(id),
                     Match::Deleted(_) => return None,
                 }

@@ -1,4 +1,4 @@
-//! Where the states that sign events are read: they are secrets, and stand apart from records.
+//! Reading the states that sign events: they are secrets and are kept apart from records.
 
 use std::fmt;
 
@@ -8,20 +8,21 @@ use super::StoreError;
 use crate::key::{KeyId, SigningState};
 use crate::pointer::to_the_pointee;
 
-/// Reads what keys sign events with. Beside a [`KeyStore`](crate::store::KeyStore), whose
-/// [`Change::SetSigning`](crate::store::Change::SetSigning) writes it.
+/// Reads the states that keys sign events with, for a [`KeyStore`](crate::store::KeyStore) whose
+/// [`Change::SetSigning`](crate::store::Change::SetSigning) writes them.
 ///
 /// # What an implementation promises
-/// - No other call returns the state, and `Debug` does not show it.
-/// - The state of a key that is deleted is gone with it.
+/// - No other call returns a state, and `Debug` does not show it.
+/// - Deleting a key deletes its state.
 ///
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]
 pub trait SigningStore: fmt::Debug + Send + Sync + 'static {
-    /// What a key signs events with, a secret; `None` where it signs none, or is not there.
+    /// Returns the state that a key signs events with, which is a secret, or `None` if the key has
+    /// no state or does not exist.
     ///
     /// # Errors
-    /// Where storage gives no answer.
+    /// Returns an error if the store does not respond.
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError>;
 }
 

@@ -1,4 +1,4 @@
-//! A key as look-ups answer it.
+//! A key as lookups return it.
 
 use std::any::Any;
 use std::fmt;
@@ -6,21 +6,22 @@ use std::sync::{Arc, OnceLock};
 
 use crate::key::{KeyDigest, KeyId, KeyRecord};
 
-/// A key as a store returns it to the authenticator: its record and the digest it was found under.
+/// A key as a store returns it to the authenticator: its record and the digest under which it was
+/// found.
 ///
-/// Stores that keep keys in memory should hand out the same `Arc` until the key changes: what has
-/// been compiled for it is kept inside.
+/// A store that keeps keys in memory should return the same `Arc` until the key changes, because
+/// values compiled from the record are cached inside.
 pub struct StoredKey {
     digest: KeyDigest,
     record: Arc<KeyRecord>,
     compiled: Compiled,
     others: Box<[KeyId]>,
-    /// The same key without the others, which has what was compiled.
+    /// The same key without `others`; it holds the compiled values.
     alone: Option<Arc<StoredKey>>,
 }
 
 impl StoredKey {
-    /// A key with the digest that is stored for it.
+    /// Creates a key with its stored digest.
     #[must_use]
     pub fn new(digest: KeyDigest, record: impl Into<Arc<KeyRecord>>) -> Self {
         Self {
@@ -32,8 +33,8 @@ impl StoredKey {
         }
     }
 
-    /// The same key, beside these others that its secret has: for a store that does not end its
-    /// look-ups with [`of_one_secret`](Self::of_one_secret).
+    /// Sets the other keys that the secret's match depends on. For stores that do not end their
+    /// lookups with [`of_one_secret`](Self::of_one_secret).
     #[must_use]
     pub fn with_others(mut self, others: impl Into<Box<[KeyId]>>) -> Self {
         self.others = others.into();
@@ -48,24 +49,25 @@ impl StoredKey {
         }
     }
 
-    /// The other keys on which it depends that the secret has this one, in no order: those of the
-    /// same tenant that have one of the digests that were asked for, or had it before their present
-    /// one; and those of any tenant that had a digest before the first that is a key's. When one of
-    /// them is revoked, deleted or given another digest, the secret may have another key or none.
+    /// Returns the other keys on which this answer depends, in no order. These are the keys of the
+    /// same tenant that have one of the queried digests, or had it before their current one; and
+    /// the keys of any tenant that formerly had a digest that precedes the first one that belongs
+    /// to a key. When one of them is revoked, deleted or given another digest, the secret may match
+    /// another key or none.
     ///
-    /// There are none, unless one secret was imported under several digests.
+    /// The list is empty unless one secret was imported under several digests.
     #[must_use]
     pub fn others(&self) -> &[KeyId] {
         &self.others
     }
 
-    /// The stored digest.
+    /// Returns the stored digest.
     #[must_use]
     pub fn digest(&self) -> &KeyDigest {
         &self.digest
     }
 
-    /// The record.
+    /// Returns the record.
     #[must_use]
     pub fn record(&self) -> &Arc<KeyRecord> {
         &self.record
@@ -85,8 +87,9 @@ impl fmt::Debug for StoredKey {
     }
 }
 
-/// What authenticators have compiled from one record: a short list that only grows, each entry
-/// tagged by who made it, so that two authenticators on one store never take each other's.
+/// The values that authenticators have compiled from one record: a short list that only grows. Each
+/// entry is tagged with its authenticator, so that two authenticators that share a store never use
+/// each other's values.
 #[derive(Default)]
 pub(crate) struct Compiled {
     first: OnceLock<Box<CompiledFor>>,
@@ -98,11 +101,11 @@ struct CompiledFor {
     next: OnceLock<Box<CompiledFor>>,
 }
 
-/// More authenticators than this on one key compile per request.
+/// Beyond this number of authenticators per key, values are compiled on every request.
 const MOST_COMPILED: usize = 8;
 
 impl Compiled {
-    /// The value made under this tag, made now if there is none.
+    /// Returns the value with this tag, or makes it.
     pub(crate) fn get_or_try_make<T: Send + Sync + 'static, E>(
         &self,
         tag: u64,
@@ -125,8 +128,7 @@ impl Compiled {
                         value: Arc::clone(&value) as _,
                         next: OnceLock::new(),
                     };
-                    // Somebody else may have been quicker: their entry stays, this value is used
-                    // once.
+                    // If another thread was faster, its entry stays and this value is used once.
                     let _ = place.set(Box::new(entry));
                     return Ok(value);
                 }

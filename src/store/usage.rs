@@ -1,4 +1,4 @@
-//! How much a key is used: in all, and by the hour.
+//! Usage of a key: totals and counts by the hour.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -11,9 +11,9 @@ use crate::key::KeyId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HourOfUse {
-    /// When the hour began: whole hours since the epoch.
+    /// The start of the hour, a whole number of hours since the Unix epoch.
     pub start: SystemTime,
-    /// How often.
+    /// The number of uses.
     pub count: u64,
 }
 
@@ -21,13 +21,13 @@ impl HourOfUse {
     /// The length of an hour.
     pub const LENGTH: Duration = Duration::from_secs(3600);
 
-    /// An hour with its count.
+    /// Creates an hour with its count.
     #[must_use]
     pub fn new(start: SystemTime, count: u64) -> Self {
         Self { start, count }
     }
 
-    /// When the hour of an instant began.
+    /// Returns the start of the hour that contains an instant.
     #[must_use]
     pub fn start_of(at: SystemTime) -> SystemTime {
         let seconds = at
@@ -38,27 +38,27 @@ impl HourOfUse {
     }
 }
 
-/// How often a key was used, hour by hour.
+/// How often a key was used, by the hour.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UsageByHour {
-    /// The hours in which it was used, the oldest first.
+    /// The hours in which the key was used, oldest first.
     pub hours: Vec<HourOfUse>,
-    /// The rows that cannot be read and were left out, as
-    /// [`StoreError::corrupt`](super::StoreError::corrupt) names them.
+    /// Names of unreadable rows that were omitted, in the form of
+    /// [`StoreError::corrupt`](super::StoreError::corrupt).
     #[serde(skip)]
     pub corrupt: Vec<String>,
 }
 
 impl UsageByHour {
-    /// Hours, all of which could be read.
+    /// Creates a list of hours without unreadable rows.
     #[must_use]
     pub fn new(hours: Vec<HourOfUse>) -> Self {
         let corrupt = Vec::new();
         Self { hours, corrupt }
     }
 
-    /// Adds what was counted since, to the hour of its last use.
+    /// Adds new uses to the hour of the last of them.
     pub fn add(&mut self, delta: &UsageDelta) {
         let start = HourOfUse::start_of(delta.last_used_at);
         match self.hours.binary_search_by_key(&start, |hour| hour.start) {
@@ -70,7 +70,7 @@ impl UsageByHour {
         }
     }
 
-    /// The hours from the one of `from` to before `to`.
+    /// Returns the hours from the one that contains `from` to the last that starts before `to`.
     #[must_use]
     pub fn between(&self, from: SystemTime, to: SystemTime) -> Self {
         let from = HourOfUse::start_of(from);
@@ -78,7 +78,7 @@ impl UsageByHour {
         Self::new(self.hours.iter().filter(within).copied().collect())
     }
 
-    /// Forgets the hours that ended before this instant; returns how many.
+    /// Removes the hours that ended before this instant, and returns their number.
     pub fn forget_before(&mut self, before: SystemTime) -> u64 {
         let known = self.hours.len();
         self.hours
@@ -87,20 +87,20 @@ impl UsageByHour {
     }
 }
 
-/// How a key has been used, as far as it has been recorded.
+/// Recorded usage of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
-    /// The last time.
+    /// The time of the last use.
     pub last_used_at: Option<SystemTime>,
-    /// The client's address then, where it was known.
+    /// The client address of the last use, if known.
     pub last_ip: Option<IpAddr>,
-    /// How often.
+    /// The number of uses.
     pub count: u64,
 }
 
 impl Usage {
-    /// Adds what was counted since. Times never move back.
+    /// Adds new uses. The time of the last use never moves back.
     pub fn add(&mut self, delta: &UsageDelta) {
         self.count = self.count.saturating_add(delta.count);
         if self
@@ -113,22 +113,22 @@ impl Usage {
     }
 }
 
-/// Usage of one key since it was last recorded.
+/// Usage of one key since the last time that it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UsageDelta {
-    /// Which key.
+    /// The key.
     pub id: KeyId,
-    /// How often it was used.
+    /// The number of uses.
     pub count: u64,
-    /// The last time.
+    /// The time of the last use.
     pub last_used_at: SystemTime,
-    /// The client's address then, where it was known.
+    /// The client address of the last use, if known.
     pub last_ip: Option<IpAddr>,
 }
 
 impl UsageDelta {
-    /// Usage to record.
+    /// Creates a delta.
     #[must_use]
     pub fn new(id: KeyId, count: u64, last_used_at: SystemTime, last_ip: Option<IpAddr>) -> Self {
         Self {

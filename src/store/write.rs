@@ -1,101 +1,102 @@
-//! Writes: a batch of changes under conditions, all or nothing.
+//! Writes: a batch of changes under conditions, applied as a whole or not at all.
 
 use std::time::SystemTime;
 
 use super::OwnerRef;
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
-/// What must hold for a batch to be applied.
+/// A condition under which a batch is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Condition {
-    /// Before the changes, the record has this version (and is there).
+    /// Before the changes, the record exists and has this version.
     Version {
-        /// Which key.
+        /// The key.
         id: KeyId,
-        /// Its version.
+        /// The expected version.
         version: u64,
     },
     /// Before the changes, this is the owner's primary key
     /// ([`KeyStore::primaries`](super::KeyStore::primaries)).
     Primary {
-        /// Whose.
+        /// The owner.
         owner: OwnerRef,
-        /// Which key, or none.
+        /// The expected primary key, or `None` for no primary key.
         key: Option<KeyId>,
-        /// When.
+        /// The instant at which the primary key is determined.
         at: SystemTime,
     },
-    /// After the changes, at most this many keys of the owner count as active at this instant
+    /// After the changes, at most this many of the owner's keys count as active at this instant
     /// ([`KeyRecord::counts_as_active`]).
     ActiveKeysAtMost {
-        /// Whose.
+        /// The owner.
         owner: OwnerRef,
-        /// When.
+        /// The instant at which keys are counted.
         at: SystemTime,
-        /// How many.
+        /// The maximum number of active keys.
         limit: u64,
     },
 }
 
-/// One change of a batch.
+/// A change within a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// A new key. Rejected where the id or the digest was ever known, even of a deleted key.
+    /// Adds a key. Rejected if the id or the digest was ever used, even by a key that is deleted.
     Insert {
-        /// What it is found by.
+        /// The digest by which the key is found.
         digest: KeyDigest,
-        /// All else about it.
+        /// The record.
         record: Box<KeyRecord>,
     },
-    /// All facts of a record anew, with `version` one higher than the stored one, under
-    /// [`Condition::Version`]. Rejected as [`Rejected::Owner`] where tenant, user or family would be
-    /// another one: none of them ever changes.
+    /// Replaces all fields of a record. Its `version` is one higher than the stored one, under
+    /// [`Condition::Version`]. Rejected as [`Rejected::Owner`] if the tenant, user or family would
+    /// change: they never do.
     Replace(Box<KeyRecord>),
-    /// The digest of a key under a newer scheme. Rejected as missing where `from` is no longer its
-    /// digest, and else where `to` is known. Not a new version.
+    /// Replaces a key's digest with one under a newer scheme. Rejected as missing if `from` is not
+    /// the key's digest, and otherwise if `to` was ever used. Does not change the version.
     Rehash {
-        /// Which key.
+        /// The key.
         id: KeyId,
-        /// Its digest so far.
+        /// The current digest.
         from: KeyDigest,
-        /// Its digest from now on.
+        /// The new digest.
         to: KeyDigest,
     },
-    /// The key out of all look-ups and lists, and its signing state and usage gone; its id and every
-    /// digest it ever had stay known for good.
+    /// Removes a key from all lookups and lists, together with its signing state and usage. Its id
+    /// and every digest it ever had remain reserved.
     Delete(KeyId),
-    /// Another primary key of an owner, as soon and as long as it
-    /// [can be](KeyRecord::can_be_primary). Rejected where the key is not the owner's.
+    /// Sets an owner's primary key. It takes effect as soon as, and as long as, the key [can be
+    /// primary](KeyRecord::can_be_primary). Rejected if the key does not belong to the owner.
     SetPrimary {
-        /// Whose.
+        /// The owner.
         owner: OwnerRef,
-        /// Which key.
+        /// The key.
         key: KeyId,
     },
-    /// Whichever key is the owner's primary at this instant, after the changes before this one, is
-    /// set to be: so that a successor which time or the changes brought about stays one. Where none
-    /// is, none is set any more; where that cannot be read, what was set stays: a key that cannot be
-    /// read keeps no other one from being ended.
+    /// Sets the owner's primary key to the one that is primary at this instant, after the preceding
+    /// changes. A key that became primary through time or through the changes thus remains primary.
+    /// If no key is primary, the setting is cleared. If the primary key cannot be read, the setting
+    /// is left unchanged, so that an unreadable key does not prevent another key from being revoked
+    /// or deleted.
     PinPrimary {
-        /// Whose.
+        /// The owner.
         owner: OwnerRef,
-        /// When.
+        /// The instant at which the primary key is determined.
         at: SystemTime,
     },
-    /// What a key signs events with, or nothing any more. Not a new version. A store that keeps no
-    /// states ([`KeyStore::signing`](super::KeyStore::signing)) is given none but `None`, and has
-    /// nothing to do then where the key is there.
+    /// Sets or clears the state that a key signs events with. Does not change the version. A store
+    /// that keeps no states ([`KeyStore::signing`](super::KeyStore::signing)) only receives `None`,
+    /// and then only checks that the key exists.
     SetSigning {
-        /// Which key.
+        /// The key.
         id: KeyId,
-        /// Its state.
+        /// The state, or `None` to clear it.
         state: Option<SigningState>,
     },
 }
 
-/// Changes that happen together, under conditions, or not at all.
+/// Changes that are applied together under conditions, or not at all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[must_use = "a batch does nothing until a store applies it"]
 pub struct WriteBatch {
@@ -104,24 +105,25 @@ pub struct WriteBatch {
 }
 
 impl WriteBatch {
-    /// An empty batch.
+    /// Creates an empty batch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The batch under one more condition.
+    /// Adds a condition.
     pub fn require(mut self, condition: Condition) -> Self {
         self.conditions.push(condition);
         self
     }
 
-    /// The batch with one more change, after those before.
+    /// Adds a change after the existing ones.
     pub fn change(mut self, change: Change) -> Self {
         self.changes.push(change);
         self
     }
 
-    /// A record with new facts: its version is raised by one, and must still be what it was.
+    /// Adds the replacement of a record: raises its version by one, on the condition that the
+    /// stored version has not changed.
     pub fn update(self, mut record: KeyRecord) -> Self {
         let condition = Condition::Version {
             id: record.id.clone(),
@@ -132,33 +134,33 @@ impl WriteBatch {
             .change(Change::Replace(Box::new(record)))
     }
 
-    /// The batch with all conditions and changes of another, after its own.
+    /// Appends the conditions and changes of another batch.
     pub fn join(mut self, other: Self) -> Self {
         self.conditions.extend(other.conditions);
         self.changes.extend(other.changes);
         self
     }
 
-    /// The conditions, in their order.
+    /// Returns the conditions in order.
     #[must_use]
     pub fn conditions(&self) -> &[Condition] {
         &self.conditions
     }
 
-    /// The changes, in their order.
+    /// Returns the changes in order.
     #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// Whether the batch may take something away from a key that is in use: by revoking, disabling
-    /// or deleting it, or by fewer scopes or networks, lower limits, an earlier end. A store lets
+    /// Returns whether the batch may restrict a key that is in use: by revoking, disabling or
+    /// deleting it, by fewer scopes or networks, lower limits or an earlier expiry. A store lets
     /// such a batch wait for no other.
     ///
-    /// Without the stored record nobody can tell whether new facts of one ([`Change::Replace`])
-    /// narrow or widen: they always may, and so does the loss of a signing state, which comes with
-    /// each repeated revocation. A new key, a digest under a newer scheme, another primary key and a
-    /// new signing state never do.
+    /// Whether a [`Change::Replace`] narrows or widens a key cannot be told without the stored
+    /// record, so it always counts. So does clearing a signing state, which is part of each
+    /// repeated revocation. A new key, a new digest, another primary key and a new signing state
+    /// never count.
     #[must_use]
     pub fn may_narrow(&self) -> bool {
         self.changes.iter().any(|change| match change {
@@ -172,41 +174,41 @@ impl WriteBatch {
     }
 }
 
-/// What kept a batch from being applied.
+/// The reason why a batch was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejected {
-    /// There is no such key.
-    #[error("there is no key {0}")]
+    /// The key does not exist.
+    #[error("key {0} not found")]
     Missing(KeyId),
-    /// The record has changed since it was read.
+    /// The record was modified since it was read.
     #[error("key {id} is at version {stored}, not {expected}")]
     Version {
-        /// Which key.
+        /// The key.
         id: KeyId,
         /// The version that the batch expected.
         expected: u64,
         /// The version that is stored.
         stored: u64,
     },
-    /// The id is taken.
-    #[error("key id {0} is taken")]
+    /// The id is already in use.
+    #[error("key id {0} is already in use")]
     IdKnown(KeyId),
-    /// The digest is known already, perhaps of a deleted key.
-    #[error("this key is known already")]
+    /// The digest is or was in use, possibly by a deleted key.
+    #[error("a key with this digest already exists or existed")]
     DigestKnown,
     /// Too many keys would be active.
-    #[error("{active} keys would be active; {limit} is the most")]
+    #[error("{active} active keys would exceed the limit of {limit}")]
     TooManyActive {
-        /// How many there would be.
+        /// How many keys would be active.
         active: u64,
-        /// How many there may be.
+        /// The maximum number of active keys.
         limit: u64,
     },
-    /// The owner's primary key is another one by now.
+    /// The owner's primary key has changed.
     #[error("the primary key has changed")]
     Primary,
-    /// The key belongs to another owner, or would.
+    /// The key belongs to another owner, or would after the change.
     #[error("key {0} belongs to another owner")]
     Owner(KeyId),
 }

@@ -1,4 +1,4 @@
-//! What is remembered of earlier look-ups, and whether it still is what the store would answer.
+//! Cached answers, and the checks that decide whether one may still be used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use super::Shared;
 use crate::key::{KeyDigest, KeyId};
 use crate::store::{Invalidation, StoredKey};
 
-/// A key, and when and at which mark it was looked up.
+/// A key, with the mark of its lookup.
 #[derive(Clone)]
 pub(super) struct Known {
     stored: Arc<StoredKey>,
     mark: Mark,
-    /// All digests that were asked for together, in their order.
-    asked: Arc<[KeyDigest]>,
+    /// All digests of the lookup, in their order.
+    queried: Arc<[KeyDigest]>,
 }
 
-/// A digest under which nothing was found, and when.
+/// A digest without a key, with the mark of its lookup.
 #[derive(Clone)]
 pub(super) struct Unknown {
     mark: Mark,
-    /// All that was asked for together, in its order, where it was more than one: perhaps nothing
-    /// was found because one of them was a key's that is deleted.
-    asked: Option<Arc<[KeyDigest]>>,
+    /// All digests of the lookup, in their order, if there were several: the lookup may have found
+    /// nothing only because one of them belongs to a deleted key.
+    queried: Option<Arc<[KeyDigest]>>,
 }
 
-/// Bounds keys by number and by size: none counts for less than its share of the bytes.
+/// Bounds the keys by number and by size: each weighs at least its share of the bytes.
 #[derive(Clone)]
 pub(super) struct BySize {
     pub(super) least: u64,
@@ -37,7 +37,7 @@ impl Weighter<KeyDigest, Known> for BySize {
     fn weight(&self, _: &KeyDigest, known: &Known) -> u64 {
         let stored = known.stored.record().bytes() + size_of_val(known.stored.others());
         let bytes = size_of::<Known>() + size_of::<StoredKey>() + stored;
-        (bytes as u64 + size_of_val(&*known.asked) as u64).max(self.least)
+        (bytes as u64 + size_of_val(&*known.queried) as u64).max(self.least)
     }
 }
 
@@ -53,7 +53,7 @@ impl Unknown {
     }
 }
 
-/// When a look-up began, and how much had been invalidated by then.
+/// When a lookup began, and the epoch at that time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
     pub(super) number: u64,
@@ -62,8 +62,8 @@ pub(super) struct Mark {
 }
 
 impl Shared {
-    /// Whether what was learned then still counts.
-    pub(super) fn counts(&self, mark: Mark, now: Duration) -> bool {
+    /// Returns whether an answer with this mark is young enough to be used.
+    pub(super) fn is_fresh(&self, mark: Mark, now: Duration) -> bool {
         let most = if self.is_healthy(now) {
             self.time_to_live
         } else {
@@ -72,62 +72,81 @@ impl Shared {
         now.saturating_sub(mark.began) < most
     }
 
-    /// Whether a key that is remembered under the digest at a place of these still is the answer.
-    fn holds(&self, known: &Known, digests: &[KeyDigest], place: usize, now: Duration) -> bool {
+    /// Returns whether the key cached under `digests[place]` is still the answer for all of
+    /// `digests`.
+    fn is_current(
+        &self,
+        known: &Known,
+        digests: &[KeyDigest],
+        place: usize,
+        now: Duration,
+    ) -> bool {
         let Known {
             stored,
             mark,
-            asked,
+            queried,
         } = known;
-        let unchanged = |id: &KeyId| self.epochs.holds_key(id, mark.epoch);
-        // Its own digest has been known all the time.
+        let unchanged = |id: &KeyId| self.epochs.key_unchanged_since(id, mark.epoch);
+        // The key's own digest needs no check: every write that takes it from the key also
+        // invalidates the key's id.
         let mut others = digests[..place].iter().chain(&digests[place + 1..]);
-        self.counts(*mark, now)
-            && **asked == *digests
+        self.is_fresh(*mark, now)
+            && **queried == *digests
             && unchanged(&stored.record().id)
             && stored.others().iter().all(unchanged)
-            && others.all(|other| self.still(other, *mark))
+            && others.all(|other| self.digest_unchanged(other, *mark))
     }
 
-    /// Whether a digest is still what it was: nobody's, or the same key's.
-    fn still(&self, digest: &KeyDigest, mark: Mark) -> bool {
+    /// Returns whether a digest has neither gained nor lost a key since the mark.
+    fn digest_unchanged(&self, digest: &KeyDigest, mark: Mark) -> bool {
         let fingerprint = Invalidation::fingerprint(digest);
-        self.epochs.holds_digest(fingerprint, mark.epoch)
+        self.epochs.digest_unchanged_since(fingerprint, mark.epoch)
     }
 
-    /// What is remembered of these digests: the key of their secret, or that all of them are
-    /// unknown.
-    pub(super) fn remembered(&self, digests: &[KeyDigest]) -> Option<Option<Arc<StoredKey>>> {
+    /// Returns the cached answer for these digests: the key of their secret, or `Some(None)` if the
+    /// lookup is known to find none.
+    ///
+    /// A key is used only for exactly the digests of its lookup: a further digest might belong to a
+    /// deleted key, which ends the secret. Misses are cached per digest and can be combined: each
+    /// is valid only while its digest has gained no key, and a digest whose key was deleted never
+    /// gets another one. A miss of a lookup with several digests may depend on such a deleted key.
+    /// It is therefore used only if this lookup has all of those digests in the same order.
+    pub(super) fn cached_answer(&self, digests: &[KeyDigest]) -> Option<Option<Arc<StoredKey>>> {
         let now = self.clock.monotonic();
         let mut all_unknown = !digests.is_empty();
         for (place, digest) in digests.iter().enumerate() {
             if let Some(known) = self.known.get(digest)
-                && self.holds(&known, digests, place, now)
+                && self.is_current(&known, digests, place, now)
             {
                 return Some(Some(known.stored));
             }
-            let holds = |Unknown { mark, asked }: Unknown| {
-                self.counts(mark, now)
-                    && self.still(digest, mark)
-                    && asked.is_none_or(|asked| are_in_order(&asked, digests))
+            let is_valid = |Unknown { mark, queried }: Unknown| {
+                self.is_fresh(mark, now)
+                    && self.digest_unchanged(digest, mark)
+                    && queried.is_none_or(|queried| is_subsequence(&queried, digests))
             };
-            all_unknown = all_unknown && self.unknown.get(digest).is_some_and(holds);
+            all_unknown = all_unknown && self.unknown.get(digest).is_some_and(is_valid);
         }
         all_unknown.then_some(None)
     }
 
-    pub(super) fn remember(
+    /// Stores the answer of a lookup under the mark of that lookup, unless a write in doubt may
+    /// affect it. Epochs are not checked here: an answer that an invalidation overtook has an old
+    /// mark and is never used, whenever it is stored.
+    pub(super) fn store_answer(
         &self,
-        asked: &Arc<[KeyDigest]>,
+        queried: &Arc<[KeyDigest]>,
         mark: Mark,
         answer: Option<&Arc<StoredKey>>,
     ) {
-        if !self.is_certain(asked, answer) {
+        if !self.may_be_cached(queried, answer) {
             return;
         }
         match answer {
             Some(stored) => {
-                // One that took longer does not take the place of what was learned since.
+                // A slower lookup does not replace a newer answer. Two threads may still interleave
+                // here; the older answer then only costs a miss, as its mark is checked on every
+                // use.
                 if self
                     .known
                     .get(stored.digest())
@@ -138,25 +157,26 @@ impl Shared {
                 let known = Known {
                     stored: Arc::clone(stored),
                     mark,
-                    asked: Arc::clone(asked),
+                    queried: Arc::clone(queried),
                 };
                 self.known.insert(*stored.digest(), known);
             }
             None => {
-                let several = (asked.len() > 1).then(|| Arc::clone(asked));
-                for digest in asked.iter() {
-                    // No key's any more, unless that was learned since.
+                let several = (queried.len() > 1).then(|| Arc::clone(queried));
+                for digest in queried.iter() {
+                    // The digest no longer has a key, unless a newer lookup found one.
                     let older = |known: &Known| known.mark.number < mark.number;
                     self.known.remove_if(digest, older);
-                    let asked = several.clone();
-                    self.unknown.insert(*digest, Unknown { mark, asked });
+                    let queried = several.clone();
+                    self.unknown.insert(*digest, Unknown { mark, queried });
                 }
             }
         }
     }
 
     pub(super) fn mark(&self) -> Mark {
-        // The epoch first: what is invalidated in between makes the mark older, never newer.
+        // The epoch comes before the lookup and before the time: an invalidation in between makes
+        // the mark too old, never too new.
         let epoch = self.epochs.now();
         Mark {
             number: self.number(),
@@ -166,8 +186,8 @@ impl Shared {
     }
 }
 
-/// Whether some digests are among all of these, in the same order.
-fn are_in_order(some: &[KeyDigest], all: &[KeyDigest]) -> bool {
+/// Returns whether `some` is a subsequence of `all`.
+fn is_subsequence(some: &[KeyDigest], all: &[KeyDigest]) -> bool {
     let mut all = all.iter();
     some.iter().all(|one| all.any(|other| other == one))
 }

@@ -1,9 +1,13 @@
-//! Writes whose end is unknown: nobody waited for it, or the store gave no answer.
+//! Writes in doubt: their future was dropped, or the store reported no result.
 //!
-//! Such a write may be committed later than anybody can tell. What was remembered of its keys is
-//! forgotten when the doubt begins; until it ends, nothing new is remembered of them, so that the
-//! next request after the commit sees it. Other nodes are told again and again meanwhile, at
-//! intervals that double. A doubt ends after a minute; no commit is expected to take longer.
+//! Such a write may commit at any later time, after its invalidation. Cached answers that it may
+//! affect are dropped when the doubt begins. Until the doubt ends, no new ones are stored, so that
+//! the next request on this node after the commit sees the change. Answers in flight need no
+//! special case: one with a mark from before the doubt is already invalid, and one with a later
+//! mark finds the doubt before it is stored.
+//!
+//! The invalidation is published to other nodes repeatedly, at intervals that double. A doubt ends
+//! after one minute, with a last invalidation; a commit is not expected to take longer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,12 +20,12 @@ use super::Shared;
 use crate::key::{KeyDigest, KeyId};
 use crate::store::{Invalidation, InvalidationListener, StoredKey};
 
-/// How long it may take until a write is committed whose end is unknown.
-const LONGEST: Duration = Duration::from_secs(60);
-/// When other nodes are told again for the first time.
-const FIRST: Duration = Duration::from_secs(1);
-/// More doubts than this end the oldest ones early.
-const MOST: usize = 1000;
+/// How long a write in doubt may take to commit.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// When the invalidation is first repeated.
+const FIRST_REPEAT: Duration = Duration::from_secs(1);
+/// Beyond this number, the oldest doubts end early.
+const MAX_DOUBTS: usize = 1000;
 
 #[derive(Default)]
 pub(super) struct Doubts {
@@ -32,8 +36,8 @@ pub(super) struct Doubts {
 struct Doubt {
     what: Invalidation,
     began: Duration,
-    /// How long after that it is told again.
-    again: Duration,
+    /// The age at which the invalidation is repeated next.
+    next_repeat: Duration,
 }
 
 impl Doubts {
@@ -42,70 +46,78 @@ impl Doubts {
         all.push_back(Doubt {
             what,
             began: now,
-            again: FIRST,
+            next_repeat: FIRST_REPEAT,
         });
         self.any.store(true, Ordering::SeqCst);
     }
 
-    /// What is to be told again now; doubts that are over are told for the last time.
-    fn due(&self, now: Duration) -> Vec<Invalidation> {
+    /// Returns the invalidations that are due now, including the last one of each doubt that ends.
+    /// Each is handed to `invalidate` before its doubt ends: in between, an answer from before the
+    /// commit could be stored.
+    fn due(&self, now: Duration, invalidate: impl Fn(&Invalidation)) -> Vec<Invalidation> {
         if !self.any.load(Ordering::SeqCst) {
             return Vec::new();
         }
         let (mut due, mut all) = (Vec::new(), self.all.lock());
-        let excess = all.len().saturating_sub(MOST);
-        due.extend(all.drain(..excess).map(|doubt| doubt.what));
+        let excess = all.len().saturating_sub(MAX_DOUBTS);
+        let excess = all.drain(..excess).map(|doubt| doubt.what);
+        due.extend(excess.inspect(&invalidate));
         all.retain_mut(|doubt| {
             let age = now.saturating_sub(doubt.began);
-            if age >= doubt.again.min(LONGEST) {
+            if age >= doubt.next_repeat.min(MAX_AGE) {
+                invalidate(&doubt.what);
                 due.push(doubt.what.clone());
-                while doubt.again <= age {
-                    doubt.again *= 2;
+                while doubt.next_repeat <= age {
+                    doubt.next_repeat *= 2;
                 }
             }
-            age < LONGEST
+            age < MAX_AGE
         });
         self.any.store(!all.is_empty(), Ordering::SeqCst);
         due
     }
 
-    /// Whether one of them is about this answer.
-    fn concern(&self, asked: &[KeyDigest], answer: Option<&Arc<StoredKey>>) -> bool {
+    /// Returns whether a write in doubt may affect this answer.
+    fn affect(&self, queried: &[KeyDigest], answer: Option<&Arc<StoredKey>>) -> bool {
         if !self.any.load(Ordering::SeqCst) {
             return false;
         }
-        let asked: Vec<_> = asked.iter().map(Invalidation::fingerprint).collect();
+        let queried: Vec<_> = queried.iter().map(Invalidation::fingerprint).collect();
         let depends_on = |id: &KeyId| {
             answer.is_some_and(|stored| stored.record().id == *id || stored.others().contains(id))
         };
-        let concerns = |what: &Invalidation| {
+        let is_affected = |what: &Invalidation| {
             what.everything
                 || what.keys.iter().any(depends_on)
-                || what.known.iter().any(|known| asked.contains(known))
+                || what.known.iter().any(|known| queried.contains(known))
         };
-        self.all.lock().iter().any(|doubt| concerns(&doubt.what))
+        self.all.lock().iter().any(|doubt| is_affected(&doubt.what))
     }
 }
 
 impl Shared {
-    /// A write about this may be committed at any time from now on.
+    /// Records that a write of these changes may commit at any time from now on.
     pub(super) fn doubt(&self, what: Invalidation) {
         if !what.is_empty() {
             self.doubts.begin(what, self.clock.monotonic());
         }
     }
 
-    /// Forgets and tells again what doubts are about, when it is time.
-    pub(super) fn settle_doubts(&self) {
-        for what in self.doubts.due(self.clock.monotonic()) {
-            self.invalidated(&what);
-            self.is_to_be_told(what);
+    /// Repeats the invalidations that are due, on this node and on others.
+    pub(super) fn repeat_invalidations(&self) {
+        let invalidate = |what: &Invalidation| self.invalidated(what);
+        for what in self.doubts.due(self.clock.monotonic(), invalidate) {
+            self.queue_for_publishing(what);
         }
     }
 
-    /// Whether an answer may be remembered: no write about it is in doubt.
-    pub(super) fn is_certain(&self, asked: &[KeyDigest], answer: Option<&Arc<StoredKey>>) -> bool {
-        self.settle_doubts();
-        !self.doubts.concern(asked, answer)
+    /// Returns whether an answer may be cached: no write in doubt may affect it.
+    pub(super) fn may_be_cached(
+        &self,
+        queried: &[KeyDigest],
+        answer: Option<&Arc<StoredKey>>,
+    ) -> bool {
+        self.repeat_invalidations();
+        !self.doubts.affect(queried, answer)
     }
 }

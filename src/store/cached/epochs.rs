@@ -1,9 +1,9 @@
-//! How much has been invalidated: a count that only grows, and for each of some thousand slots the
-//! count at which something in it was invalidated last.
+//! Invalidation epochs: a counter that only grows, and for each of a few thousand slots the count
+//! at which the slot was last invalidated.
 //!
-//! Keys and digests fall into slots by hash. Two in one slot are invalidated together, which costs
-//! a look-up and nothing else; and no index must be kept of what the cache holds, so that none can
-//! be incomplete.
+//! Keys and digests are assigned to slots by hash. Two that share a slot are invalidated together,
+//! which costs at most a lookup. No index of the cache's entries is needed, so none can be
+//! incomplete.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::key::KeyId;
 use crate::store::Invalidation;
 
-/// Slots of keys.
+/// Number of slots for keys.
 const KEYS: usize = 4096;
-/// Slots of digests: more, because an answer depends on each digest of its secret, and every key
-/// that is issued or gets a new digest takes one.
+/// Number of slots for digests. There are more of them, because an answer depends on every digest
+/// of its secret, and every issued or rehashed key invalidates one.
 const DIGESTS: usize = 4 * KEYS;
 
 pub(super) struct Epochs {
     now: AtomicU64,
-    /// At which count everything was invalidated last.
+    /// The count at which everything was last invalidated.
     floor: AtomicU64,
     keys: Box<[AtomicU64]>,
     digests: Box<[AtomicU64]>,
@@ -38,17 +38,22 @@ impl Epochs {
         }
     }
 
-    /// The count, to mark a look-up with before it begins.
+    /// Returns the current count, which marks a lookup before it begins.
     pub(super) fn now(&self) -> u64 {
         self.now.load(Ordering::SeqCst)
     }
 
-    /// Nothing that was looked up until now, and that this concerns, holds any more.
+    /// Invalidates every answer that depends on this and whose mark is older than this call. To be
+    /// called after the commit; `doubts` covers writes that may commit later.
     pub(super) fn invalidate(&self, what: &Invalidation) {
         if what.is_empty() {
             return;
         }
-        // A look-up that reads the raised count begins after the change was made, and sees it.
+        // The counter is raised before the slots. Take a lookup with mark `e`. If `e >= count`, it
+        // read the counter after this increment, hence after the commit, and its answer contains
+        // the change. If `e < count`, its answer is invalid as soon as the slot is raised below,
+        // which happens before the writer returns. Counts are unique, and `fetch_max` never lowers
+        // a slot, so concurrent invalidations cannot undo each other.
         let count = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         if what.everything {
             self.floor.fetch_max(count, Ordering::SeqCst);
@@ -62,20 +67,21 @@ impl Epochs {
         }
     }
 
-    /// Whether nothing about a key was invalidated since the count was this.
-    pub(super) fn holds_key(&self, id: &KeyId, epoch: u64) -> bool {
+    /// Returns whether a key has not been invalidated since this epoch.
+    pub(super) fn key_unchanged_since(&self, id: &KeyId, epoch: u64) -> bool {
         self.floor.load(Ordering::SeqCst) <= epoch
             && self.slot_of_key(id).load(Ordering::SeqCst) <= epoch
     }
 
-    /// The same for a digest: whether it did not become a key's since, and was not given up.
-    pub(super) fn holds_digest(&self, fingerprint: u64, epoch: u64) -> bool {
+    /// Returns whether a digest has not been invalidated since this epoch: it neither gained nor
+    /// lost a key.
+    pub(super) fn digest_unchanged_since(&self, fingerprint: u64, epoch: u64) -> bool {
         self.floor.load(Ordering::SeqCst) <= epoch
             && self.slot_of_digest(fingerprint).load(Ordering::SeqCst) <= epoch
     }
 
     fn slot_of_key(&self, id: &KeyId) -> &AtomicU64 {
-        // Ids are the host's to choose: hashed with a secret of this process.
+        // Ids are chosen by the host, so they are hashed with a secret of this process.
         slot(&self.keys, self.hasher.hash_one(id))
     }
 
@@ -85,7 +91,7 @@ impl Epochs {
 }
 
 fn slot(slots: &[AtomicU64], hash: u64) -> &AtomicU64 {
-    // Less than the number of slots, so that it fits and is there.
+    // The remainder is less than the number of slots: it fits into a `usize`, and the slot exists.
     let place = usize::try_from(hash % slots.len() as u64).unwrap_or(0);
     &slots[place]
 }

@@ -1,7 +1,7 @@
-//! What other nodes have yet to be told.
+//! Changes that are waiting to be published.
 //!
-//! A change that the bus could not be told of waits here, bounded by number and size: where more
-//! waits, it is that everything has changed, which loses nothing.
+//! A change that could not be published waits here. The queue is bounded by number and size; if it
+//! overflows, it is replaced by one invalidation of everything, which loses nothing.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,20 +11,21 @@ use parking_lot::Mutex;
 use super::Shared;
 use crate::store::{BusError, Invalidation, InvalidationBus};
 
-/// No more than this waits to be told; beyond, it is that everything has changed.
-const MOST_UNTOLD: usize = 1000;
-/// The same in bytes.
-const MOST_BYTES: usize = 1 << 20;
+/// The maximum number of waiting changes; beyond it, they are replaced by an invalidation of
+/// everything.
+const MAX_CHANGES: usize = 1000;
+/// The same limit in bytes.
+const MAX_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
 pub(super) struct Outbox {
     waiting: Mutex<Waiting>,
-    told: AtomicU64,
+    published: AtomicU64,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// Each with a number of its own.
+    /// The changes, each with its own sequence number.
     all: VecDeque<(u64, Invalidation)>,
     bytes: usize,
 }
@@ -35,20 +36,20 @@ fn bytes_of(what: &Invalidation) -> usize {
 }
 
 impl Outbox {
-    /// How many changes the bus could not be told yet.
+    /// Returns how many changes are waiting to be published.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.lock().all.len()
     }
 
-    /// How many changes the bus was told so far.
-    pub(super) fn told(&self) -> u64 {
-        self.told.load(Ordering::Relaxed)
+    /// Returns how many changes have been published so far.
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
     }
 }
 
 impl Shared {
-    /// Keeps in mind what the bus is to be told.
-    pub(super) fn is_to_be_told(&self, what: Invalidation) {
+    /// Queues a change for publishing, unless the store publishes its changes itself.
+    pub(super) fn queue_for_publishing(&self, what: Invalidation) {
         let bus = self.bus.as_ref();
         if bus.is_none_or(InvalidationBus::store_publishes) || what.is_empty() {
             return;
@@ -56,24 +57,25 @@ impl Shared {
         let mut waiting = self.outbox.waiting.lock();
         waiting.bytes += bytes_of(&what);
         waiting.all.push_back((self.number(), what));
-        if waiting.all.len() > MOST_UNTOLD || waiting.bytes > MOST_BYTES {
+        if waiting.all.len() > MAX_CHANGES || waiting.bytes > MAX_BYTES {
             let everything = Invalidation::everything();
             waiting.bytes = bytes_of(&everything);
             waiting.all = VecDeque::from([(self.number(), everything)]);
         }
     }
 
-    /// Tells the bus of all that it has not been told yet.
+    /// Publishes all waiting changes.
     pub(super) async fn publish(&self) -> Result<(), BusError> {
-        self.settle_doubts();
+        self.repeat_invalidations();
         let Some(bus) = &self.bus else { return Ok(()) };
         loop {
             let Some((number, next)) = self.outbox.waiting.lock().all.front().cloned() else {
                 return Ok(());
             };
             bus.publish(&next).await?;
-            self.outbox.told.fetch_add(1, Ordering::Relaxed);
-            // Somebody else may have told the same meanwhile; telling twice harms nobody.
+            self.outbox.published.fetch_add(1, Ordering::Relaxed);
+            // A change leaves the queue only after it has been published. Another task may have
+            // published the same one meanwhile; publishing it twice is harmless.
             let mut waiting = self.outbox.waiting.lock();
             if waiting
                 .all

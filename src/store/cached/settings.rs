@@ -1,4 +1,4 @@
-//! How much a cache keeps, and for how long.
+//! Capacity and lifetime of the cache.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::CachedStore;
 use crate::clock::Clock;
 use crate::store::{InvalidationBus, KeyStore};
 
-/// How many bytes the cached keys take at most, unless it is set.
+/// The default for the size of the cached keys, in bytes.
 const BYTES: u64 = 256 << 20;
 
 /// Settings of the cache in front of a store that must be awaited.
@@ -25,8 +25,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// 100 000 keys and 10 000 unknown digests, for at most a minute, and for at most 2 seconds while
-    /// changes on other nodes may be missed.
+    /// Creates settings with the defaults: 100 000 keys and 10 000 unknown digests, each for at
+    /// most a minute, and for at most 2 seconds while changes by other nodes may be missed.
     pub fn new() -> Self {
         Self {
             capacity: 100_000,
@@ -39,7 +39,7 @@ impl Cache {
         }
     }
 
-    /// No cache: every request asks the store.
+    /// Disables the cache: every request queries the store.
     pub fn none() -> Self {
         Self {
             off: true,
@@ -57,7 +57,7 @@ impl Cache {
         self
     }
 
-    /// Sets how many bytes the cached keys may take, about. The default is 256 MiB.
+    /// Sets approximately how many bytes the cached keys may take. Defaults to 256 MiB.
     pub fn bytes(mut self, most: u64) -> Self {
         self.bytes = most;
         self
@@ -75,22 +75,22 @@ impl Cache {
         self
     }
 
-    /// Sets the bound of staleness: how long an answer is used while the bus is not known to be
-    /// healthy, and without a bus. No request that begins later is let through by it. Where answers
-    /// must have been *given* by then, leave some time for them.
+    /// Sets the staleness bound: how long an answer is used without a bus, or while the bus is not
+    /// known to be healthy. No request that begins after that time is admitted by such an answer.
+    /// If responses must also have been *sent* by then, choose a lower bound.
     pub fn staleness(mut self, bound: Duration) -> Self {
         self.staleness = bound;
         self
     }
 
-    /// Hears of changes on other nodes through this bus, instead of the store's own.
+    /// Sets the bus that reports changes by other nodes, instead of the store's own bus.
     pub fn bus(mut self, bus: impl InvalidationBus) -> Self {
         self.bus = Some(Arc::new(bus));
         self
     }
 
-    /// A cache in front of a store, by a clock. [`PortunusBuilder::store`] does this itself; suites
-    /// for stores and buses do it by hand.
+    /// Returns a cache in front of a store. [`PortunusBuilder::store`] does this itself; use this
+    /// method in conformance tests for stores and buses.
     ///
     /// [`PortunusBuilder::store`]: crate::PortunusBuilder::store
     #[must_use]

@@ -1,7 +1,14 @@
-//! Look-ups that are on their way: whoever asks the same meanwhile waits for the same answer.
+//! Single flight: concurrent lookups of the same digests share one query.
 //!
-//! The board holds no look-up alive: one that nobody waits for any more is given up, with whatever
-//! it holds of the store.
+//! A waiter gets the answer itself, not through the cache, so joining must be as strict as a cache
+//! hit. A lookup that is in flight may be joined only if nothing has been invalidated since it
+//! began (equal epochs) and it is younger than the age limit. A change that was acknowledged before
+//! the waiter's call would have raised the epoch, so the shared answer contains it. Otherwise a new
+//! lookup begins and replaces the other one in the map; the older one still serves the waiters that
+//! joined it earlier.
+//!
+//! The map does not keep a lookup alive: one without waiters is dropped, together with any
+//! resources of the store that it holds.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,49 +25,50 @@ use crate::key::KeyDigest;
 use crate::store::{StoreError, StoredKey};
 
 type Answer = Result<Option<Arc<StoredKey>>, Arc<StoreError>>;
-type LookUp = Pin<Box<dyn Future<Output = Answer> + Send>>;
-type Flight = Shared<LookUp>;
-type InFlightMap = Mutex<HashMap<Box<[KeyDigest]>, Waiting>>;
+type LookupFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type SharedLookup = Shared<LookupFuture>;
+type InFlightMap = Mutex<HashMap<Box<[KeyDigest]>, Entry>>;
 
 #[derive(Default)]
 pub(super) struct SingleFlight {
-    under_way: Arc<InFlightMap>,
+    in_flight: Arc<InFlightMap>,
 }
 
-struct Waiting {
+struct Entry {
     mark: Mark,
-    flight: WeakShared<LookUp>,
+    flight: WeakShared<LookupFuture>,
 }
 
-/// Takes a flight off the board when it has landed, crashed, or was given up.
+/// Removes a lookup from the map when it has finished, panicked or been dropped.
 struct InFlight {
-    board: Arc<InFlightMap>,
+    map: Arc<InFlightMap>,
     digests: Box<[KeyDigest]>,
     mark: Mark,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut board = self.board.lock();
-        // Only itself: another one may have taken its place.
-        if board
+        let mut map = self.map.lock();
+        // Only its own entry: a newer lookup may have replaced it.
+        if map
             .get(&self.digests)
-            .is_some_and(|waiting| waiting.mark.number == self.mark.number)
+            .is_some_and(|entry| entry.mark.number == self.mark.number)
         {
-            board.remove(&self.digests);
+            map.remove(&self.digests);
         }
     }
 }
 
 impl SingleFlight {
-    /// Joins the look-up of these digests, if `may_join` allows it by its mark, or begins one.
-    /// `remembered` is asked again first: the answer may have come in between.
+    /// Joins the lookup of these digests if `may_join` accepts its mark, or else begins one. Checks
+    /// the cache again first, under the lock: a lookup that has just finished stores its answer
+    /// before it leaves the map.
     pub(super) fn join<F>(
         &self,
         digests: &[KeyDigest],
         mark: Mark,
         may_join: impl FnOnce(Mark) -> bool,
-        remembered: impl FnOnce() -> Option<Option<Arc<StoredKey>>>,
+        cached: impl FnOnce() -> Option<Option<Arc<StoredKey>>>,
         begin: impl FnOnce() -> F,
     ) -> Joined
     where
@@ -68,34 +76,36 @@ impl SingleFlight {
     {
         let known;
         let joined = {
-            let mut board = self.under_way.lock();
-            if let Some(remembered) = remembered() {
-                return Joined::Remembered(remembered);
+            let mut map = self.in_flight.lock();
+            if let Some(cached) = cached() {
+                return Joined::Cached(cached);
             }
-            // Dropped after the lock is given back: where it is the last, its landing needs the
-            // board.
-            known = board
+            // Dropped after the lock is released: if this is the last reference, dropping it takes
+            // the lock.
+            known = map
                 .get(digests)
-                .and_then(|waiting| Some((waiting.mark, waiting.flight.upgrade()?)));
+                .and_then(|entry| Some((entry.mark, entry.flight.upgrade()?)));
             match &known {
                 Some((began, flight)) if may_join(*began) => flight.clone(),
                 _ => {
-                    let landing = InFlight {
-                        board: Arc::clone(&self.under_way),
+                    let guard = InFlight {
+                        map: Arc::clone(&self.in_flight),
                         digests: digests.into(),
                         mark,
                     };
-                    let look_up = AssertUnwindSafe(begin()).catch_unwind();
-                    let whole: LookUp = Box::pin(async move {
-                        let _landing = landing;
-                        match look_up.await {
+                    let lookup = AssertUnwindSafe(begin()).catch_unwind();
+                    let future: LookupFuture = Box::pin(async move {
+                        let _guard = guard;
+                        match lookup.await {
                             Ok(answer) => answer.map_err(Arc::new),
-                            Err(_) => Err(Arc::new(StoreError::unavailable("the store panicked"))),
+                            Err(_) => Err(Arc::new(StoreError::unavailable(
+                                "the store panicked during a lookup",
+                            ))),
                         }
                     });
-                    let flight = whole.shared();
+                    let flight = future.shared();
                     if let Some(weak) = flight.downgrade() {
-                        board.insert(digests.into(), Waiting { mark, flight: weak });
+                        map.insert(digests.into(), Entry { mark, flight: weak });
                     }
                     flight
                 }
@@ -106,8 +116,8 @@ impl SingleFlight {
     }
 }
 
-/// What asking has come to.
+/// The result of joining.
 pub(super) enum Joined {
-    Remembered(Option<Arc<StoredKey>>),
-    Waiting(Flight),
+    Cached(Option<Arc<StoredKey>>),
+    Waiting(SharedLookup),
 }
