@@ -1,8 +1,8 @@
-//! What is kept of a key: a digest with the scheme that made it.
+//! The digest of a key that is stored, and the scheme that produced it.
 //!
-//! A key has 128 bits of randomness or more, so one fast hash is enough at rest; a pepper (a secret
-//! beside the database) adds that a stolen database alone cannot even confirm a guess. A slow
-//! password hash would only slow requests.
+//! A key has at least 128 bits of randomness, so one fast hash is enough at rest. With a pepper (a
+//! secret kept outside the database), a stolen database alone is not even enough to confirm a
+//! guess. A slow password hash would only slow down requests.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -14,23 +14,23 @@ use subtle::ConstantTimeEq;
 
 use crate::text::{ParseError, start};
 
-/// How a digest was made.
+/// The scheme of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DigestScheme {
     /// SHA-256 (FIPS 180-4) of the whole key.
     Sha256,
-    /// SHA-512 (FIPS 180-4) of the whole key, for keys imported from elsewhere. What is kept is the
-    /// SHA-256 of its 64 bytes, which depends on all of them.
+    /// SHA-512 (FIPS 180-4) of the whole key, for keys imported from other systems. The SHA-256 of
+    /// all its 64 bytes is stored.
     Sha512,
     /// HMAC-SHA256 (RFC 2104) of the whole key under the pepper of this version.
     HmacSha256 {
-        /// Which pepper.
+        /// The pepper's version.
         pepper: u32,
     },
 }
 
-/// The scheme's name for storage: `sha256`, `hmac-sha256:3`.
+/// Writes the scheme's name for storage: `sha256`, `hmac-sha256:3`.
 impl fmt::Display for DigestScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -49,10 +49,13 @@ impl FromStr for DigestScheme {
             ParseError::new("digest scheme", why)
         };
         match text.strip_prefix("hmac-sha256:") {
+            // One spelling of each version: no sign and no leading zeros.
             Some(version) => version
-                .parse()
+                .parse::<u32>()
+                .ok()
+                .filter(|pepper| pepper.to_string() == version)
                 .map(|pepper| Self::HmacSha256 { pepper })
-                .map_err(|_| unknown()),
+                .ok_or_else(unknown),
             None if text == "sha256" => Ok(Self::Sha256),
             None if text == "sha512" => Ok(Self::Sha512),
             None => Err(unknown()),
@@ -60,18 +63,19 @@ impl FromStr for DigestScheme {
     }
 }
 
-/// The digest of a key, with its scheme: what a store looks keys up by.
+/// The digest of a key, with its scheme. Stores look up keys by it.
 ///
-/// Comparison takes the same time wherever two digests differ. `Debug` shows the scheme only.
+/// Comparison takes constant time. `Debug` shows the scheme only.
 #[derive(Clone, Copy)]
 pub struct KeyDigest {
     scheme: DigestScheme,
-    // Words, not bytes: a constant-time comparison of four words costs a sixth of one of 32 bytes.
+    // Words, not bytes: comparing four words in constant time takes a sixth of the time of 32
+    // bytes.
     words: [u64; 4],
 }
 
 impl KeyDigest {
-    /// A digest that was stored before.
+    /// Creates a digest from its stored bytes.
     #[must_use]
     pub fn new(scheme: DigestScheme, bytes: [u8; 32]) -> Self {
         let mut words = [0; 4];
@@ -81,19 +85,19 @@ impl KeyDigest {
         Self { scheme, words }
     }
 
-    /// The digest that another system kept as SHA-512.
+    /// Creates a digest from a SHA-512 that another system stored.
     #[must_use]
     pub fn of_sha512(digest: &[u8; 64]) -> Self {
         Self::new(DigestScheme::Sha512, Sha256::digest(digest).into())
     }
 
-    /// The scheme that made it.
+    /// Returns the scheme.
     #[must_use]
     pub const fn scheme(&self) -> DigestScheme {
         self.scheme
     }
 
-    /// The digest itself, for a store to keep.
+    /// Returns the bytes, for storage.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
@@ -112,8 +116,8 @@ impl PartialEq for KeyDigest {
 impl Eq for KeyDigest {}
 
 impl Hash for KeyDigest {
-    /// One word: a digest is uniform already, so that an identity hasher is enough for a map of
-    /// real keys.
+    /// Hashes one word: a digest is uniformly distributed, so that even an identity hasher suffices
+    /// for a map of digests.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.words[0]);
     }
@@ -125,23 +129,22 @@ impl fmt::Debug for KeyDigest {
     }
 }
 
-/// A secret that lives beside the database, never in it, with the version that digests are marked
-/// with.
+/// A secret that is kept outside the database, with a version that is stored with each digest.
 #[derive(Clone)]
 pub struct Pepper {
     version: u32,
-    // Keyed once: the two blocks of HMAC's key schedule are not repeated on each request.
+    // Keyed once, so that HMAC's two key blocks are not hashed on each request.
     keyed: Hmac<Sha256>,
 }
 
 impl Pepper {
-    /// A pepper. Versions are the host's numbering; they need not be in order.
+    /// Creates a pepper. The host assigns versions; they need not be in order.
     ///
     /// # Errors
-    /// Under 32 bytes.
+    /// Returns an error if the secret has fewer than 32 bytes.
     pub fn new(version: u32, secret: &[u8]) -> Result<Self, ParseError> {
         let too_short = || {
-            let why = "a pepper is 32 bytes or more from a random source; this one has";
+            let why = "a pepper must be at least 32 random bytes; this one has";
             ParseError::new("pepper", format!("{why} {}", secret.len()))
         };
         if secret.len() < 32 {
@@ -158,7 +161,7 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// The most schemes one look-up tries.
+/// The maximum number of schemes that one lookup tries.
 const MAX_SCHEMES: usize = 8;
 
 #[derive(Debug, Clone)]
@@ -193,11 +196,11 @@ impl Method {
     }
 }
 
-/// Makes digests: with one scheme for new keys, and with older ones that stored keys may still
-/// have.
+/// Computes digests: under the current scheme for new keys, and under older schemes that stored
+/// keys may still have.
 ///
-/// A key found under an older scheme is stored anew under the current one at its next use, without
-/// the caller noticing.
+/// When a key that is stored under an older scheme is used, its digest is replaced by one under the
+/// current scheme. Callers do not notice.
 ///
 /// ```
 /// use portunus::key::{KeyHasher, Pepper};
@@ -221,7 +224,7 @@ impl Default for KeyHasher {
 }
 
 impl KeyHasher {
-    /// SHA-256 without a pepper.
+    /// Uses SHA-256 without a pepper.
     #[must_use]
     pub fn sha256() -> Self {
         Self {
@@ -230,7 +233,7 @@ impl KeyHasher {
         }
     }
 
-    /// HMAC-SHA256 under a pepper.
+    /// Uses HMAC-SHA256 with a pepper.
     #[must_use]
     pub fn hmac_sha256(pepper: Pepper) -> Self {
         Self {
@@ -242,7 +245,8 @@ impl KeyHasher {
     /// Also accepts keys stored under an older pepper.
     ///
     /// # Errors
-    /// Where a pepper of this version is accepted already, or eight schemes and peppers are.
+    /// Returns an error if a pepper of this version is already accepted, or eight schemes and
+    /// peppers are.
     pub fn accept_pepper(self, pepper: Pepper) -> Result<Self, ParseError> {
         self.accept(Method::HmacSha256(pepper))
     }
@@ -250,25 +254,29 @@ impl KeyHasher {
     /// Also accepts keys stored under plain SHA-256.
     ///
     /// # Errors
-    /// Where eight schemes and peppers are accepted already.
+    /// Returns an error if eight schemes and peppers are already accepted.
     pub fn accept_sha256(self) -> Result<Self, ParseError> {
         self.accept(Method::Sha256)
     }
 
-    /// Also accepts keys whose SHA-512 was imported.
+    /// Also accepts keys that were imported by their SHA-512.
     ///
     /// # Errors
-    /// Where eight schemes and peppers are accepted already.
+    /// Returns an error if eight schemes and peppers are already accepted.
     pub fn accept_sha512(self) -> Result<Self, ParseError> {
         self.accept(Method::Sha512)
     }
 
-    /// Whether keys stored under this scheme are found.
+    /// Whether keys stored under this scheme are accepted.
     #[must_use]
     pub fn accepts(&self, scheme: DigestScheme) -> bool {
-        std::iter::once(&self.current)
-            .chain(&self.older)
-            .any(|method| method.scheme() == scheme)
+        self.schemes().any(|accepted| accepted == scheme)
+    }
+
+    /// Returns the accepted schemes, the current one first.
+    pub fn schemes(&self) -> impl Iterator<Item = DigestScheme> {
+        let all = std::iter::once(&self.current).chain(&self.older);
+        all.map(Method::scheme)
     }
 
     fn accept(mut self, method: Method) -> Result<Self, ParseError> {
@@ -293,20 +301,20 @@ impl KeyHasher {
         Ok(self)
     }
 
-    /// The scheme that new digests have.
+    /// Returns the scheme of new digests.
     #[must_use]
     pub fn scheme(&self) -> DigestScheme {
         self.current.scheme()
     }
 
-    /// The digest of a key under the current scheme.
+    /// Computes the digest of a key under the current scheme.
     #[must_use]
     pub fn digest(&self, key: &str) -> KeyDigest {
         self.current.digest(key.as_bytes())
     }
 
-    /// The digests that the key may be stored under, in the order of their schemes, the current one
-    /// first: written in place, for they are large.
+    /// Computes all digests that the key may be stored under, the current scheme's first. Writes
+    /// them in place because they are large.
     pub(crate) fn candidates(&self, key: &str, all: &mut Candidates) {
         all.digests[0] = self.digest(key);
         all.count = 1;
@@ -317,7 +325,7 @@ impl KeyHasher {
     }
 }
 
-/// The digests of one presented key under every accepted scheme, without an allocation.
+/// The digests of a presented key under every accepted scheme, without allocation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidates {
     digests: [KeyDigest; MAX_SCHEMES],

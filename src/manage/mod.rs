@@ -1,12 +1,13 @@
-//! Managing keys: issue, import, list, change, rotate, make primary, revoke, delete.
+//! Key management: issue, import, list, change, rotate, make primary, revoke, delete.
 //!
-//! The manager checks what it is asked for (format, environment, vocabulary, times), makes one
-//! atomic batch of it, and gives that to the store. Who asks is the host's to prove
-//! ([`KeyManager::by`]); what they may do, and what they may set, is the policy's to say
-//! ([`OperatorPolicy`], with the table of what every operator of a tenant may set). The host's own
-//! rules ([`HostRules`]) complete or refuse what is asked for. Each act, done or refused, is one
-//! event of the audit.
+//! The manager checks each request (format, environment, vocabulary, times), turns it into one
+//! atomic batch and gives the batch to the store. The host authenticates the operator
+//! ([`KeyManager::by`]). The policy decides what the operator can do and set ([`OperatorPolicy`]
+//! contains the table of what any operator of a tenant can set). The host's own rules
+//! ([`HostRules`]) complete or refuse requests. Each operation, done or refused, is one audit
+//! event.
 
+mod accepted;
 mod change;
 mod check;
 mod error;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+pub use accepted::Accepted;
 pub use change::KeyChange;
 pub use error::ManageError;
 pub use host::HostRules;
@@ -58,21 +60,21 @@ use crate::store::{
 };
 use crate::telemetry;
 
-/// How often a change is tried again when somebody else changed the record in between.
+/// Maximum number of attempts when the record is modified concurrently.
 const ATTEMPTS: usize = 64;
 
-/// A key as its managers see it.
+/// A key as shown to operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ManagedKey {
-    /// Everything but its secret.
+    /// Everything except the secret.
     pub record: Arc<KeyRecord>,
-    /// How it has been used.
+    /// Usage counts of the key.
     pub usage: Usage,
-    /// Whether it is its owner's primary key.
+    /// Whether the key is its owner's primary key.
     pub primary: bool,
-    /// When it should be rotated, where the API says how often: a recommendation, and nothing is
-    /// refused for it.
+    /// When the key should be rotated, if a rotation interval is set. This is a recommendation and
+    /// not enforced.
     pub rotation_due: Option<SystemTime>,
 }
 
@@ -82,23 +84,23 @@ pub struct ManagedKey {
 pub struct KeyPage {
     /// The keys, newest first.
     pub items: Vec<ManagedKey>,
-    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
-    /// and still have a next.
+    /// Where the next page starts, if there is one. A page may be shorter than requested, or empty,
+    /// and still have a next page.
     pub next: Option<Cursor>,
-    /// The rows that cannot be read and were left out ([`Page::corrupt`]); none for an operator whom
-    /// the policy lets see less than all of its tenant. Each is logged as an error (feature
-    /// `tracing`).
+    /// The rows that cannot be read and were omitted ([`Page::corrupt`]). Always empty for an
+    /// operator to whom the policy does not show the whole tenant. Each row is logged as an error
+    /// (feature `tracing`).
     pub corrupt: Vec<String>,
 }
 
-/// Manages the keys of a store. Cloning shares everything.
+/// Manages the keys of a store. Clones share all state.
 #[derive(Clone)]
 pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
     precondition: Option<Arc<Precondition>>,
-    /// Whether anything was noted since it is in this operator's hands.
-    noted: Arc<AtomicBool>,
+    /// Whether an event was recorded since [`by`](Self::by) set the operator.
+    recorded: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -106,14 +108,14 @@ struct Inner {
     /// user ids, clock, audit, and the uses that are not written yet.
     authenticator: Authenticator,
     store: Arc<dyn KeyStore>,
-    /// Where uses are counted, if they are.
+    /// Where usage is counted, if it is.
     counts: Option<Arc<dyn UsageStore>>,
     formats: Vec<(Vec<KeyKind>, KeyFormat)>,
     settings: Management,
 }
 
 impl Inner {
-    /// How many active keys a tenant may have.
+    /// Returns the maximum number of active keys of a tenant.
     fn active_keys(&self, tenant: &TenantId) -> Option<u64> {
         let own = self
             .settings
@@ -125,11 +127,11 @@ impl Inner {
 }
 
 impl KeyManager {
-    /// The manager of a service.
+    /// Creates the manager of a service.
     ///
     /// # Errors
-    /// Where a format cannot write an environment that keys may be issued for, or where no key can
-    /// be issued for the one that is served.
+    /// [`BuildError`] if a format cannot represent an environment that keys can be issued for, or
+    /// if no key can be issued for the environment that is served.
     pub(crate) fn new(
         authenticator: Authenticator,
         store: Arc<dyn KeyStore>,
@@ -168,63 +170,63 @@ impl KeyManager {
             }),
             operator: Arc::new(Operator::host()),
             precondition: None,
-            noted: Arc::default(),
+            recorded: Arc::default(),
         })
     }
 
-    /// The same manager, in the hands of an operator: allowed what the policy allows, confined to
-    /// its tenant, and named by the audit. Without this it is the service itself that acts
-    /// ([`Operator::host`]).
+    /// Returns this manager acting for an operator: limited to what the policy allows, confined to
+    /// the operator's tenant, and recorded under the operator's name in the audit. By default the
+    /// manager acts for the service itself ([`Operator::host`]).
     #[must_use]
     pub fn by(&self, operator: Operator) -> Self {
         Self {
             operator: Arc::new(operator),
-            noted: Arc::default(),
+            recorded: Arc::default(),
             ..self.clone()
         }
     }
 
-    /// The trail that acts are noted in, where they are.
+    /// Returns the audit trail in which operations are recorded, if there is one.
     #[must_use]
     pub fn audit(&self) -> Option<&AuditTrail> {
         self.inner.authenticator.audit()
     }
 
-    /// Which identifiers name users.
+    /// Returns the format of user ids.
     #[must_use]
     pub fn user_ids(&self) -> UserIds {
         self.inner.authenticator.user_ids()
     }
 
-    /// Who acts.
+    /// Returns the operator that the manager acts for.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.operator
     }
 
-    /// One key, with its usage.
+    /// Returns one key with its usage.
     ///
     /// # Errors
-    /// [`ManageError::NotFound`], also for another tenant's key; [`ManageError::Forbidden`]; or the
-    /// store giving no answer.
+    /// [`ManageError::NotFound`], also for another tenant's key; [`ManageError::Forbidden`]; or a
+    /// store error.
     pub async fn get(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let record = self.find(id).await?;
-        self.shown(record).await
+        self.view(record).await
     }
 
-    async fn shown(&self, record: Arc<KeyRecord>) -> Result<ManagedKey, ManageError> {
+    async fn view(&self, record: Arc<KeyRecord>) -> Result<ManagedKey, ManageError> {
         self.may(Action::KeyRead, &record)?;
         let primary = self.is_primary(&record, self.now()).await?;
         let usage = self.usage_of_one(&record.id).await?;
         Ok(self.managed(record, usage, primary))
     }
 
-    /// A page of keys, newest first. Never a secret, never a digest; an operator sees those of its
-    /// tenant that the policy lets it see. It is the store's page: it may be short, even empty, and
-    /// have a [`next`](KeyPage::next) one.
+    /// Returns a page of keys, newest first, without secrets or digests. An operator sees the keys
+    /// of its tenant that the policy shows to it. A page may be short, even empty, and still have a
+    /// [`next`](KeyPage::next) page.
     ///
     /// # Errors
-    /// [`ManageError::Forbidden`], or the store giving no answer.
+    /// [`ManageError::Forbidden`], or a store error.
     pub async fn list(&self, query: ListQuery) -> Result<KeyPage, ManageError> {
         let query = self.narrow(query)?;
         let mut page = self.inner.store.list(&query).await?;
@@ -244,39 +246,40 @@ impl KeyManager {
         Ok(KeyPage {
             items: page.items.into_iter().zip(usage).map(managed).collect(),
             next: page.next,
-            corrupt: self.left_out(page.corrupt),
+            corrupt: self.log_omitted(page.corrupt),
         })
     }
 
-    /// A page of a log's events, the last kept first, as far as the operator may see: those of its
-    /// tenant that are about keys of its lists. Where rows cannot be read, as for [`list`](Self::list).
+    /// Returns a page of a log's events, most recently stored first. An operator sees the events of
+    /// its tenant that concern keys it can list. Unreadable rows are handled as in
+    /// [`list`](Self::list).
     ///
     /// # Errors
-    /// [`ManageError::Forbidden`], or the log giving no answer ([`ManageError::Log`]).
+    /// [`ManageError::Forbidden`], or [`ManageError::Log`] if the log does not answer.
     pub async fn events(
         &self,
         log: &(impl AuditReader + ?Sized),
         mut query: EventQuery,
     ) -> Result<EventPage, ManageError> {
-        // Whoever sees a key in lists sees what happened to it.
+        // An operator that can list a key can see its events.
         let visible = self.narrow(ListQuery::new(self.now()))?;
         query.tenant = visible.tenant.or(query.tenant);
         query.within_workspaces = visible.within_workspaces.or(query.within_workspaces);
         let mut page = log.events(&query).await.map_err(ManageError::Log)?;
-        page.corrupt = self.left_out(page.corrupt);
+        page.corrupt = self.log_omitted(page.corrupt);
         Ok(page)
     }
 
-    /// Logs the rows that a list left out; returns them for those who may see all of the tenant, as
-    /// nobody can tell whether a policy would show what cannot be read.
-    fn left_out(&self, corrupt: Vec<String>) -> Vec<String> {
+    /// Logs the rows that a list omitted. Returns them only to operators who see the whole tenant,
+    /// because the policy cannot be evaluated for rows that cannot be read.
+    fn log_omitted(&self, corrupt: Vec<String>) -> Vec<String> {
         for row in &corrupt {
             telemetry::left_out(row);
         }
         if self.sees_all() { corrupt } else { Vec::new() }
     }
 
-    /// Whether the operator sees every key of its tenant, or is the host.
+    /// Returns whether the operator sees every key of its tenant, or is the host.
     fn sees_all(&self) -> bool {
         let all = ListQuery::new(self.now());
         self.narrow(all.clone()).is_ok_and(|mut seen| {
@@ -285,11 +288,11 @@ impl KeyManager {
         })
     }
 
-    /// A query as far as the operator may see: of its tenant, and of what the policy lets it see
-    /// there.
+    /// Restricts a query to the operator's tenant and to the keys that the policy shows to the
+    /// operator.
     ///
     /// # Errors
-    /// [`ManageError::Forbidden`] where it sees no lists at all.
+    /// [`ManageError::Forbidden`] if the operator cannot list keys at all.
     pub fn narrow(&self, mut query: ListQuery) -> Result<ListQuery, ManageError> {
         if let Some(policy) = self.policy() {
             query = policy.lists(&self.operator, query)?;
@@ -300,9 +303,9 @@ impl KeyManager {
         Ok(query)
     }
 
-    /// How often a key was used in each hour from the one of `from` to before `to`, the oldest
-    /// first; never where the store keeps no counts. Where rows cannot be read, as for
-    /// [`list`](Self::list).
+    /// Returns how often a key was used in each hour, from the hour of `from` up to `to`
+    /// (exclusive), oldest first. Empty if the store does not count usage. Unreadable rows are
+    /// handled as in [`list`](Self::list).
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -325,15 +328,15 @@ impl KeyManager {
                     .iter()
                     .flatten()
                     .for_each(|delta| usage.add(delta));
-                // What is not written yet may be of another hour than was asked for.
+                // Uses not written yet may belong to hours outside the requested range.
                 let mut within = usage.between(from, to);
-                within.corrupt = self.left_out(usage.corrupt);
+                within.corrupt = self.log_omitted(usage.corrupt);
                 return Ok(within);
             }
         }
     }
 
-    /// How keys have been used, with the uses that are not written yet.
+    /// Returns the usage of keys, including uses that are not written yet.
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
         let mut reading = self.inner.authenticator.usage().reading();
         loop {
@@ -355,7 +358,8 @@ impl KeyManager {
         Ok(usage.into_iter().next().unwrap_or_default())
     }
 
-    /// The usage of a page's keys. Those whose counts cannot be read are left out, and named.
+    /// Returns the usage of a page's keys. Keys whose counts cannot be read are moved to the page's
+    /// corrupt rows.
     async fn usage_of_page(&self, page: &mut Page) -> Result<Vec<Usage>, StoreError> {
         let ids: Vec<KeyId> = page.items.iter().map(|record| record.id.clone()).collect();
         match self.usage_of(&ids).await {
@@ -376,17 +380,17 @@ impl KeyManager {
         Ok(all)
     }
 
-    /// A key that the operator may know of.
+    /// Returns a key that is visible to the operator.
     async fn find(&self, id: &KeyId) -> Result<Arc<KeyRecord>, ManageError> {
         let found = self.inner.store.get(id).await?;
         let found = found.filter(|record| self.operator.sees(record));
         found.ok_or_else(|| ManageError::NotFound(id.clone()))
     }
 
-    /// Whether the operator may do this to a key.
+    /// Checks whether the operator may perform this action on a key.
     fn may(&self, action: Action, record: &KeyRecord) -> Result<(), ManageError> {
         if !self.operator.sees(record) {
-            return Err(Denied::because("This key would belong to another tenant").into());
+            return Err(Denied::because("The key belongs to another tenant").into());
         }
         match self.policy() {
             Some(policy) => Ok(policy.allows(&self.operator, action, record)?),
@@ -403,15 +407,15 @@ impl KeyManager {
         Ok(primary.as_ref() == Some(&record.id))
     }
 
-    /// What an act has come to. It was done: that nothing more can be read now does not undo it,
-    /// and a secret that was made is not lost for it.
+    /// Returns the result of a completed operation. Read errors are ignored here: they do not undo
+    /// the operation, and a new secret must not be lost because of them.
     async fn done(&self, record: impl Into<Arc<KeyRecord>>) -> ManagedKey {
         let record = record.into();
         let primary = self.is_primary(&record, self.now()).await.unwrap_or(false);
         self.done_to(record, primary).await
     }
 
-    /// The same where it is known whether it is the primary key.
+    /// Like [`done`](Self::done), if it is already known whether the key is primary.
     async fn done_to(&self, record: impl Into<Arc<KeyRecord>>, primary: bool) -> ManagedKey {
         let record = record.into();
         let usage = self.usage_of_one(&record.id).await.unwrap_or_default();
@@ -419,7 +423,7 @@ impl KeyManager {
     }
 
     fn managed(&self, record: Arc<KeyRecord>, usage: Usage, primary: bool) -> ManagedKey {
-        // What has ended or has a successor needs no rotation any more.
+        // A key that has ended or has a successor needs no rotation.
         let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
         let due = self
             .inner
@@ -436,20 +440,21 @@ impl KeyManager {
         }
     }
 
-    /// Where the manager's time comes from.
+    /// Returns the manager's clock.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         self.inner.authenticator.clock()
     }
 
-    /// The time of day by the manager's clock, in whole milliseconds: what every store can keep.
+    /// Returns the current time by the manager's clock, truncated to milliseconds, the precision
+    /// that every store keeps.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         to_the_millisecond(self.inner.authenticator.clock().now())
     }
 }
 
-/// Refuses a record of a newer version, which may mean more than is known here.
+/// Refuses a record written by a newer version, which may contain settings unknown to this one.
 fn readable(record: &KeyRecord) -> Result<(), ManageError> {
     match record.needs() {
         Some(needs) => Err(ManageError::Newer { needs }),

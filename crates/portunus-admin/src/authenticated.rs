@@ -1,4 +1,4 @@
-//! The operator who is proven to make a call, and what was seen of the call before.
+//! Extractor for the authenticated operator of a call.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -10,10 +10,10 @@ use crate::call::Call;
 use crate::conditions::Conditions;
 use crate::{Fault, Shared, origin};
 
-/// The manager in the hands of the proven operator.
+/// The manager acting for the authenticated operator.
 pub(crate) struct AuthenticatedOperator {
     pub(crate) shared: Shared,
-    /// Its acts are under the conditions of the request.
+    /// Applies the preconditions of the request to each operation.
     pub(crate) manager: KeyManager,
     pub(crate) conditions: Conditions,
 }
@@ -23,14 +23,14 @@ impl AuthenticatedOperator {
         self.manager.operator()
     }
 
-    /// Notes an act that came to nothing before the manager was asked.
-    pub(crate) fn noted<T>(
+    /// Records the audit event of an operation that is refused before it reaches the manager.
+    pub(crate) fn audited<T>(
         &self,
         action: Action,
         about: Option<&KeyRecord>,
-        done: Result<T, Fault>,
+        result: Result<T, Fault>,
     ) -> Result<T, Fault> {
-        done.inspect_err(|fault| self.manager.refused(action, about, fault.error()))
+        result.inspect_err(|fault| self.manager.refused(action, about, fault.error()))
     }
 }
 
@@ -39,7 +39,7 @@ impl FromRequestParts<Shared> for AuthenticatedOperator {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Fault> {
         let call = Call::of(parts, shared);
-        // Before the proof: what a browser adds to a request of another site proves nothing.
+        // Before the proof: credentials that a browser adds to a cross-site request prove nothing.
         if let Err(fault) = origin::check(parts, &shared.trusted_origins) {
             return Err(shared.proofs.failed(call.client_ip, fault.into()).into());
         }
@@ -47,14 +47,14 @@ impl FromRequestParts<Shared> for AuthenticatedOperator {
         operator.client_ip = operator.client_ip.or(call.client_ip);
         operator.request_id = operator.request_id.or_else(|| call.request_id.clone());
         let conditions = Conditions::of(&parts.headers);
-        let demanded = conditions.clone();
+        let preconditions = conditions.clone();
         let manager = shared
             .manager
             .by(operator)
-            .only_if(move |version| demanded.hold(version));
-        call.is_by(&manager);
+            .only_if(move |version| preconditions.hold(version));
+        call.set_manager(&manager);
         shared.limit(manager.operator())?;
-        // Before a body is read: who may do nothing sends none.
+        // Before the body is read: an operator without any permission need not send it.
         manager.admitted()?;
         Ok(Self {
             shared: shared.clone(),

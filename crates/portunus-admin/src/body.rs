@@ -1,4 +1,4 @@
-//! JSON bodies: objects of a known type, bounded, read once and wiped.
+//! JSON bodies: objects of a known type, bounded in size and wiped after use.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,16 +19,16 @@ use crate::Fault;
 use crate::content::Content;
 use crate::wiped::Wiped;
 
-/// Reads a body of this type. An absent one counts as `{}`.
+/// Reads a body of this type. An absent body counts as `{}`.
 pub(crate) async fn read<T: DeserializeOwned>(body: Content) -> Result<T, Fault> {
     read_whole(body).await.map(|(read, _)| read)
 }
 
-/// The same, with its bytes.
+/// Reads a body of this type and returns its bytes too.
 ///
 /// # Errors
-/// 400 for what is not JSON; 422 for JSON of another type, for members with the same name, and for
-/// numbers that would become others.
+/// 400 if the body is not JSON; 422 if it has another type, duplicate members, or numbers that
+/// would lose precision.
 pub(crate) async fn read_whole<T: DeserializeOwned>(body: Content) -> Result<(T, Wiped), Fault> {
     let whole = body.bytes().await?;
     let bytes: &[u8] = if whole.trim_ascii().is_empty() {
@@ -46,12 +46,12 @@ pub(crate) async fn read_whole<T: DeserializeOwned>(body: Content) -> Result<(T,
     Ok((read.0, whole))
 }
 
-/// The beginning of an error: what serde says may quote the caller.
+/// Truncates an error, since serde's messages can quote input.
 fn short(error: &dyn std::error::Error) -> String {
     error.to_string().chars().take(200).collect()
 }
 
-/// A value written as a JSON object. Derived types would also take a list of their members' values.
+/// A value written as a JSON object. Derived types would also accept an array of member values.
 #[derive(Clone)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -71,21 +71,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A member that may be left out, and may be `null` to remove a value.
+/// Deserializes an optional member that can be `null` to remove a value.
 pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A member that may be left out, and must not be `null`.
+/// Deserializes an optional member that must not be `null`.
 pub(crate) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// A JSON object of any members, without duplicates at any depth, or `null`.
+/// Deserializes a JSON object with arbitrary members, without duplicates at any depth, or `null`.
 pub(crate) fn members<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Map<String, Value>>, D::Error> {
@@ -96,21 +96,21 @@ pub(crate) fn members<'de, D: Deserializer<'de>>(
     }
 }
 
-/// The same for a member that may be left out.
+/// Deserializes the same for an optional member.
 pub(crate) fn nullable_members<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<Map<String, Value>>>, D::Error> {
     members(deserializer).map(Some)
 }
 
-/// A secret in a body, wiped when it is dropped.
+/// A secret in a body, wiped on drop.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(value_type = String, format = Password)]
 pub(crate) struct Secret(pub(crate) Zeroizing<String>);
 
-/// A JSON answer that no cache stores. Its bytes may hold a secret.
+/// Builds a JSON response that must not be cached. Its bytes may contain a secret.
 pub(crate) fn private(status: StatusCode, value: &impl Serialize) -> Response {
-    // Longer than an answer with one key, so that those are written in one piece.
+    // Larger than a response with one key, so that such a response needs no reallocation.
     let mut bytes = Wiped::with_capacity(4096);
     if let Err(error) = serde_json::to_writer(&mut bytes, value) {
         return Fault::store(error).into_response();
@@ -129,18 +129,14 @@ pub(crate) struct Whole(pub(crate) u64);
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = Number::deserialize(deserializer)?;
-        // Beyond 2^53 a float says only roughly which integer was meant.
+        // Beyond 2^53, a float does not identify an exact integer.
         let exact =
             |float: &f64| float.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(float);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let whole = number
             .as_u64()
             .or_else(|| number.as_f64().filter(exact).map(|float| float as u64));
-        let refused = || {
-            D::Error::custom(format!(
-                "{number}: expected an integer that is not negative"
-            ))
-        };
+        let refused = || D::Error::custom(format!("{number}: expected a non-negative integer"));
         whole.map(Self).ok_or_else(refused)
     }
 }

@@ -1,5 +1,4 @@
-//! One call from its first line to the head of its answer: what is known of it, and that it is
-//! noted where it is refused and nobody else has noted it.
+//! Audit of a call: records an event for a refusal that the manager has not recorded itself.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,40 +17,40 @@ use portunus::{AuthError, ErrorCode};
 
 use crate::{OperatorProof, Shared};
 
-/// What is known of a call.
+/// The audit data of a call.
 pub(crate) struct Call {
     pub(crate) client_ip: Option<IpAddr>,
     pub(crate) request_id: Option<RequestId>,
     method: &'static str,
-    /// What it asks for, and where that is. Nothing that the client wrote.
+    /// The action and the route template. Neither contains client input.
     action: Action,
     route: Option<&'static str>,
-    /// The manager, acting for the proven operator.
+    /// The manager acting for the authenticated operator.
     manager: OnceLock<KeyManager>,
 }
 
 impl Call {
     fn new(parts: &Parts, shared: &Shared) -> Self {
         let head = HttpHead::of_parts(parts, (shared.peer_of)(&parts.extensions));
-        let (action, route) = what(&parts.method, parts.uri.path());
+        let (action, route) = action_and_route(&parts.method, parts.uri.path());
         Self {
             client_ip: shared.authenticator.client_ip(&head),
             request_id: shared.authenticator.request_id(&head),
-            method: name_of(&parts.method),
+            method: method_name(&parts.method),
             action,
             route,
             manager: OnceLock::new(),
         }
     }
 
-    /// The call that is observed.
+    /// Returns the call that [`observe`] stored in the request, or a new one.
     pub(crate) fn of(parts: &Parts, shared: &Shared) -> Arc<Self> {
         let observed = parts.extensions.get::<Arc<Self>>().cloned();
         observed.unwrap_or_else(|| Arc::new(Self::new(parts, shared)))
     }
 
-    /// Somebody is proven to make it.
-    pub(crate) fn is_by(&self, manager: &KeyManager) {
+    /// Sets the manager of the authenticated operator.
+    pub(crate) fn set_manager(&self, manager: &KeyManager) {
         let _ = self.manager.set(manager.clone());
     }
 
@@ -61,8 +60,8 @@ impl Call {
         event.status = status;
     }
 
-    /// Notes how it ended, unless that is noted already.
-    fn note(&self, shared: &Shared, outcome: AuditOutcome, status: Option<u16>) {
+    /// Records the outcome, unless the manager has already recorded an event.
+    fn record(&self, shared: &Shared, outcome: AuditOutcome, status: Option<u16>) {
         match self.manager.get() {
             Some(manager) if manager.has_noted() => {}
             Some(manager) => {
@@ -77,8 +76,8 @@ impl Call {
     }
 }
 
-/// What a request asks for, by its path in this router.
-fn what(method: &Method, path: &str) -> (Action, Option<&'static str>) {
+/// Returns the action and the route template of a request, by its path in this router.
+fn action_and_route(method: &Method, path: &str) -> (Action, Option<&'static str>) {
     let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
     let method = match method.as_str() {
         "HEAD" => "GET",
@@ -114,8 +113,9 @@ fn what(method: &Method, path: &str) -> (Action, Option<&'static str>) {
     )
 }
 
-/// A method that has a name (RFC 9110 §9.1, RFC 5789); any other may be anything.
-fn name_of(method: &Method) -> &'static str {
+/// Returns the name of a standard method (RFC 9110 §9.1, RFC 5789). Other methods are client input
+/// and are recorded as `another`.
+fn method_name(method: &Method) -> &'static str {
     let known = [
         "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT",
     ];
@@ -123,36 +123,37 @@ fn name_of(method: &Method) -> &'static str {
     found.unwrap_or("another")
 }
 
-/// A call that was not answered yet.
-struct Unanswered {
+/// A call without a response yet. Dropping it records the call as abandoned.
+struct PendingCall {
     shared: Shared,
     call: Arc<Call>,
     is_answered: bool,
 }
 
-impl Unanswered {
+impl PendingCall {
     fn answered(mut self, status: u16, error: Option<&AuthError>) {
         self.is_answered = true;
         if status >= 400 {
-            // 405 has no code of its own: there is no such thing either.
+            // 405 has no error code and is recorded as not found.
             let code = error.map_or(ErrorCode::NotFound, AuthError::code);
             self.call
-                .note(&self.shared, AuditOutcome::Refused(code), Some(status));
+                .record(&self.shared, AuditOutcome::Refused(code), Some(status));
         }
     }
 }
 
-impl Drop for Unanswered {
+impl Drop for PendingCall {
     fn drop(&mut self) {
-        // Who gives up reading has done nothing.
+        // An abandoned read has no effect.
         let reads = self.call.manager.get().is_some() && matches!(self.call.method, "GET" | "HEAD");
         if !self.is_answered && !reads {
-            self.call.note(&self.shared, AuditOutcome::Abandoned, None);
+            self.call
+                .record(&self.shared, AuditOutcome::Abandoned, None);
         }
     }
 }
 
-/// Sees to it that no refusal goes without an event.
+/// Middleware that records an audit event for every refusal.
 pub(crate) async fn observe(
     State(shared): State<Shared>,
     mut request: Request,
@@ -162,20 +163,20 @@ pub(crate) async fn observe(
     let call = Arc::new(Call::new(&parts, &shared));
     request = Request::from_parts(parts, body);
     request.extensions_mut().insert(Arc::clone(&call));
-    let unanswered = Unanswered {
+    let pending = PendingCall {
         shared,
         call,
         is_answered: false,
     };
     let response = next.run(request).await;
-    unanswered.answered(
+    pending.answered(
         response.status().as_u16(),
         response.extensions().get::<AuthError>(),
     );
     response
 }
 
-/// The host's proof under the limits of the API, for other routes.
+/// The host's proof under the limits of the API, for the host's own routes.
 pub(crate) struct LimitedProof(pub(crate) Shared);
 
 impl fmt::Debug for LimitedProof {
@@ -188,20 +189,20 @@ impl fmt::Debug for LimitedProof {
 impl OperatorProof for LimitedProof {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
         let mut call = Call::new(request, &self.0);
-        // The path is the host's, whatever it looks like.
+        // The path belongs to the host, even if it looks like one of this API.
         (call.action, call.route) = (Action::Manage, None);
         let call = Arc::new(call);
-        let unanswered = Unanswered {
+        let pending = PendingCall {
             shared: self.0.clone(),
             call: Arc::clone(&call),
             is_answered: false,
         };
-        let proven = self.0.proofs.prove(request, call.client_ip).await;
-        match &proven {
-            Ok(_) => unanswered.answered(200, None),
-            Err(error) => unanswered.answered(error.status(), Some(error)),
+        let operator = self.0.proofs.prove(request, call.client_ip).await;
+        match &operator {
+            Ok(_) => pending.answered(200, None),
+            Err(error) => pending.answered(error.status(), Some(error)),
         }
-        proven
+        operator
     }
 
     fn credentials<'r>(&self, request: &'r Parts) -> Vec<&'r [u8]> {

@@ -1,13 +1,13 @@
 //! Conditional requests: `If-Match` and `If-None-Match` (RFC 9110 §13.1.1, §13.1.2).
 //!
-//! They are evaluated in the order of §13.2.2, and last (§13.2.1): the manager asks for them when
-//! nothing else refuses the act. A call that concerns no key has no version: `If-Match: *` passes
-//! there, since what the call changes exists, and a tag does not.
+//! They are evaluated in the order of §13.2.2, and last (§13.2.1): the manager evaluates them when
+//! nothing else refuses the operation. A call that is not about a key has no version: there,
+//! `If-Match: *` matches, since the target of the call exists, and an entity tag does not.
 
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName};
 
-/// What a request demands of the version of the key.
+/// The preconditions of a request on the version of the key.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Conditions {
     if_match: Option<Tags>,
@@ -19,12 +19,12 @@ pub(crate) struct Conditions {
 struct Tags {
     /// Whether `*` is among them.
     any: bool,
-    /// Whether each is weak, and what stands between its quotes.
+    /// Each tag: whether it is weak, and its opaque part.
     listed: Vec<(bool, String)>,
 }
 
 impl Conditions {
-    /// The conditions of a request; none where it has neither field.
+    /// Parses the preconditions of a request.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         Self {
             if_match: Tags::of(headers, &IF_MATCH),
@@ -32,19 +32,19 @@ impl Conditions {
         }
     }
 
-    /// Whether a write may be done to a key at this version, or to none.
+    /// Returns whether the preconditions allow a write at this version, or without a key.
     pub(crate) fn hold(&self, version: Option<u64>) -> bool {
         self.matches(version) && !self.is_known(version)
     }
 
-    /// Whether `If-Match` passes. A weak tag never does (strong comparison, §8.8.3.2).
+    /// Returns whether `If-Match` matches. A weak tag never matches (strong comparison, §8.8.3.2).
     pub(crate) fn matches(&self, version: Option<u64>) -> bool {
         self.if_match
             .as_ref()
             .is_none_or(|tags| tags.any || tags.name(version, false))
     }
 
-    /// Whether `If-None-Match` names the version that is there (weak comparison).
+    /// Returns whether `If-None-Match` lists the current version (weak comparison).
     pub(crate) fn is_known(&self, version: Option<u64>) -> bool {
         let named = |tags: &Tags| (tags.any && version.is_some()) || tags.name(version, true);
         self.if_none_match.as_ref().is_some_and(named)
@@ -55,14 +55,14 @@ impl Tags {
     fn of(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
         let mut tags: Option<Self> = None;
         for line in headers.get_all(name) {
-            // Tags may have bytes beyond ASCII (§8.8.3); no version has.
+            // Tags can contain non-ASCII bytes (§8.8.3); versions do not.
             let line = String::from_utf8_lossy(line.as_bytes());
             tags.get_or_insert_with(Self::default).read(&line);
         }
         tags
     }
 
-    /// Takes the elements of a line. One that is neither `*` nor a tag matches nothing.
+    /// Parses the elements of a line. Elements that are neither `*` nor a tag match nothing.
     fn read(&mut self, line: &str) {
         let mut rest = line;
         loop {
@@ -79,7 +79,7 @@ impl Tags {
                 Some((tag, after)) => (Some(tag), after),
                 None => (None, rest),
             };
-            // Up to the next element; nothing but blanks may follow a tag.
+            // Skips to the next element. Only blanks can follow a tag.
             let (tail, next) = after.split_once(',').unwrap_or((after, ""));
             match (tag, tail.trim_matches([' ', '\t'])) {
                 (Some(tag), "") => self.listed.push((weak, tag.to_owned())),
@@ -90,7 +90,7 @@ impl Tags {
         }
     }
 
-    /// Whether the tag of this version is listed.
+    /// Returns whether the tag of this version is listed.
     fn name(&self, version: Option<u64>, weakly: bool) -> bool {
         let own = version.map(|version| version.to_string());
         let is_own = |(weak, tag): &(bool, String)| Some(tag) == own.as_ref() && (weakly || !weak);

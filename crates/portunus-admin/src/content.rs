@@ -4,8 +4,8 @@
 //! `application/x-www-form-urlencoded`, but not `application/json`: so the media type is a second
 //! line of defence behind [`origin`](crate::origin). A write without content needs no media type.
 //!
-//! Whether there is content is known from its announced length, or else from its first byte. What
-//! has the wrong type is refused then, whatever is still to come.
+//! The announced length, or else the first byte, shows that there is content. Content of the wrong
+//! type is refused at that point, before the rest is read.
 
 use std::error::Error;
 use std::iter::successors;
@@ -20,16 +20,17 @@ use portunus::ErrorCode;
 use crate::Fault;
 use crate::wiped::Wiped;
 
-/// No body is read beyond this: the largest fields have limits of their own, told by name.
-const MOST_BODY: usize = 4 << 20;
+/// Maximum size of a body in bytes. The largest fields have their own, smaller limits.
+const MAX_BODY: usize = 4 << 20;
 
-/// The most memory that is taken for a body before its content arrives.
-const MOST_FIRST: usize = 64 << 10;
+/// Maximum memory allocated for a body before its content arrives.
+const MAX_INITIAL_CAPACITY: usize = 64 << 10;
 
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// The content of a request, not read yet. Whoever is refused without it is refused before.
+/// The unread content of a request. A call that can be refused without its content is refused
+/// before the content is read.
 #[derive(Debug)]
 pub(crate) struct Content(Request);
 
@@ -42,31 +43,31 @@ impl<S: Send + Sync> FromRequest<S> for Content {
 }
 
 impl Content {
-    /// The whole content; empty where there is none.
+    /// Reads the whole content; empty if there is none.
     ///
     /// # Errors
-    /// 415 for content that is not JSON or has a content coding, 413 for too much of it, 400 where
-    /// it breaks off.
+    /// 415 for content that is not JSON or has a content coding, 413 if it is too long, 400 if it
+    /// is incomplete.
     pub(crate) async fn bytes(self) -> Result<Wiped, Fault> {
         let announced = announced(&self.0);
         let (head, mut body) = self.0.into_parts();
-        // What announces its length is refused before it is read.
+        // Content with an announced length is checked before it is read.
         if announced > 0 {
             check(&head.method, &head.headers)?;
         }
-        if announced > MOST_BODY as u64 {
+        if announced > MAX_BODY as u64 {
             return Err(too_large());
         }
-        // What is announced may never come: more is taken when it does.
+        // Announced content may never arrive: allocate more only when it does.
         let first = usize::try_from(announced)
-            .unwrap_or(MOST_BODY)
-            .min(MOST_FIRST);
+            .unwrap_or(MAX_BODY)
+            .min(MAX_INITIAL_CAPACITY);
         let mut whole = Wiped::with_capacity(first);
         while let Some(data) = next(&mut body).await? {
             if whole.is_empty() {
                 check(&head.method, &head.headers)?;
             }
-            if data.len() > MOST_BODY - whole.len() {
+            if data.len() > MAX_BODY - whole.len() {
                 return Err(too_large());
             }
             whole.take(data);
@@ -74,11 +75,11 @@ impl Content {
         Ok(whole)
     }
 
-    /// For a call that takes no content: whatever there is, is of a type that other sites cannot
-    /// send, and is not read.
+    /// Checks the content of a call that takes none: it must have a type that pages of other sites
+    /// cannot send. It is not read.
     ///
     /// # Errors
-    /// As for [`bytes`](Self::bytes), but that no length is too large.
+    /// As for [`bytes`](Self::bytes), except that the length is not limited.
     pub(crate) async fn ignored(self) -> Result<(), Fault> {
         let announced = announced(&self.0);
         let (head, mut body) = self.0.into_parts();
@@ -89,16 +90,16 @@ impl Content {
     }
 }
 
-/// The next bytes of the content; `None` at its end, whatever trailers are there.
+/// Returns the next bytes of the content; `None` at its end. Trailers are ignored.
 async fn next(body: &mut Body) -> Result<Option<Bytes>, Fault> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            // A limit of the host's own, around this router, counts too.
+            // The host may have its own limit around this router.
             let first: &(dyn Error + 'static) = &error;
             let mut causes = successors(Some(first), |&error| error.source());
             match causes.any(<dyn Error>::is::<LengthLimitError>) {
                 true => too_large(),
-                false => broken_off(),
+                false => incomplete(),
             }
         })?;
         match frame.into_data() {
@@ -109,25 +110,25 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Fault> {
     Ok(None)
 }
 
-/// How long the content is at least, in bytes, by what is known before it is read.
+/// Returns the minimum length of the content in bytes, as far as known before it is read.
 fn announced(request: &Request) -> u64 {
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     request.body().size_hint().lower().max(length.unwrap_or(0))
 }
 
-fn broken_off() -> Fault {
-    Fault::bad("The body broke off")
+fn incomplete() -> Fault {
+    Fault::bad("The body is incomplete")
 }
 
 fn too_large() -> Fault {
     Fault::new(
         ErrorCode::TooLarge,
-        format!("The body is longer than {MOST_BODY} bytes"),
+        format!("The body is longer than {MAX_BODY} bytes"),
     )
 }
 
-/// Whether content with these fields may be read.
+/// Checks whether content with these header fields is accepted.
 fn check(method: &Method, headers: &HeaderMap) -> Result<(), Fault> {
     // RFC 9110 §12.5.1, RFC 5789 §3.1.
     let (field, accepted, types): (_, _, &[&str]) = match *method {
@@ -161,7 +162,8 @@ fn check(method: &Method, headers: &HeaderMap) -> Result<(), Fault> {
     }
 }
 
-/// Whether a media type (RFC 9110 §8.3.1) is one of these, in UTF-8 if it names a charset.
+/// Returns whether a media type (RFC 9110 §8.3.1) is one of `types`, with UTF-8 as its charset if
+/// it has one.
 fn is_json(text: &str, types: &[&str]) -> bool {
     let end = text.find(';').unwrap_or(text.len());
     let (essence, mut rest) = text.split_at(end);
@@ -174,7 +176,7 @@ fn is_json(text: &str, types: &[&str]) -> bool {
     }
     while let Some(parameter) = rest.strip_prefix(';') {
         let parameter = parameter.trim_start_matches([' ', '\t']);
-        // `a/b;` and `a/b; ;c=d` are grammatical: parameters may be missing.
+        // `a/b;` and `a/b; ;c=d` are valid: parameters may be empty.
         if parameter.is_empty() || parameter.starts_with(';') {
             rest = parameter;
             continue;
@@ -195,7 +197,8 @@ fn is_json(text: &str, types: &[&str]) -> bool {
     rest.is_empty()
 }
 
-/// `name=value` or `name="value"` (RFC 9110 §5.6.6), and what follows.
+/// Parses `name=value` or `name="value"` (RFC 9110 §5.6.6). Returns name, value and the remaining
+/// text.
 fn parameter_of(text: &str) -> Option<(&str, String, &str)> {
     let (name, rest) = text.split_once('=')?;
     let is_token = |text: &str| {

@@ -1,5 +1,5 @@
-//! `GET /events`: audit events, the newest first, with every request that was answered so far as long
-//! as the sinks keep up.
+//! `GET /events`: audit events, newest first. Every request answered so far is included as long as
+//! the audit sinks keep up.
 
 use std::net::IpAddr;
 
@@ -26,42 +26,42 @@ use crate::{AuthenticatedOperator, EventView, Fault, terms};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventParameters {
-    /// About this key only.
+    /// Only events about this key.
     #[param(value_type = Option<terms::Id>)]
     key_id: Option<String>,
-    /// With a subject or actor of this id, e-mail address or name.
+    /// Only events whose subject or actor has this id, email address or name.
     actor: Option<String>,
-    /// With this outcome only.
+    /// Only events with this outcome.
     #[param(value_type = Option<terms::Outcome>)]
     outcome: Option<String>,
-    /// Of this action only.
+    /// Only events of this action.
     #[param(value_type = Option<terms::Action>)]
     action: Option<String>,
-    /// The most items of a page.
+    /// Maximum number of items in a page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<usize>,
-    /// `next_cursor` of the page before, until it is `null`: a page may be empty and not the last.
-    #[param(pattern = "^[0-9]+$")]
+    /// `next_cursor` of the previous page. Only `null` marks the last page: a page may be empty.
+    #[param(pattern = "^[0-9]{1,18}$")]
     cursor: Option<String>,
 }
 
-/// A page of events. It may be shorter than `limit`, even empty, and still have a next one: at most
-/// 10 000 rows are read for a page.
+/// A page of events. A page may be shorter than `limit`, even empty, without being the last: at
+/// most 10 000 rows are read for a page.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventPage<'e> {
     #[schema(value_type = Vec<Event<'static>>)]
     items: Vec<Item<'e>>,
-    /// The start of the next page; `null` at the end.
+    /// Cursor of the next page; `null` on the last page.
     #[schema(required, pattern = "^[0-9]+$")]
     next_cursor: Option<String>,
-    /// As in a page of keys.
+    /// Stored rows that cannot be read, as in a page of keys.
     #[schema(value_type = Vec<String>)]
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     corrupt: &'e [String],
 }
 
-/// An event, or one to which the host has added members of its own.
+/// An event, with or without additional members of the host.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Item<'e> {
@@ -96,7 +96,7 @@ pub(crate) struct Event<'e> {
     #[schema(value_type = Vec<terms::WorkspaceId>, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     workspaces: Option<&'e [WorkspaceId]>,
-    /// Workspaces beyond those that are listed.
+    /// Number of workspaces that are not listed.
     #[schema(value_type = u64, minimum = 1, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     more_workspaces: Option<u64>,
@@ -114,7 +114,7 @@ pub(crate) struct Event<'e> {
     #[schema(value_type = Vec<terms::Scope>, required = false)]
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     scopes: &'e [String],
-    /// Scopes beyond those that are listed.
+    /// Number of scopes that are not listed.
     #[schema(value_type = u64, minimum = 1, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     more_scopes: Option<u64>,
@@ -133,7 +133,7 @@ pub(crate) struct Event<'e> {
     #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'e str>,
-    /// How many events this one stands for.
+    /// Number of events that this one represents.
     #[schema(value_type = u64, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
@@ -190,16 +190,12 @@ pub(crate) async fn list(
         return Err(Fault::new(ErrorCode::NotFound, "Not found"));
     };
     let asked = parameters::<EventParameters>(raw.as_deref())?;
-    // Whether the operator sees lists at all comes before what is wrong with the query.
+    // Checks whether the operator can see lists before it validates the query.
     let now = operator.manager.now();
     operator.manager.narrow(ListQuery::new(now))?;
     let mut query = EventQuery::new();
-    // A text that is no id is the id of no key.
-    let id = asked.key_id.map(|text| KeyId::new(&text)).transpose();
-    let Ok(id) = id else {
-        return Ok(page(&Page::default(), &operator));
-    };
-    query.key_id = id;
+    let id = asked.key_id.map(|id| KeyId::new(&id)).transpose();
+    query.key_id = id.map_err(|error| Fault::bad(format!("key_id: {error}")))?;
     query.actor = asked.actor;
     if let Some(name) = asked.outcome {
         let outcome = name
@@ -215,11 +211,9 @@ pub(crate) async fn list(
     }
     query.limit = limit(asked.limit, query.limit)?;
     if let Some(cursor) = asked.cursor {
-        query.before = Some(
-            cursor
-                .parse()
-                .map_err(|_| Fault::bad("cursor: not one of this list"))?,
-        );
+        let digits = cursor.len() <= 18 && cursor.bytes().all(|byte| byte.is_ascii_digit());
+        let place = digits.then(|| cursor.parse().ok()).flatten();
+        query.before = Some(place.ok_or_else(|| Fault::bad("cursor: not a cursor of this list"))?);
     }
     operator.shared.events_written().await;
     let found = operator.manager.events(log, query).await?;

@@ -1,13 +1,13 @@
-//! How many calls without a proven operator a client may make, by its address.
+//! Limits calls without an authenticated operator, by client address.
 //!
-//! A failure is counted for the client's address, and for IPv6 for its /48, /56 and /64 with 16, 4
-//! and 1 times the number, so that nobody gets a new allowance with each address of a network.
-//! Past that number failures are answered with 429. The proof is still asked, as a working one is
-//! found out in no other way and neighbours behind the same address may have it, until ten times as
-//! many have failed. From then on it is a flood: credentials that were not proven lately share
-//! [four proofs a second](TRICKLE).
+//! A failure counts against the client's address; for IPv6, against its /48, /56 and /64 with 16, 4
+//! and 1 times the limit, so that a client cannot get a new allowance with each address of a
+//! network. Beyond the limit, failures get 429. The proof still runs, because only the proof can
+//! recognize a valid operator, who may share the address. Ten times the limit is treated as a
+//! flood: from then on, credentials that were not recently proven share [four proofs a
+//! second](TRICKLE).
 //!
-//! Memory is bounded: while as many addresses are known as may be, newcomers share one count.
+//! Memory is bounded: once the maximum number of addresses is tracked, new ones share one count.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError, LocalLi
 use portunus::quota::{Quota, Quotas};
 use portunus::{Clock, RateLimiter};
 
-/// No more counts are kept at once.
-const MOST_COUNTS: usize = 100_000;
+/// Maximum number of tracked counts.
+const MAX_COUNTS: usize = 100_000;
 
-/// How many times the allowed failures make a flood.
+/// Multiple of the allowed failures that is treated as a flood.
 const FLOOD: u64 = 10;
 
-/// How many proofs a second are asked for in a flood, for one network.
+/// Proofs per second for one network during a flood.
 const TRICKLE: u64 = 4;
 
 /// Counts failures by client address.
 pub(crate) struct Failures {
     counts: LocalLimiter,
-    /// The one count of all who come while `counts` is full.
+    /// The shared count of all clients that arrive while `counts` is full.
     newcomers: LocalLimiter,
-    /// For a network of the narrowest kind, and for the wider ones.
+    /// By network width, from the narrowest to the widest.
     allowed: [Quotas; 3],
     flood: [Quotas; 3],
     trickle: Option<Quotas>,
@@ -40,7 +40,7 @@ pub(crate) struct Failures {
 /// A network whose clients are counted together.
 struct Network {
     name: String,
-    /// The place of its quotas: how wide it is.
+    /// Index of its quotas: 0 for the narrowest network.
     width: usize,
 }
 
@@ -53,7 +53,7 @@ impl Failures {
         let times = |factor| [1, 4, 16].map(|width| multiplied(allowed, width * factor));
         let trickle = Quota::new("second", TRICKLE, Duration::from_secs(1));
         Self {
-            counts: of(MOST_COUNTS),
+            counts: of(MAX_COUNTS),
             newcomers: of(1),
             allowed: times(1),
             flood: times(FLOOD),
@@ -61,14 +61,14 @@ impl Failures {
         }
     }
 
-    /// Counts a failure. Returns how long to wait where there were too many already.
+    /// Counts a failure. Returns the time to wait if the limit was already exceeded.
     pub(crate) fn count(&self, client: IpAddr) -> Option<Duration> {
         if let Some((network, wait)) = networks(client).find_map(|network| {
             let wait = self.wait(&network.name, &self.allowed[network.width])?;
             (!wait.is_zero()).then_some((network, wait))
         }) {
-            // Narrower networks are not told apart any more, as whoever owns this one would fill the
-            // memory; and the wider ones have nothing to do with it.
+            // Narrower networks are no longer counted, because the owner of this network could fill
+            // the memory with them. Wider networks are not charged for it either.
             let _ = take(&self.counts, &network.flood(), &self.flood[network.width]);
             return Some(wait);
         }
@@ -83,7 +83,7 @@ impl Failures {
         over
     }
 
-    /// Whether this client has failed lately.
+    /// Returns whether this client has recent failures.
     pub(crate) fn suspects(&self, client: IpAddr) -> bool {
         networks(client).any(|network| {
             let allowed = &self.allowed[network.width];
@@ -91,10 +91,10 @@ impl Failures {
         })
     }
 
-    /// Lets credentials that are not known be tried.
+    /// Admits an attempt with credentials that are not known.
     ///
     /// # Errors
-    /// In a flood of this client's, how long to wait.
+    /// Returns the time to wait during a flood from this client.
     pub(crate) fn admit(&self, client: IpAddr) -> Result<(), Duration> {
         for network in networks(client) {
             let flood = network.flood();
@@ -103,8 +103,8 @@ impl Failures {
             else {
                 continue;
             };
-            let trickled = take(&self.counts, &format!("trickle {}", network.name), trickle);
-            return match trickled {
+            let decision = take(&self.counts, &format!("trickle {}", network.name), trickle);
+            return match decision {
                 Ok(None) => Ok(()),
                 Ok(Some(wait)) => Err(wait),
                 Err(_) => Err(Duration::from_secs(1)),
@@ -119,7 +119,7 @@ impl Failures {
     }
 }
 
-/// Takes one unit of a bucket; how long to wait where there is none.
+/// Takes one unit of a bucket. Returns the time to wait if none is left.
 pub(crate) fn take(
     limiter: &LocalLimiter,
     name: &str,
@@ -138,7 +138,7 @@ impl Network {
     }
 }
 
-/// The networks of a client, the widest first.
+/// Returns the networks of a client, widest first.
 fn networks(client: IpAddr) -> impl Iterator<Item = Network> {
     let (prefixes, single) = match client.to_canonical() {
         IpAddr::V4(ip) => (None, Some(ip.to_string())),
@@ -155,7 +155,7 @@ fn networks(client: IpAddr) -> impl Iterator<Item = Network> {
     prefixes.chain(single)
 }
 
-/// The narrowest network of a client, as a name.
+/// Returns the name of the narrowest network of a client.
 pub(crate) fn narrowest(client: IpAddr) -> String {
     match client.to_canonical() {
         IpAddr::V4(ip) => ip.to_string(),
@@ -168,7 +168,7 @@ fn prefix(ip: Ipv6Addr, length: u32) -> String {
     format!("{}/{length}", Ipv6Addr::from_bits(kept))
 }
 
-/// Each quota, times this number; as it is where that is more than can be counted.
+/// Multiplies each quota by the factor. A quota that would exceed the maximum is left unchanged.
 fn multiplied(quotas: &Quotas, factor: u64) -> Quotas {
     let each = quotas.as_slice().iter().map(|quota| {
         let limit = quota.limit().saturating_mul(factor);

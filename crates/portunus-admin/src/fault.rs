@@ -1,4 +1,4 @@
-//! Refusals of the management API: always a problem document.
+//! Error responses of the management API: problem documents.
 
 use std::error::Error;
 use std::fmt;
@@ -21,25 +21,25 @@ use crate::{AuthenticatedOperator, Shared, terms};
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Problem<'p> {
-    /// `about:blank`, or a URI that names the kind of problem.
+    /// `about:blank`, or a URI that identifies the problem type.
     #[serde(rename = "type")]
     kind: &'p str,
     title: &'p str,
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// What is wrong, for people. It may change.
+    /// A human-readable explanation. The wording may change.
     detail: &'p str,
     /// Absent for 405.
     #[schema(value_type = terms::Code, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'p str>,
-    /// The quotas that are exhausted (draft-ietf-httpapi-ratelimit-headers-10).
+    /// The exhausted quotas (draft-ietf-httpapi-ratelimit-headers-10).
     #[schema(value_type = Vec<String>, required = false)]
     #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
     violated_policies: Option<&'p [String]>,
 }
 
-/// A refusal.
+/// An error response of the management API.
 #[derive(Debug)]
 pub struct Fault {
     error: AuthError,
@@ -51,7 +51,7 @@ impl Fault {
         &self.error
     }
 
-    /// The same with one more field in its answer.
+    /// Adds a header field to the response.
     pub(crate) fn with_field(mut self, name: &'static str, value: &'static str) -> Self {
         self.fields.push((name, value));
         self
@@ -61,22 +61,22 @@ impl Fault {
         AuthError::with_detail(code, detail.into()).into()
     }
 
-    /// 422, with the field that cannot be accepted.
+    /// 422: invalid field.
     pub(crate) fn invalid(field: &str, reason: impl fmt::Display) -> Self {
         Self::new(ErrorCode::InvalidBody, format!("{field}: {reason}"))
     }
 
-    /// 400: what cannot be understood at all.
+    /// 400: malformed request.
     pub(crate) fn bad(reason: impl Into<String>) -> Self {
         Self::new(ErrorCode::InvalidRequest, reason)
     }
 
-    /// The same for an id that is unknown, malformed, or another tenant's.
+    /// 404: the same response for an id that is unknown, malformed, or another tenant's.
     pub(crate) fn not_found() -> Self {
-        Self::new(ErrorCode::NotFound, "There is no such key")
+        Self::new(ErrorCode::NotFound, "Key not found")
     }
 
-    /// 503: the storage gave no answer.
+    /// 503: the storage is unavailable.
     pub(crate) fn store(error: impl Error + Send + Sync + 'static) -> Self {
         AuthError::unavailable(ErrorCode::StoreUnavailable, error).into()
     }
@@ -116,7 +116,7 @@ impl From<ManageError> for Fault {
     }
 }
 
-/// A text with a capital at its beginning.
+/// Capitalizes the first letter.
 fn sentence(text: &str) -> String {
     let mut rest = text.chars();
     let first = rest.next().map(|first| first.to_ascii_uppercase());
@@ -129,8 +129,7 @@ impl IntoResponse for Fault {
             &self.error,
             &HttpHead::new(&axum::http::Request::new(()), None),
         );
-        // A challenge is for credentials; what else is wrong with a request is none of its
-        // business.
+        // A challenge is about credentials and does not belong to a malformed request.
         if self.error.code() == ErrorCode::InvalidRequest {
             answer
                 .fields
@@ -146,20 +145,21 @@ impl IntoResponse for Fault {
     }
 }
 
-/// There is nothing at this path.
+/// Responds to an unknown path.
 pub(crate) async fn unknown(State(shared): State<Shared>, request: Request) -> Fault {
     let too_many = too_many(&shared, request).await;
     too_many.unwrap_or_else(|| AuthError::new(ErrorCode::NotFound).into())
 }
 
-/// A call that is none counts as one: for the operator, or for the client who makes it without.
+/// Counts a request without a matching route against the operator, or against the client if there
+/// is no authenticated operator. Returns the 429 if there are too many.
 async fn too_many(shared: &Shared, request: Request) -> Option<Fault> {
     let (mut parts, _) = request.into_parts();
-    let proven = AuthenticatedOperator::from_request_parts(&mut parts, shared).await;
-    proven.err().filter(|fault| fault.error.status() == 429)
+    let operator = AuthenticatedOperator::from_request_parts(&mut parts, shared).await;
+    operator.err().filter(|fault| fault.error.status() == 429)
 }
 
-/// There is something, but not for this method; axum adds which there are.
+/// Responds to a method that the path does not support; axum adds `Allow`.
 pub(crate) async fn method_not_allowed(State(shared): State<Shared>, request: Request) -> Response {
     if let Some(too_many) = too_many(&shared, request).await {
         return too_many.into_response();
@@ -168,7 +168,7 @@ pub(crate) async fn method_not_allowed(State(shared): State<Shared>, request: Re
         kind: "about:blank",
         title: "Method Not Allowed",
         status: 405,
-        detail: "This path has other methods",
+        detail: "This path does not support this method",
         code: None,
         violated_policies: None,
     };

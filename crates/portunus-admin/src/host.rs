@@ -1,4 +1,4 @@
-//! What the host brings: the proof of who an operator is, and a view of its own on events.
+//! Interfaces for the host: authentication of operators, and its own members in events.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,35 +12,37 @@ use portunus::audit::AuditEvent;
 use portunus::manage::Operator;
 use serde_json::{Map, Value};
 
-/// Proves who makes a request. `Arc` and `Box` of a proof are proofs.
+/// Authenticates the operator of a request. Also implemented for `Arc` and `Box` of a proof.
 ///
-/// A proof may be what browsers add by themselves: a session cookie, Basic credentials, a client
-/// certificate. Requests that pages of other sites make carry it too, so the API refuses their
-/// writes before the proof is asked:
+/// A proof can rely on credentials that browsers add automatically: a session cookie, Basic
+/// credentials, a client certificate. Requests from pages of other sites carry them too, so the API
+/// refuses writes of such pages:
 ///
-/// - with 403 `CROSS_SITE`, by `Origin` and `Sec-Fetch-Site`
-///   ([`Admin::trusted_origins`](crate::Admin::trusted_origins) has the rule and its one setting);
-/// - with 415 `UNSUPPORTED_MEDIA_TYPE`, where content is sent as anything but `application/json`
-///   (`PATCH`: or `application/merge-patch+json`), in UTF-8 and without a content coding: forms can
-///   send no such type.
+/// - with 403 `CROSS_SITE`, by `Origin` and `Sec-Fetch-Site`, before the proof runs
+///   ([`Admin::trusted_origins`](crate::Admin::trusted_origins) describes the rule and its
+///   setting);
+/// - with 415 `UNSUPPORTED_MEDIA_TYPE`, if the content is not `application/json` (or, for `PATCH`,
+///   `application/merge-patch+json`) in UTF-8 without a content coding: HTML forms cannot send
+///   these types.
 ///
 /// A session cookie should still be `HttpOnly`, `Secure` and `SameSite`. `SameSite` alone is not
 /// enough: other ports and subdomains of the same site count as the same.
 #[async_trait]
 pub trait OperatorProof: fmt::Debug + Send + Sync + 'static {
-    /// The operator who makes this request.
+    /// Returns the operator who makes this request.
     ///
     /// # Errors
-    /// How a request without a valid proof is refused: `MISSING_KEY` or `INVALID_KEY` for 401. Each
-    /// counts for the client's address ([how](crate#calls-that-fail)), except a 5xx: that the proof
-    /// gives no answer is nobody's failure. A proof that takes over ten seconds is 503.
+    /// Returns the refusal of a request without valid credentials: `MISSING_KEY` or `INVALID_KEY`
+    /// for 401. Each counts against the client's address (see [failed calls](crate#failed-calls)),
+    /// except 5xx, which means that the proof is unavailable. A proof that takes more than ten
+    /// seconds is answered with 503.
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError>;
 
-    /// What the request presents as a proof, to tell it from what others present:
-    /// `Authorization` and `Cookie` unless said. A host whose operators prove themselves otherwise,
-    /// as by a certificate, names that. Requests that present what was proven in the last five
-    /// minutes go before others while somebody floods this API. Only a keyed hash is kept, and the
-    /// proof is asked all the same.
+    /// Returns the credentials that the request presents, to recognize repeated ones:
+    /// `Authorization` and `Cookie` by default. Override this if operators authenticate in another
+    /// way, such as a client certificate. Requests with credentials that were proven within the
+    /// last five minutes take precedence while the API is flooded. Only a keyed hash is stored, and
+    /// the proof still runs for every request.
     fn credentials<'r>(&self, request: &'r Parts) -> Vec<&'r [u8]> {
         let lines = [AUTHORIZATION, COOKIE].map(|name| request.headers.get_all(name));
         let lines = lines.iter().flat_map(GetAll::iter);
@@ -70,5 +72,5 @@ impl<T: OperatorProof + ?Sized> OperatorProof for Box<T> {
     }
 }
 
-/// Adds members to an event that is shown.
+/// Function that adds members to an event in a response.
 pub type EventView = fn(&AuditEvent, &mut Map<String, Value>);

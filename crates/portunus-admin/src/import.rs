@@ -1,4 +1,4 @@
-//! `POST /import`: a key whose digest is known and whose secret is not.
+//! `POST /import`: imports a key by its digest, without its secret.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,13 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::body::{private, read};
+use crate::body::{Object, private, read};
 use crate::content::Content;
 use crate::issue::{IssueRequest, null};
 use crate::record::KeyRecord;
-use crate::{AuthenticatedOperator, Fault};
+use crate::{AuthenticatedOperator, Fault, terms};
 
-/// What another system stored of the whole key, in hexadecimal or base64.
+/// The digest of the whole key as another system stored it, in hexadecimal or base64.
 #[derive(Deserialize, ToSchema)]
 #[serde(
     untagged,
@@ -65,17 +65,16 @@ impl DigestRequest {
     }
 }
 
-/// The members of an import beside those of a key that is issued.
+/// The members of an import in addition to those of a new key.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "describes two members of `ImportRequest`")]
 struct ImportMembers {
     digest: DigestRequest,
-    /// The end of the secret, which may be shown.
-    #[schema(max_length = 4)]
+    #[schema(value_type = Option<terms::LastFour>)]
     last_four: Option<String>,
 }
 
-/// A key that is imported: the members of [`ImportMembers`] and of [`IssueRequest`].
+/// A key to import: the members of [`ImportMembers`] and of [`IssueRequest`].
 pub(crate) struct ImportRequest {
     digest: DigestRequest,
     last_four: Option<String>,
@@ -91,7 +90,7 @@ impl PartialSchema for ImportRequest {
             whole.properties.extend(key.properties);
             whole.required.extend(key.required);
             whole.additional_properties = key.additional_properties;
-            whole.description = Some("A key that is imported.".to_owned());
+            whole.description = Some("A key to import.".to_owned());
         }
         whole
     }
@@ -108,7 +107,7 @@ impl ToSchema for ImportRequest {
     }
 }
 
-/// A key whose secret nobody here knows.
+/// An imported key. The service does not know its secret.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImportedKey<'k> {
@@ -134,6 +133,7 @@ impl<'de> Deserialize<'de> for ImportRequest {
                 Ok(ImportRequest {
                     digest: digest
                         .take()
+                        .map(|Object(digest)| digest)
                         .ok_or_else(|| A::Error::missing_field("digest"))?,
                     last_four: last_four.take().flatten(),
                     key,
@@ -144,11 +144,11 @@ impl<'de> Deserialize<'de> for ImportRequest {
     }
 }
 
-/// The members of an object except two, which it keeps. Serde's `flatten` would hold a copy of the
-/// whole object and let unknown members pass.
+/// Reads the members of an object and stores two of them separately. Serde's `flatten` would copy
+/// the whole object and accept unknown members.
 struct Rest<'r, A> {
     map: A,
-    digest: &'r Cell<Option<DigestRequest>>,
+    digest: &'r Cell<Option<Object<DigestRequest>>>,
     last_four: &'r Cell<Option<Option<String>>>,
 }
 
@@ -188,14 +188,14 @@ pub(crate) async fn import(
     body: Content,
 ) -> Result<Response, Fault> {
     let asked = read::<ImportRequest>(body).await?;
-    let import = operator.noted(Action::KeyImport, None, described(&operator, asked))?;
+    let import = operator.audited(Action::KeyImport, None, new_import(&operator, asked))?;
     let imported = operator.manager.import(import).await?;
     let record = operator.view(&imported);
     Ok(private(StatusCode::CREATED, &ImportedKey { record }))
 }
 
-/// The import that is asked for, in the operator's tenant.
-fn described(operator: &AuthenticatedOperator, asked: ImportRequest) -> Result<NewImport, Fault> {
+/// Converts the request into an import in the operator's tenant.
+fn new_import(operator: &AuthenticatedOperator, asked: ImportRequest) -> Result<NewImport, Fault> {
     let key = asked.key.into_new_key(operator)?;
     let mut import = NewImport::new(asked.digest.into_digest()?, key);
     import.last_four = asked.last_four;

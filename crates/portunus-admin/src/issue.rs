@@ -1,4 +1,4 @@
-//! `POST /keys`: a key that is to be issued.
+//! `POST /keys`: issues a key.
 
 use std::time::SystemTime;
 
@@ -24,42 +24,42 @@ use crate::record::KeyRecord;
 use crate::time::parse_time;
 use crate::{AuthenticatedOperator, Fault, terms};
 
-/// The owner of a key that is issued.
+/// The owner of a new key.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OwnerRequest {
-    /// A user of the tenant; required for a key of a user. Any other user is refused (403).
+    /// A user of the tenant; required for kinds `user` and `access_token`. Any other user is
+    /// refused (403).
     #[schema(value_type = Option<terms::Id>)]
     user_id: Option<String>,
-    #[schema(max_length = 1000)]
+    #[schema(value_type = Option<terms::Line>)]
     user_email: Option<String>,
-    /// The operator's own tenant.
+    /// The operator's own tenant, which is the default. Required if the operator has no tenant.
     #[schema(value_type = Option<terms::Id>)]
     tenant_id: Option<String>,
 }
 
-/// A key that is to be issued. A member that is `null` counts as absent.
+/// A new key. A `null` member counts as absent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IssueRequest {
-    /// One line with a visible character.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(value_type = terms::Name)]
     name: String,
-    #[schema(max_length = 1000)]
+    #[schema(value_type = Option<terms::Text>)]
     description: Option<String>,
-    /// `app` by default. The service may issue some kinds only.
+    /// `app` by default. The service may support only some kinds.
     #[schema(value_type = Option<terms::KeyKind>)]
     kind: Option<String>,
     #[schema(value_type = Option<terms::Environment>)]
     environment: Option<String>,
     #[schema(value_type = Option<OwnerRequest>)]
     owner: Option<Object<OwnerRequest>>,
-    /// At most 256 different ones.
+    /// At most 256 distinct scopes.
     #[schema(value_type = Option<Vec<terms::Scope>>)]
     scopes: Option<Vec<String>>,
     #[schema(value_type = Option<terms::Access>)]
     access: Option<Access>,
-    /// `null` for the whole organization. At most 1000 different ones.
+    /// `null` for the whole organization. At most 1000 distinct workspaces.
     #[schema(value_type = Option<Vec<terms::WorkspaceId>>, min_items = 1)]
     workspaces: Option<Vec<String>>,
     /// `null` for any address.
@@ -71,7 +71,7 @@ pub(crate) struct IssueRequest {
     not_before: Option<String>,
     #[schema(value_type = Option<terms::Time>)]
     expires_at: Option<String>,
-    /// The tenant's plan by default. Any other is refused (403), unless the service allows it.
+    /// The tenant's plan by default. Another plan is refused (403) unless the service allows it.
     #[schema(value_type = Option<terms::PlanName>)]
     plan: Option<String>,
     /// At most 16 KiB.
@@ -83,13 +83,13 @@ pub(crate) struct IssueRequest {
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IssuedKey<'k> {
-    /// The secret. It is shown this once.
+    /// The secret. It is shown only once.
     #[schema(value_type = String, min_length = 1, max_length = 256)]
     key: Secret,
     record: KeyRecord<'k>,
 }
 
-/// The result of the same request made before. The secret was shown then.
+/// The result of a repeated request. The secret was shown in the first response.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RepeatedRequest<'k> {
@@ -104,11 +104,11 @@ pub(crate) fn null() -> NullSchema {
 }
 
 impl IssueRequest {
-    /// The key that is asked for, in the operator's tenant.
+    /// Converts the request into a new key in the operator's tenant.
     pub(crate) fn into_new_key(self, operator: &AuthenticatedOperator) -> Result<NewKey, Fault> {
         let owner = owner(self.owner, operator.operator())?;
         let mut new = NewKey::new(self.name, owner);
-        // Before the host's rules see it.
+        // Before the host's rules are evaluated.
         let ids = operator.manager.user_ids();
         new.owner.user_id = new.owner.user_id.map(|id| ids.canonical(id));
         new.description = self.description;
@@ -143,21 +143,21 @@ impl IssueRequest {
     }
 }
 
-/// The owner: in the operator's own tenant, or in any tenant for an operator of none.
+/// Returns the owner: in the operator's tenant, or in any tenant if the operator has none.
 fn owner(asked: Option<Object<OwnerRequest>>, operator: &Operator) -> Result<Owner, Fault> {
     let asked = asked.map(|Object(owner)| owner).unwrap_or_default();
     let tenant = match (operator.tenant(), asked.tenant_id) {
         (Some(own), Some(named)) if own.as_str() != named => {
             return Err(Fault::new(
                 ErrorCode::Forbidden,
-                "Keys can be issued in the operator's own tenant only",
+                "Keys can only be issued in the operator's own tenant",
             ));
         }
         (Some(own), _) => own.clone(),
         (None, Some(named)) => {
             TenantId::new(&named).map_err(|error| Fault::invalid("owner.tenant_id", error))?
         }
-        (None, None) => return Err(Fault::invalid("owner.tenant_id", "name the tenant")),
+        (None, None) => return Err(Fault::invalid("owner.tenant_id", "required")),
     };
     let owner = match asked.user_id {
         Some(user) => {
@@ -180,11 +180,11 @@ pub(crate) fn scopes(names: &[String]) -> Result<Vec<Scope>, Fault> {
         .collect()
 }
 
-/// An empty list is refused: it would reach nothing, or everything.
+/// An empty list is refused because it is ambiguous: no workspace, or all of them.
 pub(crate) fn workspaces(names: &[String]) -> Result<Vec<WorkspaceId>, Fault> {
     if names.is_empty() {
         return Err(Fault::bad(
-            "workspaces: name at least one, or leave it out for the whole organization",
+            "workspaces: expected at least one; omit the member for the whole organization",
         ));
     }
     names
@@ -216,7 +216,7 @@ pub(crate) async fn issue(
     body: Content,
 ) -> Result<Response, Fault> {
     let (asked, bytes) = read_whole::<IssueRequest>(body).await?;
-    let mut new = operator.noted(Action::KeyIssue, None, asked.into_new_key(&operator))?;
+    let mut new = operator.audited(Action::KeyIssue, None, asked.into_new_key(&operator))?;
     new.idempotency = operator.idempotency(&headers, "issue", &bytes)?;
     drop(bytes);
     let issued = match operator.manager.issue(new).await {

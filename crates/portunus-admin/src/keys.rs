@@ -1,4 +1,4 @@
-//! The calls on keys that exist: list, show, revoke, rotate, make primary, delete, usage.
+//! Operations on existing keys: list, get, revoke, rotate, make primary, delete, usage.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ use crate::time::{parse_time, time_text};
 use crate::{AuthenticatedOperator, Fault, name_of, terms};
 
 impl AuthenticatedOperator {
-    /// A key as it is shown.
+    /// Returns the response view of a key.
     pub(crate) fn view<'k>(&self, key: &'k ManagedKey) -> KeyRecord<'k> {
         KeyRecord::of(key, self.shared.authenticator.quotas(), self.manager.now())
     }
@@ -42,20 +42,21 @@ impl AuthenticatedOperator {
             return Ok(None);
         };
         let text = value.to_str().ok().filter(|_| values.next().is_none());
-        let text = text
-            .ok_or_else(|| Fault::bad("Idempotency-Key: one value of visible ASCII characters"))?;
+        let text = text.ok_or_else(|| {
+            Fault::bad("Idempotency-Key: expected one value of visible ASCII characters")
+        })?;
         let who = name_of(self.operator());
         Ok(Some(Idempotency::new(&who, call, text, body)?))
     }
 
-    /// The answer to a repeated request: the same record, and never the secret again.
+    /// Returns the response to a repeated request: the same record, without the secret.
     pub(crate) fn repeated(&self, key: &ManagedKey) -> Response {
         let record = self.view(key);
         private(StatusCode::OK, &RepeatedRequest { key: (), record })
     }
 }
 
-/// The id in a path; one that is malformed is unknown.
+/// The key id in a path. A malformed id is treated as unknown.
 pub(crate) struct Id(pub(crate) KeyId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
@@ -68,7 +69,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// A key with its version as `ETag`.
+/// Responds with a key and its version as `ETag`.
 pub(crate) fn with_etag(key: &ManagedKey, view: &KeyRecord<'_>) -> Response {
     (StatusCode::OK, version_of(key), axum::Json(view)).into_response()
 }
@@ -84,19 +85,21 @@ fn version_of(key: &ManagedKey) -> [(HeaderName, String); 2] {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParameters {
-    /// In this state only.
+    /// Only keys with this status.
     #[param(value_type = Option<terms::KeyStatus>)]
     status: Option<String>,
-    /// Of this environment only.
+    /// Only keys of this environment.
     #[param(value_type = Option<terms::Environment>)]
     environment: Option<String>,
-    /// With this in the name, description or masked secret, in any case (ASCII).
+    /// Only keys with this text in the name, description or masked secret. ASCII case is ignored.
     query: Option<String>,
-    /// The most items of a page.
+    /// Maximum number of items in a page.
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<usize>,
-    /// `next_cursor` of the page before, until it is `null`: a page may be empty and not the last.
-    #[param(pattern = "^[0-9]+(_[0-9]{1,6})?\\.[!-~]{1,128}$")]
+    /// `next_cursor` of the previous page. Only `null` marks the last page: a page may be empty.
+    #[param(
+        pattern = "^([0-9]{1,14}|1[0-9]{14}|2[0-4][0-9]{13}|25[0-2][0-9]{12}|253[0-3][0-9]{11})(_[0-9]{1,6})?\\.[!-~]{1,128}$"
+    )]
     cursor: Option<String>,
 }
 
@@ -119,8 +122,9 @@ pub(crate) async fn list(
     query.text = asked.query;
     query.limit = limit(asked.limit, query.limit)?;
     if let Some(cursor) = asked.cursor {
-        query.after =
-            Some(read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not one of this list"))?);
+        query.after = Some(
+            read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not a cursor of this list"))?,
+        );
     }
     let page = operator.manager.list(query).await?;
     let view = KeyPage {
@@ -131,7 +135,7 @@ pub(crate) async fn list(
     Ok(private(StatusCode::OK, &view))
 }
 
-/// Milliseconds and, where the time is no whole one, the nanoseconds beyond; then the id.
+/// Formats a cursor: milliseconds, the remaining nanoseconds if any, then the id.
 fn write_cursor(cursor: &Cursor) -> String {
     let since = cursor.created_at.duration_since(SystemTime::UNIX_EPOCH);
     let since = since.unwrap_or_default();
@@ -147,6 +151,11 @@ const NANOS_PER_MILLI: u32 = 1_000_000;
 fn read_cursor(text: &str) -> Option<Cursor> {
     let (time, id) = text.split_once('.')?;
     let (millis, nanos) = time.split_once('_').unwrap_or((time, "0"));
+    // Digits only, and no more than a valid time has.
+    let is_number = |text: &str, most| {
+        (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    (is_number(millis, 15) && is_number(nanos, 6)).then_some(())?;
     let nanos = nanos
         .parse::<u32>()
         .ok()
@@ -172,7 +181,7 @@ pub(crate) async fn show(operator: AuthenticatedOperator, Id(id): Id) -> Result<
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RevokeRequest {
-    #[schema(max_length = 1000)]
+    #[schema(value_type = Option<terms::Text>)]
     reason: Option<String>,
 }
 
@@ -181,10 +190,10 @@ pub(crate) async fn revoke(
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {
-    // Whether there is such a key comes before what is wrong with the body.
+    // An unknown key is reported before an invalid body.
     let act = Action::KeyRevoke;
     let before = operator.manager.get_for(act, &id).await?.record;
-    let asked = operator.noted(act, Some(&before), read::<RevokeRequest>(body).await)?;
+    let asked = operator.audited(act, Some(&before), read::<RevokeRequest>(body).await)?;
     let revoked = operator
         .manager
         .revoke(&id, asked.reason.as_deref())
@@ -195,9 +204,9 @@ pub(crate) async fn revoke(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotateRequest {
-    /// How long the old key still works. Absent or 0: it is revoked at once. Refused if the service
-    /// keeps rotated keys.
-    #[schema(value_type = Option<u64>)]
+    /// Seconds for which the old key still works. If absent or 0, it is revoked immediately.
+    /// Refused if the service keeps rotated keys active.
+    #[schema(value_type = Option<u64>, maximum = 3_155_760_000_u64)]
     grace_seconds: Option<Whole>,
 }
 
@@ -205,7 +214,7 @@ pub(crate) struct RotateRequest {
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotatedKey<'k> {
-    /// The secret. It is shown this once.
+    /// The secret. It is shown only once.
     #[schema(value_type = String, min_length = 1, max_length = 256)]
     key: Secret,
     record: KeyRecord<'k>,
@@ -218,7 +227,7 @@ pub(crate) struct RotatedKey<'k> {
 pub(crate) struct OldKey<'k> {
     #[schema(value_type = terms::KeyId)]
     id: &'k KeyId,
-    /// `null` if it works until it is deleted.
+    /// End of the grace period; `null` if the key works until it is deleted.
     #[schema(required, value_type = Option<terms::Timestamp>)]
     works_until: Option<String>,
 }
@@ -232,12 +241,10 @@ pub(crate) async fn rotate(
     let act = Action::KeyRotate;
     let before = operator.manager.get_for(act, &id).await?.record;
     let read = read_whole::<RotateRequest>(body).await;
-    let (asked, bytes) = operator.noted(act, Some(&before), read)?;
+    let (asked, bytes) = operator.audited(act, Some(&before), read)?;
     let request = operator.idempotency(&headers, &format!("rotate {id}"), &bytes);
-    let request = operator.noted(act, Some(&before), request)?;
-    let grace = asked
-        .grace_seconds
-        .map(|Whole(seconds)| Duration::from_secs(seconds));
+    let request = operator.audited(act, Some(&before), request)?;
+    let grace = operator.audited(act, Some(&before), grace(asked.grace_seconds))?;
     let rotated = match operator.manager.rotate_once(&id, grace, request).await {
         Err(ManageError::DoneBefore(done)) => return Ok(operator.repeated(&done)),
         rotated => rotated?,
@@ -255,6 +262,19 @@ pub(crate) async fn rotate(
     Ok(private(StatusCode::CREATED, &answer))
 }
 
+/// The longest grace period: a hundred years.
+const LONGEST_GRACE: u64 = 3_155_760_000;
+
+fn grace(seconds: Option<Whole>) -> Result<Option<Duration>, Fault> {
+    match seconds {
+        Some(Whole(seconds)) if seconds > LONGEST_GRACE => Err(Fault::invalid(
+            "grace_seconds",
+            format!("at most {LONGEST_GRACE} (100 years)"),
+        )),
+        seconds => Ok(seconds.map(|Whole(seconds)| Duration::from_secs(seconds))),
+    }
+}
+
 pub(crate) async fn make_primary(
     operator: AuthenticatedOperator,
     Id(id): Id,
@@ -262,7 +282,7 @@ pub(crate) async fn make_primary(
 ) -> Result<Response, Fault> {
     let act = Action::KeyMakePrimary;
     let before = operator.manager.get_for(act, &id).await?.record;
-    operator.noted(act, Some(&before), body.ignored().await)?;
+    operator.audited(act, Some(&before), body.ignored().await)?;
     let primary = operator.manager.make_primary(&id).await?;
     Ok(with_etag(&primary, &operator.view(&primary)))
 }
@@ -274,7 +294,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, Fault> {
     let act = Action::KeyDelete;
     let before = operator.manager.get_for(act, &id).await?.record;
-    operator.noted(act, Some(&before), body.ignored().await)?;
+    operator.audited(act, Some(&before), body.ignored().await)?;
     operator.manager.delete(&id).await?;
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
 }
@@ -283,18 +303,18 @@ pub(crate) async fn delete(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UsageParameters {
-    /// The first hour is that of this time.
+    /// Start of the period: the first hour is the one that contains this time.
     #[param(value_type = Option<terms::Time>)]
     from: Option<String>,
-    /// Hours begin before this time.
+    /// End of the period: only hours that begin before this time are included.
     #[param(value_type = Option<terms::Time>)]
     to: Option<String>,
 }
 
-/// The longest that usage is shown for at once.
+/// Longest period of one usage query.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// How far back usage is shown unless it is said.
+/// Default period of a usage query.
 const USUAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(crate) async fn usage(
@@ -312,7 +332,7 @@ pub(crate) async fn usage(
     let from = time("from", asked.from)?
         .unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
-        return Err(Fault::bad("from, to: at most 366 days at once"));
+        return Err(Fault::bad("from, to: the period must not exceed 366 days"));
     }
     let key = operator.manager.get_for(Action::KeyRead, &id).await?;
     let used = operator

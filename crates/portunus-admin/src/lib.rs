@@ -1,50 +1,50 @@
 //! The management API of Portunus: issue, list, change, rotate and revoke keys over HTTP, for
-//! operators whom the host has proven.
+//! operators that the host authenticates.
 //!
-//! [`Admin`] makes an axum [`Router`] to nest. Who an operator is, the host says
-//! ([`OperatorProof`]): there is no password of the library's and no way around the proof. Identity
-//! and tenant come from the proven operator, never from the body; another tenant's key is the 404
-//! of an unknown id. What the operator may do is the [policy](portunus::manage::OperatorPolicy) of
-//! the manager; what the host's own rules add is in [`HostRules`].
+//! [`Admin`] builds an axum [`Router`] to nest. The host authenticates operators
+//! ([`OperatorProof`]): the library has no passwords of its own, and no call bypasses the proof.
+//! Identity and tenant come from the authenticated operator, never from the body; another tenant's
+//! key gets the same 404 as an unknown id. The [policy](portunus::manage::OperatorPolicy) of the
+//! manager decides what the operator can do; [`HostRules`] adds the host's own rules.
 //!
-//! Writes take JSON and nothing else (`application/json`, for `PATCH` also
-//! `application/merge-patch+json`), and only from the API's own site or from one that the host
-//! trusts ([`Admin::trusted_origins`]): a page on another site cannot use the session of an
-//! operator who looks at it. `If-Match` and `If-None-Match` hold for every call on a key
-//! (RFC 9110 §13).
+//! Writes accept JSON only (`application/json`, for `PATCH` also `application/merge-patch+json`),
+//! and only from the API's own site or from one that the host trusts ([`Admin::trusted_origins`]):
+//! a page on another site cannot use the session of an operator who opens it. `If-Match` and
+//! `If-None-Match` are supported by every call on a key (RFC 9110 §13).
 //!
-//! `POST /verify` says what a request with a key would get, by the rules that the request itself
-//! passes ([`Authenticator::verify`]). It is asked about scopes, a method, an address and a
-//! workspace. What else a route may require cannot be asked there: a plan
-//! ([`PlanOrder`](portunus::policy::PlanOrder)), a user, the organization. `"allowed": true` then
-//! says nothing of that, and the rate limit and the transport are never looked at. A host that wants
-//! to know all of it asks [`Authenticator::verify`] with the route's own
+//! `POST /verify` evaluates what a request with a key would get, by the same rules as the request
+//! itself ([`Authenticator::verify`]): for given scopes, a method, an address and a workspace.
+//! Other requirements of a route cannot be given: a plan
+//! ([`PlanOrder`](portunus::policy::PlanOrder)), a user, the organization. `"allowed": true` does
+//! not cover these, and the rate limit and the transport are never checked. To evaluate all of it,
+//! a host calls [`Authenticator::verify`] with the route's own
 //! [`Requirement`](portunus::Requirement).
 //!
-//! # Calls that fail
-//! Every refused call is an event of the audit, without anything of what it presented, as often as
-//! refusals of one source are noted
+//! # Failed calls
+//! Every refused call is recorded as an audit event, without any of the presented credentials,
+//! subject to the limit on recorded refusals per source
 //! ([`failures_per_source`](portunus::audit::AuditTrailBuilder::failures_per_source)).
 //!
-//! - A call that nobody is proven to make (a failed proof, a write from a page of another site, a
-//!   path or method that there is not) counts for the client's address, IPv6 by /64, /56 and /48:
-//!   100 a minute ([`Admin::failures`]), then 429. Its event names no tenant, so that only operators
-//!   who are confined to none see it. Without an address, and where the proof itself gives no
-//!   answer (5xx), nothing is counted.
-//! - The proof is asked before a client's failures say no, as a working proof is found out in no
-//!   other way: an operator works beside neighbours who fail. So that it is not flooded, 16 proofs
-//!   are asked for at once for one client and 64 on a node, 16 of these only for clients that have
-//!   not failed lately; more wait for a second and get 503. A client that fails ten times the
-//!   allowed number has four proofs a second and gets 429 beyond. Credentials that were proven in the last
-//!   minutes ([`OperatorProof::credentials`]) are under none of these limits.
-//! - Whatever a proven operator does wrong counts against its own number of requests
-//!   ([`Admin::quotas`]) and nothing else. Secrets that `POST /verify` does not know are counted for
-//!   the operator, 1000 a minute ([`Admin::failed_verifications`]), then 429 in the place of
-//!   `"active": false`; known ones are shown all the same.
+//! - A call without an authenticated operator (a failed proof, a write from a page of another site,
+//!   an unknown path or method) counts against the client's address, IPv6 by /64, /56 and /48: 100
+//!   a minute ([`Admin::failures`]), then 429. Its event has no tenant, so only operators who are
+//!   not confined to a tenant see it. Calls without a client address, and calls for which the proof
+//!   itself is unavailable (5xx), are not counted.
+//! - The proof runs even after a client exceeded its failures, because only the proof can recognize
+//!   a valid operator: operators are not locked out by failing neighbours at the same address. To
+//!   protect the proof from floods, at most 16 proofs run concurrently for one client and 64 on a
+//!   node, 16 of them reserved for clients without recent failures; further requests wait for up to
+//!   a second and then get 503. A client with ten times the allowed failures gets four proofs a
+//!   second and 429 beyond. Credentials that were proven within the last minutes
+//!   ([`OperatorProof::credentials`]) are exempt from these limits.
+//! - Failed calls of an authenticated operator count only against the operator's own requests
+//!   ([`Admin::quotas`]). Unknown secrets in `POST /verify` are counted by operator, 1000 a minute
+//!   ([`Admin::failed_verifications`]); beyond, the response is 429 instead of `"active": false`.
+//!   Known secrets are still answered.
 //!
-//! Answers are JSON with `Cache-Control: no-store`, refusals are problem documents (RFC 9457) with
-//! a stable `code`. Fields that are not known are errors, so that nobody believes a restriction was
-//! taken that was not.
+//! Responses are JSON with `Cache-Control: no-store`; error responses are problem documents (RFC
+//! 9457) with a stable `code`. Unknown fields are errors, so that a misspelt restriction is not
+//! silently ignored.
 //!
 //! ```
 //! use axum::http::request::Parts;
@@ -60,7 +60,7 @@
 //! #[async_trait::async_trait]
 //! impl OperatorProof for Sessions {
 //!     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
-//!         // The host's session, its single sign-on, a client certificate…
+//!         // The host's session, its single sign-on, a client certificate, …
 //!         let _ = request;
 //!         Err(AuthError::new(ErrorCode::MissingKey))
 //!     }
@@ -87,6 +87,7 @@ mod keys;
 mod limits;
 mod openapi;
 mod origin;
+mod patterns;
 mod proofs;
 mod query;
 mod record;
@@ -123,8 +124,8 @@ pub use portunus::manage::HostRules;
 pub use security::{ApiSecurity, Undescribed};
 pub use time::{parse_time, time_text};
 
-/// How long a reader of events waits for those that are not written yet.
-const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// How long `GET /events` waits for events that are not yet written.
+const MAX_FLUSH_WAIT: Duration = Duration::from_millis(500);
 
 type PeerOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 
@@ -144,17 +145,18 @@ struct Shared {
     peer_of: Arc<PeerOf>,
     limiter: LocalLimiter,
     quotas: Option<Quotas>,
-    /// Secrets that `POST /verify` did not know, by operator.
+    /// Counts unknown secrets in `POST /verify`, by operator.
     unknown: LocalLimiter,
     unknown_quotas: Option<Quotas>,
     trusted_origins: Arc<[Origin]>,
 }
 
 impl Admin {
-    /// The management API of a service's keys. Its operators are proven by the host.
+    /// Creates the management API of a service's keys. `proof` authenticates its operators.
     ///
-    /// Reading writes nothing. `GET /events` asks the periodic jobs ([`Portunus::maintain`]) to write
-    /// what was noted, waits half a second for it at most, and shows what is stored then.
+    /// Reads do not write to storage. `GET /events` requests the periodic jobs
+    /// ([`Portunus::maintain`]) to write pending events, waits for up to half a second, and returns
+    /// the stored events.
     pub fn new(keys: &Portunus, proof: impl OperatorProof) -> Self {
         let per_minute = |limit| {
             Quota::per_minute(limit)
@@ -183,20 +185,20 @@ impl Admin {
         }
     }
 
-    /// The log that `GET /events` reads; without one there is no such path.
+    /// Sets the log that `GET /events` reads. Without a log, the path does not exist.
     pub fn events(mut self, log: impl AuditReader) -> Self {
         self.shared.events = Some(Arc::new(log));
         self
     }
 
-    /// Adds members of the host's own to each event that is shown.
+    /// Sets a function that adds the host's own members to each event in a response.
     pub fn event_view(mut self, view: EventView) -> Self {
         self.shared.event_view = Some(view);
         self
     }
 
-    /// How the address at the other end of the connection is found; axum's
-    /// `ConnectInfo<SocketAddr>` unless set.
+    /// Sets how the peer address of the connection is determined; axum's
+    /// `ConnectInfo<SocketAddr>` by default.
     pub fn peer(
         mut self,
         peer_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,
@@ -205,52 +207,52 @@ impl Admin {
         self
     }
 
-    /// How many requests an operator may make; 6000 a minute unless set, `None` for any number.
+    /// Limits the requests of an operator; 6000 a minute by default, `None` for no limit.
     pub fn quotas(mut self, quotas: Option<Quotas>) -> Self {
         self.shared.quotas = quotas;
         self
     }
 
-    /// How many calls a client may make without a proven operator: failed proofs, writes from pages
-    /// of other sites, paths and methods that there are not. 100 a minute unless set, `None` for any
-    /// number; beyond, they get 429. They are counted by address; a network /56 has four times and
-    /// a /48 sixteen times as many as a /64. An operator who is proven is not kept out by them
-    /// ([how](crate#calls-that-fail)).
-    #[allow(clippy::needless_pass_by_value, reason = "as `quotas` takes it")]
+    /// Limits the calls of a client without an authenticated operator: failed proofs, writes from
+    /// pages of other sites, unknown paths and methods. 100 a minute by default, `None` for no
+    /// limit; beyond, they get 429. They are counted by address; a /56 network has four times and a
+    /// /48 sixteen times the limit of a /64. They do not lock out an operator whose proof succeeds
+    /// (see [failed calls](crate#failed-calls)).
+    #[allow(clippy::needless_pass_by_value, reason = "same signature as `quotas`")]
     pub fn failures(mut self, quotas: Option<Quotas>) -> Self {
         self.shared.proofs = Arc::new(self.shared.proofs.with_failures(quotas.as_ref()));
         self
     }
 
-    /// How many secrets that are no key of its tenant an operator may ask `POST /verify` about;
-    /// 1000 a minute unless set, `None` for any number.
+    /// Limits how many secrets that are not keys of its tenant an operator can send to
+    /// `POST /verify`; 1000 a minute by default, `None` for no limit.
     pub fn failed_verifications(mut self, quotas: Option<Quotas>) -> Self {
         self.shared.unknown_quotas = quotas;
         self
     }
 
-    /// The host's proof under the limits of this API, for routes of the host's own that its operators
-    /// call: a failure there counts and is noted as one here. To be taken after
-    /// [`peer`](Self::peer) and [`failures`](Self::failures) are set.
+    /// Returns the host's proof under the limits of this API, for the host's own operator routes:
+    /// failures there are counted and recorded together with those of this API. Call this after
+    /// setting [`peer`](Self::peer) and [`failures`](Self::failures).
     #[must_use]
     pub fn limited_proof(&self) -> Arc<dyn OperatorProof> {
         Arc::new(call::LimitedProof(self.shared.clone()))
     }
 
-    /// Other sites whose pages may write; none unless set. A page on one of them can do whatever
-    /// the operator who looks at it may do. List only sites that you control.
+    /// Sets the other sites whose pages can write; none by default. A page on one of them can do
+    /// everything that the operator who opens it can do. List only sites that you control.
     ///
-    /// A write (any method but `GET`, `HEAD`, `OPTIONS` and `TRACE`) is checked before anything
-    /// else, in this order, and otherwise refused with 403 `CROSS_SITE`:
+    /// A write (any method except `GET`, `HEAD`, `OPTIONS` and `TRACE`) is checked first, in this
+    /// order, and refused with 403 `CROSS_SITE` if no rule lets it pass:
     ///
     /// 1. An `Origin` on this list passes.
     /// 2. `Sec-Fetch-Site` of `same-origin` or `none` passes; any other value is refused, also
     ///    `same-site`: another port or subdomain is another site here.
-    /// 3. Without `Sec-Fetch-Site`, a request without `Origin` passes (it is no browser's), and so
-    ///    does an `Origin` whose host and port are the request's own. Every other `Origin`,
-    ///    including `null`, is refused.
+    /// 3. Without `Sec-Fetch-Site`, a request without `Origin` passes (it does not come from a
+    ///    browser), and so does an `Origin` whose host and port are the request's own. Every other
+    ///    `Origin`, including `null`, is refused.
     ///
-    /// A proxy in front must therefore pass on the `Host` that the browser asked for. For pages of
+    /// A proxy in front must therefore forward the `Host` that the browser sent. For pages of
     /// these sites to read answers, the host's CORS layer must allow the same origins, and expose
     /// `ETag`.
     ///
@@ -265,7 +267,7 @@ impl Admin {
         self
     }
 
-    /// The router, to be nested under a path of the host's.
+    /// Builds the router, to be nested under a path of the host.
     pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
         let mut router = Router::new()
             .route("/keys", post(issue::issue).get(keys::list))
@@ -306,15 +308,15 @@ fn default_peer(extensions: &Extensions) -> Option<IpAddr> {
 }
 
 impl Shared {
-    /// Asks for what was noted so far to be written, and waits for it; not for long.
+    /// Requests a flush of the recorded events and waits for it, up to [`MAX_FLUSH_WAIT`].
     async fn events_written(&self) {
         if let Some(trail) = self.authenticator.audit() {
-            // A sink that is slow or hangs keeps nobody from reading what is stored.
-            let _ = tokio::time::timeout(LONGEST_WAIT, trail.request_flush()).await;
+            // A slow or hanging sink must not prevent reads of the stored events.
+            let _ = tokio::time::timeout(MAX_FLUSH_WAIT, trail.request_flush()).await;
         }
     }
 
-    /// Counts a request of the operator's.
+    /// Counts a request of the operator.
     fn limit(&self, operator: &Operator) -> Result<(), AuthError> {
         let Some(quotas) = &self.quotas else {
             return Ok(());
@@ -323,12 +325,12 @@ impl Shared {
         let bucket = LimitBucket::new(BucketId::Custom(&name), quotas);
         match self.limiter.try_acquire(&LimitRequest::new(&[bucket], 1)) {
             Some(Ok(decision)) if !decision.is_admitted() => Err(AuthError::rate_limited(decision)),
-            // More operators than can be counted: none of them is kept from work for it.
+            // With more operators than the limiter can count, requests are admitted.
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Counts a secret that the operator asked about and that is no key of its tenant.
+    /// Counts a secret in `POST /verify` that is not a key of the operator's tenant.
     fn count_unknown(&self, operator: &Operator) -> Result<(), AuthError> {
         let Some(quotas) = &self.unknown_quotas else {
             return Ok(());
@@ -340,7 +342,7 @@ impl Shared {
     }
 }
 
-/// An operator, told apart from those of other tenants.
+/// Returns the operator's name qualified by the tenant.
 fn name_of(operator: &Operator) -> String {
     let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
     format!("{tenant} {}", operator.name)

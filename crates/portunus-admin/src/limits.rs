@@ -1,8 +1,8 @@
 //! `rate_limit_config`: a key's windows, each as `requests_per_<name>`.
 //!
-//! `minute` and `hour` are always known. Other windows are those that the key or the default has:
-//! they are shown, they stay if they are not named, and their number may be changed, but not their
-//! length.
+//! `minute` and `hour` are always accepted. Other windows are accepted if the key or the default
+//! has them. A window that is not named is left unchanged. The limit of a window can be changed,
+//! but not its length.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,26 +20,26 @@ use crate::body::Whole;
 /// The prefix of the name of a window.
 const PREFIX: &str = "requests_per_";
 
-/// The windows that every key may have, whatever the default is.
+/// The windows that every key can have, independently of the default.
 const USUAL: [(&str, Duration); 2] = [
     ("minute", Duration::from_secs(60)),
     ("hour", Duration::from_secs(3600)),
 ];
 
-/// A number of requests in a window.
+/// Maximum number of requests in a window.
 #[derive(Serialize, ToSchema)]
 #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
 pub(crate) struct Limit(u64);
 
-/// The same, or `null` for the default's.
+/// Maximum number of requests in a window, or `null` for the default.
 #[derive(Serialize, ToSchema)]
 #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
-struct LimitOrNull(Option<u64>);
+pub(crate) struct LimitOrNull(Option<u64>);
 
-/// Windows by their names. A window that is left out stays as it is, in a new key as by default;
-/// `null` restores the default's number. More than the default is refused (403), unless the service
-/// allows it. Other windows are those that the key or the default has, as `requests_per_` and the
-/// name.
+/// Rate limits by window. An omitted window is left unchanged (in a new key: the default); `null`
+/// restores the default. A limit above the default is refused (403) unless the service allows it.
+/// Windows other than minute and hour are those of the key or the default, as `requests_per_`
+/// followed by the name.
 #[derive(Serialize, ToSchema)]
 #[allow(dead_code, reason = "describes what `Windows` reads")]
 pub(crate) struct RateLimitRequest {
@@ -49,7 +49,17 @@ pub(crate) struct RateLimitRequest {
     others: BTreeMap<String, LimitOrNull>,
 }
 
-/// The windows of a request: a number, or `null` for the default's.
+/// Rate limits of an existing key, which may have its own windows. Rules as in `RateLimitRequest`.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "describes what `Windows` reads")]
+pub(crate) struct RateLimitChange {
+    requests_per_minute: Option<Limit>,
+    requests_per_hour: Option<Limit>,
+    #[serde(flatten)]
+    others: BTreeMap<String, LimitOrNull>,
+}
+
+/// The windows of a request, each with a limit, or `None` for the default.
 #[derive(Clone)]
 pub(crate) struct Windows(Vec<(String, Option<u64>)>);
 
@@ -81,9 +91,9 @@ impl<'de> Deserialize<'de> for Windows {
 }
 
 impl Windows {
-    /// The quotas of a key that has `own` ones now. A window that is not named stays as it is, and
-    /// `null` restores the default's. `None` where the key has none of its own, and so follows the
-    /// default.
+    /// Returns the new quotas of a key whose current own quotas are `own`. A window that is not
+    /// named is left unchanged, and `null` restores the default. Returns `None` if the key then has
+    /// no quotas of its own and follows the default.
     pub(crate) fn merged_into(
         &self,
         own: Option<&Quotas>,
@@ -124,8 +134,8 @@ impl Windows {
     }
 }
 
-/// Every window of a key, as `requests_per_` and its name: its own, or the default's. `null` if this
-/// window does not limit the key.
+/// The effective rate limits of a key, as `requests_per_` followed by the window's name: its own,
+/// or the defaults. `null` if the window does not limit the key.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RateLimits {
     #[schema(required)]
@@ -152,7 +162,7 @@ impl RateLimits {
     }
 }
 
-fn member(name: &str) -> String {
+pub(crate) fn member(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 

@@ -1,4 +1,4 @@
-//! Where a request comes from: sites, and which of them may write.
+//! Cross-site checks: which sites can send writes.
 //!
 //! A browser adds the operator's cookies, Basic credentials or client certificate to requests that
 //! any page makes, so such a proof does not show that the operator wanted the request. Browsers say
@@ -23,7 +23,7 @@ use crate::Fault;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The origin of pages that may write to the management API, for
+/// Origin of pages that can write to the management API, for
 /// [`Admin::trusted_origins`](crate::Admin::trusted_origins): `https://console.example.com`, with a
 /// port where it is not the default one.
 ///
@@ -138,9 +138,9 @@ fn host_and_port(authority: &str, default_port: u16) -> Option<(Host, u16)> {
 ///
 /// In this order: an `Origin` on the list passes. `Sec-Fetch-Site` of `same-origin` or `none`
 /// passes, any other value is refused. Without `Sec-Fetch-Site`, a request without `Origin` passes,
-/// since it is no browser's, and so does an `Origin` at the request's own host and port. Every
-/// other `Origin`, including `null`, is refused. A repeated field passes only if each of its lines
-/// does.
+/// since it does not come from a browser, and so does an `Origin` at the request's own host and
+/// port. Every other `Origin`, including `null`, is refused. A repeated field passes only if each
+/// of its lines does.
 pub(crate) fn check(parts: &Parts, trusted: &[Origin]) -> Result<(), Fault> {
     if parts.method.is_safe() {
         return Ok(());
@@ -169,8 +169,7 @@ pub(crate) fn check(parts: &Parts, trusted: &[Origin]) -> Result<(), Fault> {
     }
     Err(Fault::new(
         ErrorCode::CrossSite,
-        "Pages of other sites may not change anything here: the service must list their origin as \
-         trusted",
+        "Writes from pages of other sites are refused unless the service trusts their origin",
     ))
 }
 

@@ -1,6 +1,6 @@
-//! Asking the host's proof, so that neither those who fail nor a proof that hangs keeps anybody
-//! else from being proven: what a client may fail is in [`failures`](crate::failures), how many
-//! proofs are asked for at once is here.
+//! Runs the host's proof with bounded concurrency and time, so that neither failing clients nor a
+//! hanging proof prevent others from being authenticated. [`failures`](crate::failures) limits the
+//! failures of a client.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -23,29 +23,29 @@ use tokio::time::timeout;
 use crate::OperatorProof;
 use crate::failures::{Failures, narrowest};
 
-/// How many proofs are asked for at once, of credentials that were not proven lately: on this node,
-/// for one client, and for all clients that failed lately or have no address.
-const AT_ONCE: usize = 64;
-const AT_ONCE_FOR_ONE: usize = 16;
-const AT_ONCE_FOR_SUSPECTS: usize = 48;
+/// Maximum number of concurrent proofs of credentials that were not recently proven: on this node,
+/// for one client, and for all clients with recent failures or without an address.
+const MAX_CONCURRENT: usize = 64;
+const MAX_CONCURRENT_FOR_ONE: usize = 16;
+const MAX_CONCURRENT_FOR_SUSPECTS: usize = 48;
 
-/// How long a request waits for its turn.
-const LONGEST_QUEUE: Duration = Duration::from_secs(1);
+/// Maximum time that a request waits for a permit.
+const MAX_QUEUE_TIME: Duration = Duration::from_secs(1);
 
-/// How long a proof may take.
-const LONGEST_PROOF: Duration = Duration::from_secs(10);
+/// Timeout of a proof.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long credentials are known after they were proven, at least; and how many are, at least.
+/// Minimum time for which proven credentials are remembered, and minimum number of them.
 const KNOWN_FOR: Duration = Duration::from_secs(300);
-const MOST_KNOWN: usize = 10_000;
+const KNOWN_COUNT: usize = 10_000;
 
-/// The host's proof, and who has failed it.
+/// The host's proof with its limits.
 pub(crate) struct Proofs {
     proof: Arc<dyn OperatorProof>,
     clock: Arc<dyn Clock>,
     failures: Option<Failures>,
     known: Known,
-    places: Arc<Places>,
+    limits: Arc<ProofLimits>,
 }
 
 impl Proofs {
@@ -58,60 +58,60 @@ impl Proofs {
                 .ok()
                 .map(|allowed| Failures::new(&allowed, clock)),
             known: Known::default(),
-            places: Arc::default(),
+            limits: Arc::default(),
         }
     }
 
-    /// The same with as many failures.
+    /// Creates a copy with another limit on failures.
     pub(crate) fn with_failures(&self, allowed: Option<&Quotas>) -> Self {
         Self {
             proof: Arc::clone(&self.proof),
             clock: Arc::clone(&self.clock),
             failures: allowed.map(|allowed| Failures::new(allowed, &self.clock)),
             known: Known::default(),
-            places: Arc::default(),
+            limits: Arc::default(),
         }
     }
 
-    /// What this request presents.
+    /// Returns the credentials that this request presents.
     pub(crate) fn credentials<'r>(&self, parts: &'r Parts) -> Vec<&'r [u8]> {
         self.proof.credentials(parts)
     }
 
-    /// Who makes this request.
+    /// Authenticates the operator of this request.
     ///
     /// # Errors
-    /// The proof's, or 429 in its place where this client failed too often; 503 where too many
-    /// proofs are asked for or this one takes too long.
+    /// Returns the error of the proof, or 429 instead if this client failed too often; 503 if too
+    /// many proofs are running or this one times out.
     pub(crate) async fn prove(
         &self,
         parts: &Parts,
         client: Option<IpAddr>,
     ) -> Result<Operator, AuthError> {
-        let mark = self.known.mark(&self.credentials(parts));
+        let hash = self.known.hash(&self.credentials(parts));
         let now = self.clock.monotonic();
-        let place = if mark.is_some_and(|mark| self.known.has(mark, now)) {
+        let permit = if hash.is_some_and(|hash| self.known.has(hash, now)) {
             None
         } else {
-            Some(self.turn(client).await?)
+            Some(self.acquire(client).await?)
         };
-        // A client that goes away before its proof is decided has failed.
+        // A client that disconnects before its proof is decided counts as a failure.
         let attempt = Attempt {
             proofs: self,
             client,
             is_over: false,
         };
-        let proven = in_time(self.proof.prove(parts)).await;
-        drop(place);
-        match (&proven, mark) {
-            (Ok(_), Some(mark)) => self.known.insert(mark, now),
-            (Err(_), Some(mark)) => self.known.remove(mark),
+        let operator = in_time(self.proof.prove(parts)).await;
+        drop(permit);
+        match (&operator, hash) {
+            (Ok(_), Some(hash)) => self.known.insert(hash, now),
+            (Err(_), Some(hash)) => self.known.remove(hash),
             (_, None) => {}
         }
-        attempt.ended(proven)
+        attempt.ended(operator)
     }
 
-    async fn turn(&self, client: Option<IpAddr>) -> Result<Place, AuthError> {
+    async fn acquire(&self, client: Option<IpAddr>) -> Result<ProofPermit, AuthError> {
         let mut suspect = client.is_none();
         if let (Some(failures), Some(client)) = (&self.failures, client) {
             failures
@@ -119,14 +119,14 @@ impl Proofs {
                 .map_err(AuthError::too_many_failures)?;
             suspect = failures.suspects(client);
         }
-        self.places.take(client.map(narrowest), suspect).await
+        self.limits.take(client.map(narrowest), suspect).await
     }
 
-    /// Counts a call of this client's that nobody is proven to make, and says how it is answered:
-    /// as it would be, or with 429 where there were too many.
+    /// Counts a call of this client without an authenticated operator. Returns `error`, or 429 if
+    /// there were too many.
     pub(crate) fn failed(&self, client: Option<IpAddr>, error: AuthError) -> AuthError {
-        // Whoever cannot be told apart is not counted together; and for what the host's proof does
-        // not answer, nobody else is to blame.
+        // Clients without an address are not counted, because they would share one count. A proof
+        // that is unavailable (5xx) is not the client's failure.
         let (Some(failures), Some(client)) = (&self.failures, client) else {
             return error;
         };
@@ -140,7 +140,7 @@ impl Proofs {
     }
 }
 
-/// A proof that somebody waits for.
+/// A running proof. Dropping it before it is decided counts a failure.
 struct Attempt<'a> {
     proofs: &'a Proofs,
     client: Option<IpAddr>,
@@ -148,40 +148,41 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn ended(mut self, proven: Result<Operator, AuthError>) -> Result<Operator, AuthError> {
+    fn ended(mut self, operator: Result<Operator, AuthError>) -> Result<Operator, AuthError> {
         self.is_over = true;
-        proven.map_err(|error| self.proofs.failed(self.client, error))
+        operator.map_err(|error| self.proofs.failed(self.client, error))
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            let unproven = AuthError::new(ErrorCode::MissingKey);
-            drop(self.proofs.failed(self.client, unproven));
+            let error = AuthError::new(ErrorCode::MissingKey);
+            drop(self.proofs.failed(self.client, error));
         }
     }
 }
 
-/// The proof, unless it takes too long. One that answers at once needs no timer.
+/// Runs a proof with a timeout. A proof that completes immediately needs no timer.
 async fn in_time(
     proof: impl Future<Output = Result<Operator, AuthError>>,
 ) -> Result<Operator, AuthError> {
     let mut proof = pin!(proof);
-    if let Poll::Ready(proven) = poll_fn(|context| Poll::Ready(proof.as_mut().poll(context))).await
+    if let Poll::Ready(operator) =
+        poll_fn(|context| Poll::Ready(proof.as_mut().poll(context))).await
     {
-        return proven;
+        return operator;
     }
-    let late = |_| unavailable("the proof of the operator took too long");
-    timeout(LONGEST_PROOF, proof).await.map_err(late)?
+    let late = |_| unavailable("operator authentication timed out");
+    timeout(PROOF_TIMEOUT, proof).await.map_err(late)?
 }
 
 fn unavailable(why: &'static str) -> AuthError {
     AuthError::unavailable(ErrorCode::VerifierUnavailable, why)
 }
 
-/// Credentials that were proven lately: numbers that cannot be made by whoever does not know this
-/// process's secret. It only says whose turn it is; the proof is asked each time.
+/// Recently proven credentials, as keyed hashes that cannot be computed without this process's
+/// secret. They only exempt a request from the limits; the proof still runs every time.
 #[derive(Default)]
 struct Known {
     hasher: RandomState,
@@ -196,14 +197,14 @@ struct Generations {
 }
 
 impl Known {
-    fn mark(&self, credentials: &[&[u8]]) -> Option<u64> {
+    fn hash(&self, credentials: &[&[u8]]) -> Option<u64> {
         (!credentials.is_empty()).then(|| self.hasher.hash_one(credentials))
     }
 
     fn at(&self, now: Duration) -> MutexGuard<'_, Generations> {
         let mut known = self.generations.lock();
-        if now.saturating_sub(known.since) > KNOWN_FOR || known.current.len() >= MOST_KNOWN {
-            // Nothing was asked for so long that even the current ones are old.
+        if now.saturating_sub(known.since) > KNOWN_FOR || known.current.len() >= KNOWN_COUNT {
+            // After a long pause, even the current generation is outdated.
             let is_old = now.saturating_sub(known.since) > 2 * KNOWN_FOR;
             known.last = std::mem::take(&mut known.current);
             if is_old {
@@ -214,99 +215,99 @@ impl Known {
         known
     }
 
-    fn has(&self, mark: u64, now: Duration) -> bool {
+    fn has(&self, hash: u64, now: Duration) -> bool {
         let known = self.at(now);
-        known.current.contains(&mark) || known.last.contains(&mark)
+        known.current.contains(&hash) || known.last.contains(&hash)
     }
 
-    fn insert(&self, mark: u64, now: Duration) {
-        self.at(now).current.insert(mark);
+    fn insert(&self, hash: u64, now: Duration) {
+        self.at(now).current.insert(hash);
     }
 
-    fn remove(&self, mark: u64) {
+    fn remove(&self, hash: u64) {
         let mut known = self.generations.lock();
-        known.current.remove(&mark);
-        known.last.remove(&mark);
+        known.current.remove(&hash);
+        known.last.remove(&hash);
     }
 }
 
-/// Whose proofs are asked for at the moment.
-struct Places {
+/// Limits concurrent proofs.
+struct ProofLimits {
     all: Arc<Semaphore>,
     suspects: Arc<Semaphore>,
-    /// Of each client with somebody in it or before it, and how many these are.
+    /// Semaphore of each client with running or waiting proofs, and their number.
     of_clients: Mutex<HashMap<String, (Arc<Semaphore>, usize)>>,
 }
 
-impl Default for Places {
+impl Default for ProofLimits {
     fn default() -> Self {
         Self {
-            all: Arc::new(Semaphore::new(AT_ONCE)),
-            suspects: Arc::new(Semaphore::new(AT_ONCE_FOR_SUSPECTS)),
+            all: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            suspects: Arc::new(Semaphore::new(MAX_CONCURRENT_FOR_SUSPECTS)),
             of_clients: Mutex::default(),
         }
     }
 }
 
-/// A place, or one in the queue.
-struct Place {
-    places: Arc<Places>,
+/// A permit for a proof, or a pending one.
+struct ProofPermit {
+    limits: Arc<ProofLimits>,
     client: Option<String>,
-    taken: Vec<OwnedSemaphorePermit>,
+    acquired: Vec<OwnedSemaphorePermit>,
 }
 
-impl Places {
+impl ProofLimits {
     async fn take(
         self: &Arc<Self>,
         client: Option<String>,
         suspect: bool,
-    ) -> Result<Place, AuthError> {
-        let mut rooms = Vec::with_capacity(3);
+    ) -> Result<ProofPermit, AuthError> {
+        let mut semaphores = Vec::with_capacity(3);
         if let Some(client) = &client {
             let mut clients = self.of_clients.lock();
-            let new = || (Arc::new(Semaphore::new(AT_ONCE_FOR_ONE)), 0);
-            let (room, users) = clients.entry(client.clone()).or_insert_with(new);
+            let new = || (Arc::new(Semaphore::new(MAX_CONCURRENT_FOR_ONE)), 0);
+            let (semaphore, users) = clients.entry(client.clone()).or_insert_with(new);
             *users += 1;
-            rooms.push(Arc::clone(room));
+            semaphores.push(Arc::clone(semaphore));
         }
         if suspect {
-            rooms.push(Arc::clone(&self.suspects));
+            semaphores.push(Arc::clone(&self.suspects));
         }
-        rooms.push(Arc::clone(&self.all));
-        let mut place = Place {
-            places: Arc::clone(self),
+        semaphores.push(Arc::clone(&self.all));
+        let mut permit = ProofPermit {
+            limits: Arc::clone(self),
             client,
-            taken: Vec::new(),
+            acquired: Vec::new(),
         };
-        let mut rooms = rooms.into_iter().peekable();
-        // Without a timer as long as there is nothing to wait for.
-        while let Some(taken) = rooms
+        let mut semaphores = semaphores.into_iter().peekable();
+        // No timer is needed as long as permits are available.
+        while let Some(acquired) = semaphores
             .peek()
-            .and_then(|room| Arc::clone(room).try_acquire_owned().ok())
+            .and_then(|semaphore| Arc::clone(semaphore).try_acquire_owned().ok())
         {
-            place.taken.push(taken);
-            rooms.next();
+            permit.acquired.push(acquired);
+            semaphores.next();
         }
-        if rooms.peek().is_some() {
+        if semaphores.peek().is_some() {
             let waiting = async {
-                for room in rooms {
-                    place.taken.extend(room.acquire_owned().await);
+                for semaphore in semaphores {
+                    permit.acquired.extend(semaphore.acquire_owned().await);
                 }
             };
-            let busy = |_| unavailable("too many operators are being proven");
-            timeout(LONGEST_QUEUE, waiting).await.map_err(busy)?;
+            let busy = |_| unavailable("too many concurrent operator authentications");
+            timeout(MAX_QUEUE_TIME, waiting).await.map_err(busy)?;
         }
-        Ok(place)
+        Ok(permit)
     }
 }
 
-impl Drop for Place {
+impl Drop for ProofPermit {
     fn drop(&mut self) {
-        self.taken.clear();
+        self.acquired.clear();
         let Some(client) = &self.client else {
             return;
         };
-        let mut clients = self.places.of_clients.lock();
+        let mut clients = self.limits.of_clients.lock();
         if let Some((_, users)) = clients.get_mut(client) {
             *users -= 1;
             if *users == 0 {

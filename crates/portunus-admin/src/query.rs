@@ -1,4 +1,4 @@
-//! Query strings: known parameters of the right shape, each once, and nothing else.
+//! Query strings: only known, well-formed parameters, each at most once.
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -6,17 +6,20 @@ use serde::de::DeserializeOwned;
 
 use crate::Fault;
 
-/// The parameters of a query string. An empty one is absent: forms send the fields that nobody
-/// filled in.
+/// Parses the parameters of a query string. An empty value counts as absent, because forms send
+/// empty fields.
 pub(crate) fn parameters<T: DeserializeOwned>(raw: Option<&str>) -> Result<T, Fault> {
     let pairs = raw.unwrap_or_default().split('&');
     let given: Vec<_> = pairs
         .filter_map(|pair| pair.split_once('='))
         .filter(|(_, value)| !value.is_empty())
         .collect();
-    if let Some((name, _)) = given.iter().find(|(name, value)| mistakes(name, value)) {
+    if let Some((name, _)) = given
+        .iter()
+        .find(|(name, value)| has_misplaced_plus(name, value))
+    {
         return Err(Fault::bad(format!(
-            "{name}: a `+` in a query stands for a space; write `%2B` for a plus sign"
+            "{name}: a `+` in a query means a space; write `%2B` for a plus sign"
         )));
     }
     let given = given.iter().map(|(name, value)| format!("{name}={value}"));
@@ -28,9 +31,9 @@ pub(crate) fn parameters<T: DeserializeOwned>(raw: Option<&str>) -> Result<T, Fa
     Ok(parameters.0)
 }
 
-/// Whether a value has a `+` that its author took for one: forms write it for a space, and a space
-/// stands only where people's words are looked for.
-fn mistakes(name: &str, value: &str) -> bool {
+/// Returns whether a value has a `+` that the caller probably meant as a plus sign. Forms encode a
+/// space as `+`, and only parameters for free text can contain a space.
+fn has_misplaced_plus(name: &str, value: &str) -> bool {
     let words = match name {
         "query" => true,
         "actor" => !value.contains('@') && !value.contains("%40"),
@@ -39,11 +42,11 @@ fn mistakes(name: &str, value: &str) -> bool {
     value.contains('+') && !words
 }
 
-/// How many items a page may have.
+/// Validates the maximum number of items in a page.
 pub(crate) fn limit(asked: Option<usize>, otherwise: usize) -> Result<usize, Fault> {
     match asked {
         None => Ok(otherwise),
         Some(limit) if (1..=500).contains(&limit) => Ok(limit),
-        Some(_) => Err(Fault::bad("limit: 1 to 500")),
+        Some(_) => Err(Fault::bad("limit: expected 1 to 500")),
     }
 }

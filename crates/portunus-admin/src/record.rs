@@ -1,4 +1,4 @@
-//! Keys in answers: never a secret, never a digest.
+//! Keys in responses, without secrets and digests.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -14,16 +14,16 @@ use crate::limits::RateLimits;
 use crate::terms;
 use crate::time::time_text;
 
-/// Everything about a key except its secret.
+/// A key, without its secret.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRecord<'k> {
     #[schema(value_type = terms::KeyId)]
     id: &'k key::KeyId,
-    /// Shared by a key and its successors by rotation.
+    /// Identifier shared by a key and its successors by rotation.
     #[schema(value_type = terms::Id)]
     key_family: &'k key::KeyFamily,
-    /// Raised by every change except usage; the `ETag`.
+    /// Incremented by every change except usage; the value of `ETag`.
     #[schema(minimum = 1)]
     version: u64,
     #[schema(min_length = 1, max_length = 1000)]
@@ -36,7 +36,7 @@ pub(crate) struct KeyRecord<'k> {
     environment: &'k key::Environment,
     #[schema(value_type = Owner)]
     owner: &'k key::Owner,
-    /// The parts of the secret that may be shown.
+    /// The parts of the secret that can be displayed.
     masked: &'k str,
     #[schema(value_type = Vec<terms::Scope>)]
     scopes: &'k [portunus::Scope],
@@ -91,7 +91,8 @@ pub(crate) struct Owner {
 }
 
 impl<'k> KeyRecord<'k> {
-    /// A key with its usage. `defaults` are the quotas of keys that have none of their own.
+    /// Builds the view of a key with its usage. `defaults` are the quotas of keys without their
+    /// own.
     pub(crate) fn of(key: &'k ManagedKey, defaults: &Quotas, now: SystemTime) -> Self {
         let (record, usage) = (&*key.record, &key.usage);
         let revoked = record.revoked.as_ref();
@@ -129,24 +130,24 @@ impl<'k> KeyRecord<'k> {
     }
 }
 
-/// A page of a list. It may be shorter than `limit`, even empty, and still have a next one: at most
+/// A page of keys. A page may be shorter than `limit`, even empty, without being the last: at most
 /// 10 000 rows are read for a page.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyPage<'k> {
     pub(crate) items: Vec<KeyRecord<'k>>,
-    /// The start of the next page; `null` at the end.
+    /// Cursor of the next page; `null` on the last page.
     #[schema(required, pattern = "^[0-9]+(_[0-9]{1,6})?\\.[!-~]{1,128}$")]
     pub(crate) next_cursor: Option<String>,
-    /// Stored rows of this part that cannot be read and are left out: table, row and column. Absent
-    /// if there are none, and for operators who see less than their whole tenant. A row that may
-    /// belong to another tenant is not named.
+    /// Stored rows that cannot be read and are omitted: table, row and column. Absent if there are
+    /// none, and for operators who see less than their whole tenant. Rows that may belong to
+    /// another tenant are not listed.
     #[schema(value_type = Vec<String>, max_length = 400)]
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) corrupt: &'k [String],
 }
 
-/// The use of a key, hour by hour.
+/// The hourly usage of a key.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Usage<'k> {
@@ -157,9 +158,9 @@ pub(crate) struct Usage<'k> {
     pub(crate) last_used_at: Option<String>,
     #[schema(required, value_type = Option<terms::IpAddress>)]
     pub(crate) last_ip: Option<IpAddr>,
-    /// Hours without use are left out.
+    /// Hours without requests are omitted.
     pub(crate) hours: Vec<HourOfUse>,
-    /// As in a page of keys.
+    /// Stored rows that cannot be read, as in a page of keys.
     #[schema(value_type = Vec<String>, max_length = 400)]
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) corrupt: &'k [String],

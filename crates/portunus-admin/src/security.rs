@@ -1,5 +1,4 @@
-//! The host's own API in its own OpenAPI document: how its callers authenticate, and what each
-//! route requires.
+//! Security schemes and requirements for the OpenAPI document of the host's own API.
 
 use std::fmt;
 
@@ -14,11 +13,11 @@ use utoipa::openapi::security::{
 };
 use utoipa::openapi::{Components, Content, OpenApi, RefOr, Response, ResponseBuilder};
 
-/// Describes how an API that an authenticator guards is called.
+/// Describes the authentication of an API in its OpenAPI document.
 ///
-/// A route's scopes stand where OpenAPI 3.1 has room for roles: in its security requirements, one
-/// for each way to present a key and each choice of scopes. All that is required, in words, follows
-/// the operation's description.
+/// A route's scopes are listed as roles in its security requirements (OpenAPI 3.1), one requirement
+/// for each way to present a key and each alternative set of scopes. The complete requirement is
+/// appended to the operation's description as text.
 ///
 /// ```
 /// use portunus::adapter::axum::get;
@@ -59,13 +58,13 @@ impl fmt::Debug for ApiSecurity {
     }
 }
 
-/// What a document and a router disagree about: operations that only one of them has.
+/// Error returned when a document and a router differ: operations that only one of them has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undescribed {
-    /// Routes that the document leaves out, as `GET /path`; a route for every method as `* /path`.
+    /// Routes that the document omits, as `GET /path`; a route for every method as `* /path`.
     pub routes: Vec<String>,
-    /// Operations that no route is for.
+    /// Operations without a route.
     pub operations: Vec<String>,
 }
 
@@ -78,7 +77,7 @@ impl fmt::Display for Undescribed {
                 list.join(", ")
             }
         };
-        write!(f, "routes that are not described: {}; ", all(&self.routes))?;
+        write!(f, "undocumented routes: {}; ", all(&self.routes))?;
         write!(f, "operations without a route: {}", all(&self.operations))
     }
 }
@@ -86,8 +85,8 @@ impl fmt::Display for Undescribed {
 impl std::error::Error for Undescribed {}
 
 impl ApiSecurity {
-    /// The ways to present a key that this authenticator accepts, and the media type of its
-    /// refusals.
+    /// Creates a description of the ways to present a key that this authenticator accepts, and of
+    /// the media type of its error responses.
     #[must_use]
     pub fn of(authenticator: &Authenticator) -> Self {
         let request = Request::new(());
@@ -109,14 +108,14 @@ impl ApiSecurity {
         }
     }
 
-    /// The security schemes by their names: `bearer`, `basic`, or the name of a field.
+    /// Returns the security schemes by name: `bearer`, `basic`, or the name of a header field.
     #[must_use]
     pub fn schemes(&self) -> &[(String, SecurityScheme)] {
         &self.schemes
     }
 
-    /// The security requirements of a route: any one of them is enough. None for a route that
-    /// nothing is required of.
+    /// Returns the security requirements of a route, any one of which is sufficient. Empty for a
+    /// route without a requirement.
     #[must_use]
     pub fn requirements(&self, requirement: Option<&Requirement>) -> Vec<SecurityRequirement> {
         let Some(requirement) = requirement else {
@@ -132,7 +131,7 @@ impl ApiSecurity {
         self.schemes.iter().flat_map(of_scheme).collect()
     }
 
-    /// Says in an operation what is required of it, and how it is refused.
+    /// Adds the requirement and the error responses to an operation.
     pub fn protect(&self, operation: &mut Operation, requirement: Option<&Requirement>) {
         operation.security = Some(self.requirements(requirement));
         let Some(requirement) = requirement else {
@@ -152,12 +151,12 @@ impl ApiSecurity {
         }
     }
 
-    /// Adds the schemes to a document, and says in each of its operations what the route of that
-    /// path and method demands.
+    /// Adds the schemes to a document, and to each of its operations the requirement of the route
+    /// with that path and method.
     ///
     /// # Errors
-    /// Where the document and the routes are not about the same operations. What they share is
-    /// described all the same.
+    /// Returns an error if the document and the routes do not have the same operations. Operations
+    /// that both have are described nevertheless.
     pub fn describe(
         &self,
         document: &mut OpenApi,
@@ -178,7 +177,7 @@ impl ApiSecurity {
             for (method, operation) in operations(item) {
                 let here =
                     |demand: &RouteDemand| same_path(&demand.path, path) && serves(demand, method);
-                // A method's own route comes before one for every method.
+                // A route for this method takes precedence over one for every method.
                 let own = routes
                     .iter()
                     .position(|demand| here(demand) && demand.method == Some(method));
@@ -193,7 +192,7 @@ impl ApiSecurity {
                         let route = &routes[place];
                         self.protect(operation, route.requirement.as_ref());
                         if route.key_optional {
-                            // The empty requirement: no credentials are enough, too.
+                            // The empty requirement makes credentials optional.
                             let security = operation.security.get_or_insert_default();
                             security.insert(0, SecurityRequirement::default());
                         }
@@ -216,7 +215,7 @@ impl ApiSecurity {
         }
     }
 
-    /// A refusal with this status, and the codes that stand for it.
+    /// Returns the error response with this status, with its codes.
     fn refusal(&self, status: u16) -> Response {
         let about_requests =
             |code: &&ErrorCode| code.status() == status && !OF_MANAGEMENT.contains(code);
@@ -235,7 +234,7 @@ impl ApiSecurity {
     }
 }
 
-/// What only the management of keys is refused with.
+/// Codes that only the management API uses.
 const OF_MANAGEMENT: [ErrorCode; 8] = [
     ErrorCode::CrossSite,
     ErrorCode::TooLarge,
@@ -281,8 +280,8 @@ fn serves(demand: &RouteDemand, method: &str) -> bool {
         .is_none_or(|of| of == method || (of, method) == ("GET", "HEAD"))
 }
 
-/// Whether axum's path and OpenAPI's are one: the names of parameters may differ, and axum marks
-/// one for the whole rest.
+/// Returns whether axum's path and OpenAPI's path are the same. Names of parameters may differ, and
+/// axum marks a parameter for the whole rest.
 fn same_path(route: &str, documented: &str) -> bool {
     let is_parameter =
         |part: &str| part.starts_with('{') && part.ends_with('}') && !part.starts_with("{{");

@@ -1,15 +1,19 @@
-//! What OpenAPI can say of the values that the library's own types check: named schemas of strings.
+//! Named schemas for string values that the library's own types validate.
 
-#![allow(dead_code, reason = "these types describe values; none is ever made")]
+#![allow(dead_code, reason = "these types only describe schemas")]
 
 use std::borrow::Cow;
 
 use portunus::ErrorCode;
 use portunus::audit::{Action as AuditAction, AuditOutcome};
 use portunus::key::KeyStatus as Status;
+use portunus::manage::MAX_TEXT_LENGTH;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::AnyOf;
 use utoipa::openapi::{Object, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
+
+use crate::patterns;
 
 /// An identifier: 1 to 128 visible ASCII characters.
 #[derive(ToSchema)]
@@ -43,7 +47,7 @@ pub(crate) struct PlanName(String);
 )]
 pub(crate) struct Scope(pub(crate) String);
 
-/// A time in an answer: RFC 3339 in UTC, with milliseconds.
+/// A time in a response: RFC 3339 in UTC, with milliseconds.
 #[derive(ToSchema)]
 #[schema(
     format = DateTime,
@@ -55,7 +59,7 @@ pub(crate) struct Timestamp(String);
 #[derive(ToSchema)]
 #[schema(
     format = DateTime,
-    pattern = r"^(19[7-9][0-9]|[2-9][0-9]{3})-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+    pattern = r"^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )]
 pub(crate) struct Time(String);
 
@@ -74,11 +78,6 @@ pub(crate) enum IpAddress {
     V4(Ipv4),
     V6(Ipv6),
 }
-
-/// An address or a CIDR range.
-#[derive(ToSchema)]
-#[schema(pattern = "^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$")]
-pub(crate) struct Network(String);
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -104,7 +103,59 @@ pub(crate) enum ActorMode {
     Delegated,
 }
 
-/// A list of names that the library has.
+/// Defines string schemas with a regular expression and a maximum length.
+macro_rules! texts {
+    ($(#[doc = $about:literal] $name:ident: $pattern:expr, $most:expr;)+) => {$(
+        #[doc = $about]
+        pub(crate) struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let mut text = Object::with_type(Type::String);
+                text.pattern = Some($pattern);
+                text.max_length = Some($most);
+                text.description = Some($about.trim().to_owned());
+                text.into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+    )+};
+}
+
+texts! {
+    /// One line with a visible character. White space at both ends is removed.
+    Name: patterns::name(), MAX_TEXT_LENGTH;
+    /// One or more lines without invisible characters. White space at both ends is removed.
+    Text: patterns::text(), MAX_TEXT_LENGTH;
+    /// One line without invisible characters.
+    Line: patterns::line(), MAX_TEXT_LENGTH;
+    /// The last characters of a secret, for display.
+    LastFour: patterns::line(), 4;
+    /// An IPv4 address or CIDR range.
+    Ipv4Network: patterns::ipv4_network(), 64;
+    /// An IPv6 address or CIDR range.
+    Ipv6Network: patterns::ipv6_network(), 64;
+}
+
+/// An IP address or CIDR range.
+pub(crate) struct Network;
+
+impl PartialSchema for Network {
+    fn schema() -> RefOr<Schema> {
+        let mut any = AnyOf::new();
+        any.items = vec![Ipv4Network::schema(), Ipv6Network::schema()];
+        Schema::AnyOf(any).into()
+    }
+}
+
+impl ToSchema for Network {}
+
+/// Defines enumerations of names from the library.
 macro_rules! names {
     ($(#[doc = $about:literal] $name:ident: $all:expr;)+) => {$(
         #[doc = $about]
@@ -128,17 +179,17 @@ macro_rules! names {
 }
 
 names! {
-    /// The state of a key.
+    /// The status of a key.
     KeyStatus: STATUSES.iter().map(|status| status.as_str());
-    /// What an event is about.
+    /// The action that an event records.
     Action: AuditAction::ALL.iter().map(|action| action.as_str());
-    /// How it ended: done, given up by its caller, failed, or refused with this code.
+    /// The outcome of an action: success, abandoned by the caller, failure, or an error code.
     Outcome: outcomes();
-    /// What is wrong, for programs. A code never changes its meaning.
+    /// A machine-readable error code. The meaning of a code never changes.
     Code: ErrorCode::ALL.iter().map(|code| code.as_str());
 }
 
-/// Every state of a key.
+/// Every status of a key.
 const STATUSES: [Status; 6] = [
     Status::Active,
     Status::NotYetValid,

@@ -1,7 +1,7 @@
 //! Times as the management API writes and reads them: RFC 3339, from 1970 to [`MAX_TIME`].
 //!
-//! Only `jiff`'s calendar is used. Its instants end a day before the year 9999 does, and its parser
-//! takes more than RFC 3339 has.
+//! Only `jiff`'s calendar is used: its instants end a day before the year 9999 ends, and its parser
+//! accepts more than RFC 3339.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,32 +12,32 @@ use portunus::key::MAX_TIME;
 const EARLIEST: &str = "1970-01-01T00:00:00.000Z";
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-/// RFC 3339 with milliseconds, in UTC. A time before 1970 or after
-/// [`MAX_TIME`](portunus::key::MAX_TIME) is written as the one or the other.
+/// Formats a time as RFC 3339 in UTC with milliseconds. A time before 1970 or after
+/// [`MAX_TIME`](portunus::key::MAX_TIME) is clamped to that bound.
 #[must_use]
 pub fn time_text(time: SystemTime) -> String {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .min(MAX_TIME);
-    let shown = EPOCH.saturating_add(SignedDuration::try_from(since).unwrap_or_default());
-    format!("{shown:.3}Z")
+    let date_time = EPOCH.saturating_add(SignedDuration::try_from(since).unwrap_or_default());
+    format!("{date_time:.3}Z")
 }
 
-/// A time as callers write it: RFC 3339 §5.6, and nothing that is merely ISO 8601. What lies beyond
-/// the millisecond is cut. A leap second (`23:59:60` UTC at the end of June or December, §5.7) is
-/// read as the millisecond before the next day.
+/// Parses an RFC 3339 §5.6 time; other ISO 8601 formats are not accepted. Digits beyond
+/// milliseconds are truncated. A leap second (`23:59:60` UTC at the end of June or December, §5.7)
+/// is read as the last millisecond of the day.
 ///
 /// # Errors
-/// A sentence that says what is wrong with it, and the bounds: 1970 to
+/// Returns a message that describes the problem and the bounds: 1970 to
 /// [`MAX_TIME`](portunus::key::MAX_TIME).
 pub fn parse_time(text: &str) -> Result<SystemTime, String> {
-    let shown = || text.chars().take(40).collect::<String>();
+    let excerpt = || text.chars().take(40).collect::<String>();
     let latest = || time_text(SystemTime::UNIX_EPOCH + MAX_TIME);
     let (utc, nanos) = parse(text.as_bytes()).ok_or_else(|| {
         format!(
-            "{:?} is no RFC 3339 time, such as 2027-01-15T08:00:00Z, from {EARLIEST} to {}",
-            shown(),
+            "{:?} is not an RFC 3339 time such as 2027-01-15T08:00:00Z, from {EARLIEST} to {}",
+            excerpt(),
             latest()
         )
     })?;
@@ -48,10 +48,16 @@ pub fn parse_time(text: &str) -> Result<SystemTime, String> {
         })
         .filter(|since| *since <= MAX_TIME)
         .map(|since| SystemTime::UNIX_EPOCH + since)
-        .ok_or_else(|| format!("{:?} is not from {EARLIEST} to {}", shown(), latest()))
+        .ok_or_else(|| {
+            format!(
+                "{:?} is out of range: expected {EARLIEST} to {}",
+                excerpt(),
+                latest()
+            )
+        })
 }
 
-/// Whole seconds since 1970, perhaps negative, and nanoseconds.
+/// Returns the whole seconds since 1970, which can be negative, and the nanoseconds.
 fn parse(text: &[u8]) -> Option<(i64, u32)> {
     let (fixed, rest) = text.split_at_checked(19)?;
     let shape = fixed.iter().zip(b"0000-00-00T00:00:00");
@@ -80,14 +86,14 @@ fn parse(text: &[u8]) -> Option<(i64, u32)> {
     }
 }
 
-/// The value of some decimal digits.
+/// Returns the value of decimal digits.
 fn number(digits: &[u8]) -> i32 {
     digits
         .iter()
         .fold(0, |number, digit| number * 10 + i32::from(digit - b'0'))
 }
 
-/// The nanoseconds of a fraction of any length, where there is one, and what follows.
+/// Parses an optional fraction of any length. Returns its nanoseconds and the remaining text.
 fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     let Some(rest) = text.strip_prefix(b".") else {
         return Some((0, text));
@@ -103,7 +109,7 @@ fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     (length > 0).then_some((nanos, zone))
 }
 
-/// The seconds by which local time is ahead of UTC.
+/// Returns the seconds by which local time is ahead of UTC.
 fn offset(zone: &[u8]) -> Option<i64> {
     let (sign, digits) = match zone {
         b"Z" | b"z" => return Some(0),
@@ -120,10 +126,10 @@ fn offset(zone: &[u8]) -> Option<i64> {
     (hours < 24 && minutes < 60).then(|| i64::from(sign * (hours * 3600 + minutes * 60)))
 }
 
-/// Whether a second is the last one of June or December, in UTC.
+/// Returns whether a second is the last one of June or December in UTC.
 fn ends_a_half_year(utc: i64) -> bool {
     let next = EPOCH.checked_add(SignedDuration::from_secs(utc + 1));
-    // There is no year 10000, whose beginning would be the end of this one.
+    // The calendar ends with the year 9999, so the last second of that year has no successor.
     next.map_or(true, |next| {
         next.time() == Time::midnight() && next.day() == 1 && matches!(next.month(), 1 | 7)
     })

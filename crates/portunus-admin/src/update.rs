@@ -1,5 +1,5 @@
-//! `PATCH /keys/{id}`: a merge (RFC 7396), in nested objects too. A member that is left out stays as
-//! it is; `null` removes a value that may be absent.
+//! `PATCH /keys/{id}`: a merge patch (RFC 7396), including nested objects. An omitted member is
+//! left unchanged; `null` removes an optional value.
 
 use axum::response::Response;
 use portunus::audit::Action;
@@ -14,33 +14,32 @@ use crate::body::{Object, not_null, nullable, nullable_members, read};
 use crate::content::Content;
 use crate::issue::{allow_list, metadata, plan, scopes, time, workspaces};
 use crate::keys::{Id, with_etag};
-use crate::limits::{RateLimitRequest, Windows};
+use crate::limits::{RateLimitChange, Windows};
 use crate::{AuthenticatedOperator, Fault, terms};
 
-/// A merge (RFC 7396), in `rate_limit_config` and `metadata` too: a member that is left out stays as
-/// it is. `null` removes a value that may be absent, and restores one that has a default.
+/// A merge patch (RFC 7396), also within `rate_limit_config` and `metadata`: an omitted member is
+/// left unchanged. `null` removes an optional value, or restores its default if it has one.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangeRequest {
-    /// One line with a visible character.
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(value_type = String, required = false, min_length = 1, max_length = 1000)]
+    #[schema(value_type = terms::Name, required = false)]
     name: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>, max_length = 1000)]
+    #[schema(value_type = Option<terms::Text>)]
     description: Option<Option<String>>,
-    /// At most 256 different ones.
+    /// At most 256 distinct scopes.
     #[serde(default, deserialize_with = "not_null")]
     #[schema(value_type = Vec<terms::Scope>, required = false)]
     scopes: Option<Vec<String>>,
     #[serde(default, deserialize_with = "not_null")]
     #[schema(value_type = terms::Access, required = false)]
     access: Option<Access>,
-    /// `null` for the whole organization. At most 1000 different ones.
+    /// `null` for the whole organization. At most 1000 distinct workspaces.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Vec<terms::WorkspaceId>>, min_items = 1)]
     workspaces: Option<Option<Vec<String>>>,
-    /// The tenant's plan for `null`. Any other is refused (403), unless the service allows it.
+    /// `null` for the tenant's plan. Another plan is refused (403) unless the service allows it.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<terms::PlanName>)]
     plan: Option<Option<String>>,
@@ -49,7 +48,7 @@ pub(crate) struct ChangeRequest {
     #[schema(value_type = Option<Vec<terms::Network>>, min_items = 1, max_items = 1000)]
     allowed_ips: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<RateLimitRequest>)]
+    #[schema(value_type = Option<RateLimitChange>)]
     rate_limit_config: Option<Option<Object<Windows>>>,
     /// At most 16 KiB after the merge.
     #[serde(default, deserialize_with = "nullable_members")]
@@ -67,7 +66,7 @@ pub(crate) struct ChangeRequest {
 }
 
 impl ChangeRequest {
-    /// The change of a key that is like this now.
+    /// Converts the request into a change of the current record.
     fn into_change(self, before: &KeyRecord, default: &Quotas) -> Result<KeyChange, Fault> {
         let mut change = KeyChange::new();
         change.name = self.name;
@@ -107,11 +106,11 @@ impl ChangeRequest {
 }
 
 /// Merges a patch into an object (RFC 7396 §2): `null` removes a member, an object is merged into
-/// the one that is there, and any other value takes its place.
+/// the existing one, and any other value replaces it.
 fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {
-            // Those that stay keep their order.
+            // The remaining members keep their order.
             Value::Null => drop(target.shift_remove(&name)),
             Value::Object(patch) => {
                 let inner = target.entry(name).or_insert(Value::Null);
@@ -140,10 +139,10 @@ pub(crate) async fn update(
     Id(id): Id,
     body: Content,
 ) -> Result<Response, Fault> {
-    // An unknown key comes before a body that is wrong.
+    // An unknown key is reported before an invalid body.
     let act = Action::KeyUpdate;
     let before = operator.manager.get_for(act, &id).await?.record;
-    let asked = operator.noted(act, Some(&before), read::<ChangeRequest>(body).await)?;
+    let asked = operator.audited(act, Some(&before), read::<ChangeRequest>(body).await)?;
     let default = operator.shared.authenticator.quotas();
     let change = |before: &KeyRecord| Ok(asked.clone().into_change(before, default)?);
     let changed = operator.manager.update_with(&id, change, None).await?;

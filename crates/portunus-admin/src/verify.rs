@@ -1,5 +1,5 @@
-//! `POST /verify`: whether a secret is active, and what a request with it would get, in the manner of
-//! RFC 7662. Of what a route requires, only scopes and the workspace can be named.
+//! `POST /verify`: whether a secret is active and whether a request with it would be allowed,
+//! modelled on RFC 7662. Of a route's requirements, only scopes and the workspace can be given.
 
 use std::time::SystemTime;
 
@@ -19,10 +19,10 @@ use crate::issue::scopes;
 use crate::record::KeyRecord;
 use crate::{AuthenticatedOperator, Fault, terms};
 
-/// The request that is asked about. What is left out is not evaluated, but a key with an allow-list
-/// is not allowed without `ip`, and `explain` names the only workspaces that a key reaches. `require`
-/// names scopes; a plan, a user or the organization, which a route may require too, cannot be asked
-/// about.
+/// The request to evaluate. Omitted members are not evaluated, with two exceptions: a key with an
+/// allow-list is not allowed without `ip`, and `explain` names the workspaces of a restricted key.
+/// `require` lists scopes; other requirements of a route (a plan, a user, the organization) cannot
+/// be evaluated.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VerifyRequest {
@@ -33,16 +33,16 @@ pub(crate) struct VerifyRequest {
     require: Option<OneOrMore>,
     #[schema(value_type = Option<terms::IpAddress>)]
     ip: Option<String>,
-    /// The method of the request. Without it, whether the key may write is not evaluated.
+    /// The method of the request. Without it, write access is not evaluated.
     #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length = 64)]
     method: Option<String>,
     #[schema(value_type = Option<terms::WorkspaceId>)]
     workspace: Option<String>,
 }
 
-/// The most scopes that a key can have.
+/// Maximum number of scopes of a key.
 const MOST_REQUIRED: usize = 256;
-/// The longest method that is asked about; registered ones have 17 characters at most.
+/// Maximum length of a method; registered ones have 17 characters at most.
 const LONGEST_METHOD: usize = 64;
 
 /// One scope, or several that are all required.
@@ -57,7 +57,7 @@ enum OneOrMore {
 #[schema(max_items = 256)]
 struct Scopes(Vec<terms::Scope>);
 
-/// The answer about a secret, in the manner of RFC 7662 §2.2.
+/// The result of verifying a secret, modelled on RFC 7662 §2.2.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Verified<'k> {
@@ -65,7 +65,7 @@ pub(crate) enum Verified<'k> {
     Inactive(VerifiedInactive),
 }
 
-/// A secret that is not active. The reason is not given.
+/// A secret that is not active. The reason is not disclosed.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VerifiedInactive {
@@ -94,9 +94,9 @@ pub(crate) struct VerifiedActive<'k> {
     iat: u64,
     #[schema(required)]
     nbf: Option<u64>,
-    /// Whether a request like the one asked about would pass.
+    /// Whether the given request would be allowed.
     allowed: bool,
-    /// The reasons, part by part.
+    /// Explanation of `allowed`, for each part of the requirement.
     explain: String,
     record: KeyRecord<'k>,
 }
@@ -129,8 +129,8 @@ impl OneOrMore {
 }
 
 impl VerifyRequest {
-    /// The key, and the request that is asked about.
-    fn into_question(self) -> Result<(Secret, Introspection), Fault> {
+    /// Returns the key and the request to evaluate.
+    fn into_introspection(self) -> Result<(Secret, Introspection), Fault> {
         let mut asked = Introspection::new();
         if let Some(required) = self.require {
             asked = asked.with_requirement(required.into_requirement()?);
@@ -141,7 +141,9 @@ impl VerifyRequest {
         }
         if let Some(method) = self.method {
             if method.len() > LONGEST_METHOD || Method::from_bytes(method.as_bytes()).is_err() {
-                let why = format!("a token of at most {LONGEST_METHOD} characters (RFC 9110 §9.1)");
+                let why = format!(
+                    "expected a token of at most {LONGEST_METHOD} characters (RFC 9110 §9.1)"
+                );
                 return Err(Fault::invalid("method", why));
             }
             asked = asked.with_method(method);
@@ -158,9 +160,9 @@ pub(crate) async fn verify(
     operator: AuthenticatedOperator,
     body: Content,
 ) -> Result<Response, Fault> {
-    let (Secret(key), asked) = read::<VerifyRequest>(body).await?.into_question()?;
-    // The manager knows whose key it is, and whether this operator may see it; the authenticator,
-    // which requests pass through, what the key may do.
+    let (Secret(key), asked) = read::<VerifyRequest>(body).await?.into_introspection()?;
+    // The manager checks who owns the key and whether this operator can see it. The authenticator
+    // applies the same rules as for a request.
     let verdict = match operator.manager.verify(&key).await? {
         Some(found) => {
             let verdict = operator.shared.authenticator.verify(&key, &asked).await?;

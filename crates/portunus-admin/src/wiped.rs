@@ -1,4 +1,4 @@
-//! Bytes that may hold a secret: wiped when they are dropped, and also where they grow.
+//! Bytes that may contain a secret: wiped on drop and when the buffer grows.
 
 use std::io;
 use std::ops::Deref;
@@ -6,17 +6,17 @@ use std::ops::Deref;
 use axum::body::Bytes;
 use zeroize::{Zeroize, Zeroizing};
 
-/// A buffer that leaves no copy of its content behind.
+/// A buffer that leaves no copy of its content in memory.
 #[derive(Default)]
 pub(crate) struct Wiped(Zeroizing<Vec<u8>>);
 
 impl Wiped {
-    /// A buffer that takes this many bytes before it grows.
+    /// Creates a buffer that holds this many bytes before it grows.
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self(Zeroizing::new(Vec::with_capacity(capacity)))
     }
 
-    /// Appends bytes. A `Vec` that grows by itself would free its old memory as it is.
+    /// Appends bytes. A `Vec` that grows by itself would free its old memory without wiping it.
     pub(crate) fn push(&mut self, more: &[u8]) {
         let needed = self.0.len() + more.len();
         if needed > self.0.capacity() {
@@ -27,8 +27,8 @@ impl Wiped {
         self.0.extend_from_slice(more);
     }
 
-    /// Appends bytes that arrived, and wipes them where nobody else holds them. A server that hands
-    /// out parts of its own read buffer still holds them.
+    /// Appends received bytes and wipes their source if it is not shared. A server that hands out
+    /// slices of its read buffer still shares it.
     pub(crate) fn take(&mut self, data: Bytes) {
         self.push(&data);
         if let Ok(mut own) = data.try_into_mut() {
@@ -36,7 +36,7 @@ impl Wiped {
         }
     }
 
-    /// The same bytes for a response, wiped when the server drops them.
+    /// Converts the buffer into response bytes, which are wiped when the server drops them.
     pub(crate) fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }

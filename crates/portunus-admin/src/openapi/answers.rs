@@ -1,4 +1,4 @@
-//! Answers: the refusals by their status, and the header fields of answers.
+//! Responses: error responses by status, and response header fields.
 
 use portunus::ErrorCode;
 use utoipa::ToSchema;
@@ -8,67 +8,67 @@ use utoipa::openapi::{Content, Object, Ref, RefOr, Response, ResponseBuilder, Ty
 
 use crate::fault::Problem;
 
-/// A refusal: its status, its name, and when it is the answer.
+/// An error response: status, name and description.
 struct Refusal(u16, &'static str, &'static str);
 
-/// Every refusal with a status of its own.
+/// The error responses, one for each status.
 const REFUSALS: &[Refusal] = &[
     Refusal(400, "BadRequest", "The request cannot be parsed."),
     Refusal(401, "Unauthorized", "The operator is not authenticated."),
     Refusal(
         403,
         "Forbidden",
-        "The operator may not do this, or the request came from a page of another site.",
+        "The operator is not allowed to do this, or the request came from a page of another site.",
     ),
     Refusal(
         404,
         "NotFound",
-        "The key does not exist, or it belongs to another tenant.",
+        "The key does not exist or belongs to another tenant.",
     ),
     Refusal(
         409,
         "Conflict",
-        "The change conflicts with what is stored, or too many keys would be active.",
+        "The request conflicts with an existing resource, or too many keys would be active.",
     ),
     Refusal(
         412,
         "PreconditionFailed",
-        "The key is not at a version that `If-Match` and `If-None-Match` demand.",
+        "The version of the key does not satisfy `If-Match` or `If-None-Match`.",
     ),
     Refusal(
         413,
         "ContentTooLarge",
-        "The body is longer than 4 MiB, or than the service allows.",
+        "The body exceeds 4 MiB or the limit of the service.",
     ),
     Refusal(
         415,
         "UnsupportedMediaType",
-        "The body is not JSON by its `Content-Type`, not in UTF-8, or has a content coding.",
+        "`Content-Type` is not JSON in UTF-8, or the body has a content coding.",
     ),
     Refusal(
         422,
         "UnprocessableContent",
-        "The body is not valid; `detail` names a field.",
+        "The body is invalid; `detail` names the field.",
     ),
     Refusal(
         429,
         "TooManyRequests",
-        "The operator made too many requests or verified too many unknown keys, or too many calls \
-         without an authenticated operator came from the client's address.",
+        "The operator made too many requests or verified too many unknown keys, or too many \
+         unauthenticated calls came from the client's address.",
     ),
     Refusal(
         503,
         "ServiceUnavailable",
-        "Storage, or the authentication of operators, does not answer.",
+        "Storage or operator authentication is unavailable.",
     ),
 ];
 
-/// Every status of a refusal.
+/// Returns the status of every error response.
 pub(super) fn statuses() -> impl Iterator<Item = u16> {
     REFUSALS.iter().map(|refusal| refusal.0)
 }
 
-/// The name of the refusal with this status.
+/// Returns the name of the error response with this status.
 pub(super) fn name_of(status: u16) -> &'static str {
     REFUSALS
         .iter()
@@ -76,10 +76,10 @@ pub(super) fn name_of(status: u16) -> &'static str {
         .map_or(OTHER, |refusal| refusal.1)
 }
 
-/// A refusal by the host, with a status that the call does not have.
+/// Name of the error response by the host, with a status that the operation does not list.
 pub(super) const OTHER: &str = "Refused";
 
-/// The refusals, by name.
+/// Returns the error responses by name.
 pub(super) fn responses() -> Vec<(&'static str, RefOr<Response>)> {
     let each = REFUSALS.iter().map(|Refusal(status, name, when)| {
         let codes = ErrorCode::ALL
@@ -89,8 +89,8 @@ pub(super) fn responses() -> Vec<(&'static str, RefOr<Response>)> {
         let when = format!("{when} Codes: {}.", codes.join(", "));
         (*name, refusal(*status, &when).into())
     });
-    let method = "The path has other methods. This is the answer to methods that are not listed.";
-    let other = "A refusal by the service, with a status of its choice.";
+    let method = "The path does not support this method.";
+    let other = "An error response with a status that the service chose.";
     each.chain([
         (
             "MethodNotAllowed",
@@ -134,18 +134,24 @@ fn refusal(status: u16, when: &str) -> ResponseBuilder {
     })
 }
 
-/// A header field that may be present.
+/// An optional header field.
 fn field(name: &str) -> Header {
     let text = || Object::with_type(Type::String);
     let (schema, description) = match name {
-        "Accept" => (text(), "The media types of bodies (RFC 9110 §12.5.1)."),
+        "Accept" => (text(), "The accepted media types (RFC 9110 §12.5.1)."),
         "Accept-Encoding" => (
             text(),
-            "The content codings of bodies, where the one sent is not accepted (RFC 7694 §3).",
+            "The accepted content codings, if the one sent is not accepted (RFC 7694 §3).",
         ),
-        "Accept-Patch" => (text(), "The media types of changes (RFC 5789 §3.1)."),
-        "Allow" => (text(), "The methods of the path (RFC 9110 §10.2.1)."),
-        "Cache-Control" => (matching("^no-store$"), "No cache stores the answer."),
+        "Accept-Patch" => (
+            text(),
+            "The media types accepted by `PATCH` (RFC 5789 §3.1).",
+        ),
+        "Allow" => (
+            text(),
+            "The methods that the path supports (RFC 9110 §10.2.1).",
+        ),
+        "Cache-Control" => (matching("^no-store$"), "The response must not be cached."),
         "ETag" => (
             matching("^\"[0-9]+\"$"),
             "The version of the key, for `If-Match` and `If-None-Match`. Usage does not change it.",
@@ -161,7 +167,7 @@ fn field(name: &str) -> Header {
         "Retry-After" => {
             let mut seconds = Object::with_type(Type::Integer);
             seconds.minimum = Some(utoipa::Number::UInt(0));
-            (seconds, "The seconds to wait before the next try.")
+            (seconds, "Seconds to wait before a retry.")
         }
         _ => (text(), "How to authenticate (RFC 6750 §3)."),
     };
@@ -170,14 +176,14 @@ fn field(name: &str) -> Header {
     header
 }
 
-/// A string that this regular expression (ECMA-262) describes.
+/// A string that matches this regular expression (ECMA-262).
 pub(super) fn matching(pattern: &str) -> Object {
     let mut text = Object::with_type(Type::String);
     text.pattern = Some(pattern.to_owned());
     text
 }
 
-/// A header field that is always present.
+/// A required header field.
 pub(super) fn always(name: &str) -> Header {
     let mut header = field(name);
     // utoipa 6.0 has no member for `required` of a Header Object (OpenAPI 3.1 §4.8.21), and writes
@@ -186,17 +192,17 @@ pub(super) fn always(name: &str) -> Header {
     header
 }
 
-/// The schema of a type, by its name.
+/// Returns a reference to the schema of a type.
 pub(super) fn of<T: ToSchema>() -> Ref {
     Ref::from_schema_name(T::name())
 }
 
-/// An answer in JSON.
+/// A JSON response.
 pub(super) fn json<T: ToSchema>(when: &str) -> ResponseBuilder {
     nothing(when).content("application/json", Content::new(Some(of::<T>())))
 }
 
-/// An answer without content.
+/// A response without content.
 pub(super) fn nothing(when: &str) -> ResponseBuilder {
     ResponseBuilder::new()
         .description(when)

@@ -1,4 +1,4 @@
-//! The calls: what each takes, and every answer that it has.
+//! The operations, with their parameters, bodies and responses.
 
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::{
@@ -18,18 +18,18 @@ use crate::update::ChangeRequest;
 use crate::verify::{Verified, VerifyRequest};
 use crate::{Shared, terms};
 
-/// What is refused in every call: by the proof, by the policy, by the operator's quota, and where
-/// nobody answers.
+/// Error statuses of every operation: invalid request, failed authentication, policy, quota, and
+/// unavailable dependencies.
 const EVERYWHERE: [u16; 5] = [400, 401, 403, 429, 503];
 
-/// All paths with their calls.
+/// All paths with their operations.
 pub(super) fn paths(shared: &Shared) -> Paths {
     let mut paths = Paths::new();
     for call in keys().into_iter().chain(one_key()).chain(others(shared)) {
         let mut operation = call.operation.build();
         let listed = &mut operation.responses.responses;
-        // The host's proof and rules may refuse with any code. Where a call has every status, there
-        // is no other.
+        // The host's proof and rules may refuse with any code. An operation that lists every status
+        // needs no default.
         if !answers::statuses().all(|status| listed.contains_key(&status.to_string())) {
             listed.insert(
                 "default".into(),
@@ -47,7 +47,7 @@ struct Call {
     operation: OperationBuilder,
 }
 
-/// A call that so far has the answers of every call.
+/// An operation with the error responses that every operation has.
 fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call {
     let operation = OperationBuilder::new()
         .operation_id(Some(id))
@@ -67,12 +67,13 @@ fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call
     if matches!(call.method, HttpMethod::Get) {
         return call;
     }
-    // Every write: it may have content, and it may be conditional.
+    // Every write may have content and may be conditional.
     let call = call.refused(&[412, 415]);
     if about_a_key {
         call.conditional()
     } else {
-        let why = "The call concerns no stored key: `*` passes, a tag is answered by 412.";
+        let why =
+            "The call is not about a stored key: `*` always matches, an entity tag results in 412.";
         call.header("If-Match", why, Object::with_type(Type::String))
     }
 }
@@ -89,7 +90,7 @@ impl Call {
         self.with(|operation| operation.description(Some(description)))
     }
 
-    /// Refused with these statuses too.
+    /// Adds error responses with these statuses.
     fn refused(self, statuses: &[u16]) -> Self {
         statuses.iter().fold(self, |call, status| {
             let refusal = Ref::from_response_name(answers::name_of(*status));
@@ -123,14 +124,14 @@ impl Call {
         self.with(|operation| operation.parameter(parameter))
     }
 
-    /// The parameters of the query. An empty one counts as absent.
+    /// Adds query parameters. An empty value counts as absent.
     fn query<P: IntoParams>(self) -> Self {
         P::into_params(|| None)
             .into_iter()
             .fold(self, |call, mut parameter| {
                 let about = parameter.description.take().unwrap_or_default();
                 parameter.description = Some(format!("{about} An empty value counts as absent."));
-                // What OpenAPI has a member for, and utoipa has not.
+                // utoipa has no field for this member of OpenAPI.
                 parameter.extensions = Some(Extensions::from_iter([("allowEmptyValue", true)]));
                 call.with(|operation| operation.parameter(parameter))
             })
@@ -140,19 +141,21 @@ impl Call {
         self.taking(ParameterIn::Header, name, description, schema)
     }
 
-    /// Done only while the key is at a version that the caller expects (RFC 9110 §13).
+    /// Makes the operation conditional on the key's version (RFC 9110 §13).
     fn conditional(self) -> Self {
-        let expected = "Do it only if the key is at one of these versions: tags of `ETag`, or `*`. \
-                        Otherwise 412. Evaluated last.";
+        let expected = "Proceed only if the key has one of these versions: entity tags from `ETag`, \
+                        or `*`. Otherwise 412. Evaluated last.";
         let known = match self.method {
-            HttpMethod::Get => "Versions that the caller has: 304 if the key is at one of them.",
-            _ => "Do it only if the key is at none of these versions; `*` stands for all of them.",
+            HttpMethod::Get => {
+                "Versions that the caller has. The response is 304 if the key has one of them."
+            }
+            _ => "Proceed only if the key has none of these versions; `*` matches every version.",
         };
         self.header("If-Match", expected, Object::with_type(Type::String))
             .header("If-None-Match", known, Object::with_type(Type::String))
     }
 
-    /// A body of this schema; an absent one is `{}`.
+    /// Adds a body of this schema; an absent body counts as `{}`.
     fn body<T: ToSchema>(self, required: Required) -> Self {
         let types: &[&str] = match self.method {
             HttpMethod::Patch => &["application/json", "application/merge-patch+json"],
@@ -166,18 +169,20 @@ impl Call {
             .refused(&[413])
     }
 
-    /// Repeatable without being done twice (draft-ietf-httpapi-idempotency-key-header).
+    /// Makes the operation idempotent (draft-ietf-httpapi-idempotency-key-header).
     fn once(self) -> Self {
-        let why = "Makes the request repeatable: the same key with the same body answers 200 with \
-                   the same record and never the secret again; with another body it is 422.";
+        let why = "Makes the request safe to retry: a repeated request with the same body gets 200 \
+                   with the same record, without the secret; with another body it gets 422.";
         self.header("Idempotency-Key", why, matching("^[!-~]{1,255}$"))
             .answers(
                 200,
-                json::<RepeatedRequest<'static>>("The same request was done before."),
+                json::<RepeatedRequest<'static>>(
+                    "The request is a retry and was already processed.",
+                ),
             )
     }
 
-    /// Answers with a key and its version.
+    /// Adds a response with a key and its version.
     fn key(self, when: &str) -> Self {
         self.answers(
             200,
@@ -190,84 +195,103 @@ fn keys() -> [Call; 4] {
     [
         call(HttpMethod::Post, "/keys", "issueKey", "Issue a key")
             .about(
-                "Only `name` is required: kind `app`, the usual environment, the operator's tenant, \
-                 no scopes, full access, the whole organization, the usual limits, no end. The \
-                 secret is shown this once.",
+                "Only `name` is required. Defaults: kind `app`, the default environment, the \
+                 operator's tenant, no scopes, full access, the whole organization, the default \
+                 rate limits, no expiry. The secret is shown only once.",
             )
             .once()
             .body::<IssueRequest>(Required::True)
             .answers(201, json::<IssuedKey<'static>>("The key, with its secret."))
             .refused(&[409, 422]),
-        call(HttpMethod::Get, "/keys", "listKeys", "List keys, newest first")
-            .query::<ListParameters>()
-            .answers(200, json::<KeyPage<'static>>("A page of keys.")),
-        call(HttpMethod::Post, "/import", "importKey", "Take over a key whose secret is unknown")
-            .about("A digest that was ever known, even of a deleted key, is a conflict.")
-            .body::<ImportRequest>(Required::True)
-            .answers(201, json::<ImportedKey<'static>>("The key. Nobody here knows its secret."))
-            .refused(&[409, 422]),
-        call(HttpMethod::Post, "/verify", "verifyKey", "What a secret is, and what it may do")
-            .about(
-                "In the manner of RFC 7662, by the rules that a request passes: the key's and its \
-                 owner's standing, the environment that is served, the allow-list, and the scopes, \
-                 method and workspace that are named. It is no use of the key, counts against no \
-                 quota, and looks at neither the rate limit nor the transport. What a route requires \
-                 besides scopes (a plan, a user, the organization) is not asked about: a request that \
-                 is `allowed` here may be refused there.",
-            )
-            .body::<VerifyRequest>(Required::True)
-            .answers(200, json::<Verified<'static>>("About the key, if it works; else not a word."))
-            .refused(&[422]),
+        call(
+            HttpMethod::Get,
+            "/keys",
+            "listKeys",
+            "List keys, newest first",
+        )
+        .query::<ListParameters>()
+        .answers(200, json::<KeyPage<'static>>("A page of keys.")),
+        call(
+            HttpMethod::Post,
+            "/import",
+            "importKey",
+            "Import a key by its digest",
+        )
+        .about("A digest that was ever stored, even for a deleted key, results in a conflict.")
+        .body::<ImportRequest>(Required::True)
+        .answers(201, json::<ImportedKey<'static>>("The imported key."))
+        .refused(&[409, 422]),
+        call(
+            HttpMethod::Post,
+            "/verify",
+            "verifyKey",
+            "Verify a secret and what it allows",
+        )
+        .about(
+            "Modelled on RFC 7662. Applies the rules for requests: the status of the key and its \
+                 owner, the environment of the service, the allow-list, and the given scopes, \
+                 method and workspace. The call does not count as usage of the key or against its \
+                 quota, and checks neither the rate limit nor the transport. Other requirements of \
+                 a route (a plan, a user, the organization) are not evaluated: a request that is \
+                 `allowed` here may still be refused.",
+        )
+        .body::<VerifyRequest>(Required::True)
+        .answers(
+            200,
+            json::<Verified<'static>>("The key if it is active, otherwise only `active: false`."),
+        )
+        .refused(&[422]),
     ]
 }
 
 fn one_key() -> [Call; 7] {
     [
-        call(HttpMethod::Get, "/keys/{id}", "getKey", "Show a key")
+        call(HttpMethod::Get, "/keys/{id}", "getKey", "Get a key")
             .conditional()
             .key("The key.")
             .answers(
                 304,
-                nothing("The key is at a version that the caller has.")
+                nothing("The caller already has the current version of the key.")
                     .header("ETag", always("ETag")),
             )
             .refused(&[404, 412]),
         call(HttpMethod::Patch, "/keys/{id}", "changeKey", "Change a key")
             .body::<ChangeRequest>(Required::False)
-            .key("The key as it is now.")
+            .key("The changed key.")
             .refused(&[404, 409, 422]),
         call(
             HttpMethod::Delete,
             "/keys/{id}",
             "deleteKey",
-            "Revoke a key and take it out of the lists",
+            "Revoke a key and remove it from lists",
         )
         .about(
-            "The audit keeps it. The primary key of an owner who has another active one is a \
-                 conflict.",
+            "Audit events about the key remain. Deleting an owner's primary key is a conflict \
+                 while the owner has another active key.",
         )
-        .answers(204, nothing("It is gone."))
+        .answers(204, nothing("The key is deleted."))
         .refused(&[404, 409]),
         call(
             HttpMethod::Post,
             "/keys/{id}/revoke",
             "revokeKey",
-            "Refuse a key from the next request on, for good",
+            "Revoke a key permanently, from the next request on",
         )
-        .about("Idempotent: the first reason stays.")
+        .about("Idempotent: the first reason is kept.")
         .body::<RevokeRequest>(Required::False)
-        .key("The key, revoked.")
+        .key("The revoked key.")
         .refused(&[404, 409, 422]),
         call(
             HttpMethod::Post,
             "/keys/{id}/rotate",
             "rotateKey",
-            "Give a key a successor",
+            "Rotate a key",
         )
         .about(
-            "The old key works until its grace ends (then it answers KEY_EXPIRED), and never past its \
-             own end. Without a grace it is revoked in the same step, with the reason `rotated` \
-             (KEY_REVOKED); if it was the primary key, the successor becomes that.",
+            "Issues a successor. The old key works until the grace period ends (`KEY_EXPIRED` \
+             afterwards), but never past its own expiry. Without a grace period it is revoked in \
+             the same step, with the reason `rotated` (`KEY_REVOKED`); if it was the primary key, \
+             the successor becomes the primary key.",
         )
         .once()
         .body::<RotateRequest>(Required::False)
@@ -280,19 +304,21 @@ fn one_key() -> [Call; 7] {
             HttpMethod::Post,
             "/keys/{id}/primary",
             "makeKeyPrimary",
-            "Make a key its owner's primary one",
+            "Make a key its owner's primary key",
         )
-        .key("The key, primary now.")
+        .key("The key, which is now primary.")
         .refused(&[404, 409]),
         call(
             HttpMethod::Get,
             "/keys/{id}/usage",
             "getKeyUsage",
-            "How often a key was used, hour by hour",
+            "Get the hourly usage of a key",
         )
-        .about("At most 366 days at once; the last 7 unless it is said.")
+        .about("At most 366 days per call; the last 7 days by default.")
         .query::<UsageParameters>()
-        .answers(200, json::<Usage<'static>>("Counts; hours without use are left out."),
+        .answers(
+            200,
+            json::<Usage<'static>>("Request counts by hour; hours without requests are omitted."),
         )
         .refused(&[404]),
     ]
@@ -303,16 +329,16 @@ fn others(shared: &Shared) -> Vec<Call> {
         HttpMethod::Get,
         "/openapi.json",
         "getOpenApi",
-        "This document",
+        "Get this OpenAPI document",
     )
     .answers(
         200,
-        nothing("This document.").content(
+        nothing("The OpenAPI document.").content(
             "application/json",
             Content::new(Some(Object::with_type(Type::Object))),
         ),
     );
-    // Without a log there is no such path.
+    // The path exists only with an event log.
     let events = shared.events.is_some().then(events);
     events.into_iter().chain([document]).collect()
 }
@@ -322,11 +348,11 @@ fn events() -> Call {
         HttpMethod::Get,
         "/events",
         "listEvents",
-        "What happened, the last first",
+        "List audit events, newest first",
     )
     .about(
-        "With every request that this node has answered, as long as its sinks keep up: for events \
-         that are not written yet, the answer waits half a second at most.",
+        "Includes every request that this node has answered, as long as its audit sinks keep up: \
+         the response waits up to half a second for events that are not yet written.",
     )
     .query::<EventParameters>()
     .answers(200, json::<EventPage<'static>>("A page of events."))

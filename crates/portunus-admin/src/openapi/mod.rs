@@ -1,16 +1,16 @@
-//! `GET /openapi.json`: the management API in OpenAPI 3.1, exact enough to generate clients and to
-//! check answers with.
+//! `GET /openapi.json`: the management API as an OpenAPI 3.1 document, exact enough to generate
+//! clients and to validate responses.
 //!
-//! It is asked for like everything else here, by an operator who is proven and within the quota:
-//! there is no path around the proof, and a client that is generated or a page that shows it can
-//! send a token. A host that wants to publish it writes [`Admin::openapi`] where it likes. The
-//! document is made once; `servers` is the path under which the request found the router, without
-//! scheme and host: those are the proxies' to know.
+//! Like every other call, it requires an authenticated operator within the quota. A host that wants
+//! to publish the document serves [`Admin::openapi`] itself. The document is built once; `servers`
+//! is the path under which the router is nested, without scheme and host, which only the proxies
+//! know.
 //!
-//! What the host's own proof and rules refuse has the status of its code; a status that the call
-//! does not list is its `default`.
+//! Refusals by the host's own proof and rules have the status of their code; a status that the
+//! operation does not list falls under its `default` response.
 
 mod answers;
+mod bounds;
 mod calls;
 
 use std::sync::Arc;
@@ -35,37 +35,38 @@ use crate::{Admin, AuthenticatedOperator, Shared};
 
 const PATH: &str = "/openapi.json";
 
-/// Stands for the nest path until a request tells it. No path begins so.
-const SOMEWHERE: &str = "nest-path:";
+/// Placeholder for the nest path, which is known when a request arrives. A path cannot start like
+/// this.
+const NEST_PLACEHOLDER: &str = "nest-path:";
 
 const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
-    Every refusal is a problem document (RFC 9457) with a stable `code`. Members and parameters \
-    that are not known are refused, and so are members that stand twice in one object and integers \
-    of more than 64 bits. A query parameter without a value counts as absent; a `+` in a query \
-    stands for a space, and is refused where that means nothing. Times are RFC 3339, from \
-    `1970-01-01T00:00:00.000Z` to `9999-12-31T23:59:59.999Z`, in answers with milliseconds and in \
-    UTC. In texts that people read (names, descriptions, reasons), white space at both ends is left \
-    out; one of which nothing is visible is refused, and one with a control, direction, annotation \
-    or tag character. \
-    What is `GET` answers `HEAD` too. Other methods of a path are answered by `405` \
-    (`#/components/responses/MethodNotAllowed`), other paths by `404`.\n\n\
-    A write with content needs `Content-Type: application/json` (a change also takes \
-    `application/merge-patch+json`), in UTF-8 and without a content coding; without content it \
-    needs none. A write from a page of another site is refused by its `Origin` and `Sec-Fetch-Site`, \
-    unless the service trusts that site. Preconditions (RFC 9110 §13) are evaluated last: what \
-    is refused without them is refused for the same reason with them, and a request that is \
-    repeated under its `Idempotency-Key` is recognized before.";
+    Every error response is a problem document (RFC 9457) with a stable `code`. Unknown members \
+    and parameters are refused, and so are duplicate members of an object and integers of more than 64 \
+    bits. A query parameter with an empty value counts as absent. A `+` in a query means a space, \
+    and is refused where a space is not valid. Times are RFC 3339, from `1970-01-01T00:00:00.000Z` \
+    to `9999-12-31T23:59:59.999Z`; in responses they are in UTC with milliseconds. In texts for \
+    people (names, descriptions, reasons), white space at both ends is removed. A text without a \
+    visible character is refused, and so is one with a control, direction, annotation or tag \
+    character. \
+    Every path with `GET` also supports `HEAD`. Other methods of a path get `405` \
+    (`#/components/responses/MethodNotAllowed`), unknown paths `404`.\n\n\
+    A write with content needs `Content-Type: application/json` (`PATCH` also accepts \
+    `application/merge-patch+json`), in UTF-8 and without a content coding. A write without \
+    content needs no `Content-Type`. Writes from pages of other sites are refused, based on `Origin` and \
+    `Sec-Fetch-Site`, unless the service trusts the site. Preconditions (RFC 9110 §13) are \
+    evaluated last: a request that would be refused without them is refused for the same reason \
+    with them, and a request repeated with the same `Idempotency-Key` is recognized first.";
 
 impl Admin {
-    /// The OpenAPI document of this API as JSON, for a host that publishes it itself. `server` is
-    /// the URL or the path under which the router is nested.
+    /// Returns the OpenAPI document of this API as JSON, for a host that publishes it itself.
+    /// `server` is the URL or the path under which the router is nested.
     #[must_use]
     pub fn openapi(&self, server: &str) -> String {
         Page::of(&self.shared).at(server)
     }
 }
 
-/// The document, cut where the server stands.
+/// The document, split at the server's URL.
 struct Page {
     before: String,
     after: String,
@@ -74,7 +75,9 @@ struct Page {
 impl Page {
     fn of(shared: &Shared) -> Self {
         let text = serde_json::to_string(&document(shared)).unwrap_or_default();
-        let (before, after) = text.split_once(&quoted(SOMEWHERE)).unwrap_or((&text, ""));
+        let (before, after) = text
+            .split_once(&quoted(NEST_PLACEHOLDER))
+            .unwrap_or((&text, ""));
         Self {
             before: before.to_owned(),
             after: after.to_owned(),
@@ -86,12 +89,12 @@ impl Page {
     }
 }
 
-/// The text as JSON.
+/// Returns the text as a JSON string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The call that shows the document.
+/// The route of the document.
 pub(crate) fn route(shared: &Shared) -> MethodRouter<Shared> {
     let page = Arc::new(Page::of(shared));
     get(
@@ -104,7 +107,7 @@ fn show(page: &Page, path: &str) -> Response {
         .strip_suffix(PATH)
         .filter(|nest| !nest.is_empty())
         .unwrap_or("/");
-    // Braces would name a variable of the server's.
+    // Braces would start a server variable.
     let nest = nest.replace('{', "%7B").replace('}', "%7D");
     let fields = [
         (CONTENT_TYPE, "application/json"),
@@ -115,20 +118,20 @@ fn show(page: &Page, path: &str) -> Response {
 
 fn document(shared: &Shared) -> OpenApi {
     let info = InfoBuilder::new()
-        .title("Management of API keys")
+        .title("API key management")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(ABOUT))
         .build();
     OpenApiBuilder::new()
         .info(info)
-        .servers(Some([Server::new(SOMEWHERE)]))
+        .servers(Some([Server::new(NEST_PLACEHOLDER)]))
         .security(Some([SecurityRequirement::new::<_, _, &str>("bearer", [])]))
         .paths(calls::paths(shared))
         .components(Some(components(shared)))
         .build()
 }
 
-/// Every schema that a call refers to, and those that these refer to.
+/// Every schema that an operation refers to, directly or indirectly.
 #[derive(utoipa::OpenApi)]
 #[openapi(components(schemas(
     ChangeRequest,
@@ -151,13 +154,15 @@ struct Schemas;
 
 fn components(shared: &Shared) -> Components {
     let mut components = Schemas::openapi().components.unwrap_or_default();
+    let accepted = shared.manager.accepted();
+    bounds::add(&mut components, &accepted, shared.authenticator.quotas());
     let is_event = |(name, _): &(&String, &mut RefOr<Schema>)| *name == "Event";
     let mut schemas = components.schemas.iter_mut();
     if shared.event_view.is_some()
         && let Some((_, RefOr::T(Schema::Object(event)))) = schemas.find(is_event)
     {
         event.additional_properties = None;
-        event.description = Some("An audit event. The service adds members of its own.".into());
+        event.description = Some("An audit event. The service adds its own members.".into());
     }
     components.responses.extend(
         answers::responses()
@@ -166,9 +171,7 @@ fn components(shared: &Shared) -> Components {
     );
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some(
-            "The token of an operator, as the service gives them out.",
-        ))
+        .description(Some("An operator's token, issued by the service."))
         .build();
     components
         .security_schemes

@@ -1,4 +1,4 @@
-//! What each call answers of its own.
+//! Behavior specific to each call.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::everywhere::fresh_hex;
 use crate::fixture::{Ask, Fixture, Health};
 
-/// Everything that can be said of a key.
+/// A key with every field set.
 fn rich() -> Value {
     json!({
         "name": "rich", "description": "with all\nthat there is",
@@ -77,7 +77,7 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(fixture: &Fixture) {
             .expect(status, issue().by("crowded").json(&json!({ "name": "n" })))
             .await;
     }
-    // Done once, told twice.
+    // Executed once, answered twice.
     let once = || {
         issue()
             .header("idempotency-key", "issue-1")
@@ -169,8 +169,8 @@ pub(crate) async fn keys_are_made_taken_over_and_listed(fixture: &Fixture) {
     }
 }
 
-/// Each is refused as the policy's table says; users alike, whether there is such a user elsewhere
-/// or nowhere.
+/// Each is refused according to the policy's table; unknown users get the same refusal whether or
+/// not they exist in another tenant.
 async fn what_the_operator_may_not_set_is_refused(fixture: &Fixture) {
     let id = fixture.plain().await;
     for (member, beyond) in [
@@ -274,7 +274,7 @@ pub(crate) async fn keys_are_shown_changed_and_ended(fixture: &Fixture) {
             change().by("admin").json(&json!({ "workspaces": ["ws2"] })),
         )
         .await;
-    // Whoever has as many keys as may be cannot have one live again.
+    // An owner at the maximum number of keys cannot re-enable one.
     let crowded = |ask: Ask| ask.by("crowded");
     let keys = fixture
         .expect(200, crowded(Ask::new("GET", "/keys")))

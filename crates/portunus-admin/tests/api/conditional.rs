@@ -1,5 +1,5 @@
-//! Conditional requests (RFC 9110 §13): on every call about a key, evaluated last; what is refused
-//! does nothing.
+//! Conditional requests (RFC 9110 §13): preconditions of every call about a key, evaluated last;
+//! refused calls have no effect.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const ON_A_KEY: [(&str, &str); 5] = [
     ("POST", "/keys/{id}/primary"),
 ];
 
-/// Fields of a request about a key at version 1, and whether it is done.
+/// Fields of a request about a key at version 1, and whether it succeeds.
 const ON_VERSION_1: &[(&[(&str, &str)], bool)] = &[
     (&[], true),
     (&[("if-match", "\"1\"")], true),
@@ -30,10 +30,10 @@ const ON_VERSION_1: &[(&[(&str, &str)], bool)] = &[
     (&[("if-match", "\"1")], false),
     (&[("if-match", "'1'")], false),
     (&[("if-match", "")], false),
-    // If-Match compares strongly.
+    // If-Match uses the strong comparison.
     (&[("if-match", "W/\"1\"")], false),
     (&[("if-match", "W/\"1\", \"0\"")], false),
-    // What stands in a tag is no list.
+    // The content of a tag is not a list.
     (&[("if-match", "\"0, *, 2\"")], false),
     (&[("if-match", "\"a,*\"")], false),
     (&[("if-none-match", "*")], false),
@@ -45,7 +45,7 @@ const ON_VERSION_1: &[(&[(&str, &str)], bool)] = &[
     (&[("if-match", "\"1\""), ("if-none-match", "\"0\"")], true),
     (&[("if-match", "\"1\""), ("if-none-match", "*")], false),
     (&[("if-match", "\"0\""), ("if-none-match", "\"0\"")], false),
-    // There is no time of change to compare with.
+    // There is no modification time to compare with.
     (
         &[("if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT")],
         true,
@@ -67,7 +67,7 @@ async fn a_write_is_done_only_at_a_version_that_the_caller_expects() {
     for (method, template) in ON_A_KEY {
         let fixture = Fixture::new().await;
         for (fields, done) in ON_VERSION_1 {
-            // None is its owner's primary key: without a condition each call is done.
+            // None is its owner's primary key: without a condition each call succeeds.
             let ask = under(good(&fixture, method, template).await, fields);
             let before = fixture.keys().await;
             let answer = send(&fixture.router, &ask).await;
@@ -123,7 +123,7 @@ async fn reading_a_key_at_a_known_version_is_304_with_its_tag() {
             "{fields:?}"
         );
     }
-    // Use changes no version.
+    // Usage does not change the version.
     fixture.used(&id, 3).await;
     let ask = Ask::new("GET", "/keys/{id}").of(&id);
     fixture
@@ -165,8 +165,8 @@ async fn where_no_key_is_concerned_any_version_will_do_and_no_tag() {
     }
 }
 
-/// What is refused without a condition is refused so under one that does not hold, and by the same
-/// bytes.
+/// A call that is refused without a condition gets the same bytes under a condition that does not
+/// hold.
 #[tokio::test]
 async fn conditions_are_evaluated_last() {
     let fixture = Fixture::new().await;
@@ -240,7 +240,8 @@ async fn conditions_are_evaluated_last() {
             );
         }
     }
-    // Without a grace a rotation leaves as many keys as there were: it is no question of the quota.
+    // Without a grace period, a rotation does not change the number of keys, so the quota does not
+    // matter.
     let rotated = rotate(&crowded, json!({}))
         .by("crowded")
         .header("if-match", "\"0\"");
@@ -267,7 +268,7 @@ async fn a_repeated_request_is_recognized_before_its_conditions() {
     ] {
         let once = ask.header("idempotency-key", "k");
         let stale = once.clone().header("if-match", "\"0\"");
-        // Not done yet, and not done now.
+        // Not executed before, and not executed now.
         fixture.expect(412, stale.clone()).await;
         let made = fixture.expect(201, once).await.json();
         let again = fixture.expect(200, stale).await.json();

@@ -1,4 +1,4 @@
-//! The content of writes: JSON by its media type, in UTF-8, without content codings, bounded.
+//! The content of writes: a JSON media type, UTF-8, no content codings, bounded length.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use tower::ServiceExt;
 use crate::everywhere::good;
 use crate::fixture::{Ask, Fixture, NEST, send};
 
-/// How long an answer may take that waits for nothing.
+/// The maximum time for a response that does not wait for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Media types of content, and whether `POST` and whether `PATCH` take it.
+/// Media types of content, and whether `POST` and whether `PATCH` accept them.
 const TYPES: &[(&[&str], bool, bool)] = &[
     (&["application/json"], true, true),
     (&["APPLICATION/Json"], true, true),
@@ -181,7 +181,7 @@ async fn without_content_no_type_is_needed() {
                 .fold(ask, |ask, media| ask.header("content-type", media))
                 .header("content-encoding", "gzip");
             let answer = send(&fixture.router, &ask).await.status;
-            // Where the body names what is asked for, it is missing.
+            // If the body has a required field, it is missing.
             let expected = match template {
                 "/keys" | "/import" | "/verify" => 422..=422,
                 _ => 200..=204,
@@ -198,7 +198,7 @@ async fn too_much_content_is_413_and_the_most_is_taken() {
         let takes = fixture.document.operation(method, template)["requestBody"].is_object();
         for (length, fits) in [(4 << 20, true), ((4 << 20) + 1, false)] {
             let mut ask = with_content(&fixture, method, template).await;
-            // Blanks at the end of JSON mean nothing.
+            // White space after JSON is insignificant.
             ask.body.as_mut().unwrap().resize(length, b' ');
             let answer = send(&fixture.router, &ask).await;
             if fits || !takes {
@@ -211,7 +211,7 @@ async fn too_much_content_is_413_and_the_most_is_taken() {
             }
             fixture.document.check_as("413", &ask, &answer);
             assert_eq!(answer.json()["code"], "TOO_LARGE", "{method} {template}");
-            // The type is looked at first.
+            // The type is checked first.
             let answer = send(&fixture.router, &ask.header("content-type", "text/plain")).await;
             assert_eq!(answer.status, 415, "{method} {template}");
         }
@@ -219,7 +219,7 @@ async fn too_much_content_is_413_and_the_most_is_taken() {
 }
 
 #[tokio::test]
-async fn whoever_is_refused_without_the_content_is_refused_so() {
+async fn refusals_do_not_depend_on_the_content() {
     let fixture = Fixture::new().await;
     let text = |ask: Ask| ask.raw("x").header("content-type", "text/plain");
     for (method, template) in WITH_A_BODY {
@@ -246,7 +246,7 @@ async fn whoever_is_refused_without_the_content_is_refused_so() {
     }
 }
 
-/// The status of the answer to a request with content and without a media type.
+/// Returns the status for a request with content and without a media type.
 async fn send_without_type(fixture: &Fixture, ask: &Ask) -> u16 {
     let operator = ask.operator.as_deref().unwrap();
     let request = Request::builder()
@@ -259,7 +259,7 @@ async fn send_without_type(fixture: &Fixture, ask: &Ask) -> u16 {
     answer.status().as_u16()
 }
 
-/// A body of unknown length: these chunks, and then its end, an error, or nothing for ever.
+/// A body of unknown length: these chunks, then its end, an error, or nothing.
 struct Chunks {
     left: VecDeque<Bytes>,
     then: Then,
@@ -294,7 +294,7 @@ fn chunks(chunks: &[&[u8]], then: Then) -> Body {
     Body::new(Chunks { left, then })
 }
 
-/// The status and code of the answer to a request with this body, of this type.
+/// Returns the status and code for a request with this body and media type.
 async fn send_body(fixture: &Fixture, ask: &Ask, media: Option<&str>, body: Body) -> (u16, Value) {
     let operator = ask.operator.as_deref().unwrap_or("stranger");
     let mut request = Request::builder()
@@ -317,7 +317,7 @@ async fn send_body(fixture: &Fixture, ask: &Ask, media: Option<&str>, body: Body
 }
 
 #[tokio::test]
-async fn what_comes_in_chunks_is_refused_by_its_first_byte_whatever_follows() {
+async fn unexpected_chunked_content_is_refused_at_its_first_byte() {
     let fixture = Fixture::new().await;
     let mebibyte = vec![b' '; 1 << 20];
     let long = [&mebibyte[..]; 5];
@@ -351,7 +351,7 @@ async fn what_comes_in_chunks_is_refused_by_its_first_byte_whatever_follows() {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_is_refused_before_any_chunk_comes() {
+async fn an_unauthorized_call_is_refused_before_any_chunk_arrives() {
     let fixture = Fixture::new().await;
     for (method, template) in WITH_A_BODY {
         let ask = good(&fixture, method, template).await;
@@ -378,7 +378,7 @@ async fn chunks_of_the_right_type_are_read_to_their_end_and_not_beyond_the_most(
             (&[][..], Then::End, 200, Value::Null),
             (&[&b""[..], &mebibyte], Then::End, 200, Value::Null),
             (&[&mebibyte], Then::Error, 400, json!("INVALID_REQUEST")),
-            // Once it is too much, nobody waits for the end.
+            // The request is refused as soon as the limit is exceeded, without waiting for the end.
             (&[&mebibyte[..]; 4], Then::Silence, 413, json!("TOO_LARGE")),
         ] {
             let ask = with_content(&fixture, method, template).await;
@@ -386,7 +386,7 @@ async fn chunks_of_the_right_type_are_read_to_their_end_and_not_beyond_the_most(
             let body = [&[&own[..1], &own[1..]], more].concat();
             let body = chunks(&body, then);
             let answer = send_body(&fixture, &ask, Some("application/json"), body).await;
-            // What is not taken is not read either.
+            // Content that is not accepted is not read either.
             if status == 200 || !takes {
                 assert!(answer.0 < 300, "{method} {template}: {answer:?}");
             } else {

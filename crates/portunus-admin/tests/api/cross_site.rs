@@ -1,5 +1,5 @@
-//! Writes that pages of other sites make: refused before anything else is looked at, whatever the
-//! operator's proof is.
+//! Writes from pages of other sites: refused before any other check, with every kind of operator
+//! proof.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -21,12 +21,12 @@ const UNSAFE: [(&str, &str); 8] = [
     ("POST", "/keys/{id}/primary"),
 ];
 
-/// Fields of a request, whether it was made to `keys.example`, and whether it passes.
+/// Fields of a request, whether it was sent to `keys.example`, and whether it passes.
 type Row = (&'static [(&'static str, &'static str)], bool);
 
 const TO_KEYS_EXAMPLE: &[Row] = &[
     (&[], true),
-    // A trusted origin passes before anything else is asked.
+    // A trusted origin passes before other fields are checked.
     (&[("origin", "https://console.example")], true),
     (
         &[
@@ -207,7 +207,7 @@ async fn the_site_is_judged_before_the_operator_the_key_and_the_body() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_may_come_from_anywhere() {
+async fn reads_may_come_from_any_site() {
     let fixture = Fixture::new().await;
     let id = fixture.plain().await;
     for method in ["GET", "HEAD"] {
@@ -235,8 +235,7 @@ async fn what_changes_nothing_may_come_from_anywhere() {
     }
 }
 
-/// The request's own host and port, in every way in which it may be said; an origin; and whether
-/// they are the same.
+/// The request's own host and port in every notation, an origin, and whether they are equal.
 #[tokio::test]
 async fn a_requests_own_host_is_its_authority_or_its_only_host_field() {
     let fixture = Fixture::new().await;
@@ -265,7 +264,7 @@ async fn a_requests_own_host_is_its_authority_or_its_only_host_field() {
         ("", &["127.0.0.1:8080"], "http://localhost:8080", false),
         ("", &["127.0.0.1:8080"], "http://127.0.0.1:8081", false),
         ("", &["127.0.0.1:65536"], "http://127.0.0.1:65536", false),
-        // Without a host, nothing is the same; with two, nobody knows which.
+        // Without a host, no origin is equal; with two, the host is ambiguous.
         ("", &[], "https://keys.example", false),
         ("", &[""], "https://keys.example", false),
         (
@@ -281,7 +280,7 @@ async fn a_requests_own_host_is_its_authority_or_its_only_host_field() {
             false,
         ),
         ("", &["user@keys.example"], "https://keys.example", false),
-        // HTTP/2's authority, and that of an absolute target, come before the field.
+        // HTTP/2's authority and that of an absolute target take precedence over the field.
         ("http://keys.example", &[], "https://keys.example", true),
         (
             "https://keys.example:8443",

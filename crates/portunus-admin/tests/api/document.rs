@@ -1,5 +1,4 @@
-//! The document as a reader of OpenAPI 3.1 takes it: what it says of an answer, and whether that is
-//! so.
+//! The OpenAPI 3.1 document as a reader uses it: checks that responses are as documented.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -12,7 +11,7 @@ use crate::fixture::{Answer, Ask};
 
 pub(crate) struct Document {
     pub(crate) whole: Value,
-    /// Method, path and status (or `default`) of each answer that was seen.
+    /// Method, path and status (or `default`) of each response that was seen.
     seen: RefCell<BTreeSet<(String, String, String)>>,
     validators: RefCell<HashMap<String, Rc<Validator>>>,
 }
@@ -42,7 +41,7 @@ impl Document {
         operation
     }
 
-    /// Every answer that is documented.
+    /// Every documented response.
     pub(crate) fn documented(&self) -> BTreeSet<(String, String, String)> {
         let each = self
             .operations()
@@ -56,25 +55,25 @@ impl Document {
         each.collect()
     }
 
-    /// Every answer that was seen.
+    /// Every response that was seen.
     pub(crate) fn seen(&self) -> BTreeSet<(String, String, String)> {
         self.seen.borrow().clone()
     }
 
-    /// What a reference leads to; itself where it is none.
+    /// Resolves a reference; returns other values unchanged.
     pub(crate) fn resolved<'v>(&'v self, value: &'v Value) -> &'v Value {
         match value["$ref"].as_str() {
             Some(reference) => {
                 let pointer = reference.strip_prefix('#').unwrap();
                 self.whole
                     .pointer(pointer)
-                    .unwrap_or_else(|| panic!("{reference} leads nowhere"))
+                    .unwrap_or_else(|| panic!("{reference} cannot be resolved"))
             }
             None => value,
         }
     }
 
-    /// What is wrong with a value by a schema of the document.
+    /// Returns how a value violates a schema of the document.
     pub(crate) fn faults(&self, schema: &Value, value: &Value) -> Vec<String> {
         let text = schema.to_string();
         let known = self.validators.borrow().get(&text).cloned();
@@ -93,7 +92,7 @@ impl Document {
             .collect()
     }
 
-    /// Panics where an answer is none of the documented ones, or not as documented.
+    /// Panics if a response is not documented, or not as documented.
     pub(crate) fn check(&self, ask: &Ask, answer: &Answer) {
         self.check_as(&answer.status.to_string(), ask, answer);
         if answer.status < 300 {
@@ -101,7 +100,7 @@ impl Document {
         }
     }
 
-    /// The same for an answer that is documented under this name.
+    /// Checks a response that is documented under this name.
     pub(crate) fn check_as(&self, name: &str, ask: &Ask, answer: &Answer) {
         self.check_unseen(name, ask, answer);
         self.seen
@@ -109,7 +108,7 @@ impl Document {
             .insert((ask.method.clone(), ask.template.clone(), name.to_owned()));
     }
 
-    /// The same for an answer that is no reason to document its status.
+    /// Checks a response without recording its status as seen.
     pub(crate) fn check_unseen(&self, name: &str, ask: &Ask, answer: &Answer) {
         let responses = &self.operation(&ask.method, &ask.template)["responses"];
         let response = self.resolved(&responses[name]);
@@ -126,7 +125,7 @@ impl Document {
         );
     }
 
-    /// Panics where an answer is not this documented response.
+    /// Panics if a response does not match this documented response.
     pub(crate) fn check_response(&self, response: &Value, answer: &Answer, context: &str) {
         let nothing = serde_json::Map::new();
         let fields = response["headers"].as_object().unwrap_or(&nothing);
@@ -185,8 +184,7 @@ impl Document {
         }
     }
 
-    /// Panics where a request that was answered well is not one that the document allows: its body,
-    /// and its parameters.
+    /// Panics if the document does not allow a successful request: its body and its parameters.
     fn check_request(&self, ask: &Ask) {
         let operation = self.operation(&ask.method, &ask.template);
         let content = &operation["requestBody"]["content"]["application/json"]["schema"];
@@ -227,7 +225,7 @@ impl Document {
             let faults = self.faults(schema, &value);
             assert!(faults.is_empty(), "{name}={text} was accepted: {faults:?}");
         }
-        // OpenAPI leaves media types to the request body (3.1 §4.8.12.2.1).
+        // In OpenAPI, media types belong to the request body (3.1 §4.8.12.2.1).
         let fields = ask
             .headers
             .iter()

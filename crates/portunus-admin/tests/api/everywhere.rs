@@ -1,11 +1,11 @@
-//! What every call has in common: who may make it at all, and what it answers when nobody can.
+//! Behavior common to all calls: who may make them, and their responses during outages.
 
 use portunus::ErrorCode;
 use serde_json::json;
 
 use crate::fixture::{Ask, Fixture, Health, send};
 
-/// A request that this call does as it is asked.
+/// A request that succeeds.
 pub(crate) async fn good(fixture: &Fixture, method: &str, template: &str) -> Ask {
     let ask = Ask::new(method, template);
     let ask = if template.contains("{id}") {
@@ -23,7 +23,7 @@ pub(crate) async fn good(fixture: &Fixture, method: &str, template: &str) -> Ask
     }
 }
 
-/// 64 hexadecimal digits that were not there before.
+/// Returns 64 unused hexadecimal digits.
 pub(crate) fn fresh_hex() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -52,7 +52,7 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
         for field in ["retry-after", "ratelimit", "ratelimit-policy"] {
             assert!(limited.headers.contains_key(field), "{field}");
         }
-        // The proof is the host's: it may refuse with any code.
+        // The host's proof may refuse with any code.
         for code in ErrorCode::ALL {
             let refused = ask.clone().by(&format!("refused:{code}"));
             let answer = send(&fixture.router, &refused).await;
@@ -67,7 +67,7 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
                 "default".into()
             };
             match code.status() {
-                // What the proof alone answers so would hide that the call never does.
+                // Codes that only the proof returns would hide that the call itself never does.
                 404 | 409 | 412 | 413 | 415 | 422 if own => {
                     fixture.document.check_unseen(&name, &refused, &answer);
                 }
@@ -79,7 +79,7 @@ pub(crate) async fn each_call_is_refused_for_want_of_proof_standing_quota_or_sto
         fixture.feel(Health::Well);
         match template.as_str() {
             "/openapi.json" => assert_eq!(down.status, 200),
-            // A text that is no key is nobody's, whether storage answers or not.
+            // A malformed key is inactive, whether or not the store is available.
             "/verify" => assert_eq!(down.json(), json!({ "active": false })),
             _ => assert_eq!(
                 (down.status, &down.json()["code"]),

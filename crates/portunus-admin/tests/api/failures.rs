@@ -1,5 +1,5 @@
-//! What fails is counted, limited and noted: without a proven operator for the client's address, with
-//! one for the operator, and never for anybody else.
+//! Failed calls are counted, limited and recorded: for the client address without an authenticated
+//! operator, otherwise for the operator, and never for anyone else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-/// Says who an operator is by its name; slowly, as long as there are no permits.
+/// A proof that accepts an operator's name; it blocks while there are no permits.
 #[derive(Debug, Clone)]
 struct Names {
     asked: Arc<AtomicUsize>,
@@ -63,7 +63,7 @@ pub(crate) struct LimitedApi {
     pub(crate) clock: ManualClock,
     pub(crate) trail: AuditTrail,
     log: MemoryAudit,
-    /// How many of its events were looked at.
+    /// How many events were read.
     seen: AtomicUsize,
     proof: Names,
 }
@@ -71,7 +71,7 @@ pub(crate) struct LimitedApi {
 pub(crate) const HERE: &str = "192.0.2.1";
 const THERE: &str = "198.51.100.1";
 
-/// Open for any number of proofs.
+/// A proof that never blocks.
 const OPEN: usize = 1_000_000;
 
 impl LimitedApi {
@@ -105,7 +105,7 @@ impl LimitedApi {
         }
     }
 
-    /// The status and the body of an answer.
+    /// The status and the body of a response.
     pub(crate) async fn send(
         &self,
         from: &str,
@@ -130,7 +130,7 @@ impl LimitedApi {
         self.send(from, by, ask, None).await.0
     }
 
-    /// Uses up what this client may fail.
+    /// Uses up this client's failure quota.
     async fn exhaust(&self, from: &str, by: &str) {
         for _ in 0..100 {
             assert_eq!(self.status(from, by, "GET /keys").await, 401);
@@ -138,7 +138,7 @@ impl LimitedApi {
         assert_eq!(self.status(from, by, "GET /keys").await, 429);
     }
 
-    /// Everything that was noted since the last time, the first first.
+    /// Returns everything recorded since the last call, in order.
     pub(crate) async fn events(&self) -> Vec<AuditEvent> {
         self.trail.flush().await.unwrap();
         let all = self.log.all();
@@ -227,13 +227,13 @@ async fn every_call_without_a_proven_operator_counts() {
 }
 
 #[tokio::test]
-async fn an_operator_works_beside_clients_that_fail() {
+async fn an_operator_is_not_affected_by_failing_clients() {
     let api = LimitedApi::new();
     for attempt in 0..600 {
         api.status(HERE, &format!("stranger{attempt}"), "GET /keys")
             .await;
     }
-    // Nobody here has ever seen it.
+    // This operator has not been seen here before.
     assert_eq!(api.status(HERE, "owner", "GET /keys").await, 200);
     assert_eq!(api.status(HERE, "owner", "GET /nowhere").await, 404);
     assert_eq!(api.status(HERE, "stranger", "GET /keys").await, 429);
@@ -284,7 +284,7 @@ async fn credentials_that_fail_are_known_no_more() {
 #[tokio::test]
 async fn ipv6_clients_are_counted_by_their_networks() {
     let api = LimitedApi::new();
-    // A /64 has a hundred, whichever of its addresses fails.
+    // A /64 has a hundred failures, over all its addresses.
     for host in 0..100 {
         let from = format!("2001:db8::{host:x}");
         assert_eq!(api.status(&from, "", "GET /keys").await, 401);
@@ -305,13 +305,13 @@ async fn ipv6_clients_are_counted_by_their_networks() {
     }
     assert_eq!(api.status("2001:db8:1::1", "", "GET /keys").await, 401);
     assert_eq!(api.status("2001:db8::1", "owner", "GET /keys").await, 200);
-    // An IPv4 client is the same by either family.
+    // An IPv4 client is the same in either family.
     api.exhaust("::ffff:192.0.2.1", "").await;
     assert_eq!(api.status(HERE, "", "GET /keys").await, 429);
 }
 
 #[tokio::test]
-async fn a_proof_without_an_answer_and_a_client_without_an_address_count_for_nobody() {
+async fn proof_outages_and_clients_without_an_address_are_not_counted() {
     let api = LimitedApi::new();
     for _ in 0..150 {
         assert_eq!(api.status(HERE, "down", "GET /keys").await, 503);
@@ -355,7 +355,7 @@ async fn errors_of_a_proven_operator_count_against_its_own_quota_only() {
             "{ask}"
         );
     }
-    // Neither is a failure of the address, nor of anybody else there.
+    // Neither counts as a failure of the address, nor of other clients there.
     assert_eq!(api.status(HERE, "outsider", "GET /keys").await, 200);
     assert_eq!(api.status(HERE, "stranger", "GET /keys").await, 401);
 }
@@ -381,7 +381,7 @@ async fn a_client_that_goes_away_while_it_is_proven_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proof_that_hangs_is_503_and_counts_for_nobody() {
+async fn a_proof_that_hangs_is_503_and_not_counted() {
     let api = LimitedApi::new();
     api.proof.gate.forget_permits(OPEN);
     let began = tokio::time::Instant::now();
@@ -408,7 +408,7 @@ async fn so_many_proofs_are_asked_for_at_once_and_known_operators_wait_for_none(
     }
     settle().await;
     assert_eq!(api.asked(), 16, "for one client");
-    // No client shares its places with another, and the node has more.
+    // Permits are per client address, and the node has more of them.
     for client in 0..100 {
         call(&format!("203.0.113.{client}"), "stranger");
     }
@@ -417,7 +417,7 @@ async fn so_many_proofs_are_asked_for_at_once_and_known_operators_wait_for_none(
     call(HERE, "owner");
     settle().await;
     assert_eq!(api.asked(), 1, "of a known operator");
-    // After a second of waiting, a call is sent away.
+    // After waiting for a second, a call is refused.
     let mut statuses = Vec::new();
     while statuses.len() < 136 {
         statuses.push(calls.join_next().await.unwrap().unwrap());
@@ -429,7 +429,7 @@ async fn so_many_proofs_are_asked_for_at_once_and_known_operators_wait_for_none(
     assert_eq!(statuses, [vec![200], vec![401; 64]].concat());
 }
 
-/// Lets everybody go on as far as they can.
+/// Lets every caller continue as far as possible.
 async fn settle() {
     for _ in 0..1000 {
         tokio::task::yield_now().await;

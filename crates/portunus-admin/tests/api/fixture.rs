@@ -1,5 +1,4 @@
-//! The real router over a store that can fail, with operators of every standing, and how it is
-//! asked.
+//! The real router over a store that can fail, with operators of every role, and a client for it.
 
 use portunus::store::UsageStore;
 use std::sync::Arc;
@@ -37,17 +36,17 @@ pub(crate) const NEST: &str = "/operators/keys-api";
 /// The sites whose pages may write.
 pub(crate) const TRUSTED: [&str; 2] = ["https://console.example", "http://[::1]:3000"];
 
-/// Whether there are answers.
+/// The health of the store and the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
     Well,
-    /// Storage gives no answer.
+    /// The store is unavailable.
     Down,
-    /// Somebody else is always faster.
+    /// Every write loses against a concurrent one.
     Contended,
 }
 
-/// The audit log, while there are answers.
+/// The audit log; it fails when unhealthy.
 #[derive(Debug, Clone)]
 struct Log {
     kept: MemoryAudit,
@@ -64,7 +63,7 @@ impl AuditReader for Log {
     }
 }
 
-/// Believes names, and refuses with a code that is named.
+/// A proof that accepts names, and refuses with a code that is named.
 #[derive(Debug)]
 pub(crate) struct Names;
 
@@ -98,7 +97,7 @@ impl OperatorProof for Names {
     }
 }
 
-/// Our tenant's users, and one of another tenant.
+/// Users of the test tenant, and one of another tenant.
 #[derive(Debug)]
 struct People;
 
@@ -122,7 +121,7 @@ impl Directory for People {
     }
 }
 
-/// Every tenant pays for the same plan.
+/// Every tenant has the same plan.
 #[derive(Debug)]
 struct Plans;
 
@@ -139,7 +138,7 @@ pub(crate) struct Ask {
     pub(crate) method: String,
     /// The path in the document.
     pub(crate) template: String,
-    /// The path and query that are asked for, beneath the nest.
+    /// The requested path and query, below the nest.
     pub(crate) path: String,
     pub(crate) operator: Option<String>,
     pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
@@ -169,7 +168,7 @@ impl Ask {
         self
     }
 
-    /// Of this key; it stands in the path as it is written here.
+    /// Sets the key's id, which is inserted into the path unchanged.
     pub(crate) fn of(mut self, id: &str) -> Self {
         self.path = self.template.replace("{id}", id);
         self
@@ -195,7 +194,7 @@ impl Ask {
     }
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -211,7 +210,7 @@ impl Answer {
 
 pub(crate) struct Fixture {
     pub(crate) router: Router,
-    /// The same for operators who have used up what they may.
+    /// A fixture for operators who have used up their failure quota.
     pub(crate) limited: Router,
     pub(crate) document: Document,
     pub(crate) clock: ManualClock,
@@ -225,7 +224,7 @@ impl Fixture {
         Self::limiting(Quotas::default()).await
     }
 
-    /// The same where keys have these limits unless they have their own.
+    /// A fixture whose keys have these default limits.
     pub(crate) async fn limiting(quotas: Quotas) -> Self {
         let (clock, log, store) = (
             ManualClock::new(),
@@ -294,7 +293,7 @@ impl Fixture {
         }
     }
 
-    /// From now on storage behaves like this.
+    /// Sets the health of the store.
     pub(crate) fn feel(&self, mood: Health) {
         self.store.recover();
         self.down.store(mood == Health::Down, Ordering::SeqCst);
@@ -314,7 +313,7 @@ impl Fixture {
         }
     }
 
-    /// Asks, and sees to it that the answer is as documented and has this status.
+    /// Sends a request, and asserts that the response is documented and has this status.
     pub(crate) async fn expect(&self, status: u16, ask: Ask) -> Answer {
         let answer = self.ask(&ask).await;
         let (asked, body) = (ask.body.as_deref().unwrap_or_default(), &answer.body);
@@ -330,14 +329,14 @@ impl Fixture {
         answer
     }
 
-    /// Asks, and sees to it that the answer is as documented.
+    /// Sends a request, and asserts that the response is documented.
     pub(crate) async fn ask(&self, ask: &Ask) -> Answer {
         let answer = send(&self.router, ask).await;
         self.document.check(ask, &answer);
         answer
     }
 
-    /// A new key of our tenant: its id and its secret.
+    /// Issues a key of the test tenant, and returns its id and its secret.
     pub(crate) async fn key(&self, body: Value) -> (String, String) {
         self.clock.advance(Duration::from_secs(1));
         let answer = self
@@ -348,12 +347,12 @@ impl Fixture {
         (text(&answer["record"]["id"]), text(&answer["key"]))
     }
 
-    /// The id of a new key without anything special.
+    /// Issues a key with default settings, and returns its id.
     pub(crate) async fn plain(&self) -> String {
         self.key(json!({ "name": "plain" })).await.0
     }
 
-    /// Every key of our tenant as the host sees it.
+    /// Returns every key of the test tenant as the host sees it.
     pub(crate) async fn keys(&self) -> Value {
         let all = Ask::new("GET", "/keys").query("limit=500");
         send(&self.router, &all).await.json()
@@ -370,7 +369,7 @@ impl Fixture {
         self.store.record_usage(&[delta]).await.unwrap();
     }
 
-    /// Puts an event into the log.
+    /// Adds an event to the log.
     pub(crate) async fn note(&self, event: AuditEvent) {
         self.note_all(&[event]).await;
     }
@@ -381,12 +380,12 @@ impl Fixture {
             .unwrap();
     }
 
-    /// From now on the row of this key cannot be read.
+    /// Makes the row of this key unreadable.
     pub(crate) fn spoil(&self, id: &str) {
         self.store.spoil(&KeyId::new(id).unwrap());
     }
 
-    /// Puts a key into the store.
+    /// Inserts a key into the store.
     pub(crate) async fn keep(&self, number: u64, record: KeyRecord) {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&number.to_le_bytes());
@@ -397,7 +396,7 @@ impl Fixture {
     }
 }
 
-/// What the router answers.
+/// Sends a request to the router and returns the response.
 pub(crate) async fn send(router: &Router, ask: &Ask) -> Answer {
     let mut request = Request::builder()
         .method(ask.method.as_str())

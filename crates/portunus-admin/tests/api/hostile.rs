@@ -1,12 +1,11 @@
-//! Whatever is sent: every answer is a documented one, and nothing is accepted that the document
-//! forbids.
+//! Invalid input: every response is documented, and nothing is accepted that the document forbids.
 
 use serde_json::{Value, json};
 
 use crate::everywhere::{fresh_hex, good};
 use crate::fixture::{Ask, Fixture};
 
-/// Values that are wrong in most places.
+/// Values that are invalid in most places.
 fn odd_values() -> Vec<Value> {
     let deep = (0..60).fold(json!(1), |inner, _| json!([inner]));
     vec![
@@ -243,7 +242,7 @@ async fn no_field_of_a_request_brings_an_answer_that_is_not_documented() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_no_text_is_unknown() {
+async fn an_id_that_is_not_text_is_unknown() {
     let fixture = Fixture::new().await;
     for (method, template, _) in fixture
         .document

@@ -1,11 +1,11 @@
-//! Bodies and queries mean what they say: nothing is lost, and nothing becomes something else.
+//! Bodies and queries are interpreted exactly: nothing is lost or changed.
 
 use serde_json::{Value, json};
 
 use crate::everywhere::{fresh_hex, good};
 use crate::fixture::{Ask, Fixture, send};
 
-/// What a body is refused with: its status and detail.
+/// Returns the refusal of a body: its status and detail.
 async fn refusal(fixture: &Fixture, ask: Ask) -> (u16, String) {
     let answer = send(&fixture.router, &ask).await;
     let detail = answer.json()["detail"].as_str().unwrap_or_default().into();
@@ -18,7 +18,7 @@ fn import(rest: &str) -> Ask {
 }
 
 #[tokio::test]
-async fn a_member_that_stands_twice_is_refused_everywhere_and_at_every_depth() {
+async fn duplicate_members_are_refused_everywhere_and_at_every_depth() {
     let fixture = Fixture::new().await;
     for rest in [
         r#""name":"a","name":"b""#,
@@ -126,7 +126,7 @@ async fn numbers_in_metadata_are_kept() {
             }
         }
     }
-    // In a text they are no numbers.
+    // In strings they are not numbers.
     let text = json!({ "name": "n", "metadata": { "n": "\\\"99999999999999999999\"" } });
     fixture
         .expect(201, Ask::new("POST", "/keys").json(&text))
@@ -208,7 +208,7 @@ async fn a_plus_in_a_query_is_named_where_it_cannot_be_a_space() {
         assert_eq!(status, 400, "{query}");
         assert!(detail.contains("%2B"), "{query}: {detail}");
     }
-    // Where words are looked for, it is what forms write for a space.
+    // In a text search, it means a space, as in form encoding.
     for query in ["query=two+words", "query=two%20words"] {
         let page = send(&fixture.router, &Ask::new("GET", "/keys").query(query)).await;
         assert_eq!(page.json()["items"].as_array().unwrap().len(), 1, "{query}");

@@ -1,5 +1,4 @@
-//! Lists: rows that cannot be read, and pages that are short because a store looks through so many
-//! rows and no more.
+//! Lists: unreadable rows, and short pages because a store scans only a limited number of rows.
 
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ fn ids(page: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_is_named_to_whoever_sees_the_whole_list_and_to_nobody_else() {
+async fn an_unreadable_row_is_reported_only_to_operators_who_see_the_whole_list() {
     let fixture = Fixture::new().await;
     let (spoilt, whole) = (fixture.plain().await, fixture.plain().await);
     fixture.clock.advance(Duration::from_secs(1));
@@ -48,7 +47,7 @@ async fn a_row_that_cannot_be_read_is_named_to_whoever_sees_the_whole_list_and_t
             }
         }
     }
-    // What is not in the part of the list that is shown is not named with it.
+    // Corrupt rows outside the visible part of the list are not reported.
     let ask = Ask::new("GET", "/keys").query("limit=1");
     let page = fixture.expect(200, ask).await.json();
     assert_eq!((ids(&page), page.get("corrupt")), (vec![&*whole], None));

@@ -1,8 +1,9 @@
-//! The OpenAPI document never lies: every answer that it promises is given, and no answer is given
-//! that it does not promise.
+//! The OpenAPI document is exact: every documented response occurs, and every response that occurs
+//! is documented.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod bounds;
 mod calls;
 mod conditional;
 mod content;
@@ -37,7 +38,7 @@ async fn every_documented_answer_is_given_and_every_answer_is_documented() {
     let (documented, seen) = (fixture.document.documented(), fixture.document.seen());
     let never: Vec<_> = documented.difference(&seen).collect();
     assert!(never.is_empty(), "documented, but never seen: {never:#?}");
-    // What is not documented was never recorded as seen: check() panics first.
+    // An undocumented response is never recorded as seen, because check() panics first.
     assert_eq!(documented, seen);
     assert!(seen.len() > 100, "{}", seen.len());
 }

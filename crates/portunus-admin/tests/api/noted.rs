@@ -1,5 +1,5 @@
-//! Every refusal is an event, once, without what was presented; and secrets that are unknown are
-//! counted for whoever asks about them.
+//! Every refusal is recorded as one event, without the presented data; and unknown secrets are
+//! counted for the caller who verifies them.
 
 use std::time::Duration;
 
@@ -182,7 +182,7 @@ async fn every_refusal_of_a_proven_operator_is_one_event_of_its_own() {
             assert!(events[0].key_id.is_some(), "{ask}");
         }
     }
-    // What is read without a refusal is no event.
+    // A successful read is not an event.
     for ask in [
         "GET /keys",
         "GET /keys/{id}",
@@ -208,7 +208,7 @@ async fn the_refusals_of_an_operator_beyond_its_quota_do_not_fill_the_log() {
 }
 
 #[tokio::test]
-async fn unknown_keys_are_counted_for_whoever_verifies_them_and_known_ones_are_shown() {
+async fn unknown_keys_are_counted_for_the_operator_who_verifies_them_and_known_ones_are_shown() {
     let quota = Quotas::new([Quota::per_minute(3).unwrap()]).unwrap();
     let api = LimitedApi::with(|admin| admin.failed_verifications(Some(quota)));
     let (_, secret) = api.issue().await;
@@ -218,7 +218,7 @@ async fn unknown_keys_are_counted_for_whoever_verifies_them_and_known_ones_are_s
         let (status, answer) = api.send(HERE, "owner", "POST /verify", Some(body)).await;
         assert_eq!((status, &answer["active"]), (200, &json!(body == known)));
     }
-    // Somebody else's key is as unknown, and counts for whoever asked.
+    // Another tenant's key is unknown too, and counts for the caller.
     for status in [200, 200, 200, 429] {
         assert_eq!(
             api.send(HERE, "outsider", "POST /verify", Some(&known))

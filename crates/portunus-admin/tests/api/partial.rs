@@ -1,4 +1,4 @@
-//! A partial update never widens: what is not named stays, at any depth.
+//! A partial update never widens a key: fields that are not named stay unchanged, at any depth.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn patch(fixture: &Fixture, id: &str, body: &Value) -> Value {
     fixture.expect(200, ask).await.json()
 }
 
-/// A world whose keys have 60 a minute, 1000 an hour and 5000 a day.
+/// A fixture whose keys have 60 a minute, 1000 an hour and 5000 a day.
 async fn with_a_day() -> Fixture {
     let day = Quota::new("day", 5000, Duration::from_secs(86_400)).unwrap();
     let usual = Quotas::default();
@@ -29,11 +29,11 @@ fn limits(minute: u64, hour: u64) -> Value {
 async fn limits_that_are_not_named_stay() {
     let fixture = Fixture::new().await;
     for (own, change, expected) in [
-        // Of a key with 5 a minute and 50 an hour:
+        // For a key with 5 a minute and 50 an hour:
         (true, json!({ "requests_per_minute": 6 }), limits(6, 50)),
         (true, json!({ "requests_per_hour": 40 }), limits(5, 40)),
         (true, json!({}), limits(5, 50)),
-        // `null` restores the default's, of one window or of all.
+        // `null` restores the default of one window or of all.
         (true, json!({ "requests_per_minute": null }), limits(60, 50)),
         (true, json!({ "requests_per_hour": null }), limits(5, 1000)),
         (
@@ -47,7 +47,7 @@ async fn limits_that_are_not_named_stay() {
             limits(60, 1000),
         ),
         (true, Value::Null, limits(60, 1000)),
-        // Of a key without limits of its own:
+        // For a key without limits of its own:
         (false, json!({ "requests_per_minute": 6 }), limits(6, 1000)),
         (false, json!({}), limits(60, 1000)),
         (false, Value::Null, limits(60, 1000)),
@@ -95,7 +95,7 @@ async fn windows_of_the_hosts_own_are_shown_and_stay() {
         assert_eq!(imported["record"]["rate_limit_config"], shown, "{issued}");
         let list = fixture.expect(200, Ask::new("GET", "/keys")).await.json();
         assert_eq!(list["items"][1]["rate_limit_config"], shown, "{issued}");
-        // What was shown can be sent back.
+        // A record that was read can be sent back.
         let back = patch(&fixture, &id, &json!({ "rate_limit_config": shown })).await;
         assert_eq!(back["rate_limit_config"], shown);
         let hour = patch(
@@ -142,7 +142,7 @@ async fn metadata_is_merged_at_every_depth() {
             json!({ "contact": "nobody" }),
             json!({ "team": "billing", "contact": "nobody" }),
         ),
-        // RFC 7396 §2: an object in the place of something else is merged into an empty one.
+        // RFC 7396 §2: an object that replaces another type is merged into an empty one.
         (
             json!({ "team": { "a": { "b": null, "c": 1 } } }),
             json!({ "team": { "a": { "c": 1 } }, "contact": { "name": "Ann", "tags": [1, 2] } }),
@@ -177,7 +177,7 @@ async fn metadata_has_its_bound_after_the_merge_too() {
 }
 
 #[tokio::test]
-async fn what_is_always_there_cannot_be_null() {
+async fn required_fields_cannot_be_null() {
     let fixture = Fixture::new().await;
     let id = fixture.plain().await;
     for member in ["name", "scopes", "access", "enabled"] {

@@ -1,4 +1,4 @@
-//! Reading neither writes nor waits for those who do.
+//! Reads neither write nor wait for writers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::fixture::{Answer, Ask, NEST, Names, send};
 
-/// A log that takes as many batches as there are permits.
+/// A log that accepts as many batches as there are permits.
 #[derive(Debug, Clone)]
 struct Slow {
     kept: MemoryAudit,
@@ -82,7 +82,7 @@ impl Node {
         }
     }
 
-    /// The host's task that flushes.
+    /// The host's task that flushes the audit queue.
     fn flush_when_asked(&self) {
         let trail = self.trail.clone();
         tokio::spawn(async move {
@@ -139,13 +139,13 @@ async fn keys_are_read_although_nothing_can_be_written() {
         (node.store.writes(), node.sink.kept.all()),
         (writes, vec![])
     );
-    // An answer to a change shows the same.
+    // The response to a change shows the same.
     let revoke = Ask::new("POST", "/keys/{id}/revoke").of(&node.id);
     assert_eq!(send(&node.router, &revoke).await.json()["request_count"], 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_wait_half_a_second_for_a_sink_that_hangs_and_show_what_is_stored() {
+async fn reading_events_waits_half_a_second_for_a_hanging_sink_and_shows_stored_ones() {
     let node = Node::new().await;
     node.flush_when_asked();
     let before = Instant::now();
@@ -155,7 +155,7 @@ async fn events_wait_half_a_second_for_a_sink_that_hangs_and_show_what_is_stored
         waited >= Duration::from_millis(500) && waited < Duration::from_millis(600),
         "{waited:?}"
     );
-    // As soon as the sink goes on, without any more waiting.
+    // As soon as the sink continues, without further waiting.
     node.sink.gate.add_permits(1000);
     let before = Instant::now();
     assert_eq!(items(&node.get("/events").await), 1);
@@ -168,14 +168,14 @@ async fn events_are_read_although_no_task_flushes() {
     assert_eq!(items(&node.get("/events").await), 0);
     node.sink.gate.add_permits(1000);
     node.trail.flush().await.unwrap();
-    // Nothing waits: there is nothing to wait for.
+    // Nothing is pending, so there is no waiting.
     let before = Instant::now();
     assert_eq!(items(&node.get("/events").await), 1);
     assert_eq!(before.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_reading_loses_nobodys_events_and_counts() {
+async fn an_abandoned_read_loses_no_events_and_counts() {
     let node = Node::new().await;
     node.flush_when_asked();
     node.use_key().await;
@@ -197,13 +197,13 @@ async fn whoever_gives_up_reading_loses_nobodys_events_and_counts() {
     assert_eq!(node.get("/keys/{id}").await.json()["request_count"], 1);
 }
 
-/// What is done although other nodes cannot be told of it yet.
+/// Changes that succeed although they cannot be published to other nodes yet.
 #[tokio::test]
-async fn a_change_that_other_nodes_could_not_be_told_of_is_done_and_the_answer_says_so() {
+async fn a_change_that_could_not_be_published_succeeds_and_the_response_says_so() {
     let node = Node::new().await;
     let untold = || StoreError::not_published(Duration::from_secs(60), "the bus is down");
     node.store.fail_with(Point::After(Call::Apply), untold);
-    // A secret is not lost for it.
+    // The response still contains the secret.
     let body = serde_json::json!({"name": "another", "owner": {"tenant_id": "tenant_ours"}});
     let issued = send(&node.router, &Ask::new("POST", "/keys").json(&body)).await;
     assert_eq!(issued.status, 201, "{}", issued.json());
@@ -215,8 +215,8 @@ async fn a_change_that_other_nodes_could_not_be_told_of_is_done_and_the_answer_s
         assert_eq!(answer.status, 503, "{method}");
         let told = answer.json();
         assert_eq!(told["code"], "STORE_UNAVAILABLE");
-        let detail = "The change is applied, but other nodes could not be told of it yet; they \
-                      follow within 60 seconds";
+        let detail = "The change was applied, but is not published to other nodes yet; they will \
+                      see it within 60 seconds";
         assert_eq!(told["detail"], detail);
     }
     let gone = send(&node.router, &Ask::new("GET", "/keys/{id}").of(&node.id)).await;

@@ -1,5 +1,5 @@
-//! Secrets are wiped from memory when a call has ended: of what is issued, rotated and verified, no
-//! copy is left in what this process has freed or still holds.
+//! Secrets are wiped from memory when a call has ended: no copy of an issued, rotated or verified
+//! secret is left in memory that this process has freed or still holds.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,10 +12,10 @@ use zeroize::Zeroize;
 
 use crate::fixture::{Fixture, NEST};
 
-/// A secret of which every byte is kept inverted, so that it is not a copy itself.
+/// A secret stored with every byte inverted, so that it is not a copy itself.
 struct Needle(Vec<u8>);
 
-/// An allocator writes its own notes over the beginning of what is freed.
+/// An allocator writes its own data over the beginning of freed memory.
 const OVERWRITTEN: usize = 16;
 
 impl Needle {
@@ -23,14 +23,14 @@ impl Needle {
         Self(text.iter().map(|byte| !byte).collect())
     }
 
-    /// What is looked for.
+    /// The text to search for.
     fn tail(&self) -> impl Iterator<Item = u8> + Clone {
         self.0[OVERWRITTEN..].iter().map(|byte| !byte)
     }
 }
 
-/// Reads the memory of this process, and allocates nothing meanwhile: what was freed would be taken
-/// again, and overwritten.
+/// Reads the memory of this process without allocating: an allocation could reuse freed memory and
+/// overwrite it.
 struct Memory {
     maps: String,
     buffer: Vec<u8>,
@@ -46,7 +46,7 @@ impl Memory {
         }
     }
 
-    /// How often a string is in the writable memory.
+    /// Returns how often a string occurs in the writable memory.
     fn count(&mut self, needle: &Needle) -> usize {
         self.maps.clear();
         let mut maps = File::open("/proc/self/maps").unwrap();
@@ -68,7 +68,7 @@ impl Memory {
                 let part = usize::try_from(end - start).unwrap().min(CHUNK);
                 let chunk = &mut self.buffer[..part];
                 memory.seek(SeekFrom::Start(start)).unwrap();
-                // Some part may be gone since, or not be readable.
+                // Some regions may be gone by now, or may not be readable.
                 if memory.read_exact(chunk).is_ok() {
                     let is_copy = |place: &&[u8]| {
                         Some(place[0]) == first && tail.clone().eq(place.iter().copied())
@@ -83,8 +83,8 @@ impl Memory {
     }
 }
 
-/// Asks without a copy of what is sent and answered: the status, the secret that is shown, and the id
-/// of its key.
+/// Sends a request without keeping a copy of it or of the response. Returns the status, the secret
+/// in the response, and the id of its key.
 async fn ask(fixture: &Fixture, path: &str, body: Vec<u8>) -> (u16, Option<Needle>, String) {
     let request = Request::post(format!("{NEST}{path}"))
         .header("authorization", "Bearer owner")
@@ -111,7 +111,7 @@ async fn ask(fixture: &Fixture, path: &str, body: Vec<u8>) -> (u16, Option<Needl
 async fn no_copy_of_a_secret_is_left_after_a_call() {
     let fixture = Fixture::new().await;
     let mut memory = Memory::new();
-    // A copy that is freed and not wiped is found.
+    // A copy that is freed without wiping is found.
     let freed = b"a secret that is not wiped ".repeat(9);
     let needle = Needle::of(&freed[27..200]);
     drop(std::hint::black_box(freed));
@@ -121,7 +121,7 @@ async fn no_copy_of_a_secret_is_left_after_a_call() {
     let issued = issued.unwrap();
     assert_eq!((status, memory.count(&issued)), (201, 0), "issued");
 
-    // Longer than whatever else the call allocates, so that a freed copy is not overwritten.
+    // Longer than any other allocation of the call, so that a freed copy is not overwritten.
     let mut body = Vec::with_capacity(1 << 16);
     body.resize((1 << 16) - 256, b' ');
     body.extend_from_slice(br#"{"key":""#);

@@ -1,4 +1,4 @@
-//! The host's own API in its own OpenAPI document: schemes, scopes and refusals as the router
+//! The host's API in its own OpenAPI document: security schemes, scopes and refusals as the router
 //! enforces them.
 
 use portunus::adapter::axum::{ProtectedRouter, RouteDemand, any, delete, get, post};
@@ -128,14 +128,14 @@ fn a_choice_of_scopes_is_a_choice_of_security_requirements() {
     );
     let elsewhere = Requirement::workspace(WorkspaceOf::path_after("workspaces")).and(read);
     assert_eq!(told(&elsewhere), json!([{ "bearer": ["document:read"] }]));
-    // Too many choices are not written out.
+    // Alternatives beyond the limit are not written out.
     let many = (0..7).fold(Requirement::none(), |all, _| all.and(either.clone()));
     assert_eq!(security.requirements(Some(&many)).len(), 1);
     assert!(security.requirements(None).is_empty(), "a public route");
 }
 
 #[test]
-fn an_operation_says_what_its_route_demands_and_how_it_is_refused() {
+fn an_operation_documents_its_requirement_and_its_refusals() {
     let authenticator = three_ways().build().unwrap();
     let router = router(&authenticator)
         .route("/documents", get(nothing).require(scope!("document:read")))
@@ -244,7 +244,7 @@ fn refusals_have_the_media_type_of_the_hosts_dialect() {
 }
 
 #[test]
-fn what_only_the_document_or_only_the_router_has_is_told() {
+fn differences_between_document_and_router_are_reported() {
     let authenticator = three_ways().build().unwrap();
     let router = router(&authenticator)
         .route("/documents", get(nothing).require(scope!("document:read")))
@@ -263,7 +263,7 @@ fn what_only_the_document_or_only_the_router_has_is_told() {
         .unwrap_err();
     assert_eq!(missing.routes, ["POST /documents", "* /other"]);
     assert_eq!(missing.operations, ["PUT /documents", "GET /x"]);
-    let text = "routes that are not described: POST /documents, * /other; \
+    let text = "undocumented routes: POST /documents, * /other; \
                 operations without a route: PUT /documents, GET /x";
     assert_eq!(missing.to_string(), text);
     assert!(
@@ -278,7 +278,7 @@ fn what_only_the_document_or_only_the_router_has_is_told() {
 }
 
 #[test]
-fn nested_and_merged_routers_bring_their_demands() {
+fn nested_and_merged_routers_keep_their_requirements() {
     let authenticator = three_ways().build().unwrap();
     let inner = || {
         router(&authenticator)

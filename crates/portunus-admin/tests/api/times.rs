@@ -1,4 +1,5 @@
-//! Times: exactly RFC 3339, with one latest time for all that is read, written and calculated.
+//! Times: exactly RFC 3339, with one latest time for everything that is read, written and
+//! calculated.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use crate::fixture::{Ask, Fixture};
 const LATEST: &str = "9999-12-31T23:59:59.999Z";
 
 #[test]
-fn what_rfc_3339_describes_is_read_to_the_millisecond() {
+fn valid_rfc_3339_times_are_read_to_the_millisecond() {
     for (text, shown) in [
         ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
         ("2027-01-15t08:00:00z", "2027-01-15T08:00:00.000Z"),
@@ -56,7 +57,7 @@ fn what_rfc_3339_describes_is_read_to_the_millisecond() {
 }
 
 #[test]
-fn what_rfc_3339_does_not_describe_is_refused() {
+fn invalid_rfc_3339_times_are_refused() {
     for text in [
         "",
         "never",
@@ -84,7 +85,7 @@ fn what_rfc_3339_does_not_describe_is_refused() {
         "2027-01-15T24:00:00Z",
         "2027-01-15T08:60:00Z",
         "2027-01-15T08:00:61Z",
-        // Second 60 where no leap second can be.
+        // Second 60 where a leap second cannot occur.
         "2027-01-15T08:00:60Z",
         "2027-06-30T22:59:60Z",
         "2027-06-30T23:58:60Z",
@@ -114,13 +115,16 @@ fn what_rfc_3339_does_not_describe_is_refused() {
         "2027-01-15T08:00:0\u{ff10}Z",
     ] {
         let refused = parse_time(text).unwrap_err();
-        assert!(refused.contains("is no RFC 3339 time"), "{text}: {refused}");
+        assert!(
+            refused.contains("is not an RFC 3339 time"),
+            "{text}: {refused}"
+        );
         assert!(refused.contains(LATEST), "{text}: {refused}");
     }
 }
 
 #[test]
-fn what_lies_outside_of_the_bounds_is_refused_with_them() {
+fn times_out_of_bounds_are_refused_with_the_bounds() {
     for text in [
         "0000-01-01T00:00:00Z",
         "1969-12-31T23:59:59.999Z",
@@ -182,7 +186,7 @@ async fn a_key_lives_to_the_latest_time_and_so_does_its_successor() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_is_no_time_is_named() {
+async fn an_invalid_time_in_a_parameter_is_refused_with_its_name() {
     let fixture = Fixture::new().await;
     let issue = Ask::new("POST", "/keys").json(&json!({ "name": "n" }));
     let issued = fixture.expect(201, issue).await.json();

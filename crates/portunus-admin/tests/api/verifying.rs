@@ -1,4 +1,4 @@
-//! `POST /verify` says of every key and every request what the request gets.
+//! `POST /verify` agrees with the actual request for every key and every request.
 
 use async_trait::async_trait;
 use axum::Router;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Answer, Ask, NEST, Names, send};
 
-/// How owners stand, by the name of the user.
+/// The standing of owners, by the name of the user.
 #[derive(Debug)]
 struct Owners;
 
@@ -39,7 +39,7 @@ struct Service {
 }
 
 impl Service {
-    /// A service that serves `live`, and issues keys for `test` too.
+    /// A service that serves `live` and also issues keys for `test`.
     fn new() -> Self {
         let store = MemoryStore::default();
         let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
@@ -69,7 +69,7 @@ impl Service {
         send(&self.router, &Ask::new("POST", "/verify").json(body)).await
     }
 
-    /// The code of whatever refuses a request, if something does.
+    /// Returns the code that refuses a request, if any.
     async fn request(&self, asked: &Value) -> Option<ErrorCode> {
         let text = |member: &str| asked[member].as_str();
         let method = text("method").unwrap_or("GET");
@@ -102,7 +102,7 @@ impl Service {
     }
 }
 
-/// Keys of every kind of restriction.
+/// Keys with every kind of restriction.
 async fn keys(service: &Service) -> Vec<String> {
     let mut keys = Vec::new();
     for user in ["", "suspended", "roleless", "unknowable"] {
@@ -129,7 +129,7 @@ async fn keys(service: &Service) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn verifying_says_what_a_request_gets() {
+async fn verifying_agrees_with_the_actual_request() {
     let service = Service::new();
     let requirements = [
         json!(null),
@@ -236,7 +236,7 @@ async fn the_reason_is_explained_and_workspaces_are_named() {
 }
 
 #[tokio::test]
-async fn what_is_not_active_is_told_nothing_of_however_its_owner_stands() {
+async fn nothing_is_revealed_about_an_inactive_key_whatever_its_owners_standing() {
     let service = Service::new();
     let unknowable = |new: &mut NewKey| new.owner.user_id = "unknowable".parse().ok();
     let theirs = |new: &mut NewKey| new.owner.tenant_id = TenantId::new("tenant_theirs").unwrap();

@@ -1,4 +1,4 @@
-//! Chromium, driven by ChromeDriver (W3C WebDriver), ended with the test.
+//! Chromium, controlled through ChromeDriver (W3C WebDriver) and stopped when the test ends.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long the browser may take for anything.
+/// The time limit for any browser operation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A browser with a fresh profile.
@@ -19,7 +19,7 @@ pub(crate) struct Browser {
     _profile: tempfile::TempDir,
 }
 
-/// Where a program is.
+/// Returns the path of a program.
 fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places = std::env::split_paths(&path).map(|folder| folder.join(name));
@@ -53,7 +53,7 @@ impl Browser {
         };
         let mut lines = said.lines();
         let port = lines.by_ref().map_while(Result::ok).find_map(port_of);
-        // Whoever does not read keeps it from writing.
+        // The output must be read, otherwise ChromeDriver blocks when it writes.
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().unwrap();
         let mut browser = Self {
@@ -99,7 +99,7 @@ impl Browser {
         );
     }
 
-    /// Runs a script in the page that calls its last argument with what it has come to.
+    /// Runs an asynchronous script in the page, which calls its last argument with its result.
     pub(crate) fn call(&self, script: &str, arguments: &Value) -> Value {
         self.command(
             "execute/async",
@@ -152,7 +152,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if !self.session.is_empty() {
-            // It ends the browser.
+            // This stops the browser.
             let session = format!("/session/{}", self.session);
             let _ = self.try_ask("DELETE", &session, &json!({}));
         }

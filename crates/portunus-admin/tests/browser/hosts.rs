@@ -1,4 +1,4 @@
-//! Hosts whose operators are proven by a cookie, and which note every write that arrives.
+//! Hosts that authenticate operators by a cookie, and record every write that arrives.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ fn has_cookie(headers: &HeaderMap) -> bool {
     cookies.any(|cookie| cookie == SESSION)
 }
 
-/// Believes a cookie, as many hosts do.
+/// A proof that accepts a cookie, as on many hosts.
 #[derive(Debug)]
 struct Session;
 
@@ -62,7 +62,7 @@ pub(crate) struct Write {
 
 type PendingEvent = Arc<Mutex<Vec<Write>>>;
 
-/// A host on a port of its own. It ends with the test.
+/// A host on its own port, stopped when the test ends.
 pub(crate) struct Host {
     port: u16,
     manager: KeyManager,
@@ -100,36 +100,36 @@ impl Host {
         }
     }
 
-    /// Its origin under this name of the machine's.
+    /// Returns its origin under this name of the machine.
     pub(crate) fn origin(&self, name: &str) -> String {
         format!("http://{name}:{}", self.port)
     }
 
-    /// A new key: its id.
+    /// Issues a key and returns its id.
     pub(crate) async fn issue(&self) -> String {
         let new = NewKey::new("there before", Owner::tenant(tenant()));
         let issued = self.manager.issue(new).await.unwrap();
         issued.record.id.to_string()
     }
 
-    /// Every key.
+    /// Returns every key.
     pub(crate) async fn keys(&self) -> Vec<Arc<KeyRecord>> {
         let query = ListQuery::new(self.manager.now());
         let page = self.manager.list(query).await.unwrap();
         page.items.into_iter().map(|key| key.record).collect()
     }
 
-    /// The writes that arrived.
+    /// Returns the writes that arrived.
     pub(crate) fn writes(&self) -> Vec<Write> {
         self.noted.lock().unwrap().clone()
     }
 
-    /// Forgets the writes that arrived.
+    /// Clears the recorded writes.
     pub(crate) fn forget(&self) {
         self.noted.lock().unwrap().clear();
     }
 
-    /// Waits until so many writes have arrived and were answered.
+    /// Waits until this many writes have arrived and were answered.
     pub(crate) async fn until_written(&self, count: usize) {
         let end = Instant::now() + PATIENCE;
         while self.writes().len() < count {
@@ -148,7 +148,7 @@ async fn sign_in(RawQuery(attributes): RawQuery) -> impl IntoResponse {
     )
 }
 
-/// Notes writes, and allows every origin to send whatever it likes and to read what comes.
+/// Records writes, and allows every origin to send anything and to read the responses.
 async fn note(State(noted): State<PendingEvent>, request: Request, next: Next) -> Response {
     let asked = request.headers().clone();
     let (method, cookie) = (request.method().clone(), has_cookie(&asked));

@@ -1,10 +1,10 @@
-//! A real browser: what pages of other sites make Chromium send, with the operator's cookie where
-//! it adds that, and that nothing of it is ever written.
+//! A real browser: requests that pages of other sites make Chromium send, with the operator's
+//! cookie where the browser adds it, and that none of them changes anything.
 //!
-//! The hosts serve on `127.0.0.1`, and their proof is a cookie. Cookies know no ports, so a page on
-//! another port is of the same site: no `SameSite` keeps its requests from carrying the cookie. A
-//! page on `localhost` is of another site. The hosts' CORS allows everything, so that no request
-//! is kept from them by a preflight.
+//! The hosts serve on `127.0.0.1`, with a cookie as proof. Cookies ignore ports, so a page on
+//! another port is same-site: no `SameSite` value prevents its requests from carrying the cookie. A
+//! page on `localhost` is cross-site. The hosts' CORS allows everything, so that no request is
+//! blocked by a preflight.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use driver::Browser;
 use hosts::Host;
 
-/// How the cookie is set: what the browser does with each is its own affair.
+/// The attributes of the cookie; how the browser treats each is up to the browser.
 const COOKIES: [&str; 4] = [
     "",
     "; SameSite=Lax",
@@ -24,7 +24,7 @@ const COOKIES: [&str; 4] = [
     "; SameSite=None; Secure",
 ];
 
-/// Makes every kind of request that a script can make; the answer is a list of statuses.
+/// Makes every kind of request that a script can make; returns a list of statuses.
 const FETCHES: &str = r#"
 const [api, key, done] = arguments;
 const issue = JSON.stringify({ name: 'written by another site' });
@@ -60,7 +60,7 @@ const types = ['application/json', 'text/plain', 'application/x-www-form-urlenco
 })();
 "#;
 
-/// Posts a form whose content is JSON as far as a form can write it, and leaves the page.
+/// Posts a form whose content resembles JSON as closely as a form can, and leaves the page.
 const FORM: &str = r#"
 const [url, encoding] = arguments;
 const form = document.createElement('form');
@@ -81,7 +81,7 @@ const ENCODINGS: [&str; 3] = [
     "text/plain",
 ];
 
-/// What a page of the own site, or of a trusted one, does.
+/// The requests of a page of the same site, or of a trusted one.
 const WRITE: &str = r#"
 const [api, type, done] = arguments;
 const body = JSON.stringify({ name: 'wanted' });
@@ -90,7 +90,7 @@ fetch(api + '/keys', { method: 'POST', credentials: 'include', headers, body })
     .then(answer => done(answer.status), error => done(String(error)));
 "#;
 
-/// Signs the operator in at a host, with a cookie that is set so.
+/// Signs the operator in at a host, with a cookie with these attributes.
 fn sign_in(browser: &Browser, host: &Host, attributes: &str) {
     let encoded = attributes.replace("; ", "%3B%20");
     browser.open(&format!("{}/sign-in?{encoded}", host.origin("127.0.0.1")));
@@ -113,10 +113,10 @@ async fn no_page_of_another_site_writes_with_the_operators_cookie() {
             let came = browser.call(FETCHES, &json!([api, key]));
             let came = came.as_array().unwrap();
             assert!(came.len() > 100, "{context}: {came:?}");
-            // What is opaque to the page has status 0.
+            // An opaque response has status 0.
             let refused = |status: &Value| *status == 403 || *status == 0;
             assert!(came.iter().all(refused), "{context}: {came:?}");
-            // Two more came as beacons, which answer nobody.
+            // Two more arrived as beacons, which have no response.
             host.until_written(came.len() + 2).await;
             assert_eq!(host.keys().await, before, "{context}");
             for encoding in ENCODINGS {
@@ -137,7 +137,7 @@ async fn no_page_of_another_site_writes_with_the_operators_cookie() {
                 writes.iter().all(|write| write.status == 403),
                 "{context}: {writes:?}"
             );
-            // Or else it is shown that the browser is careful, and not that the host is.
+            // Otherwise the test would show that the browser is careful, not the host.
             let proven = writes.iter().filter(|write| write.cookie).count();
             if name == "127.0.0.1" && !attributes.contains("Secure") {
                 assert!(proven > 50, "{context}: {writes:?}");

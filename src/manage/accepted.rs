@@ -1,0 +1,47 @@
+//! What issuing and importing accept, for a document that describes it.
+
+use super::KeyManager;
+use crate::key::{DigestScheme, Environment, KeyKind};
+use crate::scope::Vocabulary;
+
+/// The values that a service accepts for new keys, by its settings. Host rules and the operator
+/// policy can refuse more.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Accepted {
+    /// The kinds of keys that have a format.
+    pub kinds: Vec<KeyKind>,
+    /// The kinds whose keys have no scopes.
+    pub unscoped: Vec<KeyKind>,
+    /// The environments that keys can be issued for.
+    pub environments: Vec<Environment>,
+    /// The schemes of digests that can be imported.
+    pub schemes: Vec<DigestScheme>,
+    /// The scopes that can be granted; `None` for any valid scope.
+    pub vocabulary: Option<Vocabulary>,
+    /// Whether API keys cannot have an expiry. Access tokens can.
+    pub never_expire: bool,
+    /// Whether rotated keys work until they are deleted, so that no grace period can be set.
+    pub rotated_keys_stay: bool,
+}
+
+impl KeyManager {
+    /// Returns what this service accepts for new keys.
+    #[must_use]
+    pub fn accepted(&self) -> Accepted {
+        let settings = &self.inner.settings;
+        let all = [KeyKind::App, KeyKind::User, KeyKind::AccessToken];
+        let authenticator = &self.inner.authenticator;
+        let has_format = |kind: &KeyKind| self.format_of(*kind).is_ok();
+        let is_unscoped = |kind: &KeyKind| authenticator.is_unscoped(*kind);
+        Accepted {
+            kinds: all.into_iter().filter(has_format).collect(),
+            unscoped: all.into_iter().filter(is_unscoped).collect(),
+            environments: settings.environments.clone(),
+            schemes: authenticator.hasher().schemes().collect(),
+            vocabulary: settings.vocabulary.clone(),
+            never_expire: settings.rules.never_expire,
+            rotated_keys_stay: settings.rules.rotated_keys_stay,
+        }
+    }
+}
