@@ -1,4 +1,4 @@
-//! One event: who did what to what, from where, when, and what came of it.
+//! An audit event: who did what to what, from where, when, and with which outcome.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,79 +11,81 @@ use super::{RequestId, shortened};
 use crate::actor::ActorMode;
 use crate::error::ErrorCode;
 use crate::key::{Environment, KeyId, TenantId, UserId, WorkspaceId};
+use crate::text::{ParseError, start};
 
-/// Something that happened. It carries no secret and no digest.
+/// An audit event. It contains no secret and no digest.
 ///
-/// As JSON, absent facts are left out and the time is RFC 3339 with milliseconds, in UTC.
+/// In JSON, absent fields are omitted, and the time is RFC 3339 with milliseconds, in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AuditEvent {
-    /// Its own id. A sink that is given an event twice keeps it once.
+    /// The id of the event. A sink that receives an event twice keeps it once.
     pub id: EventId,
-    /// When, to the millisecond.
+    /// The time, to the millisecond.
     #[serde(with = "rfc3339")]
     pub at: SystemTime,
-    /// What was tried.
+    /// The attempted action.
     pub action: Action,
-    /// What came of it.
+    /// The outcome of the action.
     pub outcome: AuditOutcome,
-    /// The HTTP status of the answer; of a refused gRPC call, that of the same refusal over HTTP.
+    /// The HTTP status of the response. For a refused gRPC call, the status of the same refusal
+    /// over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The tenant that it concerns; unknown where no real key was presented.
+    /// The tenant concerned; absent if no real key was presented.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<TenantId>,
-    /// The key that was presented, or that was managed.
+    /// The key that was presented or managed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
     /// The environment of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
-    /// The only workspaces that the key reaches, the first of them where there are many; absent for
-    /// all, and where no key is known.
+    /// The only workspaces that the key reaches, or the first ones if there are many. Absent if the
+    /// key reaches all workspaces, or if no key is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspaces: Option<Vec<WorkspaceId>>,
-    /// How many workspaces the key reaches besides those.
+    /// How many more workspaces the key reaches.
     #[serde(default, skip_serializing_if = "is_none")]
     pub more_workspaces: u64,
-    /// In which way the key acted.
+    /// The mode in which the key acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ActorMode>,
-    /// As whom it was done: the user that was acted for, else the owner (RFC 8693 §4.1: `sub`).
-    /// Where acting for somebody was refused, whom the request named.
+    /// On whose behalf the action was done: the user acted for, or else the owner (RFC 8693 §4.1:
+    /// `sub`). If acting for a user was refused, the user that the request named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Party>,
-    /// Who did it: the owner of the key (RFC 8693 §4.1: `act`), or the operator.
+    /// Who acted: the owner of the key (RFC 8693 §4.1: `act`) or the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<Party>,
-    /// The authority that it was done with: the first scopes of it where there are many.
+    /// The scopes with which the action was done, or the first ones if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
-    /// How many scopes there are besides those.
+    /// How many more scopes there are.
     #[serde(default, skip_serializing_if = "is_none")]
     pub more_scopes: u64,
-    /// The client's address, where it is known.
+    /// The client address, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ip: Option<IpAddr>,
-    /// The method of the request.
+    /// The request method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// The pattern of the route where the framework knows it, else the path. Never the query.
+    /// The route pattern if the framework knows it, or else the path. Never the query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// The id of the request.
+    /// The request id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
-    /// More for people: a reason, the fields that changed.
+    /// A description for people: a reason, or the fields that changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// How many events are missing here, for [`Action::EventsLost`].
+    /// The number of missing events, for [`Action::EventsLost`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
 
 impl AuditEvent {
-    /// An event of which only this is known.
+    /// Creates an event without optional fields.
     #[must_use]
     pub fn new(id: EventId, at: SystemTime, action: Action, outcome: AuditOutcome) -> Self {
         Self {
@@ -111,25 +113,25 @@ impl AuditEvent {
         }
     }
 
-    /// No event names more scopes than this, nor more workspaces.
+    /// The maximum number of scopes, and of workspaces, that an event names.
     pub(crate) const MOST_NAMES: usize = 64;
-    /// How many bytes the names of scopes take at most, and those of workspaces.
+    /// The maximum total length of the scope names, and of the workspace names, in bytes.
     pub(crate) const LONGEST_NAMES: usize = 4096;
 
-    /// Names scopes, the first of them where there are many.
+    /// Sets the scopes, keeping the first ones if there are many.
     pub(crate) fn name_scopes<T: fmt::Display>(&mut self, scopes: impl IntoIterator<Item = T>) {
         let scopes = scopes.into_iter().map(|scope| scope.to_string());
         (self.scopes, self.more_scopes) = first_names(scopes, String::len);
     }
 
-    /// Names the only workspaces that a key reaches, the first of them where there are many.
+    /// Sets the only workspaces that a key reaches, keeping the first ones if there are many.
     pub(crate) fn name_workspaces(&mut self, workspaces: Option<&[WorkspaceId]>) {
         let named = workspaces.map(|all| first_names(all.iter().cloned(), |id| id.as_str().len()));
         let (named, more) = named.map_or((None, 0), |(named, more)| (Some(named), more));
         (self.workspaces, self.more_workspaces) = (named, more);
     }
 
-    /// About how much memory it takes, in bytes.
+    /// Returns the approximate memory size of the event, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let texts = [&self.method, &self.route, &self.detail];
         let texts = texts.into_iter().flatten().map(String::len);
@@ -145,8 +147,8 @@ impl AuditEvent {
         size_of::<Self>() + ids + all.chain(parties.map(Party::bytes)).sum::<usize>()
     }
 
-    /// Whether somebody took part in it under this name: a user's id, an e-mail address in any
-    /// case, an operator's name.
+    /// Returns whether a party of the event matches a user id, an e-mail address in any case, or an
+    /// operator's name.
     #[must_use]
     pub fn involves(&self, who: &str) -> bool {
         [&self.actor, &self.subject]
@@ -156,7 +158,7 @@ impl AuditEvent {
     }
 }
 
-/// The first of some names, and how many more there are.
+/// Returns the first names, and how many more there are.
 fn first_names<T>(names: impl Iterator<Item = T>, length: impl Fn(&T) -> usize) -> (Vec<T>, u64) {
     let (mut first, mut more, mut bytes) = (Vec::new(), 0, 0);
     for name in names {
@@ -175,14 +177,14 @@ fn is_none(count: &u64) -> bool {
     *count == 0
 }
 
-/// The longest e-mail address and the longest name of somebody, in bytes.
+/// The maximum length of a party's e-mail address or name, in bytes.
 const LONGEST_PARTY: usize = 320;
 
-/// Somebody who takes part in an event.
+/// A party of an event: a user or an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Party {
-    /// The user's id.
+    /// The user id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
     /// The e-mail address.
@@ -194,7 +196,8 @@ pub struct Party {
 }
 
 impl Party {
-    /// A user; `None` where neither is known. Texts longer than 320 bytes are cut.
+    /// Creates a user, or returns `None` if neither argument is present. An e-mail address longer
+    /// than 320 bytes is truncated.
     #[must_use]
     pub fn user(id: Option<&UserId>, email: Option<&str>) -> Option<Self> {
         let party = Self {
@@ -205,7 +208,7 @@ impl Party {
         (party.user_id.is_some() || party.user_email.is_some()).then_some(party)
     }
 
-    /// An operator. A name longer than 320 bytes is cut.
+    /// Creates an operator. A name longer than 320 bytes is truncated.
     #[must_use]
     pub fn operator(name: impl Into<String>) -> Self {
         Self {
@@ -220,7 +223,7 @@ impl Party {
         id + texts.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
-    /// Whether somebody goes by this name here.
+    /// Returns whether the party has this user id, e-mail address or name.
     #[must_use]
     pub fn is(&self, who: &str) -> bool {
         self.user_id
@@ -236,7 +239,7 @@ impl Party {
 
 macro_rules! named {
     (
-        $(#[$doc:meta])* $type:ident, $error:ident, $what:literal,
+        $(#[$doc:meta])* $type:ident, $what:literal,
         { $($(#[$each:meta])* $variant:ident = $name:literal,)* }
     ) => {
         $(#[$doc])*
@@ -245,83 +248,79 @@ macro_rules! named {
         pub enum $type { $($(#[$each])* $variant,)* }
 
         impl $type {
-            /// All of them.
+            /// All values.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The name in events.
+            /// Returns the name that is used in events.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
         }
 
-        #[doc = concat!("A name that is no ", $what, ".")]
-        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-        #[error("{0:?} is no {what}", what = $what)]
-        pub struct $error(pub(super) String);
-
         impl FromStr for $type {
-            type Err = $error;
-            fn from_str(text: &str) -> Result<Self, $error> {
+            type Err = ParseError;
+            fn from_str(text: &str) -> Result<Self, ParseError> {
                 let found = Self::ALL.iter().find(|known| known.as_str() == text);
-                found.copied().ok_or_else(|| $error(text.chars().take(40).collect()))
+                found.copied().ok_or_else(|| unknown($what, text))
             }
         }
     };
 }
 
 named! {
-    /// What was tried.
-    Action, ParseActionError, "action", {
+    /// An audited action.
+    Action, "action", {
         /// A request with a key.
         Request = "request",
         /// A key was issued.
         KeyIssue = "key.issue",
-        /// A key from another system was taken over.
+        /// A key from another system was imported.
         KeyImport = "key.import",
-        /// A key's facts were changed.
+        /// A key was updated.
         KeyUpdate = "key.update",
-        /// A key was switched on.
+        /// A key was enabled.
         KeyEnable = "key.enable",
-        /// A key was switched off.
+        /// A key was disabled.
         KeyDisable = "key.disable",
         /// A key was revoked.
         KeyRevoke = "key.revoke",
-        /// A key got a successor.
+        /// A key was rotated.
         KeyRotate = "key.rotate",
-        /// A key became its owner's primary one.
+        /// A key became its owner's primary key.
         KeyMakePrimary = "key.make_primary",
         /// A key was deleted.
         KeyDelete = "key.delete",
-        /// A key's record was looked at; noted only where that was refused.
+        /// A key was read; recorded only if that was refused.
         KeyRead = "key.read",
-        /// Management at all, noted where nobody is proven to ask for it, where the operator may manage
-        /// nothing, and where what was asked for is no act.
+        /// Management in general; recorded if the operator is not proven, if the operator is not
+        /// allowed to manage anything, or if the call is not a known operation.
         Manage = "manage",
         /// A secret was verified for an operator.
         KeyVerify = "key.verify",
-        /// Events that could not be kept, with their count.
+        /// Events were lost; the event has their number.
         EventsLost = "audit.lost",
     }
 }
 
-/// What came of it.
+/// The outcome of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AuditOutcome {
-    /// It was let through or done: `OK`. What a handler made of the request is told by the status.
+    /// `OK`: the request was admitted, or the operation was done. The status shows the handler's
+    /// result.
     Ok,
-    /// It was refused, by the authenticator, the route or the handler: the error's code.
+    /// Refused by the authenticator, the route or the handler: the error's code.
     Refused(ErrorCode),
-    /// The caller was let through and went away, or the handler panicked, before there was an
-    /// answer: `ABANDONED`.
+    /// `ABANDONED`: the request was admitted, but the client disconnected or the handler panicked
+    /// before there was a response.
     Abandoned,
-    /// The service that was called failed without an answer: `FAILED`.
+    /// `FAILED`: the inner service failed without a response.
     Failed,
 }
 
 impl AuditOutcome {
-    /// `OK`, `ABANDONED`, `FAILED`, or the code.
+    /// Returns `OK`, `ABANDONED`, `FAILED` or the error code.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -333,21 +332,20 @@ impl AuditOutcome {
     }
 }
 
-/// A name that is no outcome.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no outcome")]
-pub struct ParseOutcomeError(String);
+fn unknown(what: &'static str, text: &str) -> ParseError {
+    ParseError::new(what, format!("unknown {what} {:?}", start(text, 40)))
+}
 
 impl FromStr for AuditOutcome {
-    type Err = ParseOutcomeError;
-    /// In any case (ASCII).
-    fn from_str(text: &str) -> Result<Self, ParseOutcomeError> {
+    type Err = ParseError;
+    /// Ignores ASCII case.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let codes = ErrorCode::ALL.iter().map(|code| Self::Refused(*code));
         let mut all = [Self::Ok, Self::Abandoned, Self::Failed]
             .into_iter()
             .chain(codes);
         let found = all.find(|outcome| outcome.as_str().eq_ignore_ascii_case(text));
-        found.ok_or_else(|| ParseOutcomeError(text.chars().take(40).collect()))
+        found.ok_or_else(|| unknown("outcome", text))
     }
 }
 
@@ -388,17 +386,13 @@ impl fmt::Display for EventId {
     }
 }
 
-/// A text that is no id of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the id of an event is 32 hexadecimal digits")]
-pub struct ParseEventIdError;
-
 impl FromStr for EventId {
-    type Err = ParseEventIdError;
-    fn from_str(text: &str) -> Result<Self, ParseEventIdError> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         let id = u128::from_str_radix(text, 16).ok().filter(|_| digits);
-        id.map(Self).ok_or(ParseEventIdError)
+        id.map(Self)
+            .ok_or_else(|| ParseError::new("event id", "an event id must be 32 hexadecimal digits"))
     }
 }
 
@@ -424,7 +418,7 @@ mod rfc3339 {
         at: &SystemTime,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        // What lies outside of these bounds cannot be written.
+        // Times outside these bounds cannot be written.
         let last = SystemTime::UNIX_EPOCH + crate::key::MAX_TIME;
         let shown = (*at).clamp(SystemTime::UNIX_EPOCH, last);
         serializer.collect_str(&humantime::format_rfc3339_millis(shown))

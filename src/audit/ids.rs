@@ -1,4 +1,4 @@
-//! Ids of events that no other process makes: 64 random bits, and a count.
+//! Event ids that are unique across processes: 64 random bits and a counter.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -15,8 +15,8 @@ pub(super) struct Ids {
 impl Ids {
     pub(super) fn new() -> Self {
         let mut bytes = [0; 8];
-        // Uniqueness, not secrecy: where the system has no randomness, keys cannot be issued
-        // either, and this must not keep a service from starting.
+        // This provides uniqueness, not secrecy. Without system randomness, keys cannot be issued
+        // either, but the service must still start.
         let random = rand::rngs::SysRng.try_fill_bytes(&mut bytes).is_ok();
         let clock = || {
             SystemTime::now()

@@ -1,13 +1,13 @@
-//! Events as lines of JSON that commit to each other: whoever alters one line, or takes one out, is
-//! found.
+//! A tamper-evident log: events as lines of JSON that commit to each other, so that an altered or
+//! removed line is detected.
 //!
-//! A line is `{"seq":7,"prev":"…","event":{…},"hash":"…"}`. `hash` is SHA-256 (or HMAC-SHA256 with
-//! a key) of the line's own bytes before `,"hash"`, and `prev` is the hash of the line before, so
-//! that each line commits to all that came before it. The first one's `prev` is all zeros.
+//! A line is `{"seq":7,"prev":"…","event":{…},"hash":"…"}`. `hash` is the SHA-256 (or HMAC-SHA256
+//! with a key) of the line's own bytes before `,"hash"`. `prev` is the hash of the preceding line,
+//! so that each line commits to all lines before it. The `prev` of the first line is all zeros.
 //!
-//! Without a key, whoever can write the file can write all lines from the altered one on anew; with
-//! one, only who holds the key can. Lines that are missing at the end are found by a [`ChainHead`]
-//! that was kept elsewhere.
+//! Without a key, anyone who can write the file can rewrite all lines from the altered one on; with
+//! a key, only its holder can. Lines that are missing at the end are detected with a [`ChainHead`]
+//! that was stored elsewhere.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -25,15 +25,16 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{AuditError, AuditEvent, AuditSink, EventId};
+use crate::text::ParseError;
 
 type Hash = [u8; 32];
 
-/// The secret of a keyed chain. `Debug` shows nothing of it.
+/// The secret of a keyed chain. Redacted in `Debug`.
 #[derive(Clone)]
 pub struct ChainKey(Hmac<Sha256>);
 
 impl ChainKey {
-    /// A key of 32 bytes or more; `None` where there are fewer.
+    /// Creates a key of at least 32 bytes, or returns `None` if there are fewer.
     #[must_use]
     pub fn new(secret: &[u8]) -> Option<Self> {
         Hmac::new_from_slice(secret)
@@ -60,18 +61,18 @@ fn hash(key: Option<&ChainKey>, bytes: &[u8]) -> Hash {
     }
 }
 
-/// The end of a chain: kept elsewhere, it proves that no line is missing at the end.
+/// The end of a chain. Stored elsewhere, it proves that no lines are missing at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChainHead {
-    /// How many lines there are.
+    /// The number of lines.
     pub lines: u64,
-    /// The hash of the last one.
+    /// The hash of the last line.
     pub hash: [u8; 32],
 }
 
 impl ChainHead {
-    /// The end that was kept.
+    /// Creates a chain head from its stored parts.
     #[must_use]
     pub const fn new(lines: u64, hash: [u8; 32]) -> Self {
         Self { lines, hash }
@@ -89,21 +90,19 @@ impl fmt::Display for ChainHead {
     }
 }
 
-/// A text that is no end of a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the end of a chain is written as a number of lines and 64 hexadecimal digits")]
-pub struct ParseChainHeadError;
-
-/// As it is displayed.
+/// Parses the `Display` format.
 impl FromStr for ChainHead {
-    type Err = ParseChainHeadError;
-    fn from_str(text: &str) -> Result<Self, ParseChainHeadError> {
-        let (lines, hash) = text.split_once(' ').ok_or(ParseChainHeadError)?;
-        let lines = lines.parse().map_err(|_| ParseChainHeadError)?;
-        Ok(Self {
-            lines,
-            hash: from_hex(hash).ok_or(ParseChainHeadError)?,
-        })
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parts = text.split_once(' ');
+        let head = parts.and_then(|(lines, hash)| {
+            Some(Self {
+                lines: lines.parse().ok()?,
+                hash: from_hex(hash)?,
+            })
+        });
+        let why = "a chain head must be a line count, a space and 64 lower-case hexadecimal digits";
+        head.ok_or_else(|| ParseError::new("chain head", why))
     }
 }
 
@@ -127,22 +126,22 @@ fn from_hex(text: &str) -> Option<Hash> {
     Some(hash)
 }
 
-/// The first line that is not as it was written.
+/// The first line that was altered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
 #[non_exhaustive]
 pub struct Altered {
-    /// Its number, from 1.
+    /// The line number, from 1.
     pub line: u64,
-    /// What does not fit.
+    /// The reason.
     pub why: &'static str,
 }
 
-/// Why a chain is not verified.
+/// Error returned when a chain cannot be verified.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// A line was altered, taken out, or put in.
+    /// A line was altered, removed or inserted.
     #[error(transparent)]
     Altered(#[from] Altered),
     /// The lines could not be read.
@@ -150,18 +149,18 @@ pub enum VerifyError {
     Io(#[from] io::Error),
 }
 
-/// How every line begins.
+/// The beginning of every line.
 const BEGIN: &[u8] = br#"{"seq":"#;
 
 const MARK: &[u8] = br#","hash":""#;
 
-/// `MARK`, 64 digits, and `"}`.
+/// The length of `MARK`, 64 digits and `"}`.
 const TAIL: usize = MARK.len() + 64 + 2;
 
-/// No line is longer: events are bounded.
+/// The maximum length of a line; events are bounded.
 const LONGEST_LINE: u64 = 1 << 20;
 
-/// What is left of a line for the event itself.
+/// The maximum length of the event within a line.
 const LONGEST_EVENT: usize = (1 << 20) - 512;
 
 #[derive(Deserialize)]
@@ -171,9 +170,9 @@ struct Line {
     event: AuditEvent,
 }
 
-/// Reads one line without its end.
+/// Parses one line without its line break.
 fn read_line(line: &[u8], key: Option<&ChainKey>) -> Result<(Line, Hash), &'static str> {
-    const SHAPE: &str = "it is no line of an audit chain";
+    const SHAPE: &str = "not a line of an audit chain";
     let (content, tail) = line
         .split_at_checked(line.len().wrapping_sub(TAIL))
         .ok_or(SHAPE)?;
@@ -187,20 +186,21 @@ fn read_line(line: &[u8], key: Option<&ChainKey>) -> Result<(Line, Hash), &'stat
         .ok_or(SHAPE)?;
     let actual = hash(key, content);
     if !bool::from(stated.ct_eq(&actual)) {
-        return Err("its content does not have its hash");
+        return Err("the hash does not match the content");
     }
     let whole = [content, b"}"].concat();
     Ok((serde_json::from_slice(&whole).map_err(|_| SHAPE)?, actual))
 }
 
-/// Reads a whole chain, and finds the first altered line.
+/// Verifies a whole chain and returns its end.
 ///
-/// Where a line does not commit to the one before although each has its own hash, one of the two
-/// was written anew: it is the earlier one that is reported, unless lines are missing between them.
+/// If a line has a correct hash but does not commit to the preceding line, which also has a correct
+/// hash, one of the two was rewritten. The earlier one is reported, unless lines are missing
+/// between them.
 ///
 /// # Errors
-/// [`VerifyError::Altered`] with the first line that does not fit. Where the chain ends before
-/// `known`, or has another line there, that is the first missing line.
+/// Returns [`VerifyError::Altered`] with the first line that does not match. If the chain ends
+/// before `known`, that is the first missing line; if it has another line there, it is that line.
 pub fn verify(
     lines: impl Read,
     key: Option<&ChainKey>,
@@ -220,7 +220,7 @@ pub fn verify(
         }
         let number = head.lines + 1;
         let Some(content) = line.strip_suffix(b"\n") else {
-            return altered(number, "it is cut off");
+            return altered(number, "the line is truncated");
         };
         let (read, hash) = match read_line(content, key) {
             Ok(read) => read,
@@ -231,16 +231,16 @@ pub fn verify(
             return match read.seq {
                 seq if seq == number && head.lines > 0 => altered(
                     number - 1,
-                    "it was written anew, or the line after it was: they do not fit",
+                    "this line or the next one was rewritten: they do not match",
                 ),
                 _ => altered(
                     number,
-                    "lines are missing before it, or it does not belong here",
+                    "lines before it are missing, or it does not belong here",
                 ),
             };
         }
         if read.seq != number {
-            return altered(number, "its number is not that of its place");
+            return altered(number, "its sequence number does not match its position");
         }
         head = ChainHead {
             lines: number,
@@ -250,22 +250,23 @@ pub fn verify(
             && known.lines == number
             && known.hash != hash
         {
-            return altered(number, "it is not the line that was there");
+            return altered(number, "it differs from the known chain head");
         }
     }
     match known {
         Some(known) if known.lines > head.lines => {
-            altered(head.lines + 1, "it is missing, as all after it")
+            altered(head.lines + 1, "this line and all after it are missing")
         }
         _ => Ok(head),
     }
 }
 
-/// Appends events to a file, as a chain. One process at a time has it open.
+/// An audit sink that appends events to a file as a chain. Only one process at a time can open the
+/// file.
 ///
-/// Writing blocks the thread that flushes, for as long as the disk takes. Of events that are given
-/// twice it knows the last 4096 since it was opened. An event whose line would be longer than any
-/// reader takes (1 MiB) is written without its texts.
+/// Writing blocks the flushing thread until the disk is done. Repeated events are recognized among
+/// the last 4096 that were written since the file was opened. An event whose line would exceed the
+/// maximum length (1 MiB) is written without its variable-length fields.
 pub struct JsonLines {
     writer: Mutex<Writer>,
     key: Option<ChainKey>,
@@ -273,13 +274,13 @@ pub struct JsonLines {
 
 struct Writer {
     file: File,
-    /// The bytes of all whole lines.
+    /// The total length of all complete lines, in bytes.
     length: u64,
     head: ChainHead,
     recent: Recent,
 }
 
-/// The last events that were written, by id.
+/// The ids of the last events that were written.
 #[derive(Default)]
 struct Recent {
     order: VecDeque<EventId>,
@@ -287,7 +288,7 @@ struct Recent {
 }
 
 impl Recent {
-    /// As many as a flush that is repeated can have written before.
+    /// The maximum number that a repeated flush can have written before.
     const MOST: usize = 4096;
 
     fn add(&mut self, id: EventId) {
@@ -303,11 +304,12 @@ impl Recent {
 }
 
 impl JsonLines {
-    /// Opens or makes a file, and goes on after its last line. A line that was cut off by a crash
-    /// was never acknowledged and is taken away.
+    /// Opens or creates a file and continues after its last line. A line that was cut off by a
+    /// crash was never acknowledged and is removed.
     ///
     /// # Errors
-    /// Where the file cannot be opened, another process has it open, or its last line was altered.
+    /// Returns an error if the file cannot be opened, if another process has it open, or if its
+    /// last line was altered.
     pub fn open(path: impl AsRef<Path>, key: Option<ChainKey>) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -315,9 +317,10 @@ impl JsonLines {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
         FileExt::try_lock(&file).map_err(|error| match error {
-            TryLockError::WouldBlock => {
-                io::Error::new(io::ErrorKind::ResourceBusy, "another process has it open")
-            }
+            TryLockError::WouldBlock => io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another process has the file open",
+            ),
             TryLockError::Error(error) => error,
         })?;
         let (length, last) = last_line(&mut file)?;
@@ -331,7 +334,7 @@ impl JsonLines {
                 Err(why) => {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        format!("the last line: {why}"),
+                        format!("invalid last line: {why}"),
                     ));
                 }
             },
@@ -348,14 +351,14 @@ impl JsonLines {
         })
     }
 
-    /// The end of the chain, to be kept elsewhere.
+    /// Returns the end of the chain, to be stored elsewhere.
     #[must_use]
     pub fn head(&self) -> ChainHead {
         self.writer.lock().head
     }
 }
 
-/// How long the whole lines of a file are, and the last of them without its end.
+/// Returns the total length of the complete lines, and the last of them without its line break.
 fn last_line(file: &mut File) -> io::Result<(u64, Option<Vec<u8>>)> {
     let end = file.seek(SeekFrom::End(0))?;
     let start = end.saturating_sub(2 * LONGEST_LINE);
@@ -363,15 +366,15 @@ fn last_line(file: &mut File) -> io::Result<(u64, Option<Vec<u8>>)> {
     let mut tail = Vec::new();
     file.take(end - start).read_to_end(&mut tail)?;
     let whole = tail.iter().rposition(|&byte| byte == b'\n');
-    // What a crash has cut off begins as a line does, or was never written at all; anything else is
-    // not ours to take away.
+    // An incomplete line that a crash left behind starts like every line, or consists of zeros.
+    // Anything else was not written by this sink and must not be removed.
     let rest = &tail[whole.map_or(0, |last| last + 1)..];
     let begins =
         rest.iter().zip(BEGIN).all(|(byte, own)| byte == own) || rest.iter().all(|&byte| byte == 0);
     if !begins || (whole.is_none() && start > 0) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the file is no audit chain",
+            "the file is not an audit chain",
         ));
     }
     let Some(last) = whole else {
@@ -402,7 +405,7 @@ impl Writer {
             let json = serde_json::to_vec(event)?;
             match json.len() < LONGEST_EVENT {
                 true => text.extend_from_slice(&json),
-                false => serde_json::to_writer(&mut text, &without_texts(event))?,
+                false => serde_json::to_writer(&mut text, &without_long_fields(event))?,
             }
             head = ChainHead {
                 lines: head.lines + 1,
@@ -424,7 +427,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                // Half a batch must not stay in front of the next try.
+                // A partial batch must not precede the next attempt.
                 self.file.set_len(self.length)?;
                 Err(error)
             }
@@ -432,15 +435,15 @@ impl Writer {
     }
 }
 
-/// An event without anything that may be of any length.
-fn without_texts(event: &AuditEvent) -> AuditEvent {
+/// Returns the event without its variable-length fields.
+fn without_long_fields(event: &AuditEvent) -> AuditEvent {
     let mut short = AuditEvent::new(event.id, event.at, event.action, event.outcome);
     short.tenant_id.clone_from(&event.tenant_id);
     short.key_id.clone_from(&event.key_id);
     short.client_ip = event.client_ip;
     short.status = event.status;
     short.count = event.count;
-    short.detail = Some("the event was too long to be kept whole".into());
+    short.detail = Some("the event was too long to be stored in full".into());
     short
 }
 

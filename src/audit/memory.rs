@@ -1,4 +1,4 @@
-//! The last events, in memory: for demos, tests, and a look at what just happened.
+//! The most recent events in memory, for demos, tests and inspection.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{AuditError, AuditEvent, AuditReader, AuditSink, EventId, EventPage, EventQuery};
 
-/// Keeps the last events and forgets the oldest. Cloning shares them.
+/// Keeps the most recent events. Clones share them.
 #[derive(Clone)]
 pub struct MemoryAudit {
     kept: Arc<Mutex<Kept>>,
@@ -19,14 +19,14 @@ pub struct MemoryAudit {
 
 #[derive(Default)]
 struct Kept {
-    /// Each with its place: how many were kept before it.
+    /// The events with their positions: how many were kept before them.
     events: VecDeque<(u64, AuditEvent)>,
     ids: HashSet<EventId>,
     next_place: u64,
 }
 
 impl MemoryAudit {
-    /// Keeps this many events, at least one.
+    /// Creates a log that keeps this many events, at least one.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl MemoryAudit {
         }
     }
 
-    /// All events that are kept, the oldest first.
+    /// Returns all kept events, oldest first.
     #[must_use]
     pub fn all(&self) -> Vec<AuditEvent> {
         let kept = self.kept.lock();
@@ -80,8 +80,8 @@ impl AuditReader for MemoryAudit {
         let before = query.before.unwrap_or(u64::MAX);
         let end = kept.events.partition_point(|(place, _)| *place < before);
         let within = kept.events.iter().take(end);
-        // The place is that of the last event shown, or looked at: what comes after it in the list
-        // was kept before it.
+        // The position of the last event returned or examined: the list continues with events that
+        // were kept before it.
         let (mut items, mut last) = (Vec::new(), None);
         for (scanned, (place, event)) in within.rev().enumerate() {
             let selected = query.selects(event);

@@ -1,11 +1,11 @@
-//! What happened: an event for every request that was decided, and for every act of management.
+//! Audit events for every decided request and every management operation.
 //!
-//! An event is made when the head of the response exists, so that it tells the whole outcome: a
-//! route's refusal, the status that a handler chose, or that the caller went away. Noting it never
-//! waits: events go into a queue that is bounded by number and size, and the periodic jobs of the
-//! service ([`Portunus::maintain`](crate::Portunus::maintain)) write them to the sinks. What the queue
-//! could not take is counted, and the trail says so. Only refusals are throttled: whoever is let
-//! through leaves an event, however the request ends.
+//! An event is created when the response head exists, so that it contains the whole outcome: a
+//! route's refusal, the status that a handler chose, or that the client disconnected. Recording an
+//! event never waits: events go into a queue that is bounded by number and size, and the periodic
+//! jobs of the service ([`Portunus::maintain`](crate::Portunus::maintain)) write them to the sinks.
+//! Events that do not fit into the queue are counted, and the trail records their number. Only
+//! refusals are throttled: every admitted request leaves an event, however it ends.
 //!
 //! ```
 //! use portunus::audit::{AuditReader, AuditTrail, EventQuery, MemoryAudit};
@@ -34,13 +34,8 @@ mod spans;
 mod throttle;
 mod trail;
 
-pub use event::{
-    Action, AuditEvent, AuditOutcome, EventId, ParseActionError, ParseEventIdError,
-    ParseOutcomeError, Party,
-};
-pub use json_lines::{
-    Altered, ChainHead, ChainKey, JsonLines, ParseChainHeadError, VerifyError, verify,
-};
+pub use event::{Action, AuditEvent, AuditOutcome, EventId, Party};
+pub use json_lines::{Altered, ChainHead, ChainKey, JsonLines, VerifyError, verify};
 pub use memory::MemoryAudit;
 pub use request_audit::RequestAudit;
 pub(crate) use request_audit::shortened;

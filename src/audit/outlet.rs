@@ -1,5 +1,4 @@
-//! What one sink has yet to take: its own backlog, in order and bounded, so that no sink waits for
-//! another.
+//! A sink's own backlog, ordered and bounded, so that no sink waits for another.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,10 +8,10 @@ use parking_lot::Mutex;
 
 use super::{AuditError, AuditEvent, AuditSink};
 
-/// No sink is given more events than this at once.
+/// The maximum number of events per call of a sink.
 const BATCH: usize = 512;
 
-/// How much may wait.
+/// Bounds of the events that may wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) events: usize,
@@ -20,7 +19,7 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Acts of management have room of their own, also where requests have little.
+    /// Management operations have their own bounds, even if those of requests are small.
     pub(super) fn of_acts(self) -> Self {
         Self {
             events: self.events.max(1024),
@@ -28,19 +27,19 @@ impl Bounds {
         }
     }
 
-    pub(super) fn have_room(self, events: usize, bytes: usize) -> bool {
+    pub(super) fn allow(self, events: usize, bytes: usize) -> bool {
         events <= self.events && bytes <= self.bytes
     }
 }
 
-/// An event that some sink has not taken yet.
+/// An event that at least one sink has not written yet.
 pub(super) struct Kept {
     event: AuditEvent,
     bytes: usize,
-    /// Whether it is an act of management, which is given up after all requests.
+    /// Whether this is a management operation. Requests are dropped before those.
     act: bool,
-    /// Whether some sink will never get it: it counts as one that was dropped, however many they
-    /// are.
+    /// Whether some sink will never get the event. It counts as one dropped event, regardless of
+    /// the number of sinks.
     given_up: AtomicBool,
 }
 
@@ -61,16 +60,16 @@ impl Kept {
         }
     }
 
-    /// Notes that some sink will never get it; whether it is the first one.
-    pub(super) fn is_given_up(&self) -> bool {
+    /// Marks the event as lost to some sink; returns whether this is the first one.
+    pub(super) fn mark_lost(&self) -> bool {
         !self.given_up.swap(true, Ordering::Relaxed)
     }
 }
 
-/// A sink, and what it has not taken yet.
+/// A sink and its backlog.
 pub(super) struct Outlet {
     sink: Arc<dyn AuditSink>,
-    /// Held while writing, so that events stay in their order.
+    /// Held while writing, so that events stay in order.
     turn: async_lock::Mutex<()>,
     backlog: Mutex<Backlog>,
     written: AtomicU64,
@@ -81,14 +80,15 @@ struct Backlog {
     waiting: VecDeque<Arc<Kept>>,
     requests: Load,
     acts: Load,
-    /// How many of the first ones the sink is being given.
+    /// How many of the first events are currently being written.
     in_flight: usize,
-    /// How many events were given up because this sink took none.
+    /// How many events were dropped because this sink did not accept any.
     given_up: u64,
-    /// How many missing events it was told of.
-    told: u64,
-    /// What it is being told of, and up to how many: the same again until it has taken it.
-    telling: Option<(u64, AuditEvent)>,
+    /// How many missing events have been reported to this sink.
+    reported: u64,
+    /// The report being written, and the total that it covers; repeated unchanged until the sink
+    /// has accepted it.
+    report: Option<(u64, AuditEvent)>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,7 +99,7 @@ struct Load {
 
 impl Load {
     fn fits(self, bounds: Bounds) -> bool {
-        bounds.have_room(self.events, self.bytes)
+        bounds.allow(self.events, self.bytes)
     }
 }
 
@@ -118,14 +118,14 @@ impl Backlog {
         self.waiting.push_back(Arc::clone(kept));
     }
 
-    fn leaves(&mut self, kept: &Kept) {
+    fn remove(&mut self, kept: &Kept) {
         let load = self.load(kept);
         load.events -= 1;
         load.bytes -= kept.bytes;
     }
 
-    /// Gives up the oldest requests beyond the bounds, and the oldest acts beyond theirs; never what
-    /// the sink is being given.
+    /// Drops the oldest requests and the oldest operations beyond their bounds, but never events
+    /// that are being written.
     fn bound(&mut self, bounds: Bounds) -> Vec<Arc<Kept>> {
         let mut given_up = Vec::new();
         if self.requests.fits(bounds) && self.acts.fits(bounds.of_acts()) {
@@ -133,10 +133,10 @@ impl Backlog {
         }
         let waiting = std::mem::take(&mut self.waiting);
         for (place, kept) in waiting.into_iter().enumerate() {
-            let of_its_kind = if kept.act { bounds.of_acts() } else { bounds };
-            let goes = place >= self.in_flight && !self.load(&kept).fits(of_its_kind);
-            if goes {
-                self.leaves(&kept);
+            let own_bounds = if kept.act { bounds.of_acts() } else { bounds };
+            let is_dropped = place >= self.in_flight && !self.load(&kept).fits(own_bounds);
+            if is_dropped {
+                self.remove(&kept);
                 self.given_up += 1;
                 given_up.push(kept);
             } else {
@@ -147,7 +147,7 @@ impl Backlog {
     }
 }
 
-/// What a sink is being given is no longer in flight, however that ends.
+/// Resets the number of events being written, however the call ends.
 struct InFlight<'a>(&'a Mutex<Backlog>);
 
 impl Drop for InFlight<'_> {
@@ -170,29 +170,29 @@ impl Outlet {
         &*self.sink
     }
 
-    /// How many events it has not taken yet.
+    /// Returns how many events are waiting.
     pub(super) fn waiting(&self) -> usize {
         self.backlog.lock().waiting.len()
     }
 
-    /// How many events it has taken.
+    /// Returns how many events have been written.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Waits until nobody else writes to it.
+    /// Waits until no other task writes to the sink.
     pub(super) async fn turn(&self) -> async_lock::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
-    /// Adds events to the backlog; returns those that are given up for it.
+    /// Adds events to the backlog; returns those that were dropped in exchange.
     pub(super) fn add(&self, events: &[Arc<Kept>], bounds: Bounds) -> Vec<Arc<Kept>> {
         let mut backlog = self.backlog.lock();
         events.iter().for_each(|kept| backlog.add(kept));
         backlog.bound(bounds)
     }
 
-    /// Writes what waits now, in batches. The caller holds the turn.
+    /// Writes the waiting events in batches. The caller must hold the turn.
     pub(super) async fn write(&self) -> Result<(), AuditError> {
         let mut left = self.waiting();
         while left > 0 {
@@ -211,7 +211,7 @@ impl Outlet {
             drop(in_flight);
             let mut backlog = self.backlog.lock();
             let taken: Vec<_> = backlog.waiting.drain(..batch.len()).collect();
-            taken.iter().for_each(|kept| backlog.leaves(kept));
+            taken.iter().for_each(|kept| backlog.remove(kept));
             self.written
                 .fetch_add(taken.len() as u64, Ordering::Relaxed);
             left = left.saturating_sub(taken.len());
@@ -219,27 +219,27 @@ impl Outlet {
         Ok(())
     }
 
-    /// Tells how many events are missing here, so many of which no sink got, where that was not told
-    /// yet. The caller holds the turn.
-    pub(super) async fn tell_missing(
+    /// Reports how many events are missing in this sink, of which `everywhere` are missing in all
+    /// sinks, unless that was already reported. The caller must hold the turn.
+    pub(super) async fn report_missing(
         &self,
         everywhere: u64,
         event_of: impl FnOnce(u64, u64) -> AuditEvent,
     ) -> Result<(), AuditError> {
         let (missing, event) = {
             let mut backlog = self.backlog.lock();
-            let (missing, told) = (everywhere + backlog.given_up, backlog.told);
-            if backlog.telling.is_none() && missing > told {
-                backlog.telling = Some((missing, event_of(missing, missing - told)));
+            let (missing, reported) = (everywhere + backlog.given_up, backlog.reported);
+            if backlog.report.is_none() && missing > reported {
+                backlog.report = Some((missing, event_of(missing, missing - reported)));
             }
-            match &backlog.telling {
-                Some(telling) => telling.clone(),
+            match &backlog.report {
+                Some(report) => report.clone(),
                 None => return Ok(()),
             }
         };
         self.sink.record(&[event]).await?;
         let mut backlog = self.backlog.lock();
-        (backlog.told, backlog.telling) = (missing, None);
+        (backlog.reported, backlog.report) = (missing, None);
         Ok(())
     }
 }

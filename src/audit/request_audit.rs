@@ -1,7 +1,7 @@
-//! Who watches one request, from its first line to the head of its answer.
+//! Auditing of one request, from its head to the response head.
 //!
-//! A request_audit that is dropped before there is an answer says so: a caller who goes away in time to
-//! be forgotten is not.
+//! A [`RequestAudit`] that is dropped before there is a response records that. A client that
+//! disconnects early therefore still leaves an event.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,22 +17,23 @@ use crate::principal::KeyPrincipal;
 use crate::request::RequestHead;
 use crate::text::floor_char_boundary;
 
-/// The longest method and the longest route that an event shows, in bytes.
+/// Maximum lengths of the method and the route in an event, in bytes.
 const LONGEST_METHOD: usize = 32;
 const LONGEST_ROUTE: usize = 512;
 
-/// What stands in an event in the place of a key that was written where none belongs.
+/// Replaces a key that was sent where no key belongs.
 const REDACTED: &str = "[redacted]";
 
-/// Watches one request for the audit: made by
-/// [`Authenticator::request_audit`](crate::Authenticator::request_audit), told what happens by the adapter.
+/// Records one request for the audit. Created by
+/// [`Authenticator::request_audit`](crate::Authenticator::request_audit) and updated by the
+/// adapter.
 #[must_use = "a request_audit that is dropped reports the request as abandoned"]
 pub struct RequestAudit {
     trail: AuditTrail,
-    noted: Option<Box<PendingEvent>>,
+    pending: Option<Box<PendingEvent>>,
 }
 
-/// What is known of a request, as cheaply as it can be kept.
+/// The known facts of a request, in a form that is cheap to keep.
 pub(super) struct PendingEvent {
     id: EventId,
     at: SystemTime,
@@ -46,14 +47,14 @@ pub(super) struct PendingEvent {
 }
 
 enum Who {
-    Nobody,
+    Unknown,
     Admitted(KeyPrincipal),
-    /// A real key that was refused, and whom it named.
+    /// A real key that was refused, and the user it named.
     Refused(crate::error::Presented),
 }
 
 impl RequestAudit {
-    /// `is_key` tells what must not be shown, wherever a caller has written it.
+    /// `is_key` recognizes strings that must not be shown, wherever the caller put them.
     pub(crate) fn new(
         trail: &AuditTrail,
         head: &dyn RequestHead,
@@ -76,81 +77,81 @@ impl RequestAudit {
             }
             None => Cow::Borrowed(head.path()),
         };
-        let noted = PendingEvent {
+        let pending = PendingEvent {
             id: trail.next_id(),
             at: trail.now(),
             method: shortened(shown(head.method()), LONGEST_METHOD),
             route: shortened(&route, LONGEST_ROUTE),
             request_id,
             client_ip,
-            who: Who::Nobody,
+            who: Who::Unknown,
             outcome: AuditOutcome::Abandoned,
             status: None,
         };
         Self {
             trail: trail.clone(),
-            noted: Some(Box::new(noted)),
+            pending: Some(Box::new(pending)),
         }
     }
 
-    /// The id of the request: the caller's or a made one.
+    /// Returns the request id: the caller's or a generated one.
     #[must_use]
     pub fn request_id(&self) -> Option<&RequestId> {
-        self.noted.as_ref()?.request_id.as_ref()
+        self.pending.as_ref()?.request_id.as_ref()
     }
 
-    /// Somebody was let through.
+    /// Records that the request was admitted.
     pub fn admitted(&mut self, principal: &KeyPrincipal) {
-        if let Some(noted) = &mut self.noted {
-            noted.who = Who::Admitted(principal.clone());
+        if let Some(pending) = &mut self.pending {
+            pending.who = Who::Admitted(principal.clone());
         }
     }
 
-    /// There is an answer, with the error that it was made of, if it was.
+    /// Records the response, with the error that it was rendered from, if any.
     pub fn answered(mut self, status: u16, error: Option<&AuthError>) {
-        if let Some(noted) = &mut self.noted {
-            // A refused gRPC call is answered under 200; what is told is the refusal.
+        if let Some(pending) = &mut self.pending {
+            // A refused gRPC call has HTTP status 200; the event shows the refusal instead.
             let refused = error.filter(|_| status == 200);
-            noted.status = Some(refused.map_or(status, AuthError::status));
-            noted.outcome = error.map_or(AuditOutcome::Ok, |error| {
+            pending.status = Some(refused.map_or(status, AuthError::status));
+            pending.outcome = error.map_or(AuditOutcome::Ok, |error| {
                 AuditOutcome::Refused(error.code())
             });
-            if let (Who::Nobody, Some(presented)) =
-                (&noted.who, error.and_then(AuthError::presented))
+            if let (Who::Unknown, Some(presented)) =
+                (&pending.who, error.and_then(AuthError::presented))
             {
-                noted.who = Who::Refused(presented.clone());
+                pending.who = Who::Refused(presented.clone());
             }
         }
     }
 
-    /// The service failed without an answer.
+    /// Records that the service failed without a response.
     pub fn failed(mut self) {
-        if let Some(noted) = &mut self.noted {
-            noted.outcome = AuditOutcome::Failed;
+        if let Some(pending) = &mut self.pending {
+            pending.outcome = AuditOutcome::Failed;
         }
     }
 }
 
 impl Drop for RequestAudit {
     fn drop(&mut self) {
-        let Some(noted) = self.noted.take() else {
+        let Some(pending) = self.pending.take() else {
             return;
         };
-        let kept = match (noted.outcome, noted.record()) {
-            // Nobody was let through as nobody: there is nothing to tell.
+        let kept = match (pending.outcome, pending.record()) {
+            // An admitted request without a key is not recorded.
             (AuditOutcome::Ok, None) => false,
             (AuditOutcome::Ok, Some(_)) => self.trail.keeps_successes(),
-            // Somebody was let through, and may have changed something: whoever closes connections
-            // early leaves an event each time.
-            (AuditOutcome::Abandoned | AuditOutcome::Failed, Some(_)) if noted.is_admitted() => {
+            // The request was admitted and may have changed something, so it is always recorded,
+            // even for clients that often disconnect early.
+            (AuditOutcome::Abandoned | AuditOutcome::Failed, Some(_)) if pending.is_admitted() => {
                 true
             }
             (_, record) => self
                 .trail
-                .keeps_refusal(record.map(|record| record.id.as_str()), noted.client_ip),
+                .keeps_refusal(record.map(|record| record.id.as_str()), pending.client_ip),
         };
         if kept {
-            self.trail.note(noted);
+            self.trail.note(pending);
         }
     }
 }
@@ -158,18 +159,18 @@ impl Drop for RequestAudit {
 impl PendingEvent {
     fn record(&self) -> Option<&KeyRecord> {
         match &self.who {
-            Who::Nobody => None,
+            Who::Unknown => None,
             Who::Admitted(principal) => Some(principal.record()),
             Who::Refused(presented) => Some(&presented.record),
         }
     }
 
-    /// Whether somebody was let through, however the request ended.
+    /// Returns whether the request was admitted, however it ended.
     fn is_admitted(&self) -> bool {
         matches!(self.who, Who::Admitted(_))
     }
 
-    /// About how much memory its event will take, in bytes.
+    /// Returns the approximate memory size of the event, in bytes.
     pub(super) fn bytes(&self) -> usize {
         const NAME: usize = 48;
         let names = |count: usize| count.min(AuditEvent::MOST_NAMES) * NAME;
@@ -196,7 +197,7 @@ impl PendingEvent {
                 .map(|successor| format!("rotated; its successor is {successor}"));
         }
         match &self.who {
-            Who::Nobody => {}
+            Who::Unknown => {}
             Who::Admitted(principal) => {
                 let actor = principal.actor();
                 event.mode = Some(principal.mode());
@@ -204,7 +205,7 @@ impl PendingEvent {
                 event.name_scopes(principal.scopes().names());
             }
             Who::Refused(presented) => {
-                let (mode, subject) = asked(&presented.record, presented.named.as_ref());
+                let (mode, subject) = requested_actor(&presented.record, presented.named.as_ref());
                 event.mode = Some(mode);
                 event.subject = subject;
                 event.name_scopes(&presented.record.scopes);
@@ -219,8 +220,8 @@ impl PendingEvent {
     }
 }
 
-/// As whom a refused key was to act.
-fn asked(record: &KeyRecord, named: Option<&NamedUser>) -> (ActorMode, Option<Party>) {
+/// Returns the mode and the user as which a refused key was to act.
+fn requested_actor(record: &KeyRecord, named: Option<&NamedUser>) -> (ActorMode, Option<Party>) {
     match named {
         Some(user) => {
             let mode = match user.on_behalf {
@@ -236,7 +237,7 @@ fn asked(record: &KeyRecord, named: Option<&NamedUser>) -> (ActorMode, Option<Pa
     }
 }
 
-/// The text with its percent-encoded bytes decoded, as far as they are characters.
+/// Decodes percent-encoded bytes, replacing invalid UTF-8.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -255,7 +256,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The text, cut at a character's end: at most this many bytes of it.
+/// Truncates a string to at most this many bytes, at a character boundary.
 pub(crate) fn shortened(text: &str, longest: usize) -> String {
     text[..floor_char_boundary(text, longest)].to_owned()
 }

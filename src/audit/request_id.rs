@@ -1,5 +1,4 @@
-//! The id of a request: the caller's, where it can be trusted to be harmless, else one that is
-//! made.
+//! The request id: the caller's if it is safe to record, or else a generated one.
 
 use std::fmt;
 
@@ -7,19 +6,20 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::request::{FieldName, RequestHead, Single};
 
-/// The id of a request, to find its event, its log lines and its answer by.
+/// The id of a request, which links its event, log lines and response.
 ///
-/// 1 to 128 visible ASCII characters. Adapters put it into the extensions of the request and of the
-/// response, where auditing is on.
+/// Has 1 to 128 visible ASCII characters. If auditing is on, adapters add it to the extensions of
+/// the request and of the response.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// The longest that is accepted, in bytes.
+    /// The maximum length, in bytes.
     pub const MAX_LENGTH: usize = 128;
 
-    /// The id that this text is; `None` where it is empty, too long, or has other characters.
+    /// Creates a request id, or returns `None` if the string is empty, too long, or has other
+    /// characters.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let harmless = (1..=Self::MAX_LENGTH).contains(&text.len())
@@ -27,7 +27,7 @@ impl RequestId {
         harmless.then(|| Self(text.to_owned()))
     }
 
-    /// The one in `X-Request-Id`, if the field stands once and is harmless.
+    /// Returns the id in `X-Request-Id`, if the field occurs once and is valid.
     #[must_use]
     pub fn of(head: &dyn RequestHead) -> Option<Self> {
         match head.single(FieldName::RequestId) {
@@ -36,7 +36,7 @@ impl RequestId {
         }
     }
 
-    /// The text.
+    /// Returns the id as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -53,7 +53,7 @@ impl<'de> Deserialize<'de> for RequestId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::new(&text).ok_or_else(|| {
-            serde::de::Error::custom("a request id is 1 to 128 visible ASCII characters")
+            serde::de::Error::custom("a request id must be 1 to 128 visible ASCII characters")
         })
     }
 }

@@ -1,71 +1,73 @@
-//! Asking for a flush: readers ask and may wait, whoever flushes on an interval is woken.
+//! Flush requests: readers request a flush and may wait for it, which wakes the task that flushes
+//! on an interval.
 //!
-//! A reader never flushes itself, so that nothing depends on how long it stays.
+//! A reader never flushes itself, so that nothing depends on how long it is polled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use event_listener::Event;
 
-/// How many flushes were asked for, and up to which of them each sink has ended one that began
-/// later.
+/// The number of flush requests, and for each sink the number of the last request that is covered
+/// by a finished flush, which began after that request.
 #[derive(Debug)]
 pub(super) struct FlushRequests {
-    asked: AtomicU64,
-    /// One for each sink.
+    requested: AtomicU64,
+    /// One counter for each sink.
     ended: Box<[AtomicU64]>,
-    was_asked: Event,
-    has_ended: Event,
+    on_request: Event,
+    on_end: Event,
 }
 
 impl FlushRequests {
     pub(super) fn of(sinks: usize) -> Self {
         Self {
-            asked: AtomicU64::new(0),
+            requested: AtomicU64::new(0),
             ended: (0..sinks).map(|_| AtomicU64::new(0)).collect(),
-            was_asked: Event::new(),
-            has_ended: Event::new(),
+            on_request: Event::new(),
+            on_end: Event::new(),
         }
     }
 
-    /// Asks, and waits until every sink has ended a flush that began after this.
-    pub(super) fn ask(self: Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
-        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        self.was_asked.notify(usize::MAX);
+    /// Requests a flush, and waits until every sink has finished one that began after this call.
+    pub(super) fn request(self: Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
+        let number = self.requested.fetch_add(1, Ordering::SeqCst) + 1;
+        self.on_request.notify(usize::MAX);
         async move {
-            wait_until(&self.has_ended, || self.all_ended() >= number).await;
+            wait_until(&self.on_end, || self.all_ended() >= number).await;
         }
     }
 
-    /// Waits until a flush is asked for that some sink has ended none for.
-    pub(super) async fn asked(&self) {
-        let waits = || self.asked.load(Ordering::SeqCst) > self.all_ended();
-        wait_until(&self.was_asked, waits).await;
+    /// Waits until there is a request for which some sink has not finished a flush.
+    pub(super) async fn requested(&self) {
+        let waits = || self.requested.load(Ordering::SeqCst) > self.all_ended();
+        wait_until(&self.on_request, waits).await;
     }
 
-    /// Waits until more flushes are asked for than so many.
-    pub(super) async fn asked_since(&self, number: u64) {
-        let more = || self.asked.load(Ordering::SeqCst) > number;
-        wait_until(&self.was_asked, more).await;
+    /// Waits until there are more requests than this.
+    pub(super) async fn requested_since(&self, number: u64) {
+        let more = || self.requested.load(Ordering::SeqCst) > number;
+        wait_until(&self.on_request, more).await;
     }
 
-    /// Whether a flush was asked for that this sink has ended none for.
+    /// Returns whether there is a request for which this sink has not finished a flush.
     pub(super) fn is_wanted(&self, sink: usize) -> bool {
-        self.asked.load(Ordering::SeqCst) > self.ended[sink].load(Ordering::SeqCst)
+        self.requested.load(Ordering::SeqCst) > self.ended[sink].load(Ordering::SeqCst)
     }
 
-    /// A flush begins: for all who have asked by now.
+    /// Begins a flush, which covers all requests made so far.
     pub(super) fn begin(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst)
+        self.requested.load(Ordering::SeqCst)
     }
 
-    /// The flush of a sink that began so has ended, well or not.
+    /// Ends a sink's flush, whether or not it succeeded.
     pub(super) fn end(&self, sink: usize, begun: u64) {
         self.ended[sink].fetch_max(begun, Ordering::SeqCst);
-        self.has_ended.notify(usize::MAX);
+        self.on_end.notify(usize::MAX);
     }
 
-    /// Up to which request all sinks have ended a flush; without sinks nobody has to wait.
+    /// Returns the number of the last request for which all sinks have finished a flush. Without
+    /// sinks, there is nothing to wait for.
     fn all_ended(&self) -> u64 {
         let ended = self.ended.iter().map(|ended| ended.load(Ordering::SeqCst));
         ended.min().unwrap_or(u64::MAX)
@@ -75,7 +77,7 @@ impl FlushRequests {
 async fn wait_until(event: &Event, holds: impl Fn() -> bool) {
     while !holds() {
         let listener = event.listen();
-        // It may have happened before anybody listened.
+        // The condition may have become true before the listener was registered.
         if holds() {
             return;
         }

@@ -1,4 +1,4 @@
-//! Where events go, and where they are read again: the traits, and what is asked of a log.
+//! The traits that write and read audit events, and queries of a log.
 
 use std::error::Error;
 use std::fmt;
@@ -10,68 +10,70 @@ use super::{Action, AuditEvent, AuditOutcome};
 use crate::key::{KeyId, TenantId, WorkspaceId};
 use crate::pointer::to_the_pointee;
 
-/// Keeps events. `Arc` and `Box` of a sink are sinks.
+/// Stores audit events. `Arc` and `Box` of a sink are sinks.
 #[async_trait]
 pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
-    /// Keeps these events, in their order. They may be given again after a flush that was broken
-    /// off: one that is kept already (by its id) should not be kept twice.
+    /// Stores these events in order. Events may be passed again after an interrupted flush; an
+    /// event whose id is already stored should not be stored twice.
     ///
     /// # Errors
-    /// Where they could not be kept: they are given again with the next flush.
+    /// Returns an error if the events could not be stored; they are passed again by the next flush.
     async fn record(&self, events: &[AuditEvent]) -> Result<(), AuditError>;
 
-    /// Forgets the events of before an instant, by the time that they tell; returns how many. A sink
-    /// that cannot, such as a chain of lines, forgets none: that is the default.
+    /// Deletes the events whose own time is before an instant, and returns their number. The
+    /// default, for sinks that cannot delete (such as a chain of lines), deletes none.
     ///
     /// # Errors
-    /// Where the log gives no answer. Some may be forgotten already; the next call goes on.
+    /// Returns an error if the log does not respond. Some events may already be deleted; the next
+    /// call continues.
     async fn forget_before(&self, at: SystemTime) -> Result<u64, AuditError> {
         let _ = at;
         Ok(0)
     }
 }
 
-/// Reads what a sink has kept. `Arc` and `Box` of a reader are readers.
+/// Reads stored events. `Arc` and `Box` of a reader are readers.
 #[async_trait]
 pub trait AuditReader: fmt::Debug + Send + Sync + 'static {
-    /// A page of events, the last kept first. The log looks at [`EventQuery::MOST_SCANNED`] events at
-    /// most: where a filter lets too few of them through, the page is short, even empty, and has a
-    /// [`next`](EventPage::next). A row that cannot be read is left out and named
-    /// ([`EventPage::corrupt`]); with a tenant, only where it is known to be this tenant's.
+    /// Returns a page of events, last stored first. Examines at most [`EventQuery::MOST_SCANNED`]
+    /// events: if a filter accepts too few of them, the page is short or even empty, and has a
+    /// [`next`](EventPage::next). Unreadable rows are omitted and named in [`EventPage::corrupt`];
+    /// if the query names a tenant, only rows that are known to belong to it are named.
     ///
     /// # Errors
-    /// Where the log gives no answer.
+    /// Returns an error if the log does not respond.
     async fn events(&self, query: &EventQuery) -> Result<EventPage, AuditError>;
 }
 
-/// Which events, and which page of them.
+/// A filter for events, and a position within the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventQuery {
-    /// Of this tenant only; of all, and of none, if absent.
+    /// Only events of this tenant; `None` for all events, including those without a tenant.
     pub tenant: Option<TenantId>,
-    /// Without those about workspace-scoped keys that reach any workspace but these; with all if
-    /// absent.
+    /// Excludes events about workspace-scoped keys that reach a workspace outside this list; `None`
+    /// excludes no event.
     pub within_workspaces: Option<Vec<WorkspaceId>>,
-    /// About this key only.
+    /// Only events about this key.
     pub key_id: Option<KeyId>,
-    /// In which somebody of this name took part ([`AuditEvent::involves`]).
+    /// Only events with a party that has this id, e-mail address or name
+    /// ([`AuditEvent::involves`]).
     pub actor: Option<String>,
-    /// With this outcome only.
+    /// Only events with this outcome.
     pub outcome: Option<AuditOutcome>,
-    /// Of this action only.
+    /// Only events of this action.
     pub action: Option<Action>,
-    /// At most this many, 1 to 500.
+    /// The maximum number of events, 1 to 500.
     pub limit: usize,
-    /// Kept before this place only: [`EventPage::next`] of the page before.
+    /// Only events stored before this position: [`EventPage::next`] of the preceding page.
     pub before: Option<u64>,
 }
 
 impl EventQuery {
-    /// The most events that a log looks at for one page.
+    /// The maximum number of events that a log examines for one page.
     pub const MOST_SCANNED: usize = 10_000;
 
-    /// The first page of all events, 50 of them.
+    /// Creates a query for the first page of all events, with a limit of 50.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -86,14 +88,14 @@ impl EventQuery {
         }
     }
 
-    /// Whether an event belongs into the list. Where a log cannot ask its database, it asks this.
+    /// Returns whether an event matches the filter. For logs that cannot filter in their database.
     #[must_use]
     pub fn selects(&self, event: &AuditEvent) -> bool {
         self.tenant
             .as_ref()
             .is_none_or(|tenant| event.tenant_id.as_ref() == Some(tenant))
             && self.within_workspaces.as_ref().is_none_or(|own| {
-                // Where not all are named, nobody can tell whether they are within these.
+                // If the event does not name all workspaces, the others may be outside the list.
                 event.workspaces.as_ref().is_none_or(|reached| {
                     event.more_workspaces == 0 && reached.iter().all(|id| own.contains(id))
                 })
@@ -118,18 +120,19 @@ impl Default for EventQuery {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventPage {
-    /// The events, the last kept first.
+    /// The events, last stored first.
     pub items: Vec<AuditEvent>,
-    /// Where the next page starts, if there is one. A page may be shorter than asked for, or empty,
-    /// and still have a next: a log looks through so many events at once and no more.
+    /// The position of the next page, if there is one. A page may be shorter than the limit, or
+    /// empty, and still have a next one, because a log examines only a limited number of events per
+    /// page.
     pub next: Option<u64>,
-    /// The rows in this part of the log that cannot be read and were left out: table, row and
-    /// column, never what stands there. They count towards the limit.
+    /// Names of unreadable rows that were omitted from this part of the log: table, row and column,
+    /// never the content. They count towards the limit.
     pub corrupt: Vec<String>,
 }
 
 impl EventPage {
-    /// A page of events, all of which could be read.
+    /// Creates a page without unreadable rows.
     #[must_use]
     pub fn new(items: Vec<AuditEvent>, next: Option<u64>) -> Self {
         let corrupt = Vec::new();
@@ -141,13 +144,13 @@ impl EventPage {
     }
 }
 
-/// Events could not be kept or read.
+/// Error returned when events could not be stored or read.
 #[derive(Debug, thiserror::Error)]
-#[error("the audit log gave no answer")]
+#[error("the audit log is unavailable")]
 pub struct AuditError(#[source] Box<dyn Error + Send + Sync>);
 
 impl AuditError {
-    /// No answer, and why.
+    /// Creates an error with its cause.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(source.into())
     }

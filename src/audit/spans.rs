@@ -1,18 +1,18 @@
-//! Events as log lines (feature `tracing`).
+//! Audit events as log lines (feature `tracing`).
 
 use async_trait::async_trait;
 
 use super::{AuditError, AuditEvent, AuditOutcome, AuditSink};
 
-/// Writes each event as one `tracing` event with target `portunus::audit`: at level `WARN` where
-/// something was refused or lost, else `INFO`. Nothing that a caller chose freely is in the
-/// message; it is in fields.
+/// An audit sink that writes each event as one `tracing` event with target `portunus::audit`, at
+/// level `WARN` for refusals and losses and `INFO` otherwise. Text chosen by a caller is only in
+/// fields, never in the message.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct TracingAudit;
 
 impl TracingAudit {
-    /// The sink.
+    /// Creates the sink.
     #[must_use]
     pub const fn new() -> Self {
         Self

@@ -1,9 +1,9 @@
-//! How many refusals of one source are kept: a source that is refused again and again must not push
-//! everything else out of the audit.
+//! Throttling of refusals per source, so that a source that is refused repeatedly does not displace
+//! all other audit events.
 //!
-//! Keys and clients are counted apart, so that a flood of clients hides no key. IPv6 clients are
-//! counted by /64, clients without an address together. Memory is bounded: where it is full,
-//! newcomers share one count.
+//! Keys and clients are counted separately, so that a flood of clients hides no key. IPv6 clients
+//! are counted by /64, and clients without an address together. Memory is bounded: if it is full,
+//! new sources share one count.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::clock::Clock;
 use crate::limit::{BucketId, Decision, LimitBucket, LimitRequest, LocalLimiter};
 use crate::quota::Quotas;
 
-/// No more sources of one kind are told apart at once.
+/// The maximum number of sources of one kind that are counted separately.
 const MOST_SOURCES: usize = 50_000;
 
 pub(super) struct Throttle {
     keys: LocalLimiter,
     clients: LocalLimiter,
-    /// The counts of all who come while there is no room: of keys, and of clients.
-    newcomers: LocalLimiter,
+    /// Shared counts for new sources while the table is full: one for keys, one for clients.
+    overflow: LocalLimiter,
     quotas: Quotas,
 }
 
@@ -34,13 +34,13 @@ impl Throttle {
         Self {
             keys: of(MOST_SOURCES),
             clients: of(MOST_SOURCES),
-            newcomers: of(2),
+            overflow: of(2),
             quotas,
         }
     }
 
-    /// Counts a refusal, of the key or operator where one is known, else of the client; whether it is
-    /// one of those that are kept.
+    /// Counts a refusal against the key or operator if known, or else against the client. Returns
+    /// whether to record it.
     pub(super) fn admits(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
         match known {
             Some(name) => self.count(&self.keys, name, "keys"),
@@ -53,12 +53,12 @@ impl Throttle {
             let bucket = LimitBucket::new(BucketId::Custom(name), &self.quotas);
             limiter.decide(&LimitRequest::new(&[bucket], 1))
         };
-        let decided = within(sources, name).or_else(|_| within(&self.newcomers, all));
+        let decided = within(sources, name).or_else(|_| within(&self.overflow, all));
         decided.as_ref().is_ok_and(Decision::is_admitted)
     }
 }
 
-/// A client's address, or the /64 that it is in.
+/// Returns a client's IPv4 address or IPv6 /64 as a string.
 fn name_of(client: Option<IpAddr>) -> String {
     match client.map(|ip| ip.to_canonical()) {
         None => "unknown".to_owned(),

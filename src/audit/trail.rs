@@ -1,10 +1,9 @@
-//! From requests to sinks: a bounded queue that nobody waits for, and a flush that writes it out in
-//! order.
+//! The audit trail: a bounded queue that never blocks, and a flush that writes it out in order.
 //!
-//! A request notes its event by one push into a lock-free queue. Acts of management are few and
-//! kept before all requests. Where the queue is full, by number or by size, or one source is refused
-//! again and again, events are left out, counted, and the next flush says how many. Each sink has a
-//! [backlog](Outlet) of its own: one that hangs or fails stops no other.
+//! A request records its event by one push into a lock-free queue. Management operations are few
+//! and take precedence over requests. If the queue is full, by number or by size, or if one source
+//! is refused repeatedly, events are omitted and counted, and the next flush records their number.
+//! Each sink has its own [backlog](Outlet): a sink that hangs or fails does not stop the others.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,7 +26,7 @@ use crate::clock::{Clock, SystemClock, within};
 use crate::quota::{Quota, Quotas};
 use crate::telemetry;
 
-/// Takes events without waiting, and brings them to the sinks. Cloning shares the queue.
+/// Accepts events without waiting and passes them to the sinks. Clones share the queue.
 #[derive(Clone)]
 pub struct AuditTrail {
     shared: Arc<Shared>,
@@ -35,26 +34,28 @@ pub struct AuditTrail {
 
 struct Shared {
     queue: ArrayQueue<Waiting>,
-    /// How many bytes the events of the queue will take.
+    /// The size of the queued events, in bytes.
     queued_bytes: AtomicUsize,
     bounds: Bounds,
-    /// Acts of management for which the queue had no place.
+    /// Management operations that did not fit into the queue.
     overflow: Mutex<Overflow>,
     outlets: Box<[Outlet]>,
-    /// Held while events are moved from the queue to the sinks, so that they stay in their order.
+    /// Held while events are moved from the queue to the sinks, so that they stay in order.
     taking: Mutex<()>,
     successes: bool,
     failures: Option<Quotas>,
     timed: OnceLock<Timed>,
     ids: Ids,
     requests: Arc<FlushRequests>,
-    /// Events for which the queue had no place, and those that some sink took none of for too long.
+    /// Events that did not fit into the queue. `given_up` counts those that some sink failed to
+    /// accept for too long.
     dropped: AtomicU64,
     given_up: AtomicU64,
     throttled: AtomicU64,
 }
 
-/// What depends on the clock: the service's, or the system's for a trail without a service.
+/// The parts that depend on the clock: the service's, or the system's for a trail without a
+/// service.
 struct Timed {
     clock: Arc<dyn Clock>,
     throttle: Option<Throttle>,
@@ -68,7 +69,7 @@ struct Overflow {
 
 enum Waiting {
     Request(Box<PendingEvent>),
-    /// A call of management that came to no act.
+    /// A management call that did not result in an operation.
     Refusal(Box<AuditEvent>),
     Act(Box<AuditEvent>),
 }
@@ -76,13 +77,13 @@ enum Waiting {
 impl Waiting {
     fn bytes(&self) -> usize {
         match self {
-            Self::Request(noted) => noted.bytes(),
+            Self::Request(pending) => pending.bytes(),
             Self::Refusal(event) | Self::Act(event) => event.bytes(),
         }
     }
 }
 
-/// Describes an [`AuditTrail`].
+/// Builder for [`AuditTrail`].
 #[must_use = "a builder does nothing until build()"]
 pub struct AuditTrailBuilder {
     sinks: Vec<Arc<dyn AuditSink>>,
@@ -92,7 +93,7 @@ pub struct AuditTrailBuilder {
 }
 
 impl AuditTrail {
-    /// A trail to these sinks: each gets every event.
+    /// Creates a trail that writes every event to each of these sinks.
     #[must_use]
     pub fn new<S: AuditSink>(sinks: impl IntoIterator<Item = S>) -> Self {
         sinks
@@ -101,7 +102,7 @@ impl AuditTrail {
             .build()
     }
 
-    /// Describes a trail.
+    /// Returns a builder.
     pub fn builder() -> AuditTrailBuilder {
         AuditTrailBuilder {
             sinks: Vec::new(),
@@ -116,34 +117,34 @@ impl AuditTrail {
         }
     }
 
-    /// Takes the time from a service's clock, unless another service gave its own before.
+    /// Sets the clock, unless another service has already set its own.
     pub(crate) fn keep_time(&self, clock: &Arc<dyn Clock>) {
         self.shared
             .timed
             .get_or_init(|| self.shared.by(Arc::clone(clock)));
     }
 
-    /// Writes what was noted so far to all sinks at once, and waits until each has taken it: also
-    /// what another flush has begun. It waits for as long as the slowest sink takes. Dropping the
-    /// future loses no event.
+    /// Writes all events recorded so far to all sinks concurrently, and waits until each sink has
+    /// accepted them, including those of a flush that is already running. This takes as long as the
+    /// slowest sink. Dropping the future loses no event.
     ///
     /// # Errors
-    /// The first sink's that could not keep its events; they are given to it again with the next
-    /// flush, up to the trail's bounds. The other sinks have theirs.
+    /// Returns the error of the first sink that failed. Its events are passed to it again by the
+    /// next flush, up to the trail's bounds. The other sinks have theirs.
     pub async fn flush(&self) -> Result<(), AuditError> {
         let sinks = (0..self.sinks()).map(|sink| self.shared.flush(sink));
         join_all(sinks).await.into_iter().collect()
     }
 
-    /// How many sinks there are.
+    /// Returns the number of sinks.
     pub(crate) fn sinks(&self) -> usize {
         self.shared.outlets.len()
     }
 
-    /// Writes what was noted so far to one sink, and gives it this long.
+    /// Writes all events recorded so far to one sink, within a time limit.
     ///
     /// # Errors
-    /// The sink's; `None` where the time was over.
+    /// Returns the sink's error, or `None` if the time was up.
     pub(crate) async fn flush_sink(
         &self,
         sink: usize,
@@ -151,12 +152,12 @@ impl AuditTrail {
     ) -> Result<(), Option<AuditError>> {
         let begun = self.shared.requests.begin();
         let flushed = within(limit, self.shared.flush(sink)).await;
-        // Also one that was given up has ended: whoever asked for it need not wait longer.
+        // A flush that was abandoned has also ended: its requesters need not wait longer.
         self.shared.requests.end(sink, begun);
         flushed.ok_or(None)?.map_err(Some)
     }
 
-    /// Has a sink forget its events of before an instant; returns how many.
+    /// Deletes a sink's events from before an instant, and returns their number.
     pub(crate) async fn forget_before(
         &self,
         sink: usize,
@@ -165,50 +166,47 @@ impl AuditTrail {
         self.shared.outlets[sink].sink().forget_before(at).await
     }
 
-    /// Whether a flush was asked for that this sink has not ended.
+    /// Returns whether there is a flush request that this sink has not completed.
     pub(crate) fn is_flush_wanted(&self, sink: usize) -> bool {
         self.shared.requests.is_wanted(sink)
     }
 
-    /// How many flushes were asked for so far.
+    /// Returns how many flushes have been requested so far.
     pub(crate) fn flushes_requested(&self) -> u64 {
         self.shared.requests.begin()
     }
 
-    /// Waits until more flushes were asked for than so many.
+    /// Waits until more flushes than this have been requested.
     pub(crate) async fn flush_requested_since(&self, requests: u64) {
-        self.shared.requests.asked_since(requests).await;
+        self.shared.requests.requested_since(requests).await;
     }
 
-    /// Asks whoever flushes this trail to do it now, and waits until such a flush has ended, well
-    /// or not; at once where nothing waits to be written. It has been asked for when this returns.
-    /// Dropping the future ends the waiting and nothing else.
-    ///
-    /// It waits for as long as a sink takes: set a limit.
+    /// Requests a flush from the task that flushes this trail, and waits until the flush has ended,
+    /// whether or not it succeeded. Completes immediately if no event is waiting. The request is
+    /// made before this method returns; dropping the future only ends the wait, which takes as long
+    /// as the sinks do: use a timeout.
     pub fn request_flush(&self) -> impl Future<Output = ()> + Send + use<> {
-        let asked =
-            (!self.shared.all_is_written()).then(|| Arc::clone(&self.shared.requests).ask());
+        let request =
+            (!self.shared.all_is_written()).then(|| Arc::clone(&self.shared.requests).request());
         async move {
-            if let Some(asked) = asked {
-                asked.await;
+            if let Some(request) = request {
+                request.await;
             }
         }
     }
 
-    /// Waits until somebody [asks](Self::request_flush) for a flush: for the task that flushes on an
-    /// interval, beside its timer.
+    /// Waits for a [request](Self::request_flush). For the task that flushes on an interval.
     pub async fn flush_requested(&self) {
-        self.shared.requests.asked().await;
+        self.shared.requests.requested().await;
     }
 
-    /// How many events were lost because the queue was full or a sink took none for too long.
+    /// Returns how many events were lost because the queue was full or a sink failed for too long.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.dropped_by_the_queue() + self.shared.given_up.load(Ordering::Relaxed)
     }
 
-    /// How many events some sink has not taken yet: after the last flush, before the process ends,
-    /// those that are lost.
+    /// Returns how many events some sink has not accepted yet: those lost if the process exits.
     #[must_use]
     pub fn pending(&self) -> usize {
         let _taking = self.shared.taking.lock();
@@ -216,24 +214,24 @@ impl AuditTrail {
         kept.unwrap_or(0) + self.shared.queue.len() + self.shared.overflow.lock().acts.len()
     }
 
-    /// How many events were written so far: to the sink that has taken the most.
+    /// Returns how many events have been written so far, to the sink that has accepted the most.
     pub(crate) fn written(&self) -> u64 {
         let written = self.shared.outlets.iter().map(Outlet::written);
         written.max().unwrap_or(0)
     }
 
-    /// How many refusals were left out because their source had been refused too often.
+    /// Returns how many refusals were omitted because their source was refused too often.
     #[must_use]
     pub fn throttled(&self) -> u64 {
         self.shared.throttled.load(Ordering::Relaxed)
     }
 
-    /// An event of now, to be filled in and noted.
+    /// Creates an event with the current time, to be filled in and recorded.
     pub(crate) fn event(&self, action: Action, outcome: AuditOutcome) -> AuditEvent {
         AuditEvent::new(self.next_id(), self.now(), action, outcome)
     }
 
-    /// Keeps an act of management, before all requests that wait.
+    /// Records a management operation. It takes precedence over all waiting requests.
     pub(crate) fn note_act(&self, event: AuditEvent) {
         if self.sinks() == 0 {
             return;
@@ -242,37 +240,37 @@ impl AuditTrail {
             let mut overflow = self.shared.overflow.lock();
             let bytes = event.bytes();
             let bounds = self.shared.bounds.of_acts();
-            if bounds.have_room(overflow.acts.len() + 1, overflow.bytes + bytes) {
+            if bounds.allow(overflow.acts.len() + 1, overflow.bytes + bytes) {
                 overflow.bytes += bytes;
                 overflow.acts.push_back(*event);
             } else {
-                self.shared.drops_one();
+                self.shared.count_dropped();
             }
         }
     }
 
-    /// Keeps a call of management that came to no act, unless there is no place for it or its source
-    /// failed too often: the operator of this name, else the client.
+    /// Records a management call that was refused or failed without an operation, unless the queue
+    /// is full or its source failed too often: the operator if known, or else the client.
     pub(crate) fn note_refusal(&self, operator: Option<&str>, event: AuditEvent) {
         if self.sinks() > 0 && self.keeps_refusal(operator, event.client_ip) {
             self.push(Waiting::Refusal(Box::new(event)));
         }
     }
 
-    pub(super) fn note(&self, noted: Box<PendingEvent>) {
+    pub(super) fn note(&self, pending: Box<PendingEvent>) {
         if self.sinks() > 0 {
-            self.push(Waiting::Request(noted));
+            self.push(Waiting::Request(pending));
         }
     }
 
     fn push(&self, waiting: Waiting) {
         if self.shared.push(waiting).is_err() {
-            self.shared.drops_one();
+            self.shared.count_dropped();
         }
     }
 
-    /// Whether a refusal of this source is to be kept: of the key or the operator where one is
-    /// known, else of the client.
+    /// Returns whether to record a refusal of this source: the key or operator if known, or else
+    /// the client.
     pub(super) fn keeps_refusal(&self, known: Option<&str>, client: Option<IpAddr>) -> bool {
         let throttle = self.shared.timed().throttle.as_ref();
         let kept = throttle.is_none_or(|throttle| throttle.admits(known, client));
@@ -300,7 +298,7 @@ impl AuditTrail {
     }
 }
 
-/// As every sink can keep it.
+/// Truncates to milliseconds, which every sink can store.
 fn to_the_millisecond(at: SystemTime) -> SystemTime {
     let since = at
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -310,16 +308,16 @@ fn to_the_millisecond(at: SystemTime) -> SystemTime {
 }
 
 impl Shared {
-    /// Whether the sinks have taken everything that was noted before this call.
+    /// Returns whether the sinks have accepted everything that was recorded before this call.
     fn all_is_written(&self) -> bool {
-        // Whoever holds it moves events from the queue to the sinks.
+        // This waits for a thread that is moving events from the queue to the sinks.
         let _taking = self.taking.lock();
         self.queue.is_empty()
             && self.overflow.lock().acts.is_empty()
             && self.outlets.iter().all(|outlet| outlet.waiting() == 0)
     }
 
-    /// Puts an event into the queue, or gives it back where there is no room for it.
+    /// Adds an event to the queue, or returns it if it does not fit.
     fn push(&self, event: Waiting) -> Result<(), Waiting> {
         let bytes = event.bytes();
         let before = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -340,19 +338,19 @@ impl Shared {
         Some(event)
     }
 
-    fn drops_one(&self) {
+    fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
         telemetry::audit_left_out("queue_full", 1);
     }
 
-    /// Moves what waits in the queue to what each sink has yet to take.
+    /// Moves the queued events to the backlogs of the sinks.
     fn take(&self) {
         let _taking = self.taking.lock();
         let mut fresh = Vec::new();
-        // Not until it is empty: whoever flushes must not work for ever for those who fill it.
+        // Bounded, so that a flush does not run forever while events keep arriving.
         for _ in 0..self.queue.capacity() {
             match self.pop() {
-                Some(Waiting::Request(noted)) => fresh.push(Kept::request(noted.into_event())),
+                Some(Waiting::Request(pending)) => fresh.push(Kept::request(pending.into_event())),
                 Some(Waiting::Refusal(event)) => fresh.push(Kept::request(*event)),
                 Some(Waiting::Act(event)) => fresh.push(Kept::act(*event)),
                 None => break,
@@ -364,14 +362,14 @@ impl Shared {
         for outlet in &self.outlets {
             for given_up in outlet.add(&fresh, self.bounds) {
                 telemetry::audit_left_out("sink_failed", 1);
-                if given_up.is_given_up() {
+                if given_up.mark_lost() {
                     self.given_up.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    /// Writes to one sink what it has not taken yet, and how much is missing there.
+    /// Writes a sink's backlog, and a report of the events that it is missing.
     async fn flush(&self, sink: usize) -> Result<(), AuditError> {
         let outlet = &self.outlets[sink];
         let turn = outlet.turn().await;
@@ -385,23 +383,23 @@ impl Shared {
 
     async fn write(&self, outlet: &Outlet) -> Result<(), AuditError> {
         outlet.write().await?;
-        // What other sinks were not given is not missing here.
+        // Events that only other sinks did not get are not missing here.
         let full = self.dropped_by_the_queue();
         let throttled = self.throttled.load(Ordering::Relaxed);
-        let of_lost = |missing: u64, untold: u64| {
+        let report = |missing: u64, unreported: u64| {
             let (id, at) = (
                 self.ids.next(),
                 to_the_millisecond(self.timed().clock.now()),
             );
             let mut event = AuditEvent::new(id, at, Action::EventsLost, AuditOutcome::Ok);
-            event.count = Some(untold);
+            event.count = Some(unreported);
             let dropped = missing - throttled;
             event.detail = Some(format!(
                 "since the start: {dropped} dropped, {throttled} throttled"
             ));
             event
         };
-        outlet.tell_missing(full + throttled, of_lost).await
+        outlet.report_missing(full + throttled, report).await
     }
 
     fn timed(&self) -> &Timed {
@@ -433,40 +431,42 @@ impl fmt::Debug for AuditTrail {
 }
 
 impl AuditTrailBuilder {
-    /// One more sink: it gets every event, and its failures keep no other sink from its own.
+    /// Adds a sink. It gets every event, and its failures do not affect other sinks.
     pub fn sink(mut self, sink: impl AuditSink) -> Self {
         self.sinks.push(Arc::new(sink));
         self
     }
 
-    /// How many events may wait for a flush, at least one; 16 384 unless set. Acts of management
-    /// have room for as many besides, and for 1024 at least.
+    /// Sets how many events may wait for a flush, at least one. Defaults to 16 384. As many
+    /// management operations, and at least 1024, may wait in addition.
     pub fn capacity(mut self, events: usize) -> Self {
         self.bounds.events = events.max(1);
         self
     }
 
-    /// How many bytes the events may take that wait for a flush, and those that wait for one sink;
-    /// 64 MiB each unless set, and as many for acts of management. An event takes less than 12 KiB.
+    /// Sets the maximum size, in bytes, of the events that wait for a flush, and of those that wait
+    /// for one sink. Defaults to 64 MiB each. The same limit, at least 1 MiB, applies separately
+    /// to management operations. An event takes less than 12 KiB.
     pub fn bytes(mut self, most: usize) -> Self {
         self.bounds.bytes = most;
         self
     }
 
-    /// Whether requests that were let through are noted; they are unless set.
-    pub fn successes(mut self, noted: bool) -> Self {
-        self.successes = noted;
+    /// Sets whether admitted requests are recorded. Defaults to `true`.
+    pub fn successes(mut self, recorded: bool) -> Self {
+        self.successes = recorded;
         self
     }
 
-    /// How many refusals of one source (a key or an operator, else a client's address, IPv6 by /64)
-    /// are noted; 100 a minute unless set, `None` for all. What was let through is never left out.
+    /// Sets how many refusals of one source are recorded: of a key or an operator, or else of a
+    /// client address (IPv6 by /64). Defaults to 100 per minute; `None` records all. Admitted
+    /// requests are never omitted.
     pub fn failures_per_source(mut self, quotas: Option<Quotas>) -> Self {
         self.failures = quotas;
         self
     }
 
-    /// The trail.
+    /// Builds the trail.
     #[must_use]
     pub fn build(self) -> AuditTrail {
         let sinks = self.sinks.len();
