@@ -1,5 +1,4 @@
-//! What a key is: the shapes that parse and those that do not, how keys are made, and what may be
-//! seen of them.
+//! Keys: valid and invalid formats, generation, and what may be displayed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
@@ -28,7 +27,7 @@ fn plain() -> KeyFormatBuilder {
         .random(Alphabet::BASE62, 32)
 }
 
-/// GitHub's published layout: `ghp_`, 30 base62 characters, six of checksum.
+/// GitHub's published layout: `ghp_`, 30 base62 characters and six checksum characters.
 fn github() -> KeyFormat {
     KeyFormat::builder("ghp_")
         .random(Alphabet::BASE62, 30)
@@ -70,7 +69,7 @@ fn a_format_without_tokens_reads_neither_environment_nor_kind() {
 }
 
 #[test]
-fn what_differs_in_one_part_has_the_wrong_shape() {
+fn a_key_that_differs_in_one_part_has_the_wrong_format() {
     let format = plain().build().unwrap();
     for wrong in [
         "".to_owned(),
@@ -162,7 +161,7 @@ proptest! {
 
 // ---- the checksum ----
 
-/// CRC-32 of IEEE 802.3, a bit at a time.
+/// CRC-32 of IEEE 802.3, one bit at a time.
 fn slow_crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -177,7 +176,7 @@ fn slow_crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// Six base62 digits, by counting down the powers of 62.
+/// Six base62 digits, computed by descending powers of 62.
 fn slow_base62(value: u32) -> String {
     let mut left = u64::from(value);
     let mut text = String::new();
@@ -191,7 +190,7 @@ fn slow_base62(value: u32) -> String {
 }
 
 #[test]
-fn the_slow_model_knows_the_published_check_value() {
+fn the_slow_model_yields_the_published_check_value() {
     assert_eq!(slow_crc32(b"123456789"), 0xCBF4_3926);
     assert_eq!(slow_base62(0), "000000");
     assert_eq!(slow_base62(61), "00000z");
@@ -233,7 +232,7 @@ proptest! {
 }
 
 #[test]
-fn a_wrong_length_is_a_matter_of_shape_whatever_the_checksum() {
+fn a_wrong_length_is_a_wrong_format_with_any_checksum() {
     let random = &BASE62[..29];
     let key = format!("ghp_{random}{}", slow_base62(slow_crc32(random.as_bytes())));
     assert_eq!(github().parse(&key).unwrap_err(), FormatMismatch::Shape);
@@ -334,7 +333,7 @@ fn the_weakest_format_that_is_allowed_has_128_bits() {
 }
 
 #[test]
-fn tokens_that_cannot_be_told_apart_are_refused() {
+fn ambiguous_tokens_are_refused() {
     let live = || environment("live");
     let cases = [
         KeyFormat::builder("")
@@ -419,7 +418,7 @@ fn an_environment_is_1_to_32_lower_case_letters_digits_and_hyphens() {
 // ---- generating ----
 
 #[test]
-fn a_generated_key_parses_as_what_was_asked_for() {
+fn a_generated_key_parses_to_the_requested_parts() {
     let format = plain().checksum(Checksum::Crc32Base62).build().unwrap();
     for env in ["live", "test"] {
         for kind in [KeyKind::App, KeyKind::User] {
@@ -437,7 +436,7 @@ fn a_generated_key_parses_as_what_was_asked_for() {
 }
 
 #[test]
-fn a_place_without_a_token_for_what_was_asked_cannot_be_generated() {
+fn a_key_without_a_token_for_the_requested_part_cannot_be_generated() {
     let format = plain().build().unwrap();
     let live = environment("live");
     assert!(format.generate(None, Some(KeyKind::App)).is_err());
@@ -455,7 +454,7 @@ fn a_place_without_a_token_for_what_was_asked_cannot_be_generated() {
 }
 
 #[test]
-fn what_a_format_allows_is_what_it_can_write() {
+fn a_format_allows_exactly_what_it_can_generate() {
     let format = plain().build().unwrap();
     assert!(
         format.allows_environment(&environment("live"))
@@ -486,7 +485,7 @@ fn no_two_generated_keys_are_equal() {
     assert_eq!(keys.len(), 5000);
 }
 
-/// The chi-square statistic of many generated characters against "each is equally likely".
+/// The chi-square statistic of many generated characters against a uniform distribution.
 fn chi_square(alphabet: Alphabet, size: usize, length: usize, keys: usize) -> f64 {
     let format = KeyFormat::builder("")
         .random(alphabet, length)
@@ -509,20 +508,20 @@ fn chi_square(alphabet: Alphabet, size: usize, length: usize, keys: usize) -> f6
 
 #[test]
 fn every_character_of_base62_is_equally_likely() {
-    // 61 degrees of freedom: 61 ± 11. Folding a byte modulo 62 would give about 480.
+    // 61 degrees of freedom: 61 ± 11. Taking a byte modulo 62 would give about 480.
     let chi = chi_square(Alphabet::BASE62, 62, 32, 2000);
     assert!(chi < 150.0, "{chi}");
 }
 
 #[test]
 fn every_character_of_an_odd_alphabet_is_equally_likely() {
-    // 2 degrees of freedom. Folding two bits modulo three would give one character half of all
-    // places.
+    // 2 degrees of freedom. Taking two bits modulo three would give one character half of the
+    // positions.
     let chi = chi_square(Alphabet::new("xyz").unwrap(), 3, 100, 600);
     assert!(chi < 40.0, "{chi}");
 }
 
-// ---- what may be seen ----
+// ---- display ----
 
 #[test]
 fn a_plaintext_key_prints_redacted() {
@@ -536,7 +535,7 @@ fn a_plaintext_key_prints_redacted() {
 }
 
 #[test]
-fn a_mask_keeps_what_stands_before_the_random_part_and_the_last_four_characters() {
+fn a_mask_keeps_the_prefix_and_the_last_four_characters() {
     let format = plain().checksum(Checksum::Crc32Base62).build().unwrap();
     let key = format
         .generate(Some(&environment("live")), Some(KeyKind::User))
@@ -550,7 +549,7 @@ fn a_mask_keeps_what_stands_before_the_random_part_and_the_last_four_characters(
 }
 
 #[test]
-fn a_mask_by_a_foreign_format_shows_the_last_four_characters_only() {
+fn a_mask_by_another_format_shows_only_the_last_four_characters() {
     let key = github().generate(None, None).unwrap();
     let mask = plain().build().unwrap().mask(&key);
     let text = key.reveal();
@@ -627,13 +626,13 @@ fn a_scheme_is_read_back_from_its_name_and_nothing_else_is() {
 fn a_short_pepper_is_refused() {
     assert_eq!(
         Pepper::new(1, &[7; 31]).unwrap_err().to_string(),
-        "a pepper is 32 bytes or more from a random source; this one has 31"
+        "a pepper must be at least 32 random bytes; this one has 31"
     );
     assert!(Pepper::new(1, &[7; 32]).is_ok());
 }
 
 #[test]
-fn a_pepper_version_stands_once_and_eight_schemes_are_the_most() {
+fn pepper_versions_are_unique_and_at_most_eight_schemes_are_allowed() {
     let pepper =
         |version: u32| Pepper::new(version, &[u8::try_from(version).unwrap(); 32]).unwrap();
     let twice = KeyHasher::hmac_sha256(pepper(1)).accept_pepper(pepper(1));
@@ -698,7 +697,7 @@ fn record() -> KeyRecord {
 }
 
 #[test]
-fn the_status_tells_what_is_final_first() {
+fn the_status_reports_final_states_first() {
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     type Change = fn(&mut KeyRecord);
     let cases: [(&str, Change, KeyStatus); 9] = [
@@ -784,7 +783,7 @@ fn a_record_survives_a_round_trip_through_json() {
 }
 
 #[test]
-fn what_cannot_be_read_never_becomes_a_record() {
+fn corrupt_data_never_becomes_a_record() {
     let whole = serde_json::to_value(record()).unwrap();
     for (field, garbage) in [
         ("expires_at", serde_json::json!("tomorrow")),
@@ -873,7 +872,7 @@ fn numbers_in_metadata_are_kept() {
         assert_eq!(kept.as_json(), text);
         assert_eq!(serde_json::to_string(&kept).unwrap(), text);
     }
-    // A number is an integer or a double, and never a text: `arbitrary_precision` of serde_json
+    // A number is an integer or a double, and never a string: `arbitrary_precision` of serde_json
     // would change it for the host's whole program.
     assert_eq!(
         Metadata::from_json(r#"{"n":1e2}"#).unwrap().as_json(),
@@ -882,7 +881,7 @@ fn numbers_in_metadata_are_kept() {
 }
 
 #[test]
-fn a_record_whose_metadata_names_a_member_twice_is_no_record() {
+fn a_record_with_duplicate_metadata_members_is_rejected() {
     let now = SystemTime::UNIX_EPOCH;
     let id = KeyId::new("key_1").unwrap();
     let owner = Owner::tenant(TenantId::new("acme").unwrap());

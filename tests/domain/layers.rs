@@ -1,8 +1,7 @@
-//! The modules of the library depend downwards only, and none but the adapters names a framework.
-//!
-//! The check reads the sources: every path that starts at the crate's root, whatever it is written
-//! as (`crate::a::b`, `use crate::{a, b}`, `super::super::a`, `$crate::a`) and whatever feature it
-//! is behind. Comments, documentation and strings do not count.
+//! The library's modules depend only on lower ones, and only the adapters use a framework.
+//! The check reads the sources: every path that starts at the crate's root, in any form
+//! (`crate::a::b`, `use crate::{a, b}`, `super::super::a`, `$crate::a`) and behind any feature.
+//! Comments, documentation and strings are ignored.
 
 mod source;
 
@@ -45,7 +44,7 @@ const MODULES: &[&str] = &[
     "pointer",
 ];
 
-/// The one module that names a framework's crates.
+/// The only module that uses a framework's crates.
 const ADAPTER: &str = "adapter";
 
 const FRAMEWORKS: &[&str] = &[
@@ -120,7 +119,7 @@ fn sources() -> Vec<String> {
 
 // ---- the check ----
 
-/// The module that a file is, from the root.
+/// The module of a file, from the root.
 fn module(file: &str) -> Vec<String> {
     let mut parts: Vec<_> = file.trim_end_matches(".rs").split('/').collect();
     parts.pop_if(|last| matches!(*last, "mod" | "lib"));
@@ -131,7 +130,7 @@ fn top(file: &str) -> String {
     module(file).remove(0)
 }
 
-/// The names that the root of the crate exports, with the module that each is of.
+/// The names that the root of the crate exports, with their modules.
 fn exported(lib: &str) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     for found in paths(lib, &[]) {
@@ -142,7 +141,7 @@ fn exported(lib: &str) -> BTreeMap<String, String> {
     names
 }
 
-/// What a file names that is above its module, or that nothing is known of.
+/// The paths in a file to modules above it, or to unknown ones.
 fn upward(file: &str, source: &str, exported: &BTreeMap<String, String>) -> Vec<String> {
     let own = top(file);
     let place = |module: &str| MODULES.iter().position(|listed| *listed == module);
@@ -167,12 +166,12 @@ fn upward(file: &str, source: &str, exported: &BTreeMap<String, String>) -> Vec<
     faults
 }
 
-/// Where a module that is no adapter names a framework.
+/// Uses of a framework in a module that is not an adapter.
 fn frameworks(file: &str, source: &str) -> Vec<String> {
     let own = top(file);
     let tokens = tokens(source);
     let before = |at: usize| at.checked_sub(1).map(|at| tokens[at].1);
-    // The first name of a path, which two colons may begin.
+    // The first name of a path, which may begin with two colons.
     let starts = |at: usize| match (before(at), before(at.saturating_sub(1))) {
         (Some(Token::Colons), Some(Token::Word(word))) => word == "use",
         _ => true,
@@ -186,14 +185,14 @@ fn frameworks(file: &str, source: &str) -> Vec<String> {
     tokens.iter().enumerate().filter_map(named).collect()
 }
 
-// ---- that the check bites ----
+// ---- tests of the check ----
 
 fn exports() -> BTreeMap<String, String> {
     exported("pub mod key;\npub use policy::{Principal, Requirement as Required};")
 }
 
 #[test]
-fn an_upward_dependency_is_found_however_it_is_written() {
+fn an_upward_dependency_is_found_in_any_form() {
     for (file, source, line) in [
         ("error.rs", "use crate::policy::Requirement;", 1),
         (
@@ -265,7 +264,7 @@ fn an_upward_dependency_is_found_however_it_is_written() {
 }
 
 #[test]
-fn what_is_below_or_beside_and_what_is_no_code_is_no_fault() {
+fn dependencies_below_and_text_that_is_not_code_are_accepted() {
     for (file, source) in [
         (
             "policy/mod.rs",
@@ -309,7 +308,7 @@ fn what_is_below_or_beside_and_what_is_no_code_is_no_fault() {
 }
 
 #[test]
-fn what_hides_a_dependency_is_a_fault() {
+fn hidden_dependencies_are_reported() {
     for (file, source) in [
         ("error.rs", "use crate::*;"),
         ("error.rs", "use super::*;"),

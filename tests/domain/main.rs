@@ -17,4 +17,5 @@ mod network;
 mod newer_records;
 mod profiles;
 mod proxy_addr;
+mod readme;
 mod scopes;

@@ -1,5 +1,5 @@
-//! What stands in configurations and columns: every name that is written is read back as what it
-//! was, and no other is taken.
+//! Names in configurations and columns: every name that is written parses back to the same value,
+//! and no other is accepted.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -32,14 +32,14 @@ where
             let error = wrong
                 .parse::<T>()
                 .err()
-                .unwrap_or_else(|| panic!("{wrong:?} was taken"));
+                .unwrap_or_else(|| panic!("{wrong:?} was accepted"));
             assert!(error.to_string().len() < 200, "{error}");
         }
     }
 }
 
 #[test]
-fn every_name_is_read_back_as_what_it_was() {
+fn every_name_parses_back_to_its_value() {
     assert_read_back([Access::FullAccess, Access::ReadOnly]);
     assert_read_back([OnOutage::Local, OnOutage::Closed, OnOutage::Open]);
     assert_read_back([
@@ -100,7 +100,7 @@ fn a_forwarding_header_goes_by_its_name_in_any_case() {
 }
 
 #[test]
-fn what_stores_keep_beside_records_can_be_serialized() {
+fn values_stored_with_records_can_be_serialized() {
     let (tenant, user) = (|| "acme".parse().unwrap(), "u1".parse().unwrap());
     for owner in [
         OwnerRef::Tenant(tenant()),
@@ -127,7 +127,7 @@ fn what_stores_keep_beside_records_can_be_serialized() {
 }
 
 #[tokio::test]
-async fn the_short_ways_do_what_the_long_ones_do() {
+async fn shorthand_constructors_equal_the_long_forms() {
     let caller = TestPrincipal::app("acme").scopes(["document:read"]).build();
     assert!(caller.require_scope(scope!("document:read")).is_ok());
     let refusal = caller.require_scope(scope!("document:write")).unwrap_err();
@@ -175,6 +175,6 @@ async fn the_short_ways_do_what_the_long_ones_do() {
     assert_eq!(new.delegation, Some(portunus::key::Delegation::On));
     assert_eq!(
         LimiterError::unavailable("down").to_string(),
-        "the rate limiter gave no answer"
+        "the rate limiter did not answer"
     );
 }

@@ -1,5 +1,5 @@
-//! Where requests come from: which texts are networks, what an allow-list contains, and which hop
-//! is the client.
+//! Client addresses: which strings are networks, what an allow-list contains, and which hop is the
+//! client.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -29,7 +29,7 @@ fn list(entries: &[&str]) -> AllowList {
 // ---- networks ----
 
 #[test]
-fn what_could_be_read_in_two_ways_is_no_network() {
+fn ambiguous_notations_are_not_networks() {
     for text in [
         "",
         " ",
@@ -93,7 +93,7 @@ fn what_could_be_read_in_two_ways_is_no_network() {
 }
 
 #[test]
-fn networks_are_told_as_they_are_understood() {
+fn networks_are_displayed_as_parsed() {
     for (text, told) in [
         ("10.0.0.1", "10.0.0.1"),
         ("10.0.0.1/32", "10.0.0.1"),
@@ -108,7 +108,7 @@ fn networks_are_told_as_they_are_understood() {
         ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
         ("::ffff:0:0/96", "0.0.0.0/0"),
         ("::ffff:10.0.0.1/128", "10.0.0.1"),
-        // Reaches beyond the mapped addresses, so it is IPv6.
+        // Extends beyond the mapped addresses, so it is IPv6.
         ("::ffff:0:0/95", "::fffe:0:0/95"),
         ("::ffff:10.0.0.1/0", "::/0"),
     ] {
@@ -217,7 +217,7 @@ fn a_list_takes_a_thousand_entries_and_not_one_more() {
         AllowList::parse(std::iter::repeat("10.0.0.1")),
     ] {
         let why = too_long.unwrap_err().to_string();
-        assert_eq!(why, "an allow-list takes at most 1000 entries");
+        assert_eq!(why, "an allow-list can have at most 1000 entries");
     }
 }
 
@@ -266,7 +266,7 @@ proptest! {
         mapped in any::<bool>(),
     ) {
         let allowed = AllowList::parse(nets.iter().map(ToString::to_string)).unwrap();
-        // An address of one of the networks, with one bit flipped: inside or just outside.
+        // An address in one of the networks, with one bit flipped: inside or just outside.
         let address = match near.get(&nets).addr() {
             IpAddr::V4(ip) => IpAddr::V4((ip.to_bits() ^ 1_u32.wrapping_shl(flip)).into()),
             IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() ^ 1_u128 << flip).into()),
@@ -283,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_a_network_that_is_not_told_the_same(text in "[0-9a-f:./ %]{0,24}") {
+    fn every_network_displays_as_it_was_parsed(text in "[0-9a-f:./ %]{0,24}") {
         if let Ok(network) = text.parse::<Cidr>() {
             prop_assert_eq!(cidr(&network.to_string()), network);
         }
@@ -318,14 +318,14 @@ fn assert_xff(table: &[(&str, &[&str], Option<&str>)]) {
 }
 
 #[test]
-fn what_an_untrusted_peer_writes_is_not_read() {
+fn headers_from_an_untrusted_peer_are_ignored() {
     assert_xff(&[
         ("192.0.2.9", &[], Some("192.0.2.9")),
         ("192.0.2.9", &["203.0.113.1"], Some("192.0.2.9")),
         ("192.0.2.9", &["10.0.0.1"], Some("192.0.2.9")),
         ("192.0.2.9", &["garbage"], Some("192.0.2.9")),
         ("::ffff:192.0.2.9", &["203.0.113.1"], Some("192.0.2.9")),
-        // Private ranges are not trusted unless they are named.
+        // Private ranges are not trusted by default.
         ("192.168.0.1", &["203.0.113.1"], Some("192.168.0.1")),
         ("127.0.0.1", &["203.0.113.1"], Some("127.0.0.1")),
     ]);
@@ -341,7 +341,7 @@ fn the_client_is_the_first_hop_from_the_right_that_is_not_trusted() {
             &["203.0.113.1, 10.0.0.2, 10.0.0.3"],
             Some("203.0.113.1"),
         ),
-        // The client wrote the first address itself, to be taken for somebody who is allowed.
+        // The client itself wrote the first address, to impersonate an allowed one.
         (
             "10.0.0.1",
             &["203.0.113.42, 198.51.100.66"],
@@ -377,7 +377,7 @@ fn the_client_is_the_first_hop_from_the_right_that_is_not_trusted() {
 }
 
 #[test]
-fn behind_a_trusted_peer_nothing_told_is_nobody_known() {
+fn behind_a_trusted_peer_without_a_header_the_client_is_unknown() {
     assert_xff(&[
         ("10.0.0.1", &[], None),
         ("10.0.0.1", &[""], None),
@@ -432,7 +432,7 @@ fn addresses_may_have_brackets_and_ports() {
             &["[::ffff:203.0.113.1]:443"],
             Some("203.0.113.1"),
         ),
-        // Seven groups and what looks like a port are eight groups.
+        // Seven groups and something that looks like a port are eight groups.
         (
             "10.0.0.1",
             &["2001:db8:1:2:3:4:5:443"],
@@ -442,7 +442,7 @@ fn addresses_may_have_brackets_and_ports() {
 }
 
 #[test]
-fn what_stands_left_of_the_client_is_not_looked_at() {
+fn elements_left_of_the_client_are_ignored() {
     assert_xff(&[
         (
             "10.0.0.1",
@@ -470,7 +470,7 @@ fn what_stands_left_of_the_client_is_not_looked_at() {
 }
 
 #[test]
-fn what_cannot_be_read_on_the_way_leaves_nobody_known() {
+fn an_unreadable_hop_on_the_way_makes_the_client_unknown() {
     for hop in [
         "unknown",
         "_hidden",
@@ -568,7 +568,7 @@ fn empty_elements_and_empty_lines_are_skipped() {
 }
 
 #[test]
-fn sixty_four_hops_are_walked_however_many_lines_they_stand_in() {
+fn at_most_sixty_four_hops_are_walked_over_any_number_of_lines() {
     let walked = |trusted: usize, split: bool| {
         let mut hops = vec!["203.0.113.1"];
         hops.extend(vec!["10.0.0.2"; trusted]);
@@ -591,7 +591,7 @@ fn sixty_four_hops_are_walked_however_many_lines_they_stand_in() {
             assert_eq!(walked(trusted, split), None, "{trusted}");
         }
     }
-    // What stands further to the left than the client costs nothing and hides nothing.
+    // Elements further left than the client cost nothing and have no effect.
     let mut lines = vec!["203.0.113.42"; 1000];
     lines.push("198.51.100.66");
     let found = by_xff("10.0.0.1", &lines);
@@ -599,7 +599,7 @@ fn sixty_four_hops_are_walked_however_many_lines_they_stand_in() {
     let long = format!("{}198.51.100.66", "203.0.113.1, ".repeat(5_000));
     let found = by_xff("10.0.0.1", &[&long]);
     assert_eq!(found.as_deref(), Some("198.51.100.66"));
-    // Empty lines are no hops.
+    // Empty lines are not hops.
     let mut lines = vec!["203.0.113.1"];
     lines.extend([""; 1000]);
     lines.extend(["10.0.0.2,,"; 63]);
@@ -614,7 +614,7 @@ fn without_a_peer_nothing_is_known() {
 }
 
 #[test]
-fn an_empty_set_of_proxies_trusts_nobody() {
+fn an_empty_set_of_proxies_trusts_no_peer() {
     let head = Head::new()
         .from("10.0.0.1")
         .with("x-forwarded-for", "203.0.113.1");
@@ -645,7 +645,7 @@ fn by_forwarded(peer: &str, lines: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn forwarded_tells_the_client_in_its_for_parameter() {
+fn the_for_parameter_of_forwarded_is_the_client() {
     for (line, expected) in [
         ("for=203.0.113.1", "203.0.113.1"),
         ("For=203.0.113.1", "203.0.113.1"),
@@ -670,7 +670,7 @@ fn forwarded_tells_the_client_in_its_for_parameter() {
         ),
         ("for=203.0.113.42, for=198.51.100.66", "198.51.100.66"),
         ("for=unknown, for=198.51.100.66", "198.51.100.66"),
-        // A comma or a semicolon between quotes ends nothing.
+        // A comma or a semicolon in quotes does not end an element.
         (
             "for=203.0.113.1;host=\"a,for=198.51.100.66;b\"",
             "203.0.113.1",
@@ -705,7 +705,7 @@ fn forwarded_tells_the_client_in_its_for_parameter() {
 }
 
 #[test]
-fn what_forwarded_does_not_tell_is_not_known() {
+fn without_an_address_in_forwarded_the_client_is_unknown() {
     for line in [
         "",
         " ",
@@ -757,20 +757,20 @@ fn what_forwarded_does_not_tell_is_not_known() {
 }
 
 #[test]
-fn what_is_malformed_left_of_the_client_hides_nobody() {
+fn malformed_elements_left_of_the_client_are_ignored() {
     for line in [
         "garbage, for=198.51.100.66",
         "for, for=198.51.100.66",
         "for=, for=198.51.100.66",
         "for=203.0.113.42;for=203.0.113.42, for=198.51.100.66, for=10.0.0.2",
         "for=\u{e9}, for=198.51.100.66",
-        // A quote that the client opened must not swallow what the proxy wrote.
+        // A quote opened by the client must not swallow what the proxy wrote.
         "for=203.0.113.42;x=\", for=198.51.100.66",
         "\", for=198.51.100.66",
         "for=203.0.113.42;x=\"\\, for=198.51.100.66;by=\"[::1]\", for=10.0.0.2",
         "\", for=\"198.51.100.66:80\"",
         "x=\"\\\", for=\"198.51.100.66:_p\", for=\"[::1]\"",
-        // Within quotes that the proxy wrote, a comma ends nothing.
+        // Inside quotes written by the proxy, a comma does not end an element.
         "for=203.0.113.42, for=198.51.100.66;host=\"a, for=203.0.113.42\"",
         "for=203.0.113.42, host=\"a\\\", for=203.0.113.42\";for=198.51.100.66",
         "for=203.0.113.42, host=\"a\\\\\";for=198.51.100.66",
@@ -788,7 +788,7 @@ fn what_is_malformed_left_of_the_client_hides_nobody() {
 }
 
 #[test]
-fn a_quote_of_every_kind_on_the_way_leaves_nobody_known() {
+fn malformed_quotes_on_the_way_make_the_client_unknown() {
     for line in [
         "for=203.0.113.42, for=\"198.51.100.66",
         "for=203.0.113.42, for=198.51.100.66\"",
@@ -802,7 +802,7 @@ fn a_quote_of_every_kind_on_the_way_leaves_nobody_known() {
 // ---- a header with one address ----
 
 #[test]
-fn a_single_header_stands_once() {
+fn a_single_header_must_not_be_repeated() {
     let cdn = behind(ForwardedHeader::single("CF-Connecting-IP"));
     assert_eq!(
         ForwardedHeader::single("CF-Connecting-IP"),
@@ -824,7 +824,7 @@ fn a_single_header_stands_once() {
         ("10.0.0.1", &[""], None),
         ("10.0.0.1", &[], None),
         ("10.0.0.1", &["garbage"], None),
-        // A proxy that calls on its own account is a client.
+        // A proxy that sends its own requests is a client.
         ("10.0.0.1", &["10.0.0.9"], Some("10.0.0.9")),
         ("192.0.2.9", &["203.0.113.1"], Some("192.0.2.9")),
     ] {
@@ -893,7 +893,7 @@ fn behind_a_number_of_proxies_it_is_the_hop_that_the_outermost_wrote() {
     assert_eq!(found(2, ForwardedHeader::single("x-real-ip")), None);
 }
 
-// ---- all of it ----
+// ---- all modes ----
 
 #[test]
 fn no_header_but_the_configured_one_is_looked_at() {
@@ -938,7 +938,7 @@ fn no_header_but_the_configured_one_is_looked_at() {
     }
 }
 
-/// Bytes that come near to what the headers may hold.
+/// Bytes that resemble the contents of the headers.
 fn values() -> impl Strategy<Value = Vec<u8>> {
     let words = prop::sample::select(vec![
         "for=",
@@ -976,7 +976,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn whatever_the_headers_hold_the_client_is_nobody_or_told_in_them(
+    fn for_any_headers_the_client_is_unknown_or_listed_in_them(
         lines in prop::collection::vec(values(), 0..4),
         peer in prop::sample::select(vec!["10.0.0.1", "192.0.2.9", "::1"]),
         proxies in 0..4_usize,
@@ -1000,7 +1000,7 @@ proptest! {
     }
 
     #[test]
-    fn any_chain_behind_trusted_proxies_leads_to_its_first_stranger(
+    fn any_chain_of_trusted_proxies_leads_to_the_first_untrusted_address(
         left in prop::collection::vec(any::<u32>(), 0..4),
         stranger in any::<u32>(),
         proxies in prop::collection::vec(any::<[u8; 3]>(), 0..6),
@@ -1021,7 +1021,7 @@ proptest! {
     }
 }
 
-// ---- allow-lists on the one path ----
+// ---- allow-lists in the authentication path ----
 
 async fn outcome(authenticator: &Authenticator, head: &Head) -> Result<Option<IpAddr>, ErrorCode> {
     let admission = authenticator
@@ -1131,7 +1131,7 @@ async fn allsign_says_that_the_address_is_not_allowed() {
     assert_eq!(
         answers.len(),
         1,
-        "an address that is not known is told apart from a wrong one"
+        "an unknown address is distinguishable from a wrong one"
     );
     let mapped: IpAddr = Ipv6Addr::from([0, 0, 0, 0, 0, 0xffff, 0xcb00, 0x712a]).into();
     let head = Head::bearer(&key).from(&mapped.to_string());

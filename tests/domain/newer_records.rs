@@ -1,4 +1,4 @@
-//! The member of a record that says which version understands it.
+//! The record member that states which version can read it.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ fn record() -> KeyRecord {
     KeyRecord::new(id, "a", KeyKind::App, live(), owner, at)
 }
 
-/// A record that says this of itself.
+/// A record with this value of the member.
 fn that_says(understands: &str) -> String {
     let json = record().to_json().unwrap();
     json.replacen('{', &format!(r#"{{"understands":{understands},"#), 1)
@@ -30,7 +30,7 @@ fn a_record_without_a_number_and_one_with_ours_are_read() {
 }
 
 #[test]
-fn a_newer_number_is_told_and_plain_deserialization_refuses_it() {
+fn a_newer_number_is_reported_and_plain_deserialization_refuses_it() {
     for number in [2, 3, u64::from(u32::MAX) + 1, u64::MAX] {
         let json = that_says(&number.to_string());
         let read = KeyRecord::from_json(&json).unwrap();
@@ -44,7 +44,7 @@ fn a_newer_number_is_told_and_plain_deserialization_refuses_it() {
 }
 
 #[test]
-fn what_is_no_number_is_no_record() {
+fn a_value_that_is_not_a_number_is_not_a_record() {
     for wrong in [
         "0",
         "-1",
@@ -60,7 +60,7 @@ fn what_is_no_number_is_no_record() {
     }
     let twice = that_says("2").replacen('{', r#"{"understands":1,"#, 1);
     KeyRecord::from_json(&twice).unwrap_err();
-    // A newer record must still have what every record has.
+    // A newer record must still have the members that every record has.
     let without = that_says("2").replace(r#""revoked":null,"#, "");
     KeyRecord::from_json(&without).unwrap_err();
 }
@@ -125,7 +125,8 @@ fn values_that_are_not_known_are_shown_as_others_and_stay_as_they_are() {
     let one = known.replacen(r#""quotas":null"#, r#""quotas":1"#, 1);
     let read = KeyRecord::from_json(&one).unwrap();
     assert_eq!(read.plan.unwrap().as_str(), "a", "what is known is read");
-    // Whose it is and whether it ended must be known, and what this version wrote is as it was.
+    // The owner and whether the key has ended must be readable, and the members of this version
+    // must be unchanged.
     for (ours, theirs) in [
         (r#""revoked":null"#, r#""revoked":"soon""#),
         (r#""enabled":true"#, r#""enabled":"at times""#),

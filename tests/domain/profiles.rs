@@ -1,4 +1,4 @@
-//! The five profiles: what their keys look like, what they accept, and their words, byte for byte.
+//! The five profiles: their key formats, what they accept, and their responses, byte for byte.
 
 use portunus::key::{Environment, KeyFormat, KeyKind, Owner};
 use portunus::manage::{KeyManager, ManageError, NewKey};
@@ -8,7 +8,7 @@ use portunus::{AuthError, Authenticator, Clock, ErrorCode, Principal};
 use portunus_profiles::Profile;
 use portunus_test_support::{Fixture, Head, Setup, scope, tenant, user};
 
-/// Everything that a profile can generate: each environment and kind that its formats write.
+/// Everything that a profile can generate: each environment and kind of its formats.
 fn all_keys(profile: Profile) -> Vec<(KeyFormat, Environment, KeyKind)> {
     let formats = [Some(profile.key_format()), profile.access_token_format()];
     let mut all = Vec::new();
@@ -33,7 +33,7 @@ fn every_generated_key_parses_fits_one_block_and_cannot_be_guessed() {
                 .unwrap()
                 .reveal();
             assert!(format.parse(&key).is_ok(), "{profile}");
-            // SHA-256 pads to 64 bytes with nine of its own.
+            // SHA-256 pads to 64 bytes with at least nine bytes of its own.
             assert!(key.len() <= 55, "{profile}: {} bytes", key.len());
             assert!(format.bits() >= 190.0, "{profile}: {} bits", format.bits());
         }
@@ -102,7 +102,7 @@ fn manager(profile: Profile, fixture: &Fixture) -> KeyManager {
 }
 
 fn authenticator(profile: Profile, fixture: &Fixture) -> Authenticator {
-    // IUSign's demand for TLS 1.3 has tests of its own.
+    // IUSign's requirement for TLS 1.3 has its own tests.
     Setup::of(fixture.store.clone(), profile)
         .clock(fixture.clock.clone())
         .transport(None)
@@ -361,7 +361,7 @@ async fn yousign_issues_two_hundred_active_keys_over_all_environments() {
     manager.issue(new(1)).await.unwrap();
 }
 
-// ---- dialects ----
+// ---- error formats ----
 
 fn body(profile: Profile, error: &AuthError) -> (String, String) {
     let authenticator = Setup::of(Fixture::new().store, profile).build().unwrap();

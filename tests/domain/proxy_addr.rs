@@ -1,9 +1,9 @@
-//! Beside `proxy-addr`, which Express uses: the same answer in ten thousand random cases, or a
-//! reason why not.
+//! A comparison with `proxy-addr`, which Express uses: the same answer in ten thousand random
+//! cases, or a stated reason for the difference.
 //!
-//! `vectors/proxy-addr/generate.js` made the cases. Each is held against two things: what the other
-//! library answered, and a slow walk written out here that also names where the two part on
-//! purpose. A difference without a name fails.
+//! `vectors/proxy-addr/generate.js` generated the cases. Each is compared with the other library's
+//! answer and with a slow walk implemented here, which also names the intended differences. A
+//! difference without a name fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,31 +11,31 @@ use std::net::IpAddr;
 use portunus::network::{Cidr, ClientIp, ForwardedHeader};
 use portunus_test_support::Head;
 
-/// Where Portunus parts from `proxy-addr`.
+/// A reason why Portunus differs from `proxy-addr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
-    /// A trusted peer without the header, or with nothing in it: `proxy-addr` takes the proxy for
+    /// A trusted peer without the header, or with an empty one: `proxy-addr` returns the proxy as
     /// the client.
     HeaderAbsent,
-    /// Only trusted addresses: `proxy-addr` takes the leftmost of them for the client.
+    /// Only trusted addresses: `proxy-addr` returns the leftmost of them as the client.
     EveryHopTrusted,
-    /// What is no address, though the other parser may take it for one (`10.1`, `010.0.0.1`), or
-    /// hands it on as it is.
+    /// An invalid address, which the other parser may accept (`10.1`, `010.0.0.1`) or return
+    /// unchanged.
     UnreadableHop,
-    /// An address with a port or in brackets: `proxy-addr` hands it on as it is.
+    /// An address with a port or in brackets: `proxy-addr` returns it unchanged.
     PortUnderstood,
     /// A tab, which is white space in a field (RFC 9110 §5.6.3) and part of the address for
     /// `proxy-addr`.
     TabIsSpace,
-    /// IPv6 that ends as IPv4 is written (RFC 4291 §2.2): the other parser reads that after
-    /// `::ffff:` alone.
+    /// IPv6 that ends in IPv4 notation (RFC 4291 §2.2): the other parser accepts that only after
+    /// `::ffff:`.
     DottedTail,
-    /// A range that begins in the mapped addresses and reaches beyond: with `proxy-addr` it matches
-    /// nothing at all.
+    /// A range that begins in the mapped addresses and extends beyond them: in `proxy-addr` it
+    /// matches nothing.
     RangeBeyondMapped,
 }
 
-/// A range, as 128 bits of which the first count. IPv4 is counted as mapped.
+/// A range: 128 bits, and how many of them are the prefix. IPv4 is treated as mapped.
 struct Range {
     base: u128,
     prefix: u32,
@@ -73,7 +73,7 @@ impl Range {
 
     fn contains(&self, address: IpAddr) -> bool {
         let address = bits(address);
-        // IPv4 lies in IPv4 ranges only, and IPv6 in IPv6 ranges only.
+        // IPv4 is only in IPv4 ranges, and IPv6 only in IPv6 ranges.
         is_mapped(address) == (is_mapped(self.base) && self.prefix >= 96)
             && (address ^ self.base)
                 .checked_shr(128 - self.prefix)
@@ -82,8 +82,8 @@ impl Range {
     }
 }
 
-/// The client, by a walk from right to left; and the reasons for which `proxy-addr` may have come
-/// to another.
+/// Returns the client, by a walk from right to left, and the reasons for which `proxy-addr` may
+/// return another one.
 fn walk(trusted: &[Range], peer: &str, header: Option<&str>) -> (Option<IpAddr>, BTreeSet<Reason>) {
     let mut reasons: BTreeSet<_> = has_dotted_tail(peer)
         .then_some(Reason::DottedTail)
@@ -203,7 +203,8 @@ fn every_answer_is_proxy_addrs_or_differs_for_a_reason_that_has_a_name() {
     println!("of {cases} cases {same} have the same answer; the others: {reasons:?}");
     assert_eq!(cases, 10_000);
     assert_eq!(same + reasons.values().sum::<usize>(), cases);
-    // Each reason is met, and more than half are the same: else the cases show nothing.
+    // Each reason occurs, and more than half of the results are equal: otherwise the cases prove
+    // nothing.
     assert_eq!(reasons.len(), 7, "{reasons:?}");
     assert!(same > 5_000, "{same}");
 }

@@ -1,5 +1,5 @@
-//! What a grant covers, and what a requirement asks for: the rules as tables, and every
-//! implementation of a set against a model that takes names apart segment by segment.
+//! Coverage of grants and requirements of scopes: the rules as tables, and every implementation of
+//! a set compared with a model that splits names into segments.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn set(grants: &[&str]) -> Arc<dyn ScopeSet> {
 // ---- the rules ----
 
 const RULES: &[(&str, &str, bool)] = &[
-    // A literal covers itself and nothing else.
+    // A literal covers only itself.
     ("document:read", "document:read", true),
     ("documents.read", "documents.read", true),
     ("account_access", "account_access", true),
@@ -34,7 +34,7 @@ const RULES: &[(&str, &str, bool)] = &[
     ("document:read", "document:read:all", false),
     ("document:read", "document:readonly", false),
     ("document:readonly", "document:read", false),
-    // The separators are not the same.
+    // The separators are different.
     ("document:read", "document.read", false),
     ("document.read", "document:read", false),
     ("document:*", "document.read", false),
@@ -50,13 +50,13 @@ const RULES: &[(&str, &str, bool)] = &[
     ("a:b.*", "a:b:c", false),
     ("a:b.*", "a:c", false),
     ("a:b:*", "a:c:b", false),
-    // Not the bare prefix, and no longer word that begins alike.
+    // Neither the bare prefix nor a longer word with the same beginning.
     ("document:*", "document", false),
     ("document.*", "document", false),
     ("document:*", "documents:read", false),
     ("document:*", "documentation", false),
     ("bulk_sends.*", "bulk_sends", false),
-    // A required wildcard is met only by a grant that covers all of it.
+    // A required wildcard is satisfied only by a grant that covers all of it.
     ("document:*", "document:*", true),
     ("document:read", "document:*", false),
     ("document:*", "document:read:*", true),
@@ -64,20 +64,20 @@ const RULES: &[(&str, &str, bool)] = &[
     ("document:*", "document.*", false),
     ("document:*", "*", false),
     ("document.*", "*", false),
-    // `*` covers everything, itself included.
+    // `*` covers everything, including itself.
     ("*", "*", true),
     ("*", "document", true),
     ("*", "document:read", true),
     ("*", "documents.read", true),
     ("*", "document:*", true),
-    // Case matters.
+    // Scopes are case-sensitive.
     ("document:read", "Document:Read", false),
     ("Document:*", "document:read", false),
     ("document:*", "DOCUMENT:read", false),
 ];
 
 #[test]
-fn a_grant_covers_what_the_rules_say() {
+fn a_grant_covers_names_according_to_the_rules() {
     for &(grant, required, covers) in RULES {
         assert_eq!(
             s(grant).covers(&s(required)),
@@ -88,7 +88,7 @@ fn a_grant_covers_what_the_rules_say() {
 }
 
 #[test]
-fn a_set_of_one_grants_what_the_grant_covers() {
+fn a_set_of_one_grants_what_its_grant_covers() {
     for &(grant, required, covers) in RULES {
         assert_eq!(
             set(&[grant]).grants(&s(required)),
@@ -113,7 +113,7 @@ fn literals_never_add_up_to_a_wildcard() {
 // ---- names ----
 
 #[test]
-fn what_is_no_scope_cannot_be_made() {
+fn an_invalid_scope_cannot_be_constructed() {
     let long = "a".repeat(MAX_SCOPE_LENGTH + 1);
     for wrong in [
         "",
@@ -177,7 +177,7 @@ fn names_of_128_bytes_and_all_characters_of_a_scope_token_are_scopes() {
         &longest,
     ] {
         let valid = Scope::new(right).is_ok();
-        // A `//` is no empty segment: only `:` and `.` separate.
+        // A `//` is not an empty segment: only `:` and `.` separate segments.
         assert!(valid, "{right}");
     }
 }
@@ -205,7 +205,7 @@ proptest! {
 }
 
 #[test]
-fn the_error_shows_what_was_wrong_and_not_all_of_a_megabyte() {
+fn the_error_shows_the_beginning_of_the_invalid_text() {
     let error = Scope::new("doc*").unwrap_err().to_string();
     assert!(
         error.contains("doc*") && error.contains("whole last segment"),
@@ -221,7 +221,7 @@ fn the_error_shows_what_was_wrong_and_not_all_of_a_megabyte() {
 }
 
 #[test]
-fn a_scope_is_equal_to_another_of_the_same_text_however_it_was_made() {
+fn scopes_of_equal_text_are_equal_however_they_were_constructed() {
     let (written, read) = (scope!("document:read"), s("document:read"));
     assert_eq!(written, read);
     assert_eq!(HashSet::from([written.clone(), read.clone()]).len(), 1);
@@ -267,7 +267,7 @@ fn the_wildcard_above_a_name_is_one_segment_shorter() {
 
 // ---- the sets against a slow model ----
 
-/// The rules of the house, taken literally: names as segments and separators.
+/// The rules, implemented literally: names as segments and separators.
 fn slow_covers(grant: &str, required: &str) -> bool {
     fn apart(name: &str) -> (Vec<&str>, Vec<char>) {
         (
@@ -424,7 +424,7 @@ fn outside_of_the_vocabulary_bits_are_granted_by_nothing_but_everything() {
 }
 
 #[test]
-fn bits_beyond_the_first_word_are_told_apart() {
+fn bits_beyond_the_first_word_are_distinguished() {
     let names: Vec<Scope> = (0..250)
         .map(|number| s(&format!("scope{number}")))
         .collect();
@@ -445,7 +445,7 @@ fn a_vocabulary_of_256_names_and_wildcards_fits_and_of_257_does_not() {
             .map(|number| s(&format!("scope{number}")))
             .collect::<Vocabulary>()
     };
-    assert!(BitModel::new(&of(255)).is_ok()); // and `*`
+    assert!(BitModel::new(&of(255)).is_ok()); // including `*`
     let error = BitModel::new(&of(256)).unwrap_err();
     assert!(error.to_string().contains("257"), "{error}");
 }
@@ -536,7 +536,7 @@ fn requirements_combine_as_any_and_all() {
 fn a_requirement_reads_as_a_sentence() {
     for (requirement, text) in [
         (ScopeRequirement::none(), "nothing"),
-        (one_of(&[]), "what nobody has"),
+        (one_of(&[]), "a scope that cannot be granted"),
         (ScopeRequirement::scope(s("a")), "a"),
         (one_of(&["a"]), "a"),
         (each_of(&["a"]), "a"),
@@ -554,7 +554,7 @@ fn a_requirement_reads_as_a_sentence() {
 }
 
 #[test]
-fn an_explanation_says_which_grant_met_or_what_is_missing() {
+fn an_explanation_names_the_satisfying_grant_or_what_is_missing() {
     for (requirement, grants, text) in [
         (ScopeRequirement::none(), vec![], "nothing was required"),
         (
@@ -572,7 +572,11 @@ fn an_explanation_says_which_grant_met_or_what_is_missing() {
         (each_of(&["a", "b"]), vec!["a"], "missing b"),
         (each_of(&["a", "b", "c"]), vec!["b"], "missing a and c"),
         (and_c(one_of(&["a", "b"])), vec!["c"], "missing any of a, b"),
-        (one_of(&[]), vec!["*"], "missing what nobody has"),
+        (
+            one_of(&[]),
+            vec!["*"],
+            "missing a scope that cannot be granted",
+        ),
     ] {
         assert_eq!(requirement.explain(&*set(&grants)).to_string(), text);
     }
@@ -590,7 +594,7 @@ fn an_explanation_is_of_the_kind_that_the_decision_was() {
 }
 
 #[test]
-fn the_first_alternative_names_what_a_challenge_asks_for() {
+fn the_first_alternative_is_used_in_the_challenge() {
     let names = |requirement: &ScopeRequirement| -> Vec<String> {
         requirement
             .first_alternative()
@@ -621,7 +625,7 @@ fn a_requirement_lists_its_scopes_and_says_whether_it_is_one_or_a_choice() {
 // ---- vocabulary ----
 
 #[test]
-fn a_vocabulary_knows_declared_names_wildcards_over_them_and_everything() {
+fn a_vocabulary_contains_declared_names_wildcards_over_them_and_the_star() {
     let vocabulary: Vocabulary = [s("document:read"), s("document:write"), s("webhooks.*")]
         .into_iter()
         .collect();

@@ -1,16 +1,16 @@
-//! A source file as far as its paths go: the words and signs of it, and what of the crate it names.
+//! A minimal parser of a source file: its tokens, and its paths into the crate.
 
-/// A path of the crate that a source names.
+/// A path into the crate in a source.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) line: usize,
     /// From the crate's root: `["key", "KeyId"]`. A glob ends in `*`.
     pub(super) path: Vec<String>,
-    /// Under which name it is imported.
+    /// The name under which it is imported.
     pub(super) name: String,
 }
 
-/// All paths of the crate that are named in a module.
+/// All paths into the crate in a module.
 pub(super) fn paths(source: &str, module: &[String]) -> Vec<Found> {
     let mut reader = Reader {
         tokens: &tokens(source),
@@ -18,7 +18,7 @@ pub(super) fn paths(source: &str, module: &[String]) -> Vec<Found> {
         found: Vec::new(),
     };
     let mut here = module.to_vec();
-    // How deep the braces are, and where each module within the file began.
+    // The depth of braces, and where each module within the file began.
     let (mut depth, mut began) = (0, Vec::new());
     while let Some(token) = reader.token(0) {
         match (token, reader.token(1), reader.token(2)) {
@@ -35,7 +35,7 @@ pub(super) fn paths(source: &str, module: &[String]) -> Vec<Found> {
                     here.pop();
                 }
             }
-            // Only the root's own `use` begins with the name of a module.
+            // Only a `use` in the root can begin with the name of a module.
             (Token::Word("use"), Some(Token::Word(_)), _) if here.is_empty() => {
                 reader.at += 1;
                 reader.tree(&here);
@@ -75,7 +75,7 @@ impl<'s> Reader<'s> {
         });
     }
 
-    /// Reads a path, or a tree of them, whose first name is found in `within`.
+    /// Parses a path or a tree of paths whose first name is resolved in `within`.
     fn tree(&mut self, within: &[String]) {
         let mut path = within.to_vec();
         loop {
@@ -125,7 +125,8 @@ pub(super) enum Token<'s> {
     Other(char),
 }
 
-/// A source as words and signs, with their lines; without comments, strings and characters.
+/// Tokenizes a source into words and punctuation, with line numbers; without comments, strings and
+/// characters.
 pub(super) fn tokens(source: &str) -> Vec<(usize, Token<'_>)> {
     let (mut tokens, mut rest, mut line) = (Vec::new(), source, 1);
     while let Some(first) = rest.chars().next() {
@@ -162,7 +163,7 @@ fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The length of a comment in which others may stand.
+/// The length of a comment, which may be nested.
 fn block_comment(text: &str) -> usize {
     let (mut depth, mut at) = (0, 0);
     while at < text.len() {
@@ -180,7 +181,7 @@ fn block_comment(text: &str) -> usize {
     at
 }
 
-/// The length of what stands between two quotes, with them.
+/// The length of a quoted string, including the quotes.
 fn quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -194,7 +195,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// The length of a character, or of the sign that a lifetime begins with.
+/// The length of a character literal, or of the quote that begins a lifetime.
 fn character(text: &str) -> usize {
     let mut after = text.chars().skip(1);
     match (after.next(), after.next()) {
@@ -203,7 +204,7 @@ fn character(text: &str) -> usize {
     }
 }
 
-/// The length of a raw string, or of the sign of a raw name.
+/// The length of a raw string, or of the prefix of a raw identifier.
 fn raw(text: &str) -> Option<usize> {
     let prefix = ["br", "cr", "r"]
         .into_iter()
